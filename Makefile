@@ -1,0 +1,36 @@
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: study test test-slow lint clean
+
+study: .venv/study  ## install, then run the main job on embedded data
+	$(BIN)/jaxopt-study compare
+
+test: .venv/test lint  ## install, then lint, type-check and run the default tests
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+
+test-slow: .venv/test  ## the long checks that the default suite leaves out
+	$(BIN)/python -m pytest -m slow
+
+lint: .venv/test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/pyright
+
+.venv/pip:
+	$(PYTHON) -m venv .venv
+	$(INSTALL) --upgrade pip
+	@touch $@
+
+.venv/study: .venv/pip pyproject.toml constraints.txt
+	$(INSTALL) --editable .
+	@touch $@
+
+.venv/test: .venv/study
+	$(INSTALL) --group dev
+	@touch $@
+
+clean:
+	rm -rf .venv
