@@ -1,0 +1,22 @@
+"""Data sets: real images and the notes' synthetic tasks, as disjoint training, validation and test examples."""
+
+from jaxopt_study.problems.datasets.archives import FASHION_MNIST, MNIST, IdxArchive, IdxFile
+from jaxopt_study.problems.datasets.dataset import Dataset, DatasetError
+from jaxopt_study.problems.datasets.idx import read_idx
+from jaxopt_study.problems.datasets.images import digits, fashion_mnist, load_idx, mnist
+from jaxopt_study.problems.datasets.splits import from_arrays
+
+__all__ = [
+    "FASHION_MNIST",
+    "MNIST",
+    "Dataset",
+    "DatasetError",
+    "IdxArchive",
+    "IdxFile",
+    "digits",
+    "fashion_mnist",
+    "from_arrays",
+    "load_idx",
+    "mnist",
+    "read_idx",
+]

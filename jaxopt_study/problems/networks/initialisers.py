@@ -1,0 +1,158 @@
+"""Where a network's weights start: distributions named by their scale.
+
+Each constructor returns `init(key, shape, dtype)`, Flax's and JAX's convention, so any of theirs can be used instead.
+Scales may be JAX tracers: a whole sweep of initial scales can be one `vmap`. Kernels have shape (…, inputs, outputs);
+n, a unit's fan-in, is the product of all axes but the last.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax.nn.initializers import variance_scaling
+from jax.typing import ArrayLike
+
+Initialiser = Callable[..., jax.Array]
+
+
+def normal(std: ArrayLike = 0.01) -> Initialiser:
+    """Draw weights from N(0, std²), whatever the layer's size.
+
+    Args:
+        std: Standard deviation; may be traced. The notes' values are 1 (saturates) and 0.01 (dies out).
+
+    Returns:
+        The initialiser.
+
+    Example:
+        >>> kernels = jax.vmap(lambda std: normal(std)(jax.random.key(0), (3, 2)))(jnp.array([1.0, 10.0]))
+        >>> print(jnp.allclose(10 * kernels[0], kernels[1]))
+        True
+    """
+
+    def init(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
+        return jax.random.normal(key, shape, dtype) * jnp.asarray(std, dtype)
+
+    return init
+
+
+def xavier(gain: ArrayLike = 1.0) -> Initialiser:
+    """Draw weights from N(0, gain²/n): variance kept by a linear layer going forward.
+
+    This is the book's "Xavier", also known as LeCun's; Glorot and Bengio's own, which averages fan-in and fan-out, is
+    `glorot`.
+
+    Args:
+        gain: Factor on the standard deviation; may be traced.
+
+    Returns:
+        The initialiser.
+
+    References:
+        Saitoh (2016), Deep Learning from Scratch, §6.2; LeCun, Bottou, Orr and Müller (1998), Efficient BackProp, §4.6.
+    """
+    return _fan_in(1.0, gain)
+
+
+def he(gain: ArrayLike = 1.0) -> Initialiser:
+    """Draw weights from N(0, 2·gain²/n): second moment kept by a ReLU layer going forward.
+
+    A plain normal distribution, as in the paper; `jax.nn.initializers.he_normal` truncates it at two standard
+    deviations and rescales.
+
+    Args:
+        gain: Factor on the standard deviation; may be traced.
+
+    Returns:
+        The initialiser.
+
+    Example:
+        >>> kernel = he()(jax.random.key(0), (1000, 500))
+        >>> print(jnp.round(jnp.std(kernel) / jnp.sqrt(2 / 1000), 2))
+        1.0
+
+    References:
+        He, Zhang, Ren and Sun (2015), Delving Deep into Rectifiers, equation 10.
+    """
+    return _fan_in(2.0, gain)
+
+
+def glorot(gain: ArrayLike = 1.0) -> Initialiser:
+    """Draw weights uniformly with variance 2·gain²/(fan_in + fan_out), Keras' and PyTorch's "Xavier uniform".
+
+    Args:
+        gain: Factor on the scale; may be traced.
+
+    Returns:
+        The initialiser.
+
+    References:
+        Glorot and Bengio (2010), Understanding the difficulty of training deep feedforward networks, equation 16.
+    """
+    return _scaled(jax.nn.initializers.glorot_uniform(), gain)
+
+
+def orthogonal(gain: ArrayLike = 1.0) -> Initialiser:
+    """Draw weights uniformly from matrices with orthonormal rows or columns, times `gain`.
+
+    All singular values equal `gain`, so a recurrent weight neither explodes nor vanishes at the start.
+
+    Args:
+        gain: The singular values; may be traced. √2 suits ReLU.
+
+    Returns:
+        The initialiser.
+
+    Example:
+        >>> kernel = orthogonal(2.0)(jax.random.key(0), (5, 3))
+        >>> print(jnp.round(jnp.linalg.svd(kernel, compute_uv=False), 4))
+        [2. 2. 2.]
+
+    References:
+        Saxe, McClelland and Ganguli (2014), Exact solutions to the nonlinear dynamics of learning.
+    """
+    return _scaled(jax.nn.initializers.orthogonal(), gain)
+
+
+NAMED: dict[str, Callable[..., Initialiser]] = {
+    "xavier": xavier,
+    "lecun": xavier,
+    "he": he,
+    "glorot": glorot,
+    "orthogonal": orthogonal,
+}
+
+
+def resolve(initialiser: str | ArrayLike | Initialiser) -> Initialiser:
+    """Turn a name, a standard deviation or an initialiser into an initialiser.
+
+    Args:
+        initialiser: "xavier" (= "lecun"), "he", "glorot", "orthogonal"; a number, the standard deviation of `normal`,
+            which may be traced; or any `init(key, shape, dtype)`, which is returned as it is.
+
+    Returns:
+        The initialiser.
+
+    Raises:
+        ValueError: If the name is unknown.
+    """
+    if isinstance(initialiser, str):
+        if initialiser not in NAMED:
+            raise ValueError(
+                f"Unknown initialiser {initialiser!r}: expected one of {', '.join(NAMED)}, a number (the standard "
+                "deviation), or a function init(key, shape, dtype)."
+            )
+        return NAMED[initialiser]()
+    return initialiser if callable(initialiser) else normal(initialiser)
+
+
+def _fan_in(scale: float, gain: ArrayLike) -> Initialiser:
+    return _scaled(variance_scaling(scale, "fan_in", "normal"), gain)
+
+
+# Multiply what an initialiser draws: works for traced gains, whatever the initialiser does with its own.
+def _scaled(base: Initialiser, gain: ArrayLike) -> Initialiser:
+    def init(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
+        return base(key, shape, dtype) * jnp.asarray(gain, dtype)
+
+    return init

@@ -1,0 +1,96 @@
+"""What a network is trained to make small: functions of its outputs and the targets, as means over examples."""
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Int
+
+from jaxopt_study.types import Params, Scalar
+
+
+def cross_entropy(
+    logits: Float[Array, "examples classes"], labels: Int[ArrayLike, " examples"], *, label_smoothing: ArrayLike = 0.0
+) -> Scalar:
+    """Average −Σ_c q_c log softmax(logits)_c over the examples.
+
+    With C classes and smoothing s, the target of label y is q_c = (1 − s)·[c = y] + s/C. Label smoothing softens the
+    target of each example by itself; it does not mix examples (that is mixup).
+
+    Args:
+        logits: Scores, not normalised.
+        labels: Integers in {0, …, C − 1}.
+        label_smoothing: s in [0, 1); may be traced.
+
+    Returns:
+        The mean, in nats.
+
+    Example:
+        >>> print(jnp.round(cross_entropy(jnp.zeros((4, 10)), jnp.arange(4)), 4))  # ln 10: nothing learned
+        2.3026
+
+    References:
+        Szegedy et al. (2016), Rethinking the Inception architecture, §7: label smoothing.
+    """
+    log_probabilities = jax.nn.log_softmax(logits)
+    picked = jnp.take_along_axis(log_probabilities, jnp.asarray(labels)[:, None], axis=-1)[:, 0]
+    smoothed = (1 - label_smoothing) * picked + label_smoothing * jnp.mean(log_probabilities, axis=-1)
+    return -jnp.mean(smoothed)
+
+
+def mse(predictions: Float[Array, "examples ..."], targets: Float[ArrayLike, "examples ..."]) -> Scalar:
+    """Average (prediction − target)² over examples and outputs, without the factor ½.
+
+    Args:
+        predictions: Outputs of the model.
+        targets: Values of the same shape.
+
+    Returns:
+        The mean, in the targets' units squared.
+
+    Raises:
+        ValueError: If the shapes differ; they are not broadcast, which would average all pairs.
+
+    Example:
+        >>> print(mse(jnp.array([[1.0], [3.0]]), jnp.array([[1.0], [1.0]])))
+        2.0
+    """
+    if jnp.shape(predictions) != jnp.shape(targets):
+        raise ValueError(
+            f"mse needs predictions and targets of one shape; received {jnp.shape(predictions)} and "
+            f"{jnp.shape(targets)}. Reshape the targets, for instance to (examples, 1)."
+        )
+    return jnp.mean(jnp.square(predictions - jnp.asarray(targets)))
+
+
+def accuracy(logits: Float[Array, "examples classes"], labels: Int[ArrayLike, " examples"]) -> Scalar:
+    """Return the fraction of examples whose largest logit is that of their label.
+
+    Args:
+        logits: Scores.
+        labels: Integers in {0, …, C − 1}.
+
+    Returns:
+        The fraction, in [0, 1]. Ties go to the lowest class.
+
+    Example:
+        >>> print(accuracy(jnp.eye(4), jnp.array([0, 1, 2, 0])))
+        0.75
+    """
+    return jnp.mean(jnp.argmax(logits, axis=-1) == jnp.asarray(labels), dtype=logits.dtype)
+
+
+def weight_penalty(params: Params) -> Scalar:
+    """Return ½ Σ ‖W‖² over the leaves with two or more axes: weights, not biases or normalisation scales.
+
+    Args:
+        params: Parameters of a network.
+
+    Returns:
+        The sum. Multiply by λ to get the notes' weight decay, whose gradient adds λW.
+
+    Example:
+        >>> print(weight_penalty({"kernel": jnp.full((2, 2), 3.0), "bias": jnp.ones(2)}))
+        18.0
+    """
+    squares = [jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(params) if jnp.ndim(leaf) >= 2]
+    return 0.5 * sum(squares, start=jnp.zeros(()))
