@@ -1,0 +1,102 @@
+"""How a gradient becomes an update: atoms, what combines them, and the rules composed from them."""
+
+from jaxopt_study.transforms.adaptive import nadam_average, rectify, scale_by_update_rms
+from jaxopt_study.transforms.bias_correction import bias_correction
+from jaxopt_study.transforms.clipping import (
+    clip_by_global_norm,
+    clip_by_leaf_norm,
+    clip_by_percentile,
+    clip_by_unit_norm,
+    clip_by_value,
+)
+from jaxopt_study.transforms.combine import chain, merge
+from jaxopt_study.transforms.constructors import atom, composite, lift, named_function
+from jaxopt_study.transforms.functions import (
+    divide_by,
+    divide_by_deviation,
+    divide_by_root,
+    elementwise,
+    interpolate,
+    magnitude,
+    root,
+    weighted_sum,
+)
+from jaxopt_study.transforms.momentum import gradient_point, heavy_ball, nesterov, nesterov_lookahead, readout
+from jaxopt_study.transforms.noise import add_gradient_noise
+from jaxopt_study.transforms.projections import clip_weights, project_to_max_norm
+from jaxopt_study.transforms.scaling import (
+    identity,
+    scale_by_adadelta,
+    scale_by_adagrad,
+    scale_by_adam,
+    scale_by_adamax,
+    scale_by_adan,
+    scale_by_amsgrad,
+    scale_by_lion,
+    scale_by_nadam,
+    scale_by_radam,
+    scale_by_rms,
+)
+from jaxopt_study.transforms.serialise import from_json
+from jaxopt_study.transforms.spec import Function, Transform
+from jaxopt_study.transforms.statistics import difference, ema, running_max, total
+from jaxopt_study.transforms.steps import add_decayed_weights, decay_proximally, scale_by_learning_rate
+from jaxopt_study.transforms.tap import TapMetrics, read_taps, tap
+
+__all__ = [
+    "Function",
+    "TapMetrics",
+    "Transform",
+    "add_decayed_weights",
+    "add_gradient_noise",
+    "atom",
+    "bias_correction",
+    "chain",
+    "clip_by_global_norm",
+    "clip_by_leaf_norm",
+    "clip_by_percentile",
+    "clip_by_unit_norm",
+    "clip_by_value",
+    "clip_weights",
+    "composite",
+    "decay_proximally",
+    "difference",
+    "divide_by",
+    "divide_by_deviation",
+    "divide_by_root",
+    "elementwise",
+    "ema",
+    "from_json",
+    "gradient_point",
+    "heavy_ball",
+    "identity",
+    "interpolate",
+    "lift",
+    "magnitude",
+    "merge",
+    "nadam_average",
+    "named_function",
+    "nesterov",
+    "nesterov_lookahead",
+    "project_to_max_norm",
+    "read_taps",
+    "readout",
+    "rectify",
+    "root",
+    "running_max",
+    "scale_by_adadelta",
+    "scale_by_adagrad",
+    "scale_by_adam",
+    "scale_by_adamax",
+    "scale_by_adan",
+    "scale_by_amsgrad",
+    "scale_by_learning_rate",
+    "scale_by_lion",
+    "scale_by_nadam",
+    "scale_by_radam",
+    "scale_by_rms",
+    "scale_by_update_rms",
+    "tap",
+    "total",
+    "weighted_sum",
+]

@@ -1,0 +1,233 @@
+"""Limits on the size of the gradient. Limits on the parameters are in `projections`."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int
+
+from jaxopt_study.transforms.constructors import Transform, atom
+from jaxopt_study.transforms.scalars import ScalarLike, cast, check_interval, check_non_negative
+
+
+@atom()
+def clip_by_value(max_value: ScalarLike) -> Transform:
+    """Limit every coordinate of the gradient.
+
+    uᵢ = min(max(gᵢ, −c), c)
+
+    It turns the gradient; `clip_by_global_norm` does not.
+
+    Args:
+        max_value: c ≥ 0.
+
+    Returns:
+        A stateless transformation. Cost: fused with its neighbours, none.
+
+    Raises:
+        ValueError: If `max_value` is negative.
+
+    Example:
+        >>> print(clip_by_value(1.0).update(jnp.array([0.5, -3.0]), optax.EmptyState())[0])
+        [ 0.5 -1. ]
+
+    References:
+        Mikolov (2012), Statistical language models based on neural networks, section 3.2.2.
+    """
+    check_non_negative("clip_by_value", "max_value", max_value)
+
+    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
+        return jax.tree.map(lambda g: jnp.clip(g, -cast(max_value, g.dtype), cast(max_value, g.dtype)), updates), state
+
+    return Transform(optax.init_empty_state, update)
+
+
+@atom()
+def clip_by_global_norm(max_norm: ScalarLike) -> Transform:
+    """Shorten the gradient to a given length if it is longer.
+
+    u = g · min(1, c / ‖g‖), with the Euclidean norm over all leaves together.
+
+    The direction is kept.
+
+    Args:
+        max_norm: c ≥ 0.
+
+    Returns:
+        A stateless transformation. Cost: one more read of the gradient.
+
+    Raises:
+        ValueError: If `max_norm` is negative.
+
+    Example:
+        >>> print(clip_by_global_norm(1.0).update(jnp.array([3.0, 4.0]), optax.EmptyState())[0])
+        [0.6 0.8]
+
+    References:
+        Pascanu, Mikolov and Bengio (2013), On the difficulty of training recurrent neural networks, Algorithm 1.
+        Optax's version is NaN for a zero gradient and max_norm 0.
+    """
+    check_non_negative("clip_by_global_norm", "max_norm", max_norm)
+
+    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
+        factor = shrink(optax.tree.norm(updates), max_norm)
+        return jax.tree.map(lambda g: factor.astype(g.dtype) * g, updates), state
+
+    return Transform(optax.init_empty_state, update)
+
+
+@atom()
+def clip_by_leaf_norm(max_norm: ScalarLike) -> Transform:
+    """Shorten each leaf of the gradient to a given length if it is longer.
+
+    u_l = g_l · min(1, c / ‖g_l‖) for every leaf l.
+
+    Args:
+        max_norm: c ≥ 0.
+
+    Returns:
+        A stateless transformation. Cost: one more read of the gradient.
+
+    Raises:
+        ValueError: If `max_norm` is negative.
+
+    Example:
+        >>> grads = {"a": jnp.array([3.0, 4.0]), "b": jnp.array([0.5])}
+        >>> print(clip_by_leaf_norm(1.0).update(grads, optax.EmptyState())[0])
+        {'a': Array([0.6, 0.8], dtype=float32), 'b': Array([0.5], dtype=float32)}
+
+    References:
+        Optax's `clip_by_block_rms` limits the root mean square instead, which depends on the size of the leaf.
+    """
+    check_non_negative("clip_by_leaf_norm", "max_norm", max_norm)
+
+    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
+        return jax.tree.map(lambda g: shrink(optax.safe_norm(g, 0.0), max_norm).astype(g.dtype) * g, updates), state
+
+    return Transform(optax.init_empty_state, update)
+
+
+@atom(params=True)
+def clip_by_unit_norm(clipping: ScalarLike = 0.01, *, eps: ScalarLike = 1e-3) -> Transform:
+    """Limit each unit's gradient to a share of that unit's weights: adaptive gradient clipping.
+
+    For every unit i, a column of a dense kernel or one output channel of a convolution:
+
+        uᵢ = gᵢ · min(1, λ max(‖θᵢ‖, ε) / ‖gᵢ‖)
+
+    Leaves of at most one dimension are one unit each.
+
+    Args:
+        clipping: λ ≥ 0.
+        eps: ε > 0, so that units starting at zero can move.
+
+    Returns:
+        A stateless transformation. Cost: one more read of the gradient, one of the parameters.
+
+    Raises:
+        ValueError: If `clipping` is negative, `eps` is not positive, or the update is called without parameters.
+
+    Example:
+        >>> params, grads = jnp.ones((4, 2)), jnp.array([[1.0, 0.0]] * 4)
+        >>> clipped, _ = clip_by_unit_norm(0.5).update(grads, optax.EmptyState(), params)
+        >>> print(jnp.linalg.norm(clipped, axis=0))  # half the weights' norm; the zero unit stays zero
+        [1. 0.]
+
+    References:
+        Brock, De, Smith and Simonyan (2021), High-performance large-scale image recognition without normalization,
+        section 4.1, equation (3). Optax's `adaptive_grad_clip` agrees, except that it takes a leaf of three dimensions
+        for a dense layer with several heads.
+    """
+    check_non_negative("clip_by_unit_norm", "clipping", clipping)
+    check_interval("clip_by_unit_norm", "eps", eps, 0.0, float("inf"), closed="()")
+
+    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
+        def clip(g: Array, p: Array) -> Array:
+            limit = cast(clipping, g.dtype) * jnp.maximum(unit_norm(p), cast(eps, p.dtype)).astype(g.dtype)
+            return shrink(unit_norm(g), limit).astype(g.dtype) * g
+
+        return jax.tree.map(clip, updates, params), state
+
+    return Transform(optax.init_empty_state, update)
+
+
+class PercentileClipState(NamedTuple):
+    """The norms of past gradients."""
+
+    norms: Float[Array, "*batch window"]  # a ring buffer, infinite where not yet filled
+    count: Int[Array, "*batch"]  # steps taken
+
+
+@atom(state=PercentileClipState)
+def clip_by_percentile(percentile: ScalarLike = 10.0, *, window: int = 1000) -> Transform:
+    """Shorten the gradient to a percentile of the lengths seen so far.
+
+    With the norms ‖g₁‖ … ‖gₜ‖ of the last `window` steps, the present one included:
+
+        uₜ = gₜ · min(1, cₜ / ‖gₜ‖),  cₜ = percentile p of the norms
+
+    The threshold adapts to the problem; there is nothing to tune to its scale. Percentiles are interpolated linearly.
+
+    Args:
+        percentile: p in [0, 100]; 100 never clips.
+        window: How many norms are remembered, at least 1.
+
+    Returns:
+        A transformation whose state holds `window` numbers. Cost: one more read of the gradient, and sorting the
+        window.
+
+    Raises:
+        ValueError: If `percentile` is outside [0, 100] or `window` is below 1.
+
+    Example:
+        >>> tx = clip_by_percentile(50.0)
+        >>> state = tx.init(jnp.zeros(1))
+        >>> for g in [1.0, 1.0, 100.0]:
+        ...     clipped, state = tx.update(jnp.array([g]), state)
+        >>> print(clipped)  # the median of 1, 1, 100
+        [1.]
+
+    References:
+        Seetharaman, Wichern, Pardo and Le Roux (2020), AutoClip: Adaptive gradient clipping for source separation
+        networks, Algorithm 1 (p = 10), there with an unbounded memory.
+    """
+    check_interval("clip_by_percentile", "percentile", percentile, 0.0, 100.0, closed="[]")
+    if window < 1:
+        raise ValueError(f"clip_by_percentile: window must be at least 1, received {window}.")
+
+    def init(params: Any) -> PercentileClipState:
+        del params
+        norms = jnp.full((window,), jnp.inf, dtype=jnp.result_type(float))
+        return PercentileClipState(norms, jnp.zeros((), dtype=jnp.int32))
+
+    def update(
+        updates: Any, state: PercentileClipState, params: Any = None, **extra: Any
+    ) -> tuple[Any, PercentileClipState]:
+        norm = optax.tree.norm(updates)
+        # A norm that is not finite would stay in the window and stop all clipping; the step itself is not hidden.
+        seen = jnp.where(jnp.isfinite(norm), norm, 0).astype(state.norms.dtype)
+        norms = state.norms.at[state.count % window].set(seen)
+        count = optax.safe_increment(state.count)
+        filled = jnp.minimum(count, window)
+        position = jnp.asarray(percentile, dtype=norms.dtype) / 100 * (filled - 1)
+        low = jnp.floor(position).astype(jnp.int32)
+        ordered = jnp.sort(norms)
+        below, above = ordered[low], ordered[jnp.minimum(low + 1, filled - 1)]
+        threshold = below + (position - low) * (above - below)
+        factor = shrink(norm, threshold)
+        return jax.tree.map(lambda g: factor.astype(g.dtype) * g, updates), PercentileClipState(norms, count)
+
+    return Transform(init, update)
+
+
+def shrink(norm: Array, limit: Any) -> Array:
+    """Return min(1, limit / norm), which is 1 for a zero norm and NaN only for a norm that is NaN."""
+    limit = cast(limit, norm.dtype)
+    return jnp.where(norm > limit, limit / jnp.where(norm > 0, norm, 1), jnp.where(jnp.isnan(norm), norm, 1))
+
+
+def unit_norm(x: Array) -> Array:
+    """Return the norm of each unit of a leaf, in a shape that broadcasts against it."""
+    axes = tuple(range(x.ndim - 1)) if x.ndim > 1 else None
+    return jnp.sqrt(jnp.sum(x * x, axis=axes, keepdims=True))

@@ -1,0 +1,226 @@
+"""Decorators that turn a function into a constructor of expressions."""
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, ParamSpec, TypeVar
+
+import jax
+import numpy as np
+import optax
+
+from jaxopt_study.transforms.printing import import_path
+from jaxopt_study.transforms.scalars import ScalarLike, ScalarOrSchedule
+from jaxopt_study.transforms.spec import Constructor, Function, Spec, Transform, construct
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def atom(*, state: type = optax.EmptyState, params: bool = False) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Make a constructor of transformations that are not made of others.
+
+    The update checks what a user may get wrong before the atom runs: a state that belongs to another chain, and missing
+    parameters.
+
+    Args:
+        state: The class of the atom's state.
+        params: Whether the update needs the parameters.
+
+    Returns:
+        A decorator for functions that return `Transform(init, update)`.
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        name = function.__name__
+
+        @functools.wraps(function)
+        def build(*args: P.args, **kwargs: P.kwargs) -> R:
+            built: Any = function(*args, **kwargs)
+
+            def update(updates: Any, opt_state: Any, parameters: Any = None, **extra: Any) -> Any:
+                _check_state(name, state, opt_state)
+                if params and parameters is None:
+                    raise ValueError(
+                        f"{name} needs the current parameters: call update(updates, state, params), received "
+                        "params=None."
+                    )
+                try:
+                    return built.update(updates, opt_state, parameters, **extra)
+                except (ValueError, TypeError) as error:
+                    _explain_structure(name, built, updates, opt_state, error)
+                    raise
+
+            return Transform(built.init, update)  # pyright: ignore[reportReturnType]
+
+        return _constructor(function, build, "atom")
+
+    return decorate
+
+
+def composite(
+    conventions: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Make a constructor of a named chain, which prints by its name and expands into atoms.
+
+    Args:
+        conventions: Defaults that depend on the argument `convention`: arguments that are None are filled from here.
+
+    Returns:
+        A decorator for functions that return a `Transform`.
+    """
+    table = tuple((name, tuple(values.items())) for name, values in (conventions or {}).items())
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        return _constructor(function, function, "composite", table)
+
+    return decorate
+
+
+def named_function(function: Callable[P, R]) -> Callable[P, R]:
+    """Make a constructor of functions that remember the call that built them, for `merge` and for schedules.
+
+    Args:
+        function: A function that returns a function of arrays.
+
+    Returns:
+        A constructor with the same signature whose result is a `Function`.
+    """
+    return _constructor(function, function, "function")
+
+
+def lift(constructor: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a constructor of Optax transformations or schedules everything a `Transform` has.
+
+    The result of `lift(f)(…)` does what `f(…)` does, and it prints, lists and replaces its hyperparameters, is saved as
+    JSON and compares equal. Updates keep the dtype of the gradient even where a traced hyperparameter would promote it.
+    It does not look inside: a lifted optimizer expands to itself.
+
+    Args:
+        constructor: A function that returns an `optax.GradientTransformation`, or a plain function such as a schedule.
+
+    Returns:
+        A function with the same signature that returns a `Transform`, or a `Function`.
+
+    Raises:
+        TypeError: If `constructor` is a transformation already, or not callable.
+
+    Example:
+        >>> import optax
+        >>> tx = lift(optax.adam)(lift(optax.cosine_decay_schedule)(0.1, 100), b1=0.8)
+        >>> tx
+        lift(optax.adam)(lift(optax.cosine_decay_schedule)(0.1, 100), b1=0.8)
+        >>> tx.replace({"b1": 0.9, "decay_steps": 50}).hyperparams["learning_rate.decay_steps"]
+        50
+
+    References:
+        Optax's `inject_hyperparams` makes hyperparameters part of the state; here they are part of the transformation.
+    """
+    if isinstance(constructor, optax.GradientTransformation):
+        raise TypeError(
+            "lift takes the function that builds a transformation, received the built transformation: write "
+            "lift(optax.adam)(1e-3), not lift(optax.adam(1e-3))."
+        )
+    if not callable(constructor):
+        raise TypeError(f"lift takes a function that builds a transformation, received {constructor!r}.")
+
+    return _lift(constructor)
+
+
+@functools.cache  # so that lifting a function twice gives equal transformations
+def _lift(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def build(*args: Any, **kwargs: Any) -> Any:
+        built = function(*args, **kwargs)
+        return _keep_dtypes(built) if isinstance(built, optax.GradientTransformation) else built
+
+    return _constructor(function, build, "lifted")
+
+
+def _constructor(function: Any, build: Any, kind: str, conventions: tuple[Any, ...] = ()) -> Any:
+    signature = inspect.signature(function)
+    if kind == "lifted":
+        path = import_path(function) or ""
+        module, _, short = path.rpartition(":")
+        name = f"{module}.{short}" if module else getattr(function, "__qualname__", repr(function))
+    else:
+        name = function.__name__
+        path = f"{function.__module__}:{name}"
+    described = Constructor(name, path, build, signature, kind, conventions)
+
+    @functools.wraps(function)
+    def constructor(*args: Any, **kwargs: Any) -> Any:
+        return construct(Spec(described, _bind(described, args, kwargs)))
+
+    constructor.constructor = described  # pyright: ignore[reportFunctionMemberAccess]
+    return constructor
+
+
+def _bind(constructor: Constructor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    bound = constructor.signature.bind(*args, **kwargs)
+    bound.apply_defaults()
+    arguments = dict(bound.arguments)
+    if constructor.conventions:
+        known = [name for name, _ in constructor.conventions]
+        if arguments["convention"] not in known:
+            raise ValueError(
+                f"{constructor.name}: convention must be one of {', '.join(map(repr, known))}, received "
+                f"{arguments['convention']!r}."
+            )
+        chosen = constructor.defaults(arguments["convention"])
+        arguments = {name: chosen.get(name) if value is None else value for name, value in arguments.items()}
+    for name, value in arguments.items():
+        # A whole number given for a real hyperparameter is the same hyperparameter, not another program.
+        if type(value) is int and constructor.signature.parameters[name].annotation in _REAL:
+            arguments[name] = float(value)
+    return arguments
+
+
+_REAL = (ScalarLike, ScalarOrSchedule, ScalarLike | None, ScalarOrSchedule | None)
+
+
+def _keep_dtypes(transformation: optax.GradientTransformation) -> Transform:
+    inner = optax.with_extra_args_support(transformation)
+
+    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> Any:
+        new, state = inner.update(updates, state, params, **extra)
+        if jax.tree.structure(new) == jax.tree.structure(updates):
+            new = jax.tree.map(lambda n, u: n if n.dtype == u.dtype else n.astype(u.dtype), new, _arrays(updates))
+        return new, state
+
+    return Transform(inner.init, update)
+
+
+def _arrays(tree: Any) -> Any:
+    return jax.tree.map(lambda x: x if hasattr(x, "dtype") else np.asarray(x), tree)
+
+
+def _check_state(name: str, expected: type, received: Any) -> None:
+    if not isinstance(received, expected):
+        raise ValueError(
+            f"{name}: the state belongs to another transformation: expected {expected.__name__}, received "
+            f"{type(received).__name__}. Use the state that init of this chain returned; a state saved from one chain "
+            "cannot continue another."
+        )
+
+
+def _explain_structure(name: str, built: Any, updates: Any, state: Any, error: Exception) -> None:
+    try:
+        expected = jax.eval_shape(built.init, updates)
+    except (ValueError, TypeError, AttributeError):
+        return
+    if jax.tree.structure(expected) != jax.tree.structure(state):
+        raise ValueError(
+            f"{name}: the state was made for parameters of another structure: expected "
+            f"{jax.tree.structure(expected)}, received {jax.tree.structure(state)}. Call init with the parameters that "
+            "are trained."
+        ) from error
+    for want, have in zip(jax.tree.leaves(expected), jax.tree.leaves(state), strict=True):
+        if want.shape != np.shape(have):
+            raise ValueError(
+                f"{name}: the state was made for parameters of another shape: expected {want.shape}, received "
+                f"{np.shape(have)}. Call init with the parameters that are trained."
+            ) from error
+
+
+__all__ = ["Function", "Transform", "atom", "composite", "lift", "named_function"]

@@ -1,0 +1,230 @@
+"""Functions of one or two arrays that `merge`, `elementwise` and the statistics are built with."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array
+
+from jaxopt_study.transforms.constructors import Transform, atom, named_function
+from jaxopt_study.transforms.scalars import (
+    ScalarLike,
+    cast,
+    check_interval,
+    check_non_negative,
+    complement,
+    concrete,
+)
+
+
+@named_function
+def divide_by_root(*, eps: ScalarLike = 1e-8, eps_root: ScalarLike = 0.0) -> Callable[[Array, Array], Array]:
+    """Return the function that divides by a square root, with ε outside the root, inside it, or both.
+
+    With numerator m and second moment v:
+
+        m / (√(v + ε_root) + ε)
+
+    Where ε stands matters once √v is small against it: outside, it is compared with the gradient's size; inside, with
+    its square. With both at 0, coordinates that never saw a gradient stay where they are.
+
+    Args:
+        eps: ε ≥ 0, outside the root: PyTorch's place, and the Adam paper's.
+        eps_root: ε ≥ 0, inside the root: AdaDelta's place, and Optax's for AdaGrad and RMSprop.
+
+    Returns:
+        A function of two arrays for `merge`.
+
+    Raises:
+        ValueError: If an ε is negative.
+
+    Example:
+        >>> print(divide_by_root(eps=1.0)(jnp.array(6.0), jnp.array(4.0)))
+        2.0
+
+    References:
+        Kingma and Ba (2015), Algorithm 1 (outside); Zeiler (2012), equation (9) (inside).
+    """
+    check_non_negative("divide_by_root", "eps", eps)
+    check_non_negative("divide_by_root", "eps_root", eps_root)
+    unguarded = concrete(eps) == 0.0 and concrete(eps_root) == 0.0
+
+    def divide(numerator: Array, second: Array) -> Array:
+        dtype = second.dtype
+        if unguarded:
+            return jnp.where(second > 0, numerator / jnp.sqrt(jnp.where(second > 0, second, 1)), 0)
+        inside = second if concrete(eps_root) == 0.0 else second + cast(eps_root, dtype)
+        return numerator / (jnp.sqrt(inside) + cast(eps, dtype))
+
+    return divide
+
+
+@named_function
+def divide_by_deviation(*, eps: ScalarLike = 1e-8, eps_root: ScalarLike = 0.0) -> Callable[..., Array]:
+    """Return the function that divides by a standard deviation, formed from the first two moments.
+
+    With numerator g, second moment v and mean m:
+
+        g / (√(max(v − m², 0) + ε_root) + ε)
+
+    Args:
+        eps: ε ≥ 0, outside the root.
+        eps_root: ε ≥ 0, inside the root.
+
+    Returns:
+        A function of three arrays (g, v, m) for `merge`.
+
+    Raises:
+        ValueError: If an ε is negative.
+
+    Example:
+        >>> print(divide_by_deviation(eps=0.0)(jnp.array(6.0), jnp.array(13.0), jnp.array(2.0)))
+        2.0
+
+    References:
+        Graves (2013), Generating sequences with recurrent neural networks, equations (38) to (41): centred RMSprop.
+    """
+    ratio = divide_by_root(eps=eps, eps_root=eps_root)
+
+    def divide(numerator: Array, second: Array, mean: Array) -> Array:
+        return ratio(numerator, jnp.maximum(second - mean * mean, 0))  # rounding may leave a negative variance
+
+    return divide
+
+
+@named_function
+def divide_by(*, eps: ScalarLike = 0.0) -> Callable[[Array, Array], Array]:
+    """Return the function that divides by a norm that is not squared.
+
+    With numerator m and norm u, m / (u + ε); 0 where u + ε = 0.
+
+    Args:
+        eps: ε ≥ 0.
+
+    Returns:
+        A function of two arrays for `merge`.
+
+    Raises:
+        ValueError: If `eps` is negative.
+
+    Example:
+        >>> print(divide_by()(jnp.array([6.0, 0.0]), jnp.array([2.0, 0.0])))
+        [3. 0.]
+
+    References:
+        Kingma and Ba (2015), Algorithm 2 (AdaMax).
+    """
+    check_non_negative("divide_by", "eps", eps)
+
+    def divide(numerator: Array, norm: Array) -> Array:
+        bottom = norm + cast(eps, norm.dtype)
+        return jnp.where(bottom > 0, numerator / jnp.where(bottom > 0, bottom, 1), 0)
+
+    return divide
+
+
+@named_function
+def root(*, eps: ScalarLike = 0.0, eps_root: ScalarLike = 0.0) -> Callable[[Array], Array]:
+    """Return the function √(v + ε_root) + ε.
+
+    Args:
+        eps: ε ≥ 0, outside the root.
+        eps_root: ε ≥ 0, inside the root.
+
+    Returns:
+        A function of one array for `elementwise`.
+
+    Raises:
+        ValueError: If an ε is negative.
+
+    Example:
+        >>> print(root(eps=1.0)(jnp.array(4.0)))
+        3.0
+    """
+    check_non_negative("root", "eps", eps)
+    check_non_negative("root", "eps_root", eps_root)
+    return lambda v: jnp.sqrt(v + cast(eps_root, v.dtype)) + cast(eps, v.dtype)
+
+
+@named_function
+def magnitude(*, eps: ScalarLike = 0.0) -> Callable[[Array], Array]:
+    """Return the function |g| + ε.
+
+    Args:
+        eps: ε ≥ 0.
+
+    Returns:
+        A function of one array, a statistic for `running_max`.
+
+    Raises:
+        ValueError: If `eps` is negative.
+
+    Example:
+        >>> print(magnitude(eps=1.0)(jnp.array(-4.0)))
+        5.0
+    """
+    check_non_negative("magnitude", "eps", eps)
+    return lambda g: jnp.abs(g) + cast(eps, g.dtype)
+
+
+@named_function
+def weighted_sum(weight: ScalarLike) -> Callable[[Array, Array], Array]:
+    """Return the function a + w·b.
+
+    Args:
+        weight: w.
+
+    Returns:
+        A function of two arrays for `merge`.
+
+    Example:
+        >>> print(weighted_sum(0.5)(jnp.array(1.0), jnp.array(4.0)))
+        3.0
+    """
+    return lambda a, b: a + cast(weight, b.dtype) * b
+
+
+@named_function
+def interpolate(decay: ScalarLike) -> Callable[[Array, Array], Array]:
+    """Return the function β·a + (1 − β)·b.
+
+    Args:
+        decay: β in [0, 1].
+
+    Returns:
+        A function of two arrays for `merge`.
+
+    Raises:
+        ValueError: If `decay` is outside [0, 1].
+
+    Example:
+        >>> print(interpolate(0.25)(jnp.array(4.0), jnp.array(8.0)))
+        7.0
+    """
+    check_interval("interpolate", "decay", decay, 0.0, 1.0, closed="[]")
+    rate = complement(decay)
+    return lambda a, b: cast(decay, a.dtype) * a + cast(rate, b.dtype) * b
+
+
+@atom()
+def elementwise(fn: Callable[[Array], Array]) -> Transform:
+    """Apply a function to every leaf.
+
+    Args:
+        fn: An elementwise function; one that can be named, or a lifted one such as `root()`, if the chain is to be
+            saved.
+
+    Returns:
+        A stateless transformation. Cost: fused with its neighbours, that of `fn`.
+
+    Example:
+        >>> print(elementwise(jnp.sign).update(jnp.array([-2.0, 0.0, 3.0]), optax.EmptyState())[0])
+        [-1.  0.  1.]
+    """
+
+    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
+        return jax.tree.map(fn, updates), state
+
+    return Transform(optax.init_empty_state, update)

@@ -1,0 +1,86 @@
+"""Specifications as Python expressions."""
+
+import importlib
+import inspect
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+WIDTH = 88
+PUBLIC_MODULES = {"jnp": "jax.numpy", "jax.nn": "jax.nn", "optax": "optax", "jax.lax": "jax.lax"}
+
+
+def render_call(spec: Any) -> str:
+    """Return the call that a specification describes, over several lines where it is long."""
+    constructor = spec.constructor
+    name = f"lift({constructor.name})" if constructor.kind == "lifted" else constructor.name
+    parts: list[str] = []
+    keywords = False
+    for argument, value in spec.shown().items():
+        parameter = constructor.signature.parameters[argument]
+        if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+            parts += [render(item) for item in value]
+        elif parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            parts += [f"{key}={render(item)}" for key, item in value.items()]
+        elif parameter.default is inspect.Parameter.empty and parameter.kind.value < 2 and not keywords:
+            parts.append(render(value))
+        else:
+            keywords = True
+            parts.append(f"{argument}={render(value)}")
+    line = f"{name}({', '.join(parts)})"
+    if len(line) <= WIDTH and "\n" not in line:
+        return line
+    body = "".join("    " + part.replace("\n", "\n    ") + ",\n" for part in parts)
+    return f"{name}(\n{body})"
+
+
+def render(value: Any) -> str:
+    """Return a Python expression for an argument value."""
+    if isinstance(value, jax.core.Tracer):
+        return f"<traced {value.aval.str_short()}>"
+    if isinstance(value, jax.Array) and jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
+        data = np.asarray(jax.random.key_data(value))
+        return f"jax.random.wrap_key_data({render(jnp.asarray(data))}, impl={str(jax.random.key_impl(value))!r})"
+    if isinstance(value, (jax.Array, np.ndarray, np.generic)):
+        array = np.asarray(value)
+        module = "jnp" if isinstance(value, jax.Array) else "np"
+        return f"{module}.array({array.tolist()!r}, dtype={str(array.dtype)!r})"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key!r}: {render(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, tuple) and type(value) is tuple:
+        return "(" + ", ".join(map(render, value)) + ("," if len(value) == 1 else "") + ")"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(render, value)) + "]"
+    if callable(value) and getattr(value, "spec", None) is None:
+        path = import_path(value)
+        if path is None:
+            return f"<{getattr(value, '__qualname__', type(value).__name__)}>"
+        module, _, name = path.partition(":")
+        short = {full: alias for alias, full in PUBLIC_MODULES.items()}.get(module, module)
+        return name if module.startswith("jaxopt_study.") else f"{short}.{name}"
+    return repr(value)
+
+
+def import_path(function: Any) -> str | None:
+    """Return "module:name" from which exactly this function can be imported, or None."""
+    name = getattr(function, "__qualname__", None) or getattr(function, "__name__", None)
+    if name is None:
+        return None
+    for module in (*PUBLIC_MODULES.values(), getattr(function, "__module__", None)):
+        if module and resolve(f"{module}:{name}") is function:
+            return f"{module}:{name}"
+    return None
+
+
+def resolve(path: str) -> Any:
+    """Return what a "module:name" path points to, or None if there is nothing."""
+    module, _, name = path.partition(":")
+    try:
+        found: Any = importlib.import_module(module)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError):
+        return None
+    return found

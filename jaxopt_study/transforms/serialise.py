@@ -1,0 +1,130 @@
+"""Expressions as JSON text, and back."""
+
+import json
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxopt_study.transforms.constructors import lift
+from jaxopt_study.transforms.printing import import_path, render, resolve
+from jaxopt_study.transforms.spec import Expression, Spec, construct
+
+FORMAT = "jaxopt_study.transform/1"
+TRUSTED = ("jaxopt_study", "optax", "jax")
+
+
+def to_json(expression: Expression, *, indent: int | None = None) -> str:
+    """Return an expression as JSON text; see `Transform.to_json`."""
+    return json.dumps({"format": FORMAT, "expression": _encode(expression, "transformation")}, indent=indent)
+
+
+def from_json(text: str, *, trusted: tuple[str, ...] = ()) -> Any:
+    """Build the transformation or function that JSON text describes.
+
+    It calls only constructors and functions of this package, Optax and JAX, so that a file from elsewhere cannot run
+    other code; name further packages in `trusted` if their constructors were lifted.
+
+    Args:
+        text: What `to_json` returned.
+        trusted: Names of further packages that may be imported and called.
+
+    Returns:
+        An expression equal to the one that was saved.
+
+    Raises:
+        ValueError: If the text is not a saved expression, names something that does not exist, or something outside the
+            trusted packages.
+
+    Example:
+        >>> tx = ema(0.9)
+        >>> from_json(tx.to_json()) == tx
+        True
+    """
+    try:
+        document = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"Not JSON: {error}. Expected the text that to_json returned.") from error
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        found = document.get("format") if isinstance(document, dict) else type(document).__name__
+        raise ValueError(f"Expected a document of format {FORMAT!r}, received {found!r}.")
+    return _decode(document["expression"], (*TRUSTED, *trusted))
+
+
+def _encode(value: Any, where: str) -> Any:
+    if isinstance(value, jax.core.Tracer):
+        raise ValueError(f"{where} is traced and has no value to save; call to_json outside jit and vmap.")
+    if isinstance(value, Expression) and value.spec is not None:
+        constructor = value.spec.constructor
+        if not constructor.path:
+            raise ValueError(
+                f"{where}: {constructor.name} cannot be imported by name; define the lifted function at the top level "
+                "of a module."
+            )
+        arguments = {name: _encode(v, f"{constructor.name}: {name}") for name, v in value.spec.arguments.items()}
+        return {"lift" if constructor.kind == "lifted" else "call": constructor.path, "arguments": arguments}
+    if isinstance(value, optax.GradientTransformation):
+        raise ValueError(f"{where} is a bare Optax transformation; build it with lift, as in lift(optax.adam)(1e-3).")
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, jax.Array) and jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
+        return {"key": np.asarray(jax.random.key_data(value)).tolist(), "impl": str(jax.random.key_impl(value))}
+    if isinstance(value, (jax.Array, np.ndarray, np.generic)):
+        array = np.asarray(value)
+        return {"array": array.tolist(), "dtype": str(array.dtype), "jax": isinstance(value, jax.Array)}
+    if isinstance(value, tuple) and type(value) is tuple:
+        return {"tuple": [_encode(item, where) for item in value]}
+    if isinstance(value, list):
+        return [_encode(item, where) for item in value]
+    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+        return {"dict": {key: _encode(item, f"{where}[{key!r}]") for key, item in value.items()}}
+    path = import_path(value) if callable(value) else None
+    if path is None:
+        raise ValueError(
+            f"{where}: {render(value)} cannot be written as text. Name functions at the top level of a module; build "
+            "schedules with lift, as in lift(optax.cosine_decay_schedule)(0.1, 100)."
+        )
+    return {"function": path}
+
+
+def _decode(value: Any, trusted: tuple[str, ...]) -> Any:
+    if isinstance(value, list):
+        return [_decode(item, trusted) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if "call" in value or "lift" in value:
+        found = _find(value.get("call") or value["lift"], trusted)
+        constructor = getattr(lift(found) if "lift" in value else found, "constructor", None)
+        if constructor is None:
+            raise ValueError(f"{value['call']!r} is not a constructor of transformations.")
+        arguments = {name: _decode(item, trusted) for name, item in value["arguments"].items()}
+        return construct(Spec(constructor, arguments))
+    if "function" in value:
+        return _find(value["function"], trusted)
+    if "key" in value:
+        return jax.random.wrap_key_data(jnp.asarray(value["key"], dtype=jnp.uint32), impl=value["impl"])
+    if "array" in value:
+        array = np.array(value["array"], dtype=jnp.dtype(value["dtype"]))
+        return jnp.asarray(array) if value["jax"] else array
+    if "tuple" in value:
+        return tuple(_decode(item, trusted) for item in value["tuple"])
+    if "dict" in value:
+        return {key: _decode(item, trusted) for key, item in value["dict"].items()}
+    raise ValueError(f"Not part of a saved expression: {value!r}.")
+
+
+def _find(path: str, trusted: tuple[str, ...]) -> Any:
+    package = path.partition(":")[0].partition(".")[0]
+    found = resolve(path) if package in trusted else None
+    # A trusted module may itself have imported anything ("jax:os.system"), so the function's own home counts too.
+    home = str(getattr(found, "__module__", package)).partition(".")[0]
+    if package not in trusted or home not in trusted:
+        raise ValueError(
+            f"{path!r} is outside the trusted packages ({', '.join(trusted)}). If you trust it, pass "
+            f"from_json(text, trusted=({home if package in trusted else package!r},))."
+        )
+    if found is None:
+        raise ValueError(f"{path!r} does not exist here. It was saved by another version, or its package is missing.")
+    return found

@@ -1,0 +1,411 @@
+"""What a transformation is made of: the call that built it, kept as data beside the functions it built.
+
+An `Expression` remembers its constructor and arguments. That one record gives it everything else: it prints as the
+call, compares by the call, lists and replaces its hyperparameters by path, is saved as JSON, and is a JAX pytree whose
+leaves are its numeric hyperparameters. `Transform` is the expression that is an Optax transformation, `Function` the
+one that is a function (a schedule, or what `merge` combines branches with).
+"""
+
+import difflib
+import fnmatch
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+
+from jaxopt_study.transforms.printing import render_call
+
+
+class Constructor(NamedTuple):
+    """A function that builds expressions, and what must be known about it to build them again."""
+
+    name: str  # as printed
+    path: str  # "module:name", where it can be imported; "" if it cannot
+    build: Callable[..., Any]  # arguments -> Transform or plain function
+    signature: inspect.Signature
+    kind: str  # "atom", "composite" or "lifted"
+    conventions: tuple[tuple[str, tuple[tuple[str, Any], ...]], ...] = ()  # defaults that depend on `convention`
+
+    def defaults(self, convention: Any = None) -> dict[str, Any]:
+        """Return the default of every optional argument under a convention."""
+        plain = {
+            name: parameter.default
+            for name, parameter in self.signature.parameters.items()
+            if parameter.default is not inspect.Parameter.empty
+        }
+        table = {name: dict(values) for name, values in self.conventions}
+        return plain | table.get(convention or plain.get("convention"), {})
+
+    def __hash__(self):
+        return hash((self.path, self.name, id(self.build)))
+
+    def __eq__(self, other):
+        return isinstance(other, Constructor) and self.build is other.build
+
+    def __ne__(self, other):
+        return not self == other
+
+
+class Spec(NamedTuple):
+    """A constructor and its bound arguments, defaults filled in, in the order of the signature."""
+
+    constructor: Constructor
+    arguments: dict[str, Any]
+
+    def variadic(self) -> str | None:
+        """Return the name of the constructor's `*args`, if it has one."""
+        for name, parameter in self.constructor.signature.parameters.items():
+            if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+                return name
+        return None
+
+    def shown(self) -> dict[str, Any]:
+        """Return the arguments that differ from their defaults: the ones a reader needs."""
+        defaults = self.constructor.defaults(self.arguments.get("convention"))
+        plain = self.constructor.defaults()
+        return {
+            name: value
+            for name, value in self.arguments.items()
+            if name not in defaults or not same(value, plain[name] if name == "convention" else defaults[name])
+        }
+
+    def call(self) -> Any:
+        """Return what the constructor's function makes of the arguments."""
+        positional, keywords = [], {}
+        for name, value in self.arguments.items():
+            kind = self.constructor.signature.parameters[name].kind
+            if kind is inspect.Parameter.VAR_POSITIONAL:
+                positional.extend(value)
+            elif kind is inspect.Parameter.VAR_KEYWORD:
+                keywords.update(value)
+            elif kind is inspect.Parameter.POSITIONAL_ONLY or (self.variadic() and not keywords and kind.value == 1):
+                positional.append(value)
+            else:
+                keywords[name] = value
+        return self.constructor.build(*positional, **keywords)
+
+
+class Expression:
+    """The specification of a transformation or function, and what follows from it.
+
+    Attributes:
+        spec: The call that built this, or None for one built directly from functions.
+    """
+
+    spec: Spec | None
+
+    @property
+    def hyperparams(self) -> dict[str, Any]:
+        """Every argument that is not itself a transformation, by path.
+
+        A path is the argument's name, preceded by the names of the transformations around it:
+        `"adam.b2"` inside a chain, `"merge.chain[1].ema.decay"` further down.
+        """
+        return dict(_leaves(self))
+
+    def replace(self, changes: Mapping[str, Any] | None = None, /, **keywords: Any) -> Any:
+        """Return the same expression with some arguments changed.
+
+        Args:
+            changes: New values by path, by unique end of a path (`{"b2": 0.95}`), or by pattern with `*`, which changes
+                every match. Values may be traced: nothing is recompiled when only numbers change.
+            **keywords: The same, for arguments whose path is a plain name.
+
+        Returns:
+            A new expression of the same kind; this one is unchanged.
+
+        Raises:
+            ValueError: If a path matches nothing, or several arguments without a `*`.
+        """
+        paths = [path for path, _ in _arguments(self)]
+        resolved: dict[str, Any] = {}
+        for wanted, value in {**(changes or {}), **keywords}.items():
+            for path in _match(wanted, paths, self):
+                resolved[path] = value
+        return _rebuild(self, resolved, "")
+
+    def to_json(self, *, indent: int | None = None) -> str:
+        """Return the expression as JSON text; `from_json` builds an equal one from it.
+
+        Args:
+            indent: As in `json.dumps`.
+
+        Returns:
+            The text.
+
+        Raises:
+            ValueError: If a part cannot be named in text: a lambda, a local function, a bare Optax transformation, or a
+                traced value. The message says which part and what to use.
+        """
+        from jaxopt_study.transforms.serialise import to_json
+
+        return to_json(self, indent=indent)
+
+    def __repr__(self) -> str:
+        if self.spec is None:
+            return f"<{type(self).__name__} without a specification; build it with `lift` to give it one>"
+        return render_call(self.spec)
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        if type(self) is not type(other) or self.spec is None or other.spec is None:  # pyright: ignore
+            return False
+        return same(self.spec, other.spec)  # pyright: ignore
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __hash__(self) -> int:
+        return id(self) if self.spec is None else hash((self.spec.constructor, jax.tree.structure(self)))
+
+
+class Transform(Expression, optax.GradientTransformationExtraArgs):
+    """An Optax transformation that carries the call that built it.
+
+    It unpacks as `(init, update)` and works wherever an Optax transformation does.
+    """
+
+    def __new__(cls, init: Callable[..., Any], update: Callable[..., Any], spec: Spec | None = None):
+        """Build a transformation from its two functions; constructors add the specification."""
+        self = super().__new__(cls, init, update)
+        self.spec = spec
+        return self
+
+    def __getnewargs__(self):
+        return (self.init, self.update, self.spec)
+
+    def expand(self) -> "Transform":
+        """Return the same transformation written out in atoms.
+
+        Named optimizers and other composites are replaced by the chains they stand for. The state has the same
+        structure, so a run can be continued with the expanded form.
+        """
+        if self.spec is None:
+            return self
+        if self.spec.constructor.kind == "composite":
+            return self.spec.call().expand()
+        arguments = {name: _expand_parts(value) for name, value in self.spec.arguments.items()}
+        return construct(Spec(self.spec.constructor, arguments))
+
+
+class Function(Expression):
+    """A function that carries the call that built it: a schedule, or what `merge` applies to its branches."""
+
+    def __init__(self, function: Callable[..., Any], spec: Spec | None = None):
+        self.spec = spec
+        self._function = function
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._function(*args, **kwargs)
+
+
+def construct(spec: Spec) -> Any:
+    """Return the expression that a specification describes."""
+    built = spec.call()
+    if isinstance(built, optax.GradientTransformation):
+        built = optax.with_extra_args_support(built)
+        return Transform(built.init, built.update, spec)
+    if callable(built):
+        return Function(built, spec)
+    raise TypeError(
+        f"{spec.constructor.name} returned {type(built).__name__}; a constructor must return an Optax transformation "
+        "or a function such as a schedule."
+    )
+
+
+def same(a: Any, b: Any) -> bool:
+    """Return whether two argument values are equal, comparing arrays by dtype and content."""
+    if a is b:
+        return True
+    leaves_a, structure_a = jax.tree.flatten(a)
+    leaves_b, structure_b = jax.tree.flatten(b)
+    return structure_a == structure_b and all(map(_same_leaf, leaves_a, leaves_b))
+
+
+def _same_leaf(a: Any, b: Any) -> bool:
+    if a is b:
+        return True
+    if isinstance(a, jax.core.Tracer) or isinstance(b, jax.core.Tracer):
+        return False
+    if isinstance(a, jax.Array) and jax.dtypes.issubdtype(a.dtype, jax.dtypes.prng_key):
+        return isinstance(b, jax.Array) and a.dtype == b.dtype and bool((a == b).all())
+    if isinstance(a, (jax.Array, np.ndarray)) or isinstance(b, (jax.Array, np.ndarray)):
+        return getattr(a, "dtype", None) == getattr(b, "dtype", None) and np.array_equal(a, b, equal_nan=True)
+    return type(a) is type(b) and bool(a == b or (a != a and b != b))
+
+
+# ---------------------------------------------------------------------------------------------------------------- paths
+
+
+def _children(spec: Spec) -> Iterator[tuple[str, tuple[Any, ...], Any]]:
+    """Yield (name, where, value) for each argument: parts by their constructor's name, the rest by argument name."""
+    entries: list[tuple[str, tuple[Any, ...], Any]] = []
+    for name, value in spec.arguments.items():
+        if name == spec.variadic():
+            entries += [(_part_name(part, name), (name, index), part) for index, part in enumerate(value)]
+        elif isinstance(value, optax.GradientTransformation):
+            entries.append((_part_name(value, name), (name,), value))
+        elif isinstance(value, Mapping) and any(isinstance(v, optax.GradientTransformation) for v in value.values()):
+            entries += [(str(key), (name, key), part) for key, part in value.items()]
+        else:
+            entries.append((name, (name,), value))
+    names = [name for name, _, _ in entries]
+    seen: dict[str, int] = {}
+    for name, where, value in entries:
+        position = seen[name] = seen.get(name, -1) + 1
+        yield (f"{name}[{position}]" if names.count(name) > 1 else name), where, value
+
+
+def _part_name(part: Any, fallback: str) -> str:
+    spec = getattr(part, "spec", None)
+    return fallback if spec is None else spec.constructor.name.rpartition(".")[2]
+
+
+def _arguments(expression: Expression, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every argument's path and value, functions both whole and by their own arguments."""
+    if expression.spec is None:
+        return
+    for name, _, value in _children(expression.spec):
+        path = prefix + name
+        if not isinstance(value, optax.GradientTransformation):
+            yield path, value
+        if isinstance(value, Expression):
+            yield from _arguments(value, path + ".")
+
+
+def _leaves(expression: Expression) -> Iterator[tuple[str, Any]]:
+    return ((path, value) for path, value in _arguments(expression) if not isinstance(value, Expression))
+
+
+def _match(wanted: str, paths: list[str], expression: Expression) -> list[str]:
+    # Brackets are part of a path here, not a character class.
+    pattern = wanted.replace("[", "[[]")
+    matches = [path for path in paths if path == wanted]
+    if not matches and "*" in wanted:
+        matches = [path for path in paths if fnmatch.fnmatchcase(path, pattern)]
+    elif not matches:
+        matches = [path for path in paths if path.endswith("." + wanted)]
+        if len(matches) > 1:
+            raise ValueError(
+                f"{wanted!r} names several hyperparameters: {', '.join(matches)}. Give a longer path, or use "
+                f"'*.{wanted}' to change them all."
+            )
+    if not matches:
+        near = difflib.get_close_matches(wanted, [*paths, *(path.rpartition(".")[2] for path in paths)], n=1)
+        hint = f"Did you mean {near[0]!r}? " if near else ""
+        name = expression.spec.constructor.name if expression.spec else "a bare transformation"
+        raise ValueError(f"No hyperparameter {wanted!r} in {name}. {hint}It has: {', '.join(paths) or 'none'}.")
+    return matches
+
+
+def _rebuild(expression: Any, changes: Mapping[str, Any], prefix: str) -> Any:
+    spec = expression.spec
+    arguments = {name: (list(value) if name == spec.variadic() else value) for name, value in spec.arguments.items()}
+    changed = set()
+    for name, where, value in _children(spec):
+        path = prefix + name
+        if path in changes:
+            new = changes[path]
+        elif isinstance(value, Expression) and any(key.startswith(path + ".") for key in changes):
+            new = _rebuild(value, changes, path + ".")
+        else:
+            continue
+        changed.add(where[0])
+        if len(where) == 1:
+            arguments[where[0]] = new
+        else:
+            if isinstance(arguments[where[0]], Mapping):
+                arguments[where[0]] = dict(arguments[where[0]])
+            arguments[where[0]][where[1]] = new
+    if not changed:
+        return expression
+    if "convention" in changed:  # what the old convention chose, the new one chooses again
+        shown = spec.shown()
+        chosen = spec.constructor.defaults(arguments["convention"])
+        arguments = {
+            name: value if name in changed or name in shown else chosen[name] for name, value in arguments.items()
+        }
+    variadic = spec.variadic()
+    if variadic:
+        arguments[variadic] = tuple(arguments[variadic])
+    return construct(Spec(spec.constructor, arguments))
+
+
+def _expand_parts(value: Any) -> Any:
+    is_part = lambda x: isinstance(x, (optax.GradientTransformation, Function))  # noqa: E731
+    return jax.tree.map(lambda part: part.expand() if isinstance(part, Transform) else part, value, is_leaf=is_part)
+
+
+# --------------------------------------------------------------------------------------------------------------- pytree
+
+
+class _Numeric:
+    """Marks the place of a numeric leaf among the static ones."""
+
+    def __repr__(self):
+        return "·"
+
+
+_NUMERIC = _Numeric()
+
+
+def _is_numeric(value: Any) -> bool:
+    return isinstance(value, (float, jax.Array, np.ndarray, np.floating))
+
+
+def _flatten(expression: Any) -> tuple[list[Any], Any]:
+    if expression.spec is None:
+        return [], (None, expression)
+    constructor, arguments = expression.spec
+    leaves, structure = jax.tree.flatten(tuple(arguments.values()))
+    numeric = [leaf for leaf in leaves if _is_numeric(leaf)]
+    static = tuple(_NUMERIC if _is_numeric(leaf) else _Static(leaf) for leaf in leaves)
+    return numeric, (constructor, tuple(arguments), structure, static)
+
+
+class _Static:
+    """Compares a static argument by value and type: True is not 1, and functions are themselves."""
+
+    def __init__(self, value: Any):
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Static) and type(self.value) is type(other.value) and self.value == other.value
+
+    def __hash__(self) -> int:
+        return hash(self.value)
+
+    def __repr__(self) -> str:
+        return repr(self.value)
+
+
+def _unflatten(kind: type, auxiliary: Any, numeric: Any) -> Any:
+    if auxiliary[0] is None:
+        return auxiliary[1]
+    constructor, names, structure, static = auxiliary
+    values = iter(numeric)
+    leaves = [next(values) if leaf is _NUMERIC else leaf.value for leaf in static]
+    spec = Spec(constructor, dict(zip(names, jax.tree.unflatten(structure, leaves), strict=True)))
+    # JAX also unflattens with placeholders for leaves, so nothing is built before it is called.
+    built: list[Any] = []
+
+    def build() -> Any:
+        if not built:
+            built.append(construct(spec))
+        return built[0]
+
+    if kind is Transform:
+        return Transform(
+            lambda params: build().init(params),
+            lambda updates, state, params=None, **extra: build().update(updates, state, params, **extra),
+            spec,
+        )
+    return Function(lambda *args, **kwargs: build()(*args, **kwargs), spec)
+
+
+for _kind in (Transform, Function):
+    jax.tree_util.register_pytree_node(_kind, _flatten, lambda aux, leaves, kind=_kind: _unflatten(kind, aux, leaves))

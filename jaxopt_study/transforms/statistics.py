@@ -1,0 +1,240 @@
+"""Running statistics of the gradient: what an adaptive method remembers."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array
+
+from jaxopt_study.transforms.constructors import Transform, atom
+from jaxopt_study.transforms.scalars import (
+    ScalarLike,
+    cast,
+    check_decay,
+    check_interval,
+    check_non_negative,
+    complement,
+    concrete,
+)
+
+Statistic = Callable[[Array], Array]
+
+
+class EmaState(NamedTuple):
+    """Exponential moving average of a statistic of the gradient."""
+
+    average: optax.Updates  # mₜ, structure of the parameters
+
+
+class TotalState(NamedTuple):
+    """Running sum of a statistic of the gradient."""
+
+    total: optax.Updates  # Sₜ, structure of the parameters
+
+
+class RunningMaxState(NamedTuple):
+    """Running maximum of a statistic of the gradient."""
+
+    maximum: optax.Updates  # uₜ, structure of the parameters
+
+
+class DifferenceState(NamedTuple):
+    """The gradient of the step before."""
+
+    previous: optax.Updates  # gₜ₋₁, structure and dtypes of the parameters
+    started: Array  # whether there was a step before, boolean scalar
+
+
+@atom(state=EmaState)
+def ema(decay: ScalarLike, *, of: Statistic | None = None, initial: ScalarLike = 0.0, dtype: Any = None) -> Transform:
+    """Replace the gradient by the exponential moving average of one of its statistics.
+
+    With gradient gₜ, statistic φ, decay β and m₀ = initial, elementwise:
+
+        mₜ = β mₜ₋₁ + (1 − β) φ(gₜ)
+
+    It starts at m₀ and is pulled towards it for about 1/(1−β) steps; it does not correct that: `bias_correction` does.
+    It is computed as mₜ₋₁ + (1 − β)(φ(gₜ) − mₜ₋₁), with 1 − β formed in double precision, because β itself rounded to
+    single precision moves the average by up to 3e-3 at β = .99999.
+
+    Args:
+        decay: β in [0, 1). Traced, it is taken as it is: the rounding of β then matters as said above.
+        of: φ, an elementwise function of the gradient, such as `jnp.square`; None takes the gradient itself.
+        initial: m₀. With a start other than 0, `bias_correction` is wrong.
+        dtype: dtype of the average; None keeps the parameters'. Use `jnp.float32` under half-precision parameters.
+
+    Returns:
+        A transformation whose output and state have the parameters' structure. Cost: one read and one write of m.
+
+    Raises:
+        ValueError: If `decay` is outside [0, 1).
+
+    Example:
+        >>> tx = ema(0.75, of=jnp.square)
+        >>> state = tx.init(jnp.zeros(2))
+        >>> for _ in range(3):
+        ...     average, state = tx.update(jnp.array([2.0, 0.0]), state)
+        >>> print(average / 4.0)  # 1 − .75³ of the way to the square
+        [0.578125 0.      ]
+
+    References:
+        Kingma and Ba (2015), Adam, Algorithm 1. Optax's `ema` corrects the bias inside and takes no statistic.
+    """
+    check_decay("ema", decay)
+    rate = complement(decay)
+    host = isinstance(rate, float)
+
+    def init(params: Any) -> EmaState:
+        return EmaState(_full(params, initial, dtype))
+
+    def move(m: Array, g: Array) -> Array:
+        x = (g if of is None else of(g)).astype(m.dtype)
+        if host and rate <= 0.5:
+            return m + rate * (x - m)
+        # For a short memory the difference would lose x beside a large m; traced decays may be short.
+        return cast(decay, m.dtype) * m + cast(rate, m.dtype) * x
+
+    def update(updates: Any, state: EmaState, params: Any = None, **extra: Any) -> tuple[Any, EmaState]:
+        average = jax.tree.map(lambda g, m: move(m, g), updates, state.average)
+        return average, EmaState(average)
+
+    return Transform(init, update)
+
+
+@atom(state=TotalState)
+def total(*, of: Statistic = jnp.square, initial: ScalarLike = 0.0, dtype: Any = None) -> Transform:
+    """Replace the gradient by the running sum of one of its statistics.
+
+    With gradient gₜ, statistic φ and S₀ = initial, elementwise:
+
+        Sₜ = Sₜ₋₁ + φ(gₜ)
+
+    It forgets nothing: a step divided by √Sₜ can only shrink, which is AdaGrad's strength on sparse gradients and its
+    weakness on long runs. For a memory that fades use `ema`. Not a step by itself: `merge` it with the gradient.
+
+    Args:
+        of: φ, an elementwise function of the gradient.
+        initial: S₀ ≥ 0. The paper uses 0; Optax's `adagrad` starts at 0.1.
+        dtype: dtype of the sum; None keeps the parameters'.
+
+    Returns:
+        A transformation whose output and state have the parameters' structure. Cost: one read and one write of S.
+
+    Raises:
+        ValueError: If `initial` is negative.
+
+    Example:
+        >>> tx = total()
+        >>> state = tx.init(jnp.zeros(2))
+        >>> statistic, state = tx.update(jnp.array([3.0, -1.0]), state)
+        >>> statistic, state = tx.update(jnp.array([4.0, 0.0]), state)
+        >>> print(jnp.sqrt(statistic))  # the Euclidean length of each coordinate's gradients
+        [5. 1.]
+
+    References:
+        Duchi, Hazan and Singer (2011), Adaptive Subgradient Methods, JMLR 12: the diagonal case.
+    """
+    check_non_negative("total", "initial", initial)
+
+    def init(params: Any) -> TotalState:
+        return TotalState(_full(params, initial, dtype))
+
+    def update(updates: Any, state: TotalState, params: Any = None, **extra: Any) -> tuple[Any, TotalState]:
+        sums = jax.tree.map(lambda g, s: s + of(g).astype(s.dtype), updates, state.total)
+        return sums, TotalState(sums)
+
+    return Transform(init, update)
+
+
+@atom(state=RunningMaxState)
+def running_max(
+    decay: ScalarLike = 1.0, *, of: Statistic | None = None, initial: ScalarLike = 0.0, dtype: Any = None
+) -> Transform:
+    """Replace the gradient by the running maximum of one of its statistics.
+
+    With gradient gₜ, statistic φ, decay β and u₀ = initial, elementwise:
+
+        uₜ = max(β uₜ₋₁, φ(gₜ))
+
+    With β = 1 it never falls: after `ema(b2, of=jnp.square)` it makes Adam into AMSGrad, and whether `bias_correction`
+    stands before it or behind it is where Optax and PyTorch differ. With β < 1 and φ = |·| it is AdaMax's norm.
+
+    Args:
+        decay: β in [0, 1].
+        of: φ, an elementwise function of the gradient; None takes the gradient itself.
+        initial: u₀.
+        dtype: dtype of the maximum; None keeps the parameters'.
+
+    Returns:
+        A transformation whose output and state have the parameters' structure. Cost: one read and one write of u.
+
+    Raises:
+        ValueError: If `decay` is outside [0, 1].
+
+    Example:
+        >>> tx = running_max(0.5, of=jnp.abs)
+        >>> state = tx.init(jnp.zeros(1))
+        >>> for g in [4.0, -1.0, 0.1]:
+        ...     maximum, state = tx.update(jnp.array([g]), state)
+        >>> print(maximum)  # the first gradient, halved twice
+        [1.]
+
+    References:
+        Reddi, Kale and Kumar (2018), On the Convergence of Adam and Beyond, Algorithm 2 (β = 1). Kingma and Ba (2015),
+        section 7.1, equation (12) (β = β₂).
+    """
+    check_interval("running_max", "decay", decay, 0.0, 1.0, closed="[]")
+
+    def init(params: Any) -> RunningMaxState:
+        return RunningMaxState(_full(params, initial, dtype))
+
+    def move(u: Array, g: Array) -> Array:
+        x = (g if of is None else of(g)).astype(u.dtype)
+        return jnp.maximum(u if concrete(decay) == 1.0 else cast(decay, u.dtype) * u, x)
+
+    def update(updates: Any, state: RunningMaxState, params: Any = None, **extra: Any) -> tuple[Any, RunningMaxState]:
+        maximum = jax.tree.map(lambda g, u: move(u, g), updates, state.maximum)
+        return maximum, RunningMaxState(maximum)
+
+    return Transform(init, update)
+
+
+@atom(state=DifferenceState)
+def difference() -> Transform:
+    """Replace the gradient by its change since the step before.
+
+    With gradient gₜ, elementwise:
+
+        dₜ = gₜ − gₜ₋₁,  d₁ = 0
+
+    It does not smooth: the noise of two mini-batches adds. Adan averages it with `ema`.
+
+    Returns:
+        A transformation whose output has the parameters' structure. Cost: one read and one write of the gradient.
+
+    Example:
+        >>> tx = difference()
+        >>> state = tx.init(jnp.zeros(1))
+        >>> for g in [3.0, 5.0]:
+        ...     change, state = tx.update(jnp.array([g]), state)
+        >>> print(change)
+        [2.]
+
+    References:
+        Xie, Zhou, Li, Lin and Yan (2022), Adan, Algorithm 1.
+    """
+
+    def init(params: Any) -> DifferenceState:
+        return DifferenceState(_full(params, 0.0, None), jnp.zeros((), dtype=bool))
+
+    def update(updates: Any, state: DifferenceState, params: Any = None, **extra: Any) -> tuple[Any, DifferenceState]:
+        change = jax.tree.map(lambda g, p: jnp.where(state.started, g - p, 0), updates, state.previous)
+        return change, DifferenceState(updates, jnp.ones((), dtype=bool))
+
+    return Transform(init, update)
+
+
+def _full(params: Any, value: Any, dtype: Any) -> Any:
+    return jax.tree.map(lambda p: jnp.full_like(p, cast(value, dtype or jnp.asarray(p).dtype), dtype=dtype), params)

@@ -1,0 +1,126 @@
+"""What passes through a chain, written down while it runs."""
+
+from typing import Any, NamedTuple
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxopt_study.transforms.constructors import Transform, atom
+
+
+class TapMetrics(NamedTuple):
+    """What a tap saw at the last step. All are float scalars."""
+
+    norm_in: Any  # Euclidean norm of what entered
+    norm_out: Any  # Euclidean norm of what left
+    cosine: Any  # cosine of the angle between what left and the raw gradient; 0 if either vanishes
+    clipped_fraction: Any  # share of coordinates that left smaller in magnitude than they entered
+
+
+@flax.struct.dataclass
+class TapState:
+    """The last reading of a tap, and the state of what it watches."""
+
+    metrics: TapMetrics
+    inner_state: Any
+    name: str = flax.struct.field(pytree_node=False)
+
+
+@atom(state=object)  # the watched transformation's own state when not enabled
+def tap(name: str, inner: optax.GradientTransformation | None = None, *, enabled: bool = True) -> Transform:
+    """Record what a transformation does to the gradient, and change nothing.
+
+    With g the raw gradient of the outermost chain, x what enters and y what `inner` makes of it:
+
+        ‖x‖,  ‖y‖,  ⟨y, g⟩ / (‖y‖ ‖g‖),  share of coordinates with |yᵢ| < |xᵢ|
+
+    The reading is part of the state, so it works in `jit`, `scan` and `vmap`, and `train` keeps it for every step. It
+    does not keep a history itself: `read_taps` gives the last reading.
+
+    Args:
+        name: What the reading is called; different for every tap of a chain.
+        inner: The transformation to watch. None watches the place in the chain, where x = y.
+        enabled: False removes the tap from the computation: the program is the same as without it.
+            `tx.replace({"*enabled": False})` turns all taps of a chain off.
+
+    Returns:
+        A transformation with the output of `inner`. Cost: about four reads of the gradient; none if not enabled.
+
+    Raises:
+        ValueError: If the name is empty.
+
+    Example:
+        >>> tx = chain(tap("clip", clip_by_global_norm(1.0)), scale_by_learning_rate(0.1))
+        >>> _, state = tx.update(jnp.array([3.0, 4.0]), tx.init(jnp.zeros(2)))
+        >>> metrics = read_taps(state)["clip"]
+        >>> print(metrics.norm_in, metrics.norm_out, metrics.cosine, metrics.clipped_fraction)
+        5.0 1.0 1.0 1.0
+
+    References:
+        Optax's `monitor` measures too, and does not run inside `scan`.
+    """
+    if not name:
+        raise ValueError("tap: expected a name under which the reading is found, received an empty one.")
+    watched = optax.identity() if inner is None else inner
+    watched = optax.with_extra_args_support(watched)
+    if not enabled:
+        return Transform(watched.init, watched.update)
+
+    def init(params: Any) -> TapState:
+        nothing = jnp.zeros((), dtype=jnp.result_type(float))
+        return TapState(TapMetrics(nothing, nothing, nothing, nothing), watched.init(params), name)
+
+    def update(updates: Any, state: TapState, params: Any = None, **extra: Any) -> tuple[Any, TapState]:
+        new, inner_state = watched.update(updates, state.inner_state, params, **extra)
+        metrics = _measure(updates, new, extra.get("raw_gradient", updates))
+        return new, TapState(metrics, inner_state, name)
+
+    return Transform(init, update)
+
+
+def read_taps(state: Any) -> dict[str, TapMetrics]:
+    """Return the last reading of every tap in an optimizer state.
+
+    Args:
+        state: The state of any transformation.
+
+    Returns:
+        Metrics by the tap's name, in the order of the chain; empty if there are no taps.
+
+    Raises:
+        ValueError: If two taps have the same name.
+
+    Example:
+        >>> read_taps(tap("here").init(jnp.zeros(2)))["here"].norm_in
+        Array(0., dtype=float32)
+    """
+    readings: dict[str, TapMetrics] = {}
+
+    def collect(node: Any) -> None:
+        for tap_state in jax.tree.leaves(node, is_leaf=lambda x: isinstance(x, TapState)):
+            if isinstance(tap_state, TapState):
+                if tap_state.name in readings:
+                    raise ValueError(f"Two taps are called {tap_state.name!r}; give each tap of a chain its own name.")
+                readings[tap_state.name] = tap_state.metrics
+                collect(tap_state.inner_state)
+
+    collect(state)
+    return readings
+
+
+def _measure(before: Any, after: Any, raw: Any) -> TapMetrics:
+    real = jnp.result_type(float)
+    norm_out, norm_raw = optax.tree.norm(after), optax.tree.norm(raw)
+    product = optax.tree.vdot(after, raw)
+    scale = norm_out * norm_raw
+    pairs = list(zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True))
+    smaller = sum(jnp.sum(jnp.abs(y) < jnp.abs(x)) for x, y in pairs)
+    metrics = (
+        optax.tree.norm(before),
+        norm_out,
+        jnp.where(scale > 0, product / jnp.where(scale > 0, scale, 1), 0),
+        smaller / max(1, sum(x.size for x, _ in pairs)),
+    )
+    return TapMetrics(*(jnp.asarray(value, dtype=real) for value in metrics))
