@@ -1,6 +1,29 @@
 """What is minimised: problems with their data and, where known, their answers."""
 
-from jaxopt_study.problems import datasets, networks
+from jaxopt_study.problems import datasets, networks, planar
+from jaxopt_study.problems.adapters import from_linen, from_nnx, from_pytree
+from jaxopt_study.problems.catalogue import catalogue, listed
+from jaxopt_study.problems.least_squares import least_squares, linear_regression
+from jaxopt_study.problems.linear_network import deep_linear_network, linear_network
 from jaxopt_study.problems.problem import CriticalPoint, Problem
+from jaxopt_study.problems.quadratic import noisy_quadratic, quadratic, random_rotation
 
-__all__ = ["CriticalPoint", "Problem", "datasets", "networks"]
+__all__ = [
+    "CriticalPoint",
+    "Problem",
+    "catalogue",
+    "datasets",
+    "deep_linear_network",
+    "from_linen",
+    "from_nnx",
+    "from_pytree",
+    "least_squares",
+    "linear_network",
+    "linear_regression",
+    "listed",
+    "networks",
+    "noisy_quadratic",
+    "planar",
+    "quadratic",
+    "random_rotation",
+]

@@ -1,0 +1,50 @@
+"""Losses of two parameters, whose every step can be drawn.
+
+Each constructor returns a `Problem` with parameters of shape (2,), no data, the critical points inside its domain, and
+a fixed start. `loss` broadcasts: for a contour plot call it once on parameters of shape (2, rows, columns).
+"""
+
+from collections.abc import Callable
+
+from jaxopt_study.problems.catalogue import catalogue
+from jaxopt_study.problems.planar.benchmarks import (
+    ackley,
+    beale,
+    himmelblau,
+    rastrigin,
+    rosenbrock,
+    styblinski_tang,
+)
+from jaxopt_study.problems.planar.lessons import bowl, cliff, monkey_saddle, mountain, plateau, saddle
+from jaxopt_study.problems.problem import Problem
+
+__all__ = [
+    "ackley",
+    "all_problems",
+    "beale",
+    "bowl",
+    "cliff",
+    "himmelblau",
+    "monkey_saddle",
+    "mountain",
+    "plateau",
+    "rastrigin",
+    "rosenbrock",
+    "saddle",
+    "styblinski_tang",
+]
+
+
+def all_problems() -> dict[str, Callable[..., Problem]]:
+    """Return every planar problem by name.
+
+    The part of `problems.catalogue()` that this package lists; nothing is built.
+
+    Returns:
+        Name → constructor, each taking an optional `start`.
+
+    Example:
+        >>> all(make().domain is not None for make in all_problems().values())
+        True
+    """
+    return {name: make for name, make in catalogue().items() if make.__module__.startswith(f"{__name__}.")}
