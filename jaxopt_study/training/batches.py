@@ -1,0 +1,217 @@
+"""Which examples a step sees: a pure function of a key and the step, so a run needs no sort and no sampler state."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from math import isqrt
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Integer, UInt32
+
+from jaxopt_study.types import Key
+
+Order = Literal["epochs", "once", "replacement"]
+ORDERS = ("epochs", "once", "replacement")
+MAX_EXAMPLES = 2**28  # step · batch_size is reduced modulo N four bits at a time, in 32 bits
+
+_ROUNDS = 8  # four suffice for a pseudo-random permutation (Luby and Rackoff 1988); eight leave a margin at small N
+_GOLDEN = 0x9E3779B1  # an odd constant near 2³²/φ, to spread consecutive epochs over all bits
+
+
+@dataclass(frozen=True)
+class LinearPace:
+    """The share of the examples in play, growing linearly with the step until all are.
+
+    Attributes:
+        start: Share in play at the first step, in (0, 1].
+        num_steps: Step from which all examples are in play, ≥ 1.
+    """
+
+    start: float
+    num_steps: int
+
+    def __post_init__(self):
+        if not 0.0 < self.start <= 1.0:
+            raise ValueError(
+                f"The share of examples a curriculum starts with lies in (0, 1]; received {self.start}. "
+                "Use 1.0 for no curriculum."
+            )
+        if self.num_steps < 1:
+            raise ValueError(f"A curriculum needs num_steps ≥ 1 to admit all examples; received {self.num_steps}.")
+
+    def __call__(self, step: Any) -> Any:
+        """Return min(1, start + (1 − start)·step/num_steps)."""
+        return jnp.minimum(1.0, self.start + (1.0 - self.start) * step / self.num_steps)
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["difficulty"], meta_fields=["pace"])
+@dataclass(frozen=True)
+class Curriculum:
+    """An order that begins with the easy examples.
+
+    At step t a batch is drawn uniformly, with replacement, from the ⌈pace(t)·N⌉ examples of least difficulty (at least
+    one). With pace = 1 it is ordinary sampling with replacement.
+
+    Attributes:
+        difficulty: Shape (N,): one score per training example; larger is harder. Ties keep the order of the data.
+        pace: t ↦ share of the examples in play, in (0, 1]; traced. `LinearPace` is one; any function may be.
+    """
+
+    difficulty: Any
+    pace: Callable[[Any], Any]
+
+
+def shuffle(
+    position: Integer[Array, "*shape"], num_examples: int, *, key: Key, epoch: Any = 0
+) -> Integer[Array, "*shape"]:
+    """Return the examples at some positions of a pseudo-random permutation of 0 … N − 1.
+
+    The permutation π of an epoch is evaluated elementwise, without ever being written down: a position is written
+    (l, r) in ℤ_a × ℤ_b with a = ⌈√N⌉ and ab ≥ N, and eight Feistel rounds alternate
+
+        l ← l + F(r) mod a,    r ← r + F(l) mod b
+
+    with F a keyed 32-bit hash. Every round is a bijection; a value that lands outside 0 … N − 1 is sent through again
+    (cycle walking) until it lands inside, so π is a bijection of exactly the N examples.
+
+    It is not cryptographic, and not uniform over all N! permutations: positions, pairs of positions and epochs are
+    statistically independent, which is what training needs.
+
+    Args:
+        position: Positions in the epoch, integers in 0 … N − 1.
+        num_examples: N, 1 … 2²⁸.
+        key: Chooses the family of permutations.
+        epoch: Chooses the permutation in the family; an integer, or an array of `position`'s shape.
+
+    Returns:
+        Example numbers, int32, of `position`'s shape. Cost: about 100 integer operations each, no memory.
+
+    Raises:
+        ValueError: If N is outside its range.
+
+    Example:
+        >>> first = shuffle(jnp.arange(10), 10, key=jax.random.key(0), epoch=0)
+        >>> second = shuffle(jnp.arange(10), 10, key=jax.random.key(0), epoch=1)
+        >>> print(jnp.sort(first), bool(jnp.any(first != second)))
+        [0 1 2 3 4 5 6 7 8 9] True
+
+    References:
+        Black and Rogaway (2002), Ciphers with arbitrary finite domains: the generalised Feistel network, §5, and cycle
+        walking, §4. The hash is MurmurHash3's 32-bit finaliser (Appleby 2011, public domain).
+    """
+    _check_count(num_examples)
+    return _permute(jnp.asarray(position), jnp.asarray(epoch), _round_words(key), num_examples)
+
+
+def prepare(order: Order | Curriculum, key: Key) -> Any:
+    """Compute what all steps of a run share, so that it is computed once and not in the loop."""
+    if isinstance(order, Curriculum):
+        return key, jnp.argsort(jnp.asarray(order.difficulty), stable=True).astype(jnp.int32)
+    return key if order == "replacement" else _round_words(key)
+
+
+def batch_indices(
+    order: Order | Callable[[Any], Any], prepared: Any, step: Any, batch_size: int, num_examples: int
+) -> Integer[Array, " batch"]:
+    """Return the numbers of the examples that a step sees.
+
+    Args:
+        order: "epochs", "once", "replacement", or the pace of a curriculum.
+        prepared: What `prepare` returned.
+        step: t, 0 for the first step.
+        batch_size: B, 1 … N.
+        num_examples: N.
+
+    Returns:
+        Shape (B,), int32. Batches straddle the ends of epochs: example t·B + j of the run is at position
+        (t·B + j) mod N of epoch ⌊(t·B + j)/N⌋, so every epoch holds every example exactly once for any B.
+    """
+    if callable(order):
+        key, easiest_first = prepared
+        admitted = jnp.clip(jnp.ceil(order(step) * num_examples), 1, num_examples).astype(jnp.int32)
+        drawn = jax.random.randint(jax.random.fold_in(key, step), (batch_size,), 0, admitted)
+        return easiest_first[drawn]
+    if order == "replacement":
+        return jax.random.randint(jax.random.fold_in(prepared, step), (batch_size,), 0, num_examples)
+    epoch, offset = _epoch_and_offset(jnp.asarray(step), batch_size, num_examples)
+    position = offset + jnp.arange(batch_size, dtype=jnp.uint32)
+    wrapped = position >= num_examples
+    position = jnp.where(wrapped, position - jnp.uint32(num_examples), position)
+    epoch = epoch + wrapped.astype(jnp.uint32) if order == "epochs" else jnp.uint32(0)
+    return _permute(position, epoch, prepared, num_examples)
+
+
+def linear_curriculum(difficulty: Float[Array, " examples"] | Any, *, start: float, num_steps: int) -> Curriculum:
+    """Admit the examples from easy to hard, linearly in the step.
+
+    Args:
+        difficulty: Shape (N,): one score per training example; larger is harder.
+        start: Share of the examples in play at the first step, in (0, 1].
+        num_steps: Step from which all examples are in play.
+
+    Returns:
+        A curriculum for `train(…, order=…)`.
+
+    Example:
+        >>> order = linear_curriculum(jnp.array([3.0, 1.0, 2.0]), start=0.3, num_steps=10)
+        >>> state = prepare(order, jax.random.key(0))
+        >>> print(set(batch_indices(order.pace, state, 0, 3, 3).tolist()))  # only the easiest
+        {1}
+
+    References:
+        Bengio, Louradour, Collobert and Weston (2009), Curriculum learning, ICML.
+    """
+    return Curriculum(difficulty, LinearPace(start, num_steps))
+
+
+def _check_count(num_examples: int) -> None:
+    if not 1 <= num_examples <= MAX_EXAMPLES:
+        raise ValueError(
+            f"Shuffling works for 1 … 2²⁸ = {MAX_EXAMPLES} examples; received {num_examples}. "
+            "Use order='replacement' or train on shards."
+        )
+
+
+def _round_words(key: Key) -> UInt32[Array, " rounds"]:
+    return jax.random.bits(key, (_ROUNDS,), jnp.uint32)
+
+
+def _permute(position: Array, epoch: Array, words: Array, num_examples: int) -> Array:
+    a = isqrt(num_examples - 1) + 1
+    b = -(-num_examples // a)
+    epoch = epoch.astype(jnp.uint32) * jnp.uint32(_GOLDEN)
+    keys = [_mix(words[i] + epoch) for i in range(_ROUNDS)]
+
+    def permute_grid(x: Array) -> Array:
+        left, right = x // jnp.uint32(b), x % jnp.uint32(b)
+        for i in range(0, _ROUNDS, 2):
+            left = (left + _mix(right ^ keys[i]) % jnp.uint32(a)) % jnp.uint32(a)
+            right = (right + _mix(left ^ keys[i + 1]) % jnp.uint32(b)) % jnp.uint32(b)
+        return left * jnp.uint32(b) + right
+
+    x = permute_grid(position.astype(jnp.uint32))
+    if a * b > num_examples:
+        outside = lambda x: x >= jnp.uint32(num_examples)
+        x = jax.lax.while_loop(lambda x: jnp.any(outside(x)), lambda x: jnp.where(outside(x), permute_grid(x), x), x)
+    return x.astype(jnp.int32)
+
+
+def _mix(x: Array) -> Array:
+    x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
+    x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
+    return x ^ (x >> 16)
+
+
+def _epoch_and_offset(step: Array, batch_size: int, num_examples: int) -> tuple[Array, Array]:
+    """Divide step · batch_size by N exactly, though the product may need 64 bits."""
+    step = step.astype(jnp.uint32)
+    epoch = offset = jnp.uint32(0)
+    for shift in range(0, 32, 4):
+        quotient, remainder = divmod(batch_size << shift, num_examples)
+        digit = (step >> shift) & jnp.uint32(15)
+        total = offset + digit * jnp.uint32(remainder)  # < 16 N ≤ 2³²
+        epoch = epoch + digit * jnp.uint32(quotient % 2**32) + total // jnp.uint32(num_examples)
+        offset = total % jnp.uint32(num_examples)
+    return epoch, offset

@@ -1,0 +1,97 @@
+"""Loss and metrics over a whole set of examples."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from jaxopt_study.problems.problem import Problem
+from jaxopt_study.types import ModelState, Params
+
+SPLITS = ("train", "validation", "test")
+
+
+def evaluate(
+    problem: Problem,
+    params: Params,
+    model_state: ModelState = None,
+    *,
+    on: str = "validation",
+    batch_size: int | None = None,
+) -> dict[str, Array]:
+    """Return the mean loss and metrics of a problem over one of its sets of examples.
+
+    With batches of sizes n₁, n₂, … (the last may be smaller) it returns Σ nᵢ·metricᵢ / Σ nᵢ: every example counts the
+    same. It uses the deterministic `problem.loss`, never `step_loss`: no dropout, and batch statistics as they are.
+
+    Args:
+        problem: The problem.
+        params: Its parameters.
+        model_state: What the model carries beside them, if the problem has `init_state`.
+        on: "train", "validation" or "test".
+        batch_size: Examples evaluated at a time, to bound memory; None for all at once.
+
+    Returns:
+        Scalars by name: "loss" and the names in `problem.metrics`. Cost: one forward pass over the examples per metric
+        (what they share is computed once).
+
+    Raises:
+        ValueError: If the problem has no such examples, or `batch_size` is not positive.
+
+    Example:
+        >>> data = jnp.arange(5.0)
+        >>> problem = Problem("mean", init=jnp.zeros, loss=lambda p, x: jnp.mean((x - p) ** 2), data=data)
+        >>> whole = evaluate(problem, jnp.array(2.0), on="train")
+        >>> parts = evaluate(problem, jnp.array(2.0), on="train", batch_size=2)  # 2 + 2 + 1 examples
+        >>> print(whole["loss"], parts["loss"])
+        2.0 2.0
+    """
+    check_split(problem, on)
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f"Evaluation needs batch_size ≥ 1; received {batch_size}. Use None for all examples at once.")
+    functions = (("loss", problem.loss), *sorted(problem.metrics.items()))
+    examples = problem.data if on == "train" else getattr(problem, on)
+    state = (model_state,) if problem.init_state else ()
+    return _measure_compiled(functions, params, state, examples, batch_size)
+
+
+def check_split(problem: Problem, split: str) -> None:
+    """Complain if a problem has no examples of a name."""
+    if split not in SPLITS:
+        raise ValueError(f"Examples are {', '.join(map(repr, SPLITS))}; received {split!r}.")
+    if split != "train" and getattr(problem, split) is None:
+        raise ValueError(
+            f"Problem {problem.name!r} has no {split} examples: give it some with problem.replace({split}=…), or "
+            "evaluate on 'train'."
+        )
+
+
+def measure(
+    functions: Mapping[str, Callable[..., Any]], params: Any, state: tuple, examples: Any, batch_size: int | None
+) -> dict[str, Any]:
+    """Average functions of (params, batch, *state) over examples, each example counting the same."""
+
+    def values(batch: Any) -> dict[str, Any]:
+        return {name: jnp.asarray(fn(params, batch, *state)) for name, fn in functions.items()}
+
+    if examples is None or batch_size is None:
+        return values(examples)
+    examples = jax.tree.map(jnp.asarray, examples)
+    count = len(jax.tree.leaves(examples)[0])
+    whole, rest = divmod(count, batch_size)
+    total = {}
+    if whole:
+        blocks = jax.tree.map(lambda x: x[: whole * batch_size].reshape(whole, batch_size, *x.shape[1:]), examples)
+        total = jax.tree.map(lambda v: v.sum(0) * batch_size, jax.lax.map(values, blocks))
+    if rest:
+        last = jax.tree.map(lambda v: v * rest, values(jax.tree.map(lambda x: x[whole * batch_size :], examples)))
+        total = jax.tree.map(jnp.add, total, last) if whole else last
+    return jax.tree.map(lambda v: v / count, total)
+
+
+@partial(jax.jit, static_argnames=("functions", "batch_size"))
+def _measure_compiled(functions: Any, params: Any, state: Any, examples: Any, batch_size: int | None) -> dict[str, Any]:
+    return measure(dict(functions), params, state, examples, batch_size)

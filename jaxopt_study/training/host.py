@@ -1,0 +1,135 @@
+"""The host's part of a run: parts of adaptive length, interrupts, progress. Never inside a trace."""
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxopt_study.training.loops import begin, host_chunk, last_records, next_chunk
+from jaxopt_study.training.plan import Carry, Constants, Inputs, Plan
+
+_SECONDS_PER_CHUNK = 0.4  # short enough to answer Ctrl-C and move a bar, long enough to cost nothing
+_GROWTH = 16
+
+Report = Callable[[int, int, float], None]  # steps done, steps in all, last loss
+
+
+def drive(
+    plan: Plan, inputs: Inputs, params: Any, key: Any, num_steps: int, report: Report
+) -> tuple[Constants, Carry, dict[str, Any], dict[str, Any], int, bool]:
+    """Run until the steps are taken, the run ends itself, or somebody interrupts it.
+
+    Returns:
+        Constants and last carry; records of the steps, and those after the last; how many steps the records cover; and
+        whether that is all because of an interrupt.
+    """
+    constants, carry = begin(plan, inputs, params, key)
+    parts: list[dict[str, Any]] = []
+    done, size, ended = 0, 1, False
+    with _interrupts() as interrupted:
+        while done < num_steps and not ended and not interrupted():
+            stop = min(done + min(size, plan.capacity), num_steps)
+            began = time.perf_counter()
+            if plan.loop == "host":
+                carry, records = host_chunk(plan, inputs, constants, carry, done, stop)
+            else:
+                carry, records = next_chunk(plan, inputs, constants, carry, np.int32(done), np.int32(stop))
+            records = _written(plan, records, done, stop)
+            ended = not bool(carry.active)
+            elapsed = time.perf_counter() - began
+            parts.append(records)
+            size = max(1, min(_GROWTH * size, int((stop - done) * _SECONDS_PER_CHUNK / max(elapsed, 1e-9))))
+            done = stop
+            report(done, num_steps, float(records["losses"][-1]))
+        was_interrupted = interrupted() and done < num_steps and not ended
+        last: dict[str, Any] = {}
+        if plan.cadences:
+            carry, last = last_records(plan, inputs, constants, carry, np.int32(done if was_interrupted else num_steps))
+    records = jax.tree.map(lambda *xs: np.concatenate(xs), *parts) if parts else {}
+    return constants, carry, records, last, done, was_interrupted
+
+
+def _written(plan: Plan, records: dict[str, Any], first: int, stop: int) -> dict[str, Any]:
+    """Read the part of a chunk's buffers that was written: one slot per step or per multiple of the cadence."""
+    found = {}
+    for what, buffers in records.items():
+        every = plan.cadences.get(what, 1)
+        count = -(-stop // every) - -(-first // every)
+        found[what] = jax.tree.map(lambda x, n=count: np.array(x[:n]), jax.device_get(buffers))
+    return found
+
+
+@contextmanager
+def _interrupts() -> Iterator[Callable[[], bool]]:
+    """Hold back Ctrl-C until the part in progress is safe; a second Ctrl-C acts at once."""
+    pressed = threading.Event()
+    outer = signal.getsignal(signal.SIGINT) if threading.current_thread() is threading.main_thread() else None
+    if outer is not signal.default_int_handler:  # no main thread, or a program with its own idea of an interrupt
+        yield pressed.is_set
+        return
+
+    def press(number: int, frame: Any) -> None:
+        if pressed.is_set():
+            signal.default_int_handler(number, frame)
+        pressed.set()
+
+    signal.signal(signal.SIGINT, press)
+    try:
+        yield pressed.is_set
+    finally:
+        signal.signal(signal.SIGINT, outer)
+
+
+class Bar:
+    """A progress bar that appears by itself on long runs.
+
+    Args:
+        progress: True shows it at once, False never; None after two seconds, if somebody is looking; a callable is
+            called instead with (steps done, steps in all, last loss).
+        name: What the bar says.
+    """
+
+    def __init__(self, progress: bool | None | Report, name: str):
+        self._progress, self._name = progress, name
+        self._began = time.perf_counter()
+        self._bar: Any = None
+        self._task: Any = None
+
+    def __enter__(self) -> "Bar":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def __call__(self, done: int, total: int, loss: float) -> None:
+        if callable(self._progress):
+            self._progress(done, total, loss)
+        elif self._progress or (self._progress is None and time.perf_counter() - self._began > 2.0):
+            if self._bar is None and not self._open(total):
+                self._progress = False  # nobody is looking
+                return
+            self._bar.update(self._task, completed=done, loss=f"{loss:.4g}")
+
+    def _open(self, total: int) -> bool:
+        from rich.console import Console  # noqa: PLC0415  (only runs that show a bar pay for the import)
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        console = Console(stderr=True)
+        if not self._progress and not (console.is_interactive or console.is_jupyter):
+            return False
+        self._bar = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+            TextColumn("loss {task.fields[loss]}"), console=console, transient=True,
+        )  # fmt: skip
+        self._bar.start()
+        self._task = self._bar.add_task(self._name, total=total, loss="…")
+        return True

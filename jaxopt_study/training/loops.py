@@ -1,0 +1,132 @@
+"""The loop over steps: compiled as one program, or driven by the host one step at a time."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxopt_study.training.plan import Carry, Constants, Inputs, Plan
+from jaxopt_study.training.program import blank, observe, start, step
+from jaxopt_study.transforms import read_taps
+
+begin = jax.jit(start, static_argnames="plan")
+
+
+def records_like(plan: Plan, inputs: Inputs, constants: Constants, carry: Carry) -> dict[str, Any]:
+    """Return the shapes of one record of each kind, without tracing a step."""
+    like = {"losses": jax.ShapeDtypeStruct((), plan.loss_dtype), "taps": jax.eval_shape(read_taps, carry.opt_state)}
+    for what in plan.cadences:
+        like[what] = jax.eval_shape(partial(observe, plan, what=what), inputs, constants, carry, jnp.int32(0))[1]
+    return like
+
+
+def advance(
+    plan: Plan, inputs: Inputs, constants: Constants, carry: Carry, first: Any, stop: Any, capacity: int
+) -> tuple[Carry, dict[str, Any]]:
+    """Take the steps first … stop − 1 in one compiled loop, and return their records.
+
+    The bounds may be traced: one program serves every part of every run of a plan. Records are arrays of fixed length,
+    of which the caller reads the part that was written.
+    """
+    like = records_like(plan, inputs, constants, carry)
+    if capacity == 0:
+        return carry, jax.tree.map(lambda x: jnp.zeros((0, *x.shape), x.dtype), like)
+    length = {what: -(-capacity // plan.cadences.get(what, 1)) + (what in plan.cadences) for what in like}
+    records = {
+        what: jax.tree.map(lambda x, n=length[what]: jnp.full((n, *x.shape), blank(x), x.dtype), like[what])
+        for what in like
+    }
+
+    def body(t: Any, loop: tuple[Carry, dict[str, Any]]) -> tuple[Carry, dict[str, Any]]:
+        carry, records = loop
+        records = dict(records)
+        for what, every in plan.cadences.items():
+            slot = t // every - (first + every - 1) // every
+
+            def record(operands: Any, what: str = what, slot: Any = slot) -> Any:
+                carry, buffer = operands
+                carry, value = observe(plan, inputs, constants, carry, t, what)
+                return carry, _write(buffer, slot, value)
+
+            operands = carry, records[what]
+            carry, records[what] = (
+                record(operands) if every == 1 else jax.lax.cond(t % every == 0, record, lambda same: same, operands)
+            )
+        carry, values = step(plan, inputs, constants, carry, t)
+        return carry, records | {what: _write(records[what], t - first, value) for what, value in values.items()}
+
+    return jax.lax.fori_loop(first, stop, body, (carry, records))
+
+
+def conclude(
+    plan: Plan, inputs: Inputs, constants: Constants, carry: Carry, num_steps: Any
+) -> tuple[Carry, dict[str, Any]]:
+    """Make the last records, after the last step."""
+    last = {}
+    for what in plan.cadences:
+        carry, last[what] = observe(plan, inputs, constants, carry, num_steps, what)
+    return carry, last
+
+
+@partial(jax.jit, static_argnames=("plan", "num_steps"))
+def whole_run(plan: Plan, inputs: Inputs, params: Any, key: Any, num_steps: int) -> tuple[Constants, Carry, dict, dict]:
+    """Run from start to end without the host: what `vmap` and `jit` see."""
+    constants, carry = start(plan, inputs, params, key)
+    carry, records = advance(plan, inputs, constants, carry, 0, num_steps, num_steps)
+    records = {
+        what: jax.tree.map(lambda x, n=-(-num_steps // every): x[:n], records[what])
+        for what, every in ({"losses": 1, "taps": 1} | plan.cadences).items()
+    }
+    carry, last = conclude(plan, inputs, constants, carry, num_steps)
+    return constants, carry, records, last
+
+
+@partial(jax.jit, static_argnames="plan", donate_argnames="carry")
+def next_chunk(
+    plan: Plan, inputs: Inputs, constants: Constants, carry: Carry, first: Any, stop: Any
+) -> tuple[Carry, dict[str, Any]]:
+    """Take some steps in a compiled loop, overwriting the carry."""
+    return advance(plan, inputs, constants, carry, first, stop, plan.capacity)
+
+
+@partial(jax.jit, static_argnames="plan", donate_argnames="carry")
+def next_step(plan: Plan, inputs: Inputs, constants: Constants, carry: Carry, t: Any) -> tuple[Carry, dict[str, Any]]:
+    """Take one step, overwriting the carry."""
+    return step(plan, inputs, constants, carry, t)
+
+
+@partial(jax.jit, static_argnames=("plan", "what"), donate_argnames="carry")
+def next_record(plan: Plan, inputs: Inputs, constants: Constants, carry: Carry, t: Any, what: str) -> tuple[Carry, Any]:
+    """Make one record, overwriting the carry."""
+    return observe(plan, inputs, constants, carry, t, what)
+
+
+@partial(jax.jit, static_argnames="plan", donate_argnames="carry")
+def last_records(
+    plan: Plan, inputs: Inputs, constants: Constants, carry: Carry, num_steps: Any
+) -> tuple[Carry, dict[str, Any]]:
+    """Make the last records, overwriting the carry."""
+    return conclude(plan, inputs, constants, carry, num_steps)
+
+
+def host_chunk(
+    plan: Plan, inputs: Inputs, constants: Constants, carry: Carry, first: int, stop: int
+) -> tuple[Carry, dict[str, Any]]:
+    """Take the steps first … stop − 1 one call at a time: same arithmetic and records as `next_chunk`."""
+    found: dict[str, list] = {"losses": [], "taps": []} | {what: [] for what in plan.cadences}
+    for t in range(first, stop):
+        step_number = np.int32(t)
+        for what, every in plan.cadences.items():
+            if t % every == 0:
+                carry, value = next_record(plan, inputs, constants, carry, step_number, what)
+                found[what].append(value)
+        carry, values = next_step(plan, inputs, constants, carry, step_number)
+        for what, value in values.items():
+            found[what].append(value)
+    return carry, {what: jax.tree.map(lambda *xs: np.stack(xs), *values) for what, values in found.items() if values}
+
+
+def _write(buffer: Any, slot: Any, value: Any) -> Any:
+    return jax.tree.map(lambda b, v: b.at[slot].set(v.astype(b.dtype), mode="promise_in_bounds"), buffer, value)

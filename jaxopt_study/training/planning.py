@@ -1,0 +1,274 @@
+"""Check what a run is given and decide how to run it, before anything is compiled."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import lru_cache, partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxopt_study.problems.problem import Problem
+from jaxopt_study.training.batches import MAX_EXAMPLES, ORDERS, Curriculum
+from jaxopt_study.training.evaluation import check_split
+from jaxopt_study.training.layout import contains_convolution, flatten_leaves, restore_leaves, shape_dependence
+from jaxopt_study.training.loops import records_like
+from jaxopt_study.training.plan import Inputs, Plan
+from jaxopt_study.training.program import batch_at, start, the_optimizer, training_loss
+from jaxopt_study.training.trajectory import EarlyStopping, Probe
+
+_BUFFER_BYTES = 2**26  # records held on the device between two visits of the host
+_MAX_CAPACITY = 8192  # steps
+
+
+def make_plan(
+    problem: Problem,
+    optimizer: Any,
+    *,
+    num_steps: int,
+    batch_size: int | None,
+    order: Any,
+    params: Any,
+    evaluate_every: int | None,
+    evaluate_on: str | Sequence[str] | None,
+    evaluate_batch_size: int | None,
+    early_stopping: EarlyStopping | None,
+    snapshot_every: int | None,
+    probe: Probe | Callable[..., Any] | None,
+    layout: str,
+    loop: str,
+    traced: bool,
+) -> tuple[Plan, Inputs]:
+    """Split a run into what is static and what it reads.
+
+    Raises:
+        ValueError: If an argument is out of range.
+        TypeError: If an argument is of the wrong kind.
+    """
+    _check_numbers(
+        num_steps=(num_steps, 0), batch_size=(batch_size, 1), evaluate_every=(evaluate_every, 1),
+        evaluate_batch_size=(evaluate_batch_size, 1), record_params_every=(snapshot_every, 1),
+    )  # fmt: skip
+    _check_choice("layout", layout, ("auto", "tree", "flat"))
+    _check_choice("loop", loop, ("auto", "compiled", "host"))
+    if traced and loop == "host":
+        raise ValueError("loop='host' cannot run inside jit or vmap, where there is no host: use loop='auto'.")
+    numeric = _check_optimizer(optimizer)
+    batch_size = _check_batches(problem, batch_size, order)
+    like = _check_params(problem, params)
+    leaves, structure = jax.tree.flatten(like)
+    if early_stopping is not None and evaluate_every is None:
+        evaluate_every = _one_epoch(problem, batch_size)
+    splits = _splits(problem, evaluate_on) if evaluate_every else ()
+    if early_stopping is not None:
+        _check_metric(problem, early_stopping.metric, splits)
+    plan = Plan(
+        init=problem.init,
+        loss=problem.loss,
+        step_loss=problem.step_loss,
+        init_state=problem.init_state,
+        metrics=tuple(sorted(problem.metrics.items())),
+        optimizer=None if numeric else optimizer,
+        structure=structure,
+        shapes=tuple(leaves),
+        batch_size=batch_size,
+        order=order.pace if isinstance(order, Curriculum) else order,
+        evaluate_every=evaluate_every,
+        evaluate_on=splits,
+        evaluate_batch_size=evaluate_batch_size,
+        early_stopping=early_stopping,
+        snapshot_every=snapshot_every,
+        probe=Probe(probe) if callable(probe) else probe,
+        layout=layout,
+        loop=loop,
+    )
+    inputs = Inputs(
+        optimizer=optimizer if numeric else None,
+        data=problem.data,
+        examples={split: getattr(problem, split) for split in splits if split != "train"},
+        order=order.difficulty if isinstance(order, Curriculum) and batch_size is not None else None,
+    )
+    described, tree = jax.tree.flatten(jax.tree.map(_abstract, inputs))
+    return _decide(plan, tree, tuple(described), traced, jax.default_backend()), inputs
+
+
+@lru_cache(maxsize=64)
+def _decide(plan: Plan, tree: Any, described: tuple[Any, ...], traced: bool, backend: str) -> Plan:
+    """Choose layout, loop and the length of the record buffers from shapes alone."""
+    inputs = jax.tree.unflatten(tree, described)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    begun = replace(plan, layout="tree", early_stopping=None)
+    constants, carry = jax.eval_shape(partial(start, begun), inputs, plan.like, key)
+    batch = jax.eval_shape(partial(batch_at, plan), inputs, constants, jnp.int32(0))
+    program, result = jax.make_jaxpr(partial(training_loss, plan), return_shape=True)(
+        plan.like, carry.model_state, batch, key
+    )
+    plan = replace(
+        plan,
+        loss_dtype=_check_loss(result),
+        layout=_choose_layout(plan, inputs.optimizer, carry, batch, key),
+        loop="host" if _wants_host(plan.loop, program, traced, backend) else "compiled",
+    )
+    like = records_like(replace(begun, loss_dtype=plan.loss_dtype), inputs, constants, carry)
+    per_step = sum(
+        leaf.size * leaf.dtype.itemsize / plan.cadences.get(what, 1)
+        for what, record in like.items()
+        for leaf in jax.tree.leaves(record)
+    )
+    return replace(plan, capacity=int(max(1, min(_MAX_CAPACITY, _BUFFER_BYTES // max(per_step, 1)))))
+
+
+def _choose_layout(plan: Plan, leaves: Any, carry: Any, batch: Any, key: Any) -> str:
+    """Prefer vectors, if the optimizer computes the same with them."""
+    if plan.layout == "tree" or (plan.layout == "auto" and all(len(leaf.shape) == 1 for leaf in plan.shapes)):
+        return "tree"
+    flat = jax.eval_shape(flatten_leaves, plan.like)
+
+    def program(params: Any) -> Any:
+        def init_and_update(leaves: Any, grads: Any, params: Any, loss: Any, *rest: Any) -> Any:
+            optimizer = the_optimizer(plan, leaves)
+            state = optimizer.init(params)
+            value_fn = lambda at: training_loss(plan, restore_leaves(at, plan.like), *rest)[0]
+            return state, optimizer.update(grads, state, params, value=loss, grad=grads, value_fn=value_fn)
+
+        loss = jax.ShapeDtypeStruct((), plan.shapes[0].dtype)
+        return jax.make_jaxpr(init_and_update)(leaves, params, params, loss, carry.model_state, batch, key)
+
+    try:
+        reason = shape_dependence(program(plan.like), program(flat))
+    except Exception as error:  # the optimizer's own code met a vector where it wants a matrix, or is broken anyway
+        reason = f"it fails on vectors: {error}"
+    if reason is None:
+        return "flat"
+    if plan.layout == "flat":
+        raise ValueError(
+            f"layout='flat' would change what this optimizer computes: {reason}. Use layout='auto', which carries the "
+            "leaves as they are for optimizers that look at their shapes."
+        )
+    return "tree"
+
+
+def _wants_host(loop: str, program: Any, traced: bool, backend: str) -> bool:
+    return loop == "host" or (loop == "auto" and backend == "cpu" and not traced and contains_convolution(program))
+
+
+def _check_numbers(**arguments: tuple[Any, int]) -> None:
+    for name, (value, least) in arguments.items():
+        if value is None and name != "num_steps":
+            continue
+        if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < least:
+            raise ValueError(f"train needs {name} to be an integer ≥ {least}; received {value!r}.")
+
+
+def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"train's {name} is one of {', '.join(map(repr, choices))}; received {value!r}.")
+
+
+def _check_optimizer(optimizer: Any) -> bool:
+    """Return whether the optimizer is a pytree of numbers, and can be an argument of a compiled program."""
+    if not callable(getattr(optimizer, "init", None)) or not callable(getattr(optimizer, "update", None)):
+        raise TypeError(
+            f"train needs an optimizer with init and update, such as optax.adam(1e-3); received {optimizer!r}. "
+            "If it is a function that makes one, call it."
+        )
+    return not any(callable(leaf) for leaf in jax.tree.leaves(optimizer))
+
+
+def _check_batches(problem: Problem, batch_size: int | None, order: Any) -> int | None:
+    """Return the batch size, or None if every step sees all examples."""
+    count = problem.num_examples
+    if isinstance(order, Curriculum):
+        if batch_size is None:
+            raise ValueError("A curriculum chooses the examples of a batch: give train a batch_size.")
+        if np.shape(order.difficulty) != (count,):
+            raise ValueError(
+                f"A curriculum needs one difficulty for each of the {count} training examples of problem "
+                f"{problem.name!r}; received shape {np.shape(order.difficulty)}."
+            )
+    elif order not in ORDERS:
+        raise ValueError(f"train's order is one of {', '.join(map(repr, ORDERS))} or a Curriculum; received {order!r}.")
+    if batch_size is None:
+        return None
+    if count is None:
+        raise ValueError(
+            f"Problem {problem.name!r} has no data to take batches of {batch_size} from: leave batch_size out."
+        )
+    if batch_size > count:
+        raise ValueError(
+            f"Problem {problem.name!r} has {count} training examples, fewer than batch_size={batch_size}: use "
+            "batch_size=None to see all of them at every step."
+        )
+    if order in {"epochs", "once"}:
+        if batch_size == count:
+            return None
+        if count > MAX_EXAMPLES:
+            raise ValueError(f"Shuffled epochs work for up to 2²⁸ examples; received {count}. Use order='replacement'.")
+    return int(batch_size)
+
+
+def _check_params(problem: Problem, params: Any) -> Any:
+    like = _init_like(problem.init) if params is None else jax.tree.map(_abstract, params)
+    leaves = jax.tree.leaves_with_path(like)
+    if not leaves:
+        raise TypeError(f"The parameters of problem {problem.name!r} hold no arrays: there is nothing to train.")
+    for path, leaf in leaves:
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            raise TypeError(
+                f"Parameters must be floating to be trained; params{jax.tree_util.keystr(path)} of problem "
+                f"{problem.name!r} is {leaf.dtype}. Convert it, or keep it out of the parameters."
+            )
+    return like
+
+
+@lru_cache(maxsize=64)
+def _init_like(init: Callable[..., Any]) -> Any:
+    return jax.tree.map(_abstract, jax.eval_shape(init, jax.random.key(0)))
+
+
+def _check_loss(result: Any) -> Any:
+    loss = result[0]
+    if getattr(loss, "shape", None) != () or not jnp.issubdtype(loss.dtype, jnp.floating):
+        raise TypeError(
+            f"The loss must be a floating scalar, the mean over the examples of a batch; received "
+            f"{getattr(loss, 'dtype', type(loss))}{list(getattr(loss, 'shape', ()))}. Reduce it, for example with jnp.mean."
+        )
+    return loss.dtype
+
+
+def _one_epoch(problem: Problem, batch_size: int | None) -> int:
+    if problem.num_examples is None:
+        raise ValueError(
+            f"Early stopping needs evaluate_every for problem {problem.name!r}, which has no data and so no epochs."
+        )
+    return 1 if batch_size is None else -(-problem.num_examples // batch_size)
+
+
+def _splits(problem: Problem, evaluate_on: str | Sequence[str] | None) -> tuple[str, ...]:
+    if evaluate_on is None:
+        return ("train",) if problem.validation is None else ("validation",)
+    splits = (evaluate_on,) if isinstance(evaluate_on, str) else tuple(evaluate_on)
+    for split in splits:
+        check_split(problem, split)
+    return splits
+
+
+def _check_metric(problem: Problem, metric: str, splits: tuple[str, ...]) -> None:
+    known = [f"{split}_{name}" for split in splits for name in ("loss", *sorted(problem.metrics))]
+    if metric in known:
+        return
+    if metric.startswith("validation_") and problem.validation is None:
+        raise ValueError(
+            f"Early stopping on {metric!r} needs validation examples, and problem {problem.name!r} has none: give it "
+            f"some with problem.replace(validation=…), or watch one of {', '.join(map(repr, known))}."
+        )
+    raise ValueError(
+        f"Early stopping watches {metric!r}, which is not evaluated; evaluated are {', '.join(map(repr, known))}. "
+        "Add its examples to evaluate_on, or its function to problem.metrics."
+    )
+
+
+def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
+    kind = jax.typeof(leaf)
+    return jax.ShapeDtypeStruct(kind.shape, kind.dtype, weak_type=kind.weak_type)

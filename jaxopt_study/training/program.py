@@ -1,0 +1,175 @@
+"""One run as pure functions of its carry: the start, one step, one observation.
+
+Nothing here knows whether a loop is compiled or driven by the host: `loops` composes these functions both ways, so both
+run the same arithmetic.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxopt_study.training.batches import Curriculum, batch_indices, prepare
+from jaxopt_study.training.evaluation import measure
+from jaxopt_study.training.layout import flatten_leaves
+from jaxopt_study.training.plan import Best, Carry, Constants, Inputs, Plan
+from jaxopt_study.transforms import gradient_point, read_taps
+
+
+def start(plan: Plan, inputs: Inputs, params: Any, key: Any) -> tuple[Constants, Carry]:
+    """Make the first carry. Every leaf is fresh memory, so that the loop may overwrite it."""
+    init_key, state_key, order_key, noise_key, step_key = jax.random.split(key, 5)
+    params = plan.init(init_key) if params is None else params
+    params = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), params)
+    optimizer = with_own_keys(inputs.optimizer, noise_key)
+    order = None
+    if plan.batch_size is not None:
+        order = prepare(Curriculum(inputs.order, plan.order) if callable(plan.order) else plan.order, order_key)
+    if plan.layout == "flat":
+        params = flatten_leaves(params)
+    carry = Carry(
+        params=params,
+        opt_state=the_optimizer(plan, optimizer).init(params),
+        model_state=plan.init_state(state_key) if plan.init_state else None,
+        num_steps=jnp.int32(0),
+        diverged_at=jnp.int32(-1),
+        stopped=jnp.bool_(False),
+        best=None,
+    )
+    carry = jax.tree.map(_strong, carry)
+    if plan.early_stopping:
+        worst = jnp.inf if plan.early_stopping.mode == "min" else -jnp.inf
+        values = jax.eval_shape(lambda: evaluate_carry(plan, inputs, carry))
+        best = Best(
+            params=jax.tree.map(jnp.copy, carry.params),
+            model_state=jax.tree.map(jnp.copy, carry.model_state),
+            value=jnp.full((), worst, values[plan.early_stopping.metric].dtype),
+            step=jnp.int32(0),
+            failures=jnp.int32(0),
+        )
+        carry = replace(carry, best=best)
+    return Constants(optimizer, order, step_key), carry
+
+
+def the_optimizer(plan: Plan, leaves: Any) -> optax.GradientTransformationExtraArgs:
+    """Return the optimizer, from wherever it travels, tolerant of extra arguments."""
+    return optax.with_extra_args_support(leaves if plan.optimizer is None else plan.optimizer)
+
+
+def with_own_keys(optimizer: Any, key: Any) -> Any:
+    """Fold a trial's key into every PRNG key among an optimizer's hyperparameters, so that trials draw apart."""
+    leaves, structure = jax.tree.flatten(optimizer)
+    for i, leaf in enumerate(leaves):
+        if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaves[i] = jax.random.fold_in(leaf, jax.random.bits(jax.random.fold_in(key, i), dtype=jnp.uint32))
+    return jax.tree.unflatten(structure, leaves)
+
+
+def batch_at(plan: Plan, inputs: Inputs, constants: Constants, t: Any) -> Any:
+    """Gather the examples step t sees."""
+    if plan.batch_size is None:
+        return inputs.data
+    num_examples = len(jax.tree.leaves(inputs.data)[0])
+    indices = batch_indices(plan.order, constants.order, t, plan.batch_size, num_examples)
+    return jax.tree.map(lambda x: jnp.asarray(x).at[indices].get(mode="promise_in_bounds"), inputs.data)
+
+
+def step(plan: Plan, inputs: Inputs, constants: Constants, carry: Carry, t: Any) -> tuple[Carry, dict[str, Any]]:
+    """Take step t, unless the run has ended or this loss ends it; return the loss and the taps."""
+    optimizer = the_optimizer(plan, constants.optimizer)
+    batch = batch_at(plan, inputs, constants, t)
+    key = jax.random.fold_in(constants.step_key, t)
+
+    def loss_at(params: Any) -> tuple[Any, Any]:
+        return training_loss(plan, plan.shaped(params), carry.model_state, batch, key)
+
+    point = gradient_point(carry.params, carry.opt_state)
+    (loss, model_state), grads = jax.value_and_grad(loss_at, has_aux=True)(point)
+    updates, opt_state = optimizer.update(
+        grads, carry.opt_state, carry.params, value=loss, grad=grads, value_fn=lambda params: loss_at(params)[0]
+    )
+    params = optax.apply_updates(carry.params, updates)
+
+    finite = jnp.isfinite(loss)
+    applied = carry.active & finite
+    after = replace(
+        carry,
+        params=_keep(applied, params, carry.params),
+        opt_state=_keep(applied, opt_state, carry.opt_state),
+        model_state=_keep(applied, model_state, carry.model_state),
+        num_steps=carry.num_steps + applied,
+        diverged_at=jnp.where(carry.active & ~finite, t, carry.diverged_at).astype(jnp.int32),
+    )
+    record = {"losses": loss, "taps": read_taps(opt_state)}
+    return after, mask(applied, record)
+
+
+def observe(plan: Plan, inputs: Inputs, constants: Constants, carry: Carry, t: Any, what: str) -> tuple[Carry, Any]:
+    """Make one record before step t; an evaluation may also end the run or find new best parameters."""
+    if what == "snapshots":
+        return carry, mask(carry.active, plan.shaped(carry.params))
+    if what == "probes":
+        opt_state = plan.shaped_state(the_optimizer(plan, constants.optimizer), carry.opt_state)
+        arguments = (plan.shaped(carry.params), opt_state, batch_at(plan, inputs, constants, t))
+        state = (carry.model_state,) if plan.init_state else ()
+        return carry, mask(carry.active, jax.tree.map(jnp.asarray, plan.probe.fn(*arguments, *state)))
+    values = evaluate_carry(plan, inputs, carry)
+    record = mask(carry.active, values)
+    return (_track_best(plan.early_stopping, carry, values, t) if plan.early_stopping else carry), record
+
+
+def evaluate_carry(plan: Plan, inputs: Inputs, carry: Carry) -> dict[str, Any]:
+    """Measure loss and metrics on every split asked for."""
+    params = plan.shaped(carry.params)
+    state = (carry.model_state,) if plan.init_state else ()
+    found = {}
+    for split in plan.evaluate_on:
+        examples = inputs.data if split == "train" else inputs.examples[split]
+        functions = {"loss": plan.loss, **dict(plan.metrics)}
+        values = measure(functions, params, state, examples, plan.evaluate_batch_size)
+        found |= {f"{split}_{name}": value for name, value in values.items()}
+    return found
+
+
+def training_loss(plan: Plan, params: Any, model_state: Any, batch: Any, key: Any) -> tuple[Any, Any]:
+    """Evaluate what a step differentiates, with the model state it leaves."""
+    if plan.step_loss is not None:
+        return plan.step_loss(params, model_state, batch, key)
+    return plan.loss(params, batch), model_state
+
+
+def mask(active: Any, record: Any) -> Any:
+    """Replace a record by NaN, or 0 where it cannot be NaN, once the run has ended."""
+    return jax.tree.map(lambda x: jnp.where(active, x, blank(x)), record)
+
+
+def blank(like: Any) -> Any:
+    """Return the scalar that stands for "no record" among values of a kind."""
+    return jnp.asarray(jnp.nan if jnp.issubdtype(like.dtype, jnp.inexact) else 0, like.dtype)
+
+
+def _track_best(rule: Any, carry: Carry, values: dict[str, Any], t: Any) -> Carry:
+    best, value = carry.best, values[rule.metric]
+    gain = best.value - value if rule.mode == "min" else value - best.value
+    better = carry.active & jnp.where(jnp.isfinite(best.value), gain > rule.min_delta, ~jnp.isnan(value))
+    failures = jnp.where(better, 0, best.failures + carry.active.astype(jnp.int32))
+    best = Best(
+        params=_keep(better, carry.params, best.params),
+        model_state=_keep(better, carry.model_state, best.model_state),
+        value=jnp.where(better, value, best.value),
+        step=jnp.where(better, t, best.step).astype(jnp.int32),
+        failures=failures,
+    )
+    return replace(carry, best=best, stopped=carry.stopped | (carry.active & (failures >= rule.patience)))
+
+
+def _keep(condition: Any, new: Any, old: Any) -> Any:
+    return jax.tree.map(lambda a, b: jnp.where(condition, jnp.asarray(a).astype(b.dtype), b), new, old)
+
+
+def _strong(leaf: Any) -> Any:
+    """Drop weak typing, which would change after one step and compile everything again."""
+    leaf = jnp.asarray(leaf)
+    return jax.lax.convert_element_type(leaf, leaf.dtype)

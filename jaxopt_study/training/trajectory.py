@@ -1,0 +1,150 @@
+"""What a run leaves behind, and what may be asked of it beforehand."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from typing import Any, Literal
+
+import jax
+from jaxtyping import Array, Bool, Float, Integer, PyTree
+
+from jaxopt_study.types import ModelState, Params
+
+
+@dataclass(frozen=True)
+class EarlyStopping:
+    """Stop when a metric has not improved for a while, and return the best parameters seen.
+
+    Attributes:
+        metric: A name among the evaluations: `"validation_loss"`, `"validation_accuracy"`, …
+        patience: Number of evaluations in a row without improvement after which the run ends, ≥ 1.
+        mode: Whether smaller ("min") or larger ("max") is better.
+        min_delta: An improvement must exceed this, ≥ 0, in the metric's units.
+    """
+
+    metric: str = "validation_loss"
+    patience: int = 5
+    mode: Literal["min", "max"] = "min"
+    min_delta: float = 0.0
+
+    def __post_init__(self):
+        if self.patience < 1:
+            raise ValueError(
+                f"Early stopping needs patience ≥ 1 evaluations; received {self.patience}. "
+                "With 1 the run ends at the first evaluation that is no better than the best."
+            )
+        if self.mode not in {"min", "max"}:
+            raise ValueError(
+                f"Early stopping's mode is 'min' or 'max'; received {self.mode!r}. Use 'max' for an accuracy."
+            )
+        if not self.min_delta >= 0.0:
+            raise ValueError(f"Early stopping's min_delta is ≥ 0; received {self.min_delta}.")
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A measurement made along the run, inside the compiled program.
+
+    Attributes:
+        fn: `fn(params, opt_state, batch)`, or `fn(params, opt_state, batch, model_state)` if the problem has
+            `init_state`; returns any pytree of arrays. `params` and `opt_state` have the user's structure and shapes,
+            `batch` is the one the coming step will use.
+        every: Measure before the steps 0, every, 2·every, … and at the end.
+    """
+
+    fn: Callable[..., Any]
+    every: int = 1
+
+    def __post_init__(self):
+        if self.every < 1:
+            raise ValueError(f"A probe measures every ≥ 1 steps; received {self.every}.")
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=[
+        "params", "opt_state", "model_state", "losses", "num_steps", "diverged", "diverged_at", "stopped_early",
+        "evaluations", "best_step", "last_params", "snapshots", "snapshot_steps", "probes", "probe_steps", "taps",
+    ],
+    meta_fields=[],
+)  # fmt: skip
+@dataclass(frozen=True)
+class Trajectory:
+    """One run, or under `vmap` many: a pytree whose leaves then have leading axes.
+
+    T is the number of steps asked for. Records of a cadence e are made *before* the steps 0, e, 2e, … and once after
+    the last, so their first entry belongs to the start and their last to the result. After a run has ended, by
+    divergence or early stopping, records hold NaN (0 where they are integers).
+
+    Attributes:
+        params: The result: the last parameters, or the best ones under early stopping.
+        opt_state: The optimizer's state after the last step taken, in the structure and shapes of `optimizer.init`.
+        model_state: What the model carries beside its parameters, matching `params`; None if nothing.
+        losses: Shape (T,): training loss of each step's batch at the point where its gradient was taken.
+        num_steps: Steps applied, ≤ T.
+        diverged: Whether a loss was not finite. That step was not applied.
+        diverged_at: Which step that was, −1 if none.
+        stopped_early: Whether patience ran out.
+        evaluations: By name, shape (K,); `"step"` counts the steps applied before. Empty if none were asked for.
+        best_step: Under early stopping, the number of steps after which `params` were reached; else None.
+        last_params: Under early stopping, the parameters `opt_state` belongs to; else None.
+        snapshots: Parameters along the way, each leaf with a leading axis; None if not asked for.
+        snapshot_steps: Steps applied before each snapshot.
+        probes: What the probe returned, each leaf with a leading axis; None without a probe.
+        probe_steps: Steps applied before each probe.
+        taps: By name, the metrics of every tap in the optimizer, each with a leading axis T; empty without taps.
+    """
+
+    params: Params
+    opt_state: PyTree
+    model_state: ModelState
+    losses: Float[Array, "*lanes steps"]
+    num_steps: Integer[Array, "*lanes"]
+    diverged: Bool[Array, "*lanes"]
+    diverged_at: Integer[Array, "*lanes"]
+    stopped_early: Bool[Array, "*lanes"]
+    evaluations: dict[str, Array]
+    best_step: Any = None
+    last_params: Any = None
+    snapshots: Any = None
+    snapshot_steps: Any = None
+    probes: Any = None
+    probe_steps: Any = None
+    taps: Any = None
+
+    def replace(self, **changes: Any) -> "Trajectory":
+        """Return a copy with some attributes changed."""
+        return replace(self, **changes)
+
+    def __repr__(self) -> str:
+        shown = ", ".join(
+            f"{field.name}={_summary(getattr(self, field.name))}"
+            for field in fields(self)
+            if getattr(self, field.name) is not None
+        )
+        return f"Trajectory({shown})"
+
+
+class TrainingInterrupted(KeyboardInterrupt):
+    """A run was interrupted from the keyboard; `trajectory` holds what it had finished.
+
+    It is a `KeyboardInterrupt`, so a program that does not care stops as usual. One that wants the finished part:
+
+        try:
+            trajectory = train(problem, optimizer, num_steps=100_000, key=key)
+        except TrainingInterrupted as interrupted:
+            trajectory = interrupted.trajectory
+    """
+
+    def __init__(self, trajectory: Trajectory):
+        super().__init__(f"interrupted after {int(trajectory.num_steps)} steps; .trajectory holds them")
+        self.trajectory = trajectory
+
+
+def _summary(value: Any) -> str:
+    leaves = jax.tree.leaves(value)
+    if len(leaves) == 1 and leaves[0] is value:
+        if getattr(value, "ndim", 1) == 0 and not isinstance(value, jax.core.Tracer):
+            return str(value)
+        return f"{value.dtype}{list(value.shape)}"
+    return f"<{len(leaves)} arrays>"
