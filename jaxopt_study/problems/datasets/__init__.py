@@ -5,6 +5,7 @@ from jaxopt_study.problems.datasets.dataset import Dataset, DatasetError
 from jaxopt_study.problems.datasets.idx import read_idx
 from jaxopt_study.problems.datasets.images import digits, fashion_mnist, load_idx, mnist
 from jaxopt_study.problems.datasets.splits import from_arrays
+from jaxopt_study.problems.datasets.synthetic import adding, damped_cosine, temporal_order
 
 __all__ = [
     "FASHION_MNIST",
@@ -13,10 +14,13 @@ __all__ = [
     "DatasetError",
     "IdxArchive",
     "IdxFile",
+    "adding",
+    "damped_cosine",
     "digits",
     "fashion_mnist",
     "from_arrays",
     "load_idx",
     "mnist",
     "read_idx",
+    "temporal_order",
 ]

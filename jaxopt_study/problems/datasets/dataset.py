@@ -47,8 +47,7 @@ class Dataset:
     def __post_init__(self):
         for part, examples in self.parts.items():
             _check(self.name, part, examples, self.num_classes)
-            for array in examples.values():
-                array.setflags(write=False)
+            object.__setattr__(self, part, {key: _read_only(array) for key, array in examples.items()})
         object.__setattr__(self, "sha256", _content_hash(self.parts))
 
     @property
@@ -72,11 +71,15 @@ class Dataset:
         return f"Dataset({self.name!r}, {sizes}, input_shape={self.input_shape}, num_classes={self.num_classes})"
 
 
+def _read_only(array: np.ndarray) -> np.ndarray:
+    view = array.view()  # the caller's own array stays writable
+    view.setflags(write=False)
+    return view
+
+
 def _check(name: str, part: str, examples: Examples, num_classes: int | None) -> None:
     if set(examples) != {"x", "y"}:
-        raise DatasetError(
-            f'The {part} part of {name!r} must be {{"x": inputs, "y": targets}}; got {sorted(examples)}.'
-        )
+        raise DatasetError(f'The {part} part of {name!r} needs the keys "x" and "y"; received {sorted(examples)}.')
     x, y = examples["x"], examples["y"]
     if len(x) != len(y) or len(y) == 0:
         raise DatasetError(

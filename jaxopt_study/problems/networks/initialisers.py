@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jax.nn.initializers import variance_scaling
 from jax.typing import ArrayLike
 
@@ -33,7 +34,7 @@ def normal(std: ArrayLike = 0.01) -> Initialiser:
     def init(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
         return jax.random.normal(key, shape, dtype) * jnp.asarray(std, dtype)
 
-    return init
+    return _named(init, "normal", std)
 
 
 def xavier(gain: ArrayLike = 1.0) -> Initialiser:
@@ -51,7 +52,7 @@ def xavier(gain: ArrayLike = 1.0) -> Initialiser:
     References:
         Saitoh (2016), Deep Learning from Scratch, §6.2; LeCun, Bottou, Orr and Müller (1998), Efficient BackProp, §4.6.
     """
-    return _fan_in(1.0, gain)
+    return _scaled(variance_scaling(1.0, "fan_in", "normal"), "xavier", gain)
 
 
 def he(gain: ArrayLike = 1.0) -> Initialiser:
@@ -74,7 +75,7 @@ def he(gain: ArrayLike = 1.0) -> Initialiser:
     References:
         He, Zhang, Ren and Sun (2015), Delving Deep into Rectifiers, equation 10.
     """
-    return _fan_in(2.0, gain)
+    return _scaled(variance_scaling(2.0, "fan_in", "normal"), "he", gain)
 
 
 def glorot(gain: ArrayLike = 1.0) -> Initialiser:
@@ -89,7 +90,7 @@ def glorot(gain: ArrayLike = 1.0) -> Initialiser:
     References:
         Glorot and Bengio (2010), Understanding the difficulty of training deep feedforward networks, equation 16.
     """
-    return _scaled(jax.nn.initializers.glorot_uniform(), gain)
+    return _scaled(jax.nn.initializers.glorot_uniform(), "glorot", gain)
 
 
 def orthogonal(gain: ArrayLike = 1.0) -> Initialiser:
@@ -111,7 +112,7 @@ def orthogonal(gain: ArrayLike = 1.0) -> Initialiser:
     References:
         Saxe, McClelland and Ganguli (2014), Exact solutions to the nonlinear dynamics of learning.
     """
-    return _scaled(jax.nn.initializers.orthogonal(), gain)
+    return _scaled(jax.nn.initializers.orthogonal(), "orthogonal", gain)
 
 
 NAMED: dict[str, Callable[..., Initialiser]] = {
@@ -146,13 +147,16 @@ def resolve(initialiser: str | ArrayLike | Initialiser) -> Initialiser:
     return initialiser if callable(initialiser) else normal(initialiser)
 
 
-def _fan_in(scale: float, gain: ArrayLike) -> Initialiser:
-    return _scaled(variance_scaling(scale, "fan_in", "normal"), gain)
-
-
 # Multiply what an initialiser draws: works for traced gains, whatever the initialiser does with its own.
-def _scaled(base: Initialiser, gain: ArrayLike) -> Initialiser:
+def _scaled(base: Initialiser, name: str, gain: ArrayLike) -> Initialiser:
     def init(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
         return base(key, shape, dtype) * jnp.asarray(gain, dtype)
 
+    return _named(init, name, gain)
+
+
+# Records show a network's settings: let the function's name say what was drawn.
+def _named(init: Initialiser, name: str, scale: ArrayLike) -> Initialiser:
+    shown = "traced" if isinstance(scale, Tracer) else str(scale)
+    init.__name__ = f"{name}({shown})"
     return init

@@ -160,6 +160,8 @@ def convolve(
     """
     if method == "auto":
         method = "patches" if jax.default_backend() == "cpu" else "native"
+    dtype = jnp.result_type(x, kernel)  # float64 weights on float32 images work, as in a dense layer
+    x, kernel = x.astype(dtype), kernel.astype(dtype)
     if method == "native":
         dims = ("NHWC", "HWIO", "NHWC")
         return jax.lax.conv_general_dilated(x, kernel, tuple(strides), padding, dimension_numbers=dims)

@@ -9,6 +9,7 @@ import flax.errors
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
@@ -173,7 +174,7 @@ def _supervised(
             "data_sha256": dataset.sha256,
             "data_source": dataset.source,
             "data_sizes": dataset.sizes,
-            **dataset.details,
+            **{f"data_{label}": value for label, value in dataset.details.items()},
             **{label: _plain(value) for label, value in settings.items()},
             "weight_decay": _plain(weight_decay),
         },
@@ -230,6 +231,6 @@ def _plain(value: Any) -> Any:
         return getattr(value, "__name__", type(value).__name__)
     if isinstance(value, Tracer):
         return "traced"
-    if isinstance(value, jax.Array) and value.ndim == 0:
+    if isinstance(value, jax.Array | np.ndarray | np.generic) and value.ndim == 0:
         return value.item()
     return value
