@@ -106,7 +106,7 @@ def shuffle(
 
 
 def prepare(order: Order | Curriculum, key: Key) -> Any:
-    """Compute what all steps of a run share, so that it is computed once and not in the loop."""
+    """Return what all steps of a run share: it is computed once, and not in the loop."""
     if isinstance(order, Curriculum):
         return key, jnp.argsort(jnp.asarray(order.difficulty), stable=True).astype(jnp.int32)
     return key if order == "replacement" else _round_words(key)
@@ -193,8 +193,8 @@ def _permute(position: Array, epoch: Array, words: Array, num_examples: int) -> 
 
     x = permute_grid(position.astype(jnp.uint32))
     if a * b > num_examples:
-        outside = lambda x: x >= jnp.uint32(num_examples)
-        x = jax.lax.while_loop(lambda x: jnp.any(outside(x)), lambda x: jnp.where(outside(x), permute_grid(x), x), x)
+        last = jnp.uint32(num_examples - 1)
+        x = jax.lax.while_loop(lambda x: jnp.any(x > last), lambda x: jnp.where(x > last, permute_grid(x), x), x)
     return x.astype(jnp.int32)
 
 
@@ -205,7 +205,7 @@ def _mix(x: Array) -> Array:
 
 
 def _epoch_and_offset(step: Array, batch_size: int, num_examples: int) -> tuple[Array, Array]:
-    """Divide step · batch_size by N exactly, though the product may need 64 bits."""
+    """Return step · batch_size divided by N, exactly, though the product may need 64 bits."""
     step = step.astype(jnp.uint32)
     epoch = offset = jnp.uint32(0)
     for shift in range(0, 32, 4):

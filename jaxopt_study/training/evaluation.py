@@ -72,7 +72,7 @@ def check_split(problem: Problem, split: str) -> None:
 def measure(
     functions: Mapping[str, Callable[..., Any]], params: Any, state: tuple, examples: Any, batch_size: int | None
 ) -> dict[str, Any]:
-    """Average functions of (params, batch, *state) over examples, each example counting the same."""
+    """Return the averages of functions of (params, batch, *state) over examples, each counting the same."""
 
     def values(batch: Any) -> dict[str, Any]:
         return {name: jnp.asarray(fn(params, batch, *state)) for name, fn in functions.items()}

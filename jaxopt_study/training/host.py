@@ -41,7 +41,7 @@ def drive(
             else:
                 carry, records = next_chunk(plan, inputs, constants, carry, np.int32(done), np.int32(stop))
             records = _written(plan, records, done, stop)
-            ended = not bool(carry.active)
+            ended = int(carry.diverged_at) >= 0 or bool(carry.stopped)
             elapsed = time.perf_counter() - began
             parts.append(records)
             size = max(1, min(_GROWTH * size, int((stop - done) * _SECONDS_PER_CHUNK / max(elapsed, 1e-9))))
@@ -56,7 +56,7 @@ def drive(
 
 
 def _written(plan: Plan, records: dict[str, Any], first: int, stop: int) -> dict[str, Any]:
-    """Read the part of a chunk's buffers that was written: one slot per step or per multiple of the cadence."""
+    """Return the part of a chunk's buffers that was written: one slot per step or per multiple of the cadence."""
     found = {}
     for what, buffers in records.items():
         every = plan.cadences.get(what, 1)
@@ -67,7 +67,11 @@ def _written(plan: Plan, records: dict[str, Any], first: int, stop: int) -> dict
 
 @contextmanager
 def _interrupts() -> Iterator[Callable[[], bool]]:
-    """Hold back Ctrl-C until the part in progress is safe; a second Ctrl-C acts at once."""
+    """Hold back Ctrl-C until the part in progress is safe; a second Ctrl-C acts at once.
+
+    Yields:
+        A function that says whether Ctrl-C was pressed.
+    """
     pressed = threading.Event()
     outer = signal.getsignal(signal.SIGINT) if threading.current_thread() is threading.main_thread() else None
     if outer is not signal.default_int_handler:  # no main thread, or a program with its own idea of an interrupt
@@ -95,7 +99,7 @@ class Bar:
         name: What the bar says.
     """
 
-    def __init__(self, progress: bool | None | Report, name: str):
+    def __init__(self, progress: bool | Report | None, name: str):
         self._progress, self._name = progress, name
         self._began = time.perf_counter()
         self._bar: Any = None
@@ -111,25 +115,28 @@ class Bar:
             self._bar.stop()
 
     def __call__(self, done: int, total: int, loss: float) -> None:
+        """Move the bar."""
         if callable(self._progress):
             self._progress(done, total, loss)
         elif self._progress or (self._progress is None and time.perf_counter() - self._began > 2.0):
-            if self._bar is None and not self._open(total):
+            if self._bar is None:
+                self._bar = self._open(total)
+            if self._bar is None:
                 self._progress = False  # nobody is looking
-                return
-            self._bar.update(self._task, completed=done, loss=f"{loss:.4g}")
+            else:
+                self._bar.update(self._task, completed=done, loss=f"{loss:.4g}")
 
-    def _open(self, total: int) -> bool:
-        from rich.console import Console  # noqa: PLC0415  (only runs that show a bar pay for the import)
+    def _open(self, total: int) -> Any:
+        from rich.console import Console  # here, so that only runs that show a bar pay for it
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         console = Console(stderr=True)
         if not self._progress and not (console.is_interactive or console.is_jupyter):
-            return False
-        self._bar = Progress(
+            return None
+        bar = Progress(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
             TextColumn("loss {task.fields[loss]}"), console=console, transient=True,
         )  # fmt: skip
-        self._bar.start()
-        self._task = self._bar.add_task(self._name, total=total, loss="…")
-        return True
+        bar.start()
+        self._task = bar.add_task(self._name, total=total, loss="…")
+        return bar

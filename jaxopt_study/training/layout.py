@@ -6,25 +6,25 @@ convolutional leaves runs at a third of the memory bandwidth. Carried as vectors
 of leaves, and `shape_dependence` decides it by comparing what the optimizer does in both layouts.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.extend import core
 
 from jaxopt_study.types import Params
 
-_ELEMENTWISE = frozenset(
-    """
-    abs acos acosh add add_any and asin asinh atan atan2 atanh bessel_i0e bessel_i1e bitcast_convert_type cbrt ceil
-    clamp clz complex conj convert_element_type copy copy_p cos cosh digamma div eq erf erf_inv erfc exp exp2 expm1 floor ge gt igamma imag
-    integer_pow is_finite le lgamma log log1p logistic lt max min mul ne neg nextafter not optimization_barrier or
-    population_count pow real reduce_precision rem round rsqrt select_n shift_left shift_right_arithmetic
-    shift_right_logical sign sin sinh sqrt square stop_gradient sub tan tanh xor
-""".split()
-)
+_ELEMENTWISE = frozenset({
+    "abs", "acos", "acosh", "add", "add_any", "and", "asin", "asinh", "atan", "atan2", "atanh", "bessel_i0e",
+    "bessel_i1e", "bitcast_convert_type", "cbrt", "ceil", "clamp", "clz", "complex", "conj", "convert_element_type",
+    "copy", "copy_p", "cos", "cosh", "digamma", "div", "eq", "erf", "erf_inv", "erfc", "exp", "exp2", "expm1",
+    "floor", "ge", "gt", "igamma", "imag", "integer_pow", "is_finite", "le", "lgamma", "log", "log1p", "logistic",
+    "lt", "max", "min", "mul", "ne", "neg", "nextafter", "not", "optimization_barrier", "or", "population_count",
+    "pow", "real", "reduce_precision", "rem", "round", "rsqrt", "select_n", "shift_left", "shift_right_arithmetic",
+    "shift_right_logical", "sign", "sin", "sinh", "sqrt", "square", "stop_gradient", "sub", "tan", "tanh", "xor",
+})  # fmt: skip
 _REDUCTIONS = frozenset(
     {"reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "reduce_and", "reduce_or", "reduce_xor"}
 )
@@ -32,12 +32,12 @@ _RESHAPES = frozenset({"reshape", "squeeze", "expand_dims"})  # keep row-major o
 
 
 def flatten_leaves(params: Params) -> Params:
-    """Reshape every leaf to a vector, row by row."""
+    """Return every leaf as a vector, row by row."""
     return jax.tree.map(lambda leaf: jnp.reshape(leaf, -1), params)
 
 
 def restore_leaves(flat: Params, like: Any) -> Params:
-    """Reshape every leaf to the shape of the corresponding leaf of `like`."""
+    """Return every leaf in the shape of the corresponding leaf of `like`."""
     return jax.tree.map(lambda leaf, target: jnp.reshape(leaf, target.shape), flat, like)
 
 
@@ -85,10 +85,8 @@ def _compare(a: Any, b: Any) -> str | None:
     # A reshape is the identity for values read row by row: drop it on either side and join its ends.
     alias_a, equations_a = _without_reshapes(a)
     alias_b, equations_b = _without_reshapes(b)
-    root_a = lambda x: alias_a.get(x, x) if not isinstance(x, core.Literal) else x
-    root_b = lambda x: alias_b.get(x, x) if not isinstance(x, core.Literal) else x
     for x, y in zip(equations_a, equations_b, strict=False):
-        inputs = [(root_a(u), root_b(v)) for u, v in zip(x.invars, y.invars, strict=False)]
+        inputs = [(_root(alias_a, u), _root(alias_b, v)) for u, v in zip(x.invars, y.invars, strict=False)]
         if x.primitive is not y.primitive or len(x.invars) != len(y.invars) or not all(match(*io) for io in inputs):
             return f"it applies {x.primitive} to the leaves as they are and {y.primitive} to vectors"
         if reason := _compare_equation(x, y):
@@ -98,7 +96,7 @@ def _compare(a: Any, b: Any) -> str | None:
     if len(equations_a) != len(equations_b):
         return f"it takes {len(equations_a)} operations on the leaves as they are and {len(equations_b)} on vectors"
     same_outputs = len(a.outvars) == len(b.outvars) and all(
-        match(root_a(u), root_b(v)) for u, v in zip(a.outvars, b.outvars, strict=True)
+        match(_root(alias_a, u), _root(alias_b, v)) for u, v in zip(a.outvars, b.outvars, strict=True)
     )
     return None if same_outputs else "its results depend on the shapes of the parameters"
 
@@ -139,6 +137,10 @@ def _without_reshapes(jaxpr: Any) -> tuple[dict, list]:
     return alias, kept
 
 
+def _root(alias: dict, variable: Any) -> Any:
+    return variable if isinstance(variable, core.Literal) else alias.get(variable, variable)
+
+
 def _inner_programs(params: dict[str, Any]) -> list:
     found = []
     for name in sorted(params):
@@ -172,7 +174,7 @@ def _same_parameters(x: dict[str, Any], y: dict[str, Any], ignored: tuple[str, .
 def _same_value(x: Any, y: Any) -> bool:
     if x is y:
         return True
-    if isinstance(x, jax.core.Tracer) or isinstance(y, jax.core.Tracer):
+    if isinstance(x, Tracer) or isinstance(y, Tracer):
         return False
     if isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
         x, y = jax.random.key_data(x), jax.random.key_data(y)
@@ -191,8 +193,3 @@ def contains_convolution(jaxpr: Any) -> bool:
         or any(contains_convolution(inner) for inner in _inner_programs(equation.params))
         for equation in jaxpr.eqns
     )
-
-
-def trace(fn: Callable[..., Any], *args: Any) -> core.ClosedJaxpr:
-    """Return the program of a function on arguments of which only the shapes count."""
-    return jax.make_jaxpr(fn)(*args)

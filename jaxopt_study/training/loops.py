@@ -25,7 +25,7 @@ def records_like(plan: Plan, inputs: Inputs, constants: Constants, carry: Carry)
 def advance(
     plan: Plan, inputs: Inputs, constants: Constants, carry: Carry, first: Any, stop: Any, capacity: int
 ) -> tuple[Carry, dict[str, Any]]:
-    """Take the steps first … stop − 1 in one compiled loop, and return their records.
+    """Return carry and records of the steps first … stop − 1, taken in one compiled loop.
 
     The bounds may be traced: one program serves every part of every run of a plan. Records are arrays of fixed length,
     of which the caller reads the part that was written.
@@ -63,7 +63,7 @@ def advance(
 def conclude(
     plan: Plan, inputs: Inputs, constants: Constants, carry: Carry, num_steps: Any
 ) -> tuple[Carry, dict[str, Any]]:
-    """Make the last records, after the last step."""
+    """Return the carry and the last records, made after the last step."""
     last = {}
     for what in plan.cadences:
         carry, last[what] = observe(plan, inputs, constants, carry, num_steps, what)
@@ -72,7 +72,7 @@ def conclude(
 
 @partial(jax.jit, static_argnames=("plan", "num_steps"))
 def whole_run(plan: Plan, inputs: Inputs, params: Any, key: Any, num_steps: int) -> tuple[Constants, Carry, dict, dict]:
-    """Run from start to end without the host: what `vmap` and `jit` see."""
+    """Return a run from start to end, made without the host: what `vmap` and `jit` see."""
     constants, carry = start(plan, inputs, params, key)
     carry, records = advance(plan, inputs, constants, carry, 0, num_steps, num_steps)
     records = {
@@ -87,19 +87,19 @@ def whole_run(plan: Plan, inputs: Inputs, params: Any, key: Any, num_steps: int)
 def next_chunk(
     plan: Plan, inputs: Inputs, constants: Constants, carry: Carry, first: Any, stop: Any
 ) -> tuple[Carry, dict[str, Any]]:
-    """Take some steps in a compiled loop, overwriting the carry."""
+    """Return carry and records after some steps in a compiled loop that overwrites the carry."""
     return advance(plan, inputs, constants, carry, first, stop, plan.capacity)
 
 
 @partial(jax.jit, static_argnames="plan", donate_argnames="carry")
 def next_step(plan: Plan, inputs: Inputs, constants: Constants, carry: Carry, t: Any) -> tuple[Carry, dict[str, Any]]:
-    """Take one step, overwriting the carry."""
+    """Return carry and record after one step that overwrites the carry."""
     return step(plan, inputs, constants, carry, t)
 
 
 @partial(jax.jit, static_argnames=("plan", "what"), donate_argnames="carry")
 def next_record(plan: Plan, inputs: Inputs, constants: Constants, carry: Carry, t: Any, what: str) -> tuple[Carry, Any]:
-    """Make one record, overwriting the carry."""
+    """Return carry and one record; overwrites the carry."""
     return observe(plan, inputs, constants, carry, t, what)
 
 
@@ -107,14 +107,14 @@ def next_record(plan: Plan, inputs: Inputs, constants: Constants, carry: Carry, 
 def last_records(
     plan: Plan, inputs: Inputs, constants: Constants, carry: Carry, num_steps: Any
 ) -> tuple[Carry, dict[str, Any]]:
-    """Make the last records, overwriting the carry."""
+    """Return carry and last records; overwrites the carry."""
     return conclude(plan, inputs, constants, carry, num_steps)
 
 
 def host_chunk(
     plan: Plan, inputs: Inputs, constants: Constants, carry: Carry, first: int, stop: int
 ) -> tuple[Carry, dict[str, Any]]:
-    """Take the steps first … stop − 1 one call at a time: same arithmetic and records as `next_chunk`."""
+    """Return what `next_chunk` does, taking the steps first … stop − 1 one call at a time."""
     found: dict[str, list] = {"losses": [], "taps": []} | {what: [] for what in plan.cadences}
     for t in range(first, stop):
         step_number = np.int32(t)

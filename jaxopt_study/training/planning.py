@@ -42,6 +42,9 @@ def make_plan(
 ) -> tuple[Plan, Inputs]:
     """Split a run into what is static and what it reads.
 
+    Returns:
+        The plan, complete, and the inputs. Cost: for a plan seen before, microseconds; else three traces.
+
     Raises:
         ValueError: If an argument is out of range.
         TypeError: If an argument is of the wrong kind.
@@ -95,7 +98,7 @@ def make_plan(
 
 @lru_cache(maxsize=64)
 def _decide(plan: Plan, tree: Any, described: tuple[Any, ...], traced: bool, backend: str) -> Plan:
-    """Choose layout, loop and the length of the record buffers from shapes alone."""
+    """Return the plan with layout, loop and the length of the record buffers chosen, from shapes alone."""
     inputs = jax.tree.unflatten(tree, described)
     key = jax.eval_shape(lambda: jax.random.key(0))
     begun = replace(plan, layout="tree", early_stopping=None)
@@ -120,7 +123,7 @@ def _decide(plan: Plan, tree: Any, described: tuple[Any, ...], traced: bool, bac
 
 
 def _choose_layout(plan: Plan, leaves: Any, carry: Any, batch: Any, key: Any) -> str:
-    """Prefer vectors, if the optimizer computes the same with them."""
+    """Return "flat" if the optimizer computes the same on vectors."""
     if plan.layout == "tree" or (plan.layout == "auto" and all(len(leaf.shape) == 1 for leaf in plan.shapes)):
         return "tree"
     flat = jax.eval_shape(flatten_leaves, plan.like)
@@ -129,7 +132,10 @@ def _choose_layout(plan: Plan, leaves: Any, carry: Any, batch: Any, key: Any) ->
         def init_and_update(leaves: Any, grads: Any, params: Any, loss: Any, *rest: Any) -> Any:
             optimizer = the_optimizer(plan, leaves)
             state = optimizer.init(params)
-            value_fn = lambda at: training_loss(plan, restore_leaves(at, plan.like), *rest)[0]
+
+            def value_fn(at: Any) -> Any:
+                return training_loss(plan, restore_leaves(at, plan.like), *rest)[0]
+
             return state, optimizer.update(grads, state, params, value=loss, grad=grads, value_fn=value_fn)
 
         loss = jax.ShapeDtypeStruct((), plan.shapes[0].dtype)
@@ -231,8 +237,8 @@ def _check_loss(result: Any) -> Any:
     loss = result[0]
     if getattr(loss, "shape", None) != () or not jnp.issubdtype(loss.dtype, jnp.floating):
         raise TypeError(
-            f"The loss must be a floating scalar, the mean over the examples of a batch; received "
-            f"{getattr(loss, 'dtype', type(loss))}{list(getattr(loss, 'shape', ()))}. Reduce it, for example with jnp.mean."
+            "The loss must be a floating scalar, the mean over the examples of a batch; received "
+            f"{getattr(loss, 'dtype', type(loss))}{list(getattr(loss, 'shape', ()))}. Reduce it, say with jnp.mean."
         )
     return loss.dtype
 

@@ -15,11 +15,12 @@ from jaxopt_study.training.batches import Curriculum, batch_indices, prepare
 from jaxopt_study.training.evaluation import measure
 from jaxopt_study.training.layout import flatten_leaves
 from jaxopt_study.training.plan import Best, Carry, Constants, Inputs, Plan
+from jaxopt_study.training.trajectory import EarlyStopping
 from jaxopt_study.transforms import gradient_point, read_taps
 
 
 def start(plan: Plan, inputs: Inputs, params: Any, key: Any) -> tuple[Constants, Carry]:
-    """Make the first carry. Every leaf is fresh memory, so that the loop may overwrite it."""
+    """Return the first carry. Every leaf is fresh memory, so that the loop may overwrite it."""
     init_key, state_key, order_key, noise_key, step_key = jax.random.split(key, 5)
     params = plan.init(init_key) if params is None else params
     params = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), params)
@@ -59,7 +60,7 @@ def the_optimizer(plan: Plan, leaves: Any) -> optax.GradientTransformationExtraA
 
 
 def with_own_keys(optimizer: Any, key: Any) -> Any:
-    """Fold a trial's key into every PRNG key among an optimizer's hyperparameters, so that trials draw apart."""
+    """Return an optimizer with a trial's key folded into its PRNG keys, so that trials draw apart."""
     leaves, structure = jax.tree.flatten(optimizer)
     for i, leaf in enumerate(leaves):
         if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
@@ -68,7 +69,7 @@ def with_own_keys(optimizer: Any, key: Any) -> Any:
 
 
 def batch_at(plan: Plan, inputs: Inputs, constants: Constants, t: Any) -> Any:
-    """Gather the examples step t sees."""
+    """Return the examples step t sees."""
     if plan.batch_size is None:
         return inputs.data
     num_examples = len(jax.tree.leaves(inputs.data)[0])
@@ -77,7 +78,7 @@ def batch_at(plan: Plan, inputs: Inputs, constants: Constants, t: Any) -> Any:
 
 
 def step(plan: Plan, inputs: Inputs, constants: Constants, carry: Carry, t: Any) -> tuple[Carry, dict[str, Any]]:
-    """Take step t, unless the run has ended or this loss ends it; return the loss and the taps."""
+    """Return carry, loss and taps after step t, which is not applied if the run has ended or this loss ends it."""
     optimizer = the_optimizer(plan, constants.optimizer)
     batch = batch_at(plan, inputs, constants, t)
     key = jax.random.fold_in(constants.step_key, t)
@@ -107,21 +108,21 @@ def step(plan: Plan, inputs: Inputs, constants: Constants, carry: Carry, t: Any)
 
 
 def observe(plan: Plan, inputs: Inputs, constants: Constants, carry: Carry, t: Any, what: str) -> tuple[Carry, Any]:
-    """Make one record before step t; an evaluation may also end the run or find new best parameters."""
+    """Return one record made before step t; an evaluation may also end the run or find new best parameters."""
     if what == "snapshots":
         return carry, mask(carry.active, plan.shaped(carry.params))
-    if what == "probes":
+    if what == "probes" and plan.probe is not None:
         opt_state = plan.shaped_state(the_optimizer(plan, constants.optimizer), carry.opt_state)
         arguments = (plan.shaped(carry.params), opt_state, batch_at(plan, inputs, constants, t))
         state = (carry.model_state,) if plan.init_state else ()
         return carry, mask(carry.active, jax.tree.map(jnp.asarray, plan.probe.fn(*arguments, *state)))
     values = evaluate_carry(plan, inputs, carry)
     record = mask(carry.active, values)
-    return (_track_best(plan.early_stopping, carry, values, t) if plan.early_stopping else carry), record
+    return _track_best(plan.early_stopping, carry, values, t), record
 
 
 def evaluate_carry(plan: Plan, inputs: Inputs, carry: Carry) -> dict[str, Any]:
-    """Measure loss and metrics on every split asked for."""
+    """Return loss and metrics on every split asked for."""
     params = plan.shaped(carry.params)
     state = (carry.model_state,) if plan.init_state else ()
     found = {}
@@ -134,14 +135,14 @@ def evaluate_carry(plan: Plan, inputs: Inputs, carry: Carry) -> dict[str, Any]:
 
 
 def training_loss(plan: Plan, params: Any, model_state: Any, batch: Any, key: Any) -> tuple[Any, Any]:
-    """Evaluate what a step differentiates, with the model state it leaves."""
+    """Return what a step differentiates, with the model state it leaves."""
     if plan.step_loss is not None:
         return plan.step_loss(params, model_state, batch, key)
     return plan.loss(params, batch), model_state
 
 
 def mask(active: Any, record: Any) -> Any:
-    """Replace a record by NaN, or 0 where it cannot be NaN, once the run has ended."""
+    """Return a record while the run goes on, afterwards NaN, or 0 where NaN cannot be."""
     return jax.tree.map(lambda x: jnp.where(active, x, blank(x)), record)
 
 
@@ -150,8 +151,11 @@ def blank(like: Any) -> Any:
     return jnp.asarray(jnp.nan if jnp.issubdtype(like.dtype, jnp.inexact) else 0, like.dtype)
 
 
-def _track_best(rule: Any, carry: Carry, values: dict[str, Any], t: Any) -> Carry:
-    best, value = carry.best, values[rule.metric]
+def _track_best(rule: EarlyStopping | None, carry: Carry, values: dict[str, Any], t: Any) -> Carry:
+    best = carry.best
+    if rule is None or best is None:
+        return carry
+    value = values[rule.metric]
     gain = best.value - value if rule.mode == "min" else value - best.value
     better = carry.active & jnp.where(jnp.isfinite(best.value), gain > rule.min_delta, ~jnp.isnan(value))
     failures = jnp.where(better, 0, best.failures + carry.active.astype(jnp.int32))
@@ -170,6 +174,6 @@ def _keep(condition: Any, new: Any, old: Any) -> Any:
 
 
 def _strong(leaf: Any) -> Any:
-    """Drop weak typing, which would change after one step and compile everything again."""
+    # A weak type becomes strong after one step, and everything would be compiled again.
     leaf = jnp.asarray(leaf)
     return jax.lax.convert_element_type(leaf, leaf.dtype)

@@ -1,6 +1,7 @@
 """Train: the public door. It checks what it is given, decides how to run it, and hands back a trajectory."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
@@ -8,12 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.core import Tracer
 
 from jaxopt_study.problems.problem import Problem
 from jaxopt_study.training.batches import Curriculum, Order
 from jaxopt_study.training.host import Bar, drive
 from jaxopt_study.training.loops import whole_run
-from jaxopt_study.training.plan import Carry, Constants, Inputs, Plan
+from jaxopt_study.training.plan import Carry, Constants, Plan
 from jaxopt_study.training.planning import make_plan
 from jaxopt_study.training.program import blank, the_optimizer
 from jaxopt_study.training.trajectory import EarlyStopping, Probe, TrainingInterrupted, Trajectory
@@ -35,7 +37,7 @@ def train(
     early_stopping: EarlyStopping | None = None,
     record_params_every: int | None = None,
     probe: Probe | Callable[..., Any] | None = None,
-    progress: bool | None | Callable[[int, int, float], None] = None,
+    progress: bool | Callable[[int, int, float], None] | None = None,
     layout: Literal["auto", "tree", "flat"] = "auto",
     loop: Literal["auto", "compiled", "host"] = "auto",
 ) -> Trajectory:
@@ -54,8 +56,8 @@ def train(
     Args:
         problem: What is minimised. Its data are arguments of the compiled program, not constants in it.
         optimizer: Any Optax transformation whose updates are *added* to the parameters. A `Transform` of this package
-            travels as an argument, so that a changed hyperparameter does not compile anything again, and hyperparameters
-            may be traced. Its PRNG keys (gradient noise) have this run's key folded in: runs with different keys draw
+            travels as an argument, so that a changed hyperparameter does not compile anything again, and it may be
+            traced. Its PRNG keys (gradient noise) have this run's key folded in: runs with different keys draw
             different noise. `update` also receives `value` (the loss), `grad` and `value_fn` (the loss on this batch),
             for optimizers that ask for them, such as `optax.polyak_sgd`.
         num_steps: T ≥ 0. A changed T does not compile anything again outside `jit` and `vmap`.
@@ -112,6 +114,7 @@ def train(
     if traced:
         constants, carry, records, last = whole_run(plan, inputs, params, key, num_steps)
         return _trajectory(plan, constants, carry, records, last, num_steps)
+    inputs = jax.device_put(inputs)  # once, and not with every part of the run
     with Bar(progress, problem.name) as bar:
         constants, carry, records, last, done, interrupted = drive(plan, inputs, params, key, num_steps, bar)
     covered = done if interrupted else num_steps
@@ -124,20 +127,20 @@ def train(
 def is_traced(arguments: Any) -> bool:
     """Return whether a function is being traced, or any of its arguments is."""
     leaves = jax.tree.leaves(arguments)
-    return any(isinstance(leaf, jax.core.Tracer) for leaf in [*leaves, jnp.zeros(())])
+    return any(isinstance(leaf, Tracer) for leaf in [*leaves, jnp.zeros(())])
 
 
 def _padded(plan: Plan, records: dict[str, Any], num_steps: int) -> dict[str, Any]:
-    """Fill up the records of a run that ended early."""
+    """Return the records of a run that ended early, filled up to their full length."""
 
-    def pad(x: np.ndarray, count: int) -> np.ndarray:
-        missing = np.full((count - len(x), *x.shape[1:]), np.asarray(blank(x)), x.dtype)
-        return np.concatenate([x, missing]) if len(missing) else x
+    def pad(record: Any, count: int) -> Any:
+        return jax.tree.map(lambda x: np.concatenate([x, _missing(x, count - len(x))]) if count > len(x) else x, record)
 
-    return {
-        what: jax.tree.map(lambda x, n=-(-num_steps // plan.cadences.get(what, 1)): pad(x, n), record)
-        for what, record in records.items()
-    }
+    return {what: pad(record, -(-num_steps // plan.cadences.get(what, 1))) for what, record in records.items()}
+
+
+def _missing(like: np.ndarray, count: int) -> np.ndarray:
+    return np.full((count, *like.shape[1:]), np.asarray(blank(like)), like.dtype)
 
 
 def _trajectory(
@@ -153,16 +156,15 @@ def _trajectory(
         every = plan.cadences[what]
         return jnp.minimum(jnp.arange(-(-num_steps // every) + 1) * every, num_steps).astype(jnp.int32)
 
-    params, opt_state, best_params = _restored(plan, constants, carry)
-    best = carry.best
+    params, opt_state, best, diverged = _finish(plan, constants.optimizer, carry)
     kept = plan.cadences
     return Trajectory(
-        params=params if best is None else best_params,
+        params=params if best is None else best.params,
         opt_state=opt_state,
         model_state=carry.model_state if best is None else best.model_state,
         losses=jnp.asarray(records["losses"]) if "losses" in records else jnp.zeros(0),
         num_steps=carry.num_steps,
-        diverged=carry.diverged_at >= 0,
+        diverged=diverged,
         diverged_at=carry.diverged_at,
         stopped_early=carry.stopped,
         evaluations=whole("evaluations") | {"step": steps("evaluations")} if "evaluations" in kept else {},
@@ -176,14 +178,11 @@ def _trajectory(
     )
 
 
-def _restored(plan: Plan, constants: Constants, carry: Carry) -> tuple[Any, Any, Any]:
-    best = None if carry.best is None else carry.best.params
-    if plan.layout == "tree":
-        return carry.params, carry.opt_state, best
-    return _in_users_shapes(plan, constants.optimizer, carry.params, carry.opt_state, best)
-
-
-@partial(jax.jit, static_argnames="plan", donate_argnames=("params", "opt_state", "best"))
-def _in_users_shapes(plan: Plan, leaves: Any, params: Any, opt_state: Any, best: Any) -> tuple[Any, Any, Any]:
-    optimizer = the_optimizer(plan, leaves)
-    return plan.shaped(params), plan.shaped_state(optimizer, opt_state), None if best is None else plan.shaped(best)
+@partial(jax.jit, static_argnames="plan")
+def _finish(plan: Plan, leaves: Any, carry: Carry) -> tuple[Any, Any, Any, Any]:
+    """Return what the loop carried in the user's shapes."""
+    best = carry.best
+    if best is not None:
+        best = replace(best, params=plan.shaped(best.params))
+    opt_state = plan.shaped_state(the_optimizer(plan, leaves), carry.opt_state)
+    return plan.shaped(carry.params), opt_state, best, carry.diverged_at >= 0

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any, Literal
 
 import jax
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Integer, PyTree
 
 from jaxopt_study.types import ModelState, Params
@@ -144,7 +145,7 @@ class TrainingInterrupted(KeyboardInterrupt):
 def _summary(value: Any) -> str:
     leaves = jax.tree.leaves(value)
     if len(leaves) == 1 and leaves[0] is value:
-        if getattr(value, "ndim", 1) == 0 and not isinstance(value, jax.core.Tracer):
+        if getattr(value, "ndim", 1) == 0 and not isinstance(value, Tracer):
             return str(value)
         return f"{value.dtype}{list(value.shape)}"
     return f"<{len(leaves)} arrays>"
