@@ -10,6 +10,9 @@ from jaxopt_study import transforms
 
 
 @pytest.fixture(autouse=True)
-def _names(doctest_namespace):
+def _names(request, doctest_namespace):
+    module = getattr(getattr(request.node, "dtest", None), "globs", {})
     names = {name: getattr(transforms, name) for name in transforms.__all__}
-    doctest_namespace.update(names, jax=jax, jnp=jnp, np=np, optax=optax, transforms=transforms)
+    names |= {"jax": jax, "jnp": jnp, "np": np, "optax": optax, "transforms": transforms}
+    doctest_namespace.clear()  # it lives for the whole session
+    doctest_namespace.update({name: value for name, value in names.items() if name not in module})

@@ -11,11 +11,13 @@ from jaxopt_study.transforms.clipping import (
 )
 from jaxopt_study.transforms.combine import chain, merge
 from jaxopt_study.transforms.constructors import atom, composite, lift, named_function
+from jaxopt_study.transforms.differences import Difference, explain_difference
 from jaxopt_study.transforms.functions import (
     divide_by,
     divide_by_deviation,
     divide_by_root,
     elementwise,
+    identity,
     interpolate,
     magnitude,
     root,
@@ -25,7 +27,6 @@ from jaxopt_study.transforms.momentum import gradient_point, heavy_ball, nestero
 from jaxopt_study.transforms.noise import add_gradient_noise
 from jaxopt_study.transforms.projections import clip_weights, project_to_max_norm
 from jaxopt_study.transforms.scaling import (
-    identity,
     scale_by_adadelta,
     scale_by_adagrad,
     scale_by_adam,
@@ -40,10 +41,11 @@ from jaxopt_study.transforms.scaling import (
 from jaxopt_study.transforms.serialise import from_json
 from jaxopt_study.transforms.spec import Function, Transform
 from jaxopt_study.transforms.statistics import difference, ema, running_max, total
-from jaxopt_study.transforms.steps import add_decayed_weights, decay_proximally, scale_by_learning_rate
+from jaxopt_study.transforms.steps import add_decayed_weights, decay_proximally, negate, scale_by_learning_rate
 from jaxopt_study.transforms.tap import TapMetrics, read_taps, tap
 
 __all__ = [
+    "Difference",
     "Function",
     "TapMetrics",
     "Transform",
@@ -66,6 +68,7 @@ __all__ = [
     "divide_by_root",
     "elementwise",
     "ema",
+    "explain_difference",
     "from_json",
     "gradient_point",
     "heavy_ball",
@@ -76,6 +79,7 @@ __all__ = [
     "merge",
     "nadam_average",
     "named_function",
+    "negate",
     "nesterov",
     "nesterov_lookahead",
     "project_to_max_norm",

@@ -15,6 +15,7 @@ from jaxopt_study.transforms.scalars import (
     check_interval,
     check_non_negative,
     complement,
+    increment,
     one_minus_power,
 )
 
@@ -120,12 +121,13 @@ def nadam_average(
         )
 
     def momentum(step: Array) -> Array:
-        return decay * (1 - 0.5 * 0.96 ** (momentum_decay * step.astype(jnp.result_type(float))))
+        growth = jnp.asarray(momentum_decay) * step.astype(jnp.result_type(float))
+        return jnp.asarray(decay) * (1 - 0.5 * jnp.asarray(0.96) ** growth)
 
     def update(
         updates: Any, state: NadamAverageState, params: Any = None, **extra: Any
     ) -> tuple[Any, NadamAverageState]:
-        count = optax.safe_increment(state.count)
+        count = increment(state.count)
         now, coming = momentum(count), momentum(count + 1)
         product = state.product * now
         kept = now if average_with_schedule else decay
@@ -184,7 +186,7 @@ def rectify(decay: ScalarLike = 0.999, *, threshold: ScalarLike = 4.0, inclusive
 
     def update(updates: Any, state: RectifyState, params: Any = None, **extra: Any) -> tuple[Any, RectifyState]:
         real = jnp.result_type(float)
-        count = optax.safe_increment(state.count)
+        count = increment(state.count)
         time = count.astype(real)
         gathered = one_minus_power(decay, count)
         longest = 2.0 / complement(decay) - 1.0

@@ -4,11 +4,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Int
 
 from jaxopt_study.transforms.constructors import Transform, atom
-from jaxopt_study.transforms.scalars import ScalarLike, check_decay, one_minus_power
+from jaxopt_study.transforms.scalars import ScalarLike, check_decay, increment, one_minus_power
 
 
 class BiasCorrectionState(NamedTuple):
@@ -60,7 +59,7 @@ def bias_correction(decay: ScalarLike, *, power: float = 1.0, ahead: int = 0) ->
     def update(
         updates: Any, state: BiasCorrectionState, params: Any = None, **extra: Any
     ) -> tuple[Any, BiasCorrectionState]:
-        count = optax.safe_increment(state.count)
+        count = increment(state.count)
         weight = one_minus_power(decay, count + ahead)
         factor = 1 / weight if power == 1.0 else weight**-power
 

@@ -8,7 +8,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from jaxopt_study.transforms.constructors import Transform, atom
-from jaxopt_study.transforms.scalars import ScalarLike, cast, check_interval, check_non_negative
+from jaxopt_study.transforms.scalars import ScalarLike, cast, check_interval, check_non_negative, increment
 
 
 @atom()
@@ -208,7 +208,7 @@ def clip_by_percentile(percentile: ScalarLike = 10.0, *, window: int = 1000) -> 
         # A norm that is not finite would stay in the window and stop all clipping; the step itself is not hidden.
         seen = jnp.where(jnp.isfinite(norm), norm, 0).astype(state.norms.dtype)
         norms = state.norms.at[state.count % window].set(seen)
-        count = optax.safe_increment(state.count)
+        count = increment(state.count)
         filled = jnp.minimum(count, window)
         position = jnp.asarray(percentile, dtype=norms.dtype) / 100 * (filled - 1)
         low = jnp.floor(position).astype(jnp.int32)

@@ -152,7 +152,7 @@ def _constructor(function: Any, build: Any, kind: str, conventions: tuple[Any, .
     def constructor(*args: Any, **kwargs: Any) -> Any:
         return construct(Spec(described, _bind(described, args, kwargs)))
 
-    constructor.constructor = described  # pyright: ignore[reportFunctionMemberAccess]
+    constructor.constructor = described  # pyright: ignore[reportAttributeAccessIssue]
     return constructor
 
 

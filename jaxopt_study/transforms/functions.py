@@ -209,6 +209,20 @@ def interpolate(decay: ScalarLike) -> Callable[[Array, Array], Array]:
 
 
 @atom()
+def identity() -> Transform:
+    """Change nothing: the branch of a `merge` that is the gradient itself.
+
+    Returns:
+        A stateless transformation.
+
+    Example:
+        >>> print(identity().update(jnp.array([2.0]), optax.EmptyState())[0])
+        [2.]
+    """
+    return Transform(optax.init_empty_state, lambda updates, state, params=None, **extra: (updates, state))
+
+
+@atom()
 def elementwise(fn: Callable[[Array], Array]) -> Transform:
     """Apply a function to every leaf.
 

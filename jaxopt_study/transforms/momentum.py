@@ -15,6 +15,7 @@ from jaxopt_study.transforms.scalars import (
     cast,
     check_decay,
     check_non_negative,
+    increment,
 )
 
 
@@ -84,7 +85,7 @@ def heavy_ball(decay: ScalarOrSchedule) -> Transform:
     def update(updates: Any, state: HeavyBallState, params: Any = None, **extra: Any) -> tuple[Any, HeavyBallState]:
         gamma = at_step(decay, state.count)
         trace = jax.tree.map(lambda g, a: cast(gamma, a.dtype) * a + g, updates, state.trace)
-        return trace, HeavyBallState(trace, optax.safe_increment(state.count))
+        return trace, HeavyBallState(trace, increment(state.count))
 
     return Transform(init, update)
 
@@ -129,7 +130,7 @@ def nesterov(decay: ScalarOrSchedule) -> Transform:
         return NesterovState(jax.tree.map(jnp.zeros_like, params), count, _decay_array(decay, count))
 
     def update(updates: Any, state: NesterovState, params: Any = None, **extra: Any) -> tuple[Any, NesterovState]:
-        count = optax.safe_increment(state.count)
+        count = increment(state.count)
         gamma, coming = at_step(decay, state.count), at_step(decay, count)
         trace = jax.tree.map(lambda g, a: cast(gamma, a.dtype) * a + g, updates, state.trace)
         new = jax.tree.map(lambda g, a: g + cast(coming, a.dtype) * a, updates, trace)
@@ -191,7 +192,7 @@ def nesterov_lookahead(learning_rate: ScalarOrSchedule, decay: ScalarOrSchedule)
         velocity = jax.tree.map(
             lambda g, v: gamma.astype(v.dtype) * v + cast(rate, v.dtype) * g, updates, state.velocity
         )
-        count = optax.safe_increment(state.count)
+        count = increment(state.count)
         new_state = NesterovLookaheadState(velocity, count, _decay_array(decay, count))
         return jax.tree.map(jnp.negative, velocity), new_state
 

@@ -4,11 +4,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Int
 
 from jaxopt_study.transforms.constructors import Transform, atom
-from jaxopt_study.transforms.scalars import ScalarLike, cast, check_non_negative
+from jaxopt_study.transforms.scalars import ScalarLike, cast, check_non_negative, increment
 from jaxopt_study.types import Key
 
 
@@ -67,7 +66,7 @@ def add_gradient_noise(eta: ScalarLike, gamma: ScalarLike, key: Key) -> Transfor
     ) -> tuple[Any, GradientNoiseState]:
         next_key, now = jax.random.split(state.key)
         time = 1.0 + state.count.astype(jnp.result_type(float))
-        deviation = jnp.sqrt(eta / time**gamma)
+        deviation = jnp.sqrt(jnp.asarray(eta) / time ** jnp.asarray(gamma))
         leaves, structure = jax.tree.flatten(updates)
         keys = jax.random.split(now, max(1, len(leaves)))
         # Drawn flat, so that a leaf gets the same noise in whatever shape it is carried.
@@ -75,6 +74,6 @@ def add_gradient_noise(eta: ScalarLike, gamma: ScalarLike, key: Key) -> Transfor
             g + cast(deviation, g.dtype) * jax.random.normal(k, (g.size,), dtype=g.dtype).reshape(g.shape)
             for g, k in zip(leaves, keys, strict=False)
         ]
-        return jax.tree.unflatten(structure, noisy), GradientNoiseState(next_key, optax.safe_increment(state.count))
+        return jax.tree.unflatten(structure, noisy), GradientNoiseState(next_key, increment(state.count))
 
     return Transform(init, update)

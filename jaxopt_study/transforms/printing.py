@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 WIDTH = 88
 PUBLIC_MODULES = {"jnp": "jax.numpy", "jax.nn": "jax.nn", "optax": "optax", "jax.lax": "jax.lax"}
@@ -38,7 +39,7 @@ def render_call(spec: Any) -> str:
 
 def render(value: Any) -> str:
     """Return a Python expression for an argument value."""
-    if isinstance(value, jax.core.Tracer):
+    if isinstance(value, Tracer):
         return f"<traced {value.aval.str_short()}>"
     if isinstance(value, jax.Array) and jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
         data = np.asarray(jax.random.key_data(value))

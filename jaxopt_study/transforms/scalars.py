@@ -6,6 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
+from jax.core import Tracer
 from jaxtyping import Array
 
 from jaxopt_study.types import Schedule
@@ -16,7 +18,7 @@ ScalarOrSchedule = ScalarLike | Callable[..., Any]
 
 def concrete(value: Any) -> float | None:
     """Return a hyperparameter as a Python float, or None where its value is not known while Python runs."""
-    if callable(value) or isinstance(value, jax.core.Tracer):
+    if callable(value) or isinstance(value, Tracer):
         return None
     try:
         return float(value)
@@ -75,3 +77,8 @@ def one_minus_power(decay: Any, count: Any) -> Array:
     concrete_log = isinstance(rate, float) and rate < 1.0
     log = float(np.log1p(-rate)) if concrete_log else jnp.log1p(-jnp.asarray(rate, dtype=real))
     return -jnp.expm1(jnp.asarray(count, dtype=real) * log)
+
+
+def increment(count: Array) -> Array:
+    """Return a step counter raised by one; it stays at its largest value rather than overflow."""
+    return jnp.asarray(optax.safe_increment(count))

@@ -14,6 +14,7 @@ from jaxopt_study.transforms.functions import (
     divide_by_deviation,
     divide_by_root,
     elementwise,
+    identity,
     interpolate,
     magnitude,
     root,
@@ -22,7 +23,6 @@ from jaxopt_study.transforms.functions import (
 from jaxopt_study.transforms.scalars import ScalarLike
 from jaxopt_study.transforms.statistics import difference, ema, running_max, total
 
-identity = lift(optax.identity)
 scale_by_lion = lift(optax.scale_by_lion)
 
 

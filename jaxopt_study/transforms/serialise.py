@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.core import Tracer
 
 from jaxopt_study.transforms.constructors import lift
 from jaxopt_study.transforms.printing import import_path, render, resolve
@@ -54,7 +55,7 @@ def from_json(text: str, *, trusted: tuple[str, ...] = ()) -> Any:
 
 
 def _encode(value: Any, where: str) -> Any:
-    if isinstance(value, jax.core.Tracer):
+    if isinstance(value, Tracer):
         raise ValueError(f"{where} is traced and has no value to save; call to_json outside jit and vmap.")
     if isinstance(value, Expression) and value.spec is not None:
         constructor = value.spec.constructor

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import optax
+from jax.core import Tracer
 
 from jaxopt_study.transforms.printing import render_call
 
@@ -37,7 +38,11 @@ class Constructor(NamedTuple):
             if parameter.default is not inspect.Parameter.empty
         }
         table = {name: dict(values) for name, values in self.conventions}
-        return plain | table.get(convention or plain.get("convention"), {})
+        return plain | table.get(str(convention or plain.get("convention")), {})
+
+    def is_structural(self, name: str) -> bool:
+        """Return whether a number decides the program itself: those annotated as plain float, not as hyperparameter."""
+        return self.signature.parameters[name].annotation is float
 
     def __hash__(self):
         return hash((self.path, self.name, id(self.build)))
@@ -144,6 +149,12 @@ class Expression:
 
         return to_json(self, indent=indent)
 
+    def __copy__(self) -> "Expression":
+        return self
+
+    def __deepcopy__(self, memo: Any) -> "Expression":
+        return self
+
     def __repr__(self) -> str:
         if self.spec is None:
             return f"<{type(self).__name__} without a specification; build it with `lift` to give it one>"
@@ -200,11 +211,22 @@ class Function(Expression):
         self._function = function
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the function's value."""
         return self._function(*args, **kwargs)
 
 
 def construct(spec: Spec) -> Any:
-    """Return the expression that a specification describes."""
+    """Build an expression.
+
+    Args:
+        spec: The call to make.
+
+    Returns:
+        A `Transform` or a `Function` that remembers the call.
+
+    Raises:
+        TypeError: If the constructor returns neither a transformation nor a function.
+    """
     built = spec.call()
     if isinstance(built, optax.GradientTransformation):
         built = optax.with_extra_args_support(built)
@@ -229,7 +251,7 @@ def same(a: Any, b: Any) -> bool:
 def _same_leaf(a: Any, b: Any) -> bool:
     if a is b:
         return True
-    if isinstance(a, jax.core.Tracer) or isinstance(b, jax.core.Tracer):
+    if isinstance(a, Tracer) or isinstance(b, Tracer):
         return False
     if isinstance(a, jax.Array) and jax.dtypes.issubdtype(a.dtype, jax.dtypes.prng_key):
         return isinstance(b, jax.Array) and a.dtype == b.dtype and bool((a == b).all())
@@ -361,9 +383,12 @@ def _flatten(expression: Any) -> tuple[list[Any], Any]:
     if expression.spec is None:
         return [], (None, expression)
     constructor, arguments = expression.spec
-    leaves, structure = jax.tree.flatten(tuple(arguments.values()))
+    wrapped = (_Static(value) if constructor.is_structural(name) else value for name, value in arguments.items())
+    leaves, structure = jax.tree.flatten(tuple(wrapped))
     numeric = [leaf for leaf in leaves if _is_numeric(leaf)]
-    static = tuple(_NUMERIC if _is_numeric(leaf) else _Static(leaf) for leaf in leaves)
+    static = tuple(
+        _NUMERIC if _is_numeric(leaf) else leaf if isinstance(leaf, _Static) else _Static(leaf) for leaf in leaves
+    )
     return numeric, (constructor, tuple(arguments), structure, static)
 
 

@@ -8,7 +8,7 @@ import optax
 from jaxtyping import Array, Int
 
 from jaxopt_study.transforms.constructors import Transform, atom
-from jaxopt_study.transforms.scalars import ScalarLike, ScalarOrSchedule, at_step, cast, check_non_negative
+from jaxopt_study.transforms.scalars import ScalarLike, ScalarOrSchedule, at_step, cast, check_non_negative, increment
 
 
 class LearningRateState(NamedTuple):
@@ -57,9 +57,27 @@ def scale_by_learning_rate(learning_rate: ScalarOrSchedule, *, flip_sign: bool =
     def update(updates: Any, state: LearningRateState, params: Any = None, **extra: Any) -> tuple[Any, Any]:
         rate = sign * at_step(learning_rate, state.count)
         new = jax.tree.map(lambda g: cast(rate, g.dtype) * g, updates)
-        return new, LearningRateState(optax.safe_increment(state.count))
+        return new, LearningRateState(increment(state.count))
 
     return Transform(init, update)
+
+
+@atom()
+def negate() -> Transform:
+    """Turn a direction of ascent into one of descent, at its own length.
+
+    Returns:
+        A stateless transformation. Cost: fused with its neighbours, none.
+
+    Example:
+        >>> print(negate().update(jnp.array([2.0]), optax.EmptyState())[0])
+        [-2.]
+    """
+
+    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
+        return jax.tree.map(jnp.negative, updates), state
+
+    return Transform(optax.init_empty_state, update)
 
 
 @atom(params=True)
@@ -156,6 +174,6 @@ def decay_proximally(weight_decay: ScalarLike, learning_rate: ScalarOrSchedule) 
             amount = cast(strength, u.dtype)
             return (u - amount * p.astype(u.dtype)) / (1 + amount)
 
-        return jax.tree.map(shrink, updates, params), ProximalDecayState(optax.safe_increment(state.count))
+        return jax.tree.map(shrink, updates, params), ProximalDecayState(increment(state.count))
 
     return Transform(init, update)

@@ -1,0 +1,248 @@
+"""Where two chains part: the first step, the atom, and the reason."""
+
+import difflib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxopt_study.transforms.combine import chain, merge
+from jaxopt_study.transforms.constructors import lift
+from jaxopt_study.transforms.printing import render
+from jaxopt_study.transforms.spec import Transform, same
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What `explain_difference` found.
+
+    Attributes:
+        equal: Whether the updates agreed at every step.
+        step: The first step at which they did not, counted from 1; None if equal.
+        atom: The first atom, in the order of execution, whose output differed there; None if equal.
+        reason: What differs about it; if equal, what differs in writing and made no difference.
+        gap: Largest difference between the updates at that step, relative to the larger of them.
+        num_steps: How many steps were compared.
+    """
+
+    equal: bool
+    step: int | None
+    atom: str | None
+    reason: str
+    gap: float
+    num_steps: int
+
+    def __str__(self) -> str:
+        if self.equal:
+            return f"The same updates in {self.num_steps} steps. {self.reason}"
+        return f"They part at step {self.step}, in {self.atom}: {self.reason} (relative gap {self.gap:.1e})"
+
+
+def explain_difference(
+    a: optax.GradientTransformation,
+    b: optax.GradientTransformation,
+    *,
+    params: Any = None,
+    grads: Any = None,
+    num_steps: int = 100,
+    tolerance: float = 1e-9,
+) -> Difference:
+    """Run two chains side by side and name the first step and atom at which they part, and why.
+
+    Both are expanded into atoms and given the same gradients in double precision; the outputs of corresponding atoms
+    are compared. It says what differs on these gradients, not that two chains are equal on all.
+
+    Args:
+        a: A transformation.
+        b: Another.
+        params: The parameters at which both are run, held fixed; random if None.
+        grads: Gradients of the same structure with a leading axis of steps; if None, random ones with zeros, bursts and
+            changing signs.
+        num_steps: How many steps to run if `grads` is None.
+        tolerance: Relative difference above which two outputs are different.
+
+    Returns:
+        The difference; `print` it.
+
+    Raises:
+        TypeError: If an argument is not an Optax transformation.
+
+    Example:
+        >>> from jaxopt_study import optimizers
+        >>> difference = explain_difference(optimizers.rmsprop(0.01), optimizers.rmsprop(0.01, eps=1e-3))
+        >>> print(difference.step, difference.atom, difference.reason)
+        1 merge.fn eps: 1e-08 in the first, 0.001 in the second
+    """
+    for which, tx in (("first", a), ("second", b)):
+        if not isinstance(tx, optax.GradientTransformation):
+            raise TypeError(f"explain_difference: the {which} argument must be a transformation, received {tx!r}.")
+    with jax.enable_x64(True):
+        if grads is None:
+            params = jnp.asarray(np.random.default_rng(0).normal(size=8)) if params is None else params
+            grads = _gradients(params, num_steps)
+        else:
+            grads = jax.tree.map(lambda g: jnp.asarray(g, dtype=float), grads)
+            params = jax.tree.map(lambda g: jnp.ones_like(g[0]), grads) if params is None else params
+        params = jax.tree.map(lambda p: jnp.asarray(p, dtype=float), params)
+        atoms_a, final_a = _outputs(a, params, grads)
+        atoms_b, final_b = _outputs(b, params, grads)
+        count = len(jax.tree.leaves(grads)[0])
+        gaps = _gaps(final_a, final_b)
+    parted = np.flatnonzero(~(gaps <= tolerance))
+    if not len(parted):
+        blocks = [reason for reason in (_reason(*block) for block in _blocks(atoms_a, atoms_b)) if reason]
+        written = f"Written differently: {'; '.join(blocks)}." if blocks else "Written the same."
+        return Difference(True, None, None, written, float(gaps.max(initial=0.0)), count)
+    step = int(parted[0])
+    for block_a, block_b in _blocks(atoms_a, atoms_b):
+        reason = _reason(block_a, block_b)
+        if reason and _block_differs(block_a, block_b, step, tolerance):
+            name = (block_a or block_b)[-1].path
+            return Difference(False, step + 1, name, reason, float(gaps[step]), count)
+    everything = "; ".join(filter(None, (_reason(*block) for block in _blocks(atoms_a, atoms_b))))
+    return Difference(False, step + 1, "the whole chain", everything or "unknown", float(gaps[step]), count)
+
+
+class _Atom(NamedTuple):
+    path: str
+    name: str
+    arguments: dict[str, Any]
+    outputs: Any  # leading axis: steps; None where no outputs correspond
+
+
+class _RecordState(NamedTuple):
+    output: Any
+    inner: Any
+
+
+def _record(tx: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
+    """Return the same transformation with the last output of every part kept in its state."""
+    spec = getattr(tx, "spec", None)
+    if spec is not None and spec.constructor.name == "chain":
+        inner = chain(*(_record(part) for part in spec.arguments["parts"]))
+    elif spec is not None and spec.constructor.name == "merge":
+        inner = merge(spec.arguments["fn"], *(_record(part) for part in spec.arguments["branches"]))
+    else:
+        inner = optax.with_extra_args_support(tx)
+
+    def init(params):
+        return _RecordState(jax.tree.map(jnp.zeros_like, params), inner.init(params))
+
+    def update(updates, state, params=None, **extra):
+        output, inner_state = inner.update(updates, state.inner, params, **extra)
+        return output, _RecordState(output, inner_state)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _outputs(tx: Any, params: Any, grads: Any) -> tuple[list[_Atom], Any]:
+    expanded = tx.expand() if isinstance(tx, Transform) else lift(lambda: tx)()
+    recorder = _record(expanded)
+
+    def step(state, g):
+        updates, state = recorder.update(g, state, params)
+        return state, (updates, state)
+
+    _, (final, history) = jax.jit(lambda: jax.lax.scan(step, recorder.init(params), grads))()
+    return list(_atoms(expanded, history, "")), final
+
+
+def _atoms(tx: Any, history: Any, prefix: str) -> Iterator[_Atom]:
+    """Yield the atoms in the order of execution, each with its outputs; a merge after its branches."""
+    spec = getattr(tx, "spec", None)
+    if spec is None:
+        yield _Atom(prefix or "bare transformation", "", {}, history.output)
+        return
+    name = spec.constructor.name
+    if name not in ("chain", "merge"):
+        yield _Atom(prefix or name, name, spec.arguments, history.output)
+        return
+    parts = spec.arguments["parts" if name == "chain" else "branches"]
+    inner = history.inner if name == "chain" else history.inner.branches
+    labels = [_label(part) for part in parts]
+    for position, (part, part_history) in enumerate(zip(parts, inner, strict=True)):
+        label = labels[position]
+        if labels.count(label) > 1:
+            label += f"[{labels[:position].count(label)}]"
+        yield from _atoms(part, part_history, f"{prefix}.{label}" if prefix else label)
+    if name == "merge":
+        function = spec.arguments["fn"]
+        arguments = getattr(getattr(function, "spec", None), "arguments", {"fn": function})
+        kind = render(function).partition("(")[0]
+        yield _Atom(f"{prefix or 'merge'}.fn", f"merge {kind}", arguments, history.output)
+
+
+def _label(part: Any) -> str:
+    spec = getattr(part, "spec", None)
+    return "bare" if spec is None else spec.constructor.name.rpartition(".")[2]
+
+
+def _blocks(a: list[_Atom], b: list[_Atom]) -> list[tuple[list[_Atom], list[_Atom]]]:
+    """Return two lists of atoms aligned by name: pairs where they correspond, runs where they do not."""
+    matcher = difflib.SequenceMatcher(a=[x.name for x in a], b=[x.name for x in b], autojunk=False)
+    blocks = []
+    for kind, a0, a1, b0, b1 in matcher.get_opcodes():
+        if kind == "equal":
+            blocks += [([x], [y]) for x, y in zip(a[a0:a1], b[b0:b1], strict=True)]
+        else:
+            blocks.append((a[a0:a1], b[b0:b1]))
+    return blocks
+
+
+def _reason(a: list[_Atom], b: list[_Atom]) -> str:
+    if len(a) == len(b) == 1 and a[0].name == b[0].name:
+        names = [name for name in a[0].arguments if not same(a[0].arguments[name], b[0].arguments.get(name))]
+        return "; ".join(
+            f"{name}: {render(a[0].arguments[name])} in the first, {render(b[0].arguments.get(name))} in the second"
+            for name in names
+        )
+    have_a, have_b = (" then ".join(_call(x) for x in side) for side in (a, b))
+    if not have_b:
+        return f"{have_a} only in the first"
+    if not have_a:
+        return f"{have_b} only in the second"
+    return f"{have_a} in the first, {have_b} in the second"
+
+
+def _call(atom: _Atom) -> str:
+    shown = ", ".join(f"{name}={render(value)}" for name, value in atom.arguments.items() if value is not None)
+    return f"{atom.name or atom.path}({shown})"
+
+
+def _block_differs(a: list[_Atom], b: list[_Atom], step: int, tolerance: float) -> bool:
+    if not a or not b:
+        return True
+    gaps = _gaps(a[-1].outputs, b[-1].outputs)
+    # A statistic may differ long before the update does (a maximum that has not yet mattered).
+    return bool((~(gaps[: step + 1] <= tolerance)).any())
+
+
+def _gaps(a: Any, b: Any) -> np.ndarray:
+    """Return the largest relative difference at every step."""
+    pairs = list(zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+    gaps = np.zeros(len(pairs[0][0]))
+    for x, y in pairs:
+        x, y = (np.asarray(z, dtype=float).reshape(len(z), -1) for z in (x, y))
+        scale = np.maximum(np.abs(x), np.abs(y)).max(axis=1, initial=0.0)
+        gap = np.abs(x - y).max(axis=1, initial=0.0)
+        gaps = np.maximum(gaps, np.where(scale > 0, gap / np.where(scale > 0, scale, 1.0), 0.0))
+        unequal = (np.isnan(x) != np.isnan(y)).any(axis=1)
+        gaps = np.where(unequal, np.inf, np.where(np.isnan(gaps), 0.0, gaps))
+    return gaps
+
+
+def _gradients(params: Any, num_steps: int) -> Any:
+    """Return random gradients with what separates optimizers: zeros, bursts, tiny values, changing signs."""
+    generator = np.random.default_rng(1)
+
+    def draw(p):
+        g = generator.normal(size=(num_steps, *np.shape(p)))
+        g *= 10.0 ** generator.choice([-4, 0, 0, 0, 2], size=(num_steps,) + (1,) * np.ndim(p))
+        g *= generator.random(g.shape) > 0.2
+        return jnp.asarray(g)
+
+    return jax.tree.map(draw, params)
