@@ -176,7 +176,7 @@ def test_variants_are_told_apart(one, other):
 
 @pytest.mark.parametrize(("inclusive", "last"), [(True, 2.0), (False, 1.0)])
 def test_inclusive_threshold_matters_on_equality(inclusive, last):
-    """With b2 = .75 the memory ends at ρ∞ = 7 exactly, where r = 1: trusted, the 2 passes; not trusted, it becomes 1."""
+    """With b2 = .75 the memory ends at ρ∞ = 7 exactly, where r = 1: trusted, a 2 passes; else it becomes 1."""
     tx = transforms.rectify(0.75, threshold=7.0, inclusive=inclusive)
     out, _ = run_outputs(tx, np.full((240, 1), 2.0), np.zeros(1))
     assert out[-1, 0] == last

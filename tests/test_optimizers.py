@@ -1,0 +1,407 @@
+"""Every named optimizer under every convention: NumPy references, stored torch trajectories, Optax itself."""
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxopt_study import optimizers, transforms
+from tests.oracles import gradients, torch_trajectories
+from tests.oracles.closeness import assert_agree, disagreement
+from tests.oracles.references import adagrad_family, adam_family, descent, lion_adan
+from tests.oracles.references.reference import run, run_on
+from tests.oracles.running import run_on_function, run_transform, states_of
+
+GRADS, START = gradients.stream(seed=2), gradients.start(seed=2)
+TORCH = torch_trajectories.load()
+STAIRS = gradients.staircase
+
+
+def stairs(count):
+    """The staircase, written so that it can be traced."""
+    return jnp.asarray([0.1, 0.02, 0.05])[(count // 60) % 3]
+
+
+def relative_stairs(count):
+    """The staircase as a multiplier of .1."""
+    return STAIRS(count) / 0.1
+
+
+MOMENTS = {"m": ("EmaState", 0, "average"), "v": ("EmaState", 1, "average")}
+COUNT = {"count": ("BiasCorrectionState", 0, "count")}
+ADAM = {**MOMENTS, **COUNT}
+AMSGRAD = {**MOMENTS, "v_max": ("RunningMaxState", 0, "maximum")}
+ADAMAX = {"m": ("EmaState", 0, "average"), "u": ("RunningMaxState", 0, "maximum"), **COUNT}
+NADAM = {
+    "m": ("NadamAverageState", 0, "average"),
+    "v": ("EmaState", 0, "average"),
+    "mu_product": ("NadamAverageState", 0, "product"),
+    "count": ("NadamAverageState", 0, "count"),
+}
+ADAN = {
+    "m": ("EmaState", 0, "average"),
+    "v": ("EmaState", 1, "average"),
+    "n": ("EmaState", 2, "average"),
+    "previous": ("DifferenceState", 0, "previous"),
+    **COUNT,
+}
+TRACE = {"trace": ("HeavyBallState", 0, "trace"), "count": ("HeavyBallState", 0, "count")}
+TOTAL = {"total": ("TotalState", 0, "total"), "count": ("LearningRateState", 0, "count")}
+SQUARE = {"square": ("EmaState", 0, "average"), "count": ("LearningRateState", 0, "count")}
+DELTA = {"square_grad": ("EmaState", 0, "average"), "square_delta": ("UpdateRmsState", 0, "average")}
+VELOCITY = {"-velocity": ("HeavyBallState", 0, "trace"), "count": ("HeavyBallState", 0, "count")}
+BENGIO = {"-velocity": ("NesterovState", 0, "trace"), "count": ("NesterovState", 0, "count")}
+
+# (name, convention): the optimizer with only its learning rate given, a reference with every default spelled out, and
+# where each of its state variables is. All under the staircase schedule of the learning rate.
+CASES = {
+    ("sgd", None): (optimizers.sgd(stairs), descent.sgd(STAIRS), {"count": ("LearningRateState", 0, "count")}),
+    ("momentum", "paper"): (optimizers.momentum(stairs), descent.momentum_paper(STAIRS, 0.9), VELOCITY),
+    ("momentum", "book"): (
+        optimizers.momentum(stairs, convention="book"),
+        descent.momentum_paper(STAIRS, 0.9),
+        VELOCITY,
+    ),
+    ("momentum", "torch"): (
+        optimizers.momentum(stairs, convention="torch"),
+        descent.momentum_trace(STAIRS, 0.9),
+        TRACE,
+    ),
+    ("momentum", "optax"): (
+        optimizers.momentum(stairs, convention="optax"),
+        descent.momentum_trace(STAIRS, 0.9),
+        TRACE,
+    ),
+    ("nesterov", "paper"): (optimizers.nesterov(stairs), descent.nesterov_bengio(STAIRS, 0.9), BENGIO),
+    ("nesterov", "book"): (
+        optimizers.nesterov(stairs, convention="book"),
+        descent.nesterov_bengio(STAIRS, 0.9),
+        BENGIO,
+    ),
+    ("nesterov", "torch"): (
+        optimizers.nesterov(stairs, convention="torch"),
+        descent.nesterov_trace(STAIRS, 0.9),
+        {"trace": ("NesterovState", 0, "trace")},
+    ),
+    ("nesterov", "optax"): (
+        optimizers.nesterov(stairs, convention="optax"),
+        descent.nesterov_trace(STAIRS, 0.9),
+        {"trace": ("NesterovState", 0, "trace")},
+    ),
+    ("adagrad", "paper"): (optimizers.adagrad(stairs), adagrad_family.adagrad(STAIRS, eps=1e-8), TOTAL),
+    ("adagrad", "torch"): (
+        optimizers.adagrad(stairs, convention="torch"),
+        adagrad_family.adagrad(STAIRS, eps=1e-10),
+        TOTAL,
+    ),
+    ("adagrad", "optax"): (
+        optimizers.adagrad(stairs, convention="optax"),
+        adagrad_family.adagrad(STAIRS, eps=1e-7, initial=0.1, eps_inside=True),
+        TOTAL,
+    ),
+    ("adagrad", "book"): (
+        optimizers.adagrad(stairs, convention="book"),
+        adagrad_family.adagrad(STAIRS, eps=1e-7),
+        TOTAL,
+    ),
+    ("adadelta", "paper"): (optimizers.adadelta(), adagrad_family.adadelta(0.95, 1e-6), DELTA),
+    ("adadelta", "torch"): (
+        optimizers.adadelta(stairs, convention="torch"),
+        adagrad_family.adadelta(0.9, 1e-6, STAIRS),
+        DELTA,
+    ),
+    ("adadelta", "optax"): (
+        optimizers.adadelta(stairs, convention="optax"),
+        adagrad_family.adadelta(0.9, 1e-6, STAIRS),
+        DELTA,
+    ),
+    ("rmsprop", "paper"): (optimizers.rmsprop(stairs), adagrad_family.rmsprop(STAIRS, 0.9, 1e-8), SQUARE),
+    ("rmsprop", "torch"): (
+        optimizers.rmsprop(stairs, convention="torch"),
+        adagrad_family.rmsprop(STAIRS, 0.99, 1e-8),
+        SQUARE,
+    ),
+    ("rmsprop", "optax"): (
+        optimizers.rmsprop(stairs, convention="optax"),
+        adagrad_family.rmsprop(STAIRS, 0.9, 1e-8, eps_inside=True),
+        SQUARE,
+    ),
+    ("rmsprop", "book"): (
+        optimizers.rmsprop(stairs, convention="book"),
+        adagrad_family.rmsprop(STAIRS, 0.99, 1e-7),
+        SQUARE,
+    ),
+    ("adam", "paper"): (optimizers.adam(stairs), adam_family.adam(STAIRS, 0.9, 0.999, 1e-8), ADAM),
+    ("adam", "torch"): (
+        optimizers.adam(stairs, convention="torch"),
+        adam_family.adam(STAIRS, 0.9, 0.999, 1e-8),
+        ADAM,
+    ),
+    ("adam", "optax"): (
+        optimizers.adam(stairs, convention="optax"),
+        adam_family.adam(STAIRS, 0.9, 0.999, 1e-8),
+        ADAM,
+    ),
+    ("adam", "book"): (
+        optimizers.adam(stairs, convention="book"),
+        adam_family.adam_eps_hat(STAIRS, 0.9, 0.999, 1e-7),
+        ADAM,
+    ),
+    ("amsgrad", "paper"): (
+        optimizers.amsgrad(stairs),
+        adam_family.amsgrad_paper(STAIRS, 0.9, 0.999, 1e-8),
+        AMSGRAD,
+    ),
+    ("amsgrad", "torch"): (
+        optimizers.amsgrad(stairs, convention="torch"),
+        adam_family.amsgrad_torch(STAIRS, 0.9, 0.999, 1e-8),
+        {**AMSGRAD, **COUNT},
+    ),
+    ("amsgrad", "optax"): (
+        optimizers.amsgrad(stairs, convention="optax"),
+        adam_family.amsgrad_optax(STAIRS, 0.9, 0.999, 1e-8),
+        {**AMSGRAD, **COUNT},
+    ),
+    ("adamax", "paper"): (optimizers.adamax(stairs), adam_family.adamax(STAIRS, 0.9, 0.999), ADAMAX),
+    ("adamax", "torch"): (
+        optimizers.adamax(stairs, convention="torch"),
+        adam_family.adamax(STAIRS, 0.9, 0.999, 1e-8),
+        ADAMAX,
+    ),
+    ("adamax", "optax"): (
+        optimizers.adamax(stairs, convention="optax"),
+        adam_family.adamax(STAIRS, 0.9, 0.999, 1e-8),
+        ADAMAX,
+    ),
+    ("nadam", "paper"): (
+        optimizers.nadam(stairs),
+        adam_family.nadam(STAIRS, 0.9, 0.999, 1e-8, 0.004, average_with_mu=True),
+        NADAM,
+    ),
+    ("nadam", "torch"): (
+        optimizers.nadam(stairs, convention="torch"),
+        adam_family.nadam(STAIRS, 0.9, 0.999, 1e-8, 0.004),
+        NADAM,
+    ),
+    ("nadam", "optax"): (
+        optimizers.nadam(stairs, convention="optax"),
+        adam_family.nadam_optax(STAIRS, 0.9, 0.999, 1e-8),
+        ADAM,
+    ),
+    ("radam", "paper"): (
+        optimizers.radam(stairs),
+        adam_family.radam(STAIRS, 0.9, 0.999),
+        {**MOMENTS, "count": ("RectifyState", 0, "count")},
+    ),
+    ("radam", "torch"): (
+        optimizers.radam(stairs, convention="torch"),
+        adam_family.radam(STAIRS, 0.9, 0.999, 1e-8, threshold=5.0, eps_corrected=False),
+        MOMENTS,
+    ),
+    ("radam", "optax"): (
+        optimizers.radam(stairs, convention="optax"),
+        adam_family.radam(STAIRS, 0.9, 0.999, 1e-8, threshold=5.0, inclusive=True),
+        MOMENTS,
+    ),
+    ("adamw", "paper"): (
+        optimizers.adamw(0.1, schedule=lambda count: stairs(count) / 0.1),
+        adam_family.adamw_paper(0.1, 1e-4, relative_stairs),
+        ADAM,
+    ),
+    ("adamw", "torch"): (
+        optimizers.adamw(stairs, convention="torch"),
+        adam_family.adamw_torch(STAIRS, 1e-2),
+        ADAM,
+    ),
+    ("adamw", "optax"): (
+        optimizers.adamw(stairs, convention="optax"),
+        adam_family.adamw_torch(STAIRS, 1e-4),
+        ADAM,
+    ),
+    ("lion", None): (
+        optimizers.lion(stairs, weight_decay=0.1),
+        lion_adan.lion(STAIRS, 0.9, 0.99, 0.1),
+        {"m": ("ScaleByLionState", 0, "mu"), "count": ("ScaleByLionState", 0, "count")},
+    ),
+    ("adan", "paper"): (
+        optimizers.adan(stairs, weight_decay=0.02),
+        lion_adan.adan(STAIRS, 0.98, 0.92, 0.99, 1e-8, 0.02),
+        ADAN,
+    ),
+}
+# The one is not fed gradients, the other's reference is Optax's own code: they have tests of their own.
+ELSEWHERE = {("nesterov_lookahead", None), ("adan", "optax")}
+
+
+def test_every_named_optimizer_has_a_reference_under_every_convention():
+    offered = set()
+    for name, constructor in optimizers.named().items():
+        conventions = [convention for convention, _ in constructor.constructor.conventions]
+        offered |= {(name, convention) for convention in conventions or [None]}
+    assert offered == set(CASES) | ELSEWHERE
+
+
+def _ids(key):
+    return "-".join(str(part) for part in key if part)
+
+
+@pytest.mark.parametrize("key", CASES, ids=_ids)
+def test_optimizer_follows_its_reference_at_every_step_and_state(key):
+    optimizer, reference, where = CASES[key]
+    params, _, state = run_transform(optimizer, GRADS, START)
+    expected = run(reference, GRADS, START)
+    assert len(expected["params"]) >= 200
+    assert_agree(params, expected["params"], name="params", cumulative=True)
+    assert set(expected) - {"params", "count"} <= {name.removeprefix("-") for name in where}, "a state is not compared"
+    for variable, (class_name, index, field) in where.items():
+        sign = -1.0 if variable.startswith("-") else 1.0
+        actual = sign * getattr(states_of(state, class_name)[index], field)
+        signed_sum = variable in {"m", "mean", "v", "trace", "-velocity"} and key[0] != "adagrad"
+        assert_agree(actual, expected[variable.removeprefix("-")], name=variable, cumulative=signed_sum)
+
+
+@pytest.mark.parametrize("scheduled", [False, True])
+def test_lookahead_follows_nesterovs_method(scheduled):
+    def gradient(point, module=np):
+        return module.asarray([1.0, 0.05, 3.0]) * point + 0.3 * module.sin(3.0 * point)
+
+    start = np.array([2.0, -3.0, 1.0])
+    optimizer = optimizers.nesterov_lookahead(stairs if scheduled else 0.1)
+    params, state = run_on_function(optimizer, lambda x: gradient(x, jnp), start, 240, transforms.gradient_point)
+    expected = run_on(descent.nesterov_lookahead(STAIRS if scheduled else 0.1, 0.9), gradient, start, 240)
+    assert_agree(params, expected["params"], name="params", cumulative=True)
+    velocity = states_of(state, "NesterovLookaheadState")[0].velocity
+    assert_agree(velocity, expected["velocity"], name="velocity", cumulative=True)
+
+
+# What PyTorch did.
+
+AS_TORCH = {
+    "sgd": optimizers.sgd(0.1),
+    "sgd_momentum": optimizers.momentum(0.1, convention="torch"),
+    "sgd_momentum_scheduled": optimizers.momentum(stairs, convention="torch"),
+    "sgd_nesterov": optimizers.nesterov(0.1, convention="torch"),
+    "sgd_nesterov_scheduled": optimizers.nesterov(stairs, convention="torch"),
+    "adagrad": optimizers.adagrad(0.1, convention="torch"),
+    "adadelta": optimizers.adadelta(convention="torch"),
+    "adadelta_lr": optimizers.adadelta(0.3, decay=0.95, convention="torch"),
+    "rmsprop": optimizers.rmsprop(0.01, convention="torch"),
+    "rmsprop_momentum": optimizers.rmsprop(0.01, momentum=0.9, convention="torch"),
+    "rmsprop_momentum_scheduled": optimizers.rmsprop(stairs, momentum=0.9, convention="torch"),
+    "rmsprop_centered": optimizers.rmsprop(0.01, centered=True, convention="torch"),
+    "adam": optimizers.adam(0.01, convention="torch"),
+    "adam_amsgrad": optimizers.amsgrad(0.01, convention="torch"),
+    "adamax": optimizers.adamax(0.01, convention="torch"),
+    "nadam": optimizers.nadam(0.01, convention="torch"),
+    "radam": optimizers.radam(0.01, convention="torch"),
+    "adamw": optimizers.adamw(0.01, weight_decay=0.1, convention="torch"),
+    "adamw_scheduled": optimizers.adamw(stairs, weight_decay=0.1, convention="torch"),
+}
+
+
+def test_every_torch_trajectory_is_met_but_dampening_which_nobody_offers():
+    assert set(TORCH["cases"]) - set(AS_TORCH) == {"sgd_dampening"}
+
+
+@pytest.mark.parametrize("name", AS_TORCH)
+def test_torch_convention_follows_torch_at_every_step(name):
+    params, _, _ = run_transform(AS_TORCH[name], TORCH["grads"], TORCH["start"])
+    assert_agree(params, TORCH["cases"][name]["params"], name=name, cumulative=True)
+
+
+UNLIKE_TORCH = {
+    "nadam as Optax has it: constant momentum": ("nadam", optimizers.nadam(0.01, convention="optax")),
+    "nadam as Dozat has it: scheduled average": ("nadam", optimizers.nadam(0.01)),
+    "amsgrad as Optax has it: maximum of the corrected": (
+        "adam_amsgrad",
+        optimizers.amsgrad(0.01, convention="optax"),
+    ),
+    "amsgrad as Reddi has it: uncorrected": ("adam_amsgrad", optimizers.amsgrad(0.01)),
+    "rmsprop with momentum under a schedule, Optax's order": (
+        "rmsprop_momentum_scheduled",
+        optimizers.rmsprop(stairs, 0.99, eps=1e-8, eps_root=0.0, momentum=0.9, convention="optax"),
+    ),
+    "momentum under a schedule, the textbooks' order": ("sgd_momentum_scheduled", optimizers.momentum(stairs)),
+    "nesterov under a schedule, Bengio's order": ("sgd_nesterov_scheduled", optimizers.nesterov(stairs)),
+    "rmsprop as Optax has it: ε inside": (
+        "rmsprop",
+        optimizers.rmsprop(0.01, 0.99, convention="optax"),
+    ),
+    "adagrad as Optax has it: start .1": ("adagrad", optimizers.adagrad(0.1, convention="optax")),
+    "adam as the book has it": ("adam", optimizers.adam(0.01, eps=1e-8, convention="book")),
+    "adadelta as Zeiler has it: ρ = .95": ("adadelta", optimizers.adadelta()),
+    "radam as Liu has it: threshold 4": ("radam", optimizers.radam(0.01)),
+    "adamw as Loshchilov has it": ("adamw", optimizers.adamw(0.01, weight_decay=0.1)),
+}
+
+
+@pytest.mark.parametrize("why", UNLIKE_TORCH)
+def test_documented_differences_from_torch_exist(why):
+    name, optimizer = UNLIKE_TORCH[why]
+    params, _, _ = run_transform(optimizer, TORCH["grads"], TORCH["start"])
+    assert disagreement(params, TORCH["cases"][name]["params"]) > 1e-6
+
+
+@pytest.mark.parametrize(
+    ("name", "optimizer"),
+    [
+        ("rmsprop_momentum", optimizers.rmsprop(0.01, 0.99, eps=1e-8, eps_root=0.0, momentum=0.9, convention="optax")),
+        ("sgd_momentum", optimizers.momentum(0.1)),
+        ("sgd_nesterov", optimizers.nesterov(0.1)),
+        ("adamw", optimizers.adamw(0.01, weight_decay=0.1 * 0.01)),
+    ],
+)
+def test_orders_that_part_under_a_schedule_agree_without_one(name, optimizer):
+    params, _, _ = run_transform(optimizer, TORCH["grads"], TORCH["start"])
+    assert_agree(params, TORCH["cases"][name]["params"], name=name, cumulative=True)
+
+
+# What Optax does.
+
+AS_OPTAX = {
+    "sgd": (optimizers.sgd(stairs), optax.sgd(stairs)),
+    "momentum": (optimizers.momentum(stairs, convention="optax"), optax.sgd(stairs, 0.9)),
+    "nesterov": (optimizers.nesterov(stairs, convention="optax"), optax.sgd(stairs, 0.9, nesterov=True)),
+    "adagrad": (optimizers.adagrad(stairs, convention="optax"), optax.adagrad(stairs)),
+    "adadelta": (optimizers.adadelta(stairs, convention="optax"), optax.adadelta(stairs)),
+    "adadelta without a rate": (optimizers.adadelta(convention="optax"), optax.adadelta(1.0)),
+    "rmsprop": (optimizers.rmsprop(stairs, convention="optax"), optax.rmsprop(stairs)),
+    "rmsprop with momentum": (
+        optimizers.rmsprop(stairs, momentum=0.9, convention="optax"),
+        optax.rmsprop(stairs, momentum=0.9),
+    ),
+    "rmsprop, centred": (
+        optimizers.rmsprop(stairs, 0.99, centered=True, convention="optax"),
+        optax.rmsprop(stairs, 0.99, centered=True),
+    ),
+    "adam": (optimizers.adam(stairs, eps_root=1e-5, convention="optax"), optax.adam(stairs, eps_root=1e-5)),
+    "amsgrad": (optimizers.amsgrad(stairs, convention="optax"), optax.amsgrad(stairs)),
+    "adamax": (optimizers.adamax(stairs, convention="optax"), optax.adamax(stairs)),
+    "nadam": (optimizers.nadam(stairs, convention="optax"), optax.nadam(stairs)),
+    "radam": (optimizers.radam(stairs, convention="optax"), optax.radam(stairs)),
+    "adamw": (optimizers.adamw(stairs, convention="optax"), optax.adamw(stairs)),
+    "lion": (optimizers.lion(stairs, weight_decay=0.1), optax.lion(stairs, weight_decay=0.1)),
+    "adan": (
+        optimizers.adan(stairs, weight_decay=0.02, convention="optax"),
+        optax.adan(stairs, weight_decay=0.02, eps_root=0.0),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", AS_OPTAX)
+def test_optax_convention_follows_optax_at_every_step(name):
+    ours, theirs = (run_transform(optimizer, GRADS, START)[0] for optimizer in AS_OPTAX[name])
+    assert_agree(ours, theirs, name=name, cumulative=True)
+
+
+def test_optaxs_adadelta_without_a_rate_goes_uphill_and_ours_does_not():
+    """`optax.adadelta()` leaves the sign to the learning rate, and its default is to have none."""
+    ours = run_transform(optimizers.adadelta(convention="optax"), GRADS[:1], START)[1]
+    theirs = run_transform(optax.adadelta(), GRADS[:1], START)[1]
+    assert np.all(ours * GRADS[:1] <= 0.0)
+    np.testing.assert_allclose(theirs, -ours, rtol=1e-12)
+
+
+def test_the_papers_adan_is_not_optaxs():
+    ours = run_transform(optimizers.adan(stairs), GRADS, START)[0]
+    assert disagreement(run_transform(optax.adan(stairs), GRADS, START)[0], ours) > 1e-3
