@@ -106,7 +106,7 @@ def cliff(*, start: Pair = (5.5, -2.5)) -> Problem:
         hₜ = w σ(hₜ₋₁) + b,    f(w, b) = (σ(h₅₀) − 0.7)²
 
     For w > 4 the recurrence has two stable states, and f jumps between them over a wall where the gradient exceeds
-    400, while on either side it stays below 1: one plain step at the wall throws the parameters out of the picture,
+    200, while on either side it stays below 1: one plain step at the wall throws the parameters out of the picture,
     which gradient clipping prevents. In front of the wall lies the floor f = 0, a curve and not a point. For w ≤ 2,
     where the recurrence has settled to machine precision, it is the line b = logit 0.7 − 0.7 w. Two points of it are
     listed; nothing else on it is.
