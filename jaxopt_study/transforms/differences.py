@@ -1,6 +1,5 @@
 """Where two chains part: the first step, the atom, and the reason."""
 
-import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -11,7 +10,6 @@ import numpy as np
 import optax
 
 from jaxopt_study.transforms.combine import chain, merge
-from jaxopt_study.transforms.constructors import lift
 from jaxopt_study.transforms.printing import render
 from jaxopt_study.transforms.spec import Transform, same
 
@@ -92,18 +90,18 @@ def explain_difference(
         atoms_b, final_b = _outputs(b, params, grads)
         count = len(jax.tree.leaves(grads)[0])
         gaps = _gaps(final_a, final_b)
+    parts = [(x, y, _reason(x, y, atoms_a, atoms_b)) for x, y in _blocks(atoms_a, atoms_b)]
     parted = np.flatnonzero(~(gaps <= tolerance))
     if not len(parted):
-        blocks = [reason for reason in (_reason(*block) for block in _blocks(atoms_a, atoms_b)) if reason]
+        blocks = [reason for _, _, reason in parts if reason]
         written = f"Written differently: {'; '.join(blocks)}." if blocks else "Written the same."
         return Difference(True, None, None, written, float(gaps.max(initial=0.0)), count)
     step = int(parted[0])
-    for block_a, block_b in _blocks(atoms_a, atoms_b):
-        reason = _reason(block_a, block_b)
+    for block_a, block_b, reason in parts:
         if reason and _block_differs(block_a, block_b, step, tolerance):
             name = (block_a or block_b)[-1].path
             return Difference(False, step + 1, name, reason, float(gaps[step]), count)
-    everything = "; ".join(filter(None, (_reason(*block) for block in _blocks(atoms_a, atoms_b))))
+    everything = "; ".join(reason for _, _, reason in parts if reason)
     return Difference(False, step + 1, "the whole chain", everything or "unknown", float(gaps[step]), count)
 
 
@@ -140,7 +138,7 @@ def _record(tx: optax.GradientTransformation) -> optax.GradientTransformationExt
 
 
 def _outputs(tx: Any, params: Any, grads: Any) -> tuple[list[_Atom], Any]:
-    expanded = tx.expand() if isinstance(tx, Transform) else lift(lambda: tx)()
+    expanded = tx.expand() if isinstance(tx, Transform) else tx
     recorder = _record(expanded)
 
     def step(state, g):
@@ -183,34 +181,68 @@ def _label(part: Any) -> str:
 
 def _blocks(a: list[_Atom], b: list[_Atom]) -> list[tuple[list[_Atom], list[_Atom]]]:
     """Return two lists of atoms aligned by name: pairs where they correspond, runs where they do not."""
-    matcher = difflib.SequenceMatcher(a=[x.name for x in a], b=[x.name for x in b], autojunk=False)
-    blocks = []
-    for kind, a0, a1, b0, b1 in matcher.get_opcodes():
-        if kind == "equal":
-            blocks += [([x], [y]) for x, y in zip(a[a0:a1], b[b0:b1], strict=True)]
+
+    def affinity(x: _Atom, y: _Atom) -> float:
+        if x.name != y.name:
+            return 0.0
+        return 1.0 + (0.5 if same(x.arguments, y.arguments) else 0.0) + (0.25 if x.path == y.path else 0.0)
+
+    # The longest common subsequence, weighted so that equal atoms in equal places are paired first.
+    best = np.zeros((len(a) + 1, len(b) + 1))
+    for i in reversed(range(len(a))):
+        for j in reversed(range(len(b))):
+            paired = affinity(a[i], b[j])
+            best[i, j] = max(best[i + 1, j], best[i, j + 1], best[i + 1, j + 1] + paired if paired else 0.0)
+    blocks: list[tuple[list[_Atom], list[_Atom]]] = []
+    only_a: list[_Atom] = []
+    only_b: list[_Atom] = []
+    i = j = 0
+    while i < len(a) or j < len(b):
+        paired = affinity(a[i], b[j]) if i < len(a) and j < len(b) else 0.0
+        if paired and best[i, j] == best[i + 1, j + 1] + paired:
+            if only_a or only_b:
+                blocks.append((only_a, only_b))
+                only_a, only_b = [], []
+            blocks.append(([a[i]], [b[j]]))
+            i, j = i + 1, j + 1
+        elif i < len(a) and (j == len(b) or best[i, j] == best[i + 1, j]):
+            only_a.append(a[i])
+            i += 1
         else:
-            blocks.append((a[a0:a1], b[b0:b1]))
+            only_b.append(b[j])
+            j += 1
+    if only_a or only_b:
+        blocks.append((only_a, only_b))
     return blocks
 
 
-def _reason(a: list[_Atom], b: list[_Atom]) -> str:
+def _reason(a: list[_Atom], b: list[_Atom], all_a: list[_Atom], all_b: list[_Atom]) -> str:
     if len(a) == len(b) == 1 and a[0].name == b[0].name:
         names = [name for name in a[0].arguments if not same(a[0].arguments[name], b[0].arguments.get(name))]
         return "; ".join(
             f"{name}: {render(a[0].arguments[name])} in the first, {render(b[0].arguments.get(name))} in the second"
             for name in names
         )
-    have_a, have_b = (" then ".join(_call(x) for x in side) for side in (a, b))
-    if not have_b:
-        return f"{have_a} only in the first"
-    if not have_a:
-        return f"{have_b} only in the second"
-    return f"{have_a} in the first, {have_b} in the second"
+    here_a = [_place(x, all_b, "second") for x in a]
+    here_b = [_place(x, all_a, "first") for x in b]
+    sides = (
+        " then ".join(side) + f" in the {which}" for side, which in ((here_a, "first"), (here_b, "second")) if side
+    )
+    return ", ".join(sides)
+
+
+def _place(atom: _Atom, others: list[_Atom], other: str) -> str:
+    """Return the atom's call, and where it stands on the other side if it stands elsewhere."""
+    for position, twin in enumerate(others):
+        if twin.name == atom.name and same(twin.arguments, atom.arguments):
+            before = f"behind {others[position - 1].path}" if position else "at the beginning"
+            return f"{_call(atom)} (in the {other} it stands {before})"
+    return _call(atom)
 
 
 def _call(atom: _Atom) -> str:
     shown = ", ".join(f"{name}={render(value)}" for name, value in atom.arguments.items() if value is not None)
-    return f"{atom.name or atom.path}({shown})"
+    return f"{atom.name}({shown})" if atom.name else "a transformation without a specification"
 
 
 def _block_differs(a: list[_Atom], b: list[_Atom], step: int, tolerance: float) -> bool:

@@ -81,12 +81,12 @@ def negate() -> Transform:
 
 
 @atom(params=True)
-def add_decayed_weights(weight_decay: ScalarLike, *, mask: Any = None) -> Transform:
+def add_decayed_weights(weight_decay: ScalarLike, *, mask: Any = None, flip_sign: bool = False) -> Transform:
     """Add a multiple of the parameters to the gradient.
 
     With decay λ:
 
-        uₜ = gₜ + λ θₜ₋₁
+        uₜ = gₜ + λ θₜ₋₁,  or gₜ − λ θₜ₋₁ with `flip_sign`
 
     Before the statistics of an adaptive method it is L2 regularisation; behind them, decoupled weight decay.
 
@@ -94,6 +94,7 @@ def add_decayed_weights(weight_decay: ScalarLike, *, mask: Any = None) -> Transf
         weight_decay: λ ≥ 0.
         mask: Which parameters decay: a pytree of booleans with the structure of the parameters or a prefix of it, or a
             function from the parameters to one. None decays all.
+        flip_sign: True behind `scale_by_learning_rate`, where the input is already a step of descent.
 
     Returns:
         A stateless transformation. Cost: one read of the parameters.
@@ -111,12 +112,13 @@ def add_decayed_weights(weight_decay: ScalarLike, *, mask: Any = None) -> Transf
         Loshchilov and Hutter (2019), Decoupled Weight Decay Regularization, Algorithm 1 (L2) and 2 (decoupled).
     """
     check_non_negative("add_decayed_weights", "weight_decay", weight_decay)
+    strength = (-1.0 if flip_sign else 1.0) * weight_decay  # pyright: ignore[reportOperatorIssue]
 
     def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
         chosen = True if mask is None else mask(params) if callable(mask) else mask
         spread = jax.tree.map(lambda m, p: jax.tree.map(lambda _: m, p), chosen, params)
         decayed = jax.tree.map(
-            lambda m, g, p: g + cast(weight_decay, g.dtype) * p.astype(g.dtype) if m else g, spread, updates, params
+            lambda m, g, p: g + cast(strength, g.dtype) * p.astype(g.dtype) if m else g, spread, updates, params
         )
         return decayed, state
 
