@@ -101,6 +101,7 @@ class Expression:
     """
 
     spec: Spec | None
+    unflattened: tuple[list[Any], Any] | None = None  # as JAX last built it
 
     @property
     def hyperparams(self) -> dict[str, Any]:
@@ -382,6 +383,8 @@ def _is_numeric(value: Any) -> bool:
 def _flatten(expression: Any) -> tuple[list[Any], Any]:
     if expression.spec is None:
         return [], (None, expression)
+    if expression.unflattened is not None:  # leaves may be anything JAX puts there: shapes, axes, None
+        return expression.unflattened
     constructor, arguments = expression.spec
     wrapped = (_Static(value) if constructor.is_structural(name) else value for name, value in arguments.items())
     leaves, structure = jax.tree.flatten(tuple(wrapped))
@@ -412,6 +415,7 @@ def _unflatten(kind: type, auxiliary: Any, numeric: Any) -> Any:
     if auxiliary[0] is None:
         return auxiliary[1]
     constructor, names, structure, static = auxiliary
+    numeric = list(numeric)
     values = iter(numeric)
     leaves = [next(values) if leaf is _NUMERIC else leaf.value for leaf in static]
     spec = Spec(constructor, dict(zip(names, jax.tree.unflatten(structure, leaves), strict=True)))
@@ -423,13 +427,17 @@ def _unflatten(kind: type, auxiliary: Any, numeric: Any) -> Any:
             built.append(construct(spec))
         return built[0]
 
-    if kind is Transform:
-        return Transform(
+    expression = (
+        Transform(
             lambda params: build().init(params),
             lambda updates, state, params=None, **extra: build().update(updates, state, params, **extra),
             spec,
         )
-    return Function(lambda *args, **kwargs: build()(*args, **kwargs), spec)
+        if kind is Transform
+        else Function(lambda *args, **kwargs: build()(*args, **kwargs), spec)
+    )
+    expression.unflattened = (list(numeric), auxiliary)
+    return expression
 
 
 for _kind in (Transform, Function):
