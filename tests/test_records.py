@@ -1,0 +1,148 @@
+"""Records: what is written comes back, and what is damaged is refused."""
+
+import csv
+import json
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxopt_study import records
+from jaxopt_study.records import Record, RecordError
+
+
+@dataclass
+class Config:
+    rate: float = 0.1
+    folder: Path = Path("a/b")
+
+
+def a_record(**changes):
+    results = {
+        "losses": np.array([1.0, np.nan, np.inf, -np.inf]),
+        "single": jnp.float32(0.1),
+        "count": np.int64(3),
+        "flags": [True, None, "text"],
+        "tiny": 5e-324,
+    }
+    return Record("demo", "a", config=records.plain(Config()), results=results, **changes)
+
+
+def test_a_record_comes_back_equal_with_every_digit_and_nan(tmp_path):
+    record = a_record(data_hash="ab", status="interrupted")
+    loaded = records.load(records.save(record, tmp_path / "new" / "folder"))
+    assert loaded == record
+    losses = loaded.results["losses"]
+    assert math.isnan(losses[1])
+    assert losses[2:] == [math.inf, -math.inf]
+    assert loaded.results["single"] == float(np.float32(0.1))
+    assert loaded.results["tiny"] == 5e-324
+    assert loaded.results["flags"] == [True, None, "text"]
+    assert loaded.config == {"rate": 0.1, "folder": "a/b"}
+
+
+def test_the_file_is_standard_json(tmp_path):
+    def refuse(word):
+        raise AssertionError(f"{word} is not JSON")
+
+    path = records.save(a_record(), tmp_path)
+    document = json.loads(path.read_text(), parse_constant=refuse)
+    assert document["format"] == records.FORMAT
+    assert document["results"]["losses"][1:] == ["NaN", "Infinity", "-Infinity"]
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda text: text[: len(text) // 2], "damaged"),
+        (lambda text: text.replace('"tiny": 5e-324', '"tiny": 6e-3'), "hash"),
+        (lambda text: text.replace("record/1", "record/999"), "format"),
+        (lambda text: "[1, 2]", "received 'list'"),
+        (lambda text: '{"format": "jaxopt_study.record/1", "kind": "demo", "extra": 1}', r"missing .*'config'"),
+        (lambda text: text.replace('"demo"', '"\udcff"'), "damaged"),
+    ],
+)
+def test_a_damaged_or_foreign_file_is_refused_with_its_name(tmp_path, damage, message):
+    path = records.save(a_record(), tmp_path)
+    path.write_text(damage(path.read_text()), errors="surrogateescape")
+    with pytest.raises(RecordError, match=message) as caught:
+        records.load(path)
+    assert str(path) in str(caught.value)
+
+
+def test_reformatting_a_file_does_not_damage_it(tmp_path):
+    path = records.save(a_record(), tmp_path)
+    path.write_text(json.dumps(json.loads(path.read_text()), indent=8, sort_keys=True))
+    assert records.load(tmp_path).kind == "demo"
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(RecordError, match=r"absent\.json does not exist"):
+        records.load(tmp_path / "absent.json")
+
+
+@pytest.mark.parametrize(
+    ("results", "message"),
+    [
+        ({"f": print}, r"results\['f'\] cannot be written"),
+        ({"a": {1: 2}}, "keys of a record are strings"),
+        ({"word": "NaN"}, "stands for a number"),
+    ],
+)
+def test_what_json_cannot_hold_is_refused_at_once(results, message):
+    with pytest.raises(RecordError, match=message):
+        Record("demo", "a", config={}, results=results)
+
+
+def test_an_unknown_status_is_refused():
+    with pytest.raises((RecordError, TypeError)):
+        Record("demo", "a", config={}, results={}, status="done")  # pyright: ignore[reportArgumentType]
+
+
+def test_content_hash_sees_values_and_not_order():
+    one = records.content_hash({"a": 1.0, "b": [1, 2]})
+    assert one == records.content_hash({"b": (1, 2), "a": np.float64(1.0)})
+    assert one != records.content_hash({"a": 1.0, "b": [2, 1]})
+    assert one != records.content_hash({"a": np.nextafter(1.0, 2.0), "b": [1, 2]})
+
+
+def test_environment_names_versions_and_devices_but_nobody():
+    found = records.environment()
+    assert found["versions"]["jax"]
+    assert found["devices"]["platform"] in {"cpu", "gpu", "tpu"}
+    assert str(Path.home()) not in json.dumps(found)
+
+
+def test_a_table_keeps_its_digits(tmp_path):
+    rows = [{"name": "a, b", "value": 0.1 + 0.2, "step": 1}, {"name": "c", "value": float("nan"), "step": None}]
+    path = records.write_csv(tmp_path / "sub" / "table.csv", rows)
+    with path.open(newline="") as file:
+        read = list(csv.DictReader(file))
+    assert read[0] == {"name": "a, b", "value": repr(0.1 + 0.2), "step": "1"}
+    assert math.isnan(float(read[1]["value"]))
+    assert read[1]["step"] == ""
+
+
+def test_a_table_with_uneven_rows_is_refused(tmp_path):
+    with pytest.raises(RecordError, match="Row 1"):
+        records.write_csv(tmp_path / "table.csv", [{"a": 1}, {"b": 2}])
+    with pytest.raises(RecordError, match="columns"):
+        records.write_csv(tmp_path / "table.csv", [])
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_no_draft(tmp_path, monkeypatch):
+    path = records.write_atomically(tmp_path / "file.txt", "old")
+
+    def fail(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(KeyboardInterrupt):
+        records.write_atomically(path, "new")
+    assert path.read_text() == "old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file.txt"]
