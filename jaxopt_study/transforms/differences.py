@@ -109,6 +109,7 @@ class _Atom(NamedTuple):
     path: str
     name: str
     arguments: dict[str, Any]
+    text: str  # as printed
     outputs: Any  # leading axis: steps; None where no outputs correspond
 
 
@@ -153,11 +154,11 @@ def _atoms(tx: Any, history: Any, prefix: str) -> Iterator[_Atom]:
     """Yield the atoms in the order of execution, each with its outputs; a merge after its branches."""
     spec = getattr(tx, "spec", None)
     if spec is None:
-        yield _Atom(prefix or "bare transformation", "", {}, history.output)
+        yield _Atom(prefix or "the whole", "", {}, "a transformation without a specification", history.output)
         return
     name = spec.constructor.name
     if name not in ("chain", "merge"):
-        yield _Atom(prefix or name, name, spec.arguments, history.output)
+        yield _Atom(prefix or name, name, spec.arguments, repr(tx), history.output)
         return
     parts = spec.arguments["parts" if name == "chain" else "branches"]
     inner = history.inner if name == "chain" else history.inner.branches
@@ -170,8 +171,10 @@ def _atoms(tx: Any, history: Any, prefix: str) -> Iterator[_Atom]:
     if name == "merge":
         function = spec.arguments["fn"]
         arguments = getattr(getattr(function, "spec", None), "arguments", {"fn": function})
-        kind = render(function).partition("(")[0]
-        yield _Atom(f"{prefix or 'merge'}.fn", f"merge {kind}", arguments, history.output)
+        text = f"merge({render(function)}, …)"
+        yield _Atom(
+            f"{prefix or 'merge'}.fn", text.partition("(")[2].partition("(")[0], arguments, text, history.output
+        )
 
 
 def _label(part: Any) -> str:
@@ -223,26 +226,17 @@ def _reason(a: list[_Atom], b: list[_Atom], all_a: list[_Atom], all_b: list[_Ato
             f"{name}: {render(a[0].arguments[name])} in the first, {render(b[0].arguments.get(name))} in the second"
             for name in names
         )
-    here_a = [_place(x, all_b, "second") for x in a]
-    here_b = [_place(x, all_a, "first") for x in b]
-    sides = (
-        " then ".join(side) + f" in the {which}" for side, which in ((here_a, "first"), (here_b, "second")) if side
-    )
-    return ", ".join(sides)
+    sides = (a, all_b, "first", "second"), (b, all_a, "second", "first")
+    return "; ".join(_place(x, others, here, there) for own, others, here, there in sides for x in own)
 
 
-def _place(atom: _Atom, others: list[_Atom], other: str) -> str:
-    """Return the atom's call, and where it stands on the other side if it stands elsewhere."""
+def _place(atom: _Atom, others: list[_Atom], here: str, there: str) -> str:
+    """Return the sentence that an atom is missing on the other side, or stands elsewhere there."""
     for position, twin in enumerate(others):
         if twin.name == atom.name and same(twin.arguments, atom.arguments):
-            before = f"behind {others[position - 1].path}" if position else "at the beginning"
-            return f"{_call(atom)} (in the {other} it stands {before})"
-    return _call(atom)
-
-
-def _call(atom: _Atom) -> str:
-    shown = ", ".join(f"{name}={render(value)}" for name, value in atom.arguments.items() if value is not None)
-    return f"{atom.name}({shown})" if atom.name else "a transformation without a specification"
+            behind = f"behind {others[position - 1].path}" if position else "at the beginning"
+            return f"{atom.text} stands here in the {here}, {behind} in the {there}"
+    return f"{atom.text} is only in the {here}"
 
 
 def _block_differs(a: list[_Atom], b: list[_Atom], step: int, tolerance: float) -> bool:
