@@ -298,17 +298,17 @@ def test_percentile_clipping_is_autoclip_over_a_window(percentile, window):
 
 
 def test_projection_keeps_every_units_weights_inside_the_ball():
-    grads = {"bias": TREE_GRADS["bias"][:10], "kernel": TREE_GRADS["kernel"][:10]}
-    start = {"bias": TREE_PARAMS["bias"], "kernel": TREE_PARAMS["kernel"]}
+    grads = {name: leaf[:10] for name, leaf in TREE_GRADS.items()}
     tx = transforms.chain(transforms.scale_by_learning_rate(0.1), transforms.project_to_max_norm(1.5))
-    params, _, _ = run_transform(tx, grads, start)
-    kernel, bias = start["kernel"], start["bias"]
+    params, _, _ = run_transform(tx, grads, TREE_PARAMS)
+    current = TREE_PARAMS
     for t in range(10):
-        kernel = atoms.project_to_max_norm([kernel - 0.1 * grads["kernel"][t]], 1.5)[0]
-        bias = bias - 0.1 * grads["bias"][t]  # a bias has no incoming weights
-        # u = end − θ is formed and added again, so θ's own size is the scale of the error, here the burst's.
-        np.testing.assert_allclose(params["kernel"][t], kernel, rtol=1e-12, atol=1e-14)
-        np.testing.assert_allclose(params["bias"][t], bias, rtol=1e-12)
+        current = {name: current[name] - 0.1 * grads[name][t] for name in SHAPES}
+        for name in ("kernel", "conv"):  # a bias has no incoming weights
+            current[name] = atoms.project_to_max_norm([current[name]], 1.5)[0]
+        for name in SHAPES:
+            # u = end − θ is formed and added again, so θ's own size is the scale of the error.
+            np.testing.assert_allclose(params[name][t], current[name], rtol=1e-12, atol=1e-14, err_msg=name)
 
 
 def test_clip_weights_ends_every_step_inside_the_box():
