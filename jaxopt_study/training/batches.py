@@ -180,22 +180,27 @@ def _round_words(key: Key) -> UInt32[Array, " rounds"]:
 
 def _permute(position: Array, epoch: Array, words: Array, num_examples: int) -> Array:
     a = isqrt(num_examples - 1) + 1
-    b = -(-num_examples // a)
+    return _permute_grid(position, epoch, words, num_examples, a, -(-num_examples // a))
+
+
+def _permute_grid(position: Array, epoch: Array, words: Array, num_examples: Any, a: Any, b: Any) -> Array:
+    num_examples, a, b = jnp.uint32(num_examples), jnp.uint32(a), jnp.uint32(b)
     epoch = epoch.astype(jnp.uint32) * jnp.uint32(_GOLDEN)
     keys = [_mix(words[i] + epoch) for i in range(_ROUNDS)]
 
-    def permute_grid(x: Array) -> Array:
-        left, right = x // jnp.uint32(b), x % jnp.uint32(b)
+    def rounds(x: Array) -> Array:
+        left, right = x // b, x % b
         for i in range(0, _ROUNDS, 2):
-            left = (left + _mix(right ^ keys[i]) % jnp.uint32(a)) % jnp.uint32(a)
-            right = (right + _mix(left ^ keys[i + 1]) % jnp.uint32(b)) % jnp.uint32(b)
-        return left * jnp.uint32(b) + right
+            left = (left + _mix(right ^ keys[i]) % a) % a
+            right = (right + _mix(left ^ keys[i + 1]) % b) % b
+        return left * b + right
 
-    x = permute_grid(position.astype(jnp.uint32))
-    if a * b > num_examples:
-        last = jnp.uint32(num_examples - 1)
-        x = jax.lax.while_loop(lambda x: jnp.any(x > last), lambda x: jnp.where(x > last, permute_grid(x), x), x)
-    return x.astype(jnp.int32)
+    inside = jax.lax.while_loop(
+        lambda x: jnp.any(x >= num_examples),
+        lambda x: jnp.where(x >= num_examples, rounds(x), x),
+        rounds(position.astype(jnp.uint32)),
+    )
+    return inside.astype(jnp.int32)
 
 
 def _mix(x: Array) -> Array:

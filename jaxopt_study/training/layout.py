@@ -32,8 +32,8 @@ _RESHAPES = frozenset({"reshape", "squeeze", "expand_dims"})  # keep row-major o
 
 
 def flatten_leaves(params: Params) -> Params:
-    """Return every leaf as a vector, row by row."""
-    return jax.tree.map(lambda leaf: jnp.reshape(leaf, -1), params)
+    """Return every leaf of two or more dimensions as a vector, row by row."""
+    return jax.tree.map(lambda leaf: jnp.reshape(leaf, -1) if len(leaf.shape) > 1 else leaf, params)
 
 
 def restore_leaves(flat: Params, like: Any) -> Params:

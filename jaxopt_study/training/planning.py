@@ -124,7 +124,7 @@ def _decide(plan: Plan, tree: Any, described: tuple[Any, ...], traced: bool, bac
 
 def _choose_layout(plan: Plan, leaves: Any, carry: Any, batch: Any, key: Any) -> str:
     """Return "flat" if the optimizer computes the same on vectors."""
-    if plan.layout == "tree" or (plan.layout == "auto" and all(len(leaf.shape) == 1 for leaf in plan.shapes)):
+    if plan.layout == "tree" or (plan.layout == "auto" and all(len(leaf.shape) < 2 for leaf in plan.shapes)):
         return "tree"
     flat = jax.eval_shape(flatten_leaves, plan.like)
 

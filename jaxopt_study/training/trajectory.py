@@ -7,9 +7,6 @@ from typing import Any, Literal
 
 import jax
 from jax.core import Tracer
-from jaxtyping import Array, Bool, Float, Integer, PyTree
-
-from jaxopt_study.types import ModelState, Params
 
 
 @dataclass(frozen=True)
@@ -96,15 +93,16 @@ class Trajectory:
         taps: By name, the metrics of every tap in the optimizer, each with a leading axis T; empty without taps.
     """
 
-    params: Params
-    opt_state: PyTree
-    model_state: ModelState
-    losses: Float[Array, "*lanes steps"]
-    num_steps: Integer[Array, "*lanes"]
-    diverged: Bool[Array, "*lanes"]
-    diverged_at: Integer[Array, "*lanes"]
-    stopped_early: Bool[Array, "*lanes"]
-    evaluations: dict[str, Array]
+    # Untyped, because JAX also builds pytrees of shapes and of axes: `jax.tree.map(jnp.shape, trajectory)`.
+    params: Any
+    opt_state: Any
+    model_state: Any
+    losses: Any
+    num_steps: Any
+    diverged: Any
+    diverged_at: Any
+    stopped_early: Any
+    evaluations: Any
     best_step: Any = None
     last_params: Any = None
     snapshots: Any = None
