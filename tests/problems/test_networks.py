@@ -218,7 +218,7 @@ def test_an_mlp_learns_the_digits_in_one_compiled_program():
 
 @pytest.mark.parametrize("normalisation", ["batch", "instance"])
 def test_a_cnn_learns_with_and_without_carried_statistics(normalisation):
-    problem = networks.cnn_classifier(IMAGES, channels=(4, 8), widths=(16,), normalisation=normalisation)
+    problem = networks.cnn_classifier(IMAGES, channels=(8,), widths=(), normalisation=normalisation)
     _, _, losses = descend(problem, num_steps=30, learning_rate=0.1)
     assert losses[-1] < 0.8 * losses[0]
 

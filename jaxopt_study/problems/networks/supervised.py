@@ -165,7 +165,8 @@ def _supervised(
         validation=dataset.validation,
         test=dataset.test,
         metrics={label: metric(score) for label, score in metrics.items()},
-        init_state=(lambda key: variables(key)[1]) if stateful else None,
+        # Compiled, so that the parameters, which the statistics do not depend on, are never drawn.
+        init_state=jax.jit(lambda key: variables(key)[1]) if stateful else None,
         step_loss=step_loss if stateful or stochastic else None,
         metadata={
             "model": describe(model),
