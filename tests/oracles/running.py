@@ -23,7 +23,7 @@ def run_transform(transform, grads, params):
             return jax.lax.scan(body, (start, transform.init(start)), stream)[1]
 
         double = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype=jnp.float64), (params, grads))
-        return jax.tree.map(_host, jax.jit(program)(*double))
+        return _execute(program, *double)
 
 
 def run_outputs(transform, grads, params):
@@ -38,7 +38,7 @@ def run_outputs(transform, grads, params):
         def program(stream):
             return jax.lax.scan(body, transform.init(double[0]), stream)[1]
 
-        return jax.tree.map(_host, jax.jit(program)(double[1]))
+        return _execute(program, double[1])
 
 
 def run_on_function(transform, gradient, params, num_steps, point):
@@ -54,7 +54,7 @@ def run_on_function(transform, gradient, params, num_steps, point):
         def program(start):
             return jax.lax.scan(body, (start, transform.init(start)), None, length=num_steps)[1]
 
-        return jax.tree.map(_host, jax.jit(program)(jnp.asarray(params, dtype=jnp.float64)))
+        return _execute(program, jnp.asarray(params, dtype=jnp.float64))
 
 
 def states_of(state, class_name):
@@ -69,6 +69,18 @@ def states_of(state, class_name):
 
     jax.tree.leaves(state, is_leaf=is_leaf)
     return found
+
+
+_COMPILED = {}
+
+
+def _execute(program, *arguments):
+    """Compile and run; a program that was met before, to the letter, is not compiled again."""
+    lowered = jax.jit(program).lower(*arguments)
+    key = lowered.as_text(), lowered.out_tree
+    if key not in _COMPILED:
+        _COMPILED[key] = lowered.compile()
+    return jax.tree.map(_host, _COMPILED[key](*arguments))
 
 
 def _host(leaf):

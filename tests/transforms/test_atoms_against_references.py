@@ -325,8 +325,8 @@ def test_clip_weights_ends_every_step_inside_the_box():
 
 @pytest.mark.parametrize(("eta", "gamma"), [(0.3, 0.55), (0.01, 0.0), (1.0, 1.0)])
 def test_gradient_noise_has_the_annealed_variance_at_every_step(eta, gamma):
-    """Within five standard errors, over 40 steps of 20,000 coordinates: the sample variance's is σ²√(2/n)."""
-    size, num_steps = 20_000, 40
+    """Within five standard errors, over 30 steps of 10,000 coordinates: the sample variance's is σ²√(2/n)."""
+    size, num_steps = 10_000, 30
     tx = transforms.add_gradient_noise(eta, gamma, jax.random.key(0))
     noisy, state = run_outputs(tx, np.full((num_steps, size), 3.0), np.zeros(size))
     noise = noisy - 3.0
