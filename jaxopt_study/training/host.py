@@ -26,8 +26,8 @@ def drive(
     """Run until the steps are taken, the run ends itself, or somebody interrupts it.
 
     Returns:
-        Constants and last carry; records of the steps, and those after the last; how many steps the records cover; and
-        whether that is all because of an interrupt.
+        Constants and last carry; records of the steps, and those after the last; how many steps the trajectory covers;
+        and whether somebody interrupted.
     """
     constants, carry = begin(plan, inputs, params, key)
     parts: list[dict[str, Any]] = []
@@ -47,12 +47,17 @@ def drive(
             size = max(1, min(_GROWTH * size, int((stop - done) * _SECONDS_PER_CHUNK / max(elapsed, 1e-9))))
             done = stop
             report(done, num_steps, float(records["losses"][-1]))
-        was_interrupted = interrupted() and done < num_steps and not ended
+        covered = num_steps if ended else done
         last: dict[str, Any] = {}
         if plan.cadences:
-            carry, last = last_records(plan, inputs, constants, carry, np.int32(done if was_interrupted else num_steps))
-    records = jax.tree.map(lambda *xs: np.concatenate(xs), *parts) if parts else {}
-    return constants, carry, records, last, done, was_interrupted
+            carry, last = last_records(plan, inputs, constants, carry, np.int32(covered))
+        return constants, carry, _joined(parts), last, covered, interrupted()
+
+
+def _joined(parts: list[dict[str, Any]]) -> dict[str, Any]:
+    kinds = {what for records in parts for what in records}
+    of_kind = {what: [records[what] for records in parts if what in records] for what in kinds}
+    return {what: jax.tree.map(lambda *xs: np.concatenate(xs), *records) for what, records in of_kind.items()}
 
 
 def _written(plan: Plan, records: dict[str, Any], first: int, stop: int) -> dict[str, Any]:

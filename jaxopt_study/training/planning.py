@@ -26,8 +26,8 @@ def make_plan(
     problem: Problem,
     optimizer: Any,
     *,
-    num_steps: int,
-    batch_size: int | None,
+    num_steps: Any,
+    batch_size: Any,
     order: Any,
     params: Any,
     evaluate_every: int | None,
@@ -193,7 +193,7 @@ def _check_batches(problem: Problem, batch_size: int | None, order: Any) -> int 
                 f"A curriculum needs one difficulty for each of the {count} training examples of problem "
                 f"{problem.name!r}; received shape {np.shape(order.difficulty)}."
             )
-    elif order not in ORDERS:
+    elif not isinstance(order, str) or order not in ORDERS:
         raise ValueError(f"train's order is one of {', '.join(map(repr, ORDERS))} or a Curriculum; received {order!r}.")
     if batch_size is None:
         return None
@@ -206,7 +206,7 @@ def _check_batches(problem: Problem, batch_size: int | None, order: Any) -> int 
             f"Problem {problem.name!r} has {count} training examples, fewer than batch_size={batch_size}: use "
             "batch_size=None to see all of them at every step."
         )
-    if order in {"epochs", "once"}:
+    if not isinstance(order, Curriculum) and order != "replacement":
         if batch_size == count:
             return None
         if count > MAX_EXAMPLES:

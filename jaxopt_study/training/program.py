@@ -56,7 +56,10 @@ def start(plan: Plan, inputs: Inputs, params: Any, key: Any) -> tuple[Constants,
 
 def the_optimizer(plan: Plan, leaves: Any) -> optax.GradientTransformationExtraArgs:
     """Return the optimizer, from wherever it travels, tolerant of extra arguments."""
-    return optax.with_extra_args_support(leaves if plan.optimizer is None else plan.optimizer)
+    if plan.optimizer is not None:
+        return optax.with_extra_args_support(plan.optimizer)
+    # A fresh copy for every trace: what it computes from its hyperparameters in one must not be met in another.
+    return optax.with_extra_args_support(jax.tree.map(lambda leaf: leaf, leaves))
 
 
 def with_own_keys(optimizer: Any, key: Any) -> Any:
@@ -91,6 +94,7 @@ def step(plan: Plan, inputs: Inputs, constants: Constants, carry: Carry, t: Any)
     updates, opt_state = optimizer.update(
         grads, carry.opt_state, carry.params, value=loss, grad=grads, value_fn=lambda params: loss_at(params)[0]
     )
+    _check_state(carry.opt_state, opt_state)
     params = optax.apply_updates(carry.params, updates)
 
     finite = jnp.isfinite(loss)
@@ -149,6 +153,17 @@ def mask(active: Any, record: Any) -> Any:
 def blank(like: Any) -> Any:
     """Return the scalar that stands for "no record" among values of a kind."""
     return jnp.asarray(jnp.nan if jnp.issubdtype(like.dtype, jnp.inexact) else 0, like.dtype)
+
+
+def _check_state(old: Any, new: Any) -> None:
+    if jax.tree.structure(old) != jax.tree.structure(new) or [x.shape for x in jax.tree.leaves(old)] != [
+        jnp.shape(x) for x in jax.tree.leaves(new)
+    ]:
+        raise TypeError(
+            "The optimizer's update returned a state of another structure, or with leaves of other shapes, than its "
+            f"init: init gave {jax.tree.map(jnp.shape, old)}, update gave {jax.tree.map(jnp.shape, new)}. A state must "
+            "keep its form from step to step."
+        )
 
 
 def _track_best(rule: EarlyStopping | None, carry: Carry, values: dict[str, Any], t: Any) -> Carry:

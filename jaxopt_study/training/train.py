@@ -116,8 +116,7 @@ def train(
         return _trajectory(plan, constants, carry, records, last, num_steps)
     inputs = jax.device_put(inputs)  # once, and not with every part of the run
     with Bar(progress, problem.name) as bar:
-        constants, carry, records, last, done, interrupted = drive(plan, inputs, params, key, num_steps, bar)
-    covered = done if interrupted else num_steps
+        constants, carry, records, last, covered, interrupted = drive(plan, inputs, params, key, num_steps, bar)
     trajectory = _trajectory(plan, constants, carry, _padded(plan, records, covered), last, covered)
     if interrupted:
         raise TrainingInterrupted(trajectory)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import jax
 from jax.core import Tracer
@@ -22,7 +22,7 @@ class EarlyStopping:
 
     metric: str = "validation_loss"
     patience: int = 5
-    mode: Literal["min", "max"] = "min"
+    mode: str = "min"
     min_delta: float = 0.0
 
     def __post_init__(self):

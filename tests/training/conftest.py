@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from jaxopt_study.problems import Problem
+from jaxopt_study.training.planning import make_plan
 
 
 @pytest.fixture(scope="session")
@@ -31,6 +32,21 @@ def regression():
 @pytest.fixture(scope="session")
 def bowl():
     return Problem("bowl", init=lambda key: jnp.array([3.0, -2.0]), loss=lambda p, _: 0.5 * jnp.sum(p**2))
+
+
+@pytest.fixture(scope="session")
+def planned():
+    """Plan a run with every option at its default."""
+
+    def plan(problem, optimizer, **options):
+        defaults = {
+            "num_steps": 3, "batch_size": None, "order": "epochs", "params": None, "evaluate_every": None,
+            "evaluate_on": None, "evaluate_batch_size": None, "early_stopping": None, "snapshot_every": None,
+            "probe": None, "layout": "auto", "loop": "auto", "traced": False,
+        }  # fmt: skip
+        return make_plan(problem, optimizer, **defaults | options)
+
+    return plan
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import pytest
 from jaxopt_study import optimizers, transforms
 from jaxopt_study.problems import Problem
 from jaxopt_study.training import train
-from jaxopt_study.training.planning import make_plan
 
 SHAPES = {"kernel": (3, 3, 2, 4), "matrix": (5, 3), "matrix_t": (3, 5), "bias": (4,), "scale": ()}
 
@@ -23,15 +22,6 @@ def problem():
         return sum(jnp.mean(jnp.cosh((params[name] - targets[name]) / 40)) for name in SHAPES)
 
     return Problem("shapes", init=lambda key: jax.tree.map(jnp.zeros_like, targets), loss=loss)
-
-
-def chosen(problem, optimizer, layout="auto"):
-    plan, _ = make_plan(
-        problem, optimizer, num_steps=1, batch_size=None, order="epochs", params=None, evaluate_every=None,
-        evaluate_on=None, evaluate_batch_size=None, early_stopping=None, snapshot_every=None, probe=None,
-        layout=layout, loop="auto", traced=False,
-    )  # fmt: skip
-    return plan.layout
 
 
 def decayed_matrices(params):
@@ -101,15 +91,15 @@ SHAPED = {
 
 
 @pytest.mark.parametrize("name", INDIFFERENT)
-def test_optimizers_indifferent_to_shapes_are_carried_as_vectors(problem, name):
-    assert chosen(problem, INDIFFERENT[name]) == "flat"
+def test_optimizers_indifferent_to_shapes_are_carried_as_vectors(planned, problem, name):
+    assert planned(problem, INDIFFERENT[name])[0].layout == "flat"
 
 
 @pytest.mark.parametrize("name", SHAPED)
-def test_optimizers_that_look_at_shapes_are_not(problem, name):
-    assert chosen(problem, SHAPED[name]) == "tree"
+def test_optimizers_that_look_at_shapes_are_not(planned, problem, name):
+    assert planned(problem, SHAPED[name])[0].layout == "tree"
     with pytest.raises(ValueError, match=r"layout='flat' would change what this optimizer computes: .*layout='auto'"):
-        chosen(problem, SHAPED[name], "flat")
+        planned(problem, SHAPED[name], layout="flat")
 
 
 @pytest.mark.parametrize("name", ["optax.adam", "global norm", "leaf norms", "own noise", "look-ahead", "tapped"])
@@ -131,5 +121,5 @@ def test_a_state_with_shapes_of_its_own_is_returned_in_them(problem):
     assert jax.tree.map(jnp.shape, run.opt_state) == jax.tree.map(jnp.shape, expected)
 
 
-def test_parameters_that_are_vectors_already_are_left_alone(bowl):
-    assert chosen(bowl, optax.adam(1e-2)) == "tree"
+def test_parameters_that_are_vectors_already_are_left_alone(planned, bowl):
+    assert planned(bowl, optax.adam(1e-2))[0].layout == "tree"

@@ -1,0 +1,138 @@
+"""Every mistake at the door gets a message with what was expected, what came, and what to do."""
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+
+from jaxopt_study.problems import Problem
+from jaxopt_study.training import Curriculum, EarlyStopping, Probe, evaluate, train
+
+KEY = jax.random.key(0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "message"),
+    [
+        ({"num_steps": -1}, ValueError, "num_steps to be an integer ≥ 0; received -1"),
+        ({"batch_size": 0}, ValueError, "batch_size to be an integer ≥ 1; received 0"),
+        ({"batch_size": 24}, ValueError, "has 23 training examples, fewer than batch_size=24: use batch_size=None"),
+        ({"evaluate_every": 0}, ValueError, "evaluate_every to be an integer ≥ 1"),
+        ({"record_params_every": 0}, ValueError, "record_params_every to be an integer ≥ 1"),
+        ({"order": Curriculum(jnp.zeros(23), lambda t: 1.0)}, ValueError, "give train a batch_size"),
+        (
+            {"order": Curriculum(jnp.zeros(5), lambda t: 1.0), "batch_size": 2},
+            ValueError,
+            r"one difficulty for each of the 23 .* received shape \(5,\)",
+        ),
+        ({"evaluate_every": 1, "evaluate_on": "test"}, ValueError, r"has no test examples: .*replace\(test=…\)"),
+        ({"evaluate_every": 1, "evaluate_on": "tests"}, ValueError, "'train', 'validation', 'test'; received 'tests'"),
+        ({"early_stopping": EarlyStopping("loss")}, ValueError, "'loss', which is not evaluated; evaluated are 'valid"),
+        ({"params": {"weight": jnp.zeros((2, 3), int), "bias": jnp.zeros(())}}, TypeError, r"\['weight'\].*is int32"),
+        ({"params": {}}, TypeError, "nothing to train"),
+    ],
+)
+def test_train_refuses(regression, arguments, kind, message):
+    with pytest.raises(kind, match=message):
+        train(regression, optax.sgd(0.1), **{"num_steps": 3, "key": KEY} | arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_steps": 1.5}, "num_steps to be an integer ≥ 0; received 1.5"),
+        ({"batch_size": True}, "batch_size to be an integer ≥ 1; received True"),
+        ({"order": "random"}, "'epochs', 'once', 'replacement' or a Curriculum; received 'random'"),
+        ({"layout": "flatt"}, "layout is one of 'auto', 'tree', 'flat'; received 'flatt'"),
+        ({"loop": "scan"}, "loop is one of 'auto', 'compiled', 'host'; received 'scan'"),
+    ],
+)
+def test_values_of_another_type_are_refused_without_a_type_checker(planned, regression, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        planned(regression, optax.sgd(0.1), **arguments)
+
+
+def test_train_refuses_what_is_no_optimizer(planned, regression):
+    with pytest.raises(TypeError, match="If it is a function that makes one, call it"):
+        planned(regression, optax.adam)
+
+
+def test_train_refuses_a_loss_that_is_no_scalar(regression):
+    vector = regression.replace(loss=lambda p, batch: batch[1] - p["bias"])
+    with pytest.raises(TypeError, match=r"floating scalar.*received float32\[23\].*jnp.mean"):
+        train(vector, optax.sgd(0.1), num_steps=3, key=KEY)
+
+
+def test_early_stopping_needs_validation_examples_and_epochs(regression, bowl):
+    with pytest.raises(ValueError, match=r"needs validation examples, and problem 'regression' has none"):
+        train(regression.replace(validation=None), optax.sgd(0.1), num_steps=3, key=KEY, early_stopping=EarlyStopping())
+    with pytest.raises(ValueError, match="needs evaluate_every for problem 'bowl', which has no data"):
+        train(bowl, optax.sgd(0.1), num_steps=3, key=KEY, early_stopping=EarlyStopping("train_loss"))
+
+
+def test_a_problem_without_data_has_no_batches(bowl):
+    with pytest.raises(ValueError, match="'bowl' has no data to take batches of 5 from: leave batch_size out"):
+        train(bowl, optax.sgd(0.1), num_steps=3, key=KEY, batch_size=5)
+
+
+def test_the_host_cannot_drive_inside_a_program(bowl):
+    with pytest.raises(ValueError, match="loop='host' cannot run inside jit or vmap"):
+        jax.jit(lambda key: train(bowl, optax.sgd(0.1), num_steps=3, key=key, loop="host").params)(KEY)
+
+
+def test_evaluate_refuses(regression):
+    params = regression.init(KEY)
+    with pytest.raises(ValueError, match="has no test examples"):
+        evaluate(regression, params, on="test")
+    with pytest.raises(ValueError, match="batch_size ≥ 1; received 0"):
+        evaluate(regression, params, batch_size=0)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: EarlyStopping(patience=0), "patience ≥ 1"),
+        (lambda: EarlyStopping(mode="least"), "'min' or 'max'"),
+        (lambda: EarlyStopping(min_delta=-1.0), "min_delta is ≥ 0"),
+        (lambda: Probe(lambda *_: 0.0, every=0), "every ≥ 1"),
+    ],
+)
+def test_requests_refuse_impossible_numbers(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_an_error_in_the_users_loss_reaches_the_user(regression):
+    def loss(params, batch):
+        raise RuntimeError("my own mistake")
+
+    with pytest.raises(RuntimeError, match="my own mistake"):
+        train(regression.replace(loss=loss), optax.sgd(0.1), num_steps=3, key=KEY)
+
+
+def test_an_optimizer_whose_state_changes_its_structure_is_named(bowl):
+    growing = optax.GradientTransformation(lambda p: (), lambda u, s, p=None: (u, (*s, jnp.zeros(()))))
+    with pytest.raises(TypeError, match="state of another structure"):
+        train(bowl, growing, num_steps=3, key=KEY)
+
+
+def test_problems_are_found_before_anything_runs(regression):
+    calls = []
+
+    def init(key):
+        calls.append(key)
+        return regression.init(key)
+
+    noisy = regression.replace(init=init)
+    with pytest.raises(ValueError, match="fewer than"):
+        train(noisy, optax.sgd(0.1), num_steps=3, key=KEY, batch_size=99)
+    assert not calls
+
+
+def test_any_pytree_is_a_problem():
+    problem = Problem(
+        "tuple", init=lambda key: (jnp.ones(2), [jnp.ones(())]), loss=lambda p, _: jnp.sum(p[0] ** 2) + p[1][0] ** 2
+    )
+    run = train(problem, optax.sgd(0.5), num_steps=1, key=KEY)
+    assert jax.tree.structure(run.params) == jax.tree.structure((0, [0]))
+    assert float(run.params[1][0]) == 0.0
