@@ -1,0 +1,43 @@
+"""The code in the README runs as it stands, in its order, and prints what the README says."""
+
+import doctest
+import re
+from pathlib import Path
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+def blocks():
+    return re.findall(r"```(python|text)\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+def test_the_code_runs_and_prints_what_it_shows(capsys):
+    names = {}
+    shown = [text for kind, text in blocks() if kind == "text"]
+    for number, (kind, code) in enumerate(blocks()):
+        if kind == "python" and ">>>" in code:
+            test = doctest.DocTestParser().get_doctest(code, names, f"block {number}", str(README), 0)
+            runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
+            runner.run(test, clear_globs=False)
+            names.update(test.globs)
+            assert runner.summarize(verbose=False).failed == 0
+        elif kind == "python":
+            exec(compile(code, str(README), "exec"), names)  # the README is ours
+            if number == 0:
+                printed = capsys.readouterr().out
+                first_line = shown[0].splitlines()[0]
+                assert printed.splitlines()[0] == first_line
+
+
+def test_its_links_and_pictures_exist():
+    targets = re.findall(r"\]\(([^)#]+)\)", README.read_text(encoding="utf-8"))
+    missing = [target for target in targets if "://" not in target and not (README.parent / target).exists()]
+    assert not missing
+    assert any(target.endswith(".png") for target in targets)
+
+
+def test_every_make_target_it_names_exists():
+    named = set(re.findall(r"\bmake ([a-z-]+)", README.read_text(encoding="utf-8")))
+    targets = set(re.findall(r"^([a-z-]+):", (README.parent / "Makefile").read_text(), flags=re.MULTILINE))
+    assert named <= targets
+    assert {"study", "test"} <= named
