@@ -207,7 +207,7 @@ def clip_by_percentile(percentile: ScalarLike = 10.0, *, window: int = 1000) -> 
         norm = optax.tree.norm(updates)
         # A norm that is not finite would stay in the window and stop all clipping; the step itself is not hidden.
         seen = jnp.where(jnp.isfinite(norm), norm, 0).astype(state.norms.dtype)
-        norms = state.norms.at[state.count % window].set(seen)
+        norms = jnp.asarray(state.norms).at[state.count % window].set(seen)  # NumPy's, if read from a file
         count = increment(state.count)
         filled = jnp.minimum(count, window)
         position = jnp.asarray(percentile, dtype=norms.dtype) / 100 * (filled - 1)

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import optax
 
+from jaxopt_study.transforms.mismatch import MismatchError, check_shapes, check_state, check_structures
 from jaxopt_study.transforms.printing import import_path
 from jaxopt_study.transforms.scalars import ScalarLike, ScalarOrSchedule
 from jaxopt_study.transforms.spec import Constructor, Function, Spec, Transform, construct
@@ -33,23 +34,29 @@ def atom(*, state: type = optax.EmptyState, params: bool = False) -> Callable[[C
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         name = function.__name__
+        expected, needs_params = state, params
 
         @functools.wraps(function)
         def build(*args: P.args, **kwargs: P.kwargs) -> R:
             built: Any = function(*args, **kwargs)
 
-            def update(updates: Any, opt_state: Any, parameters: Any = None, **extra: Any) -> Any:
-                _check_state(name, state, opt_state)
-                if params and parameters is None:
+            # Optax itself passes some of these by keyword, so their names are part of the interface.
+            def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> Any:
+                check_state(name, expected, state)
+                if needs_params and params is None:
                     raise ValueError(
                         f"{name} needs the current parameters: call update(updates, state, params), received "
                         "params=None."
                     )
                 try:
-                    return built.update(updates, opt_state, parameters, **extra)
-                except (ValueError, TypeError) as error:
-                    _explain_structure(name, built, updates, opt_state, error)
+                    new, new_state = built.update(updates, state, params, **extra)
+                except MismatchError:  # a part inside has said what is wrong
                     raise
+                except (ValueError, TypeError) as error:
+                    check_structures(name, built, updates, state, params if needs_params else None, error)
+                    raise
+                check_shapes(name, updates, new, state, new_state)
+                return new, new_state
 
             return Transform(built.init, update)  # pyright: ignore[reportReturnType]
 
@@ -170,6 +177,8 @@ def _bind(constructor: Constructor, args: tuple[Any, ...], kwargs: dict[str, Any
         chosen = constructor.defaults(arguments["convention"])
         arguments = {name: chosen.get(name) if value is None else value for name, value in arguments.items()}
     for name, value in arguments.items():
+        if isinstance(value, np.generic):  # as from np.linspace: the same number, in a form that is saved exactly
+            value = arguments[name] = value.item()
         # A whole number given for a real hyperparameter is the same hyperparameter, not another program.
         if type(value) is int and constructor.signature.parameters[name].annotation in _REAL:
             arguments[name] = float(value)
@@ -193,34 +202,6 @@ def _keep_dtypes(transformation: optax.GradientTransformation) -> Transform:
 
 def _arrays(tree: Any) -> Any:
     return jax.tree.map(lambda x: x if hasattr(x, "dtype") else np.asarray(x), tree)
-
-
-def _check_state(name: str, expected: type, received: Any) -> None:
-    if not isinstance(received, expected):
-        raise ValueError(
-            f"{name}: the state belongs to another transformation: expected {expected.__name__}, received "
-            f"{type(received).__name__}. Use the state that init of this chain returned; a state saved from one chain "
-            "cannot continue another."
-        )
-
-
-def _explain_structure(name: str, built: Any, updates: Any, state: Any, error: Exception) -> None:
-    try:
-        expected = jax.eval_shape(built.init, updates)
-    except (ValueError, TypeError, AttributeError):
-        return
-    if jax.tree.structure(expected) != jax.tree.structure(state):
-        raise ValueError(
-            f"{name}: the state was made for parameters of another structure: expected "
-            f"{jax.tree.structure(expected)}, received {jax.tree.structure(state)}. Call init with the parameters that "
-            "are trained."
-        ) from error
-    for want, have in zip(jax.tree.leaves(expected), jax.tree.leaves(state), strict=True):
-        if want.shape != np.shape(have):
-            raise ValueError(
-                f"{name}: the state was made for parameters of another shape: expected {want.shape}, received "
-                f"{np.shape(have)}. Call init with the parameters that are trained."
-            ) from error
 
 
 __all__ = ["Function", "Transform", "atom", "composite", "lift", "named_function"]

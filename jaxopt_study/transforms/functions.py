@@ -19,6 +19,18 @@ from jaxopt_study.transforms.scalars import (
 )
 
 
+def _protects(eps: Any, dtype: Any) -> bool:
+    """Return whether an ε is known to be positive, and still is in this dtype: 1e-8 is 0 in half precision."""
+    value = concrete(eps)
+    return value is not None and value >= float(jnp.finfo(dtype).tiny)
+
+
+def _ratio(numerator: Array, bottom: Array) -> Array:
+    """Return numerator / bottom, and 0 where the bottom is 0."""
+    nothing = bottom == 0
+    return jnp.where(nothing, 0, numerator / jnp.where(nothing, 1, bottom))
+
+
 @named_function
 def divide_by_root(*, eps: ScalarLike = 1e-8, eps_root: ScalarLike = 0.0) -> Callable[[Array, Array], Array]:
     """Return the function that divides by a square root, with ε outside the root, inside it, or both.
@@ -28,7 +40,7 @@ def divide_by_root(*, eps: ScalarLike = 1e-8, eps_root: ScalarLike = 0.0) -> Cal
         m / (√(v + ε_root) + ε)
 
     Where ε stands matters once √v is small against it: outside, it is compared with the gradient's size; inside, with
-    its square. With both at 0, coordinates that never saw a gradient stay where they are.
+    its square. Where the divisor is 0 (both ε are 0, or too small for the dtype, and no gradient was seen), it is 0.
 
     Args:
         eps: ε ≥ 0, outside the root: PyTorch's place, and the Adam paper's.
@@ -49,14 +61,17 @@ def divide_by_root(*, eps: ScalarLike = 1e-8, eps_root: ScalarLike = 0.0) -> Cal
     """
     check_non_negative("divide_by_root", "eps", eps)
     check_non_negative("divide_by_root", "eps_root", eps_root)
-    unguarded = concrete(eps) == 0.0 and concrete(eps_root) == 0.0
 
     def divide(numerator: Array, second: Array) -> Array:
         dtype = second.dtype
-        if unguarded:
-            return jnp.where(second > 0, numerator / jnp.sqrt(jnp.where(second > 0, second, 1)), 0)
         inside = second if concrete(eps_root) == 0.0 else second + cast(eps_root, dtype)
-        return numerator / (jnp.sqrt(inside) + cast(eps, dtype))
+        bottom = jnp.sqrt(inside) + cast(eps, dtype)
+        if _protects(eps, dtype) or _protects(eps_root, dtype):
+            return numerator / (jnp.sqrt(inside) + cast(eps, dtype))
+        # Zeros are compared with ==, so that NaN passes; √ is kept from 0, where it has no derivative.
+        root_is_zero = inside == 0
+        bottom = jnp.where(root_is_zero, 0, jnp.sqrt(jnp.where(root_is_zero, 1, inside))) + cast(eps, dtype)
+        return _ratio(numerator, bottom)
 
     return divide
 
@@ -119,8 +134,7 @@ def divide_by(*, eps: ScalarLike = 0.0) -> Callable[[Array, Array], Array]:
     check_non_negative("divide_by", "eps", eps)
 
     def divide(numerator: Array, norm: Array) -> Array:
-        bottom = norm + cast(eps, norm.dtype)
-        return jnp.where(bottom > 0, numerator / jnp.where(bottom > 0, bottom, 1), 0)
+        return _ratio(numerator, norm + cast(eps, norm.dtype))
 
     return divide
 

@@ -16,7 +16,7 @@ PUBLIC_MODULES = {"jnp": "jax.numpy", "jax.nn": "jax.nn", "optax": "optax", "jax
 def render_call(spec: Any) -> str:
     """Return the call that a specification describes, over several lines where it is long."""
     constructor = spec.constructor
-    name = f"lift({constructor.name})" if constructor.kind == "lifted" else constructor.name
+    name = f"lift({constructor.name})" if constructor.kind == "lifted" else _stage(constructor.path) + constructor.name
     parts: list[str] = []
     keywords = False
     for argument, value in spec.shown().items():
@@ -35,6 +35,12 @@ def render_call(spec: Any) -> str:
         return line
     body = "".join("    " + part.replace("\n", "\n    ") + ",\n" for part in parts)
     return f"{name}(\n{body})"
+
+
+def _stage(path: str) -> str:
+    """Return "optimizers." for a named optimizer: `nesterov` is the name of an atom, too."""
+    package, _, module = path.partition(":")[0].partition(".")
+    return f"{module}." if package == "jaxopt_study" and module and not module.startswith("transforms") else ""
 
 
 def render(value: Any) -> str:

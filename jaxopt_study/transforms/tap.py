@@ -69,8 +69,9 @@ def tap(name: str, inner: optax.GradientTransformation | None = None, *, enabled
         return Transform(watched.init, watched.update)
 
     def init(params: Any) -> TapState:
-        nothing = jnp.zeros((), dtype=jnp.result_type(float))
-        return TapState(TapMetrics(nothing, nothing, nothing, nothing), watched.init(params), name)
+        # One array each: a state that held one array four times could not be donated.
+        nothing = (jnp.zeros((), dtype=jnp.result_type(float)) for _ in TapMetrics._fields)
+        return TapState(TapMetrics(*nothing), watched.init(params), name)
 
     def update(updates: Any, state: TapState, params: Any = None, **extra: Any) -> tuple[Any, TapState]:
         new, inner_state = watched.update(updates, state.inner_state, params, **extra)
@@ -120,7 +121,7 @@ def _measure(before: Any, after: Any, raw: Any) -> TapMetrics:
     metrics = (
         optax.tree.norm(before),
         norm_out,
-        jnp.where(scale > 0, product / jnp.where(scale > 0, scale, 1), 0),
+        jnp.where(scale == 0, 0, product / jnp.where(scale == 0, 1, scale)),
         smaller / max(1, sum(x.size for x, _ in pairs)),
     )
     return TapMetrics(*(jnp.asarray(value, dtype=real) for value in metrics))

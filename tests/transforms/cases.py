@@ -1,0 +1,235 @@
+"""Every public transformation with example arguments, and chains of them: what the laws are checked on.
+
+A new atom or optimizer that can be built without arguments gets its cases by itself, one for each convention. One that
+cannot needs an entry in `EXAMPLES`; a test fails until it has one.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxopt_study import optimizers, transforms
+from jaxopt_study.transforms import *  # noqa: F403 - the examples read as users write them
+from jaxopt_study.transforms import Transform, chain, lift, merge
+
+
+@dataclass(frozen=True)
+class Case:
+    """A transformation, and what it promises beside the laws."""
+
+    name: str
+    build: Callable[[], Transform]
+    needs_params: bool = False  # the update refuses to run without parameters
+    keeps_dtype: bool = True  # the output has the dtype of the gradient
+    names_leaves: bool = False  # an argument has the structure of `params()`, so other parameters do not fit
+
+    @cached_property
+    def tx(self) -> Transform:
+        return self.build()
+
+    def __str__(self):
+        return self.name
+
+
+@dataclass(frozen=True)
+class Example:
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    needs_params: bool = False
+    keeps_dtype: bool = True
+    names_leaves: bool = False
+
+
+def call(*args, needs_params=False, keeps_dtype=True, names_leaves=False, **kwargs) -> Example:
+    return Example(args, kwargs, needs_params, keeps_dtype, names_leaves)
+
+
+def halving(count):
+    """A schedule: 0.1, 0.05, 0.033…"""
+    return 0.1 / (1.0 + count)
+
+
+COSINE = lift(optax.cosine_decay_schedule)(0.1, 20)
+WARMING = lift(optax.linear_schedule)(0.5, 0.9, 4)
+T = transforms
+
+EXAMPLES: dict[str, list[Example]] = {
+    "transforms.add_decayed_weights": [
+        call(0.1, needs_params=True),
+        call(0.1, mask={"bias": False, "kernel": True, "scale": True}, needs_params=True, names_leaves=True),
+        call(0.1, flip_sign=True, needs_params=True),
+    ],
+    "transforms.add_gradient_noise": [call(0.01, 0.55, jax.random.key(3))],
+    "transforms.bias_correction": [call(0.9), call(0.999, power=-0.5), call(0.9, ahead=1)],
+    "transforms.chain": [
+        call(T.clip_by_global_norm(1.0), T.heavy_ball(0.9), T.scale_by_learning_rate(0.1)),
+        call(T.identity()),
+        call(T.tap("in"), T.tap("clip", T.clip_by_value(0.3)), T.scale_by_learning_rate(0.1)),
+        call(optimizers.adam(0.1), T.project_to_max_norm(1.0), needs_params=True),
+        call(lift(optax.scale_by_adam)(b2=0.99), T.chain(T.nesterov(0.9)), T.scale_by_learning_rate(COSINE)),
+    ],
+    "transforms.clip_by_global_norm": [call(0.5)],
+    "transforms.clip_by_leaf_norm": [call(0.5)],
+    "transforms.clip_by_percentile": [call(50.0, window=3)],
+    "transforms.clip_by_unit_norm": [call(0.1, needs_params=True)],
+    "transforms.clip_by_value": [call(0.5)],
+    "transforms.clip_weights": [call(0.7, needs_params=True)],
+    "transforms.decay_proximally": [call(0.1, 0.1, needs_params=True), call(0.1, COSINE, needs_params=True)],
+    "transforms.elementwise": [call(jnp.tanh), call(T.root(eps=0.1, eps_root=30.0)), call(T.magnitude(eps=0.1))],
+    "transforms.ema": [
+        call(0.9),
+        call(0.3, of=jnp.square, initial=0.1),
+        call(0.99, dtype=jnp.float32, keeps_dtype=False),
+    ],
+    "transforms.heavy_ball": [call(0.9), call(WARMING)],
+    "transforms.merge": [
+        call(T.divide_by_root(), T.identity(), T.total()),
+        call(T.divide_by_root(eps=0.0), T.identity(), T.total()),
+        call(T.divide_by_deviation(eps=1e-4), T.identity(), T.ema(0.9, of=jnp.square), T.ema(0.9)),
+        call(T.divide_by(), T.ema(0.9), T.running_max(0.99, of=T.magnitude())),
+        call(T.weighted_sum(0.5), T.identity(), T.difference()),
+        call(T.interpolate(0.3), T.identity(), T.merge(jnp.minimum, T.ema(0.9), T.negate())),
+    ],
+    "transforms.nesterov": [call(0.9), call(WARMING)],
+    "transforms.nesterov_lookahead": [call(0.1, 0.9), call(COSINE, WARMING)],
+    "transforms.project_to_max_norm": [call(0.7, needs_params=True), call(0.7, axis=1, needs_params=True)],
+    "transforms.running_max": [call(), call(0.9, of=jnp.abs, initial=0.1)],
+    "transforms.scale_by_amsgrad": [call(correction=correction) for correction in ("none", "before", "after")],
+    "transforms.scale_by_learning_rate": [call(0.1), call(COSINE), call(halving), call(0.1, flip_sign=False)],
+    "transforms.scale_by_nadam": [call(), call(momentum_decay=None)],
+    "transforms.scale_by_radam": [call(), call(0.9, 0.9, eps=1e-8, inclusive=True, eps_corrected=False)],
+    "transforms.scale_by_rms": [call(), call(centered=True, eps=1e-4)],
+    "transforms.tap": [call("here"), call("norm", T.clip_by_global_norm(0.5)), call("off", enabled=False)],
+    "transforms.total": [call(), call(of=jnp.abs, initial=0.1)],
+    "optimizers.adagrad": [call(0.1)],
+    "optimizers.adamw": [call(needs_params=True), call(0.1, weight_decay=0.1, schedule=COSINE, needs_params=True)],
+    "optimizers.adan": [call(needs_params=True)],
+    "optimizers.lion": [call(needs_params=True)],
+    "optimizers.momentum": [call(0.1), call(COSINE, WARMING)],
+    "optimizers.nesterov": [call(0.1), call(COSINE, WARMING)],
+    "optimizers.nesterov_lookahead": [call(0.1)],
+    "optimizers.rmsprop": [call(0.1), call(0.1, centered=True, momentum=0.9)],
+    "optimizers.sgd": [call(0.1), call(COSINE)],
+}
+
+LABELS = {"bias": "slow", "kernel": "fast", "scale": "fast"}
+OPTAX: list[Case] = [
+    Case("lifted-adam", lambda: lift(optax.adam)(COSINE, b1=0.8)),
+    Case("lifted-sgd", lambda: lift(optax.sgd)(0.1, momentum=0.9, nesterov=True)),
+    Case("lifted-clip", lambda: lift(optax.clip_by_global_norm)(0.5)),
+    Case(
+        "lifted-masked",
+        lambda: lift(optax.masked)(T.heavy_ball(0.9), {"bias": False, "kernel": True, "scale": True}),
+        names_leaves=True,
+    ),
+    Case(
+        "lifted-partition",
+        lambda: lift(optax.partition)(
+            {"fast": optimizers.adam(0.1), "slow": T.scale_by_learning_rate(0.01)}, dict(LABELS)
+        ),
+        names_leaves=True,
+    ),
+    Case("lifted-chain", lambda: lift(optax.chain)(T.ema(0.9), lift(optax.scale)(-0.1))),
+    Case("unflattened-adam", lambda: jax.tree.map(lambda x: x, optimizers.adam(0.1))),
+    Case(
+        "bare-inside",
+        lambda: chain(BARE, merge(jnp.add, BARE_TOO, T.ema(0.9))),
+        keeps_dtype=True,
+    ),
+]
+BARE, BARE_TOO = optax.scale_by_adam(), optax.identity()  # built once: two calls would not compare equal
+
+
+def constructors() -> dict[str, Any]:
+    """Every public constructor of transformations, by its stage and name."""
+    atoms = {f"transforms.{name}": getattr(transforms, name) for name in transforms.__all__}
+    named = {f"optimizers.{name}": value for name, value in optimizers.named().items()}
+    return {
+        path: value
+        for path, value in {**atoms, **named}.items()
+        if hasattr(value, "constructor") and value.constructor.kind != "function"
+    }
+
+
+def functions() -> dict[str, Any]:
+    """Every public constructor of functions: they are checked inside the transformations that use them."""
+    public = {name: getattr(transforms, name) for name in transforms.__all__}
+    return {name: f for name, f in public.items() if getattr(getattr(f, "constructor", None), "kind", "") == "function"}
+
+
+def without_example() -> list[str]:
+    """The constructors that need arguments and have none here, and the entries that name nothing."""
+    needy = [
+        path
+        for path, value in constructors().items()
+        if path not in EXAMPLES and len(value.constructor.defaults()) < len(value.constructor.signature.parameters)
+    ]
+    return needy + [path for path in EXAMPLES if path not in constructors()]
+
+
+def _cases() -> Iterator[Case]:
+    for path, constructor in constructors().items():
+        conventions = [name for name, _ in constructor.constructor.conventions]
+        for position, example in enumerate(EXAMPLES.get(path, [] if path in without_example() else [call()])):
+            for convention in conventions or [None]:
+                chosen = {} if convention is None else {"convention": convention}
+                name = path.replace("transforms.", "") + (f"-{convention}" if convention else "")
+                yield Case(
+                    f"{name}-{position}" if position else name,
+                    lambda f=constructor, e=example, c=chosen: f(*e.args, **e.kwargs, **c),
+                    example.needs_params,
+                    example.keeps_dtype,
+                    example.names_leaves,
+                )
+
+
+CASES = [*_cases(), *OPTAX]
+SAVED = [case for case in CASES if case.name != "bare-inside"]  # a bare Optax transformation cannot be written as text
+
+
+def _one_per_program() -> list[Case]:
+    found: dict[Any, Case] = {}
+    for case in CASES:
+        found.setdefault(jax.tree.structure(case.tx.expand()), case)
+    return list(found.values())
+
+
+PROGRAMS = _one_per_program()  # where a law is expensive: cases that differ by more than numbers
+
+
+def params(dtype: Any = float) -> dict[str, Any]:
+    """Parameters: a matrix, a vector and a scalar, of one dtype or of one each."""
+    draw = np.random.default_rng(5).normal(size=9)
+    kernel, bias, scale = dtype if isinstance(dtype, tuple) else (dtype, dtype, dtype)
+    return {
+        "bias": jnp.asarray(draw[:2], dtype=bias),
+        "kernel": jnp.asarray(draw[2:8].reshape(3, 2), dtype=kernel),
+        "scale": jnp.asarray(draw[8], dtype=scale),
+    }
+
+
+def gradients(like: Any, num_steps: int = 3, seed: int = 0) -> list[Any]:
+    """Gradients of a normal distribution with a gap around zero, where kinks have no derivative."""
+    generator = np.random.default_rng(seed)
+
+    def draw(p):
+        g = generator.normal(size=np.shape(p))
+        return jnp.asarray(g + 0.1 * np.sign(g), dtype=p.dtype)
+
+    return [jax.tree.map(draw, like) for _ in range(num_steps)]
+
+
+def run(tx: Any, start: Any, grads: list[Any], **extra: Any) -> tuple[list[Any], Any]:
+    """Return the updates of every step and the last state, with parameters that move."""
+    state, outputs = tx.init(start), []
+    for g in grads:
+        updates, state = tx.update(g, state, start, **extra)
+        start = optax.apply_updates(start, updates)
+        outputs.append(updates)
+    return outputs, state
