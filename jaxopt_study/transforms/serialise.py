@@ -1,6 +1,8 @@
 """Expressions as JSON text, and back."""
 
+import inspect
 import json
+from types import ModuleType
 from typing import Any
 
 import jax
@@ -11,7 +13,7 @@ from jax.core import Tracer
 
 from jaxopt_study.transforms.constructors import lift
 from jaxopt_study.transforms.printing import import_path, render, resolve
-from jaxopt_study.transforms.spec import Expression, Spec, construct
+from jaxopt_study.transforms.spec import Constructor, Expression, Spec, construct
 
 FORMAT = "jaxopt_study.transform/1"
 TRUSTED = ("jaxopt_study", "optax", "jax")
@@ -25,12 +27,13 @@ def to_json(expression: Expression, *, indent: int | None = None) -> str:
 def from_json(text: str, *, trusted: tuple[str, ...] = ()) -> Any:
     """Build the transformation or function that JSON text describes.
 
-    It calls only constructors and functions of this package, Optax and JAX, so that a file from elsewhere cannot run
-    other code; name further packages in `trusted` if their constructors were lifted.
+    It calls only constructors of this package and lifted functions of Optax, and refers to functions of these and JAX,
+    so that a file from elsewhere cannot run other code; name further packages in `trusted` if their functions were
+    lifted or used.
 
     Args:
         text: What `to_json` returned.
-        trusted: Names of further packages that may be imported and called.
+        trusted: Names of further packages that may be imported, and whose functions may be called.
 
     Returns:
         An expression equal to the one that was saved.
@@ -51,7 +54,10 @@ def from_json(text: str, *, trusted: tuple[str, ...] = ()) -> Any:
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         found = document.get("format") if isinstance(document, dict) else type(document).__name__
         raise ValueError(f"Expected a document of format {FORMAT!r}, received {found!r}.")
-    return _decode(document["expression"], (*TRUSTED, *trusted))
+    built = _decode(document.get("expression"), trusted)
+    if not isinstance(built, Expression):
+        raise ValueError(f"Not a saved expression: {document.get('expression')!r}.")
+    return built
 
 
 def _encode(value: Any, where: str) -> Any:
@@ -96,14 +102,9 @@ def _decode(value: Any, trusted: tuple[str, ...]) -> Any:
     if not isinstance(value, dict):
         return value
     if "call" in value or "lift" in value:
-        found = _find(value.get("call") or value["lift"], trusted)
-        constructor = getattr(lift(found) if "lift" in value else found, "constructor", None)
-        if constructor is None:
-            raise ValueError(f"{value['call']!r} is not a constructor of transformations.")
-        arguments = {name: _decode(item, trusted) for name, item in value["arguments"].items()}
-        return construct(Spec(constructor, arguments))
+        return _build(value, trusted)
     if "function" in value:
-        return _find(value["function"], trusted)
+        return _find(value["function"], (*TRUSTED, *trusted))
     if "key" in value:
         return jax.random.wrap_key_data(jnp.asarray(value["key"], dtype=jnp.uint32), impl=value["impl"])
     if "array" in value:
@@ -116,9 +117,31 @@ def _decode(value: Any, trusted: tuple[str, ...]) -> Any:
     raise ValueError(f"Not part of a saved expression: {value!r}.")
 
 
+def _build(value: dict[str, Any], trusted: tuple[str, ...]) -> Any:
+    if "call" in value:
+        constructor = getattr(_find(value["call"], ("jaxopt_study", *trusted)), "constructor", None)
+        if not isinstance(constructor, Constructor):
+            raise ValueError(f"{value['call']!r} is not a constructor of transformations.")
+    else:
+        # What is lifted is called with the file's arguments, and JAX and this package have functions that write files.
+        constructor = lift(_find(value["lift"], ("optax", *trusted))).constructor
+    arguments = {name: _decode(item, trusted) for name, item in value["arguments"].items()}
+    parameters = constructor.signature.parameters
+    unknown = [name for name in arguments if name not in parameters]
+    missing = [name for name, p in parameters.items() if name not in arguments and p.default is inspect.Parameter.empty]
+    if unknown or missing:
+        raise ValueError(
+            f"{constructor.name}: its arguments are {', '.join(parameters)}; the text has {', '.join(arguments)}. It "
+            f"was saved by another version: rename {unknown or missing} in it."
+        )
+    return construct(Spec(constructor, arguments))
+
+
 def _find(path: str, trusted: tuple[str, ...]) -> Any:
     package = path.partition(":")[0].partition(".")[0]
     found = resolve(path) if package in trusted else None
+    if isinstance(found, ModuleType):
+        raise ValueError(f"{path!r} is a module, not a function or constructor.")
     # A trusted module may itself have imported anything ("jax:os.system"), so the function's own home counts too.
     home = str(getattr(found, "__module__", package)).partition(".")[0]
     if package not in trusted or home not in trusted:

@@ -181,6 +181,8 @@ class Transform(Expression, optax.GradientTransformationExtraArgs):
     It unpacks as `(init, update)` and works wherever an Optax transformation does.
     """
 
+    spec: Spec | None = None  # as after `_replace`, which changes the functions behind the call
+
     def __new__(cls, init: Callable[..., Any], update: Callable[..., Any], spec: Spec | None = None):
         """Build a transformation from its two functions; constructors add the specification."""
         self = super().__new__(cls, init, update)
