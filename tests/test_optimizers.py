@@ -383,7 +383,7 @@ AS_OPTAX = {
     "lion": (optimizers.lion(stairs, weight_decay=0.1), optax.lion(stairs, weight_decay=0.1)),
     "adan": (
         optimizers.adan(stairs, weight_decay=0.02, convention="optax"),
-        optax.adan(stairs, weight_decay=0.02, eps_root=0.0),
+        optax.adan(stairs, weight_decay=0.02),
     ),
 }
 

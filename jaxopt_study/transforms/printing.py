@@ -39,8 +39,7 @@ def render_call(spec: Any) -> str:
 
 def _stage(path: str) -> str:
     """Return "optimizers." for a named optimizer: `nesterov` is the name of an atom, too."""
-    package, _, module = path.partition(":")[0].partition(".")
-    return f"{module}." if package == "jaxopt_study" and module and not module.startswith("transforms") else ""
+    return "optimizers." if path.startswith("jaxopt_study.optimizers.") else ""
 
 
 def render(value: Any) -> str:

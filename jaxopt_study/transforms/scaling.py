@@ -327,17 +327,20 @@ def scale_by_adan(
     b3: ScalarLike = 0.99,
     *,
     eps: ScalarLike = 1e-8,
+    eps_root: ScalarLike = 0.0,
     difference_weight: ScalarLike | None = None,
 ) -> Transform:
     """Divide the mean gradient plus its mean change by the root of the mean of their square.
 
-    (m̂ₜ + w d̂ₜ) / (√n̂ₜ + ε), with averages m of g, d of gₜ − gₜ₋₁ and n of (gₜ + w(gₜ − gₜ₋₁))², bias-corrected
+    (m̂ₜ + w d̂ₜ) / (√(n̂ₜ + ε_root) + ε), with averages m of g, d of gₜ − gₜ₋₁ and n of (gₜ + w(gₜ − gₜ₋₁))²,
+    bias-corrected
 
     Args:
         b1: Decay of m; the paper's 1 − β₁.
         b2: Decay of d; the paper's 1 − β₂.
         b3: Decay of n; the paper's 1 − β₃.
         eps: ε ≥ 0 outside the root.
+        eps_root: ε ≥ 0 inside the root.
         difference_weight: w; None means b2, the paper's 1 − β₂.
 
     Returns:
@@ -354,7 +357,7 @@ def scale_by_adan(
     """
     weight = b2 if difference_weight is None else difference_weight
     return merge(
-        divide_by_root(eps=eps),
+        divide_by_root(eps=eps, eps_root=eps_root),
         merge(weighted_sum(weight), _corrected_ema(b1), chain(difference(), _corrected_ema(b2))),
         chain(merge(weighted_sum(weight), identity(), difference()), _corrected_ema(b3, jnp.square)),
     )

@@ -57,7 +57,8 @@ def ema(decay: ScalarLike, *, of: Statistic | None = None, initial: ScalarLike =
 
     It starts at m₀ and is pulled towards it for about 1/(1−β) steps; it does not correct that: `bias_correction` does.
     It is computed as mₜ₋₁ + (1 − β)(φ(gₜ) − mₜ₋₁), with 1 − β formed in double precision, because β itself rounded to
-    single precision moves the average by up to 3e-3 at β = .99999.
+    single precision moves the average by up to 3e-3 at β = .99999. In single precision an average of nearly constant
+    values stops moving once its steps round away, up to 6e-8/(1 − β) from them, relatively.
 
     Args:
         decay: β in [0, 1). Traced, it is taken as it is: the rounding of β then matters as said above.

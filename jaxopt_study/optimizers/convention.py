@@ -1,0 +1,5 @@
+"""Whose optimizer is meant, where they differ."""
+
+from typing import Literal
+
+Convention = Literal["paper", "torch", "optax", "book"]
