@@ -1,5 +1,7 @@
 """Limits on the size of the gradient. Limits on the parameters are in `projections`."""
 
+import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -55,7 +57,7 @@ def clip_by_global_norm(max_norm: ScalarLike) -> Transform:
         max_norm: c ≥ 0.
 
     Returns:
-        A stateless transformation. Cost: one more read of the gradient.
+        A stateless transformation. Cost: two more reads of the gradient.
 
     Raises:
         ValueError: If `max_norm` is negative.
@@ -71,7 +73,7 @@ def clip_by_global_norm(max_norm: ScalarLike) -> Transform:
     check_non_negative("clip_by_global_norm", "max_norm", max_norm)
 
     def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
-        factor = shrink(optax.tree.norm(updates), max_norm)
+        factor = shrink(norm(jax.tree.leaves(updates)), max_norm)
         return jax.tree.map(lambda g: factor.astype(g.dtype) * g, updates), state
 
     return Transform(optax.init_empty_state, update)
@@ -87,7 +89,7 @@ def clip_by_leaf_norm(max_norm: ScalarLike) -> Transform:
         max_norm: c ≥ 0.
 
     Returns:
-        A stateless transformation. Cost: one more read of the gradient.
+        A stateless transformation. Cost: two more reads of the gradient.
 
     Raises:
         ValueError: If `max_norm` is negative.
@@ -103,7 +105,7 @@ def clip_by_leaf_norm(max_norm: ScalarLike) -> Transform:
     check_non_negative("clip_by_leaf_norm", "max_norm", max_norm)
 
     def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
-        return jax.tree.map(lambda g: shrink(optax.safe_norm(g, 0.0), max_norm).astype(g.dtype) * g, updates), state
+        return jax.tree.map(lambda g: shrink(norm([g]), max_norm).astype(g.dtype) * g, updates), state
 
     return Transform(optax.init_empty_state, update)
 
@@ -123,7 +125,7 @@ def clip_by_unit_norm(clipping: ScalarLike = 0.01, *, eps: ScalarLike = 1e-3) ->
         eps: ε > 0, so that units starting at zero can move.
 
     Returns:
-        A stateless transformation. Cost: one more read of the gradient, one of the parameters.
+        A stateless transformation. Cost: two more reads of the gradient, one of the parameters.
 
     Raises:
         ValueError: If `clipping` is negative, `eps` is not positive, or the update is called without parameters.
@@ -174,7 +176,7 @@ def clip_by_percentile(percentile: ScalarLike = 10.0, *, window: int = 1000) -> 
         window: How many norms are remembered, at least 1.
 
     Returns:
-        A transformation whose state holds `window` numbers. Cost: one more read of the gradient, and sorting the
+        A transformation whose state holds `window` numbers. Cost: two more reads of the gradient, and sorting the
         window.
 
     Raises:
@@ -204,9 +206,9 @@ def clip_by_percentile(percentile: ScalarLike = 10.0, *, window: int = 1000) -> 
     def update(
         updates: Any, state: PercentileClipState, params: Any = None, **extra: Any
     ) -> tuple[Any, PercentileClipState]:
-        norm = optax.tree.norm(updates)
+        length = norm(jax.tree.leaves(updates))
         # A norm that is not finite would stay in the window and stop all clipping; the step itself is not hidden.
-        seen = jnp.where(jnp.isfinite(norm), norm, 0).astype(state.norms.dtype)
+        seen = jnp.where(jnp.isfinite(length), length, 0).astype(state.norms.dtype)
         norms = jnp.asarray(state.norms).at[state.count % window].set(seen)  # NumPy's, if read from a file
         count = increment(state.count)
         filled = jnp.minimum(count, window)
@@ -215,10 +217,25 @@ def clip_by_percentile(percentile: ScalarLike = 10.0, *, window: int = 1000) -> 
         ordered = jnp.sort(norms)
         below, above = ordered[low], ordered[jnp.minimum(low + 1, filled - 1)]
         threshold = below + (position - low) * (above - below)
-        factor = shrink(norm, threshold)
+        factor = shrink(length, threshold)
         return jax.tree.map(lambda g: factor.astype(g.dtype) * g, updates), PercentileClipState(norms, count)
 
     return Transform(init, update)
+
+
+def norm(leaves: Sequence[Any], axis: Any = None) -> Array:
+    """Return the Euclidean norm of some arrays together, right for any finite values.
+
+    Squares of values beyond 1e19 overflow in single precision: the plain norm of a finite gradient is then infinite,
+    and clipping by it would silently return zeros. Divided by the largest magnitude first, they do not.
+    """
+    keep = axis is not None
+    largest = [jnp.max(jnp.abs(x), axis=axis, keepdims=keep, initial=0) for x in leaves]
+    top = functools.reduce(jnp.maximum, largest, jnp.zeros(()))
+    scale = jax.lax.stop_gradient(jnp.where((top > 0) & jnp.isfinite(top), top, 1))  # its value cancels
+    squares = [jnp.sum(jnp.square(x / scale.astype(x.dtype)), axis=axis, keepdims=keep) for x in leaves]
+    total = functools.reduce(jnp.add, squares, jnp.zeros(()))
+    return jnp.where(total > 0, scale * jnp.sqrt(jnp.where(total > 0, total, 1)), total)  # differentiable at zero
 
 
 def shrink(norm: Array, limit: Any) -> Array:
@@ -229,5 +246,4 @@ def shrink(norm: Array, limit: Any) -> Array:
 
 def unit_norm(x: Array) -> Array:
     """Return the norm of each unit of a leaf, in a shape that broadcasts against it."""
-    axes = tuple(range(x.ndim - 1)) if x.ndim > 1 else None
-    return jnp.sqrt(jnp.sum(x * x, axis=axes, keepdims=True))
+    return norm([x], axis=tuple(range(x.ndim - 1)) if x.ndim > 1 else tuple(range(x.ndim)))
