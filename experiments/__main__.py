@@ -1,0 +1,85 @@
+"""`python -m experiments`: list the experiments, run some of them, and judge their claims."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from experiments.claims import summary, table
+from experiments.experiment import Outcome, conclude, discover, execute
+from jaxopt_study.problems.datasets import DatasetError
+from jaxopt_study.records import RecordError, load
+
+
+def main(arguments: Sequence[str] | None = None, *, console: Console | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: Words after the program's name; None takes those of the process.
+        console: Where to write; None writes to standard output.
+
+    Returns:
+        0; with `--check`, 1 if a claim failed; 2 if data or a record are missing or damaged.
+    """
+    console = console or Console(width=None if sys.stdout.isatty() else 160)
+    found = discover()
+    asked = _parser(list(found)).parse_args(arguments)
+    if asked.command == "list":
+        listing = Table("experiment", "question", "presets", show_lines=True)
+        for name, experiment in found.items():
+            listing.add_row(name, experiment.question, ", ".join(experiment.presets))
+        console.print(listing)
+        return 0
+    failed = 0
+    for name, experiment in found.items() if "all" in asked.names else [(name, found[name]) for name in asked.names]:
+        console.print(f"[bold]{name}[/bold]: {experiment.question}", highlight=False)
+        try:
+            if asked.command == "run":
+                outcome = execute(name, experiment, asked.preset, out=asked.out, data_dir=asked.data_dir)
+            else:
+                outcome = conclude(experiment, load(asked.out / name), folder=asked.out / name)
+        except (DatasetError, RecordError) as error:
+            console.print(f"[red]{name}:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
+            return 2
+        failed += _report(outcome, console)
+    return int(asked.check and failed > 0)
+
+
+def _report(outcome: Outcome, console: Console) -> int:
+    """Print claims and files; return the number of claims that failed."""
+    counts = summary(outcome.claims)
+    console.print(table(outcome.claims))
+    console.print(", ".join(f"{count} {verdict}" for verdict, count in counts.items()), highlight=False)
+    for path in outcome.files:
+        console.print(f"wrote {escape(str(path))}", highlight=False, soft_wrap=True)
+    return counts["FAIL"]
+
+
+def _parser(names: Sequence[str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m experiments", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("list", help="name the experiments and what they ask")
+    run = commands.add_parser("run", help="run experiments, judge their claims, keep records and figures")
+    judge = commands.add_parser("judge", help="judge and draw kept records again, without running anything")
+    for command in (run, judge):
+        command.add_argument(
+            "names", nargs="+", metavar="NAME", choices=[*names, "all"], help=f"{', '.join(names)}, or all"
+        )
+        command.add_argument("--check", action="store_true", help="exit with 1 if a claim fails")
+        command.add_argument(
+            "--out", type=Path, default=Path("results/experiments"), metavar="DIR",
+            help="where the folder NAME with record and figures is (default: %(default)s)",
+        )  # fmt: skip
+    run.add_argument("--preset", default="smoke", choices=["smoke", "paper"], help="size of the run (default: smoke)")
+    run.add_argument(
+        "--data-dir", type=Path, metavar="DIR", help="folder with the four MNIST files, for --preset paper"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

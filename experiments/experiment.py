@@ -1,0 +1,115 @@
+"""What an experiment is, where experiments are found, and how one is run, judged and kept."""
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from matplotlib.figure import Figure
+
+import experiments
+from experiments.claims import Claim
+from jaxopt_study.figures import render
+from jaxopt_study.records import Record, save, write_atomically
+
+Config = TypeVar("Config")
+
+
+@dataclass(frozen=True)
+class Experiment(Generic[Config]):
+    """A question, and how it is answered.
+
+    Claims and figures are made of the record alone, so a stored record can be judged and drawn again.
+
+    Attributes:
+        question: What is asked, in one sentence.
+        presets: Configurations by name, a dataclass each: "smoke" for seconds on embedded data, "paper" for the answer.
+        run: `run(config, data_dir) -> results`: plain values by name. "data_sha256" among them becomes the record's
+            data hash.
+        claims: `claims(record)`: what the results show.
+        figures: `figures(record)`: figures by file name.
+    """
+
+    question: str
+    presets: Mapping[str, Config]
+    run: Callable[[Config, Path | None], Mapping[str, Any]]
+    claims: Callable[[Record], Sequence[Claim]]
+    figures: Callable[[Record], Mapping[str, Figure]]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What running an experiment gave.
+
+    Attributes:
+        record: Configuration, results and claims.
+        claims: The claims, judged.
+        files: What was written.
+    """
+
+    record: Record
+    claims: Sequence[Claim]
+    files: Sequence[Path]
+
+
+def discover() -> dict[str, Experiment[Any]]:
+    """Find every module of this package that defines an `EXPERIMENT`.
+
+    Returns:
+        Experiments by the module's name.
+    """
+    names = sorted(info.name for info in pkgutil.iter_modules(experiments.__path__) if info.name != "__main__")
+    modules = {name: importlib.import_module(f"{experiments.__name__}.{name}") for name in names}
+    return {name: module.EXPERIMENT for name, module in modules.items() if hasattr(module, "EXPERIMENT")}
+
+
+def execute(
+    name: str, experiment: Experiment[Any], preset: str, *, out: Path | None = None, data_dir: Path | None = None
+) -> Outcome:
+    """Run one experiment, then `conclude`.
+
+    Args:
+        name: The experiment's name, also of its folder.
+        experiment: The experiment.
+        preset: A key of its presets.
+        out: Folder in which a folder of the experiment's name gets "record.json" and the figures; None writes nothing.
+        data_dir: Where data files are looked for, if the preset needs any. It does not enter the record.
+
+    Returns:
+        The outcome.
+
+    Raises:
+        ValueError: If there is no such preset.
+    """
+    if preset not in experiment.presets:
+        raise ValueError(f"{name} has the presets {sorted(experiment.presets)}; received {preset!r}.")
+    config = experiment.presets[preset]
+    results = dict(experiment.run(config, data_dir))
+    data_hash = results.pop("data_sha256", None)
+    record = Record(
+        "experiment", name, config={"preset": preset, **asdict(config)}, results=results, data_hash=data_hash
+    )
+    return conclude(experiment, record, folder=None if out is None else out / name)
+
+
+def conclude(experiment: Experiment[Any], record: Record, *, folder: Path | None = None) -> Outcome:
+    """Judge the claims of a record and draw its figures, freshly measured or loaded.
+
+    Args:
+        experiment: The experiment that made the record.
+        record: The record.
+        folder: Gets "record.json" and the figures; None writes nothing.
+
+    Returns:
+        The outcome.
+    """
+    claims = experiment.claims(record)
+    record = replace(record, results={**record.results, "claims": [asdict(claim) for claim in claims]})
+    files = []
+    if folder is not None:
+        files.append(save(record, folder / "record.json"))
+        for stem, figure in experiment.figures(record).items():
+            files.append(write_atomically(folder / f"{stem}.png", render(figure, dpi=150)))
+    return Outcome(record, claims, files)

@@ -1,0 +1,74 @@
+"""Two settings of every optimizer, side by side."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from jaxopt_study.figures.style import SETTINGS, appearances, new_figure
+
+_MEAN: Mapping[str, Any] = {"linestyle": "none", "marker": "o", "markeredgewidth": 1.8, "markersize": 9}
+
+
+def pairs(
+    samples: Mapping[str, tuple[Any, Any]],
+    *,
+    settings: tuple[str, str],
+    labels: Mapping[str, tuple[str, str]],
+    xlabel: str,
+    title: str = "",
+    log: bool = False,
+) -> Figure:
+    """Draw each optimizer's results at two settings in one row: every seed a dot, the means joined by an arrow.
+
+    Args:
+        samples: By optimizer, the results at the first and the second setting, one number per seed.
+        settings: What the two settings are; the first is drawn open, the second filled.
+        labels: By optimizer, what to write at the two means, such as learning rates.
+        xlabel: What is measured, with its unit.
+        title: What the figure is about.
+        log: Whether the axis is logarithmic; results must be positive.
+
+    Returns:
+        A figure with one axes, the first optimizer on top.
+
+    Raises:
+        ValueError: If there are no optimizers.
+
+    Example:
+        >>> figure = pairs({"sgd": ([2.0, 2.2], [1.0])}, settings=("before", "after"), labels={"sgd": (".1", ".3")},
+        ...                xlabel="loss")
+        >>> [tick.get_text() for tick in figure.axes[0].get_yticklabels()]
+        ['sgd']
+    """
+    if not samples:
+        raise ValueError("pairs needs at least one optimizer; received none.")
+    looks = appearances(samples)
+    with matplotlib.rc_context(dict(SETTINGS)):
+        figure = new_figure(8.0, 1.3 + 0.62 * len(samples))
+        axes = figure.add_subplot()
+        axes.set_xscale("log" if log else "linear")
+        for row, (name, both) in enumerate(samples.items()):
+            color = looks[name].color
+            means = [float(np.mean(values)) for values in both]
+            arrow = {"arrowstyle": "-|>", "color": color, "linewidth": 1.6, "shrinkA": 6, "shrinkB": 6}
+            axes.annotate("", xy=(means[1], row), xytext=(means[0], row), arrowprops=arrow)
+            for values, mean, text, face in zip(both, means, labels[name], ("white", color), strict=True):
+                axes.plot(values, np.full(len(values), row), ".", color=color, markersize=4, alpha=0.5)
+                axes.plot(
+                    mean, row, "o", color=face, markeredgecolor=color, markeredgewidth=1.8, markersize=9, zorder=5
+                )
+                axes.annotate(text, (mean, row), (0, 9), textcoords="offset points", ha="center", fontsize=9)
+        axes.set_yticks(range(len(samples)), list(samples))
+        axes.set_ylim(len(samples) - 0.5, -0.7)
+        axes.grid(axis="y", visible=False)
+        axes.set_xlabel(xlabel)
+        axes.set_title(title, loc="left")
+        for setting, face in zip(settings, ("white", "#555555"), strict=True):
+            axes.plot(
+                [], [], "o", color=face, markeredgecolor="#555555", markeredgewidth=1.8, markersize=9, label=setting
+            )
+        figure.legend(loc="outside lower center", ncols=2)
+    return figure

@@ -1,0 +1,84 @@
+"""How a result depends on one number, such as a learning rate or a curvature."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from jaxopt_study.figures.style import SETTINGS, appearances, new_figure
+
+
+def response(
+    x: Any,
+    curves: Mapping[str, Any],
+    *,
+    xlabel: str,
+    ylabel: str,
+    marks: Mapping[str, tuple[float, float]] | None = None,
+    mark_label: str = "",
+    level: float | None = None,
+    level_label: str = "",
+    title: str = "",
+    log_x: bool = False,
+    log_y: bool = False,
+    smallest: float | None = None,
+    largest: float | None = None,
+) -> Figure:
+    """Draw one curve per optimizer over a common axis, with one point of each marked.
+
+    Args:
+        x: Shape (K,): the number that is varied.
+        curves: By name, shape (K,); where not finite the curve is interrupted.
+        xlabel: What is varied, with its unit.
+        ylabel: What results, with its unit.
+        marks: By name, a point (x, y) to mark, such as a setting somebody recommends.
+        mark_label: What the marked points are.
+        level: A height at which to draw a line across, such as a limit.
+        level_label: What is at that height.
+        title: What the figure is about.
+        log_x: Whether the horizontal axis is logarithmic; its values must be positive.
+        log_y: Whether the vertical axis is logarithmic.
+        smallest: Lower end of the vertical axis; None fits it.
+        largest: Upper end of the vertical axis; None fits it.
+
+    Returns:
+        A figure with one axes and a legend.
+
+    Raises:
+        ValueError: If there are no curves, or one does not have shape (K,).
+
+    Example:
+        >>> figure = response([1, 2], {"a": [3.0, 4.0]}, xlabel="learning rate", ylabel="loss", marks={"a": (1, 3.0)})
+        >>> [len(line.get_xdata()) for line in figure.axes[0].lines]  # the curve and its mark
+        [2, 1]
+    """
+    x = np.asarray(x, dtype=float)
+    arrays = {name: np.asarray(values, dtype=float) for name, values in curves.items()}
+    if not arrays:
+        raise ValueError("response needs at least one curve; received none.")
+    for name, values in arrays.items():
+        if values.shape != x.shape or x.ndim != 1:
+            raise ValueError(f"The curve {name!r} needs one value per x, shape {x.shape}; received {values.shape}.")
+    looks = appearances(arrays)
+    with matplotlib.rc_context(dict(SETTINGS)):
+        figure = new_figure(8.0, 4.2)
+        axes = figure.add_subplot()
+        for name, values in arrays.items():
+            axes.plot(x, np.where(np.isfinite(values), values, np.nan), label=name, **looks[name].line(marker=""))
+        for name, at in (marks or {}).items():
+            look = looks[name]
+            axes.plot(*at, look.marker, color=look.color, markersize=9, markeredgecolor="black", zorder=5)
+        if marks and mark_label:
+            axes.plot([], [], "o", color="white", markeredgecolor="black", markersize=9, label=mark_label)
+        if level is not None:
+            axes.axhline(level, color="black", linewidth=1.0, label=level_label or None, zorder=1)
+        axes.set_xscale("log" if log_x else "linear")
+        axes.set_yscale("log" if log_y else "linear")
+        axes.set_xlim(x[0], x[-1])
+        axes.set_ylim(smallest, largest)
+        axes.set(xlabel=xlabel, ylabel=ylabel)
+        axes.set_title(title, loc="left")
+        figure.legend(loc="outside right center", alignment="left", handlelength=3.4)
+    return figure
