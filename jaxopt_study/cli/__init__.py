@@ -1,0 +1,5 @@
+"""The command line: `jaxopt-study compare | optimizers | problems | explain`."""
+
+from jaxopt_study.cli.app import main
+
+__all__ = ["main"]

@@ -1,0 +1,49 @@
+"""From arguments to an exit code."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import tyro
+from rich.console import Console
+
+from jaxopt_study.cli.compare import Compare
+from jaxopt_study.cli.expressions import UserError
+from jaxopt_study.cli.listings import Explain, Optimizers, Problems
+
+DONE, FAILED, INTERRUPTED = 0, 1, 130  # 2, for arguments that cannot be understood, is the parser's
+DESCRIPTION = """Compose optimizers from textbook atoms, train them in one compiled program, and see why they differ.
+
+Exit codes: 0 done; 1 something asked for cannot be done, or an optimizer failed (the message says what to do); 2 the
+arguments cannot be understood; 130 interrupted, with what had finished kept."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        argv: The arguments; None takes those of the process.
+
+    Returns:
+        0 if all is done, 1 if something asked for cannot be done, 130 if interrupted.
+
+    Raises:
+        SystemExit: With code 2 for arguments that cannot be understood, and 0 after `--help`.
+
+    Example:
+        >>> main(["explain", "adam(1e-3)", "adam(1e-3)"])
+        first:  adam(0.001)
+        second: adam(0.001)
+        The same updates in 100 steps. Written the same.
+        0
+    """
+    commands: Any = Compare | Optimizers | Problems | Explain
+    command = tyro.cli(commands, args=argv, prog="jaxopt-study", description=DESCRIPTION)
+    errors = Console(stderr=True)
+    try:
+        return command.run(Console())
+    except UserError as error:
+        errors.print(f"Error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        return FAILED
+    except KeyboardInterrupt:
+        errors.print("Interrupted.")
+        return INTERRUPTED

@@ -1,0 +1,168 @@
+"""Optimizers named on the command line: `adam`, `"adam(1e-3, convention='book')"`, `module:function`."""
+
+import ast
+import importlib
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optax
+
+from jaxopt_study import optimizers, transforms
+
+DEFAULT_RATE = 0.01  # for a bare name of an optimizer whose learning rate has no default
+
+
+class UserError(Exception):
+    """Something asked for that cannot be done; shown as one line, without a traceback."""
+
+
+def read_optimizer(text: str) -> optax.GradientTransformation:
+    """Build the optimizer that a text names, without evaluating the text as a program.
+
+    It may be the name of an optimizer of this package, a call of it or of an atom with numbers, strings and further
+    calls as arguments, the same with `optax.` in front, or `module:function`.
+
+    Args:
+        text: For instance `adam`, `chain(ema(0.9), scale_by_learning_rate(0.1))` or `mine:build`.
+
+    Returns:
+        The optimizer. A bare name that needs a learning rate gets .01.
+
+    Raises:
+        UserError: If it cannot be understood or built; the message says why.
+
+    Example:
+        >>> read_optimizer("chain(ema(0.9), scale_by_learning_rate(0.1))")
+        chain(ema(0.9), scale_by_learning_rate(0.1))
+        >>> read_optimizer("__import__('os').getcwd()")
+        Traceback (most recent call last):
+        ...
+        jaxopt_study.cli.expressions.UserError: "__import__('os').getcwd()" calls "__import__('os').getcwd", ...
+    """
+    if re.fullmatch(r"[\w.]+:[\w.]+", text):
+        return import_optimizer(text)
+    try:
+        expression = ast.parse(text.strip(), mode="eval").body
+    except SyntaxError as error:
+        raise UserError(
+            f"{text!r} is no expression ({error.msg}). Write adam, 'adam(1e-3)' or module:function."
+        ) from None
+    try:
+        built = (
+            _bare(expression, text) if isinstance(expression, ast.Name | ast.Attribute) else _value(expression, text)
+        )
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{text!r} cannot be built: {error}") from None
+    if not isinstance(built, optax.GradientTransformation):
+        raise UserError(f"{text!r} is {built!r}, not an optimizer. Write adam, 'adam(1e-3)' or module:function.")
+    return built
+
+
+def import_optimizer(path: str) -> optax.GradientTransformation:
+    """Build the optimizer that a user's function without arguments returns.
+
+    Args:
+        path: `module:function`; modules of the current folder can be named.
+
+    Returns:
+        Any Optax transformation.
+
+    Raises:
+        UserError: If the module or function is missing or fails, or returns something else.
+    """
+    module_name, separator, name = path.partition(":")
+    if not separator or not module_name or not name:
+        raise UserError(f"{path!r} does not name an optimizer: write module:function, such as mine:build for mine.py.")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    importlib.invalidate_caches()
+    try:
+        found: Any = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        missing = error.name or module_name
+        if missing == module_name.partition(".")[0] or missing == module_name:
+            raise UserError(
+                f"{path!r}: there is no module {missing!r}. Run in the folder that holds {missing}.py, or install it."
+            ) from None
+        raise UserError(f"{path!r}: the module {module_name!r} needs {missing!r}, which is not installed.") from None
+    except Exception as error:
+        raise UserError(f"{path!r}: importing {module_name!r} fails with {type(error).__name__}: {error}") from error
+    for part in name.split("."):
+        if not hasattr(found, part):
+            raise UserError(f"{path!r}: {module_name!r} has no {name!r}. Functions there: {_functions(found)}.")
+        found = getattr(found, part)
+    if isinstance(found, optax.GradientTransformation):
+        raise UserError(
+            f"{path!r} is an optimizer, not a function that returns one: write a function without arguments."
+        )
+    if not callable(found):
+        raise UserError(f"{path!r} is {found!r}; expected a function without arguments that returns an optimizer.")
+    try:
+        built = found()
+    except Exception as error:
+        raise UserError(f"{path!r}: calling it without arguments fails with {type(error).__name__}: {error}") from error
+    if not isinstance(built, optax.GradientTransformation):
+        raise UserError(
+            f"{path!r} returned {built!r} of type {type(built).__name__}; expected an Optax transformation, such as "
+            "optimizers.adam(1e-3) or optax.adam(1e-3)."
+        )
+    return built
+
+
+def constructors() -> dict[str, Callable[..., Any]]:
+    """Return what an expression may call: the named optimizers, and the atoms and functions that build them.
+
+    Returns:
+        By name; of an optimizer and an atom of the same name the optimizer.
+    """
+    atoms = {name: getattr(transforms, name) for name in transforms.__all__}
+    return {name: found for name, found in atoms.items() if hasattr(found, "constructor")} | optimizers.named()
+
+
+def _bare(expression: ast.expr, text: str) -> Any:
+    constructor = _constructor(expression, text)
+    try:
+        return constructor()
+    except TypeError as error:
+        if "learning_rate" not in str(error):
+            raise
+        return constructor(DEFAULT_RATE)
+
+
+def _value(node: ast.expr, text: str) -> Any:
+    if isinstance(node, ast.Call):
+        if any(isinstance(item, ast.Starred) for item in node.args) or any(item.arg is None for item in node.keywords):
+            raise UserError(f"{text!r} unpacks arguments; write them out.")
+        constructor = _constructor(node.func, text)
+        arguments = [_value(item, text) for item in node.args]
+        return constructor(*arguments, **{str(item.arg): _value(item.value, text) for item in node.keywords})
+    try:
+        return ast.literal_eval(node)
+    except ValueError:
+        raise UserError(
+            f"{text!r} has the argument {ast.unparse(node)!r}; arguments are numbers, strings and calls of optimizers "
+            "and atoms. For anything else write a function and name it as module:function."
+        ) from None
+
+
+def _constructor(node: ast.expr, text: str) -> Callable[..., Any]:
+    known = constructors()
+    if isinstance(node, ast.Name) and node.id in known:
+        return known[node.id]
+    if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "optax":
+        function = getattr(optax, node.attr, None)
+        if not node.attr.startswith("_") and callable(function) and not isinstance(function, type):
+            return transforms.lift(function)
+    raise UserError(
+        f"{text!r} calls {ast.unparse(node)!r}, which is no optimizer or atom of this package, nor of Optax. "
+        "`jaxopt-study optimizers` lists them; your own is named module:function."
+    )
+
+
+def _functions(module: Any) -> str:
+    names = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
+    return ", ".join(names) or "none"

@@ -1,0 +1,16 @@
+"""From results to pictures: pure functions that return a Matplotlib figure and touch no file and no pyplot state."""
+
+from jaxopt_study.figures.animation import race_animation
+from jaxopt_study.figures.curves import learning_curves
+from jaxopt_study.figures.planes import trajectories
+from jaxopt_study.figures.style import Appearance, appearances, new_figure, render
+
+__all__ = [
+    "Appearance",
+    "appearances",
+    "learning_curves",
+    "new_figure",
+    "race_animation",
+    "render",
+    "trajectories",
+]

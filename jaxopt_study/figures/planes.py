@@ -1,0 +1,155 @@
+"""Paths of optimizers over the contours of a loss of two parameters."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from jaxopt_study.figures.style import SETTINGS, Appearance, appearances, new_figure
+from jaxopt_study.problems.problem import Problem
+
+_START = {"marker": "o", "color": "white", "markeredgecolor": "black", "markersize": 7, "linestyle": "none"}
+_MINIMUM = {"marker": "+", "color": "black", "markersize": 13, "markeredgewidth": 1.2, "linestyle": "none"}
+
+
+def trajectories(
+    problem: Problem, paths: Mapping[str, Any], *, together: bool = False, title: str = "", columns: int = 3
+) -> Figure:
+    """Draw the paths of optimizers over the contours of a planar problem.
+
+    Contours are spaced evenly in the logarithm of the height above the lowest known minimum. What lies outside the
+    problem's domain is cut off.
+
+    Args:
+        problem: A problem with a `domain`, whose loss broadcasts over parameters of shape (2, …).
+        paths: By name, shape (points, 2), the start first; NaN after a divergence.
+        together: Whether all paths share one plane; otherwise each has its own.
+        title: What the figure is about.
+        columns: Planes side by side.
+
+    Returns:
+        A figure with one axes per path, or one for all. Each names the loss at the last point.
+
+    Raises:
+        ValueError: If there are no paths, the problem has no domain, or a path is not a list of points in the plane.
+
+    Example:
+        >>> from jaxopt_study import problems
+        >>> figure = trajectories(problems.planar.bowl(), {"a": [[-7, 2], [0, 0]], "b": [[-7, 2], [1, 1]]})
+        >>> [axes.get_title(loc="left") for axes in figure.axes]
+        ['a   f = 0', 'b   f = 1.05']
+    """
+    points = checked_paths(problem, paths)
+    looks = appearances(points)
+    if together:
+        columns = 1
+    rows = 1 if together else -(-len(points) // columns)
+    columns = min(columns, len(points))
+    with matplotlib.rc_context(SETTINGS):
+        figure = new_figure(8.0, 4.4 if together else 0.75 + 1.75 * rows)
+        grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+        planes = list(grid.flat)
+        for axes in planes[: 1 if together else len(points)]:
+            draw_contours(axes, problem)
+        for number, (name, path) in enumerate(points.items()):
+            axes = planes[0 if together else number]
+            draw_path(axes, path, looks[name], name)
+            if not together:
+                axes.set_title(f"{name}   f = {end_value(problem, path):.3g}", loc="left")
+        for axes in planes[: 1 if together else len(points)]:
+            draw_landmarks(axes, problem, next(iter(points.values()))[0])
+        free = [] if together else planes[len(points) :]
+        for axes in free:
+            axes.set_axis_off()
+        if not together:
+            _label_outside(grid, len(points))
+        else:
+            planes[0].set(xlabel="x", ylabel="y")
+        handles = [Line2D([], [], **_START, label="start")]
+        if problem.minima:
+            handles.append(Line2D([], [], **_MINIMUM, label="minimum"))
+        if together:
+            handles += [Line2D([], [], **looks[name].line(), label=name) for name in points]
+        if free:
+            free[0].legend(handles=handles, loc="center left")
+        else:
+            place = "outside right center" if together else "outside lower center"
+            figure.legend(handles=handles, loc=place, ncols=1 if together else 2, handlelength=3.0 if together else 1.5)
+        if title:
+            figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+    return figure
+
+
+def checked_paths(problem: Problem, paths: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Return paths as arrays, or complain about what cannot be drawn."""
+    if problem.domain is None:
+        raise ValueError(f"Problem {problem.name!r} has no domain to draw; give it one with problem.replace(domain=…).")
+    points = {name: np.asarray(path, dtype=float) for name, path in paths.items()}
+    if not points:
+        raise ValueError("A figure of trajectories needs at least one path; received none.")
+    for name, path in points.items():
+        if path.ndim != 2 or path.shape[1] != 2 or not len(path):
+            raise ValueError(f"The path {name!r} needs the shape (points, 2); received {path.shape}.")
+    return points
+
+
+def draw_contours(axes: Axes, problem: Problem) -> None:
+    """Draw contours spaced evenly in the logarithm of the height above the lowest known minimum."""
+    (left, bottom), (right, top) = problem.domain or ((-1.0, -1.0), (1.0, 1.0))
+    x, y = np.meshgrid(np.linspace(left, right, 161), np.linspace(bottom, top, 161))
+    height = np.asarray(problem.loss(jnp.asarray(np.stack([x, y])), None), dtype=float)
+    lowest = min((point.value for point in problem.minima), default=float(np.nanmin(height)))
+    above = np.maximum(height - lowest, 0.0)
+    positive = above[np.isfinite(above) & (above > 0)]
+    levels = np.geomspace(max(np.quantile(positive, 0.003), 1e-6 * positive.max()), positive.max(), 14)
+    shades = matplotlib.colormaps["Greys"](np.linspace(0.55, 0.22, len(levels)))
+    axes.contour(x, y, above, levels=levels, colors=[tuple(shade) for shade in shades], linewidths=0.7)
+    axes.set_xlim(left, right)
+    axes.set_ylim(bottom, top)
+    axes.grid(False)
+
+
+def draw_path(axes: Axes, path: np.ndarray, look: Appearance, name: str) -> Line2D:
+    """Draw one path.
+
+    Args:
+        axes: Where.
+        path: Shape (points, 2).
+        look: How.
+        name: What a legend calls it.
+
+    Returns:
+        Its line.
+    """
+    (line,) = axes.plot(*path.T, **look.line(linestyle="-", linewidth=1.3, markersize=3.2), label=name)
+    return line
+
+
+def draw_landmarks(axes: Axes, problem: Problem, start: np.ndarray) -> None:
+    """Mark the start and the known minima."""
+    for minimum in problem.minima:
+        axes.plot(*np.asarray(minimum.params, dtype=float), **_MINIMUM, zorder=5)
+    axes.plot(*start, **_START, zorder=6)
+
+
+def end_value(problem: Problem, path: np.ndarray) -> float:
+    """Return the loss at the last point that is finite."""
+    finite = path[np.isfinite(path).all(axis=1)]
+    return float(problem.loss(jnp.asarray(finite[-1]), None)) if len(finite) else float("nan")
+
+
+def _label_outside(grid: np.ndarray, count: int) -> None:
+    columns = grid.shape[1]
+    for number, axes in enumerate(grid.flat):
+        if number + columns >= count:  # nothing below it
+            axes.set_xlabel("x")
+            axes.tick_params(labelbottom=True)
+        if number % columns == 0:
+            axes.set_ylabel("y")
+        axes.xaxis.set_major_locator(MaxNLocator(5, prune="both"))  # no label reaches into the next plane
