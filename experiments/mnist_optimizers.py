@@ -204,7 +204,7 @@ def draw(record: Record) -> Mapping[str, Figure]:
         "race_at_better_rates": race(better, f"{data}, at the better of two learning rates"),
         "two_rates": pairs(
             {label: (trials["notes", label]["loss"], trials["other", label]["loss"]) for label in better},
-            settings=("the notes' learning rate", "another one"),
+            settings=("the notes' learning rate", "a second one"),
             labels={
                 label: (f"{trials['notes', label]['learning_rate']:g}", f"{trials['other', label]['learning_rate']:g}")
                 for label in better

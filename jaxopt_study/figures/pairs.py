@@ -6,6 +6,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from jaxopt_study.figures.style import SETTINGS, appearances, new_figure
 
@@ -49,18 +50,26 @@ def pairs(
     with matplotlib.rc_context(dict(SETTINGS)):
         figure = new_figure(8.0, 1.3 + 0.62 * len(samples))
         axes = figure.add_subplot()
-        axes.set_xscale("log" if log else "linear")
+        if log:
+            axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            axes.xaxis.set_major_formatter("{x:g}")
+            axes.xaxis.set_minor_formatter(NullFormatter())
         for row, (name, both) in enumerate(samples.items()):
             color = looks[name].color
             means = [float(np.mean(values)) for values in both]
             arrow = {"arrowstyle": "-|>", "color": color, "linewidth": 1.6, "shrinkA": 6, "shrinkB": 6}
             axes.annotate("", xy=(means[1], row), xytext=(means[0], row), arrowprops=arrow)
-            for values, mean, text, face in zip(both, means, labels[name], ("white", color), strict=True):
+            sides = (
+                ("right", "left") if means[0] < means[1] else ("left", "right")
+            )  # of close labels, away from the other
+            for values, mean, text, face, side in zip(both, means, labels[name], ("white", color), sides, strict=True):
                 axes.plot(values, np.full(len(values), row), ".", color=color, markersize=4, alpha=0.5)
                 axes.plot(
                     mean, row, "o", color=face, markeredgecolor=color, markeredgewidth=1.8, markersize=9, zorder=5
                 )
-                axes.annotate(text, (mean, row), (0, 9), textcoords="offset points", ha="center", fontsize=9)
+                shift = 3 if side == "right" else -3
+                axes.annotate(text, (mean, row), (shift, 9), textcoords="offset points", ha=side, fontsize=9)
         axes.set_yticks(range(len(samples)), list(samples))
         axes.set_ylim(len(samples) - 0.5, -0.7)
         axes.grid(axis="y", visible=False)
