@@ -233,7 +233,12 @@ def norm(leaves: Sequence[Any], axis: Any = None) -> Array:
     largest = [jnp.max(jnp.abs(x), axis=axis, keepdims=keep, initial=0) for x in leaves]
     top = functools.reduce(jnp.maximum, largest, jnp.zeros(()))
     scale = jax.lax.stop_gradient(jnp.where((top > 0) & jnp.isfinite(top), top, 1))  # its value cancels
-    squares = [jnp.sum(jnp.square(x / scale.astype(x.dtype)), axis=axis, keepdims=keep) for x in leaves]
+    # Each leaf is summed in single precision at least: a sum of 65,505 ones is infinite in half.
+    wide = [jnp.promote_types(x.dtype, jnp.float32) for x in leaves]
+    squares = [
+        jnp.sum(jnp.square(x.astype(d) / scale.astype(d)), axis=axis, keepdims=keep)
+        for x, d in zip(leaves, wide, strict=True)
+    ]
     total = functools.reduce(jnp.add, squares, jnp.zeros(()))
     return jnp.where(total > 0, scale * jnp.sqrt(jnp.where(total > 0, total, 1)), total)  # differentiable at zero
 

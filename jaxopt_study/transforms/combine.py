@@ -7,6 +7,7 @@ import jax
 import optax
 
 from jaxopt_study.transforms.constructors import Transform, atom
+from jaxopt_study.transforms.mismatch import MismatchError
 from jaxopt_study.transforms.tap import TapState
 
 
@@ -51,7 +52,7 @@ def chain(*parts: optax.GradientTransformation) -> Transform:
 
     def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
         if len(state) != len(transforms):
-            raise ValueError(
+            raise MismatchError(
                 f"chain: the state belongs to another chain: it has {len(state)} parts, this chain has "
                 f"{len(transforms)}. Use the state that init of this chain returned."
             )

@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxopt_study.transforms.mismatch import MismatchError, check_shapes, check_state, check_structures
+from jaxopt_study.transforms.mismatch import MismatchError, check_params, check_shapes, check_state, explain
 from jaxopt_study.transforms.printing import import_path
 from jaxopt_study.transforms.scalars import ScalarLike, ScalarOrSchedule
 from jaxopt_study.transforms.spec import Constructor, Function, Spec, Transform, construct
@@ -43,17 +44,14 @@ def atom(*, state: type = optax.EmptyState, params: bool = False) -> Callable[[C
             # Optax itself passes some of these by keyword, so their names are part of the interface.
             def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> Any:
                 check_state(name, expected, state)
-                if needs_params and params is None:
-                    raise ValueError(
-                        f"{name} needs the current parameters: call update(updates, state, params), received "
-                        "params=None."
-                    )
+                if needs_params:
+                    check_params(name, updates, params)
                 try:
                     new, new_state = built.update(updates, state, params, **extra)
                 except MismatchError:  # a part inside has said what is wrong
                     raise
                 except (ValueError, TypeError) as error:
-                    check_structures(name, built, updates, state, params if needs_params else None, error)
+                    explain(name, built, updates, state, error)
                     raise
                 check_shapes(name, updates, new, state, new_state)
                 return new, new_state
@@ -100,7 +98,7 @@ def lift(constructor: Callable[..., Any]) -> Callable[..., Any]:
     """Give a constructor of Optax transformations or schedules everything a `Transform` has.
 
     The result of `lift(f)(…)` does what `f(…)` does, and it prints, lists and replaces its hyperparameters, is saved as
-    JSON and compares equal. Updates keep the dtype of the gradient even where a traced hyperparameter would promote it.
+    JSON and compares equal. Updates and state keep their dtypes even where a traced hyperparameter would promote them.
     It does not look inside: a lifted optimizer expands to itself.
 
     Args:
@@ -192,16 +190,17 @@ def _keep_dtypes(transformation: optax.GradientTransformation) -> Transform:
     inner = optax.with_extra_args_support(transformation)
 
     def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> Any:
-        new, state = inner.update(updates, state, params, **extra)
-        if jax.tree.structure(new) == jax.tree.structure(updates):
-            new = jax.tree.map(lambda n, u: n if n.dtype == u.dtype else n.astype(u.dtype), new, _arrays(updates))
-        return new, state
+        new, new_state = inner.update(updates, state, params, **extra)
+        return _as_before(new, updates), _as_before(new_state, state)
 
     return Transform(inner.init, update)
 
 
-def _arrays(tree: Any) -> Any:
-    return jax.tree.map(lambda x: x if hasattr(x, "dtype") else np.asarray(x), tree)
+def _as_before(new: Any, old: Any) -> Any:
+    """Return a tree with the dtypes of another one of the same structure."""
+    if jax.tree.structure(new) != jax.tree.structure(old):
+        return new
+    return jax.tree.map(lambda n, o: n if jnp.result_type(n) == jnp.result_type(o) else n.astype(o.dtype), new, old)
 
 
 __all__ = ["Function", "Transform", "atom", "composite", "lift", "named_function"]

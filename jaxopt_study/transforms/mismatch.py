@@ -20,13 +20,21 @@ def check_state(name: str, expected: type, received: Any) -> None:
         )
 
 
-def check_structures(name: str, built: Any, updates: Any, state: Any, params: Any, error: Exception) -> None:
-    """Raise MismatchError if an atom failed because its arguments differ in structure or shape."""
-    if params is not None and _kind(updates) != _kind(params):
+def check_params(name: str, updates: Any, params: Any) -> None:
+    """Raise MismatchError unless an atom that needs the parameters gets those of its gradient."""
+    if params is None:
+        raise MismatchError(
+            f"{name} needs the current parameters: call update(updates, state, params), received params=None."
+        )
+    if _kind(updates) != _kind(params):
         raise MismatchError(
             f"{name}: the gradient does not belong to these parameters: expected {_show(_kind(params))}, received "
             f"{_show(_kind(updates))}. Pass the parameters at which the gradient was taken."
-        ) from error
+        )
+
+
+def explain(name: str, built: Any, updates: Any, state: Any, error: Exception) -> None:
+    """Raise MismatchError if an atom failed because its state was made for other parameters."""
     try:
         expected = jax.eval_shape(built.init, updates)
     except (ValueError, TypeError, AttributeError):

@@ -147,9 +147,10 @@ def nesterov_lookahead(learning_rate: ScalarOrSchedule, decay: ScalarOrSchedule)
 
         vₜ = γₜ vₜ₋₁ + ηₜ ∇J(θₜ₋₁ − γₜ vₜ₋₁),  θₜ = θₜ₋₁ − vₜ
 
-    It is a whole step: nothing may rescale its output, or the look-ahead point is not where the step goes. A loop that
-    takes the gradient at the parameters instead runs another, less stable method: on curvature λ that one diverges
-    beyond ηλ = .860 at γ = .9, this one beyond (2 + 2γ)/(1 + 2γ) = 1.357. `train` asks for the point itself.
+    It is a whole step: nothing may rescale its output, or the look-ahead point is not where the step goes. On curvature
+    λ it is stable for ηλ < (2 + 2γ)/(1 + 2γ), 1.357 at γ = .9. A loop that takes the gradient at the parameters instead
+    runs the heavy ball: stable up to 2 + 2γ, and without Nesterov's damping of steep directions. The common slip of
+    using v after it was updated, θ ← θ + γ²vₜ − (1 + γ)ηg, is a third method, stable only up to .860. `train` asks for the point itself.
 
     Args:
         learning_rate: η ≥ 0, or a schedule of it.

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
-from jaxopt_study.transforms.clipping import shrink, unit_norm
+from jaxopt_study.transforms.clipping import norm, shrink, unit_norm
 from jaxopt_study.transforms.constructors import Transform, atom
 from jaxopt_study.transforms.scalars import ScalarLike, cast, check_interval, check_non_negative
 
@@ -50,9 +50,10 @@ def project_to_max_norm(max_norm: ScalarLike, *, axis: int | tuple[int, ...] | N
             if p.ndim < 2:
                 return u
             end = p.astype(u.dtype) + u
-            norm = unit_norm(end) if axis is None else jnp.sqrt(jnp.sum(end * end, axis=axis, keepdims=True))
+            length = unit_norm(end) if axis is None else norm([end], axis=axis)
+            inside = length <= cast(max_norm, length.dtype)
             # Inside the set the update passes untouched, without the rounding of adding and subtracting θ.
-            return jnp.where(norm > cast(max_norm, u.dtype), end * shrink(norm, max_norm) - p.astype(u.dtype), u)
+            return jnp.where(inside, u, end * shrink(length, max_norm).astype(u.dtype) - p.astype(u.dtype))
 
         return jax.tree.map(project, updates, params), state
 

@@ -20,7 +20,7 @@ from jaxopt_study.transforms.functions import (
     root,
     weighted_sum,
 )
-from jaxopt_study.transforms.scalars import ScalarLike
+from jaxopt_study.transforms.scalars import ScalarLike, check_decay
 from jaxopt_study.transforms.statistics import difference, ema, running_max, total
 
 scale_by_lion = lift(optax.scale_by_lion)
@@ -224,6 +224,9 @@ def scale_by_adamax(b1: ScalarLike = 0.9, b2: ScalarLike = 0.999, *, eps: Scalar
     Returns:
         A corrected average and a `running_max` under `divide_by`.
 
+    Raises:
+        ValueError: If a decay is outside [0, 1).
+
     Example:
         >>> updates, _ = scale_by_adamax().update(jnp.array([-7.0, 0.0]), scale_by_adamax().init(jnp.zeros(2)))
         >>> print(updates.round(3))
@@ -232,6 +235,7 @@ def scale_by_adamax(b1: ScalarLike = 0.9, b2: ScalarLike = 0.999, *, eps: Scalar
     References:
         Kingma and Ba (2015), Adam, Algorithm 2.
     """
+    check_decay("scale_by_adamax", b2, "b2")
     return merge(divide_by(), _corrected_ema(b1), running_max(b2, of=magnitude(eps=eps)))
 
 

@@ -71,7 +71,7 @@ def _encode(value: Any, where: str) -> Any:
                 "of a module."
             )
         arguments = {name: _encode(v, f"{constructor.name}: {name}") for name, v in value.spec.arguments.items()}
-        return {"lift" if constructor.kind == "lifted" else "call": constructor.path, "arguments": arguments}
+        return {"lift" if constructor.kind == "lifted" else "call": _public(constructor), "arguments": arguments}
     if isinstance(value, optax.GradientTransformation):
         raise ValueError(f"{where} is a bare Optax transformation; build it with lift, as in lift(optax.adam)(1e-3).")
     if value is None or isinstance(value, (bool, int, float, str)):
@@ -94,6 +94,18 @@ def _encode(value: Any, where: str) -> Any:
             "schedules with lift, as in lift(optax.cosine_decay_schedule)(0.1, 100)."
         )
     return {"function": path}
+
+
+def _public(constructor: Constructor) -> str:
+    """Return the shortest path to a constructor, so that moving it inside a package does not break what was saved."""
+    if constructor.kind == "lifted":
+        return constructor.path
+    module, _, name = constructor.path.partition(":")
+    parts = module.split(".")
+    packages = (".".join(parts[:length]) for length in range(1, len(parts)))
+    paths = (f"{package}:{name}" for package in packages)
+    found = (path for path in paths if getattr(resolve(path), "constructor", None) == constructor)
+    return next(found, constructor.path)
 
 
 def _decode(value: Any, trusted: tuple[str, ...]) -> Any:
@@ -124,7 +136,7 @@ def _build(value: dict[str, Any], trusted: tuple[str, ...]) -> Any:
             raise ValueError(f"{value['call']!r} is not a constructor of transformations.")
     else:
         # What is lifted is called with the file's arguments, and JAX and this package have functions that write files.
-        constructor = lift(_find(value["lift"], ("optax", *trusted))).constructor
+        constructor: Any = getattr(lift(_find(value["lift"], ("optax", *trusted))), "constructor", None)
     arguments = {name: _decode(item, trusted) for name, item in value["arguments"].items()}
     parameters = constructor.signature.parameters
     unknown = [name for name in arguments if name not in parameters]

@@ -362,6 +362,11 @@ def saved(expression):
     return json.dumps({"format": "jaxopt_study.transform/1", "expression": expression})
 
 
+def test_json_names_constructors_by_their_public_place():
+    assert '"jaxopt_study.transforms:ema"' in ema(0.9).to_json()
+    assert '"jaxopt_study.optimizers:nesterov"' in optimizers.nesterov(0.1).to_json()
+
+
 REACHABLE = [  # what can be imported, and reached through what a trusted module has imported
     "os:system",
     "builtins:eval",
@@ -408,7 +413,7 @@ def test_json_of_another_version_says_so():
     text = saved({"call": "jaxopt_study.transforms.statistics:forgotten", "arguments": {}})
     with pytest.raises(ValueError, match=r"does not exist here[.] It was saved by another version"):
         from_json(text)
-    text = ema(0.9).to_json().replace("decay", "dekay")
+    text = ema(0.9).to_json().replace('"decay"', '"dekay"')
     with pytest.raises(ValueError, match=r"ema: .*'dekay'"):
         from_json(text)
 
