@@ -68,7 +68,7 @@ def pairs(
                 axes.plot(
                     mean, row, "o", color=face, markeredgecolor=color, markeredgewidth=1.8, markersize=9, zorder=5
                 )
-                shift = 3 if side == "right" else -3
+                shift = -1 if side == "right" else 1
                 axes.annotate(text, (mean, row), (shift, 9), textcoords="offset points", ha=side, fontsize=9)
         axes.set_yticks(range(len(samples)), list(samples))
         axes.set_ylim(len(samples) - 0.5, -0.7)

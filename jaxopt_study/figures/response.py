@@ -16,15 +16,15 @@ def response(
     *,
     xlabel: str,
     ylabel: str,
-    marks: Mapping[str, tuple[float, float]] | None = None,
+    marks: Mapping[str, tuple[float | int, float | int]] | None = None,
     mark_label: str = "",
-    level: float | None = None,
+    level: float | int | None = None,
     level_label: str = "",
     title: str = "",
     log_x: bool = False,
     log_y: bool = False,
-    smallest: float | None = None,
-    largest: float | None = None,
+    smallest: float | int | None = None,
+    largest: float | int | None = None,
 ) -> Figure:
     """Draw one curve per optimizer over a common axis, with one point of each marked.
 

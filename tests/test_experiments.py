@@ -1,0 +1,273 @@
+"""Experiments are found, not listed; each is run small, and the way claims are judged is itself tested."""
+
+import io
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from rich.console import Console
+from scipy import stats
+
+from experiments import __main__ as command_line
+from experiments.claims import (
+    Claim,
+    Control,
+    Expectation,
+    Measurement,
+    at_least,
+    at_most,
+    exact,
+    mean_over_seeds,
+    near,
+    ratio_over_seeds,
+    summary,
+    table,
+)
+from experiments.experiment import Experiment, conclude, discover, execute
+from jaxopt_study.records import load
+
+EXPERIMENTS = discover()
+STORED = Path(command_line.__file__).parent / "results"
+
+
+def run_main(*arguments):
+    output = io.StringIO()
+    status = command_line.main(arguments, console=Console(file=output, width=200))
+    return status, output.getvalue()
+
+
+@pytest.fixture(scope="module", params=sorted(EXPERIMENTS))
+def smoke(request, tmp_path_factory):
+    """One run of each experiment, shared by the tests below."""
+    out = tmp_path_factory.mktemp("out")
+    return request.param, execute(request.param, EXPERIMENTS[request.param], "smoke", out=out), out / request.param
+
+
+def test_smoke_run_fails_no_claim_and_every_control_fails(smoke):
+    _, outcome, _ = smoke
+    assert summary(outcome.claims)["FAIL"] == 0
+    assert summary(outcome.claims)["PASS"] >= len(outcome.claims) / 2
+    assert [claim.statement for claim in outcome.claims if claim.control_verdict != "FAIL"] == []
+    assert all(claim.expected.source and claim.control.variation for claim in outcome.claims)
+
+
+def test_smoke_run_keeps_record_and_small_figures(smoke):
+    name, outcome, folder = smoke
+    record = load(folder)
+    assert record == outcome.record
+    assert record.name == name
+    assert record.config["preset"] == "smoke"
+    assert [claim["verdict"] for claim in record.results["claims"]] == [claim.verdict for claim in outcome.claims]
+    pictures = sorted(folder.glob("*.png"))
+    assert pictures
+    assert all(picture.read_bytes().startswith(b"\x89PNG") and picture.stat().st_size < 300_000 for picture in pictures)
+    again = conclude(EXPERIMENTS[name], record)
+    assert again.record.results == record.results  # claims depend on nothing but the record
+
+
+@pytest.mark.parametrize("name", sorted(EXPERIMENTS))
+def test_stored_paper_record_passes_when_judged_again(name):
+    record = load(STORED / name)
+    assert record.config["preset"] == "paper"
+    claims = EXPERIMENTS[name].claims(record)
+    assert json.loads(json.dumps([asdict(claim) for claim in claims])) == record.results["claims"]
+    assert summary(claims)["FAIL"] == 0
+    pictures = list((STORED / name).glob("*.png"))
+    assert pictures
+    assert all(picture.stat().st_size < 300_000 for picture in pictures)
+
+
+def test_trajectories_are_those_of_the_notes_own_code():
+    record = load(STORED / "trajectories")
+    for label, path in notes_trajectories().items():
+        np.testing.assert_allclose(np.array(record.results["points"][label]), path, rtol=1e-12, atol=1e-15)
+
+
+def notes_trajectories():
+    """Run the notes' classes as they are printed there, in NumPy."""
+
+    def run(update):
+        theta, path, state = np.array([-7.0, 2.0]), [], {"t": 0, "v": np.zeros(2), "h": np.zeros(2), "m": np.zeros(2)}
+        for _ in range(30):
+            path.append(theta.copy())
+            state["t"] += 1
+            theta = theta + update(np.array([theta[0] / 10, 2 * theta[1]]), state)
+        return np.array(path)
+
+    def momentum(g, s):
+        s["v"] = 0.9 * s["v"] - 0.1 * g
+        return s["v"]
+
+    def adagrad(g, s):
+        s["h"] += g * g
+        return -1.5 * g / (np.sqrt(s["h"]) + 1e-7)
+
+    def adam(g, s):
+        rate = 0.3 * np.sqrt(1.0 - 0.999 ** s["t"]) / (1.0 - 0.9 ** s["t"])
+        s["m"] += (1 - 0.9) * (g - s["m"])
+        s["v"] += (1 - 0.999) * (g**2 - s["v"])
+        return -rate * s["m"] / (np.sqrt(s["v"]) + 1e-7)
+
+    updates = {"SGD": lambda g, s: -0.95 * g, "Momentum": momentum, "AdaGrad": adagrad, "Adam": adam}
+    return {label: run(update) for label, update in updates.items()}
+
+
+# --------------------------------------------------------------------------------------------------------------- claims
+
+REGION = Expectation(1.0, 2.0, "a test")
+INSIDE, OUTSIDE = exact(1.5), exact(3.0)
+
+
+@pytest.mark.parametrize(
+    ("measured", "verdict"),
+    [
+        (INSIDE, "PASS"),
+        (exact(1.0), "PASS"),
+        (OUTSIDE, "FAIL"),
+        (exact(0.5, error=0.4), "FAIL"),
+        (exact(2.0, error=0.1), "NOT RESOLVED"),
+        (exact(1.5, error=5.0), "NOT RESOLVED"),
+        (Measurement(np.inf, np.inf, np.inf, 3, "diverged"), "FAIL"),
+    ],
+)
+def test_verdict_asks_where_the_whole_interval_lies(measured, verdict):
+    assert REGION.judge(measured) == verdict
+    assert Claim("", measured, REGION, Control("outside", OUTSIDE)).verdict == verdict
+
+
+@pytest.mark.parametrize("control", [INSIDE, exact(2.0, error=0.1)])
+def test_claim_does_not_pass_if_its_control_does_not_fail(control):
+    claim = Claim("vacuous", INSIDE, REGION, Control("no variation", control))
+    assert claim.verdict == "NOT RESOLVED"
+    assert "does NOT fail" in printed(claim)
+
+
+def test_failing_control_does_not_rescue_a_false_claim():
+    assert Claim("false", OUTSIDE, REGION, Control("inside", INSIDE)).verdict == "FAIL"
+
+
+def test_one_sided_expectations_are_one_sided():
+    assert at_most(1.0, "").judge(exact(-1e9)) == "PASS"
+    assert at_most(1.0, "").judge(exact(1.1)) == "FAIL"
+    assert at_least(1.0, "").judge(exact(1e9)) == "PASS"
+    assert at_least(1.0, "").judge(exact(0.9)) == "FAIL"
+    assert near(1.0, 0.1, "").judge(exact(1.11)) == "FAIL"
+
+
+def test_interval_over_seeds_is_students():
+    samples = np.random.default_rng(0).normal(3.0, 2.0, size=7)
+    interval = stats.ttest_1samp(samples, 0.0).confidence_interval(0.9)
+    found = mean_over_seeds(samples, confidence=0.9)
+    np.testing.assert_allclose([found.lower, found.upper], [interval.low, interval.high], rtol=1e-12)
+    assert found.num_seeds == 7
+
+
+def test_interval_over_seeds_covers_as_often_as_it_says():
+    samples = np.random.default_rng(1).normal(size=(2000, 4))
+    covered = [found.lower <= 0 <= found.upper for found in map(mean_over_seeds, samples)]
+    assert abs(np.mean(covered) - 0.95) < 4 * np.sqrt(0.95 * 0.05 / 2000)
+
+
+def test_ratio_over_seeds_is_paired():
+    difficulty = np.array([1.0, 10.0, 100.0, 1000.0])  # far larger than the difference, and shared by a pair
+    found = ratio_over_seeds(2.0 * difficulty, difficulty)
+    np.testing.assert_allclose([found.value, found.lower, found.upper], 2.0, rtol=1e-12)
+
+
+@pytest.mark.parametrize("samples", [[1.0], [1.0, np.nan], [1.0, np.inf], [[1.0, 2.0]]])
+def test_interval_needs_two_finite_numbers(samples):
+    with pytest.raises(ValueError, match="two or more finite numbers"):
+        mean_over_seeds(samples)
+
+
+def test_measurement_refuses_nan():
+    with pytest.raises(ValueError, match="Report a run that diverged as infinite"):
+        exact(np.nan)
+
+
+def printed(*claims):
+    output = io.StringIO()
+    Console(file=output, width=200).print(table(claims))
+    return output.getvalue()
+
+
+# --------------------------------------------------------------------------------------------------------- command line
+
+
+@dataclass(frozen=True)
+class Nothing:
+    size: int = 1
+
+
+def invented(measured):
+    claim = Claim("the invented claim", measured, REGION, Control("outside", OUTSIDE))
+    preset = {"smoke": Nothing()}
+    return Experiment("Is it so?", preset, lambda config, data_dir: {}, lambda record: [claim], lambda record: {})
+
+
+@pytest.mark.parametrize(
+    ("measured", "verdict", "status"),
+    [(INSIDE, "PASS", 0), (OUTSIDE, "FAIL", 1), (exact(2.0, error=0.1), "NOT RESOLVED", 0)],
+)
+def test_check_exits_with_one_only_for_a_false_claim(measured, verdict, status, monkeypatch, tmp_path):
+    monkeypatch.setattr(command_line, "discover", lambda: {"invented": invented(measured)})
+    without = run_main("run", "invented", "--out", str(tmp_path))
+    with_check = run_main("run", "invented", "--check", "--out", str(tmp_path))
+    again = run_main("judge", "invented", "--check", "--out", str(tmp_path))
+    assert (without[0], with_check[0], again[0]) == (0, status, status)
+    assert f"1 {verdict}" in with_check[1]
+    assert "the invented claim" in with_check[1]
+    assert load(tmp_path / "invented").results["claims"][0]["verdict"] == verdict
+
+
+def test_one_false_claim_among_several_experiments_is_noticed(monkeypatch, tmp_path):
+    found = {"true": invented(INSIDE), "false": invented(OUTSIDE)}
+    monkeypatch.setattr(command_line, "discover", lambda: found)
+    assert run_main("run", "all", "--check", "--out", str(tmp_path))[0] == 1
+    assert run_main("run", "true", "--check", "--out", str(tmp_path))[0] == 0
+
+
+def test_list_names_every_module_with_an_experiment():
+    status, output = run_main("list")
+    folder = Path(command_line.__file__).parent
+    modules = [path.stem for path in folder.glob("*.py") if "\nEXPERIMENT = " in path.read_text(encoding="utf-8")]
+    assert status == 0
+    assert len(modules) >= 3
+    assert all(name in output for name in modules)
+
+
+def test_missing_data_are_named_and_exit_with_two(tmp_path):
+    status, output = run_main(
+        "run", "mnist_optimizers", "--preset", "paper", "--data-dir", str(tmp_path), "--out", str(tmp_path)
+    )
+    assert status == 2
+    assert "train-images-idx3-ubyte" in output
+
+
+def test_missing_record_is_named_and_exits_with_two(tmp_path):
+    status, output = run_main("judge", "trajectories", "--out", str(tmp_path))
+    assert status == 2
+    assert "does not exist" in output
+
+
+def test_unknown_experiment_is_answered_with_those_there_are(capsys):
+    with pytest.raises(SystemExit) as stop:
+        command_line.main(["run", "trajectory"])
+    assert stop.value.code == 2
+    assert "trajectories" in capsys.readouterr().err
+
+
+def test_figures_are_written_under_their_names(tmp_path):
+    experiment = replace(invented(INSIDE), figures=lambda record: {"picture": Figure()})
+    assert [path.name for path in execute("one", experiment, "smoke", out=tmp_path).files] == [
+        "record.json",
+        "picture.png",
+    ]
+
+
+def test_unknown_preset_is_refused():
+    with pytest.raises(ValueError, match="has the presets"):
+        execute("one", invented(INSIDE), "large")
