@@ -30,10 +30,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         SystemExit: With code 2 for arguments that cannot be understood, and 0 after `--help`.
 
     Example:
-        >>> main(["explain", "adam(1e-3)", "adam(1e-3)"])
-        first:  adam(0.001)
-        second: adam(0.001)
-        The same updates in 100 steps. Written the same.
+        >>> main(["explain", "sgd(0.1)", "momentum(0.1, decay=0.0)"])
+        first:  ...sgd(0.1)
+        second: ...momentum(0.1, decay=0.0)
+        The same updates in 100 steps. ...
         0
     """
     commands: Any = Compare | Optimizers | Problems | Explain

@@ -184,11 +184,11 @@ def contestants(config: Compare) -> tuple[dict[str, Any], dict[str, Any]]:
     if config.only:
         plane, network = ({name: which[name] for name in config.only} for which in (plane, network))
     for path in config.optimizer:
+        if config.optimizer.count(path) > 1:
+            raise UserError(f"--optimizer {path} is given twice.")
         built = import_optimizer(path)
         short = path.rpartition(":")[2]
         name = path if short in network else short
-        if name in network:
-            raise UserError(f"--optimizer {path} is given twice.")
         plane, network = plane | {name: built}, network | {name: built}
     return plane, network
 

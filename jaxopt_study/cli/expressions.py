@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import optax
 
 from jaxopt_study import optimizers, transforms
@@ -113,18 +114,18 @@ def import_optimizer(path: str) -> optax.GradientTransformation:
     return built
 
 
-def constructors() -> dict[str, Callable[..., Any]]:
-    """Return what an expression may call: the named optimizers, and the atoms and functions that build them.
+def atoms() -> dict[str, Callable[..., Any]]:
+    """Return what optimizers are built from.
 
     Returns:
-        By name; of an optimizer and an atom of the same name the optimizer.
+        Constructors of transformations and of functions between them, by name.
     """
-    atoms = {name: getattr(transforms, name) for name in transforms.__all__}
-    return {name: found for name, found in atoms.items() if hasattr(found, "constructor")} | optimizers.named()
+    found = {name: getattr(transforms, name) for name in transforms.__all__}
+    return {name: value for name, value in found.items() if hasattr(value, "constructor")}
 
 
 def _bare(expression: ast.expr, text: str) -> Any:
-    constructor = _constructor(expression, text)
+    constructor = _constructor(expression, text, whole=True)
     try:
         return constructor()
     except TypeError as error:
@@ -133,34 +134,51 @@ def _bare(expression: ast.expr, text: str) -> Any:
         return constructor(DEFAULT_RATE)
 
 
-def _value(node: ast.expr, text: str) -> Any:
+def _value(node: ast.expr, text: str, *, whole: bool = False) -> Any:
     if isinstance(node, ast.Call):
         if any(isinstance(item, ast.Starred) for item in node.args) or any(item.arg is None for item in node.keywords):
             raise UserError(f"{text!r} unpacks arguments; write them out.")
-        constructor = _constructor(node.func, text)
+        constructor = _constructor(node.func, text, whole=whole)
         arguments = [_value(item, text) for item in node.args]
         return constructor(*arguments, **{str(item.arg): _value(item.value, text) for item in node.keywords})
+    module, name = _dotted(node)
+    if module == "jnp" and _is_function(getattr(jnp, name, None)):
+        return getattr(jnp, name)  # a statistic, as in ema(0.999, of=jnp.square)
     try:
         return ast.literal_eval(node)
     except ValueError:
         raise UserError(
-            f"{text!r} has the argument {ast.unparse(node)!r}; arguments are numbers, strings and calls of optimizers "
-            "and atoms. For anything else write a function and name it as module:function."
+            f"{text!r} has the argument {ast.unparse(node)!r}; arguments are numbers, strings and functions of jnp and "
+            "calls of optimizers and atoms. For anything else write a function and name it as module:function."
         ) from None
 
 
-def _constructor(node: ast.expr, text: str) -> Callable[..., Any]:
-    known = constructors()
-    if isinstance(node, ast.Name) and node.id in known:
-        return known[node.id]
-    if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "optax":
-        function = getattr(optax, node.attr, None)
-        if not node.attr.startswith("_") and callable(function) and not isinstance(function, type):
-            return transforms.lift(function)
+def _constructor(node: ast.expr, text: str, *, whole: bool = False) -> Callable[..., Any]:
+    module, name = _dotted(node)
+    tables = {"optimizers": optimizers.named(), "transforms": atoms()}
+    # `nesterov` is an optimizer and an atom: alone the first is meant, and the second in a chain, as chains print.
+    order = [module] if module else ["optimizers", "transforms"] if whole else ["transforms", "optimizers"]
+    for table in order:
+        if name in tables.get(table, {}):
+            return tables[table][name]
+    if module == "optax" and _is_function(getattr(optax, name, None)):
+        return transforms.lift(getattr(optax, name))
+    if isinstance(node, ast.Call) and _dotted(node.func)[1] == "lift" and len(node.args) == 1 and not node.keywords:
+        return _constructor(node.args[0], text)  # as an expression prints: lift(optax.adam)(0.1)
     raise UserError(
         f"{text!r} calls {ast.unparse(node)!r}, which is no optimizer or atom of this package, nor of Optax. "
         "`jaxopt-study optimizers` lists them; your own is named module:function."
     )
+
+
+def _dotted(node: ast.expr) -> tuple[str, str]:
+    if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and not node.attr.startswith("_"):
+        return node.value.id, node.attr
+    return "", node.id if isinstance(node, ast.Name) else ""
+
+
+def _is_function(value: Any) -> bool:
+    return callable(value) and not isinstance(value, type)
 
 
 def _functions(module: Any) -> str:

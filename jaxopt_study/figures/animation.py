@@ -19,7 +19,7 @@ from jaxopt_study.problems.problem import Problem
 
 
 def race_animation(
-    problem: Problem, paths: Mapping[str, Any], *, title: str = "", seconds: float = 6.0, dpi: float = 100
+    problem: Problem, paths: Mapping[str, Any], *, title: str = "", seconds: float | int = 6.0, dpi: float | int = 100
 ) -> bytes:
     """Draw optimizers running over the contours of a planar problem, beside their losses, as an animated GIF.
 

@@ -20,8 +20,8 @@ def learning_curves(
     title: str = "",
     log: bool = False,
     larger_is_better: bool = False,
-    smallest: float | None = None,
-    largest: float | None = None,
+    smallest: float | int | None = None,
+    largest: float | int | None = None,
 ) -> Figure:
     """Draw one curve per optimizer: the median over seeds, in a band.
 

@@ -70,7 +70,7 @@ def appearances(names: Iterable[str]) -> dict[str, Appearance]:
     }
 
 
-def new_figure(width: float = 8.0, height: float = 4.5, **options: Any) -> Figure:
+def new_figure(width: float | int = 8.0, height: float | int = 4.5, **options: Any) -> Figure:
     """Make an empty figure that belongs to no window.
 
     Args:
@@ -86,7 +86,7 @@ def new_figure(width: float = 8.0, height: float = 4.5, **options: Any) -> Figur
     return figure
 
 
-def render(figure: Figure, *, format: str = "png", dpi: float = 200) -> bytes:
+def render(figure: Figure, *, format: str = "png", dpi: float | int = 200) -> bytes:
     """Draw a figure.
 
     Args:
