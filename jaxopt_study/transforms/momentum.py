@@ -150,7 +150,8 @@ def nesterov_lookahead(learning_rate: ScalarOrSchedule, decay: ScalarOrSchedule)
     It is a whole step: nothing may rescale its output, or the look-ahead point is not where the step goes. On curvature
     λ it is stable for ηλ < (2 + 2γ)/(1 + 2γ), 1.357 at γ = .9. A loop that takes the gradient at the parameters instead
     runs the heavy ball: stable up to 2 + 2γ, and without Nesterov's damping of steep directions. The common slip of
-    using v after it was updated, θ ← θ + γ²vₜ − (1 + γ)ηg, is a third method, stable only up to .860. `train` asks for the point itself.
+    using v after it was updated, θ ← θ + γ²vₜ − (1 + γ)ηg, is a third method, stable only up to .860. `train` asks for
+    the point itself.
 
     Args:
         learning_rate: η ≥ 0, or a schedule of it.

@@ -87,6 +87,8 @@ def _encode(value: Any, where: str) -> Any:
         return [_encode(item, where) for item in value]
     if isinstance(value, dict) and all(isinstance(key, str) for key in value):
         return {"dict": {key: _encode(item, f"{where}[{key!r}]") for key, item in value.items()}}
+    if isinstance(value, dict):  # a schedule's boundaries, say: JSON itself has text for keys only
+        return {"items": [[_encode(key, where), _encode(item, where)] for key, item in value.items()]}
     path = import_path(value) if callable(value) else None
     if path is None:
         raise ValueError(
@@ -126,6 +128,8 @@ def _decode(value: Any, trusted: tuple[str, ...]) -> Any:
         return tuple(_decode(item, trusted) for item in value["tuple"])
     if "dict" in value:
         return {key: _decode(item, trusted) for key, item in value["dict"].items()}
+    if "items" in value:
+        return {_decode(key, trusted): _decode(item, trusted) for key, item in value["items"]}
     raise ValueError(f"Not part of a saved expression: {value!r}.")
 
 

@@ -311,6 +311,7 @@ def test_lift_keeps_dtypes_that_a_traced_hyperparameter_would_promote():
         transforms.add_decayed_weights(0.1, mask={"a": True, "b": [False, None], "c": (True,)}),
         transforms.add_gradient_noise(0.1, 0.5, jax.random.key(2**31, impl="rbg")),
         lift(optax.cosine_decay_schedule)(0.1, 100),
+        optimizers.sgd(lift(optax.piecewise_constant_schedule)(0.1, {30: 0.5, 60: 0.1})),
         tap("μ → ν", lift(optax.clip_by_global_norm)(float("inf"))),
     ],
     ids=lambda tx: repr(tx)[:40],
