@@ -44,7 +44,7 @@ class Config:
 
 
 PRESETS = {
-    "smoke": Config(data="digits", num_steps=300, num_last=50, tune_seeds=1, report_seeds=3),
+    "smoke": Config(data="digits", widths=(50, 50), num_steps=300, num_last=50, tune_seeds=1, report_seeds=3),
     "paper": Config(),
 }
 
