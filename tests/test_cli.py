@@ -266,6 +266,8 @@ def test_explain_names_step_atom_and_reason(capsys):
         ("adam", optimizers.adam()),
         ("sgd", optimizers.sgd(0.01)),
         ("adam(1e-3, convention='book')", optimizers.adam(1e-3, convention="book")),
+        ("nesterov(0.1)", optimizers.nesterov(0.1)),
+        ("chain(nesterov(0.5), negate())", transforms.chain(transforms.nesterov(0.5), transforms.negate())),
         ("sgd(-(-0.5))", None),
         ("chain(ema(0.9), negate())", transforms.chain(transforms.ema(0.9), transforms.negate())),
         ("ema(0.9, of=jnp.square)", transforms.ema(0.9, of=jnp.square)),

@@ -53,7 +53,9 @@ def read_optimizer(text: str) -> optax.GradientTransformation:
         ) from None
     try:
         built = (
-            _bare(expression, text) if isinstance(expression, ast.Name | ast.Attribute) else _value(expression, text)
+            _bare(expression, text)
+            if isinstance(expression, ast.Name | ast.Attribute)
+            else _value(expression, text, whole=True)
         )
     except (TypeError, ValueError) as error:
         raise UserError(f"{text!r} cannot be built: {error}") from None
