@@ -16,6 +16,7 @@ from PIL import Image
 from jaxopt_study import optimizers, problems, records, transforms
 from jaxopt_study.cli import main
 from jaxopt_study.cli.expressions import UserError, read_optimizer
+from jaxopt_study.cli.listings import Problems
 from jaxopt_study.race import Race
 
 TINY = ["--only", "sgd", "momentum", "--steps=6", "--seeds=2", "--widths", "4", "--batch-size=16", "--evaluations=3"]
@@ -303,6 +304,21 @@ def test_what_explain_prints_can_be_given_to_it(name):
 def test_an_expression_runs_nothing_else(text):
     with pytest.raises(UserError):
         read_optimizer(text)
+
+
+def test_an_interrupted_process_ends_at_once_with_130(monkeypatch, capsys):
+    def interrupt(self, console):
+        raise KeyboardInterrupt
+
+    codes = []
+    monkeypatch.setattr(Problems, "run", interrupt)
+    monkeypatch.setattr("os._exit", codes.append)
+    assert main(["problems"]) == 130  # called from a program: nothing is ended
+    assert codes == []
+    monkeypatch.setattr(sys, "argv", ["jaxopt-study", "problems"])
+    main()
+    assert codes == [130]
+    assert "Interrupted" in capsys.readouterr().err
 
 
 def test_the_module_can_be_run():

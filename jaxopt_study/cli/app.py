@@ -1,5 +1,7 @@
 """From arguments to an exit code."""
 
+import os
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Args:
-        argv: The arguments; None takes those of the process.
+        argv: The arguments; None takes those of the process, and after an interrupt ends it at once.
 
     Returns:
         0 if all is done, 1 if something asked for cannot be done, 130 if interrupted.
@@ -40,10 +42,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = tyro.cli(commands, args=argv, prog="jaxopt-study", description=DESCRIPTION)
     errors = Console(stderr=True)
     try:
-        return command.run(Console())
+        code = command.run(Console())
     except UserError as error:
         errors.print(f"Error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         return FAILED
     except KeyboardInterrupt:
         errors.print("Interrupted.")
-        return INTERRUPTED
+        code = INTERRUPTED
+    if code == INTERRUPTED and argv is None:
+        # XLA may still be computing what was abandoned, and Python's teardown underneath it would crash.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
