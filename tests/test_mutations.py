@@ -157,7 +157,16 @@ def check_divide_by_root(new):
     for eps, eps_root in ((0.1, 0.0), (0.0, 0.1), (0.1, 0.3), (0.0, 0.0)):
         out = _run(_over(new["divide_by_root"](eps=eps, eps_root=eps_root), jnp.square)).outputs
         bottom = np.sqrt(atoms.total(GRADS**2) + eps_root) + eps
-        _same(out, np.divide(GRADS, bottom, out=np.zeros_like(GRADS), where=bottom > 0.0))
+        expected = np.divide(GRADS, bottom, out=np.zeros_like(GRADS), where=bottom > 0.0)
+        _same(out, expected)
+        traced = jax.vmap(lambda e, r: new["divide_by_root"](eps=e, eps_root=r)(GRADS, atoms.total(GRADS**2)))
+        _same(traced(jnp.array([eps]), jnp.array([eps_root]))[0], expected)
+    zero, one = jnp.zeros((), jnp.float16), jnp.ones((), jnp.float16)
+    for eps, expected in ((1e-8, 0.0), (6.103515625e-05, 16384.0)):  # nothing, and the least normal number, of float16
+        _same(new["divide_by_root"](eps=eps)(one, zero), expected)
+    assert jnp.isnan(new["divide_by_root"](eps=0.0)(one, jnp.asarray(jnp.nan, jnp.float16)))  # a diverged run shows
+    slope = jax.grad(lambda v: new["divide_by_root"](eps=0.0)(jnp.zeros(()), v))
+    _same(slope(jnp.zeros(())), 0.0)
 
 
 def check_divide_by_deviation(new):
@@ -308,6 +317,13 @@ def check_shrink(new):
     assert np.isnan(new["shrink"](jnp.asarray(np.nan), 1.0))
 
 
+def check_norm(new):
+    for size in (1e200, 1.0, 1e-200):  # whose squares neither overflow nor vanish
+        _same(new["norm"]([np.array([3.0, 0.0]) * size, np.array(-4.0 * size)]), 5.0 * size)
+    _same(new["norm"]([np.zeros(2)]), 0.0)
+    assert np.isinf(new["norm"]([np.array([np.inf, 1.0])]))
+
+
 def check_unit_norm(new):
     kernel = np.arange(24.0).reshape(2, 3, 4)
     _same(new["unit_norm"](kernel), np.linalg.norm(kernel.reshape(6, 4), axis=0).reshape(1, 1, 4))
@@ -396,7 +412,7 @@ CHECKS = {
     ],
     "steps": [check_scale_by_learning_rate, check_negate, check_add_decayed_weights, check_decay_proximally],
     "adaptive": [check_scale_by_update_rms, check_nadam_average, check_rectify],
-    "clipping": [check_clip_by_unit_norm, check_clip_by_percentile, check_shrink, check_unit_norm],
+    "clipping": [check_clip_by_unit_norm, check_clip_by_percentile, check_norm, check_shrink, check_unit_norm],
     "projections": [check_project_to_max_norm, check_clip_weights],
     "noise": [check_add_gradient_noise],
     "scalars": [check_complement, check_one_minus_power, check_at_step, check_cast, check_increment],
@@ -406,6 +422,12 @@ CHECKS = {
 EQUIVALENT = {
     # Only the 100th percentile reads it, and there both the maximum and NaN let the gradient pass.
     "clipping": ["clip_by_percentile: filled - 1 → filled + 1"],
+    # What is not known to be protected goes the longer way, to the same values.
+    "functions": [
+        "_protects: value >= float(jnp.finfo(dtype).tiny) → value > float(jnp.finfo(dtype).tiny)",
+        "divide_by_root: eps → 0.0",
+        "divide_by_root: eps_root → 0.0",
+    ],
     # The normal distribution is symmetric.
     "noise": [
         "add_gradient_noise: "

@@ -65,10 +65,10 @@ def divide_by_root(*, eps: ScalarLike = 1e-8, eps_root: ScalarLike = 0.0) -> Cal
     def divide(numerator: Array, second: Array) -> Array:
         dtype = second.dtype
         inside = second if concrete(eps_root) == 0.0 else second + cast(eps_root, dtype)
-        bottom = jnp.sqrt(inside) + cast(eps, dtype)
         if _protects(eps, dtype) or _protects(eps_root, dtype):
             return numerator / (jnp.sqrt(inside) + cast(eps, dtype))
-        # Zeros are compared with ==, so that NaN passes; √ is kept from 0, where it has no derivative.
+        # The same for any ε, at the price of two selections. Zeros are found by ==, so that NaN passes; √ is kept
+        # from 0, where it has no derivative.
         root_is_zero = inside == 0
         bottom = jnp.where(root_is_zero, 0, jnp.sqrt(jnp.where(root_is_zero, 1, inside))) + cast(eps, dtype)
         return _ratio(numerator, bottom)
