@@ -185,7 +185,19 @@ def test_equal_if_the_calls_are():
         optax.ema(0.9),
         None,
     ],
-    ids=str,
+    ids=[
+        "value",
+        "function",
+        "start",
+        "dtype",
+        "dtype of the state",
+        "atom",
+        "chain",
+        "lifted",
+        "bare",
+        "optax",
+        "None",
+    ],
 )
 def test_unequal_if_anything_differs(other):
     assert ema(0.9) != other
