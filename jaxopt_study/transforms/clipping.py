@@ -10,7 +10,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from jaxopt_study.transforms.constructors import Transform, atom
-from jaxopt_study.transforms.scalars import ScalarLike, cast, check_interval, check_non_negative, increment
+from jaxopt_study.transforms.scalars import ScalarLike, cast, check_interval, check_limit, increment
 
 
 @atom()
@@ -22,7 +22,7 @@ def clip_by_value(max_value: ScalarLike) -> Transform:
     It turns the gradient; `clip_by_global_norm` does not.
 
     Args:
-        max_value: c ≥ 0.
+        max_value: c ≥ 0; infinity clips nothing.
 
     Returns:
         A stateless transformation. Cost: fused with its neighbours, none.
@@ -37,7 +37,7 @@ def clip_by_value(max_value: ScalarLike) -> Transform:
     References:
         Mikolov (2012), Statistical language models based on neural networks, section 3.2.2.
     """
-    check_non_negative("clip_by_value", "max_value", max_value)
+    check_limit("clip_by_value", "max_value", max_value)
 
     def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
         return jax.tree.map(lambda g: jnp.clip(g, -cast(max_value, g.dtype), cast(max_value, g.dtype)), updates), state
@@ -54,7 +54,7 @@ def clip_by_global_norm(max_norm: ScalarLike) -> Transform:
     The direction is kept.
 
     Args:
-        max_norm: c ≥ 0.
+        max_norm: c ≥ 0; infinity clips nothing.
 
     Returns:
         A stateless transformation. Cost: two more reads of the gradient.
@@ -70,7 +70,7 @@ def clip_by_global_norm(max_norm: ScalarLike) -> Transform:
         Pascanu, Mikolov and Bengio (2013), On the difficulty of training recurrent neural networks, Algorithm 1.
         Optax's version is NaN for a zero gradient and max_norm 0.
     """
-    check_non_negative("clip_by_global_norm", "max_norm", max_norm)
+    check_limit("clip_by_global_norm", "max_norm", max_norm)
 
     def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
         factor = shrink(norm(jax.tree.leaves(updates)), max_norm)
@@ -86,7 +86,7 @@ def clip_by_leaf_norm(max_norm: ScalarLike) -> Transform:
     u_l = g_l · min(1, c / ‖g_l‖) for every leaf l.
 
     Args:
-        max_norm: c ≥ 0.
+        max_norm: c ≥ 0; infinity clips nothing.
 
     Returns:
         A stateless transformation. Cost: two more reads of the gradient.
@@ -102,7 +102,7 @@ def clip_by_leaf_norm(max_norm: ScalarLike) -> Transform:
     References:
         Optax's `clip_by_block_rms` limits the root mean square instead, which depends on the size of the leaf.
     """
-    check_non_negative("clip_by_leaf_norm", "max_norm", max_norm)
+    check_limit("clip_by_leaf_norm", "max_norm", max_norm)
 
     def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
         return jax.tree.map(lambda g: shrink(norm([g]), max_norm).astype(g.dtype) * g, updates), state
@@ -141,7 +141,7 @@ def clip_by_unit_norm(clipping: ScalarLike = 0.01, *, eps: ScalarLike = 1e-3) ->
         section 4.1, equation (3). Optax's `adaptive_grad_clip` agrees, except that it takes a leaf of three dimensions
         for a dense layer with several heads.
     """
-    check_non_negative("clip_by_unit_norm", "clipping", clipping)
+    check_limit("clip_by_unit_norm", "clipping", clipping)
     check_interval("clip_by_unit_norm", "eps", eps, 0.0, float("inf"), closed="()")
 
     def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:

@@ -9,7 +9,7 @@ from jaxtyping import Array
 
 from jaxopt_study.transforms.clipping import norm, shrink, unit_norm
 from jaxopt_study.transforms.constructors import Transform, atom
-from jaxopt_study.transforms.scalars import ScalarLike, cast, check_interval, check_non_negative
+from jaxopt_study.transforms.scalars import ScalarLike, cast, check_interval, check_limit
 
 
 @atom(params=True)
@@ -43,7 +43,7 @@ def project_to_max_norm(max_norm: ScalarLike, *, axis: int | tuple[int, ...] | N
         Srivastava, Hinton, Krizhevsky, Sutskever and Salakhutdinov (2014), Dropout, JMLR 15, section 5.1 (c from 3 to
         4).
     """
-    check_interval("project_to_max_norm", "max_norm", max_norm, 0.0, float("inf"), closed="()")
+    check_interval("project_to_max_norm", "max_norm", max_norm, 0.0, float("inf"), closed="(]")
 
     def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
         def project(u: Array, p: Array) -> Array:
@@ -69,7 +69,7 @@ def clip_weights(max_value: ScalarLike) -> Transform:
     Put it last. It limits the weights, not the gradient: gradient clipping is `clip_by_value`.
 
     Args:
-        max_value: c ≥ 0.
+        max_value: c ≥ 0; infinity clips nothing.
 
     Returns:
         A stateless transformation. Cost: one read of the parameters.
@@ -86,7 +86,7 @@ def clip_weights(max_value: ScalarLike) -> Transform:
     References:
         Arjovsky, Chintala and Bottou (2017), Wasserstein GAN, Algorithm 1 (c = .01).
     """
-    check_non_negative("clip_weights", "max_value", max_value)
+    check_limit("clip_weights", "max_value", max_value)
 
     def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
         def clip(u: Array, p: Array) -> Array:

@@ -54,6 +54,11 @@ def check_non_negative(atom: str, name: str, value: Any, remedy: str = "") -> No
     check_interval(atom, name, value, 0.0, np.inf, remedy=remedy)
 
 
+def check_limit(atom: str, name: str, value: Any) -> None:
+    """Raise ValueError if a concrete limit on a size is negative or not a number; infinity means no limit."""
+    check_interval(atom, name, value, 0.0, np.inf, closed="[]", remedy="Infinity clips nothing.")
+
+
 def at_step(value: ScalarOrSchedule | Schedule, count: Any) -> Any:
     """Return a hyperparameter at a step: a schedule is called with the number of steps already taken."""
     return value(count) if callable(value) else value

@@ -1,5 +1,6 @@
 """Limits on gradients and on parameters: values against NumPy, nothing to clip, NaN kept visible, clipping twice."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -276,3 +277,19 @@ def test_limit_can_be_swept(build):
     lanes = jax.vmap(lambda c: build(c).update(g, optax.EmptyState())[0])(limits)
     for lane, limit in zip(lanes, limits, strict=True):
         np.testing.assert_allclose(lane, build(float(limit)).update(g, optax.EmptyState())[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("constructor", [clip_by_value, clip_by_global_norm, clip_by_leaf_norm, clip_by_unit_norm])
+def test_an_infinite_limit_clips_nothing(constructor):
+    grads = {"w": jnp.array([[3.0, -1e20], [0.0, 1e-20]])}
+    params = {"w": jnp.ones((2, 2))}
+    updates, _ = constructor(jnp.inf).update(grads, constructor(jnp.inf).init(params), params)
+    chex.assert_trees_all_equal(updates, grads)
+
+
+@pytest.mark.parametrize("constructor", [project_to_max_norm, clip_weights])
+def test_an_infinite_limit_on_the_parameters_changes_nothing(constructor):
+    updates = {"w": jnp.array([[3.0, -1e20], [0.0, 1e-20]])}
+    params = {"w": jnp.ones((2, 2))}
+    new, _ = constructor(jnp.inf).update(updates, constructor(jnp.inf).init(params), params)
+    chex.assert_trees_all_equal(new, updates)
