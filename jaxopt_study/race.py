@@ -230,7 +230,9 @@ def specification(optimizer: optax.GradientTransformation) -> dict[str, Any]:
 
 
 def _wait(trajectory: Trajectory) -> Trajectory:
-    leaves: list[Any] = jax.tree.leaves(trajectory)
+    # A PRNG key cannot be asked whether it is ready; its numbers can.
+    is_key = lambda x: jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)  # noqa: E731
+    leaves: list[Any] = [jax.random.key_data(x) if is_key(x) else x for x in jax.tree.leaves(trajectory)]
     pause = 1e-3
     while not all(leaf.is_ready() for leaf in leaves):
         time.sleep(pause)  # an interrupt gets through here, not while waiting inside XLA

@@ -5,7 +5,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxopt_study import optimizers, problems, training
+from jaxopt_study import optimizers, problems, training, transforms
 from jaxopt_study.race import Race, network_optimizers, plane_optimizers, specification
 from jaxopt_study.transforms import chain, from_json
 
@@ -145,3 +145,11 @@ def test_every_optimizer_of_the_notes_describes_itself():
         assert from_json(specification(tx)["spec"]) == tx
     assert specification(optax.sgd(0.1)) == {"expression": None, "spec": None}
     assert specification(chain(optax.sgd(0.1)))["spec"] is None
+
+
+def test_an_optimizer_with_a_key_in_its_state_races():
+    noisy = transforms.chain(transforms.add_gradient_noise(0.1, 0.55, jax.random.key(0)), optimizers.sgd(0.1))
+    result = Race(problems.planar.bowl(), num_steps=3, num_seeds=2).run(noisy)
+    losses = np.asarray(result.trajectory.losses)
+    assert np.isfinite(losses).all()
+    assert np.all(losses[0, 1:] != losses[1, 1:])  # the seeds draw apart

@@ -17,6 +17,7 @@ from jaxopt_study.training.loops import records_like
 from jaxopt_study.training.plan import Inputs, Plan
 from jaxopt_study.training.program import batch_at, start, the_optimizer, training_loss
 from jaxopt_study.training.trajectory import EarlyStopping, Probe
+from jaxopt_study.transforms import Transform
 
 _BUFFER_BYTES = 2**26  # records held on the device between two visits of the host
 _MAX_CAPACITY = 8192  # steps
@@ -173,13 +174,13 @@ def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
 
 
 def _check_optimizer(optimizer: Any) -> bool:
-    """Return whether the optimizer is a pytree of numbers, and can be an argument of a compiled program."""
+    """Return whether the optimizer is a pytree of its numbers, and so can be an argument of a compiled program."""
     if not callable(getattr(optimizer, "init", None)) or not callable(getattr(optimizer, "update", None)):
         raise TypeError(
             f"train needs an optimizer with init and update, such as optax.adam(1e-3); received {optimizer!r}. "
             "If it is a function that makes one, call it."
         )
-    return not any(callable(leaf) for leaf in jax.tree.leaves(optimizer))
+    return isinstance(optimizer, Transform)
 
 
 def _check_batches(problem: Problem, batch_size: int | None, order: Any) -> int | None:

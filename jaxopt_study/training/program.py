@@ -4,6 +4,7 @@ Nothing here knows whether a loop is compiled or driven by the host: `loops` com
 run the same arithmetic.
 """
 
+import inspect
 from dataclasses import replace
 from typing import Any
 
@@ -24,7 +25,7 @@ def start(plan: Plan, inputs: Inputs, params: Any, key: Any) -> tuple[Constants,
     init_key, state_key, order_key, noise_key, step_key = jax.random.split(key, 5)
     params = plan.init(init_key) if params is None else params
     params = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), params)
-    optimizer = with_own_keys(inputs.optimizer, noise_key)
+    optimizer = inputs.optimizer
     order = None
     if plan.batch_size is not None:
         order = prepare(Curriculum(inputs.order, plan.order) if callable(plan.order) else plan.order, order_key)
@@ -32,7 +33,7 @@ def start(plan: Plan, inputs: Inputs, params: Any, key: Any) -> tuple[Constants,
         params = flatten_leaves(params)
     carry = Carry(
         params=params,
-        opt_state=the_optimizer(plan, optimizer).init(params),
+        opt_state=with_own_keys(the_optimizer(plan, optimizer).init(params), noise_key),
         model_state=plan.init_state(state_key) if plan.init_state else None,
         num_steps=jnp.int32(0),
         diverged_at=jnp.int32(-1),
@@ -62,9 +63,17 @@ def the_optimizer(plan: Plan, leaves: Any) -> optax.GradientTransformationExtraA
     return optax.with_extra_args_support(jax.tree.map(lambda leaf: leaf, leaves))
 
 
-def with_own_keys(optimizer: Any, key: Any) -> Any:
-    """Return an optimizer with a trial's key folded into its PRNG keys, so that trials draw apart."""
-    leaves, structure = jax.tree.flatten(optimizer)
+def _accepted(update: Any, extra: dict[str, Any]) -> dict[str, Any]:
+    """Return the extra arguments that an update takes; some take a few by name and no others."""
+    parameters = inspect.signature(update).parameters
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return extra
+    return {name: value for name, value in extra.items() if name in parameters}
+
+
+def with_own_keys(opt_state: Any, key: Any) -> Any:
+    """Return an optimizer state with a trial's key folded into its PRNG keys, so that trials draw apart."""
+    leaves, structure = jax.tree.flatten(opt_state)
     for i, leaf in enumerate(leaves):
         if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             leaves[i] = jax.random.fold_in(leaf, jax.random.bits(jax.random.fold_in(key, i), dtype=jnp.uint32))
@@ -94,14 +103,14 @@ def step(plan: Plan, inputs: Inputs, constants: Constants, carry: Carry, t: Any)
     applied = carry.active & jnp.isfinite(loss)
 
     def apply(old: tuple[Any, Any, Any]) -> tuple[Any, Any, Any]:
-        updates, opt_state = optimizer.update(
-            grads, carry.opt_state, carry.params, value=loss, grad=grads, value_fn=lambda params: loss_at(params)[0]
-        )
+        extra = {"value": loss, "grad": grads, "value_fn": lambda params: loss_at(params)[0]}
+        accepted = _accepted(optimizer.update, extra)
+        updates, opt_state = optimizer.update(grads, carry.opt_state, carry.params, **accepted)
         _check_state(carry.opt_state, opt_state)
         new = optax.apply_updates(carry.params, updates), opt_state, model_state
         return jax.tree.map(lambda x, y: jnp.asarray(x).astype(y.dtype), new, old)
 
-    # A branch, and not a select between old and new, which makes XLA keep both: twice the time, six times the compiling.
+    # A branch, not a select between old and new, which makes XLA keep both: twice the time, six times the compiling.
     old = carry.params, carry.opt_state, carry.model_state
     params, opt_state, model_state = jax.lax.cond(applied, apply, lambda old: old, old)
     diverged_now = carry.active & ~jnp.isfinite(loss)

@@ -24,7 +24,7 @@ from jaxopt_study.types import Key, Params
 
 def train(
     problem: Problem,
-    optimizer: optax.GradientTransformation,
+    optimizer: optax.GradientTransformation | optax.MultiSteps,
     *,
     num_steps: int,
     key: Key,
@@ -48,7 +48,8 @@ def train(
         gₜ = ∇L(θ̃ₜ; Bₜ),    uₜ, sₜ₊₁ = optimizer.update(gₜ, sₜ, θₜ),    θₜ₊₁ = θₜ + uₜ
 
     The first step whose loss is not finite is not applied: the run ends there, keeps θₜ and sₜ, and says so in
-    `diverged`. Nothing is raised, and other lanes of a `vmap` go on.
+    `diverged`. Nothing is raised, and other lanes of a `vmap` go on. Only the loss is watched: an update that
+    overflows is noticed at the next loss, or at the end, where parameters that are not finite count as divergence too.
 
     It does not average gradients over devices, save checkpoints or log. It does not move θ to the optimizer's side: the
     parameters returned are those the optimizer holds.
@@ -57,9 +58,9 @@ def train(
         problem: What is minimised. Its data are arguments of the compiled program, not constants in it.
         optimizer: Any Optax transformation whose updates are *added* to the parameters. A `Transform` of this package
             travels as an argument, so that a changed hyperparameter does not compile anything again, and it may be
-            traced. Its PRNG keys (gradient noise) have this run's key folded in: runs with different keys draw
-            different noise. `update` also receives `value` (the loss), `grad` and `value_fn` (the loss on this batch),
-            for optimizers that ask for them, such as `optax.polyak_sgd`.
+            traced. PRNG keys in the optimizer's state (gradient noise) have this run's key folded in: runs with
+            different keys draw different noise. `update` also receives `value` (the loss), `grad` and `value_fn` (the
+            loss on this batch), for optimizers that ask for them, such as `optax.polyak_sgd`.
         num_steps: T ≥ 0. A changed T does not compile anything again outside `jit` and `vmap`.
         key: Decides start, order of the examples, dropout and noise. Consumed; the same key replays the same run.
         batch_size: B in 1 … N; None uses all examples at every step. Batches straddle the ends of epochs, so that every
@@ -104,6 +105,9 @@ def train(
         >>> print(bool(run.diverged), bool(jnp.isnan(run.losses[run.diverged_at])))
         True True
     """
+    is_key = isinstance(key, jax.Array) and (jnp.issubdtype(key.dtype, jax.dtypes.prng_key) or key.dtype == jnp.uint32)
+    if not is_key:
+        raise TypeError(f"train needs a PRNG key; received {key!r}. Use key=jax.random.key(0).")
     traced = is_traced((problem.data, problem.validation, problem.test, optimizer, key, params))
     plan, inputs = make_plan(
         problem, optimizer, num_steps=num_steps, batch_size=batch_size, order=order, params=params,
@@ -155,7 +159,7 @@ def _trajectory(
         every = plan.cadences[what]
         return jnp.minimum(jnp.arange(-(-num_steps // every) + 1) * every, num_steps).astype(jnp.int32)
 
-    params, opt_state, best, diverged = _finish(plan, constants.optimizer, carry)
+    params, opt_state, best, diverged_at = _finish(plan, constants.optimizer, carry)
     kept = plan.cadences
     return Trajectory(
         params=params if best is None else best.params,
@@ -163,8 +167,8 @@ def _trajectory(
         model_state=carry.model_state if best is None else best.model_state,
         losses=jnp.asarray(records["losses"]) if "losses" in records else jnp.zeros(0),
         num_steps=carry.num_steps,
-        diverged=diverged,
-        diverged_at=carry.diverged_at,
+        diverged=diverged_at >= 0,
+        diverged_at=diverged_at,
         stopped_early=carry.stopped,
         evaluations=whole("evaluations") | {"step": steps("evaluations")} if "evaluations" in kept else {},
         best_step=None if best is None else best.step,
@@ -184,4 +188,7 @@ def _finish(plan: Plan, leaves: Any, carry: Carry) -> tuple[Any, Any, Any, Any]:
     if best is not None:
         best = replace(best, params=plan.shaped(best.params))
     opt_state = plan.shaped_state(the_optimizer(plan, leaves), carry.opt_state)
-    return plan.shaped(carry.params), opt_state, best, carry.diverged_at >= 0
+    # The last update has no loss after it that would tell.
+    finite = jax.tree.reduce(jnp.logical_and, jax.tree.map(lambda p: jnp.isfinite(p).all(), carry.params), True)
+    diverged_at = jnp.where((carry.diverged_at < 0) & ~jnp.asarray(finite), carry.num_steps, carry.diverged_at)
+    return plan.shaped(carry.params), opt_state, best, diverged_at

@@ -59,7 +59,8 @@ def add_gradient_noise(eta: ScalarLike, gamma: ScalarLike, key: Key) -> Transfor
 
     def init(params: Any) -> GradientNoiseState:
         del params
-        return GradientNoiseState(jnp.copy(key), jnp.zeros((), dtype=jnp.int32))
+        typed = key if jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key) else jax.random.wrap_key_data(key)
+        return GradientNoiseState(jnp.copy(typed), jnp.zeros((), dtype=jnp.int32))
 
     def update(
         updates: Any, state: GradientNoiseState, params: Any = None, **extra: Any

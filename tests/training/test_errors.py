@@ -136,3 +136,9 @@ def test_any_pytree_is_a_problem():
     run = train(problem, optax.sgd(0.5), num_steps=1, key=KEY)
     assert jax.tree.structure(run.params) == jax.tree.structure((0, [0]))
     assert float(run.params[1][0]) == 0.0
+
+
+def test_a_seed_in_place_of_a_key_is_refused():
+    bowl = Problem("bowl", init=lambda key: jnp.ones(2), loss=lambda p, _: jnp.sum(p**2))
+    with pytest.raises(TypeError, match=r"needs a PRNG key; received .*Use key=jax.random.key"):
+        train(bowl, optax.sgd(0.1), num_steps=1, key=jnp.int32(0))

@@ -270,3 +270,34 @@ def test_half_precision_parameters_stay_half(bowl):
     run = train(bowl, optimizers.adam(0.1), num_steps=10, key=KEY, params=jnp.array([3.0, -2.0], jnp.bfloat16))
     assert run.params.dtype == jnp.bfloat16
     assert float(run.losses[-1]) < float(run.losses[0])
+
+
+def lanes_of(optimizer):
+    keys = jax.random.split(jax.random.key(0), 3)
+    flat = Problem("flat", init=lambda key: jnp.zeros(3), loss=lambda p, _: 0.0 * jnp.sum(p))
+    return jax.vmap(lambda key: train(flat, optimizer, num_steps=2, key=key).params)(keys)
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        optax.chain(transforms.add_gradient_noise(0.1, 0.55, jax.random.key(9)), optax.sgd(0.1)),
+        optax.masked(transforms.add_gradient_noise(0.1, 0.55, jax.random.key(9)), True),
+        transforms.add_gradient_noise(0.1, 0.55, jax.random.PRNGKey(9)),
+        optax.add_noise(0.1, 0.55, jax.random.key(9)),
+    ],
+    ids=["optax.chain", "optax.masked", "an old key", "Optax's noise"],
+)
+def test_lanes_draw_their_own_noise_wherever_the_key_is(optimizer):
+    lanes = lanes_of(optimizer)
+    assert np.all(lanes[0] != lanes[1])
+    assert np.all(lanes[1] != lanes[2])
+    np.testing.assert_array_equal(lanes, lanes_of(optimizer))
+
+
+def test_optimizers_that_are_not_pairs_or_take_few_extra_arguments_train():
+    bowl = Problem("bowl", init=lambda key: jnp.ones(2), loss=lambda p, _: 0.5 * jnp.sum(p**2))
+    twice = train(bowl, optax.MultiSteps(optax.sgd(0.5), 2), num_steps=4, key=jax.random.key(0))
+    np.testing.assert_allclose(twice.params, 0.25)
+    sam = optax.contrib.sam(optax.sgd(0.1), optax.sgd(0.1), sync_period=2)
+    assert train(bowl, sam, num_steps=4, key=jax.random.key(0)).losses[-1] < 1.0
