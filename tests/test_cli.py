@@ -242,17 +242,28 @@ def test_help_describes_every_option(capsys):
         main(["compare", "--help"])
     assert caught.value.code == 0
     shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    for words in ("module:function", "--data-dir", "record.json", "--resume", "Ctrl-C", "(default: 5)"):
+    for words in ("module:function", "--data-dir PATH", "record.json", "--resume", "Ctrl-C", "(default: 5)"):
         assert words in shown
+    assert "(default: 100 100 on digits, 100 100 100 100 on the others)" in shown
+    assert "None" not in shown
 
 
-def test_optimizers_and_problems_list_all_of_them(capsys):
+def test_optimizers_lists_all_of_them_with_the_defaults_of_the_first_convention(capsys):
     assert main(["optimizers"]) == 0
-    shown = capsys.readouterr().out
+    shown = " ".join(capsys.readouterr().out.split())
     assert all(name in shown for name in optimizers.named())
+    written = "learning_rate=0.001, b1=0.9, b2=0.999, eps=1e-08, eps_root=0.0, convention=paper|torch|optax|book"
+    assert written in shown
+    assert optimizers.adam(0.001, b1=0.9, b2=0.999, eps=1e-8, eps_root=0.0, convention="paper") == optimizers.adam()
+    assert "learning_rate, decay=0.9, convention=paper|book|torch|optax" in shown  # what has no default is a bare name
+
+
+def test_problems_lists_all_of_them_with_what_is_known(capsys):
     assert main(["problems"]) == 0
-    shown = capsys.readouterr().out
+    shown = " ".join(capsys.readouterr().out.split())
     assert all(name in shown for name in problems.catalogue())
+    assert "4 minima, 4 saddles, 1 maximum; x -6 to 6, y -6 to 6" in shown  # Himmelblau's
+    assert "1 minimum; curvatures 0.1 to 2; x -10 to 10, y -5 to 5" in shown  # x²/20 + y²
 
 
 def test_explain_names_step_atom_and_reason(capsys):

@@ -10,10 +10,10 @@ from typing import Annotated, Any, Literal
 import optax
 import tyro
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from jaxopt_study import problems, race, records
 from jaxopt_study.cli.expressions import UserError, import_optimizer
+from jaxopt_study.cli.progress import progress_bar
 from jaxopt_study.cli.report import draw, show, tidy_rows, write_results
 from jaxopt_study.problems import Problem
 from jaxopt_study.problems.datasets import Dataset, DatasetError
@@ -24,6 +24,10 @@ SETTINGS: dict[str, dict[str, Any]] = {  # where the user says nothing
     "mnist": {"steps": 2000, "batch_size": 128, "widths": (100, 100, 100, 100)},
     "fashion_mnist": {"steps": 2000, "batch_size": 128, "widths": (100, 100, 100, 100)},
 }
+
+
+def _shown(metavar: str, default: str) -> Any:
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint=f"(default: {default})")
 
 
 @dataclass(frozen=True)
@@ -40,28 +44,30 @@ class Compare:
 
     data: Literal["digits", "mnist", "fashion_mnist"] = "digits"
     """What the network learns. The digits come with scikit-learn; the others are read from files."""
-    data_dir: Path | None = None
+    data_dir: Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")] = None
     """The folder with the four IDX files, or one above it; else $JAXOPT_STUDY_DATA, or what --download fills."""
     download: bool = False
     """Download missing files of MNIST (11 MB) or Fashion-MNIST (30 MB), and check them."""
     optimizer: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """Your own optimizer beside the others: module:function, without arguments, returning any Optax transformation."""
-    only: tuple[str, ...] = ()
-    """Names of the notes' optimizers to run; default: all."""
+    only: Annotated[tuple[str, ...], _shown("NAME [NAME ...]", "all")] = ()
+    """Names of the notes' optimizers to run."""
     seeds: int = 5
     """Number of starts, which run side by side. The contour problem has one start."""
     seed: int = 0
     """Which starts, batches and split of the data."""
-    steps: int | None = None
-    """Training steps of the network. Default: 1000 on digits, 2000 on the others."""
-    batch_size: int | None = None
-    """Examples per step. Default: 64 on digits, 128 on the others."""
-    widths: tuple[int, ...] | None = None
-    """Hidden layers of the network. Default: 100 100 on digits, 100 100 100 100 on the others."""
+    steps: Annotated[int | None, _shown("INT", "1000 on digits, 2000 on the others")] = None
+    """Training steps of the network."""
+    batch_size: Annotated[int | None, _shown("INT", "64 on digits, 128 on the others")] = None
+    """Examples per step."""
+    widths: Annotated[
+        tuple[int, ...] | None, _shown("INT [INT ...]", "100 100 on digits, 100 100 100 100 on the others")
+    ] = None
+    """Hidden layers of the network."""
     evaluations: Annotated[int, tyro.conf.arg(metavar="INT")] = 40
     """How often the validation examples are evaluated along a run."""
-    out: Path | None = None
-    """The results folder. Default: results/compare-DATA-TIME."""
+    out: Annotated[Path | None, _shown("PATH", "results/compare-DATA-TIME")] = None
+    """The results folder."""
     resume: bool = False
     """Go on in a folder that an earlier run of the same configuration left (--out names it)."""
 
@@ -295,30 +301,3 @@ def outcome(result: race.Result) -> dict[str, Any]:
         "compile_seconds": result.compile_seconds,
         "run_seconds": result.run_seconds,
     }
-
-
-class progress_bar:  # noqa: N801  used as a function
-    """A bar over the whole job on a terminal; one line per finished run elsewhere."""
-
-    def __enter__(self) -> tuple[Callable[[str, str, int, int], None], Callable[[dict[str, Any]], None]]:
-        console = Console(stderr=True)
-        self._bar = Progress(
-            SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-            console=console, transient=True, disable=not console.is_terminal,
-        )  # fmt: skip
-        self._bar.start()
-        task = self._bar.add_task("starting", total=None)
-
-        def advance(problem: str, name: str, done: int, total: int) -> None:
-            self._bar.update(task, description=f"{problem} {name}".strip(), completed=done, total=total)
-
-        def say(entry: dict[str, Any]) -> None:
-            if not console.is_terminal:
-                seconds = entry.get("compile_seconds", 0.0) + entry.get("run_seconds", 0.0)
-                ending = "failed" if "error" in entry else f"{seconds:.1f} s"
-                console.print(f"{entry['problem']} {entry['optimizer']}: {ending}", markup=False, highlight=False)
-
-        return advance, say
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()

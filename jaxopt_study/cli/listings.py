@@ -1,16 +1,26 @@
 """`jaxopt-study optimizers | problems | explain`."""
 
 import inspect
+from collections import Counter
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from jaxopt_study import optimizers, problems
 from jaxopt_study.cli.expressions import read_optimizer
+from jaxopt_study.problems import Problem
 from jaxopt_study.transforms import Transform
+
+KINDS: dict[str, tuple[str, str]] = {
+    "minimum": ("minimum", "minima"),
+    "saddle": ("saddle", "saddles"),
+    "maximum": ("maximum", "maxima"),
+    "degenerate": ("degenerate point", "degenerate points"),
+}
 
 
 @dataclass(frozen=True)
@@ -26,20 +36,19 @@ class Optimizers:
         Returns:
             The exit code.
         """
-        table = Table("optimizer", "what it does", "conventions", box=None, pad_edge=False)
+        table = Table("optimizer", "what it does, and its arguments", box=None, pad_edge=False)
         for name, constructor in optimizers.named().items():
-            described = constructor.constructor
-            conventions = [convention for convention, _ in described.conventions]
             summary = (inspect.getdoc(constructor) or "").splitlines()[0]
-            table.add_row(name, summary, ", ".join(conventions) or "the paper's")
+            table.add_row(name, Text(f"{summary}\n{_arguments(constructor)}"))
         console.print(table, markup=False)
-        console.print("\njaxopt-study explain 'adam(1e-3)' \"adam(1e-3, convention='book')\"", markup=False)
+        console.print("\nThe defaults are those of the first convention. What another one changes:", markup=False)
+        console.print("jaxopt-study explain 'adam(1e-3)' \"adam(1e-3, convention='book')\"", markup=False)
         return 0
 
 
 @dataclass(frozen=True)
 class Problems:
-    """List the problems that can be built by name, with what is known about them."""
+    """List the problems that can be built by name: known critical points, curvatures (Hessian eigenvalues), domain."""
 
     def run(self, console: Console) -> int:
         """Print the list.
@@ -50,9 +59,10 @@ class Problems:
         Returns:
             The exit code.
         """
-        table = Table("problem", "what it is", box=None, pad_edge=False)
+        table = Table("problem", "what it is, and what is known", box=None, pad_edge=False)
         for name, constructor in problems.catalogue().items():
-            table.add_row(name, (inspect.getdoc(constructor) or "").splitlines()[0].removeprefix("Build "))
+            summary = (inspect.getdoc(constructor) or "").splitlines()[0].removeprefix("Build ")
+            table.add_row(name, Text(f"{summary}\n{_known(constructor())}"))
         console.print(table, markup=False)
         console.print("\nIn Python: problems.catalogue()['rosenbrock']()", markup=False)
         return 0
@@ -89,6 +99,39 @@ class Explain:
             console.print(f"{title} {_written(tx)}", markup=False, highlight=False, soft_wrap=True)
         console.print(str(optimizers.explain_difference(first, second)), markup=False, highlight=False, soft_wrap=True)
         return 0
+
+
+def _arguments(constructor: Any) -> str:
+    """Return the arguments as they can be written, with the defaults of the first convention filled in."""
+    conventions = constructor.constructor.conventions
+    defaults = dict(conventions[0][1]) if conventions else {}
+    written = []
+    for name, parameter in inspect.signature(constructor).parameters.items():
+        default = defaults.get(name) if parameter.default is None else parameter.default
+        if name == "convention":
+            written.append("convention=" + "|".join(convention for convention, _ in conventions))
+        elif default is parameter.empty:
+            written.append(name)
+        else:
+            written.append(f"{name}={default}")
+    return ", ".join(written)
+
+
+def _known(problem: Problem) -> str:
+    """Return how many critical points are known of each kind, the ends of the spectrum, and the region drawn."""
+    counts = Counter(point.kind for point in problem.critical_points)
+    points = [
+        f"{counts[kind]} {one if counts[kind] == 1 else several}"
+        for kind, (one, several) in KINDS.items()
+        if counts[kind]
+    ]
+    known = [", ".join(points)] if points else []
+    if problem.spectrum is not None:
+        known.append(f"curvatures {problem.spectrum[0]:.3g} to {problem.spectrum[-1]:.3g}")
+    if problem.domain is not None:
+        (left, bottom), (right, top) = problem.domain
+        known.append(f"x {left:g} to {right:g}, y {bottom:g} to {top:g}")
+    return "; ".join(known)
 
 
 def _written(tx: Any) -> str:
