@@ -9,9 +9,7 @@ from jaxtyping import Array, Float, PyTree
 Scalar = Float[Array, ""]
 Key = jax.Array  # a PRNG key: `jax.random.key(seed)`, or the older uint32 form
 Params = PyTree  # what is trained: any pytree of floating arrays
-Updates = PyTree  # same structure as the parameters
 ModelState = PyTree  # what a model carries but does not train: batch statistics
 Batch = PyTree  # arrays whose leading axis counts examples
 LossFn = Callable[..., Any]  # loss(params, batch) -> scalar
-Matvec = Callable[[Params], Params]
 Schedule = Callable[[Any], Any]  # step count (0 for the first step) -> value

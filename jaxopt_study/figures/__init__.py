@@ -2,7 +2,9 @@
 
 from jaxopt_study.figures.animation import race_animation
 from jaxopt_study.figures.curves import learning_curves
+from jaxopt_study.figures.pairs import pairs
 from jaxopt_study.figures.planes import trajectories
+from jaxopt_study.figures.response import response
 from jaxopt_study.figures.style import Appearance, appearances, new_figure, render
 
 __all__ = [
@@ -10,7 +12,9 @@ __all__ = [
     "appearances",
     "learning_curves",
     "new_figure",
+    "pairs",
     "race_animation",
     "render",
+    "response",
     "trajectories",
 ]

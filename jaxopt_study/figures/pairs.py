@@ -10,8 +10,6 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from jaxopt_study.figures.style import SETTINGS, appearances, new_figure
 
-_MEAN: Mapping[str, Any] = {"linestyle": "none", "marker": "o", "markeredgewidth": 1.8, "markersize": 9}
-
 
 def pairs(
     samples: Mapping[str, tuple[Any, Any]],

@@ -19,7 +19,6 @@ def response(
     marks: Mapping[str, tuple[float | int, float | int]] | None = None,
     mark_label: str = "",
     level: float | int | None = None,
-    level_label: str = "",
     title: str = "",
     log_x: bool = False,
     log_y: bool = False,
@@ -36,7 +35,6 @@ def response(
         marks: By name, a point (x, y) to mark, such as a setting somebody recommends.
         mark_label: What the marked points are.
         level: A height at which to draw a line across, such as a limit.
-        level_label: What is at that height.
         title: What the figure is about.
         log_x: Whether the horizontal axis is logarithmic; its values must be positive.
         log_y: Whether the vertical axis is logarithmic.
@@ -73,7 +71,7 @@ def response(
         if marks and mark_label:
             axes.plot([], [], "o", color="white", markeredgecolor="black", markersize=9, label=mark_label)
         if level is not None:
-            axes.axhline(level, color="black", linewidth=1.0, label=level_label or None, zorder=1)
+            axes.axhline(level, color="black", linewidth=1.0, zorder=1)
         axes.set_xscale("log" if log_x else "linear")
         axes.set_yscale("log" if log_y else "linear")
         axes.set_xlim(x[0], x[-1])
