@@ -163,7 +163,7 @@ def _replaced(node: Any, path: tuple[Any, ...], new: ast.AST) -> Any:
 def survivors(module: ModuleType, checks: dict[str, Callable[[Any], None]]) -> tuple[list[str], int]:
     """Run each mutant against the check of the function it changed; return those not noticed, and how many there were.
 
-    A function without a check of its own (a helper) is held to all of the module's checks.
+    A function without a check of its own, such as a private one, is held to all of the module's checks.
     """
     alive, count = [], 0
     for mutant in mutants(module):

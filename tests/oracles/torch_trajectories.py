@@ -3,9 +3,9 @@
 The project does not depend on PyTorch; the stored file is the oracle and this program is its provenance. To make it
 again, from the root of the repository:
 
-    python3 -m venv /tmp/torchenv
-    /tmp/torchenv/bin/pip install torch==2.13.0 numpy
-    PYTHONPATH=. /tmp/torchenv/bin/python tests/oracles/torch_trajectories.py
+    python3 -m venv torchenv
+    torchenv/bin/pip install torch==2.13.0 numpy
+    PYTHONPATH=. torchenv/bin/python tests/oracles/torch_trajectories.py
 
 It stores the gradients and the start too, so a reader needs neither PyTorch nor NumPy's generator.
 """
@@ -14,7 +14,7 @@ import json
 from pathlib import Path
 
 STORED = Path(__file__).with_suffix(".json")
-COMMAND = "PYTHONPATH=. /tmp/torchenv/bin/python tests/oracles/torch_trajectories.py"
+COMMAND = "PYTHONPATH=. torchenv/bin/python tests/oracles/torch_trajectories.py"
 SEED = 0
 NUM_STEPS = 210
 
