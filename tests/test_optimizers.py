@@ -221,7 +221,7 @@ CASES = {
     ("lion", None): (
         optimizers.lion(stairs, weight_decay=0.1),
         lion_adan.lion(STAIRS, 0.9, 0.99, 0.1),
-        {"m": ("ScaleByLionState", 0, "mu"), "count": ("ScaleByLionState", 0, "count")},
+        {"m": ("EmaState", 0, "average")},
     ),
     ("adan", "paper"): (
         optimizers.adan(stairs, weight_decay=0.02),

@@ -183,7 +183,7 @@ def lion(
         mask: Which parameters decay; see `transforms.add_decayed_weights`.
 
     Returns:
-        A chain of Optax's `scale_by_lion`, `add_decayed_weights` and `scale_by_learning_rate`.
+        A chain of `scale_by_lion`, `add_decayed_weights` and `scale_by_learning_rate`.
 
     Example:
         >>> tx = lion(0.1)

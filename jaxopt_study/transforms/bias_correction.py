@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from jaxopt_study.transforms.constructors import Transform, atom
-from jaxopt_study.transforms.scalars import ScalarLike, check_decay, increment, one_minus_power
+from jaxopt_study.transforms.scalars import ScalarLike, check_decay, check_non_negative, increment, one_minus_power
 
 
 class BiasCorrectionState(NamedTuple):
@@ -31,15 +31,15 @@ def bias_correction(decay: ScalarLike, *, power: float = 1.0, ahead: int = 0) ->
 
     Args:
         decay: β in [0, 1), the same as the average's.
-        ahead: a ≥ 0, by how many steps the correction runs ahead: 1 for the look-ahead average of NAdam.
         power: 1 corrects an average; −½ multiplies by √(1 − β₂ᵗ), the form in which Adam's step is often coded.
+        ahead: a ≥ 0, by how many steps the correction runs ahead: 1 for the look-ahead average of NAdam.
 
     Returns:
         A transformation whose output has the parameters' structure and whose state is a counter. Cost: fused with its
         neighbours, none.
 
     Raises:
-        ValueError: If `decay` is outside [0, 1).
+        ValueError: If `decay` is outside [0, 1), or `ahead` is negative.
 
     Example:
         >>> tx = chain(ema(0.999), bias_correction(0.999))
@@ -51,6 +51,7 @@ def bias_correction(decay: ScalarLike, *, power: float = 1.0, ahead: int = 0) ->
         Kingma and Ba (2015), section 3 and Algorithm 1. Optax computes 1 − β**t directly.
     """
     check_decay("bias_correction", decay)
+    check_non_negative("bias_correction", "ahead", ahead)
 
     def init(params: Any) -> BiasCorrectionState:
         del params

@@ -68,6 +68,7 @@ def explain_difference(
 
     Raises:
         TypeError: If an argument is not an Optax transformation.
+        ValueError: If there are no steps, or gradients and parameters differ in structure.
 
     Example:
         >>> from jaxopt_study import optimizers
@@ -78,6 +79,14 @@ def explain_difference(
     for which, tx in (("first", a), ("second", b)):
         if not isinstance(tx, optax.GradientTransformation):
             raise TypeError(f"explain_difference: the {which} argument must be a transformation, received {tx!r}.")
+    if grads is None and num_steps < 1:
+        raise ValueError(f"explain_difference: num_steps must be at least 1, received {num_steps}.")
+    if grads is not None and params is not None and jax.tree.structure(grads) != jax.tree.structure(params):
+        raise ValueError(
+            "explain_difference: gradients and parameters must have one structure, received "
+            f"{jax.tree.structure(grads)} and {jax.tree.structure(params)}. A leaf of the gradients has the "
+            "parameter's shape with a leading axis of steps."
+        )
     with jax.enable_x64(True):
         if grads is None:
             params = jnp.asarray(np.random.default_rng(0).normal(size=8)) if params is None else params

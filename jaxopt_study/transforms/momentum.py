@@ -51,10 +51,9 @@ def heavy_ball(decay: ScalarOrSchedule) -> Transform:
         aₜ = γₜ aₜ₋₁ + gₜ
 
     Its place decides the convention. `chain(scale_by_learning_rate(η), heavy_ball(γ))` is v ← γv + η∇J, θ ← θ − v of
-    the
-    textbooks: a step keeps the learning rate it was made with. `chain(heavy_ball(γ), scale_by_learning_rate(η))` is
-    PyTorch's and Optax's: the present learning rate scales the whole memory. They agree while η is constant. It is not
-    an average: a constant gradient is multiplied by 1/(1 − γ); `ema` does not do that.
+    the textbooks: a step keeps the learning rate it was made with. `chain(heavy_ball(γ), scale_by_learning_rate(η))`
+    is PyTorch's and Optax's: the present learning rate scales the whole memory. They agree while η is constant. It is
+    not an average: a constant gradient is multiplied by 1/(1 − γ); `ema` does not do that.
 
     Args:
         decay: γ in [0, 1), or a schedule of it.

@@ -3,12 +3,11 @@
 from typing import Literal
 
 import jax.numpy as jnp
-import optax
 
 from jaxopt_study.transforms.adaptive import nadam_average, rectify, scale_by_update_rms
 from jaxopt_study.transforms.bias_correction import bias_correction
 from jaxopt_study.transforms.combine import chain, merge
-from jaxopt_study.transforms.constructors import Transform, composite, lift
+from jaxopt_study.transforms.constructors import Transform, composite
 from jaxopt_study.transforms.functions import (
     divide_by,
     divide_by_deviation,
@@ -23,7 +22,28 @@ from jaxopt_study.transforms.functions import (
 from jaxopt_study.transforms.scalars import ScalarLike, check_decay
 from jaxopt_study.transforms.statistics import difference, ema, running_max, total
 
-scale_by_lion = lift(optax.scale_by_lion)
+
+@composite()
+def scale_by_lion(b1: ScalarLike = 0.9, b2: ScalarLike = 0.99) -> Transform:
+    """Keep only the sign of an interpolation between the gradient and its mean.
+
+    sign(β₁ mₜ₋₁ + (1 − β₁) gₜ),  mₜ = β₂ mₜ₋₁ + (1 − β₂) gₜ
+
+    Args:
+        b1: β₁ in [0, 1], the weight of the mean in the step.
+        b2: β₂ in [0, 1), the decay of the mean.
+
+    Returns:
+        A lagged average and the gradient under `interpolate`, then the sign.
+
+    Example:
+        >>> print(scale_by_lion().update(jnp.array([5.0, -1e-3]), scale_by_lion().init(jnp.zeros(2)))[0])
+        [ 1. -1.]
+
+    References:
+        Chen et al. (2023), Symbolic discovery of optimization algorithms, Algorithm 2; `optax.scale_by_lion`.
+    """
+    return chain(merge(interpolate(b1), ema(b2, lagged=True), identity()), elementwise(jnp.sign))
 
 
 @composite()

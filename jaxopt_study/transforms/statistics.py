@@ -48,7 +48,14 @@ class DifferenceState(NamedTuple):
 
 
 @atom(state=EmaState)
-def ema(decay: ScalarLike, *, of: Statistic | None = None, initial: ScalarLike = 0.0, dtype: Any = None) -> Transform:
+def ema(
+    decay: ScalarLike,
+    *,
+    of: Statistic | None = None,
+    initial: ScalarLike = 0.0,
+    dtype: Any = None,
+    lagged: bool = False,
+) -> Transform:
     """Replace the gradient by the exponential moving average of one of its statistics.
 
     With gradient gₜ, statistic φ, decay β and m₀ = initial, elementwise:
@@ -65,6 +72,7 @@ def ema(decay: ScalarLike, *, of: Statistic | None = None, initial: ScalarLike =
         of: φ, an elementwise function of the gradient, such as `jnp.square`; None takes the gradient itself.
         initial: m₀. With a start other than 0, `bias_correction` is wrong.
         dtype: dtype of the average; None keeps the parameters'. Use `jnp.float32` under half-precision parameters.
+        lagged: Return mₜ₋₁, the average before this step, which Lion interpolates with the gradient.
 
     Returns:
         A transformation whose output and state have the parameters' structure. Cost: one read and one write of m.
@@ -99,7 +107,7 @@ def ema(decay: ScalarLike, *, of: Statistic | None = None, initial: ScalarLike =
 
     def update(updates: Any, state: EmaState, params: Any = None, **extra: Any) -> tuple[Any, EmaState]:
         average = jax.tree.map(lambda g, m: move(m, g), updates, state.average)
-        return average, EmaState(average)
+        return (state.average if lagged else average), EmaState(average)
 
     return Transform(init, update)
 
