@@ -15,6 +15,7 @@ from jaxopt_study.problems.problem import Problem
 from jaxopt_study.training.batches import Curriculum, Order
 from jaxopt_study.training.host import Bar, drive
 from jaxopt_study.training.loops import whole_run
+from jaxopt_study.training.placement import on_device
 from jaxopt_study.training.plan import Carry, Constants, Plan
 from jaxopt_study.training.planning import make_plan
 from jaxopt_study.training.program import blank, the_optimizer
@@ -118,7 +119,7 @@ def train(
     if traced:
         constants, carry, records, last = whole_run(plan, inputs, params, key, num_steps)
         return _trajectory(plan, constants, carry, records, last, num_steps)
-    inputs = jax.device_put(inputs)  # once, and not with every part of the run
+    inputs = on_device(inputs)
     with Bar(progress, problem.name) as bar:
         constants, carry, records, last, covered, interrupted = drive(plan, inputs, params, key, num_steps, bar)
     trajectory = _trajectory(plan, constants, carry, _padded(plan, records, covered), last, covered)

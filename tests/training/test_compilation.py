@@ -1,5 +1,7 @@
 """What is compiled, and what is not compiled again."""
 
+import gc
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,8 +10,9 @@ import pytest
 
 from jaxopt_study import optimizers
 from jaxopt_study.problems import Problem
-from jaxopt_study.training import train
+from jaxopt_study.training import placement, train
 from jaxopt_study.training.loops import begin, next_chunk, next_step, whole_run
+from jaxopt_study.training.placement import on_device
 
 KEY = jax.random.key(0)
 PROGRAMS = {"jit(start)", "jit(next_chunk)", "jit(last_records)", "jit(_finish)", "jit(whole_run)", "jit(next_step)"}
@@ -87,3 +90,24 @@ def test_training_can_be_differentiated(bowl):
 
     # ½ ‖x₀‖² (1 − η)¹⁰ has derivative −5 ‖x₀‖² (1 − η)⁹.
     assert float(jax.grad(final_loss)(0.1)) == pytest.approx(-5 * 13 * 0.9**9, rel=1e-4)
+
+
+def test_read_only_data_are_copied_to_the_device_once_and_others_every_time(bowl):
+    data = np.ones((6, 2), np.float32)
+    frozen = data.copy()
+    frozen.setflags(write=False)
+    assert on_device({"x": frozen})["x"] is on_device([frozen])[0]
+    on_device(data)
+    data *= 2
+    np.testing.assert_array_equal(on_device(data), np.full((6, 2), 2.0))
+
+    problem = Problem("mean", init=bowl.init, loss=lambda p, x: jnp.mean((x - p) ** 2), data=data)
+    first = train(problem, optax.sgd(0.1), num_steps=1, key=KEY)
+    data *= 2
+    second = train(problem, optax.sgd(0.1), num_steps=1, key=KEY)
+    assert float(second.losses[0]) != float(first.losses[0])
+
+    remembered = len(placement._copies)
+    del frozen
+    gc.collect()
+    assert len(placement._copies) == remembered - 1

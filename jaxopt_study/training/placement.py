@@ -1,0 +1,28 @@
+"""Data on the device, copied once."""
+
+import weakref
+from typing import Any
+
+import jax
+import numpy as np
+
+_copies: dict[tuple[int, bool], Any] = {}
+
+
+def on_device(tree: Any) -> Any:
+    """Return a pytree with its arrays on the device; copies of read-only NumPy arrays are remembered.
+
+    Training many optimizers on one data set would otherwise copy it for every run, a tenth of a second for MNIST. A
+    read-only array is taken at its word; one that may be written to is copied each time, because it may have changed.
+    """
+    return jax.tree.map(_leaf_on_device, tree)
+
+
+def _leaf_on_device(leaf: Any) -> Any:
+    if not isinstance(leaf, np.ndarray) or leaf.flags.writeable:
+        return jax.device_put(leaf)
+    key = id(leaf), jax.config.read("jax_enable_x64")  # which decides the dtype of the copy
+    if key not in _copies:
+        _copies[key] = jax.device_put(leaf)
+        weakref.finalize(leaf, _copies.pop, key, None)
+    return _copies[key]
