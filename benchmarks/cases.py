@@ -2,6 +2,7 @@
 
 import gzip
 import math
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +19,18 @@ MLP_SIZES = (784, *(100,) * 6, 10)
 def resnet18_shapes() -> list[tuple[int, ...]]:
     """Shapes of ResNet-18's 20 convolution kernels, each with seven vectors of its channels: 160 leaves, 11.2M numbers.
 
-    The kernels are the network's own. The vectors stand for bias, scale and shift of its normalisations, and are more
-    than it has, so that small leaves are as many as in common training trees.
+    The kernels are the network's own, (out, in, height, width) as PyTorch and Equinox keep them. The vectors stand for
+    bias, scale and shift of its normalisations, and are more than it has, so that small leaves are as many as in common
+    training trees.
     """
-    kernels = [(7, 7, 3, 64)]
+    kernels = [(64, 3, 7, 7)]
     width = 64
     for outputs in (64, 128, 256, 512):
         for _ in range(2):
-            kernels += [(3, 3, width, outputs), (3, 3, outputs, outputs)]
-            kernels += [(1, 1, width, outputs)] if width != outputs else []
+            kernels += [(outputs, width, 3, 3), (outputs, outputs, 3, 3)]
+            kernels += [(outputs, width, 1, 1)] if width != outputs else []
             width = outputs
-    return [shape for kernel in kernels for shape in (kernel, *[kernel[-1:]] * 7)]
+    return [shape for kernel in kernels for shape in (kernel, *[kernel[:1]] * 7)]
 
 
 def quadratic(shapes: list[tuple[int, ...]]) -> Problem:
@@ -39,14 +41,17 @@ def quadratic(shapes: list[tuple[int, ...]]) -> Problem:
 
     def init(key: Any) -> list[Any]:
         keys = jax.random.split(key, len(shapes))
-        return [jax.random.normal(k, shape) / math.sqrt(max(1, math.prod(shape))) for k, shape in zip(keys, shapes, strict=True)]
+        return [
+            jax.random.normal(k, shape) / math.sqrt(max(1, math.prod(shape)))
+            for k, shape in zip(keys, shapes, strict=True)
+        ]
 
     return Problem("quadratic", init=init, loss=lambda params, _: 0.05 * sum(jnp.sum(leaf**2) for leaf in params))
 
 
 def mlp_shapes() -> list[tuple[int, ...]]:
     """Shapes of the 784-100×6-10 network: 14 leaves, 130,010 numbers."""
-    return [shape for a, b in zip(MLP_SIZES[:-1], MLP_SIZES[1:], strict=True) for shape in ((a, b), (b,))]
+    return [shape for a, b in pairwise(MLP_SIZES) for shape in ((a, b), (b,))]
 
 
 def mlp_forward(params: list[Any], images: Any) -> Any:

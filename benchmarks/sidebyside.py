@@ -38,7 +38,9 @@ def alternate(methods: dict[str, Callable[[], Any]], *, rounds: int, calls: int 
 def summary(times: dict[str, list[float]]) -> dict[str, dict[str, Any]]:
     """Return median and quartiles of each method's times."""
     return {
-        name: dict(zip(("lower_quartile", "median", "upper_quartile"), np.percentile(t, [25, 50, 75]).tolist(), strict=True))
+        name: dict(
+            zip(("lower_quartile", "median", "upper_quartile"), np.percentile(t, [25, 50, 75]).tolist(), strict=True)
+        )
         | {"rounds": len(t)}
         for name, t in times.items()
     }
@@ -62,7 +64,9 @@ def machine() -> dict[str, Any]:
     model = platform.processor()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
-        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        names = [
+            line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")
+        ]
         model = names[0] if names else model
     versions = {}
     for package in PACKAGES:
@@ -85,7 +89,9 @@ def store(name: str, record: dict[str, Any], output: Path | None) -> None:
     path = output or RESULTS / f"{name}.json"
     command = shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *_without_paths(sys.argv[1:])])
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"command": command, "machine": machine()} | record, indent=1, ensure_ascii=False) + "\n")
+    path.write_text(
+        json.dumps({"command": command, "machine": machine()} | record, indent=1, ensure_ascii=False) + "\n"
+    )
     print(f"wrote {path}", flush=True)
 
 

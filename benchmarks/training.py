@@ -12,24 +12,26 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-import cases  # noqa: E402
-import jax  # noqa: E402
-import jax.numpy as jnp  # noqa: E402
-import numpy as np  # noqa: E402
-import optax  # noqa: E402
-import torch  # noqa: E402
-from sidebyside import alternate, check, ratio, store, summary  # noqa: E402
+import cases
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import torch
+from sidebyside import alternate, check, ratio, store, summary
 
-from jaxopt_study import optimizers  # noqa: E402
-from jaxopt_study.problems import Problem  # noqa: E402
-from jaxopt_study.training import train  # noqa: E402
+from jaxopt_study import optimizers
+from jaxopt_study.problems import Problem
+from jaxopt_study.training import train
 
 KEY = jax.random.key(0)
+ADAM = optax.adam(1e-3)  # one object, because a plain transformation is compiled for anew
 THREADS = 2
 
 
@@ -80,6 +82,36 @@ def train_steps(shapes: list[tuple[int, ...]], num_steps: int, layout: Any, opti
     return run
 
 
+def by_hand(shapes: list[tuple[int, ...]], num_steps: int, update: bool) -> Callable[[], Any]:
+    """Plain JAX on 1-D leaves in one loop: the step without any of `train`'s care, or only its loss and gradient."""
+    problem, tx = cases.quadratic(shapes), optax.adam(1e-3)
+    start = [leaf.reshape(-1) for leaf in jax.jit(problem.init)(KEY)]
+
+    def loss_at(flat: Any, scale: Any) -> Any:
+        return scale * problem.loss([leaf.reshape(s) for leaf, s in zip(flat, shapes, strict=True)], None)
+
+    @partial(jax.jit, donate_argnums=(0, 1))
+    def loop(params: Any, state: Any, num_steps: Any) -> Any:
+        def body(t: Any, carry: Any) -> Any:
+            params, state, losses = carry
+            if not update:  # the state stands for the gradient, and the step in the scale keeps it inside the loop
+                loss, state = jax.value_and_grad(loss_at)(params, 1.0 + 1e-6 * t)
+                return params, state, losses.at[t].set(loss)
+            loss, grads = jax.value_and_grad(loss_at)(params, 1.0)
+            grads = jax.lax.optimization_barrier(grads)  # in memory, as a network's gradient is
+            updates, state = tx.update(grads, state, params)
+            return optax.apply_updates(params, updates), state, losses.at[t].set(loss)
+
+        return jax.lax.fori_loop(0, num_steps, body, (params, state, jnp.zeros(8192)))
+
+    begin = jax.jit(lambda p: (jax.tree.map(jnp.copy, p), tx.init(p) if update else jax.tree.map(jnp.zeros_like, p)))
+
+    def run() -> None:
+        jax.block_until_ready(loop(*begin(start), jnp.int32(num_steps)))
+
+    return run
+
+
 def same_numbers(shapes: list[tuple[int, ...]], num_steps: int) -> float:
     """Return the largest difference between `train`'s parameters and those of a jitted Optax loop on the tree."""
     problem, tx = cases.quadratic(shapes), optax.adam(1e-3)
@@ -94,7 +126,9 @@ def same_numbers(shapes: list[tuple[int, ...]], num_steps: int) -> float:
     state = tx.init(params)
     for _ in range(num_steps):
         params, state = step(params, state)
-    return max(float(jnp.max(jnp.abs(a - b))) for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(params), strict=True))
+    return max(
+        float(jnp.max(jnp.abs(a - b))) for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(params), strict=True)
+    )
 
 
 def measure_step(name: str, shapes: list[tuple[int, ...]], num_steps: int, rounds: int, args: Any) -> None:
@@ -104,47 +138,71 @@ def measure_step(name: str, shapes: list[tuple[int, ...]], num_steps: int, round
     methods: dict[str, Callable[[], Any]] = {"torch_fused": torch_adam(shapes), "optax_on_the_tree": optax_step(shapes)}
     calls = max(1, 200 // len(shapes))
     repeated = {n: (lambda f=f: [f() for _ in range(calls)]) for n, f in methods.items()}
-    variants = {
-        "train_optax": ("auto", optax.adam(1e-3)),
-        "train_atoms": ("auto", optimizers.adam(1e-3)),
-        "train_optax_tree_layout": ("tree", optax.adam(1e-3)),
+    makers: dict[str, Callable[[int], Callable[[], Any]]] = {
+        "train_atoms": lambda n: train_steps(shapes, n, "auto", optimizers.adam(1e-3)),
+        "train_optax": lambda n: train_steps(shapes, n, "auto", ADAM),
+        "train_optax_tree_layout": lambda n: train_steps(shapes, n, "tree", ADAM),
+        "by_hand": lambda n: by_hand(shapes, n, update=True),
+        "gradient_alone": lambda n: by_hand(shapes, n, update=False),
     }
-    for variant, (layout, tx) in variants.items():
-        repeated[variant + "_long"] = train_steps(shapes, num_steps, layout, tx)
-        repeated[variant + "_short"] = train_steps(shapes, short, layout, tx)
+    for variant, make in makers.items():
+        repeated[variant + "_long"] = make(num_steps)
+        repeated[variant + "_short"] = make(short)
     raw = alternate(repeated, rounds=rounds)
     times = {n: [t / calls for t in raw[n]] for n in methods}
-    for variant in variants:
+    for variant in makers:
         pairs = zip(raw[variant + "_long"], raw[variant + "_short"], strict=True)
         times[variant] = [(long - brief) / (num_steps - short) for long, brief in pairs]
-        times[variant + "_with_start"] = [long / num_steps for long in raw[variant + "_long"]]
+    net = {}
+    for variant in ("train_atoms", "train_optax", "by_hand"):
+        net[variant] = f"{variant}_less_gradient"
+        pairs = zip(times[variant], times["gradient_alone"], strict=True)
+        times[net[variant]] = [whole - gradient for whole, gradient in pairs]
     bandwidth = triad_bandwidth()
     floor = 28 * count / bandwidth["bytes_per_second"]
-    ours = float(np.median(times["train_atoms"]))
     difference = same_numbers(shapes, 50)
-    print(f"{name}: {count} parameters in {len(shapes)} leaves; seconds per step")
+    print(f"{name}: {count} parameters in {len(shapes)} leaves; one step")
     for method, t in times.items():
         print(f"    {method:32s} {1e3 * float(np.median(t)):9.4f} ms")
     checks = [
-        check("train (atoms) / torch fused", ratio(times, "train_atoms", "torch_fused")["median"], 1.0),
-        check("train (optax) / torch fused", ratio(times, "train_optax", "torch_fused")["median"], 1.0),
+        check(
+            "train (atoms) less its gradient / torch fused",
+            ratio(times, net["train_atoms"], "torch_fused")["median"],
+            1.0,
+        ),
+        check(
+            "train (optax) less its gradient / torch fused",
+            ratio(times, net["train_optax"], "torch_fused")["median"],
+            1.0,
+        ),
+        check("train (atoms), gradient included / by hand", ratio(times, "train_atoms", "by_hand")["median"], 1.05),
         check("largest difference of parameters after 50 steps", difference, 1e-5),
     ]
     if len(shapes) > 100:
         speedup = ratio(times, "optax_on_the_tree", "train_atoms")["median"]
-        checks.append(check("optax on the tree / train (atoms)", speedup, 3.0, at_least=True))
-        print(f"    share of the traffic floor (28 bytes a parameter): {floor / ours:.2f}")
+        checks.append(check("optax on the tree / train (atoms), gradient included", speedup, 3.0, at_least=True))
+        speedup = ratio(times, "optax_on_the_tree", net["train_atoms"])["median"]
+        checks.append(check("optax on the tree / train (atoms) less its gradient", speedup, 3.0, at_least=True))
+    shares = {n: floor / float(np.median(times[n])) for n in (*methods, *net.values())}
+    for method, share in shares.items():
+        print(f"    share of the traffic floor, {method:32s} {share:.2f}")
     store(
         name,
         {
-            "what": "one Adam step; `train` includes gradient, loss, divergence check and record",
+            "what": "one Adam step. `train` includes loss, gradient, divergence check and record of the loss; "
+            "'less_gradient' subtracts a loop of loss and gradient alone; the others are updates alone",
             "parameters": count,
             "leaves": len(shapes),
             "seconds_per_step": summary(times),
-            "ratios": {f"{n} / {m}": ratio(times, n, m) for n in variants for m in methods},
+            "ratios": {
+                f"{n} / {m}": ratio(times, n, m)
+                for n in (*makers, *net.values())
+                for m in (*methods, "by_hand")
+                if n != m
+            },
             "triad": bandwidth,
             "floor_seconds": floor,
-            "share_of_floor": {n: floor / float(np.median(times[n])) for n in (*methods, *variants)},
+            "share_of_floor": shares,
             "checks": checks,
         },
         args.output,
@@ -153,9 +211,8 @@ def measure_step(name: str, shapes: list[tuple[int, ...]], num_steps: int, round
 
 def torch_epoch(images: np.ndarray, labels: np.ndarray, batch_size: int) -> Callable[[], Any]:
     """One epoch of torch, eager, fused Adam, reshuffled, batches gathered from tensors in memory."""
-    sizes = cases.MLP_SIZES
     layers: list[torch.nn.Module] = []
-    for a, b in zip(sizes[:-1], sizes[1:], strict=True):
+    for a, b in pairwise(cases.MLP_SIZES):
         layers += [torch.nn.Linear(a, b), torch.nn.ReLU()]
     model = torch.nn.Sequential(*layers[:-1])
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
@@ -212,6 +269,26 @@ def python_loop(problem: Problem, params: Any, batch_size: int) -> Callable[[], 
     return epoch
 
 
+def scan_by_hand(problem: Problem, params: Any, batch_size: int) -> Callable[[], Any]:
+    """One epoch of plain JAX: a scan over a sorted permutation, without evaluation, records or divergence check."""
+    count = problem.num_examples or 0
+    steps = count // batch_size
+
+    @jax.jit
+    def epoch(params: Any, data: Any, key: Any) -> Any:
+        order = jax.random.permutation(key, count)[: steps * batch_size].reshape(steps, batch_size)
+
+        def body(carry: Any, chosen: Any) -> Any:
+            params, state = carry
+            loss, grads = jax.value_and_grad(problem.loss)(params, jax.tree.map(lambda x: x[chosen], data))
+            updates, state = ADAM.update(grads, state, params)
+            return (optax.apply_updates(params, updates), state), loss
+
+        return jax.lax.scan(body, (params, ADAM.init(params)), order)
+
+    return lambda: jax.block_until_ready(epoch(params, problem.data, KEY))
+
+
 def measure_epoch(args: Any) -> None:
     """One MNIST epoch of the 784-100×6-10 network."""
     images, labels, source = cases.mnist(args.data_dir)
@@ -221,7 +298,8 @@ def measure_epoch(args: Any) -> None:
         {
             "torch_fused": torch_epoch(images, labels, 128),
             "train_atoms": train_epoch(problem, params, 128, optimizers.adam(1e-3)),
-            "train_optax": train_epoch(problem, params, 128, optax.adam(1e-3)),
+            "train_optax": train_epoch(problem, params, 128, ADAM),
+            "scan_by_hand": scan_by_hand(problem, params, 128),
             "python_loop": python_loop(problem, params, 128),
         },
         rounds=args.rounds or 9,
@@ -231,6 +309,7 @@ def measure_epoch(args: Any) -> None:
         print(f"    {method:32s} {float(np.median(t)):9.4f} s")
     ratios = {n: ratio(times, n, "torch_fused") for n in times if n != "torch_fused"}
     checks = [check(f"{n} / torch fused", ratios[n]["median"], 0.50) for n in ("train_atoms", "train_optax")]
+    checks.append(check("train (atoms) / scan by hand", ratio(times, "train_atoms", "scan_by_hand")["median"], 1.05))
     store(
         "epoch", {"what": "one epoch of 784-100×6-10, ReLU, Adam, batch 128", "data": source,
                   "seconds": summary(times), "ratios to torch_fused": ratios, "checks": checks}, args.output,
@@ -312,7 +391,7 @@ def measure_cnn(args: Any) -> None:
     for name, problem in cnn_problems().items():
         params = jax.jit(problem.init)(KEY)
         methods[f"{name}: python_loop"] = python_loop(problem, params, 128)
-        methods[f"{name}: train"] = train_epoch(problem, params, 128, optax.adam(1e-3))
+        methods[f"{name}: train"] = train_epoch(problem, params, 128, ADAM)
         methods[f"{name}: train, compiled loop"] = partial(
             lambda problem, params: jax.block_until_ready(
                 train(problem, ADAM, num_steps=20, key=KEY, batch_size=128, params=params, loop="compiled").params
@@ -333,15 +412,14 @@ def measure_cnn(args: Any) -> None:
     )  # fmt: skip
 
 
-ADAM = optax.adam(1e-3)
-
-
 def main() -> None:
     """Run the measurements named on the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = ["resnet-step", "mlp-step", "epoch", "first-epoch", "cnn"]
     parser.add_argument("which", nargs="*", help=f"any of {', '.join(names)}; default: all")
-    parser.add_argument("--data-dir", type=Path, help="folder with MNIST's IDX files; default: random data of its shape")
+    parser.add_argument(
+        "--data-dir", type=Path, help="folder with MNIST's IDX files; default: random data of its shape"
+    )
     parser.add_argument("--rounds", type=int, help="rounds of alternation; default: enough for each measurement")
     parser.add_argument("--output", type=Path, help="where to write the JSON; default: benchmarks/results")
     parser.add_argument("--child", help=argparse.SUPPRESS)

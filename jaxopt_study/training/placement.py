@@ -23,6 +23,6 @@ def _leaf_on_device(leaf: Any) -> Any:
         return jax.device_put(leaf)
     key = id(leaf), jax.config.read("jax_enable_x64")  # which decides the dtype of the copy
     if key not in _copies:
-        _copies[key] = jax.device_put(leaf)
+        _copies[key] = jax.device_put(leaf, may_alias=False)  # an alias would keep the array alive for ever
         weakref.finalize(leaf, _copies.pop, key, None)
     return _copies[key]
