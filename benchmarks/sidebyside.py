@@ -78,6 +78,9 @@ def machine() -> dict[str, Any]:
         "processor": model,
         "cores": os.cpu_count(),
         "load_average_at_the_end": os.getloadavg(),
+        "scheduling": {os.SCHED_FIFO: "real-time (chrt -f)", os.SCHED_OTHER: "normal"}.get(
+            os.sched_getscheduler(0), "other"
+        ),
         "python": platform.python_version(),
         "versions": versions,
         "date": date.today().isoformat(),
