@@ -62,7 +62,7 @@ def render(value: Any) -> str:
     if callable(value) and getattr(value, "spec", None) is None:
         path = import_path(value)
         if path is None:
-            return f"<{getattr(value, '__qualname__', type(value).__name__).replace('<', '').replace('>', '')}>"
+            return f"<{getattr(value, '__qualname__', type(value).__name__)}>"
         module, _, name = path.partition(":")
         short = {full: alias for alias, full in PUBLIC_MODULES.items()}.get(module, module)
         return name if module.startswith("jaxopt_study.") else f"{short}.{name}"
