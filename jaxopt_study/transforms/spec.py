@@ -421,13 +421,11 @@ def _unflatten(kind: type, auxiliary: Any, numeric: Any) -> Any:
     values = iter(numeric)
     leaves = [next(values) if leaf is _NUMERIC else leaf.value for leaf in static]
     spec = Spec(constructor, dict(zip(names, jax.tree.unflatten(structure, leaves), strict=True)))
-    # JAX also unflattens with placeholders for leaves, so nothing is built before it is called.
-    built: list[Any] = []
 
+    # JAX also unflattens with placeholders for leaves, so nothing is built before it is called.
+    # Nor is it kept: it would hold the tracers of the trace that built it.
     def build() -> Any:
-        if not built:
-            built.append(construct(spec))
-        return built[0]
+        return construct(spec)
 
     expression = (
         Transform(
