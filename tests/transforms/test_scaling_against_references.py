@@ -114,7 +114,7 @@ CASES = {
     "lion": (
         transforms.scale_by_lion(0.7, 0.97),
         lion_adan.lion(RATE, 0.7, 0.97),
-        {"m": ("ScaleByLionState", 0, "mu")},
+        {"m": ("EmaState", 0, "average")},
     ),
     "adan": (
         transforms.scale_by_adan(0.9, 0.7, 0.97, eps=1e-3),
