@@ -14,6 +14,7 @@ import numpy as np
 from jax.core import Tracer
 from jax.extend import core
 
+from jaxopt_study.programs import inner_programs
 from jaxopt_study.types import Params
 
 _ELEMENTWISE = frozenset({
@@ -103,7 +104,7 @@ def _compare(a: Any, b: Any) -> str | None:
 
 def _compare_equation(x: Any, y: Any) -> str | None:
     name = x.primitive.name
-    inner_x, inner_y = _inner_programs(x.params), _inner_programs(y.params)
+    inner_x, inner_y = inner_programs(x.params), inner_programs(y.params)
     if inner_x:
         if len(inner_x) != len(inner_y):
             return f"its {name} depends on the shapes of the parameters"
@@ -141,14 +142,6 @@ def _root(alias: dict, variable: Any) -> Any:
     return variable if isinstance(variable, core.Literal) else alias.get(variable, variable)
 
 
-def _inner_programs(params: dict[str, Any]) -> list:
-    found = []
-    for name in sorted(params):
-        values = params[name] if isinstance(params[name], tuple | list) else (params[name],)
-        found += [value for value in values if isinstance(value, core.Jaxpr | core.ClosedJaxpr)]
-    return found
-
-
 def _is_elementwise(equation: Any) -> bool:
     size = equation.outvars[0].aval.size
     return all(
@@ -183,13 +176,3 @@ def _same_value(x: Any, y: Any) -> bool:
 
 def _sized(variable: Any) -> bool:
     return hasattr(variable.aval, "size")
-
-
-def contains_convolution(jaxpr: Any) -> bool:
-    """Return whether a program, or one inside it, applies XLA's convolution."""
-    jaxpr = getattr(jaxpr, "jaxpr", jaxpr)
-    return any(
-        equation.primitive.name == "conv_general_dilated"
-        or any(contains_convolution(inner) for inner in _inner_programs(equation.params))
-        for equation in jaxpr.eqns
-    )

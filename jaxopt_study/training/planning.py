@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_study.problems.problem import Problem
+from jaxopt_study.programs import contains_convolution
 from jaxopt_study.training.batches import MAX_EXAMPLES, ORDERS, Curriculum
 from jaxopt_study.training.evaluation import check_split
-from jaxopt_study.training.layout import contains_convolution, flatten_leaves, restore_leaves, shape_dependence
+from jaxopt_study.training.layout import flatten_leaves, restore_leaves, shape_dependence
 from jaxopt_study.training.loops import records_like
 from jaxopt_study.training.plan import Inputs, Plan
 from jaxopt_study.training.program import batch_at, start, the_optimizer, training_loss

@@ -1,0 +1,178 @@
+"""What an operator is given, checked before anything is compiled."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+from jaxopt_study.curvature.selection import leaf_paths
+from jaxopt_study.curvature.vectors import spread
+from jaxopt_study.types import Params, Vector
+
+
+def check_params(name: str, params: Any) -> Params:
+    """Return the parameters as arrays, if a Hessian exists for them.
+
+    Args:
+        name: Who asks, for the messages.
+        params: A pytree of floating arrays.
+
+    Returns:
+        The parameters; NumPy arrays and Python floats converted.
+
+    Raises:
+        TypeError: If a leaf is not a real floating array.
+        ValueError: If there is no leaf, or a number is not finite.
+    """
+    leaves = jax.tree.leaves(params)
+    if not leaves:
+        raise ValueError(f"{name} needs parameters with at least one array; received none.")
+    for path, leaf in zip(leaf_paths(params), leaves, strict=True):
+        try:
+            dtype = jnp.result_type(leaf)
+        except TypeError as error:
+            raise TypeError(
+                f"{name} needs parameters that are arrays; the leaf {path!r} is a {type(leaf).__name__}. Take what is "
+                "not trained out of the parameters and into the loss."
+            ) from error
+        if jnp.issubdtype(dtype, jnp.complexfloating):
+            raise TypeError(
+                f"{name} needs real parameters; the leaf {path!r} is {dtype}. Give its real and imaginary part as two "
+                "leaves."
+            )
+        if not jnp.issubdtype(dtype, jnp.floating):
+            raise TypeError(
+                f"{name} needs floating parameters; the leaf {path!r} is {dtype}. Take what is not trained out of the "
+                "parameters and into the loss."
+            )
+    params = jax.tree.map(jnp.asarray, params)
+    for path, leaf in zip(leaf_paths(params), jax.tree.leaves(params), strict=True):
+        if not isinstance(leaf, Tracer) and not _is_finite(leaf):
+            raise ValueError(
+                f"{name} needs finite parameters; the leaf {path!r} holds NaN or infinity. Take parameters from before "
+                "the run diverged."
+            )
+    return params
+
+
+def describe(tree: Any, shardings: tuple[Any, ...] | None = None) -> Any:
+    """Return structure, shapes, dtypes and shardings of a pytree, as `jax.ShapeDtypeStruct`s.
+
+    Args:
+        tree: A pytree of arrays or `jax.ShapeDtypeStruct`s.
+        shardings: The shardings of the leaves, where the arrays are traced and do not know; None takes the arrays'.
+
+    Returns:
+        The same structure.
+    """
+    leaves, structure = jax.tree.flatten(tree)
+    shardings = tuple(map(spread, leaves)) if shardings is None else shardings
+    return structure.unflatten(
+        [
+            jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+            for leaf, sharding in zip(leaves, shardings, strict=True)
+        ]
+    )
+
+
+def check_vector(like: Any, v: Any, *, what: str = "vector", leading: int | None = None) -> Vector:
+    """Return a vector as arrays, if it fits the operator.
+
+    Args:
+        like: What the operator takes.
+        v: A pytree of arrays.
+        what: The word for it in the message.
+        leading: Length of a leading axis that every leaf has in addition.
+
+    Returns:
+        The vector.
+
+    Raises:
+        TypeError: If it is not made of arrays, or another dtype would be lost.
+        ValueError: If structure or shapes differ.
+    """
+    expected, given = jax.tree.structure(like), jax.tree.structure(v)
+    if expected != given:
+        raise ValueError(
+            f"The {what} must have the structure of the parameters, {expected}; received {given}. "
+            "A restricted operator takes None for the leaves that it left out."
+        )
+    front = () if leading is None else (leading,)
+
+    def check(path: str, leaf: Any, x: Any) -> Any:
+        if not hasattr(x, "shape") and not isinstance(x, float | int):
+            raise TypeError(f"The leaf {path!r} of the {what} must be an array; received a {type(x).__name__}.")
+        shape = (*front, *leaf.shape)
+        if np.shape(x) != shape:
+            raise ValueError(f"The leaf {path!r} of the {what} must have shape {shape}; received {np.shape(x)}.")
+        if not jnp.issubdtype(jnp.result_type(x), jnp.floating) or (
+            isinstance(x, jax.Array) and jnp.promote_types(x.dtype, leaf.dtype) != leaf.dtype
+        ):
+            raise TypeError(
+                f"The leaf {path!r} of the {what} must be {leaf.dtype}; received {jnp.result_type(x)}. Convert it "
+                "with .astype if the loss of digits is meant, or make the operator in the wider dtype."
+            )
+        return jnp.asarray(x, dtype=leaf.dtype)
+
+    leaves = zip(leaf_paths(like), jax.tree.leaves(like), jax.tree.leaves(v), strict=True)
+    return jax.tree.unflatten(expected, [check(path, leaf, x) for path, leaf, x in leaves])
+
+
+def check_block(like: Any, block: Any) -> Vector:
+    """Return a block of vectors as arrays, if it fits the operator."""
+    leaves = jax.tree.leaves(block)
+    length = np.shape(leaves[0])[0] if leaves and np.ndim(leaves[0]) else 0
+    if length == 0:
+        raise ValueError(
+            "A block must have a leading axis of length ≥ 1 on every leaf, one entry per vector; received leaves of "
+            f"shapes {[np.shape(leaf) for leaf in leaves]}."
+        )
+    return check_vector(like, block, what="block", leading=length)
+
+
+def check_same_space(a: Any, b: Any) -> None:
+    """Check that two operators act on the same vectors."""
+    same = jax.tree.structure(a) == jax.tree.structure(b) and all(
+        x.shape == y.shape and x.dtype == y.dtype for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    )
+    if not same:
+        raise ValueError(
+            "Operators can be added if they act on the same vectors, structure, shapes and dtypes alike; received "
+            f"{_summary(a)} and {_summary(b)}."
+        )
+
+
+def check_positive(like: Any, preconditioner: Any) -> Params:
+    """Return a diagonal preconditioner as arrays, if it is positive and fits the operator."""
+    if jax.tree.structure(preconditioner) != jax.tree.structure(like):
+        raise ValueError(
+            f"The preconditioner must have the structure of the parameters, {jax.tree.structure(like)}; received "
+            f"{jax.tree.structure(preconditioner)}."
+        )
+    leaves = [jnp.asarray(p) for p in jax.tree.leaves(preconditioner)]
+    for path, leaf, p in zip(leaf_paths(like), jax.tree.leaves(like), leaves, strict=True):
+        if p.shape != () and p.shape != leaf.shape:
+            raise ValueError(
+                f"The leaf {path!r} of the preconditioner must have shape {leaf.shape} or (); received {p.shape}."
+            )
+        if not isinstance(p, Tracer) and not bool(jnp.all((p > 0) & jnp.isfinite(p))):
+            raise ValueError(
+                f"The preconditioner must be positive and finite; the leaf {path!r} is not. Add an ε > 0 to it, as "
+                "adaptive optimizers do."
+            )
+    return jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+
+def _is_finite(leaf: jax.Array) -> bool:
+    if leaf.devices() and all(device.platform == "cpu" for device in leaf.devices()) and spread(leaf) is None:
+        return bool(np.isfinite(np.asarray(leaf, dtype=None)).all())  # without compiling anything
+    return bool(jnp.isfinite(leaf).all())
+
+
+def _summary(like: Any) -> str:
+    return ", ".join(
+        f"{path}: {leaf.dtype}{list(leaf.shape)}"
+        for path, leaf in zip(leaf_paths(like), jax.tree.leaves(like), strict=True)
+    )

@@ -1,0 +1,211 @@
+"""Arithmetic of vectors that are pytrees, and of bases of them.
+
+A vector has the structure of the parameters. A basis of m vectors has one more leading axis, of length m, on every
+leaf. Nothing is ravelled into one long vector, so that a sharded leaf stays where it is: every function here reduces
+leaf by leaf, and only scalars or m coefficients travel between devices. Contractions run at the highest precision.
+"""
+
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.core import Tracer
+from jax.sharding import NamedSharding, PartitionSpec
+from jaxtyping import Array
+
+from jaxopt_study.types import Key, Vector
+
+Distribution = Literal["normal", "rademacher", "sphere"]
+
+
+def inner(a: Vector, b: Vector) -> Array:
+    """Return the inner product ⟨a, b⟩ = Σ aᵢ bᵢ, accumulated in at least single precision.
+
+    Args:
+        a: A vector.
+        b: A vector of the same structure and shapes.
+
+    Returns:
+        A real scalar. Cost: one read of both vectors.
+    """
+    return _sum_of_leaves(lambda x, y: _contract(x, y, x.ndim), a, b)
+
+
+def norm(a: Vector) -> Array:
+    """Return the Euclidean norm ‖a‖ = √⟨a, a⟩, a real scalar; not guarded against overflow of the squares."""
+    return jnp.sqrt(inner(a, a))
+
+
+def scale(factor: Any, a: Vector) -> Vector:
+    """Return factor · a in the dtypes of a."""
+    return jax.tree.map(lambda x: (factor * x).astype(x.dtype), a)
+
+
+def add(a: Vector, b: Vector) -> Vector:
+    """Return a + b in the dtypes of a."""
+    return jax.tree.map(lambda x, y: (x + y).astype(x.dtype), a, b)
+
+
+def subtract(a: Vector, b: Vector) -> Vector:
+    """Return a − b in the dtypes of a."""
+    return jax.tree.map(lambda x, y: (x - y).astype(x.dtype), a, b)
+
+
+def axpy(factor: Any, a: Vector, b: Vector) -> Vector:
+    """Return factor · a + b in the dtypes of b."""
+    return jax.tree.map(lambda x, y: (factor * x + y).astype(y.dtype), a, b)
+
+
+def normalize(a: Vector) -> tuple[Vector, Array]:
+    """Return a/‖a‖ and ‖a‖; a zero vector stays zero."""
+    length = norm(a)
+    return scale(jnp.where(length > 0, 1 / jnp.where(length > 0, length, 1), 0), a), length
+
+
+def zeros_like(like: Any) -> Vector:
+    """Return the zero vector of the shapes, dtypes and shardings of `like`."""
+    return jax.tree.map(lambda leaf: _placed(jnp.zeros(leaf.shape, leaf.dtype), leaf), like)
+
+
+def random_like(like: Any, *, key: Key, distribution: Distribution = "normal") -> Vector:
+    """Draw a random vector.
+
+    The numbers depend on the key and on the order and shapes of the leaves, not on how they are sharded.
+
+    Args:
+        like: A pytree of arrays or `jax.ShapeDtypeStruct`s, the structure, shapes and dtypes of the vector.
+        key: A key, consumed.
+        distribution: "normal" for independent standard normals, "rademacher" for independent ±1, "sphere" for the
+            uniform distribution on the unit sphere.
+
+    Returns:
+        The vector.
+
+    Raises:
+        ValueError: If the distribution is unknown.
+
+    Example:
+        >>> v = random_like({"a": jnp.zeros(3), "b": jnp.zeros((2, 2))}, key=jax.random.key(0), distribution="sphere")
+        >>> print(f"{norm(v):.5f}")
+        1.00000
+    """
+    if distribution not in {"normal", "rademacher", "sphere"}:
+        raise ValueError(f"distribution must be 'normal', 'rademacher' or 'sphere'; received {distribution!r}.")
+    leaves, structure = jax.tree.flatten(like)
+    draw = jax.random.rademacher if distribution == "rademacher" else jax.random.normal
+    drawn = [
+        _placed(draw(subkey, leaf.shape, accumulator(leaf.dtype)).astype(leaf.dtype), leaf)
+        for subkey, leaf in zip(jax.random.split(key, max(len(leaves), 1)), leaves, strict=False)
+    ]
+    v = structure.unflatten(drawn)
+    return normalize(v)[0] if distribution == "sphere" else v
+
+
+def zeros_basis(like: Any, m: int) -> Vector:
+    """Return room for a basis of m vectors: zeros with a leading axis m, sharded as the vectors are."""
+    return jax.tree.map(lambda leaf: _placed(jnp.zeros((m, *leaf.shape), leaf.dtype), leaf), like)
+
+
+def stack(vectors: list[Any]) -> Vector:
+    """Return the basis whose rows are the given vectors."""
+    return jax.tree.map(lambda *rows: jnp.stack(rows), *vectors)
+
+
+def row(basis: Vector, index: Any) -> Vector:
+    """Return one vector of a basis; the index may be traced."""
+    return jax.tree.map(lambda leaf: lax.dynamic_index_in_dim(leaf, index, keepdims=False), basis)
+
+
+def with_row(basis: Vector, index: Any, v: Vector) -> Vector:
+    """Return the basis with one vector replaced; the index may be traced."""
+    return jax.tree.map(lambda leaf, x: lax.dynamic_update_index_in_dim(leaf, x.astype(leaf.dtype), index, 0), basis, v)
+
+
+def project(basis: Vector, v: Vector) -> Array:
+    """Return the m inner products of the vectors of a basis with v.
+
+    Args:
+        basis: m vectors.
+        v: One vector.
+
+    Returns:
+        An array (m,). Cost: one read of the basis; between devices, m numbers travel.
+    """
+    return _sum_of_leaves(lambda q, x: _contract(q, x, x.ndim), basis, v)
+
+
+def gram(basis: Vector, block: Vector) -> Array:
+    """Return the m × b inner products of the vectors of two bases."""
+
+    def of_leaf(q: Array, x: Array) -> Array:
+        axes = tuple(range(1, q.ndim))
+        return lax.dot_general(
+            q, x, ((axes, axes), ((), ())), precision=lax.Precision.HIGHEST, preferred_element_type=accumulator(q.dtype)
+        )
+
+    return _sum_of_leaves(of_leaf, basis, block)
+
+
+def combine(basis: Vector, coefficients: Array) -> Vector:
+    """Return the linear combination Σⱼ cⱼ qⱼ of the vectors of a basis, or several of them.
+
+    Args:
+        basis: m vectors.
+        coefficients: (m,) for one combination, or (m, b) for a block of b.
+
+    Returns:
+        A vector, or a basis of b vectors, in the dtypes of the basis. Cost: one read of the basis.
+    """
+
+    def of_leaf(q: Array) -> Array:
+        c = coefficients.astype(jnp.promote_types(q.dtype, coefficients.dtype) if q.dtype.itemsize < 4 else q.dtype)
+        return lax.dot_general(c, q.astype(c.dtype), (((0,), (0,)), ((), ())), precision=lax.Precision.HIGHEST).astype(
+            q.dtype
+        )
+
+    return jax.tree.map(of_leaf, basis)
+
+
+def accumulator(dtype: Any) -> Any:
+    """Return the dtype in which numbers of a dtype are summed: its own, and single precision for half."""
+    return jnp.promote_types(dtype, jnp.float32)
+
+
+def _contract(q: Array, x: Array, num_axes: int) -> Array:
+    dtype = jnp.promote_types(q.dtype, x.dtype)
+    q_axes, x_axes = tuple(range(q.ndim - num_axes, q.ndim)), tuple(range(num_axes))
+    return lax.dot_general(
+        q.astype(dtype),
+        x.astype(dtype),
+        ((q_axes, x_axes), ((), ())),
+        precision=lax.Precision.HIGHEST,
+        preferred_element_type=accumulator(dtype),
+    )
+
+
+def _sum_of_leaves(of_leaf: Any, a: Vector, b: Vector) -> Array:
+    parts: list[Array] = jax.tree.leaves(jax.tree.map(of_leaf, a, b))
+    if not parts:
+        raise ValueError("A vector needs at least one leaf; received none.")
+    total = parts[0]
+    for part in parts[1:]:
+        total = total + part
+    return total
+
+
+def _placed(x: Array, leaf: Any) -> Array:
+    # Axes that x has in front of the leaf's, those of a basis, are not divided.
+    sharding = spread(leaf)
+    if sharding is None:
+        return x
+    extra = x.ndim - len(leaf.shape)
+    return lax.with_sharding_constraint(
+        x, NamedSharding(sharding.mesh, PartitionSpec(*(None,) * extra, *sharding.spec))
+    )
+
+
+def spread(leaf: Any) -> NamedSharding | None:
+    """Return how a leaf is spread over several devices, or None for a single one and for a traced array."""
+    sharding = None if isinstance(leaf, Tracer) else getattr(leaf, "sharding", None)
+    return sharding if isinstance(sharding, NamedSharding) and len(sharding.device_set) > 1 else None

@@ -1,0 +1,1 @@
+"""Where the landscape meets the optimizer: stability, preconditioned sharpness, step accounting."""
