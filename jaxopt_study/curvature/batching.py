@@ -1,0 +1,121 @@
+"""Means over a data set that is read in batches."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxopt_study.curvature.vectors import accumulator, spread
+from jaxopt_study.types import Batch
+
+
+def batch_mean(
+    function: Callable[[Batch], Any], data: Batch, batch_size: int | None, *, interleave: bool = False
+) -> Any:
+    """Return the mean over the examples of a function that is itself a mean over a batch.
+
+    With N examples in batches B of at most b:
+
+        (1/N) Σ_B |B| f(B)
+
+    so a ragged last batch counts for what it holds. It is f(data) exactly if f is a mean over examples, and not if the
+    examples of a batch depend on each other, as under batch normalisation in training mode.
+
+    Args:
+        function: f, from a batch to a pytree of floating arrays.
+        data: Arrays with a common leading axis, the examples; or anything at all with `batch_size=None`.
+        batch_size: b ≥ 1; None for all the examples at once.
+        interleave: Take every ⌊N/b⌋-th example into a batch, and not b in a row, so that data divided over devices in
+            rows give batches that are divided over the devices too, if their number divides b.
+
+    Returns:
+        The mean, summed in at least single precision, in the dtypes of f. Cost: ⌈N/b⌉ calls in a compiled loop, and the
+        memory of one.
+    """
+    if batch_size is None or batch_size >= num_examples(data):
+        return function(data)
+    total, size = num_examples(data), batch_size
+    count, rest = divmod(total, size)
+
+    def batch(index: Any) -> Batch:
+        return jax.tree.map(lambda x: _slice(x, index, size, count, interleave=interleave), data)
+
+    def step(sums: Any, index: Any) -> tuple[Any, None]:
+        return jax.tree.map(lambda s, x: s + x.astype(s.dtype), sums, function(batch(index))), None
+
+    like = jax.eval_shape(lambda: function(batch(0)))
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, accumulator(x.dtype)), like)
+    sums, _ = lax.scan(step, zeros, jnp.arange(count))
+    if not rest:
+        return jax.tree.map(lambda s, x: (s * (size / total)).astype(x.dtype), sums, like)
+    last = function(jax.tree.map(lambda x: x[count * size :], data))
+    return jax.tree.map(
+        lambda s, x: (s * (size / total) + x.astype(s.dtype) * (rest / total)).astype(x.dtype), sums, last
+    )
+
+
+def batches_of(data: Batch, batch_size: int) -> list[tuple[float, Batch]]:
+    """Return the batches of a data set, each with its share of the examples."""
+    total = num_examples(data)
+    starts = range(0, total, batch_size)
+    return [
+        (
+            min(batch_size, total - start) / total,
+            jax.tree.map(lambda x, start=start: x[start : start + batch_size], data),
+        )
+        for start in starts
+    ]
+
+
+def num_examples(data: Batch) -> int:
+    """Return the common length of the leading axes."""
+    return jax.tree.leaves(data)[0].shape[0]
+
+
+def is_divided(data: Batch) -> bool:
+    """Return whether examples live on different devices."""
+    shardings = [spread(x) for x in jax.tree.leaves(data)]
+    return any(s is not None and len(s.spec) > 0 and s.spec[0] is not None for s in shardings)
+
+
+def check_batches(name: str, data: Batch | None, batch_size: int | None) -> Batch:
+    """Return the data as arrays, if they can be read in batches of that size.
+
+    Args:
+        name: Who asks, for the messages.
+        data: A pytree of arrays, or None.
+        batch_size: Examples per batch, or None.
+
+    Returns:
+        The data on the device, or None.
+
+    Raises:
+        ValueError: If `batch_size` is not positive, there are no data for it, or they have no common leading axis.
+        TypeError: If `batch_size` is no integer.
+    """
+    data = jax.tree.map(lambda x: x if isinstance(x, jax.Array) else jnp.asarray(x), data)
+    if batch_size is None:
+        return data
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer):
+        raise TypeError(f"batch_size of {name} must be an integer or None; received {batch_size!r}.")
+    if batch_size < 1:
+        raise ValueError(f"batch_size of {name} must be at least 1, or None for all examples; received {batch_size}.")
+    shapes = [x.shape for x in jax.tree.leaves(data)]
+    if not shapes:
+        raise ValueError(f"{name} with batch_size needs data; received none. Leave batch_size out.")
+    if any(len(shape) == 0 for shape in shapes) or len({shape[0] for shape in shapes}) != 1 or shapes[0][0] == 0:
+        raise ValueError(
+            f"The data of {name} must be arrays with one common leading axis, the examples, to be read in batches; "
+            f"received shapes {shapes}. What is not per example belongs into the loss."
+        )
+    return data
+
+
+def _slice(x: jax.Array, index: Any, size: int, count: int, *, interleave: bool) -> jax.Array:
+    if not interleave:
+        return lax.dynamic_slice_in_dim(x, index * size, size)
+    table = jnp.reshape(x[: size * count], (size, count, *x.shape[1:]))
+    return lax.dynamic_index_in_dim(table, index, axis=1, keepdims=False)
