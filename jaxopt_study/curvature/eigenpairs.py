@@ -1,0 +1,315 @@
+"""Eigenvalues and eigenvectors at the ends of a spectrum, with residuals that were computed."""
+
+from functools import partial
+from typing import Any, NamedTuple, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array
+
+from jaxopt_study.curvature import restarting, vectors
+from jaxopt_study.curvature.layout import Layout, layout_of, seed_words
+from jaxopt_study.curvature.operator import Operator
+from jaxopt_study.curvature.restarting import Limits, Plan, State, Which
+from jaxopt_study.types import Key, Vector
+
+_NOISE = 10  # ε times this is the noise floor of an operator that was not audited
+_BREAKDOWN = 100  # ε times this, or the noise floor if larger, separates a new direction from rounding
+
+
+class Eigenpairs(NamedTuple):
+    """Approximate eigenpairs of a symmetric operator, each with its error.
+
+    Attributes:
+        values: λ (k,), in the order that `eigenpairs` states. NaN where the operator gave NaN or infinity.
+        vectors: Orthonormal v, a pytree like the parameters with a leading axis k on every leaf.
+        residuals: ‖H v − λ v‖ (k,), from k products of their own. H has an eigenvalue within this distance of λ.
+        num_matvecs: Products in all, those of the check included.
+        converged: Whether residual ≤ tol · scale, for each pair.
+        scale: The largest |Ritz value| found, the unit of the tolerance.
+    """
+
+    values: Array
+    vectors: Vector
+    residuals: Array
+    num_matvecs: Array
+    converged: Array
+    scale: Array
+
+    @property
+    def relative_residuals(self) -> Array:
+        """The residuals in units of the scale (k,); 0 for the zero operator."""
+        return self.residuals / jnp.where(self.scale == 0, 1, self.scale)
+
+
+def eigenpairs(
+    op: Operator,
+    k: int,
+    *,
+    which: Which = "LA",
+    tol: float = 1e-3,
+    key: Key,
+    num_basis: int | None = None,
+    max_matvecs: int | None = None,
+    block_size: int = 1,
+    start: Vector | None = None,
+    noise_floor: float | None = None,
+) -> Eigenpairs:
+    """Find k eigenpairs at one end of the spectrum, or at both, and check them.
+
+    Lanczos with thick restarts. A basis Q of the Krylov space is grown by products with H and kept orthonormal by
+    repeated blocked Gram–Schmidt; with T = QᵀHQ and T s = θ s, the pair (θ, Q s) has the residual ‖H Q s − θ Q s‖, which
+    T knows. When the basis is full, its most wanted vectors Q s replace it and the growth goes on. When all k residuals
+    are estimated below tol · max|θ|, each is computed from a product of its own; where the check fails, the growth goes
+    on. Where the space becomes invariant (identity, zero and low-rank operators) it is continued from random directions
+    until one of them changes nothing.
+
+    A small residual proves that *an* eigenvalue is near, not that none was missed. A random start sees every simple
+    eigenvalue with probability 1, but of a multiple one a single vector sees one copy, and finds others only through
+    rounding or an invariant space: take `block_size` at least the multiplicity expected. For a bound on the largest
+    eigenvalue with a stated confidence use `sharpness`.
+
+    Args:
+        op: H, symmetric; it is not audited here.
+        k: How many pairs, 1 ≤ k ≤ n.
+        which: "LA" the largest, in descending order; "SA" the smallest, in ascending order; "LM" those of largest
+            magnitude, in descending order of it; "BE" the ⌈k/2⌉ largest and ⌊k/2⌋ smallest, in ascending order.
+        tol: Residual asked for, relative to the largest |Ritz value| found. Eigenvalues are then right to tol · scale,
+            and to about (tol · scale)²/gap where they are apart from others.
+        key: For the start and for random directions.
+        num_basis: Rows of the basis, from k + `block_size` to n. The default is max(2k + 10, k + 20), and more for
+            blocks; a larger basis restarts less.
+        max_matvecs: Products allowed, the check included; default 40 · `num_basis`.
+        block_size: b, products taken at a time. 1 needs the fewest products; b finds eigenvalues of multiplicity b.
+        start: A vector, or a block of vectors with a leading axis such as the `vectors` of an earlier result, from which
+            to start. A random direction is always added to it, so that nothing is out of reach.
+        noise_floor: Relative error of a product, `audit(op).noise_floor`; default 10 ε of the dtype.
+
+    Returns:
+        The pairs, and what they cost. Memory: num_basis + b vectors, up to twice that during a restart, besides what
+        the product takes. Time: of a step, one product and four to eight reads of the basis.
+
+    Raises:
+        ValueError: If k, a size or a budget is out of range, `which` is unknown, `tol` is below the noise floor, or
+            `start` does not fit the operator.
+
+    Example:
+        >>> from jaxopt_study.curvature import from_matvec
+        >>> spectrum = jnp.concatenate([jnp.array([10.0, 5.0, -3.0]), jnp.linspace(-1.0, 1.0, 997)])
+        >>> op = from_matvec(lambda v: spectrum * v, spectrum)
+        >>> pairs = eigenpairs(op, 3, which="LM", key=jax.random.key(0))
+        >>> print(bool(pairs.converged.all()), bool(jnp.allclose(pairs.values, spectrum[:3], atol=1e-3)))
+        True True
+        >>> v = pairs.vectors[0]
+        >>> print(bool(jnp.linalg.norm(spectrum * v - pairs.values[0] * v) <= 1.1e-3 * pairs.scale))
+        True
+
+    References:
+        Wu and Simon (2000), Thick-restart Lanczos method for large symmetric eigenvalue problems, SIAM J. Matrix Anal.
+        Appl. 22. Daniel, Gragg, Kaufman and Stewart (1976), Math. Comp. 30: a pass of Gram–Schmidt is repeated while it
+        shortens. Parlett (1998), The Symmetric Eigenvalue Problem, theorem 4.5.1: the residual bounds the error.
+    """
+    plan = make_plan(op, k, which=which, num_basis=num_basis, block_size=block_size)
+    limits = _limits(plan, tol, max_matvecs, noise_floor)
+    if start is not None:
+        start = _as_block(plan.layout, start)
+    if op.loop == "host":
+        return _solve_on_host(op, plan, limits, key, start)
+    return _solve(op, plan, limits, key, start)
+
+
+def make_plan(
+    op: Operator,
+    k: int,
+    *,
+    which: Which = "LA",
+    num_basis: int | None = None,
+    block_size: int = 1,
+    every: int | None = None,
+) -> Plan:
+    """Check the static choices of a solve and collect them, for `solve`.
+
+    Args:
+        op: The operator; only its shapes, dtypes and shardings are read, so call this outside of a trace.
+        k: As in `eigenpairs`.
+        which: As in `eigenpairs`.
+        num_basis: As in `eigenpairs`.
+        block_size: As in `eigenpairs`.
+        every: Products between two looks at the projected problem; default every one on a CPU, five elsewhere, where
+            its small eigenvalue problem costs as much as a product.
+
+    Returns:
+        A plan: hashable, to be a static argument.
+
+    Raises:
+        ValueError: If a choice is out of range.
+    """
+    layout = layout_of(op.like)
+    n = layout.size
+    if not 1 <= k <= n:
+        raise ValueError(f"k must be between 1 and the operator's size, {n}; received {k}.")
+    if which not in get_args(Which):
+        raise ValueError(f"which must be one of {', '.join(map(repr, get_args(Which)))}; received {which!r}.")
+    if not 1 <= block_size <= n:
+        raise ValueError(f"block_size must be between 1 and the operator's size, {n}; received {block_size}.")
+    if num_basis is None:
+        num_basis = min(n, max(2 * k + 10, k + 20, k + 8 * block_size))
+    elif not min(n, k + block_size) <= num_basis:
+        raise ValueError(
+            f"num_basis must be at least k + block_size = {k + block_size}, or the operator's size, {n}; "
+            f"received {num_basis}. A basis of 2k + 10 = {2 * k + 10} rows converges well."
+        )
+    if num_basis + 2 * block_size >= n:
+        num_basis = -(-n // block_size) * block_size  # so near to the whole space, there is nothing to restart for
+    if every is None:
+        every = block_size if jax.default_backend() == "cpu" else max(block_size, 5)
+    return Plan(layout, k, which, num_basis, block_size, every)
+
+
+def solve(
+    op: Operator, plan: Plan, limits: Limits, *, key: Key, start: Vector | None = None
+) -> Eigenpairs:
+    """Find eigenpairs inside a trace: what `eigenpairs` compiles, for use under `jit`, `scan` and `vmap`.
+
+    Args:
+        op: H, linearised once.
+        plan: From `make_plan`.
+        limits: Tolerances and budget; may be traced.
+        key: For the start and for random directions.
+        start: None, or a block of vectors: a pytree like the parameters with one more leading axis.
+
+    Returns:
+        The pairs. Nothing is checked about the arguments here.
+    """
+    seed = seed_words(key)
+    product = _packed_product(plan, op)
+    last = lax.while_loop(
+        lambda state: ~state.done,
+        lambda state: restarting.advance(plan, limits, seed, state, product(restarting.wanted_rows(plan, state))),
+        restarting.initial(plan, _starting_block(plan, seed, start), seed),
+    )
+    return _result(plan, limits, last)
+
+
+def limits_for(
+    plan: Plan, tol: Any, *, max_matvecs: int | None = None, noise_floor: float | None = None
+) -> Limits:
+    """Return tolerances and budget as arrays, with the defaults of `eigenpairs`, unchecked."""
+    dtype = plan.layout.scalar
+    floor = _default_noise_floor(dtype) if noise_floor is None else noise_floor
+    breakdown = jnp.minimum(jnp.maximum(_BREAKDOWN * jnp.finfo(dtype).eps, floor), tol).astype(dtype)
+    budget = 40 * plan.num_basis if max_matvecs is None else max_matvecs
+    return Limits(jnp.asarray(tol, dtype), breakdown, jnp.asarray(max(budget, 2 * plan.check_cost), jnp.int32))
+
+
+def _limits(plan: Plan, tol: float, max_matvecs: int | None, noise_floor: float | None) -> Limits:
+    floor = _default_noise_floor(plan.layout.scalar) if noise_floor is None else float(noise_floor)
+    if not tol >= floor:
+        raise ValueError(
+            f"tol must be at least the operator's noise floor, {floor:.1e} relative to its norm; received {tol}. "
+            f"Ask for {max(2 * floor, 1e-3):.1e}, or build the operator in double precision."
+        )
+    least = 2 * plan.check_cost
+    if max_matvecs is not None and max_matvecs < least:
+        raise ValueError(
+            f"max_matvecs must be at least {least}, half to find k = {plan.k} pairs and half to check them; "
+            f"received {max_matvecs}."
+        )
+    return limits_for(plan, tol, max_matvecs=max_matvecs, noise_floor=noise_floor)
+
+
+def _default_noise_floor(dtype: Any) -> float:
+    return _NOISE * float(jnp.finfo(dtype).eps)
+
+
+def _as_block(layout: Layout, start: Vector) -> Vector:
+    like = layout.structure.unflatten(layout.leaves)
+    remedy = "give a vector of the parameters' structure and shapes, or a block of them with one more leading axis."
+    if jax.tree.structure(start) != layout.structure:
+        raise ValueError(f"start must have the structure {layout.structure}; received {jax.tree.structure(start)}: {remedy}")
+    shapes = [np.shape(leaf) for leaf in jax.tree.leaves(start)]
+    expected = [leaf.shape for leaf in layout.leaves]
+    if shapes == expected:
+        start = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], start)
+    elif [shape[1:] for shape in shapes] != expected or len({shape[:1] for shape in shapes}) != 1:
+        raise ValueError(f"start must have leaves of shapes {expected}; received {shapes}: {remedy}")
+    return jax.tree.map(lambda leaf, target: jnp.asarray(leaf, target.dtype), start, like)
+
+
+def _starting_block(plan: Plan, seed: Array, start: Vector | None) -> Vector:
+    """Return random directions, to each of which its share of the given vectors is added."""
+    layout, b = plan.layout, plan.block_size
+    random = layout.random(seed, 0, b)
+    if start is None:
+        return random
+    given = jax.vmap(layout.pack)(start)
+    s = jax.tree.leaves(given)[0].shape[0]
+    lengths = jax.vmap(vectors.norm)(given)
+    usable = (lengths > 0) & jnp.isfinite(lengths)
+    given = jax.tree.map(lambda leaf: jnp.where(usable.reshape(-1, *(1,) * (leaf.ndim - 1)), leaf, 0), given)
+    shares = (jnp.arange(s)[:, None] % b == jnp.arange(b)) / jnp.where(usable, lengths, 1)[:, None]
+    random = jax.vmap(vectors.scale)(_RANDOM_SHARE / jax.vmap(vectors.norm)(random), random)
+    return vectors.add(random, vectors.combine(given, shares.astype(layout.scalar)))
+
+
+_RANDOM_SHARE = 0.1  # length of the random part of a warm start beside one given vector
+
+
+def _packed_product(plan: Plan, op: Operator) -> Any:
+    layout = plan.layout
+    if plan.block_size == 1:
+        product = op.linearize()
+        return lambda block: jax.tree.map(
+            lambda leaf: leaf[None], layout.pack(product(layout.unpack(vectors.row(block, 0))))
+        )
+    product = op.linearize_block()
+    return lambda block: jax.vmap(layout.pack)(product(jax.vmap(layout.unpack)(block)))
+
+
+def _result(plan: Plan, limits: Limits, state: State) -> Eigenpairs:
+    k = plan.k
+    order = jnp.argsort(state.values) if plan.which == "BE" else jnp.arange(k)
+    basis = jax.tree.map(lambda leaf: leaf[:k] if plan.which != "BE" else leaf[:k][order], state.space.basis)
+    healthy = jnp.isfinite(state.space.scale)
+    residuals = jnp.where(healthy, state.residuals[:k], jnp.nan)[order]
+    values = jnp.where(healthy, state.values, jnp.nan)[order]
+    return Eigenpairs(
+        values=values,
+        vectors=jax.vmap(plan.layout.unpack)(basis),
+        residuals=residuals,
+        num_matvecs=state.num_matvecs,
+        converged=residuals <= limits.tol * state.extent,
+        scale=jnp.where(healthy, state.extent, jnp.nan),
+    )
+
+
+@partial(jax.jit, static_argnames="plan")
+def _solve(op: Operator, plan: Plan, limits: Limits, key: Key, start: Vector | None) -> Eigenpairs:
+    return solve(op, plan, limits, key=key, start=start)
+
+
+def _solve_on_host(op: Operator, plan: Plan, limits: Limits, key: Key, start: Vector | None) -> Eigenpairs:
+    product = op.product()
+    state, rows, seed = _begin(plan, key, start)
+    while not bool(state.done):
+        images = vectors.stack([product(jax.tree.map(lambda leaf, i=i: leaf[i], rows)) for i in range(plan.block_size)])
+        state, rows = _advance(plan, limits, seed, state, images)
+    return _finish(plan, limits, state)
+
+
+@partial(jax.jit, static_argnames="plan")
+def _begin(plan: Plan, key: Key, start: Vector | None) -> tuple[State, Vector, Array]:
+    seed = seed_words(key)
+    state = restarting.initial(plan, _starting_block(plan, seed, start), seed)
+    return state, jax.vmap(plan.layout.unpack)(restarting.wanted_rows(plan, state)), seed
+
+
+@partial(jax.jit, static_argnames="plan", donate_argnames="state")
+def _advance(plan: Plan, limits: Limits, seed: Array, state: State, images: Vector) -> tuple[State, Vector]:
+    state = restarting.advance(plan, limits, seed, state, jax.vmap(plan.layout.pack)(images))
+    return state, jax.vmap(plan.layout.unpack)(restarting.wanted_rows(plan, state))
+
+
+_finish = jax.jit(_result, static_argnames="plan")
