@@ -1,0 +1,241 @@
+"""Eigenvalues of a linear map that is not symmetric, in bounded memory, with true residuals."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array
+from scipy.linalg import schur
+
+from jaxopt_study.curvature import vectors
+from jaxopt_study.dynamics.draws import draw_like
+from jaxopt_study.types import Key
+
+Ranking = Callable[[np.ndarray], np.ndarray]
+
+
+class Ritz(NamedTuple):
+    """Eigenvalues of a map, with what is known of their errors."""
+
+    values: np.ndarray  # (k,) complex, the largest modulus first
+    residuals: np.ndarray  # (k,) ‖A x − μ x‖ for the unit vector x, recomputed
+    conditions: np.ndarray  # (k,) ≥ 1, by how much a residual is magnified in the eigenvalue
+    vectors: Any  # real and imaginary parts: bases of k vectors
+    num_matvecs: int
+    converged: bool
+
+
+def arnoldi(
+    op: Any, k: int, *, key: Key, tol: float, basis_size: int, max_matvecs: int, rankings: tuple[Ranking, ...]
+) -> Ritz:
+    """Find the outermost eigenvalues of a real linear map by the Krylov–Schur method.
+
+    Builds an orthonormal V and a small matrix S with A V = V S + v bᵀ, and when V is full, keeps the part of its
+    invariant space that belongs to the wanted eigenvalues, by an ordered real Schur decomposition of S, and goes on.
+    Orthogonality is restored twice in every step. When the Krylov space is exhausted (what remains of A v is rounding)
+    it continues from a random direction orthogonal to V, and the matrix has a zero there.
+
+    It stops when the residual estimates of all wanted pairs are small; then the residuals are computed anew from the
+    vectors. A residual bounds the distance to an eigenvalue, times the condition; that no eigenvalue farther out was
+    missed is not proved, only probable for a random start. An eigenvalue's multiplicity is not seen.
+
+    Args:
+        op: A map with `like`, `loop` and `linearize`, itself a JAX pytree.
+        k: How many eigenvalues, for each ranking k divided by the number of rankings; a conjugate pair is not split.
+        key: A key for the start.
+        tol: Residual that is small enough, relative to max(|μ|, 1).
+        basis_size: m, the number of vectors held.
+        max_matvecs: When to give up.
+        rankings: Functions of eigenvalues, by each of which the largest are wanted.
+
+    Returns:
+        The wanted pairs. Cost: at most `max_matvecs` and 2k products, and m + 2 vectors.
+
+    References:
+        Stewart (2002), A Krylov–Schur algorithm for large eigenproblems, SIAM J. Matrix Anal. Appl. 23(3).
+    """
+    size = sum(leaf.size for leaf in jax.tree.leaves(op.like))
+    m = min(basis_size, size)
+    seed = jax.random.bits(key)
+    basis = _start(op, seed, m + 1)
+    matrix, first, used = np.zeros((m + 1, m)), 0, 0
+    product = _prepare(op) if op.loop == "host" else None
+    while True:
+        basis, columns = _extend(op, product, basis, first, m, seed + jnp.uint32(used + 1))
+        matrix[:, first:] = columns[:, first:]
+        used += m - first
+        wanted, estimates, values = _wanted(matrix[:m], matrix[m], k, rankings)
+        small = estimates[wanted] <= 0.5 * tol * np.maximum(np.abs(values[wanted]), 1.0)
+        finite = np.isfinite(matrix).all()
+        if small.all() or m == size or used >= max_matvecs or not finite:
+            break
+        basis, matrix, first = _restart(basis, matrix, values, wanted, k)
+    return _finish(op, product, basis, matrix[:m], wanted, used, tol)
+
+
+def _wanted(
+    matrix: np.ndarray, last: np.ndarray, k: int, rankings: tuple[Ranking, ...]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return which eigenvalues of the small matrix are wanted, the residual estimates of all, and all."""
+    if not np.isfinite(matrix).all():
+        nothing = np.full(len(matrix), np.nan)
+        return np.arange(min(k, len(matrix))), nothing, nothing.astype(complex)
+    values, right = np.linalg.eig(matrix)
+    estimates = np.abs(last @ right)
+    wanted: set[int] = set()
+    for ranking in rankings:
+        order = np.argsort(-ranking(values), kind="stable")
+        for index in order[: max(1, k // len(rankings))]:
+            pair = np.argmin(np.abs(values - values[index].conj()))
+            wanted |= {int(index), int(pair)}
+    chosen = np.array(sorted(wanted, key=lambda i: (-abs(values[i]), -values[i].imag)))
+    return chosen, estimates, values
+
+
+def _restart(
+    basis: Any, matrix: np.ndarray, values: np.ndarray, wanted: np.ndarray, k: int
+) -> tuple[Any, np.ndarray, int]:
+    """Keep the invariant space of the wanted eigenvalues, and some more that speed up the next round."""
+    m = matrix.shape[1]
+    # Half of the basis, the wanted ones first: restarting with the wanted alone forgets what was being learnt.
+    others = [i for i in np.argsort(-np.abs(values - 1.0)) if i not in wanted]
+    kept = list(wanted) + others[: max(0, (m - len(wanted)) // 2 - 1)]
+    targets = values[kept]
+
+    def is_kept(real: float, imag: float = 0.0) -> bool:
+        distances = np.minimum(np.abs(values - complex(real, imag)), np.abs(values - complex(real, -imag)))
+        nearest = values[np.argmin(distances)]
+        return bool(np.any(np.isclose(targets, nearest, 1e-12, 1e-12) | np.isclose(targets, nearest.conj(), 1e-12, 1e-12)))
+
+    triangle, rotation, dim = schur(matrix[:m], output="real", sort=is_kept)
+    dim = min(max(dim, 1), m - 1)
+    if dim < m - 1 and triangle[dim, dim - 1] != 0:
+        dim += 1  # not between the two rows of a conjugate pair
+    new = np.zeros_like(matrix)
+    new[:dim, :dim] = triangle[:dim, :dim]
+    new[dim, :dim] = matrix[m] @ rotation[:, :dim]
+    return _compress(basis, rotation, dim), new, dim
+
+
+def _finish(
+    op: Any, product: Any, basis: Any, matrix: np.ndarray, wanted: np.ndarray, used: int, tol: float
+) -> Ritz:
+    m = len(matrix)
+    if not np.isfinite(matrix).all():
+        unknown = np.full(len(wanted), np.nan)
+        nothing = vectors.zeros_basis(op.like, len(wanted))
+        return Ritz(unknown.astype(complex), unknown, unknown, (nothing, nothing), used, False)
+    values, right = np.linalg.eig(matrix)
+    # Rows of the inverse are the left eigenvectors with yᴴx = 1; its norm is then the condition of the eigenvalue.
+    conditions = np.linalg.norm(np.linalg.pinv(right), axis=1)[wanted]
+    values, right = values[wanted], right[:, wanted]
+    padded = np.concatenate([right, np.zeros((1, len(wanted)))])
+    parts = tuple(_combine(basis, jnp.asarray(part, jnp.result_type(float))) for part in (padded.real, padded.imag))
+    residuals, products = [], 0
+    for i, value in enumerate(values):
+        if value.imag < 0 and i and np.isclose(values[i - 1], value.conj()):
+            residuals.append(residuals[-1])  # of a conjugate pair one says it all
+            continue
+        real, imag = (vectors.row(part, i) for part in parts)
+        residuals.append(float(_residual(op, product, real, imag, value.real, value.imag)))
+        products += 1 if value.imag == 0 else 2
+    small = np.asarray(residuals) <= tol * np.maximum(np.abs(values), 1.0)
+    return Ritz(values, np.asarray(residuals), np.maximum(conditions, 1.0), parts, used + products, bool(small.all()))
+
+
+def _extend(op: Any, product: Any, basis: Any, first: int, m: int, seed: Array) -> tuple[Any, np.ndarray]:
+    """Return basis and matrix with the columns from `first` to m filled in."""
+    columns = jnp.zeros((m + 1, m), dtype=vectors.accumulator(jnp.result_type(*jax.tree.leaves(op.like))))
+    if product is None:
+        basis, columns = _extend_compiled(op, basis, columns, jnp.int32(first), seed)
+    else:
+        for j in range(first, m):
+            w = _apply(product, vectors.row(basis, j))
+            basis, columns = _append_compiled(basis, columns, w, jnp.int32(j), seed)
+    return basis, np.asarray(columns, dtype=np.float64)
+
+
+@partial(jax.jit, static_argnums=2)
+def _start(op: Any, seed: Array, num_vectors: int) -> Any:
+    return vectors.with_row(vectors.zeros_basis(op.like, num_vectors), 0, vectors.normalize(draw_like(op.like, seed))[0])
+
+
+@jax.jit
+def _extend_compiled(op: Any, basis: Any, columns: Array, first: Array, seed: Array) -> tuple[Any, Array]:
+    product = op.linearize()
+
+    def step(j: Array, carry: tuple[Any, Array]) -> tuple[Any, Array]:
+        basis, columns = carry
+        return _append(basis, columns, product(vectors.row(basis, j)), j, seed)
+
+    return lax.fori_loop(first, columns.shape[1], step, (basis, columns))
+
+
+def _append(basis: Any, columns: Array, w: Any, j: Array, seed: Array) -> tuple[Any, Array]:
+    """Orthogonalise A vⱼ against the basis, and append what is left of it."""
+    dtype = columns.dtype
+    before = vectors.norm(w)
+    # Rows behind j are what an earlier round has left.
+    filled = jnp.arange(columns.shape[0]) <= j
+    coefficients = jnp.zeros(columns.shape[0], dtype)
+    for _ in range(2):
+        found = jnp.where(filled, vectors.project(basis, w), 0).astype(dtype)
+        w = vectors.subtract(w, vectors.combine(basis, found))
+        coefficients = coefficients + found
+    w, length = vectors.normalize(w)
+    exhausted = length <= 10 * jnp.finfo(dtype).eps * before
+
+    def restarted() -> Any:
+        fresh = vectors.normalize(draw_like(w, seed + j.astype(jnp.uint32)))[0]
+        for _ in range(2):
+            found = jnp.where(filled, vectors.project(basis, fresh), 0).astype(dtype)
+            fresh = vectors.normalize(vectors.subtract(fresh, vectors.combine(basis, found)))[0]
+        return fresh
+
+    w = lax.cond(exhausted, restarted, lambda: w)
+    length = jnp.where(exhausted, 0, length).astype(dtype)
+    coefficients = jnp.where(jnp.arange(columns.shape[0]) == j + 1, length, coefficients)
+    return vectors.with_row(basis, j + 1, w), columns.at[:, j].set(coefficients)
+
+
+_append_compiled = jax.jit(_append)
+_prepare = jax.jit(lambda op: op.linearize())
+_apply = jax.jit(lambda product, v: product(v))
+
+
+def _compress(basis: Any, rotation: np.ndarray, dim: int) -> Any:
+    """Rotate the basis, keep `dim` vectors and the last one behind them, and clear the rest."""
+    whole = np.zeros((len(rotation) + 1, len(rotation) + 1))
+    whole[:-1, :dim] = rotation[:, :dim]
+    whole[-1, dim] = 1.0
+    return _combine(basis, jnp.asarray(whole, jnp.result_type(float)))
+
+
+_combine = jax.jit(vectors.combine)
+
+
+def _residual(op: Any, product: Any, real: Any, imag: Any, re: float, im: float) -> Array:
+    if product is None:
+        return _residual_compiled(op, real, imag, re, im)
+    nothing = vectors.zeros_like(imag)
+    images = _apply(product, real), _apply(product, imag) if im else nothing
+    return _residual_norm(*images, real, imag, re, im)
+
+
+@jax.jit
+def _residual_compiled(op: Any, real: Any, imag: Any, re: Array, im: Array) -> Array:
+    product = op.linearize()
+    return _residual_norm(product(real), product(imag), real, imag, re, im)
+
+
+@jax.jit
+def _residual_norm(of_real: Any, of_imag: Any, real: Any, imag: Any, re: Array, im: Array) -> Array:
+    """Return ‖A x − μ x‖ for x = real + i·imag, divided by ‖x‖."""
+    first = vectors.axpy(im, imag, vectors.axpy(-re, real, of_real))
+    second = vectors.axpy(-im, real, vectors.axpy(-re, imag, of_imag))
+    length = jnp.sqrt(vectors.inner(real, real) + vectors.inner(imag, imag))
+    return jnp.sqrt(vectors.inner(first, first) + vectors.inner(second, second)) / length

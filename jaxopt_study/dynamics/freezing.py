@@ -1,0 +1,122 @@
+"""Hold some results of a function constant, wherever inside it they are used.
+
+An adaptive optimizer divides by the statistic that it has just brought up to date. To freeze the statistic it is not
+enough to forget that it changed the state: its new value must count as a constant inside the update too. The program of
+the update is known, and in it the new value of a state is a variable, so the variable is held.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+from jax import lax
+from jax.extend import core
+
+# What stores a value in another form. The update uses the value before it, and the state the value behind it.
+_CARRIERS = frozenset({
+    "convert_element_type", "copy", "copy_p", "optimization_barrier", "reduce_precision", "reshape", "select_n",
+    "sharding_constraint", "squeeze", "transpose",
+})  # fmt: skip
+_CALLS = frozenset({"jit", "pjit", "closed_call", "core_call"})
+
+Hold = Callable[[Any], Any]
+
+
+def holding(fn: Callable[..., Any], held: Sequence[Hold | None]) -> Callable[..., Any]:
+    """Return a function in which some of its results are replaced where they arise, before anything else uses them.
+
+    Args:
+        fn: A function of pytrees of arrays, with a pytree of arrays as result.
+        held: One entry for every leaf of the result, in order: what replaces the value, such as `lax.stop_gradient`, or
+            None to leave it.
+
+    Returns:
+        A function of the same arguments and results. What is computed from a held result inside `fn`, through any
+        nesting of compiled functions and branches, is computed from the replacement; a loop is not looked into.
+
+    Example:
+        >>> square_and_more = lambda x: (x**2, x * x**2)
+        >>> frozen = holding(lambda x: (y := x**2, x * y), [lax.stop_gradient, None])
+        >>> print(jax.jacfwd(frozen)(3.0)[1], jax.jacfwd(square_and_more)(3.0)[1])  # x² held at 9, or not
+        9.0 27.0
+    """
+
+    def evaluated(*args: Any) -> Any:
+        program, shape = jax.make_jaxpr(fn, return_shape=True)(*args)
+        results = _evaluate(program.jaxpr, program.consts, jax.tree.leaves(args), tuple(held))
+        return jax.tree.unflatten(jax.tree.structure(shape), results)
+
+    return evaluated
+
+
+def _evaluate(jaxpr: Any, consts: Sequence[Any], args: Sequence[Any], held: Sequence[Hold | None]) -> list[Any]:
+    """Run a program equation by equation."""
+    variables = _held_variables(jaxpr, held)
+    values: dict[Any, Any] = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*consts, *args), strict=True))
+
+    def read(variable: Any) -> Any:
+        return variable.val if isinstance(variable, core.Literal) else values[variable]
+
+    for equation in jaxpr.eqns:
+        inputs = [read(variable) for variable in equation.invars]
+        inside = [variables.get(variable) for variable in equation.outvars]
+        for variable, value in zip(equation.outvars, _apply(equation, inputs, inside), strict=True):
+            hold = variables.get(variable)
+            values[variable] = value if hold is None else hold(value)
+    return [read(variable) for variable in jaxpr.outvars]
+
+
+def _apply(equation: Any, inputs: list[Any], held: Sequence[Hold | None]) -> list[Any]:
+    name, params = equation.primitive.name, equation.params
+    if any(held) and name in _CALLS:
+        inner = params.get("jaxpr", params.get("call_jaxpr"))
+        return _evaluate(inner.jaxpr, inner.consts, inputs, held)
+    if any(held) and name == "cond":
+        branches = [
+            lambda *args, branch=branch: tuple(_evaluate(branch.jaxpr, branch.consts, args, held))
+            for branch in params["branches"]
+        ]
+        return list(lax.switch(inputs[0], branches, *inputs[1:]))
+    bound = equation.primitive.get_bind_params(params)
+    functions, bound = bound if isinstance(bound, tuple) else ((), bound)  # JAX ≤ 0.9 hands inner functions over apart
+    results = equation.primitive.bind(*functions, *inputs, **bound)
+    return list(results) if equation.primitive.multiple_results else [results]
+
+
+def _held_variables(jaxpr: Any, held: Sequence[Hold | None]) -> dict[Any, Hold]:
+    """Return what replaces each variable that is a held result, or that a held result only stores in another form."""
+    makers = {variable: equation for equation in jaxpr.eqns for variable in equation.outvars}
+    found: dict[Any, Hold] = {}
+
+    def mark(variable: Any, hold: Hold) -> None:
+        if isinstance(variable, core.Literal) or variable not in makers or variable in found:
+            return  # an argument or a constant is not computed here
+        found[variable] = hold
+        equation = makers[variable]
+        if equation.primitive.name in _CARRIERS:
+            operands = equation.invars[1:] if equation.primitive.name == "select_n" else equation.invars
+            for operand in operands:
+                mark(operand, hold)
+        elif equation.primitive.name in _CALLS:
+            inner = equation.params.get("jaxpr", equation.params.get("call_jaxpr")).jaxpr
+            for index in _arguments_behind(inner, inner.outvars[equation.outvars.index(variable)]):
+                mark(equation.invars[index], hold)
+
+    for variable, hold in zip(jaxpr.outvars, held, strict=True):
+        if hold is not None:
+            mark(variable, hold)
+    return found
+
+
+def _arguments_behind(jaxpr: Any, result: Any) -> list[int]:
+    """Return which arguments a result of an inner program merely stores in another form."""
+    makers = {variable: equation for equation in jaxpr.eqns for variable in equation.outvars}
+    if isinstance(result, core.Literal):
+        return []
+    if result in jaxpr.invars:
+        return [jaxpr.invars.index(result)]
+    equation = makers.get(result)
+    if equation is None or equation.primitive.name not in _CARRIERS:
+        return []
+    operands = equation.invars[1:] if equation.primitive.name == "select_n" else equation.invars
+    return [index for operand in operands for index in _arguments_behind(jaxpr, operand)]

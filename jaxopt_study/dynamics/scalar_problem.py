@@ -1,0 +1,183 @@
+"""The training step on one coordinate of curvature λ, as a small matrix derived from the optimizer itself."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+from jax.flatten_util import ravel_pytree
+
+from jaxopt_study.dynamics.freezing import holding
+from jaxopt_study.dynamics.roles import Role, leaf_owners, leaf_paths, leaf_roles
+from jaxopt_study.dynamics.updates import call_update
+from jaxopt_study.transforms import gradient_point
+
+_LONG = 1000  # steps after which a product of momenta has reached its limit
+_LATE = 2**30  # a step so late that every bias correction is 1
+
+
+class Recursion(NamedTuple):
+    """One coordinate's linearised step: (θ, memories) ↦ (M₀ + λ M₁)(θ, memories), in double precision."""
+
+    constant: np.ndarray  # M₀, (d, d)
+    slope: np.ndarray  # M₁, (d, d)
+    gain: float  # ∂θ′/∂g
+
+
+def recursions(optimizer: Any, opt_state: Any, params: Any) -> list[Recursion]:
+    """Return the recursion of one coordinate of every parameter, with every statistic at 1.
+
+    The optimizer is run on parameters of the same structure, each with a single coordinate, in double precision. The
+    clocks of its state are those of `opt_state`, or of a run long past its start. Statistics are 1 before and after the
+    step: that fixes the unit in which λ is measured. One that is odd in the gradient (a mean that only serves a
+    variance) is 0.
+
+    Args:
+        optimizer: Any Optax transformation.
+        opt_state: A state of it, for the clocks; None for the limit of many steps.
+        params: The parameters; only structure and ranks are used. None for one scalar.
+
+    Returns:
+        For every leaf of the parameters, in order, the recursion of one of its coordinates.
+
+    Raises:
+        ValueError: If the update mixes parameters even at zero gradient, or `opt_state` is of another optimizer.
+    """
+    with jax.enable_x64(True):
+        one = jax.tree.map(lambda leaf: jnp.zeros((1,) * jnp.ndim(leaf), jnp.float64), 0.0 if params is None else params)
+        roles = leaf_roles(optimizer, one)
+        state = _late_state(optimizer, one, roles) if opt_state is None else _with_clocks(optimizer, one, roles, opt_state)
+        matrices = jax.jit(lambda: _matrices(optimizer, one, state, roles))()
+        return _split(one, state, roles, *map(np.asarray, matrices))
+
+
+def _late_state(optimizer: Any, params: Any, roles: tuple[Role, ...]) -> Any:
+    """Return a state in which every step counter stands at a late step."""
+
+    def step(state: Any, t: Any) -> tuple[Any, None]:
+        grads = jax.tree.map(lambda p: jnp.where(t % 2 == 0, jnp.ones_like(p), -jnp.ones_like(p)), params)
+        _, new = call_update(optimizer, grads, state, params, jnp.float64(1.0), lambda p: jnp.float64(1.0))
+        return jax.tree.map(lambda x, y: jnp.asarray(x).astype(y.dtype), new, state), None
+
+    def run() -> Any:
+        start = jax.tree.map(lambda x: lax.convert_element_type(x, x.dtype), _arrays(optimizer.init(params)))
+        return lax.scan(step, start, jnp.arange(_LONG))[0]
+
+    leaves, structure = jax.tree.flatten(jax.jit(run)())
+
+    def later(leaf: Any, role: Role) -> Any:
+        if role == "clock" and jnp.issubdtype(leaf.dtype, jnp.integer) and leaf.ndim == 0 and int(leaf) == _LONG:
+            return jnp.asarray(min(_LATE, jnp.iinfo(leaf.dtype).max - 1), leaf.dtype)
+        return leaf
+
+    return structure.unflatten([later(leaf, role) for leaf, role in zip(leaves, roles, strict=True)])
+
+
+def _with_clocks(optimizer: Any, params: Any, roles: tuple[Role, ...], opt_state: Any) -> Any:
+    """Return a state for one coordinate with the clocks of another state of the same optimizer."""
+    leaves, structure = jax.tree.flatten(_arrays(optimizer.init(params)))
+    given = dict(zip(leaf_paths(opt_state), jax.tree.leaves(opt_state), strict=True))
+    paths = leaf_paths(jax.tree.unflatten(structure, leaves))
+    for i, (path, role) in enumerate(zip(paths, roles, strict=True)):
+        if role != "clock" or leaves[i].ndim != 0:
+            continue
+        if path not in given or jnp.shape(given[path]) != ():
+            raise ValueError(
+                f"stability_threshold: the state has no {path or 'value'}, which this optimizer keeps. Pass the state "
+                "that was initialised with it, and the parameters if the state depends on their structure."
+            )
+        leaves[i] = given[path] if _is_key(leaves[i]) else jnp.asarray(given[path]).astype(leaves[i].dtype)
+    return structure.unflatten(leaves)
+
+
+def _matrices(optimizer: Any, params: Any, state: Any, roles: tuple[Role, ...]) -> tuple[Any, Any, Any]:
+    """Return the Jacobian of all coordinates at λ = 0, its derivative in λ, and the gains."""
+    leaves, structure = jax.tree.flatten(state)
+    owners = leaf_owners(state, params)
+    memory = [jnp.zeros_like(leaf) for leaf, role in zip(leaves, roles, strict=True) if role == "memory"]
+
+    def neutral(leaf: Any, kind: str) -> Any:
+        odd = kind in odd_kinds
+        return jnp.zeros_like(leaf) if odd else jnp.ones_like(leaf)
+
+    odd_kinds = _odd_kinds(optimizer, params, roles, owners)
+    fixed = [
+        neutral(leaf, kind) if role == "statistic" else leaf
+        for leaf, role, (kind, _) in zip(leaves, roles, owners, strict=True)
+    ]
+    holds = [None] * len(jax.tree.leaves(params)) + [
+        (lambda value, kind=kind: neutral(value, kind)) if role == "statistic" else None
+        for role, (kind, _) in zip(roles, owners, strict=True)
+    ]
+
+    def state_with(memory: list[Any]) -> Any:
+        given = iter(memory)
+        return structure.unflatten([
+            next(given) if role == "memory" else leaf for leaf, role in zip(fixed, roles, strict=True)
+        ])
+
+    def update(grads: Any, params: Any, memory: list[Any]) -> tuple[Any, Any]:
+        updates, new = call_update(
+            optimizer, grads, state_with(memory), params, jnp.float64(0.0), lambda p: jnp.float64(0.0)
+        )
+        return optax.apply_updates(params, updates), new
+
+    def step(grads: Any, params: Any, memory: list[Any]) -> tuple[Any, list[Any]]:
+        params, new = holding(update, holds)(grads, params, memory)
+        return params, [leaf for leaf, role in zip(jax.tree.leaves(new), roles, strict=True) if role == "memory"]
+
+    start, restore = ravel_pytree((params, memory))
+
+    def along(curvature: float) -> Any:
+        def moved(z: Any) -> Any:
+            theta, m = restore(z)
+            point = gradient_point(theta, state_with(m))
+            return ravel_pytree(step(jax.tree.map(lambda p: curvature * p, point), theta, m))[0]
+
+        return jax.jacfwd(moved)(start)
+
+    zero, one = along(0.0), along(1.0)
+    flat_params, restore_params = ravel_pytree(params)
+    gains = jax.jacfwd(lambda g: ravel_pytree(step(restore_params(g), params, memory)[0])[0])(flat_params)
+    return zero, one - zero, gains
+
+
+def _odd_kinds(optimizer: Any, params: Any, roles: tuple[Role, ...], owners: Any) -> set[str]:
+    """Return which statistics reverse with the gradient."""
+    del optimizer, params, roles, owners
+    return set()
+
+
+def _split(params: Any, state: Any, roles: tuple[Role, ...], constant: Any, slope: Any, gains: Any) -> list[Recursion]:
+    """Cut the Jacobian of all coordinates into one block for every parameter."""
+    del state, roles
+    num_params = len(jax.tree.leaves(params))
+    linked = (constant != 0) | (slope != 0) | np.eye(len(constant), dtype=bool)
+    linked = linked | linked.T
+    blocks = []
+    for i in range(num_params):
+        members = np.zeros(len(constant), dtype=bool)
+        members[i] = True
+        while True:
+            grown = linked[members].any(axis=0)
+            if (grown == members).all():
+                break
+            members = grown
+        if members[:num_params].sum() > 1:
+            raise ValueError(
+                "stability_threshold: the update mixes parameters even at zero gradient, so no single curvature decides "
+                "its stability. Use `stability`, which needs no threshold."
+            )
+        chosen = np.flatnonzero(members)
+        blocks.append(Recursion(constant[np.ix_(chosen, chosen)], slope[np.ix_(chosen, chosen)], float(gains[i, i])))
+    return blocks
+
+
+def _arrays(state: Any) -> Any:
+    return jax.tree.map(jnp.asarray, state)
+
+
+def _is_key(leaf: Any) -> bool:
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)

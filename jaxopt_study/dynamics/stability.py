@@ -1,0 +1,173 @@
+"""Whether a training step is stable where it stands."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import jax
+import numpy as np
+
+from jaxopt_study.curvature import vectors
+from jaxopt_study.dynamics.arnoldi import arnoldi
+from jaxopt_study.dynamics.linearised import LinearStep
+from jaxopt_study.dynamics.roles import Freeze, frozen_leaves, leaf_paths
+from jaxopt_study.types import Batch, Key, LossFn, Params
+
+Kind = Literal["stable", "marginal", "oscillation", "escape", "unknown"]
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=("radius", "error", "eigenvalues", "residuals", "errors", "direction", "num_matvecs"),
+    meta_fields=("kind", "converged", "frozen"),
+)
+@dataclass(frozen=True)
+class Stability:
+    """What the linearised training step does to a small deviation.
+
+    Attributes:
+        radius: The spectral radius: by what a deviation is multiplied in one step, in the long run.
+        error: Half-width of the interval about `radius`, from the residual and the eigenvalue's condition.
+        eigenvalues: (k,) complex, the largest modulus first: the outermost ones, and those farthest from 1.
+        residuals: (k,) ‖A x − μ x‖ of each, with ‖x‖ = 1, recomputed.
+        errors: (k,) residual times condition of each.
+        direction: The deviation that belongs to `radius`, of unit length, in the parameters.
+        num_matvecs: Products with the Hessian.
+        kind: "escape" if a real eigenvalue beyond 1 leads: the loss falls away on both sides. "oscillation" if one
+            beyond −1, or a complex pair, does: each step overshoots. "marginal" if the radius is 1 within its error, as
+            with any direction in which the loss is flat; "stable" if it is less. "unknown" if it is not finite.
+        converged: Whether every residual reached the tolerance.
+        frozen: Paths of the leaves of the state that were held constant.
+    """
+
+    radius: float
+    error: float
+    eigenvalues: np.ndarray
+    residuals: np.ndarray
+    errors: np.ndarray
+    direction: Params
+    num_matvecs: int
+    kind: Kind
+    converged: bool
+    frozen: tuple[str, ...]
+
+
+def stability(
+    optimizer: Any,
+    opt_state: Any,
+    loss: LossFn,
+    params: Params,
+    data: Batch | None = None,
+    *,
+    key: Key,
+    freeze: Freeze = "statistics",
+    k: int = 6,
+    tol: float = 1e-3,
+    basis_size: int | None = None,
+    max_matvecs: int = 400,
+) -> Stability:
+    """Find the spectral radius of the linearised training step.
+
+    With parameters θ, the optimizer's memory m of past gradients, and the gradient taken where the optimizer wants it,
+    at `gradient_point(θ, m)`, one step maps (θ, m) ↦ (θ′, m′). Near the present point a deviation δ grows as
+
+        δₜ₊₁ = A δₜ,  A = ∂(θ′, m′)/∂(θ, m),  radius = max |μ|,  A x = μ x
+
+    For gradient descent A = I − ηH, so the radius passes 1 where H has an eigenvalue above 2/η (oscillation, μ < −1) or
+    below 0 (escape, μ > 1).
+
+    Statistics of the gradient's size (second moments, sums of squares, maxima, norms kept in the state) are frozen: what
+    the present step computes for them counts as a constant, because they change slowly, and because with them frozen the
+    map of an adaptive method is that of a linear method on the preconditioned Hessian. `state_roles` says which they
+    are, and finds it out by running the optimizer. Counters are not variables: the step is the one that comes next, with
+    its learning rate and its bias correction. What has no memory, such as a clip or a trust ratio, is differentiated as
+    it is.
+
+    Where the loss is flat, μ = 1 exactly for every method without weight decay: a network's radius is hardly ever below
+    1, and a sound run is "marginal". That is why eigenvalues farthest from 1 are sought too: the sharpest directions,
+    which go unstable first.
+
+    Args:
+        optimizer: Any Optax transformation, or chain of this package.
+        opt_state: Its state, as the last step left it.
+        loss: loss(params, data) → scalar, without randomness.
+        params: θ, where the last step left them.
+        data: What the loss is taken over, passed as it is.
+        key: A key for the start vector.
+        freeze: "statistics"; "nothing" for the derivative of the whole map, statistics varying; or a function of a path
+            of the state (as in `state_roles`) that says which leaves are frozen.
+        k: How many eigenvalues: half the largest in modulus, half the farthest from 1. Conjugates come on top.
+        tol: Residual that is small enough, relative to max(|μ|, 1). Single precision reaches about 1e-5.
+        basis_size: How many vectors are held, each of the size of parameters and memory; None for max(20, 3k).
+        max_matvecs: When to give up.
+
+    Returns:
+        Radius, error, verdict and eigenvalues. Cost: usually 20 to 100 Hessian-vector products, reported; memory
+        `basis_size` + 2 times parameters and memory.
+
+    Raises:
+        ValueError: If k, tol or `basis_size` are out of range.
+
+    Example:
+        >>> loss = lambda p, _: 0.5 * (50.0 * p[0] ** 2 + p[1] ** 2)
+        >>> params, tx = jnp.ones(2), optax.sgd(0.05)
+        >>> found = stability(tx, tx.init(params), loss, params, key=jax.random.key(0))
+        >>> print(found.kind, round(found.radius, 3))  # |1 − .05 · 50|
+        oscillation 1.5
+
+    References:
+        Cohen, Kaur, Li, Kolter and Talwalkar (2021), Gradient descent on neural networks typically occurs at the edge
+        of stability; Cohen et al. (2022), Adaptive gradient methods at the edge of stability, section 3 (frozen
+        preconditioner).
+    """
+    basis_size = max(20, 3 * k) if basis_size is None else basis_size
+    _check(k, tol, basis_size)
+    moving, held = frozen_leaves(optimizer, params, freeze)
+    step = LinearStep(params, opt_state, data, optimizer, loss, moving, held).balanced()
+    ritz = arnoldi(
+        step, k, key=key, tol=tol, basis_size=basis_size, max_matvecs=max_matvecs, rankings=(np.abs, _from_one)
+    )
+    errors = ritz.residuals * ritz.conditions
+    kind, leading = _verdict(ritz.values, errors)
+    return Stability(
+        radius=float(np.abs(ritz.values[leading])),
+        error=float(errors[leading]),
+        eigenvalues=ritz.values,
+        residuals=ritz.residuals,
+        errors=errors,
+        direction=_direction(ritz.vectors[0], step.scales, leading),
+        num_matvecs=ritz.num_matvecs,
+        kind=kind,
+        converged=ritz.converged,
+        frozen=tuple(path for path, is_held in zip(leaf_paths(opt_state), held, strict=True) if is_held),
+    )
+
+
+def _from_one(values: np.ndarray) -> np.ndarray:
+    return np.abs(values - 1.0)
+
+
+def _verdict(values: np.ndarray, errors: np.ndarray) -> tuple[Kind, int]:
+    """Return the verdict, and which eigenvalue leads."""
+    if not np.isfinite(values).all():
+        return "unknown", 0
+    leading = int(np.argmax(np.abs(values)))
+    value, error = values[leading], errors[leading]
+    if abs(value) <= 1.0 + error:
+        return ("stable" if np.all(np.abs(values) + errors < 1.0) else "marginal"), leading
+    return ("escape" if value.real > 0 and abs(value.imag) <= error else "oscillation"), leading
+
+
+def _direction(real_parts: Any, scales: Any, leading: int) -> Params:
+    params, _ = vectors.row(real_parts, leading)
+    return vectors.normalize(jax.tree.map(lambda x, s: x * s, params, scales[0]))[0]
+
+
+def _check(k: int, tol: float, basis_size: int) -> None:
+    if k < 2:
+        raise ValueError(f"stability: k must be at least 2, one for each end of the spectrum; received {k}.")
+    if not 0 < tol < 1:
+        raise ValueError(f"stability: tol must lie in (0, 1), received {tol}; 1e-3 tells 1 from 1.002.")
+    if basis_size < 2 * k + 2:
+        raise ValueError(f"stability: basis_size must be at least 2k + 2 = {2 * k + 2}, received {basis_size}.")
