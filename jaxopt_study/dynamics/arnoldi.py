@@ -44,7 +44,7 @@ def arnoldi(
     missed is not proved, only probable for a random start. An eigenvalue's multiplicity is not seen.
 
     Args:
-        op: A map with `like`, `loop` and `linearize`, itself a JAX pytree.
+        op: A map with `like`, `loop`, `linearize` and `product`, itself a JAX pytree.
         k: How many eigenvalues, for each ranking k divided by the number of rankings; a conjugate pair is not split.
         key: A key for the start.
         tol: Residual that is small enough, relative to max(|μ|, 1).
@@ -63,7 +63,7 @@ def arnoldi(
     seed = jax.random.bits(key)
     basis = _start(op, seed, m + 1)
     matrix, first, used = np.zeros((m + 1, m)), 0, 0
-    product = _prepare(op) if op.loop == "host" else None
+    product = op.product() if op.loop == "host" else None
     while True:
         basis, columns = _extend(op, product, basis, first, m, seed + jnp.uint32(used + 1))
         matrix[:, first:] = columns[:, first:]
@@ -154,7 +154,7 @@ def _extend(op: Any, product: Any, basis: Any, first: int, m: int, seed: Array) 
         basis, columns = _extend_compiled(op, basis, columns, jnp.int32(first), seed)
     else:
         for j in range(first, m):
-            w = _apply(product, vectors.row(basis, j))
+            w = product(vectors.row(basis, j))
             basis, columns = _append_compiled(basis, columns, w, jnp.int32(j), seed)
     return basis, np.asarray(columns, dtype=np.float64)
 
@@ -203,8 +203,6 @@ def _append(basis: Any, columns: Array, w: Any, j: Array, seed: Array) -> tuple[
 
 
 _append_compiled = jax.jit(_append)
-_prepare = jax.jit(lambda op: op.linearize())
-_apply = jax.jit(lambda product, v: product(v))
 
 
 def _compress(basis: Any, rotation: np.ndarray, dim: int) -> Any:
@@ -222,7 +220,7 @@ def _residual(op: Any, product: Any, real: Any, imag: Any, re: float, im: float)
     if product is None:
         return _residual_compiled(op, real, imag, re, im)
     nothing = vectors.zeros_like(imag)
-    images = _apply(product, real), _apply(product, imag) if im else nothing
+    images = product(real), product(imag) if im else nothing
     return _residual_norm(*images, real, imag, re, im)
 
 

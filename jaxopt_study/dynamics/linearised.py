@@ -12,10 +12,11 @@ from jax import lax
 from jax.tree_util import Partial
 from jaxtyping import Array
 
-from jaxopt_study.curvature import hessian
+from jaxopt_study.curvature import hessian, vectors
+from jaxopt_study.curvature.batching import batch_mean
 from jaxopt_study.dynamics.draws import draw_like
 from jaxopt_study.dynamics.freezing import holding
-from jaxopt_study.dynamics.roles import leaf_owners
+from jaxopt_study.dynamics.roles import Freeze, frozen_leaves, leaf_owners
 from jaxopt_study.dynamics.updates import call_update
 from jaxopt_study.transforms import gradient_point
 from jaxopt_study.types import Matvec
@@ -34,8 +35,8 @@ class Point(NamedTuple):
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=("params", "opt_state", "data", "scales"),
-    meta_fields=("optimizer", "loss", "moving", "held"),
+    data_fields=("params", "opt_state", "curvature", "scales"),
+    meta_fields=("optimizer", "loss", "batch_size", "moving", "held"),
 )
 @dataclass(frozen=True, eq=False)
 class LinearStep:
@@ -46,9 +47,10 @@ class LinearStep:
 
     params: Any
     opt_state: Any
-    data: Any
+    curvature: Any  # the loss's Hessian at the gradient point, which holds the data too
     optimizer: Any
     loss: Callable[..., Any]
+    batch_size: int | None
     moving: tuple[bool, ...]  # which leaves of the state vary
     held: tuple[bool, ...]  # which leaves' new values are constants
     scales: Any = None
@@ -61,13 +63,21 @@ class LinearStep:
     @property
     def loop(self) -> str:
         """Whether many products belong into one compiled loop, as the Hessian's do."""
-        return hessian(self.loss, self.params, self.data).loop
+        return self.curvature.loop
 
     def linearize(self) -> Matvec:
         """Do the work that many products share, and return v ↦ A v, to be used in the same trace."""
-        here = self.at_point()
-        point = gradient_point(self.params, self.opt_state)
-        return Partial(_product, here, hessian(self.loss, point, self.data).linearize(), self.scales)
+        return Partial(_product, self.at_point(), self.curvature.linearize(), self.scales)
+
+    def product(self) -> Matvec:
+        """Linearise once and return a compiled v ↦ A v, to be called from Python."""
+        here, hvp = _at_point(self), self.curvature.product()
+
+        def product(v: Any) -> Any:
+            params, memory, moved = _before(here, self.scales, v)
+            return _after(here, self.scales, params, memory, moved, hvp(moved))
+
+        return product
 
     def at_point(self) -> Point:
         """Take the gradient and linearise the update; to be used inside a trace."""
@@ -78,7 +88,7 @@ class LinearStep:
 
         with jax.default_matmul_precision("highest"):
             point, to_point = jax.linearize(point_at, self.params, memory)
-            value, grads = jax.value_and_grad(lambda p: self.loss(p, self.data))(point)
+            value, grads = self._over_batches(lambda batch: jax.value_and_grad(self.loss)(point, batch))
             through_update = jax.linearize(self.step_with, grads, self.params, memory, value)[1]
         return Point(grads, value, to_point, through_update)
 
@@ -88,7 +98,7 @@ class LinearStep:
         def update(grads: Any, params: Any, memory: Any, value: Any) -> tuple[Any, Any]:
             state = self._state(memory)
             updates, new = call_update(
-                self.optimizer, grads, state, params, value, lambda p: self.loss(p, self.data)
+                self.optimizer, grads, state, params, value, lambda p: self._over_batches(partial(self.loss, p))
             )
             return optax.apply_updates(params, updates), new
 
@@ -107,6 +117,9 @@ class LinearStep:
         owners = tuple(owner for owner, moves in zip(owners, self.moving, strict=True) if moves)
         return replace(self, scales=_scales(self, owners))
 
+    def _over_batches(self, function: Callable[[Any], Any]) -> Any:
+        return batch_mean(function, self.curvature.data, self.batch_size, interleave=self.curvature.interleave)
+
     def _memory(self, state: Any) -> list[Any]:
         return [leaf for leaf, moves in zip(jax.tree.leaves(state), self.moving, strict=True) if moves]
 
@@ -119,16 +132,74 @@ class LinearStep:
 
 
 def _product(here: Point, hvp: Matvec, scales: Any, v: Any) -> Any:
-    if scales is not None:
-        v = jax.tree.map(lambda x, s: x * s, v, scales)
-    params, memory = v
-    moved = here.to_point(params, memory)
-    slope = sum(
-        jnp.vdot(g, d, precision=lax.Precision.HIGHEST).astype(here.value.dtype)
-        for g, d in zip(jax.tree.leaves(here.grads), jax.tree.leaves(moved), strict=True)
-    )
-    new = here.through_update(hvp(moved), params, memory, jnp.asarray(slope, here.value.dtype))
+    params, memory, moved = _before(here, scales, v)
+    return _after(here, scales, params, memory, moved, hvp(moved))
+
+
+@jax.jit
+def _before(here: Point, scales: Any, v: Any) -> tuple[Any, Any, Any]:
+    """Return δθ, δmemory and by what they move the gradient point."""
+    params, memory = v if scales is None else jax.tree.map(lambda x, s: x * s, v, scales)
+    return params, memory, here.to_point(params, memory)
+
+
+@jax.jit
+def _after(here: Point, scales: Any, params: Any, memory: Any, moved: Any, curved: Any) -> Any:
+    """Return (δθ′, δmemory′) from what has become of the gradient."""
+    slope = vectors.inner(here.grads, moved).astype(here.value.dtype)
+    new = here.through_update(curved, params, memory, slope)
     return new if scales is None else jax.tree.map(lambda x, s: x / s, new, scales)
+
+
+@jax.jit
+def _at_point(step: LinearStep) -> Point:
+    return step.at_point()
+
+
+def linear_step(
+    optimizer: Any,
+    opt_state: Any,
+    loss: Callable[..., Any],
+    params: Any,
+    data: Any,
+    freeze: Freeze,
+    batch_size: int | None,
+) -> LinearStep:
+    """Check the arguments, find out what is frozen, and return the derivative of the step in its own units.
+
+    Args:
+        optimizer: Any Optax transformation.
+        opt_state: Its state.
+        loss: loss(params, batch) → scalar.
+        params: θ.
+        data: What the loss is taken over.
+        freeze: See `stability`.
+        batch_size: Examples per batch, or None.
+
+    Returns:
+        The map. Cost: a dozen updates, to find out what is frozen.
+
+    Raises:
+        TypeError: If the optimizer is none, or the parameters or the loss do not serve for a Hessian.
+        ValueError: If the state does not belong to the optimizer and the parameters.
+    """
+    if not isinstance(optimizer, optax.GradientTransformation):
+        raise TypeError(f"optimizer must be an Optax transformation; received {optimizer!r}.")
+    expected, given = jax.eval_shape(optimizer.init, params), jax.eval_shape(lambda state: state, opt_state)
+    if _forms(expected) != _forms(given):
+        raise ValueError(
+            "The optimizer's state does not belong to these parameters and this optimizer: its init gives "
+            f"{jax.tree.structure(expected)} with shapes {_forms(expected)[1]}, received {jax.tree.structure(given)} "
+            f"with shapes {_forms(given)[1]}."
+        )
+    curvature = hessian(loss, gradient_point(params, opt_state), data, batch_size=batch_size)
+    params = jax.tree.map(jnp.asarray, params)
+    moving, held = frozen_leaves(optimizer, params, freeze)
+    return LinearStep(params, opt_state, curvature, optimizer, loss, batch_size, moving, held)
+
+
+def _forms(state: Any) -> tuple[Any, list[Any]]:
+    return jax.tree.structure(state), [leaf.shape for leaf in jax.tree.leaves(state)]
 
 
 def gain(here: Point, like: Any) -> tuple[Any, Array]:

@@ -15,7 +15,7 @@ from jax import lax
 from jaxopt_study.dynamics.draws import draw_like
 from jaxopt_study.dynamics.updates import call_update
 
-Role = Literal["memory", "statistic", "clock"]
+Role = Literal["memory", "statistic", "centre", "clock"]
 Freeze = Literal["statistics", "nothing"] | Callable[[str], bool]
 
 _NUM_STEPS = 4
@@ -32,9 +32,9 @@ def state_roles(optimizer: Any, params: Any) -> dict[str, Role]:
                      squares, largest magnitudes, norms;
         a memory     if it is more odd than even: momentum, velocities, the last gradient.
 
-    A memory that by itself moves nothing (at zero gradient, with the other memories at zero, neither the updates nor the
-    other memories notice it) acts only through what divides: the mean inside centred RMSprop's deviation. It counts as
-    a statistic.
+    A memory that by itself moves nothing is called a centre: at zero gradient, with the other memories at zero, neither
+    the updates nor the other memories notice it. It acts only through what divides, as the mean inside centred
+    RMSprop's deviation, and is frozen with the statistics.
 
     It does not look at the state of a run, and does not see what four steps do not use: inside `optax.MultiSteps` of
     more than four, the inner state looks like a clock.
@@ -77,7 +77,7 @@ def leaf_roles(optimizer: Any, params: Any) -> tuple[Role, ...]:
         pushed = _push(optimizer, alone, Shapes(shapes))
         others = [role == "memory" and k != kind for role, k in zip(roles, kinds, strict=True)]
         if not _differs(baseline, pushed, others):
-            roles = ["statistic" if k == kind and r == "memory" else r for k, r in zip(kinds, roles, strict=True)]
+            roles = ["centre" if k == kind and r == "memory" else r for k, r in zip(kinds, roles, strict=True)]
     return tuple(roles)
 
 
@@ -102,7 +102,7 @@ def frozen_leaves(optimizer: Any, params: Any, freeze: Freeze) -> tuple[tuple[bo
         moving = [role != "clock" and not frozen for role, frozen in zip(roles, chosen, strict=True)]
         return tuple(moving), tuple(chosen)
     if freeze == "statistics":
-        return tuple(role == "memory" for role in roles), tuple(role == "statistic" for role in roles)
+        return tuple(role == "memory" for role in roles), tuple(role in {"statistic", "centre"} for role in roles)
     if freeze == "nothing":
         return tuple(role != "clock" for role in roles), (False,) * len(roles)
     raise ValueError(

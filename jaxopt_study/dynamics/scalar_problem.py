@@ -1,5 +1,6 @@
 """The training step on one coordinate of curvature λ, as a small matrix derived from the optimizer itself."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +11,7 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 
 from jaxopt_study.dynamics.freezing import holding
-from jaxopt_study.dynamics.roles import Role, leaf_owners, leaf_paths, leaf_roles
+from jaxopt_study.dynamics.roles import Role, leaf_paths, leaf_roles
 from jaxopt_study.dynamics.updates import call_update
 from jaxopt_study.transforms import gradient_point
 
@@ -50,7 +51,7 @@ def recursions(optimizer: Any, opt_state: Any, params: Any) -> list[Recursion]:
         roles = leaf_roles(optimizer, one)
         state = _late_state(optimizer, one, roles) if opt_state is None else _with_clocks(optimizer, one, roles, opt_state)
         matrices = jax.jit(lambda: _matrices(optimizer, one, state, roles))()
-        return _split(one, state, roles, *map(np.asarray, matrices))
+        return _split(len(jax.tree.leaves(one)), *map(np.asarray, matrices))
 
 
 def _late_state(optimizer: Any, params: Any, roles: tuple[Role, ...]) -> Any:
@@ -95,21 +96,15 @@ def _with_clocks(optimizer: Any, params: Any, roles: tuple[Role, ...], opt_state
 def _matrices(optimizer: Any, params: Any, state: Any, roles: tuple[Role, ...]) -> tuple[Any, Any, Any]:
     """Return the Jacobian of all coordinates at λ = 0, its derivative in λ, and the gains."""
     leaves, structure = jax.tree.flatten(state)
-    owners = leaf_owners(state, params)
     memory = [jnp.zeros_like(leaf) for leaf, role in zip(leaves, roles, strict=True) if role == "memory"]
 
-    def neutral(leaf: Any, kind: str) -> Any:
-        odd = kind in odd_kinds
-        return jnp.zeros_like(leaf) if odd else jnp.ones_like(leaf)
+    def neutral(leaf: Any, role: Role) -> Any:
+        return jnp.zeros_like(leaf) if role == "centre" else jnp.ones_like(leaf)
 
-    odd_kinds = _odd_kinds(optimizer, params, roles, owners)
-    fixed = [
-        neutral(leaf, kind) if role == "statistic" else leaf
-        for leaf, role, (kind, _) in zip(leaves, roles, owners, strict=True)
-    ]
+    frozen = [role in {"statistic", "centre"} for role in roles]
+    fixed = [neutral(leaf, role) if is_frozen else leaf for leaf, role, is_frozen in zip(leaves, roles, frozen, strict=True)]
     holds = [None] * len(jax.tree.leaves(params)) + [
-        (lambda value, kind=kind: neutral(value, kind)) if role == "statistic" else None
-        for role, (kind, _) in zip(roles, owners, strict=True)
+        partial(neutral, role=role) if is_frozen else None for role, is_frozen in zip(roles, frozen, strict=True)
     ]
 
     def state_with(memory: list[Any]) -> Any:
@@ -144,16 +139,8 @@ def _matrices(optimizer: Any, params: Any, state: Any, roles: tuple[Role, ...]) 
     return zero, one - zero, gains
 
 
-def _odd_kinds(optimizer: Any, params: Any, roles: tuple[Role, ...], owners: Any) -> set[str]:
-    """Return which statistics reverse with the gradient."""
-    del optimizer, params, roles, owners
-    return set()
-
-
-def _split(params: Any, state: Any, roles: tuple[Role, ...], constant: Any, slope: Any, gains: Any) -> list[Recursion]:
+def _split(num_params: int, constant: np.ndarray, slope: np.ndarray, gains: np.ndarray) -> list[Recursion]:
     """Cut the Jacobian of all coordinates into one block for every parameter."""
-    del state, roles
-    num_params = len(jax.tree.leaves(params))
     linked = (constant != 0) | (slope != 0) | np.eye(len(constant), dtype=bool)
     linked = linked | linked.T
     blocks = []

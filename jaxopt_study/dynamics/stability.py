@@ -10,8 +10,8 @@ import numpy as np
 
 from jaxopt_study.curvature import vectors
 from jaxopt_study.dynamics.arnoldi import arnoldi
-from jaxopt_study.dynamics.linearised import LinearStep
-from jaxopt_study.dynamics.roles import Freeze, frozen_leaves, leaf_paths
+from jaxopt_study.dynamics.linearised import linear_step
+from jaxopt_study.dynamics.roles import Freeze, leaf_paths
 from jaxopt_study.types import Batch, Key, LossFn, Params
 
 Kind = Literal["stable", "marginal", "oscillation", "escape", "unknown"]
@@ -62,6 +62,7 @@ def stability(
     *,
     key: Key,
     freeze: Freeze = "statistics",
+    batch_size: int | None = None,
     k: int = 6,
     tol: float = 1e-3,
     basis_size: int | None = None,
@@ -97,6 +98,7 @@ def stability(
         key: A key for the start vector.
         freeze: "statistics"; "nothing" for the derivative of the whole map, statistics varying; or a function of a path
             of the state (as in `state_roles`) that says which leaves are frozen.
+        batch_size: Examples per batch, if the loss, a mean over examples, shall be read in batches; None for all.
         k: How many eigenvalues: half the largest in modulus, half the farthest from 1. Conjugates come on top.
         tol: Residual that is small enough, relative to max(|μ|, 1). Single precision reaches about 1e-5.
         basis_size: How many vectors are held, each of the size of parameters and memory; None for max(20, 3k).
@@ -107,7 +109,9 @@ def stability(
         `basis_size` + 2 times parameters and memory.
 
     Raises:
-        ValueError: If k, tol or `basis_size` are out of range.
+        TypeError: If the optimizer, the parameters or the loss are of the wrong kind.
+        ValueError: If the state belongs to others, the parameters are not finite, or k, tol or `basis_size` are out
+            of range.
 
     Example:
         >>> loss = lambda p, _: 0.5 * (50.0 * p[0] ** 2 + p[1] ** 2)
@@ -123,8 +127,7 @@ def stability(
     """
     basis_size = max(20, 3 * k) if basis_size is None else basis_size
     _check(k, tol, basis_size)
-    moving, held = frozen_leaves(optimizer, params, freeze)
-    step = LinearStep(params, opt_state, data, optimizer, loss, moving, held).balanced()
+    step = linear_step(optimizer, opt_state, loss, params, data, freeze, batch_size).balanced()
     ritz = arnoldi(
         step, k, key=key, tol=tol, basis_size=basis_size, max_matvecs=max_matvecs, rankings=(np.abs, _from_one)
     )
@@ -140,7 +143,7 @@ def stability(
         num_matvecs=ritz.num_matvecs,
         kind=kind,
         converged=ritz.converged,
-        frozen=tuple(path for path, is_held in zip(leaf_paths(opt_state), held, strict=True) if is_held),
+        frozen=tuple(path for path, is_held in zip(leaf_paths(opt_state), step.held, strict=True) if is_held),
     )
 
 
