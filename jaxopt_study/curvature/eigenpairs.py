@@ -1,22 +1,22 @@
 """Eigenvalues and eigenvectors at the ends of a spectrum, with residuals that were computed."""
 
-from functools import partial
 from typing import Any, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jaxtyping import Array
 
-from jaxopt_study.curvature import restarting, vectors
-from jaxopt_study.curvature.layout import Layout, layout_of, seed_words
+from jaxopt_study.curvature import driving, restarting, vectors
+from jaxopt_study.curvature.driving import Method
+from jaxopt_study.curvature.layout import Layout, layout_of
 from jaxopt_study.curvature.operator import Operator
 from jaxopt_study.curvature.restarting import Limits, Plan, State, Which
 from jaxopt_study.types import Key, Vector
 
 _NOISE = 10  # ε times this is the noise floor of an operator that was not audited
 _BREAKDOWN = 100  # ε times this, or the noise floor if larger, separates a new direction from rounding
+_RANDOM_SHARE = 0.1  # length of the random part of a warm start beside one given vector
 
 
 class Eigenpairs(NamedTuple):
@@ -115,9 +115,7 @@ def eigenpairs(
     limits = _limits(plan, tol, max_matvecs, noise_floor)
     if start is not None:
         start = _as_block(plan.layout, start)
-    if op.loop == "host":
-        return _solve_on_host(op, plan, limits, key, start)
-    return _solve(op, plan, limits, key, start)
+    return driving.run(_METHOD, op, plan, limits, key, start)
 
 
 def make_plan(
@@ -168,9 +166,7 @@ def make_plan(
     return Plan(layout, k, which, num_basis, block_size, every)
 
 
-def solve(
-    op: Operator, plan: Plan, limits: Limits, *, key: Key, start: Vector | None = None
-) -> Eigenpairs:
+def solve(op: Operator, plan: Plan, limits: Limits, *, key: Key, start: Vector | None = None) -> Eigenpairs:
     """Find eigenpairs inside a trace: what `eigenpairs` compiles, for use under `jit`, `scan` and `vmap`.
 
     Args:
@@ -183,19 +179,10 @@ def solve(
     Returns:
         The pairs. Nothing is checked about the arguments here.
     """
-    seed = seed_words(key)
-    product = _packed_product(plan, op)
-    last = lax.while_loop(
-        lambda state: ~state.done,
-        lambda state: restarting.advance(plan, limits, seed, state, product(restarting.wanted_rows(plan, state))),
-        restarting.initial(plan, _starting_block(plan, seed, start), seed),
-    )
-    return _result(plan, limits, last)
+    return driving.trace(_METHOD, op, plan, limits, key, start)
 
 
-def limits_for(
-    plan: Plan, tol: Any, *, max_matvecs: int | None = None, noise_floor: float | None = None
-) -> Limits:
+def limits_for(plan: Plan, tol: Any, *, max_matvecs: int | None = None, noise_floor: float | None = None) -> Limits:
     """Return tolerances and budget as arrays, with the defaults of `eigenpairs`, unchecked."""
     dtype = plan.layout.scalar
     floor = _default_noise_floor(dtype) if noise_floor is None else noise_floor
@@ -228,7 +215,9 @@ def _as_block(layout: Layout, start: Vector) -> Vector:
     like = layout.structure.unflatten(layout.leaves)
     remedy = "give a vector of the parameters' structure and shapes, or a block of them with one more leading axis."
     if jax.tree.structure(start) != layout.structure:
-        raise ValueError(f"start must have the structure {layout.structure}; received {jax.tree.structure(start)}: {remedy}")
+        raise ValueError(
+            f"start must have the structure {layout.structure}; received {jax.tree.structure(start)}: {remedy}"
+        )
     shapes = [np.shape(leaf) for leaf in jax.tree.leaves(start)]
     expected = [leaf.shape for leaf in layout.leaves]
     if shapes == expected:
@@ -254,27 +243,15 @@ def _starting_block(plan: Plan, seed: Array, start: Vector | None) -> Vector:
     return vectors.add(random, vectors.combine(given, shares.astype(layout.scalar)))
 
 
-_RANDOM_SHARE = 0.1  # length of the random part of a warm start beside one given vector
-
-
-def _packed_product(plan: Plan, op: Operator) -> Any:
-    layout = plan.layout
-    if plan.block_size == 1:
-        product = op.linearize()
-        return lambda block: jax.tree.map(
-            lambda leaf: leaf[None], layout.pack(product(layout.unpack(vectors.row(block, 0))))
-        )
-    product = op.linearize_block()
-    return lambda block: jax.vmap(layout.pack)(product(jax.vmap(layout.unpack)(block)))
-
-
 def _result(plan: Plan, limits: Limits, state: State) -> Eigenpairs:
     k = plan.k
-    order = jnp.argsort(state.values) if plan.which == "BE" else jnp.arange(k)
-    basis = jax.tree.map(lambda leaf: leaf[:k] if plan.which != "BE" else leaf[:k][order], state.space.basis)
     healthy = jnp.isfinite(state.space.scale)
-    residuals = jnp.where(healthy, state.residuals[:k], jnp.nan)[order]
-    values = jnp.where(healthy, state.values, jnp.nan)[order]
+    residuals = jnp.where(healthy, state.residuals[:k], jnp.nan)
+    values = jnp.where(healthy, state.values, jnp.nan)
+    basis = jax.tree.map(lambda leaf: leaf[:k], state.space.basis)
+    if plan.which == "BE":  # so far from the outside to the inside
+        order = np.argsort([i // 2 if i % 2 else k - 1 - i // 2 for i in range(k)])
+        values, residuals, basis = jax.tree.map(lambda leaf: leaf[order], (values, residuals, basis))
     return Eigenpairs(
         values=values,
         vectors=jax.vmap(plan.layout.unpack)(basis),
@@ -285,31 +262,8 @@ def _result(plan: Plan, limits: Limits, state: State) -> Eigenpairs:
     )
 
 
-@partial(jax.jit, static_argnames="plan")
-def _solve(op: Operator, plan: Plan, limits: Limits, key: Key, start: Vector | None) -> Eigenpairs:
-    return solve(op, plan, limits, key=key, start=start)
+def _initial(plan: Plan, seed: Array, start: Vector | None) -> State:
+    return restarting.initial(plan, _starting_block(plan, seed, start), seed)
 
 
-def _solve_on_host(op: Operator, plan: Plan, limits: Limits, key: Key, start: Vector | None) -> Eigenpairs:
-    product = op.product()
-    state, rows, seed = _begin(plan, key, start)
-    while not bool(state.done):
-        images = vectors.stack([product(jax.tree.map(lambda leaf, i=i: leaf[i], rows)) for i in range(plan.block_size)])
-        state, rows = _advance(plan, limits, seed, state, images)
-    return _finish(plan, limits, state)
-
-
-@partial(jax.jit, static_argnames="plan")
-def _begin(plan: Plan, key: Key, start: Vector | None) -> tuple[State, Vector, Array]:
-    seed = seed_words(key)
-    state = restarting.initial(plan, _starting_block(plan, seed, start), seed)
-    return state, jax.vmap(plan.layout.unpack)(restarting.wanted_rows(plan, state)), seed
-
-
-@partial(jax.jit, static_argnames="plan", donate_argnames="state")
-def _advance(plan: Plan, limits: Limits, seed: Array, state: State, images: Vector) -> tuple[State, Vector]:
-    state = restarting.advance(plan, limits, seed, state, jax.vmap(plan.layout.pack)(images))
-    return state, jax.vmap(plan.layout.unpack)(restarting.wanted_rows(plan, state))
-
-
-_finish = jax.jit(_result, static_argnames="plan")
+_METHOD = Method(_initial, restarting.wanted_rows, restarting.advance, _result)

@@ -32,7 +32,7 @@ class Space(NamedTuple):
 def begin(layout: Layout, block: Vector, room: int, seed: Array) -> Space:
     """Return the space whose pending rows are an orthonormal basis of a block's span.
 
-    Directions of the block that depend on earlier ones, zeros included, are replaced by random ones.
+    Of several directions those that depend on earlier ones are replaced by random ones; a single one must not be 0.
     """
     b = jax.tree.leaves(block)[0].shape[0]
     dtype = layout.scalar
@@ -42,6 +42,8 @@ def begin(layout: Layout, block: Vector, room: int, seed: Array) -> Space:
     )
     lengths = jax.vmap(vectors.norm)(block)
     block = jax.vmap(vectors.scale)(1 / jnp.where(lengths > 0, lengths, 1), block)
+    if b == 1:
+        return space._replace(basis=_put_rows(space.basis, 0, block), count=jnp.int32(0))
     threshold = 100 * jnp.finfo(dtype).eps
     block, _, _, _, serial = _orthonormalize(layout, space, block, seed, threshold, jnp.bool(True))
     basis = _put_rows(space.basis, 0, block)
@@ -82,9 +84,7 @@ def extend(
     """
     b = jax.tree.leaves(products)[0].shape[0]
     scale = jnp.maximum(space.scale, jnp.max(jax.vmap(vectors.norm)(products)))
-    block, above, within, replaced, serial = _orthonormalize(
-        layout, space, products, seed, breakdown * scale, active
-    )
+    block, above, within, replaced, serial = _orthonormalize(layout, space, products, seed, breakdown * scale, active)
     columns = lax.dynamic_update_slice_in_dim(above, within, space.count + b, 0)
     projected = lax.dynamic_update_slice_in_dim(space.projected, columns, space.count, 1)
     count = jnp.minimum(space.count + b, layout.size)
@@ -172,8 +172,8 @@ def _orthonormalize(
         coefficients = jnp.where(present, vectors.gram(space.basis, state.block), 0)
         block = vectors.subtract(state.block, vectors.combine(space.basis, coefficients))
 
-        def column(i: Any, carry: Any) -> Any:
-            block, factor, replaced, kept, serial = carry
+        def column(i: Any, at: Any) -> Any:
+            block, factor, replaced, kept, serial = at
             y = vectors.row(block, i)
             along = jnp.zeros(b, dtype)
             if b > 1:
@@ -199,8 +199,8 @@ def _orthonormalize(
                 serial + random,
             )
 
-        carry = (block, jnp.zeros((b, b), dtype), state.replaced, jnp.ones((), dtype), state.serial)
-        block, factor, replaced, kept, serial = lax.fori_loop(0, b, column, carry) if b > 1 else column(0, carry)
+        at = (block, jnp.zeros((b, b), dtype), state.replaced, jnp.ones((), dtype), state.serial)
+        block, factor, replaced, kept, serial = lax.fori_loop(0, b, column, at) if b > 1 else column(0, at)
         above = state.above + jnp.matmul(coefficients, state.within, precision=lax.Precision.HIGHEST)
         within = jnp.matmul(factor, state.within, precision=lax.Precision.HIGHEST)
         return _Pass(block, above, within, replaced, kept, state.number + 1, serial)

@@ -122,7 +122,12 @@ def advance(plan: Plan, limits: Limits, seed: Array, state: State, products: Vec
         return _look(plan, limits, state, replaced, full, last)
 
     def not_looked() -> Any:
-        return state._replace(space=None), jnp.zeros_like(space.projected[0]), jnp.zeros_like(space.projected), jnp.bool(False)
+        return (
+            state._replace(space=None),
+            jnp.zeros_like(space.projected[0]),
+            jnp.zeros_like(space.projected),
+            jnp.bool(False),
+        )
 
     rest, values, coefficients, rotate = lax.cond(look, looked, not_looked)
     # A loop of one round or none: unlike a branch, it leaves the basis in place.
@@ -130,9 +135,7 @@ def advance(plan: Plan, limits: Limits, seed: Array, state: State, products: Vec
         lambda carry: carry[0],
         lambda carry: (
             jnp.bool(False),
-            lanczos.compress(
-                carry[1], values, coefficients, jnp.minimum(plan.keep, carry[1].count), plan.keep, b
-            ),
+            lanczos.compress(carry[1], values, coefficients, jnp.minimum(plan.keep, carry[1].count), plan.keep, b),
         ),
         (rotate, space),
     )
@@ -197,14 +200,14 @@ def _look(plan: Plan, limits: Limits, state: State, replaced: Array, full: Array
 
 
 def _order(which: Which, values: Array, count: Array) -> Array:
-    index = jnp.arange(values.shape[0])
-    from_top, from_bottom = count - 1 - index, index
+    """Return the indices of the Ritz values, given in ascending order, from the most wanted to the least."""
+    rank = jnp.arange(values.shape[0])
+    if which == "LM":
+        return jnp.argsort(jnp.where(rank < count, -jnp.abs(values), jnp.inf))
     if which == "LA":
-        rank = from_top
+        index = count - 1 - rank
     elif which == "SA":
-        rank = from_bottom
-    elif which == "BE":
-        rank = jnp.minimum(2 * from_top, 2 * from_bottom + 1)
+        index = rank
     else:
-        rank = jnp.argsort(jnp.argsort(jnp.where(index < count, -jnp.abs(values), jnp.inf)))
-    return jnp.argsort(jnp.where(index < count, rank, 2 * values.shape[0] + index))
+        index = jnp.where(rank % 2 == 0, count - 1 - rank // 2, rank // 2)
+    return jnp.where(rank < count, index, rank)

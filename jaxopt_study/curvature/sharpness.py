@@ -1,0 +1,288 @@
+"""The largest eigenvalue between two bounds."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array
+from scipy.special import betaincinv
+
+from jaxopt_study.curvature import driving, lanczos, vectors
+from jaxopt_study.curvature.driving import Method
+from jaxopt_study.curvature.lanczos import Space
+from jaxopt_study.curvature.layout import Layout, layout_of
+from jaxopt_study.curvature.operator import Operator
+from jaxopt_study.types import Key, Vector
+
+_NOISE = 10  # ε times this is the noise floor of an operator that was not audited
+_BREAKDOWN = 100
+_GRID = 64
+
+
+class Bracket(NamedTuple):
+    """Two bounds on the largest eigenvalue.
+
+    Attributes:
+        lower: A Rayleigh quotient: λmax is not smaller, whatever the start was, up to the noise floor.
+        upper: λmax is not larger, with probability `confidence` over the start.
+        residual: ‖H v − λ v‖ for the unit vector v and Rayleigh quotient λ behind `lower`, from a product of its own.
+        num_matvecs: Products in all.
+        confidence: The probability that `upper` holds.
+        converged: Whether the bracket is as narrow as asked for.
+        vector: v, a pytree like the parameters.
+    """
+
+    lower: Array
+    upper: Array
+    residual: Array
+    num_matvecs: Array
+    confidence: Array
+    converged: Array
+    vector: Vector
+
+    @property
+    def learning_rate(self) -> tuple[Array, Array]:
+        """Bounds on 2/λmax, above which gradient descent diverges on the quadratic; infinite where λmax ≤ 0 may be."""
+        return _reciprocal(self.upper), _reciprocal(self.lower)
+
+
+@dataclass(frozen=True)
+class BracketPlan:
+    """What is fixed before a solve is compiled."""
+
+    layout: Layout
+    num_steps: int
+    confidence: float
+    every: int  # products between two looks at the bounds
+    block_size: int = 1
+
+
+class BracketLimits(NamedTuple):
+    """What may change without compiling again."""
+
+    tol: Array
+    noise_floor: Array
+
+
+class _State(NamedTuple):
+    space: Space
+    checking: Array
+    vector: Vector  # the Ritz vector under check, and the answer
+    lower: Array
+    upper: Array
+    residual: Array
+    num_matvecs: Array
+    done: Array
+
+
+def sharpness(
+    op: Operator,
+    *,
+    key: Key,
+    confidence: float = 0.99,
+    tol: float = 0.01,
+    max_matvecs: int = 64,
+    noise_floor: float | None = None,
+) -> Bracket:
+    """Enclose the largest eigenvalue between a Rayleigh quotient and a bound that holds with a stated confidence.
+
+    m Lanczos steps from a start q₁ give polynomials φ₀ = 1, φ₁, …, φₘ with qᵢ₊₁ = φᵢ(H) q₁ orthonormal. For the unit
+    eigenvector u of λmax and γ = ⟨u, q₁⟩, the coordinates of u in the basis are γ φᵢ(λmax), so
+
+        γ² Σᵢ φᵢ(λmax)² ≤ 1,  i = 0 … m.
+
+    The sum increases beyond the largest Ritz value. If q₁ is uniform on the sphere, γ² ≥ δ² has a known probability: γ²
+    is Beta(½, (n−1)/2), and larger if the eigenvalue is multiple. So with at least that probability λmax is
+    below the x at which the sum reaches 1/δ²; half of 1 − `confidence` is allowed for it. It is one event for all m, so that stopping as soon as the bracket is
+    narrow enough does not cost confidence. A start that knows something about H would void the bound; none is accepted.
+
+    The bound is about the operator as it multiplies: rounding is covered by widening the bracket on both sides by
+    `noise_floor` · max‖Hq‖, an asymmetric operator by nothing.
+
+    Args:
+        op: H, symmetric.
+        key: For the start.
+        confidence: In (0, 1).
+        tol: Width of the bracket asked for, relative to |upper|.
+        max_matvecs: Products allowed, at least 2, one of them to check. About log(√n/(1 − confidence))/(2√tol) suffice
+            for any spectrum, fewer where λmax stands apart.
+        noise_floor: Relative error of a product, `audit(op).noise_floor`; default 10 ε of the dtype.
+
+    Returns:
+        The bracket. Memory: max_matvecs vectors. Time: of a step, one product and four to eight reads of the basis.
+
+    Raises:
+        ValueError: If an argument is out of range, or `tol` below what the noise floor allows.
+
+    Example:
+        >>> from jaxopt_study.curvature import from_matvec
+        >>> spectrum = jnp.linspace(-1.0, 2.0, 1000)
+        >>> op = from_matvec(lambda v: spectrum * v, spectrum)
+        >>> bracket = sharpness(op, key=jax.random.key(0))
+        >>> print(bool(bracket.lower <= 2.0 <= bracket.upper), bool(bracket.upper <= 1.01 * bracket.lower))
+        True True
+
+    References:
+        Kuczyński and Woźniakowski (1992), SIAM J. Matrix Anal. Appl. 13: bounds before the run. Van Dorsselaer,
+        Hochstenbach and Van der Vorst (2000), Computing probabilistic bounds for extreme eigenvalues of symmetric
+        matrices with the Lanczos method, SIAM J. Matrix Anal. Appl. 22: from φₘ alone, after the run; the sum over all φᵢ
+        used here is never weaker.
+    """
+    layout = layout_of(op.like)
+    floor = _NOISE * float(jnp.finfo(layout.scalar).eps) if noise_floor is None else float(noise_floor)
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must be between 0 and 1, both excluded; received {confidence}. Take .99.")
+    if not tol >= 4 * floor:
+        raise ValueError(
+            f"tol must be at least 4 times the operator's noise floor, {4 * floor:.1e}, by which the bracket is widened; "
+            f"received {tol}. Ask for {max(8 * floor, 0.01):.1e}, or build the operator in double precision."
+        )
+    if max_matvecs < 2:
+        raise ValueError(f"max_matvecs must be at least 2, one to find and one to check; received {max_matvecs}.")
+    return driving.run(
+        _METHOD, op, bracket_plan(op, confidence=confidence, max_matvecs=max_matvecs),
+        bracket_limits(layout, tol, floor), key, None
+    )  # fmt: skip
+
+
+def bracket_plan(op: Operator, *, confidence: float = 0.99, max_matvecs: int = 64) -> BracketPlan:
+    """Collect the static choices of `sharpness`, for `enclose`; call it outside of a trace."""
+    layout = layout_of(op.like)
+    every = 2 if jax.default_backend() == "cpu" else 5
+    return BracketPlan(layout, min(max_matvecs - 1, layout.size), float(confidence), every)
+
+
+def bracket_limits(layout: Layout, tol: Any, noise_floor: float | None = None) -> BracketLimits:
+    """Return the tolerances of `sharpness` as arrays, unchecked."""
+    floor = _NOISE * float(jnp.finfo(layout.scalar).eps) if noise_floor is None else noise_floor
+    return BracketLimits(jnp.asarray(tol, layout.scalar), jnp.asarray(floor, layout.scalar))
+
+
+def enclose(op: Operator, plan: BracketPlan, limits: BracketLimits, *, key: Key) -> Bracket:
+    """Do what `sharpness` does inside a trace, for use under `jit`, `scan` and `vmap`; nothing is checked."""
+    return driving.trace(_METHOD, op, plan, limits, key, None)
+
+
+def _initial(plan: BracketPlan, seed: Array, start: None) -> _State:
+    layout = plan.layout
+    space = lanczos.begin(layout, layout.random(seed, 0, 1), plan.num_steps + 1, seed)
+    nan = jnp.full((), jnp.nan, layout.scalar)
+    return _State(
+        space=space,
+        checking=jnp.bool(False),
+        vector=lanczos.rows(space.basis, 0, 1),
+        lower=nan,
+        upper=nan,
+        residual=nan,
+        num_matvecs=jnp.int32(0),
+        done=jnp.bool(False),
+    )
+
+
+def _wanted(plan: BracketPlan, state: _State) -> Vector:
+    return jax.tree.map(lambda v, q: jnp.where(state.checking, v, q), state.vector, lanczos.pending(state.space, 1))
+
+
+def _advance(plan: BracketPlan, limits: BracketLimits, seed: Array, state: _State, products: Vector) -> _State:
+    v, image = vectors.row(state.vector, 0), vectors.row(products, 0)
+    square = vectors.inner(v, v)
+    lower = vectors.inner(v, image) / square
+    residual = vectors.norm(vectors.axpy(-lower, v, image)) / jnp.sqrt(square)
+    breakdown = jnp.maximum(limits.noise_floor, _BREAKDOWN * jnp.finfo(plan.layout.scalar).eps)
+    space, invariant = lanczos.extend(plan.layout, state.space, products, seed, breakdown, ~state.checking)
+    checked = state.checking
+    broken = ~jnp.isfinite(space.scale)
+    invariant |= space.count >= plan.layout.size
+    last = invariant | (space.count >= plan.num_steps) | broken
+    look = ~checked & (last | (space.count % plan.every == 0))
+
+    def bounds() -> tuple[Array, Array, Array]:
+        values, coefficients, residuals = lanczos.ritz(space, 1)
+        top = space.count - 1
+        margin = limits.noise_floor * space.scale
+        upper = values[top] + margin + jnp.where(invariant, 0, _overshoot(plan, space, values, residuals))
+        narrow = upper - values[top] + margin <= limits.tol * jnp.abs(upper)
+        return upper, jnp.take(coefficients, top, axis=1), last | narrow
+
+    def no_bounds() -> tuple[Array, Array, Array]:
+        return state.upper, jnp.zeros_like(space.projected[0]), jnp.bool(False)
+
+    upper, coefficients, check = lax.cond(look, bounds, no_bounds)
+    vector = lax.cond(
+        check,
+        lambda: jax.tree.map(lambda x: x[None], vectors.combine(space.basis, coefficients)),
+        lambda: state.vector,
+    )
+    return _State(
+        space=space,
+        checking=check,
+        vector=vector,
+        lower=jnp.where(checked, lower - limits.noise_floor * space.scale, state.lower),
+        upper=jnp.where(broken, jnp.nan, upper),
+        residual=jnp.where(checked, residual, state.residual),
+        num_matvecs=state.num_matvecs + 1,
+        done=checked | broken,
+    )
+
+
+def _overshoot(plan: BracketPlan, space: Space, values: Array, residuals: Array) -> Array:
+    """Return t ≥ 0 with Σ φᵢ(θ + t)² = 1/δ² for the largest Ritz value θ, from above, to 1 %.
+
+    With β₁ … βₘ the subdiagonal and rᵢ the residual norms of the Ritz values θᵢ,
+
+        φₘ(x) = Πᵢ (x − θᵢ)/βᵢ  and  Σᵢ φᵢ(x)² = φₘ(x)² (1 + Σᵢ rᵢ²/(x − θᵢ)²),
+
+    which is taken in logarithms on a grid that is refined once.
+    """
+    known = jnp.arange(values.shape[0]) < space.count
+    count = space.count.astype(values.dtype)
+    gaps = jnp.where(known, values[space.count - 1] - values, 0)
+    betas = jnp.diagonal(space.projected, -1)
+    betas = jnp.sum(jnp.where(known[:-1], jnp.log(jnp.where(known[:-1], betas, 1)), 0))
+    target = -math.log(_least_overlap(plan.layout.size, plan.confidence))  # log 1/δ²
+
+    def excess(log_t: Array) -> Array:
+        apart = jnp.exp(log_t)[:, None] + gaps
+        logs = jnp.sum(jnp.where(known, jnp.log(apart), 0), axis=1)
+        spread = jnp.sum(jnp.where(known, (residuals / apart) ** 2, 0), axis=1)
+        return 2 * (logs - betas) + jnp.log1p(spread) - target
+
+    # x − θᵢ ≥ t for every i, so this t is large enough; the root is sought between ε of it and it.
+    high = (0.5 * target + betas) / count
+    low = high + math.log(float(jnp.finfo(values.dtype).eps))
+    for _ in range(2):
+        grid = low + (high - low) * jnp.linspace(0, 1, _GRID, dtype=values.dtype)
+        first = jnp.argmax(excess(grid.at[-1].set(high)) >= 0)
+        first = jnp.where(first == 0, jnp.where(excess(grid[:1])[0] >= 0, 0, _GRID - 1), first)
+        low, high = grid[jnp.maximum(first - 1, 0)], grid[first]
+    return jnp.exp(high)
+
+
+def _least_overlap(n: int, confidence: float) -> float:
+    """Return δ² with P(⟨u, q⟩² < δ²) = (1 − confidence)/2 for q uniform on the unit sphere of n dimensions.
+
+    The bound is sharp where λmax stands alone; the half is for rounding and for numbers that are not quite random.
+    """
+    return 1.0 if n == 1 else float(betaincinv(0.5, 0.5 * (n - 1), 0.5 * (1 - confidence)))
+
+
+def _reciprocal(value: Array) -> Array:
+    return jnp.where(value > 0, 2 / jnp.where(value > 0, value, 1), jnp.where(jnp.isnan(value), value, jnp.inf))
+
+
+def _result(plan: BracketPlan, limits: BracketLimits, state: _State) -> Bracket:
+    return Bracket(
+        lower=state.lower,
+        upper=state.upper,
+        residual=state.residual,
+        num_matvecs=state.num_matvecs,
+        confidence=jnp.asarray(plan.confidence, plan.layout.scalar),
+        converged=state.upper - state.lower <= 1.01 * limits.tol * jnp.abs(state.upper),
+        vector=plan.layout.unpack(vectors.row(state.vector, 0)),
+    )
+
+
+_METHOD = Method(_initial, _wanted, _advance, _result)
