@@ -26,6 +26,7 @@ from jaxopt_study.transforms.functions import (
 from jaxopt_study.transforms.momentum import gradient_point, heavy_ball, nesterov, nesterov_lookahead, readout
 from jaxopt_study.transforms.noise import add_gradient_noise
 from jaxopt_study.transforms.projections import clip_weights, project_to_max_norm
+from jaxopt_study.transforms.pytree import register_expressions
 from jaxopt_study.transforms.scaling import (
     scale_by_adadelta,
     scale_by_adagrad,
@@ -104,3 +105,5 @@ __all__ = [
     "total",
     "weighted_sum",
 ]
+
+register_expressions()

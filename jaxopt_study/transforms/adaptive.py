@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
-from jaxopt_study.transforms.constructors import Transform, atom
+from jaxopt_study.transforms.constructors import atom
 from jaxopt_study.transforms.scalars import (
     ScalarLike,
     cast,
@@ -18,6 +18,7 @@ from jaxopt_study.transforms.scalars import (
     increment,
     one_minus_power,
 )
+from jaxopt_study.transforms.spec import Transform
 
 
 class UpdateRmsState(NamedTuple):

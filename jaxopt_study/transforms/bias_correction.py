@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from jaxopt_study.transforms.constructors import Transform, atom
+from jaxopt_study.transforms.constructors import atom
 from jaxopt_study.transforms.scalars import ScalarLike, check_decay, check_non_negative, increment, one_minus_power
+from jaxopt_study.transforms.spec import Transform
 
 
 class BiasCorrectionState(NamedTuple):

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
-from jaxopt_study.transforms.constructors import Transform, atom
+from jaxopt_study.transforms.constructors import atom
 from jaxopt_study.transforms.scalars import ScalarLike, cast, check_interval, check_limit, increment
+from jaxopt_study.transforms.spec import Transform
 
 
 @atom()

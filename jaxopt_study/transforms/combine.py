@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 import jax
 import optax
 
-from jaxopt_study.transforms.constructors import Transform, atom
+from jaxopt_study.transforms.constructors import atom
 from jaxopt_study.transforms.mismatch import MismatchError
+from jaxopt_study.transforms.spec import Transform
 from jaxopt_study.transforms.tap import TapState
 
 
@@ -112,7 +113,7 @@ def merge(fn: Callable[..., Any], *branches: optax.GradientTransformation) -> Tr
             "merge(fn, branch, …)."
         )
     if not branches:
-        raise ValueError("merge: expected at least one branch, received none.")
+        raise ValueError("merge: expected at least one branch, received none; each is what fn gets as one argument.")
     transforms = _checked("merge", branches)
 
     def init(params: Any) -> MergeState:

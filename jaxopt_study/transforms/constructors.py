@@ -13,7 +13,7 @@ import optax
 from jaxopt_study.transforms.mismatch import MismatchError, check_params, check_shapes, check_state, explain
 from jaxopt_study.transforms.printing import import_path
 from jaxopt_study.transforms.scalars import ScalarLike, ScalarOrSchedule
-from jaxopt_study.transforms.spec import Constructor, Function, Spec, Transform, construct
+from jaxopt_study.transforms.spec import Constructor, Spec, Transform, construct
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -201,6 +201,3 @@ def _as_before(new: Any, old: Any) -> Any:
     if jax.tree.structure(new) != jax.tree.structure(old):
         return new
     return jax.tree.map(lambda n, o: n if jnp.result_type(n) == jnp.result_type(o) else n.astype(o.dtype), new, old)
-
-
-__all__ = ["Function", "Transform", "atom", "composite", "lift", "named_function"]

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
-from jaxopt_study.transforms.constructors import Transform, atom, named_function
+from jaxopt_study.transforms.constructors import atom, named_function
 from jaxopt_study.transforms.scalars import (
     ScalarLike,
     cast,
@@ -17,6 +17,7 @@ from jaxopt_study.transforms.scalars import (
     complement,
     concrete,
 )
+from jaxopt_study.transforms.spec import Transform
 
 
 def _protects(eps: Any, dtype: Any) -> bool:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
-from jaxopt_study.transforms.constructors import Transform, atom
+from jaxopt_study.transforms.constructors import atom
 from jaxopt_study.transforms.scalars import (
     ScalarLike,
     ScalarOrSchedule,
@@ -17,6 +17,7 @@ from jaxopt_study.transforms.scalars import (
     check_non_negative,
     increment,
 )
+from jaxopt_study.transforms.spec import Transform
 
 
 class HeavyBallState(NamedTuple):

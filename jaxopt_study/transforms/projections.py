@@ -8,8 +8,9 @@ import optax
 from jaxtyping import Array
 
 from jaxopt_study.transforms.clipping import norm, shrink, unit_norm
-from jaxopt_study.transforms.constructors import Transform, atom
+from jaxopt_study.transforms.constructors import atom
 from jaxopt_study.transforms.scalars import ScalarLike, cast, check_interval, check_limit
+from jaxopt_study.transforms.spec import Transform
 
 
 @atom(params=True)

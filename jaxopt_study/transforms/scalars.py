@@ -30,6 +30,8 @@ def check_interval(
     atom: str, name: str, value: Any, low: float, high: float, *, closed: str = "[)", remedy: str = ""
 ) -> None:
     """Raise ValueError if a concrete hyperparameter lies outside an interval; traced values and schedules pass."""
+    if value is None or isinstance(value, (str, bytes)):
+        raise TypeError(f"{atom}: {name} must be a number, an array or a schedule, received {value!r}.")
     number = concrete(value)
     if number is None:
         return

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxopt_study.transforms.adaptive import nadam_average, rectify, scale_by_update_rms
 from jaxopt_study.transforms.bias_correction import bias_correction
 from jaxopt_study.transforms.combine import chain, merge
-from jaxopt_study.transforms.constructors import Transform, composite
+from jaxopt_study.transforms.constructors import composite
 from jaxopt_study.transforms.functions import (
     divide_by,
     divide_by_deviation,
@@ -20,6 +20,7 @@ from jaxopt_study.transforms.functions import (
     weighted_sum,
 )
 from jaxopt_study.transforms.scalars import ScalarLike, check_decay
+from jaxopt_study.transforms.spec import Transform
 from jaxopt_study.transforms.statistics import difference, ema, running_max, total
 
 

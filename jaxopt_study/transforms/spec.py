@@ -6,10 +6,8 @@ leaves are its numeric hyperparameters. `Transform` is the expression that is an
 one that is a function (a schedule, or what `merge` combines branches with).
 """
 
-import difflib
-import fnmatch
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -17,6 +15,7 @@ import numpy as np
 import optax
 from jax.core import Tracer
 
+from jaxopt_study.transforms.paths import arguments_of, match, rebuild
 from jaxopt_study.transforms.printing import render_call
 
 
@@ -110,7 +109,7 @@ class Expression:
         A path is the argument's name, preceded by the names of the transformations around it:
         `"adam.b2"` inside a chain, `"merge.chain[1].ema.decay"` further down.
         """
-        return dict(_leaves(self))
+        return {path: value for path, value in arguments_of(self) if not isinstance(value, Expression)}
 
     def replace(self, changes: Mapping[str, Any] | None = None, /, **keywords: Any) -> Any:
         """Return the same expression with some arguments changed.
@@ -126,12 +125,12 @@ class Expression:
         Raises:
             ValueError: If a path matches nothing, or several arguments without a `*`.
         """
-        paths = [path for path, _ in _arguments(self)]
+        paths = [path for path, _ in arguments_of(self)]
         resolved: dict[str, Any] = {}
         for wanted, value in {**(changes or {}), **keywords}.items():
-            for path in _match(wanted, paths, self):
+            for path in match(wanted, paths, self):
                 resolved[path] = value
-        return _rebuild(self, resolved, "")
+        return rebuild(self, resolved, construct)
 
     def to_json(self, *, indent: int | None = None) -> str:
         """Return the expression as JSON text; `from_json` builds an equal one from it.
@@ -149,6 +148,11 @@ class Expression:
         from jaxopt_study.transforms.serialise import to_json
 
         return to_json(self, indent=indent)
+
+    def __reduce__(self) -> Any:
+        from jaxopt_study.transforms.serialise import from_json
+
+        return from_json, (self.to_json(),)
 
     def __copy__(self) -> "Expression":
         return self
@@ -188,9 +192,6 @@ class Transform(Expression, optax.GradientTransformationExtraArgs):
         self = super().__new__(cls, init, update)
         self.spec = spec
         return self
-
-    def __getnewargs__(self):
-        return (self.init, self.update, self.spec)
 
     def expand(self) -> "Transform":
         """Return the same transformation written out in atoms.
@@ -263,182 +264,6 @@ def _same_leaf(a: Any, b: Any) -> bool:
     return type(a) is type(b) and bool(a == b or (a != a and b != b))
 
 
-# ---------------------------------------------------------------------------------------------------------------- paths
-
-
-def _children(spec: Spec) -> Iterator[tuple[str, tuple[Any, ...], Any]]:
-    """Yield (name, where, value) for each argument: parts by their constructor's name, the rest by argument name."""
-    entries: list[tuple[str, tuple[Any, ...], Any]] = []
-    for name, value in spec.arguments.items():
-        if name == spec.variadic():
-            entries += [(_part_name(part, name), (name, index), part) for index, part in enumerate(value)]
-        elif isinstance(value, optax.GradientTransformation):
-            entries.append((_part_name(value, name), (name,), value))
-        elif isinstance(value, Mapping) and any(isinstance(v, optax.GradientTransformation) for v in value.values()):
-            entries += [(str(key), (name, key), part) for key, part in value.items()]
-        else:
-            entries.append((name, (name,), value))
-    names = [name for name, _, _ in entries]
-    seen: dict[str, int] = {}
-    for name, where, value in entries:
-        position = seen[name] = seen.get(name, -1) + 1
-        yield (f"{name}[{position}]" if names.count(name) > 1 else name), where, value
-
-
-def _part_name(part: Any, fallback: str) -> str:
-    spec = getattr(part, "spec", None)
-    return fallback if spec is None else spec.constructor.name.rpartition(".")[2]
-
-
-def _arguments(expression: Expression, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield every argument's path and value, functions both whole and by their own arguments."""
-    if expression.spec is None:
-        return
-    for name, _, value in _children(expression.spec):
-        path = prefix + name
-        if not isinstance(value, optax.GradientTransformation):
-            yield path, value
-        if isinstance(value, Expression):
-            yield from _arguments(value, path + ".")
-
-
-def _leaves(expression: Expression) -> Iterator[tuple[str, Any]]:
-    return ((path, value) for path, value in _arguments(expression) if not isinstance(value, Expression))
-
-
-def _match(wanted: str, paths: list[str], expression: Expression) -> list[str]:
-    # Brackets are part of a path here, not a character class.
-    pattern = wanted.replace("[", "[[]")
-    matches = [path for path in paths if path == wanted]
-    if not matches and "*" in wanted:
-        matches = [path for path in paths if fnmatch.fnmatchcase(path, pattern)]
-    elif not matches:
-        matches = [path for path in paths if path.endswith("." + wanted)]
-        if len(matches) > 1:
-            raise ValueError(
-                f"{wanted!r} names several hyperparameters: {', '.join(matches)}. Give a longer path, or use "
-                f"'*.{wanted}' to change them all."
-            )
-    if not matches:
-        near = difflib.get_close_matches(wanted, [*paths, *(path.rpartition(".")[2] for path in paths)], n=1)
-        hint = f"Did you mean {near[0]!r}? " if near else ""
-        name = expression.spec.constructor.name if expression.spec else "a bare transformation"
-        raise ValueError(f"No hyperparameter {wanted!r} in {name}. {hint}It has: {', '.join(paths) or 'none'}.")
-    return matches
-
-
-def _rebuild(expression: Any, changes: Mapping[str, Any], prefix: str) -> Any:
-    spec = expression.spec
-    arguments = {name: (list(value) if name == spec.variadic() else value) for name, value in spec.arguments.items()}
-    changed = set()
-    for name, where, value in _children(spec):
-        path = prefix + name
-        if path in changes:
-            new = changes[path]
-        elif isinstance(value, Expression) and any(key.startswith(path + ".") for key in changes):
-            new = _rebuild(value, changes, path + ".")
-        else:
-            continue
-        changed.add(where[0])
-        if len(where) == 1:
-            arguments[where[0]] = new
-        else:
-            if isinstance(arguments[where[0]], Mapping):
-                arguments[where[0]] = dict(arguments[where[0]])
-            arguments[where[0]][where[1]] = new
-    if not changed:
-        return expression
-    if "convention" in changed:  # what the old convention chose, the new one chooses again
-        shown = spec.shown()
-        chosen = spec.constructor.defaults(arguments["convention"])
-        arguments = {
-            name: value if name in changed or name in shown else chosen[name] for name, value in arguments.items()
-        }
-    variadic = spec.variadic()
-    if variadic:
-        arguments[variadic] = tuple(arguments[variadic])
-    return construct(Spec(spec.constructor, arguments))
-
-
 def _expand_parts(value: Any) -> Any:
     is_part = lambda x: isinstance(x, (optax.GradientTransformation, Function))  # noqa: E731
     return jax.tree.map(lambda part: part.expand() if isinstance(part, Transform) else part, value, is_leaf=is_part)
-
-
-# --------------------------------------------------------------------------------------------------------------- pytree
-
-
-class _Numeric:
-    """Marks the place of a numeric leaf among the static ones."""
-
-    def __repr__(self):
-        return "·"
-
-
-_NUMERIC = _Numeric()
-
-
-def _is_numeric(value: Any) -> bool:
-    return isinstance(value, (float, jax.Array, np.ndarray, np.floating))
-
-
-def _flatten(expression: Any) -> tuple[list[Any], Any]:
-    if expression.spec is None:
-        return [], (None, expression)
-    if expression.unflattened is not None:  # leaves may be anything JAX puts there: shapes, axes, None
-        return expression.unflattened
-    constructor, arguments = expression.spec
-    wrapped = (_Static(value) if constructor.is_structural(name) else value for name, value in arguments.items())
-    leaves, structure = jax.tree.flatten(tuple(wrapped))
-    numeric = [leaf for leaf in leaves if _is_numeric(leaf)]
-    static = tuple(
-        _NUMERIC if _is_numeric(leaf) else leaf if isinstance(leaf, _Static) else _Static(leaf) for leaf in leaves
-    )
-    return numeric, (constructor, tuple(arguments), structure, static)
-
-
-class _Static:
-    """Compares a static argument by value and type: True is not 1, and functions are themselves."""
-
-    def __init__(self, value: Any):
-        self.value = value
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Static) and type(self.value) is type(other.value) and self.value == other.value
-
-    def __hash__(self) -> int:
-        return hash(self.value)
-
-    def __repr__(self) -> str:
-        return repr(self.value)
-
-
-def _unflatten(kind: type, auxiliary: Any, numeric: Any) -> Any:
-    if auxiliary[0] is None:
-        return auxiliary[1]
-    constructor, names, structure, static = auxiliary
-    numeric = list(numeric)
-    values = iter(numeric)
-    leaves = [next(values) if leaf is _NUMERIC else leaf.value for leaf in static]
-    spec = Spec(constructor, dict(zip(names, jax.tree.unflatten(structure, leaves), strict=True)))
-
-    # JAX also unflattens with placeholders for leaves, so nothing is built before it is called.
-    # Nor is it kept: it would hold the tracers of the trace that built it.
-    def build() -> Any:
-        return construct(spec)
-
-    expression = (
-        Transform(
-            lambda params: build().init(params),
-            lambda updates, state, params=None, **extra: build().update(updates, state, params, **extra),
-            spec,
-        )
-        if kind is Transform
-        else Function(lambda *args, **kwargs: build()(*args, **kwargs), spec)
-    )
-    expression.unflattened = (list(numeric), auxiliary)
-    return expression
-
-
-for _kind in (Transform, Function):
-    jax.tree_util.register_pytree_node(_kind, _flatten, lambda aux, leaves, kind=_kind: _unflatten(kind, aux, leaves))

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
-from jaxopt_study.transforms.constructors import Transform, atom
+from jaxopt_study.transforms.constructors import atom
 from jaxopt_study.transforms.scalars import (
     ScalarLike,
     cast,
@@ -18,6 +18,7 @@ from jaxopt_study.transforms.scalars import (
     complement,
     concrete,
 )
+from jaxopt_study.transforms.spec import Transform
 
 Statistic = Callable[[Array], Array]
 

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int
 
-from jaxopt_study.transforms.constructors import Transform, atom
+from jaxopt_study.transforms.constructors import atom
 from jaxopt_study.transforms.scalars import ScalarLike, ScalarOrSchedule, at_step, cast, check_non_negative, increment
+from jaxopt_study.transforms.spec import Transform
 
 
 class LearningRateState(NamedTuple):

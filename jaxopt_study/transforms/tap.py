@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxopt_study.transforms.constructors import Transform, atom
+from jaxopt_study.transforms.constructors import atom
+from jaxopt_study.transforms.spec import Transform
 
 
 class TapMetrics(NamedTuple):

@@ -1,6 +1,7 @@
 """What is compiled, and what is not compiled again."""
 
 import gc
+import time
 
 import jax
 import jax.numpy as jnp
@@ -109,5 +110,7 @@ def test_read_only_data_are_copied_to_the_device_once_and_others_every_time(bowl
 
     remembered = len(placement._copies)
     del frozen
-    gc.collect()
+    deadline = time.monotonic() + 10  # the device lets go of the array in its own time
+    while len(placement._copies) == remembered and time.monotonic() < deadline:
+        gc.collect()
     assert len(placement._copies) == remembered - 1

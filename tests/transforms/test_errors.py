@@ -28,6 +28,7 @@ from jaxopt_study.transforms import (
     tap,
     total,
 )
+from jaxopt_study.transforms.scalars import check_interval
 
 PARAMS = {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}
 
@@ -217,3 +218,10 @@ def test_correction_of_amsgrad_is_one_of_three():
 def test_key_must_be_a_key():
     with pytest.raises(TypeError, match=r"key must be a PRNG key, received 0; use jax\.random\.key\(seed\)|Type-check"):
         add_gradient_noise(0.1, 0.5, 0)
+
+
+@pytest.mark.parametrize("wrong", ["0.1", None], ids=str)
+def test_what_is_not_a_number_is_refused(wrong):
+    # Called by itself, because in these tests the annotations of the constructors are checked before it.
+    with pytest.raises(TypeError, match=f"sgd: rate must be a number, an array or a schedule, received {wrong!r}"):
+        check_interval("sgd", "rate", wrong, 0.0, 1.0)

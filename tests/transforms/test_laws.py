@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import pickle
 import sys
 
 import chex
@@ -414,6 +415,15 @@ def test_copies_and_rebuilt_pytrees_are_equal(case):
         assert other == case.tx
         assert hash(other) == hash(case.tx)
         assert repr(other) == repr(case.tx)
+
+
+@each_saved
+def test_transformations_can_be_pickled(case):
+    if "tests." in case.tx.to_json():
+        with pytest.raises(ValueError, match="trusted"):
+            pickle.loads(pickle.dumps(case.tx))
+    else:
+        assert pickle.loads(pickle.dumps(case.tx)) == case.tx
 
 
 @each_program
