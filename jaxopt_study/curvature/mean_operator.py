@@ -116,6 +116,18 @@ class MeanOperator(Operator):
 
         return product
 
+    def other_batches(self) -> Operator | None:
+        """Return the same operator over the same data in smaller, ragged batches; None if that is impossible.
+
+        Returns:
+            The operator.
+        """
+        leaves = jax.tree.leaves(self.data)
+        if not leaves or any(x.ndim == 0 or x.shape[0] != leaves[0].shape[0] for x in leaves) or len(leaves[0]) < 2:
+            return None
+        size = min(self.batch_size or len(leaves[0]), len(leaves[0]))
+        return replace(self, batch_size=2 if size == 1 else 2 * size // 3)
+
     def _local(self, params: Params, batch: Batch) -> Matvec:
         with jax.default_matmul_precision(self.matmul):
             return self.local(self._rebuild, params, batch)

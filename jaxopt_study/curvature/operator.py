@@ -1,21 +1,18 @@
-"""A symmetric linear operator on pytrees, and what can be made of one or two of them."""
+"""A symmetric linear operator on pytrees."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.tree_util import Partial
 from jaxtyping import Array
 
 from jaxopt_study.curvature import vectors
 from jaxopt_study.curvature.checks import check_block, check_positive, check_same_space, check_vector
 from jaxopt_study.curvature.export import to_dense, to_scipy
-from jaxopt_study.curvature.selection import Selection, merge, select, split
+from jaxopt_study.curvature.selection import Selection, select
 from jaxopt_study.types import Matvec, Params, Vector
 
 Loop = Literal["compiled", "host"]
@@ -118,6 +115,15 @@ class Operator(ABC):
         shared = _prepare(self)
         return lambda v: _apply(shared, v)
 
+    @property
+    def is_batched(self) -> bool:
+        """Whether a product is summed over several batches of data."""
+        return False
+
+    def other_batches(self) -> "Operator | None":
+        """Return the same operator over the same data in other batches, or None if there are none; for `audit`."""
+        return None
+
     def __matmul__(self, v: Vector) -> Vector:
         return _matvec(self, check_vector(self.like, v))
 
@@ -125,7 +131,9 @@ class Operator(ABC):
         if not isinstance(other, Operator):
             return NotImplemented
         check_same_space(self.like, other.like)
-        return _Sum((self, other))
+        from jaxopt_study.curvature.algebra import Sum  # it is made of operators, so it must be imported after them
+
+        return Sum((self, other))
 
     def __sub__(self, other: "Operator") -> "Operator":
         if not isinstance(other, Operator):
@@ -135,7 +143,9 @@ class Operator(ABC):
     def __mul__(self, factor: Any) -> "Operator":
         if isinstance(factor, Operator) or jnp.ndim(factor) != 0:
             return NotImplemented
-        return _Scaled(self, jnp.asarray(factor, dtype=jnp.promote_types(self.dtype, jnp.float32)))
+        from jaxopt_study.curvature.algebra import Scaled
+
+        return Scaled(self, jnp.asarray(factor, dtype=jnp.promote_types(self.dtype, jnp.float32)))
 
     __rmul__ = __mul__
 
@@ -172,7 +182,9 @@ class Operator(ABC):
         return self._restrict(select(self.like, selection))
 
     def _restrict(self, chosen: tuple[bool, ...]) -> "Operator":
-        return _Restricted(self, chosen)
+        from jaxopt_study.curvature.algebra import Restricted
+
+        return Restricted(self, chosen)
 
     def precondition(self, preconditioner: Params) -> "Operator":
         """Return P^-½ H P^-½ for a positive diagonal P, which has the eigenvalues of P⁻¹ H and stays symmetric.
@@ -187,7 +199,9 @@ class Operator(ABC):
             ValueError: If the structure is another one, or an entry is not positive.
         """
         preconditioner = check_positive(self.like, preconditioner)
-        return _Preconditioned(self, preconditioner)
+        from jaxopt_study.curvature.algebra import Preconditioned
+
+        return Preconditioned(self, preconditioner)
 
     def to_dense(self, *, max_size: int = 5_000) -> Array:
         """Return the n × n matrix; coordinates in the order of the leaves, each row by row."""
@@ -209,124 +223,3 @@ _apply = jax.jit(lambda product, v: product(v))
 
 def _length(block: Vector) -> int:
     return jax.tree.leaves(block)[0].shape[0]
-
-
-def _register(*numeric: str, static: tuple[str, ...] = ()) -> Callable[[type], type]:
-    return lambda cls: jax.tree_util.register_dataclass(cls, data_fields=numeric, meta_fields=static)
-
-
-@_register("parts")
-@dataclass(frozen=True, eq=False, repr=False)
-class _Sum(Operator):
-    parts: tuple[Operator, ...]
-
-    @property
-    def like(self) -> Any:
-        return self.parts[0].like
-
-    @property
-    def loop(self) -> Loop:
-        return "host" if any(part.loop == "host" for part in self.parts) else "compiled"
-
-    @property
-    def precision(self) -> str:
-        return _lowest(*(part.precision for part in self.parts))
-
-    def linearize(self) -> Matvec:
-        return Partial(_sum_product, tuple(part.linearize() for part in self.parts))
-
-    def product(self) -> Matvec:
-        products = tuple(part.product() for part in self.parts)
-        return lambda v: _add([product(v) for product in products])
-
-    def _restrict(self, chosen: tuple[bool, ...]) -> Operator:
-        return _Sum(tuple(part._restrict(chosen) for part in self.parts))
-
-
-class _Wrapped(Operator):
-    """What is common to the operators made of one other."""
-
-    inner: Operator
-
-    @property
-    def like(self) -> Any:
-        return self.inner.like
-
-    @property
-    def loop(self) -> Loop:
-        return self.inner.loop
-
-    @property
-    def precision(self) -> str:
-        return self.inner.precision
-
-    def product(self) -> Matvec:
-        product = self.inner.product()
-        return lambda v: self._around(product, v)
-
-    def linearize(self) -> Matvec:
-        return Partial(type(self)._around, self, self.inner.linearize())
-
-    def _around(self, product: Matvec, v: Vector) -> Vector:
-        raise NotImplementedError
-
-
-@_register("inner", "factor")
-@dataclass(frozen=True, eq=False, repr=False)
-class _Scaled(_Wrapped):
-    inner: Operator
-    factor: Array
-
-    def _around(self, product: Matvec, v: Vector) -> Vector:
-        return vectors.scale(self.factor, product(v))
-
-    def _restrict(self, chosen: tuple[bool, ...]) -> Operator:
-        return _Scaled(self.inner._restrict(chosen), self.factor)
-
-
-@_register("inner", "preconditioner")
-@dataclass(frozen=True, eq=False, repr=False)
-class _Preconditioned(_Wrapped):
-    inner: Operator
-    preconditioner: Params
-
-    def _around(self, product: Matvec, v: Vector) -> Vector:
-        def divide(x: Array, p: Array) -> Array:
-            return (x / jnp.sqrt(p)).astype(x.dtype)
-
-        u = product(jax.tree.map(divide, v, self.preconditioner))
-        return jax.tree.map(divide, u, self.preconditioner)
-
-    def _restrict(self, chosen: tuple[bool, ...]) -> Operator:
-        return _Preconditioned(self.inner._restrict(chosen), split(self.preconditioner, chosen)[0])
-
-
-@_register("inner", static=("chosen",))
-@dataclass(frozen=True, eq=False, repr=False)
-class _Restricted(_Wrapped):
-    inner: Operator
-    chosen: tuple[bool, ...]
-
-    @property
-    def like(self) -> Any:
-        return split(self.inner.like, self.chosen)[0]
-
-    def _around(self, product: Matvec, v: Vector) -> Vector:
-        rest = split(vectors.zeros_like(self.inner.like), self.chosen)[1]
-        return split(product(merge(self.inner.like, self.chosen, v, rest)), self.chosen)[0]
-
-    def _restrict(self, chosen: tuple[bool, ...]) -> Operator:
-        remaining = iter(chosen)
-        return _Restricted(self.inner, tuple(was and next(remaining) for was in self.chosen))
-
-
-def _sum_product(products: tuple[Matvec, ...], v: Vector) -> Vector:
-    return _add([product(v) for product in products])
-
-
-def _add(terms: list[Vector]) -> Vector:
-    return jax.tree.map(lambda first, *rest: sum(rest, first), *terms)
-
-
-def _lowest(*precisions: str) -> str:
-    return next((precision for precision in precisions if precision != "highest"), "highest")
