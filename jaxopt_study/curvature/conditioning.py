@@ -1,0 +1,263 @@
+"""How unequal the curvatures are, and what that does to a step along the gradient."""
+
+from enum import IntEnum
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from jaxopt_study.curvature import vectors
+from jaxopt_study.curvature.audit import noise_floor as expected_noise
+from jaxopt_study.curvature.checks import check_vector
+from jaxopt_study.curvature.eigenpairs import Eigenpairs, eigenpairs
+from jaxopt_study.curvature.estimate import check_count
+from jaxopt_study.curvature.operator import Operator
+from jaxopt_study.types import Key, Vector
+
+
+class Conditioning(IntEnum):
+    """What is known of a condition number."""
+
+    DETERMINED = 0  # both ends are resolved, and the smallest eigenvalue is positive beyond its error
+    UNDETERMINED = 1  # the smallest eigenvalue cannot be told from zero: its error, or the noise of products, is larger
+    INDEFINITE = 2  # there is a direction of negative curvature: the ratio of the ends says nothing
+    NOT_FINITE = 3  # a product was NaN or infinite
+
+
+class ConditionNumber(NamedTuple):
+    """The condition number κ = λmax/λmin of a positive definite operator, as far as it is determined.
+
+    Attributes:
+        value: κ; NaN unless the status is `DETERMINED`.
+        lower: max|λ|/min|λ| is no smaller than this, whatever the status (1 where nothing is known).
+        upper: κ is no larger than this if λmin is the smallest eigenvalue there is; infinite unless determined.
+        largest: The largest Ritz value found.
+        smallest: The smallest Ritz value found.
+        residuals: Of these two (2,): an eigenvalue lies within this distance of each, beyond the noise of products.
+        status: A `Conditioning`, as an integer.
+        num_matvecs: Products that it took.
+    """
+
+    value: Array
+    lower: Array
+    upper: Array
+    largest: Array
+    smallest: Array
+    residuals: Array
+    status: Array
+    num_matvecs: Array
+
+    @property
+    def verdict(self) -> str:
+        """The status in a word; outside of a trace."""
+        return Conditioning(int(self.status)).name.lower().replace("_", " ")
+
+
+class IllConditioning(NamedTuple):
+    """How curvature limits a step along the gradient g. With f(θ − εg) ≈ f − ε gᵀg + ½ ε² gᵀHg.
+
+    Attributes:
+        gradient_norm: ‖g‖.
+        gg: gᵀg, the linear term.
+        ghg: gᵀHg, twice the quadratic term.
+        ghg_error: What the noise of the product may add to gᵀHg: noise_floor · ‖g‖ · max(‖Hg‖, |λ|max ‖g‖).
+        hg_norm: ‖Hg‖.
+        curvature: gᵀHg/gᵀg, the curvature along the gradient; between λmin and λmax.
+        cauchy_step: ε = gᵀg/gᵀHg, the step that lowers the quadratic model most; infinite if gᵀHg ≤ 0.
+        largest_step: 2 gᵀg/gᵀHg: for smaller ε > 0 the linear term wins and the model falls; infinite if gᵀHg ≤ 0.
+        cosine: gᵀHg/(‖g‖ ‖Hg‖): ±1 for an eigenvector.
+        negative: Whether gᵀHg < 0 beyond its error: the model falls for every step.
+        top_share: ‖Vᵀg‖²/‖g‖² for the eigenvectors V of the k largest eigenvalues; NaN for k = 0.
+        top_share_error: How far the share may be off, as V is not exact: 2 s + s² with s = √k · max residual/gap, gap
+            from λₖ to the next eigenvalue (Davis and Kahan), at most 1.
+        top_values: The k largest eigenvalues (k,).
+        num_matvecs: Products that it took.
+
+    At a critical point, g = 0, all ratios are NaN.
+    """
+
+    gradient_norm: Array
+    gg: Array
+    ghg: Array
+    ghg_error: Array
+    hg_norm: Array
+    curvature: Array
+    cauchy_step: Array
+    largest_step: Array
+    cosine: Array
+    negative: Array
+    top_share: Array
+    top_share_error: Array
+    top_values: Array
+    num_matvecs: Array
+
+
+def condition_number(
+    op: Operator,
+    *,
+    key: Key,
+    tol: float | None = None,
+    noise_floor: float | None = None,
+    num_basis: int | None = None,
+    max_matvecs: int = 500,
+) -> ConditionNumber:
+    """Find the condition number κ = λmax/λmin of a positive definite operator, or say why there is none to be had.
+
+    Both ends of the spectrum come from one run of Lanczos, with residuals ρ from products of their own. Together with
+    the noise η = noise_floor · max|θ| of a product, λmin lies in θmin ± (ρ + η):
+
+        θmin < −η                 indefinite: a Rayleigh quotient below zero proves it
+        θmin ≤ ρ + η              undetermined: zero is not excluded
+        else                      κ = θmax/θmin, between (θmax − ρ − η)/(θmin + ρ + η) and (θmax + ρ + η)/(θmin − ρ − η)
+
+    The Hessian of a network is nearly always indefinite or undetermined: it has more flat directions than digits. In
+    single precision a κ above about 10⁶ is undetermined, whatever the number of products. The upper bound believes that
+    Lanczos has found the very smallest eigenvalue.
+
+    Args:
+        op: H, symmetric.
+        key: For the start.
+        tol: Residual asked for, relative to max|θ|; None takes twice the noise floor, so that only rounding limits κ.
+        noise_floor: Relative error of a product, `audit(op).noise_floor`; None takes 16 ε, see `noise_floor`.
+        num_basis: Rows of the basis; None as for `eigenpairs`, but 40 if n allows.
+        max_matvecs: Products allowed. If they do not suffice, the residual is larger and says so.
+
+    Returns:
+        Value, bounds and status. Cost: up to `max_matvecs` products; memory as for `eigenpairs`.
+
+    Raises:
+        ValueError: If n = 1 has no two ends, or `eigenpairs` refuses an argument.
+
+    Example:
+        >>> from jaxopt_study.curvature import from_matvec
+        >>> spectrum = jnp.linspace(0.5, 10.0, 100)
+        >>> result = condition_number(from_matvec(lambda v: spectrum * v, spectrum), key=jax.random.key(0))
+        >>> print(result.verdict, result.value.round(3), bool(result.lower <= 20.0 <= result.upper))
+        determined 20.0 True
+        >>> shifted = from_matvec(lambda v: (spectrum - 1.0) * v, spectrum)
+        >>> print(condition_number(shifted, key=jax.random.key(0)).verdict)
+        indefinite
+
+    References:
+        Parlett (1998), The Symmetric Eigenvalue Problem, theorem 4.5.1. Goodfellow, Bengio and Courville (2016), Deep
+        Learning, equation (4.2).
+    """
+    if op.size < 2:
+        raise ValueError("condition_number needs an operator of size n ≥ 2, which has two ends; received n = 1.")
+    floor = expected_noise(op) if noise_floor is None else noise_floor
+    pairs = eigenpairs(
+        op, 2, which="BE", tol=2 * floor if tol is None else tol, key=key,
+        num_basis=min(op.size, 40) if num_basis is None else num_basis,
+        max_matvecs=max_matvecs, noise_floor=floor,
+    )  # fmt: skip
+    return _ratio(pairs.values, pairs.residuals, pairs.num_matvecs, floor)
+
+
+@jax.jit
+def _ratio(values: Array, residuals: Array, num_matvecs: Array, noise_floor: Any) -> ConditionNumber:
+    smallest, largest = jnp.min(values), jnp.max(values)
+    order = jnp.argsort(-values)
+    scale = jnp.max(jnp.abs(values))
+    noise = (noise_floor * scale).astype(values.dtype)
+    high, low = residuals[order[0]] + noise, residuals[order[-1]] + noise
+    finite = jnp.all(jnp.isfinite(values) & jnp.isfinite(residuals))
+    status = jnp.where(smallest <= low, Conditioning.UNDETERMINED, Conditioning.DETERMINED)
+    status = jnp.where(smallest < -noise, Conditioning.INDEFINITE, status)
+    status = jnp.where(finite, status, Conditioning.NOT_FINITE).astype(jnp.int32)
+    determined = status == Conditioning.DETERMINED
+    nearest = jnp.min(jnp.abs(values) + residuals) + noise  # no smaller than min|λ|
+    lower = jnp.where(finite & (scale > 0), jnp.maximum((scale - noise) / jnp.where(scale > 0, nearest, 1), 1), 1)
+    above_zero = jnp.where(determined, smallest - low, 1)
+    upper = jnp.where(determined, (largest + high) / above_zero, jnp.inf)
+    value = jnp.where(determined, largest / jnp.where(determined, smallest, 1), jnp.nan)
+    ends = jnp.stack([residuals[order[0]], residuals[order[-1]]])
+    return ConditionNumber(value, lower, upper, largest, smallest, ends, status, num_matvecs)
+
+
+def ill_conditioning(
+    op: Operator,
+    grads: Vector,
+    *,
+    k: int = 0,
+    key: Key | None = None,
+    tol: float = 1e-3,
+    noise_floor: float | None = None,
+) -> IllConditioning:
+    """Compare the two terms of a gradient step's quadratic model: the slope, and the curvature that takes it back.
+
+    A step −εg changes the loss by −ε gᵀg + ½ ε² gᵀHg to second order. Where the quadratic term is large, learning is
+    slow although the gradient is strong: ε must stay below 2 gᵀg/gᵀHg, which is 2/λmax for a gradient along the
+    sharpest direction. It looks at one point and one direction, and knows of no optimizer: `dynamics` does.
+
+    Args:
+        op: H, the Hessian.
+        grads: g, the gradient at the same point, like a vector of H.
+        k: How many of the largest eigenvalues span the top eigenspace; 0 leaves it out and takes one product in all.
+        key: For the search of that space; needed if k > 0.
+        tol: Residual asked of the eigenpairs, relative to the largest.
+        noise_floor: Relative error of a product, `audit(op).noise_floor`; None takes 16 ε, see `noise_floor`.
+
+    Returns:
+        The terms, the steps and the share. Cost: one product, and those of `eigenpairs(op, k + 1)`.
+
+    Raises:
+        ValueError: If k is out of range, the key is missing or the gradient does not fit.
+        TypeError: If the gradient is not made of arrays.
+
+    Example:
+        >>> from jaxopt_study.curvature import from_matrix
+        >>> op = from_matrix(jnp.diag(jnp.array([10.0, 1.0])))
+        >>> result = ill_conditioning(op, jnp.array([1.0, 1.0]), k=1, key=jax.random.key(0))
+        >>> print(result.gg, result.ghg, result.largest_step.round(4), result.top_share.round(4))
+        2.0 11.0 0.3636 0.5
+
+    References:
+        Goodfellow, Bengio and Courville (2016), Deep Learning, section 8.2.1. Davis and Kahan (1970), SIAM J. Numer.
+        Anal. 7. Gur-Ari, Roberts and Dyer (2018), Gradient descent happens in a tiny subspace, for the share.
+    """
+    check_count("ill_conditioning", "k", k, 0)
+    if k > op.size:
+        raise ValueError(f"ill_conditioning needs k ≤ n = {op.size}; received {k}.")
+    if k > 0 and key is None:
+        raise ValueError("ill_conditioning needs a key to find the top eigenspace; received None. Pass key=, or k=0.")
+    grads = check_vector(op.like, grads, what="gradient")
+    floor = expected_noise(op) if noise_floor is None else noise_floor
+    image = op @ grads
+    if k == 0 or key is None:
+        return _terms(grads, image, None, floor, 0)
+    pairs = eigenpairs(op, min(k + 1, op.size), which="LA", tol=tol, key=key, noise_floor=floor)
+    return _terms(grads, image, pairs, floor, k)
+
+
+@partial(jax.jit, static_argnums=4)
+def _terms(grads: Vector, image: Vector, pairs: Eigenpairs | None, noise_floor: Any, k: int) -> IllConditioning:
+    gg, ghg, length = vectors.inner(grads, grads), vectors.inner(grads, image), vectors.norm(image)
+    some = gg > 0
+    norm, nan = jnp.sqrt(gg), jnp.full((), jnp.nan, gg.dtype)
+    if pairs is None:
+        share, share_error, values, spread = nan, nan, jnp.zeros(0, gg.dtype), length
+        num_matvecs = jnp.int32(1)
+    else:
+        values = pairs.values[:k]
+        inside = vectors.project(jax.tree.map(lambda leaf: leaf[:k], pairs.vectors), grads)
+        share = jnp.where(some, jnp.sum((inside / jnp.where(some, norm, 1)) ** 2), nan)
+        sine = jnp.zeros((), gg.dtype)  # the whole space holds everything
+        if pairs.values.shape[0] > k:
+            gap = jnp.maximum(pairs.values[k - 1] - pairs.values[k] - pairs.residuals[k], 0)
+            worst = jnp.sqrt(float(k)) * jnp.max(pairs.residuals[:k])
+            sine = jnp.where(worst < gap, worst / jnp.where(gap > 0, gap, 1), 1)
+        share_error = jnp.where(some, jnp.minimum(2 * sine + sine**2, 1), nan).astype(gg.dtype)
+        spread = jnp.maximum(length, pairs.scale * norm)
+        num_matvecs = jnp.asarray(pairs.num_matvecs + 1, jnp.int32)
+    error = (noise_floor * norm * spread).astype(gg.dtype)
+    downhill = ghg > 0
+    infinite = jnp.where(jnp.isfinite(ghg) & some, jnp.inf, jnp.nan)
+    cauchy = jnp.where(downhill & some, gg / jnp.where(downhill, ghg, 1), infinite)
+    product = norm * length
+    return IllConditioning(
+        norm, gg, ghg, error, length, jnp.where(some, ghg / jnp.where(some, gg, 1), nan), cauchy, 2 * cauchy,
+        jnp.where(product > 0, ghg / jnp.where(product > 0, product, 1), nan), ghg < -error, share, share_error, values,
+        num_matvecs,
+    )  # fmt: skip
