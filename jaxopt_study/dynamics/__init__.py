@@ -2,8 +2,8 @@
 
 from jaxopt_study.dynamics.accounting import Accounting, account_step
 from jaxopt_study.dynamics.preconditioning import (
-    Preconditioner,
     PreconditionedSharpness,
+    Preconditioner,
     preconditioned_sharpness,
     preconditioner,
 )

@@ -97,8 +97,9 @@ def account_step(
         -0.400 0.060 -0.3439 1.011
 
     References:
-        Goodfellow, Bengio and Courville (2016), Deep Learning, section 8.2.1 (the two terms); Vignes (1993), A stochastic
-        arithmetic for reliable scientific computation, Math. Comput. Simul. 35 (errors from perturbed evaluations).
+        Goodfellow, Bengio and Courville (2016), Deep Learning, section 8.2.1 (the two terms); Vignes (1993), A
+        stochastic arithmetic for reliable scientific computation, Math. Comput. Simul. 35 (errors from perturbed
+        evaluations).
     """
     if num_samples < 2:
         raise ValueError(f"account_step: num_samples must be at least 2, to see a spread; received {num_samples}.")

@@ -29,6 +29,15 @@ class Ritz(NamedTuple):
     converged: bool
 
 
+class _Orthogonalised(NamedTuple):
+    """A vector on its way into the basis."""
+
+    w: Any
+    coefficients: Array
+    length: Array  # what the first two passes have left of A v
+    passes: Array
+
+
 def arnoldi(
     op: Any, k: int, *, key: Key, tol: float, basis_size: int, max_matvecs: int, rankings: tuple[Ranking, ...]
 ) -> Ritz:
@@ -99,7 +108,7 @@ def _wanted(
 def _restart(
     basis: Any, matrix: np.ndarray, values: np.ndarray, wanted: np.ndarray, k: int
 ) -> tuple[Any, np.ndarray, int]:
-    """Keep the invariant space of the wanted eigenvalues, and some more that speed up the next round."""
+    """Return the basis of the wanted eigenvalues' invariant space, its matrix and size, with some more vectors."""
     m = matrix.shape[1]
     # Half of the basis, the wanted ones first: restarting with the wanted alone forgets what was being learnt.
     others = [i for i in np.argsort(-np.abs(values - 1.0)) if i not in wanted]
@@ -109,9 +118,11 @@ def _restart(
     def is_kept(real: float, imag: float = 0.0) -> bool:
         distances = np.minimum(np.abs(values - complex(real, imag)), np.abs(values - complex(real, -imag)))
         nearest = values[np.argmin(distances)]
-        return bool(np.any(np.isclose(targets, nearest, 1e-12, 1e-12) | np.isclose(targets, nearest.conj(), 1e-12, 1e-12)))
+        return bool(
+            np.any(np.isclose(targets, nearest, 1e-12, 1e-12) | np.isclose(targets, nearest.conj(), 1e-12, 1e-12))
+        )
 
-    triangle, rotation, dim = schur(matrix[:m], output="real", sort=is_kept)
+    triangle, rotation, dim = schur(matrix[:m], output="real", sort=is_kept)  # pyright: ignore[reportAssignmentType]
     dim = min(max(dim, 1), m - 1)
     if dim < m - 1 and triangle[dim, dim - 1] != 0:
         dim += 1  # not between the two rows of a conjugate pair
@@ -121,10 +132,7 @@ def _restart(
     return _compress(basis, rotation, dim), new, dim
 
 
-def _finish(
-    op: Any, product: Any, basis: Any, matrix: np.ndarray, wanted: np.ndarray, used: int, tol: float
-) -> Ritz:
-    m = len(matrix)
+def _finish(op: Any, product: Any, basis: Any, matrix: np.ndarray, wanted: np.ndarray, used: int, tol: float) -> Ritz:
     if not np.isfinite(matrix).all():
         unknown = np.full(len(wanted), np.nan)
         nothing = vectors.zeros_basis(op.like, len(wanted))
@@ -140,8 +148,7 @@ def _finish(
         if value.imag < 0 and i and np.isclose(values[i - 1], value.conj()):
             residuals.append(residuals[-1])  # of a conjugate pair one says it all
             continue
-        real, imag = (vectors.row(part, i) for part in parts)
-        residuals.append(float(_residual(op, product, real, imag, value.real, value.imag)))
+        residuals.append(float(_residual(op, product, parts, i, complex(value))))
         products += 1 if value.imag == 0 else 2
     small = np.asarray(residuals) <= tol * np.maximum(np.abs(values), 1.0)
     return Ritz(values, np.asarray(residuals), np.maximum(conditions, 1.0), parts, used + products, bool(small.all()))
@@ -161,7 +168,9 @@ def _extend(op: Any, product: Any, basis: Any, first: int, m: int, seed: Array) 
 
 @partial(jax.jit, static_argnums=2)
 def _start(op: Any, seed: Array, num_vectors: int) -> Any:
-    return vectors.with_row(vectors.zeros_basis(op.like, num_vectors), 0, vectors.normalize(draw_like(op.like, seed))[0])
+    return vectors.with_row(
+        vectors.zeros_basis(op.like, num_vectors), 0, vectors.normalize(draw_like(op.like, seed))[0]
+    )
 
 
 @jax.jit
@@ -176,37 +185,37 @@ def _extend_compiled(op: Any, basis: Any, columns: Array, first: Array, seed: Ar
 
 
 def _append(basis: Any, columns: Array, w: Any, j: Array, seed: Array) -> tuple[Any, Array]:
-    """Orthogonalise A vⱼ against the basis, and append what is left of it."""
+    """Return the basis with A vⱼ, orthogonalised twice, or with a random vector if nothing is left of it."""
     dtype = columns.dtype
-    before = vectors.norm(w)
+    least = 10 * jnp.finfo(dtype).eps * vectors.norm(w)
     # Rows behind j are what an earlier round has left.
     filled = jnp.arange(columns.shape[0]) <= j
-    coefficients = jnp.zeros(columns.shape[0], dtype)
-    for _ in range(2):
-        found = jnp.where(filled, vectors.project(basis, w), 0).astype(dtype)
-        w = vectors.subtract(w, vectors.combine(basis, found))
-        coefficients = coefficients + found
-    w, length = vectors.normalize(w)
-    exhausted = length <= 10 * jnp.finfo(dtype).eps * before
 
-    def restarted() -> Any:
-        fresh = vectors.normalize(draw_like(w, seed + j.astype(jnp.uint32)))[0]
-        for _ in range(2):
-            found = jnp.where(filled, vectors.project(basis, fresh), 0).astype(dtype)
-            fresh = vectors.normalize(vectors.subtract(fresh, vectors.combine(basis, found)))[0]
-        return fresh
+    def orthogonalised(state: _Orthogonalised) -> _Orthogonalised:
+        found = jnp.where(filled, vectors.project(basis, state.w), 0).astype(dtype)
+        w = vectors.subtract(state.w, vectors.combine(basis, found))
+        coefficients = state.coefficients + jnp.where(state.passes < 2, found, 0)
+        length = jnp.where(state.passes < 2, vectors.norm(w), state.length).astype(dtype)
+        exhausted = (state.passes == 1) & (length <= least)
+        w = lax.cond(exhausted, lambda: draw_like(w, seed + j.astype(jnp.uint32)), lambda: w)
+        return _Orthogonalised(w, coefficients, length, state.passes + 1)
 
-    w = lax.cond(exhausted, restarted, lambda: w)
-    length = jnp.where(exhausted, 0, length).astype(dtype)
-    coefficients = jnp.where(jnp.arange(columns.shape[0]) == j + 1, length, coefficients)
-    return vectors.with_row(basis, j + 1, w), columns.at[:, j].set(coefficients)
+    def unfinished(state: _Orthogonalised) -> Array:
+        return (state.passes < 2) | ((state.passes < 4) & (state.length <= least))
+
+    start = _Orthogonalised(w, jnp.zeros(columns.shape[0], dtype), jnp.zeros((), dtype), jnp.int32(0))
+    found = lax.while_loop(unfinished, orthogonalised, start)
+    length = jnp.where(found.length <= least, 0, found.length)
+    coefficients = jnp.where(jnp.arange(columns.shape[0]) == j + 1, length, found.coefficients)
+    new = vectors.normalize(found.w)[0]
+    return vectors.with_row(basis, j + 1, new), columns.at[:, j].set(coefficients)
 
 
 _append_compiled = jax.jit(_append)
 
 
 def _compress(basis: Any, rotation: np.ndarray, dim: int) -> Any:
-    """Rotate the basis, keep `dim` vectors and the last one behind them, and clear the rest."""
+    """Return `dim` rotated vectors of the basis and its last one behind them, the rest cleared."""
     whole = np.zeros((len(rotation) + 1, len(rotation) + 1))
     whole[:-1, :dim] = rotation[:, :dim]
     whole[-1, dim] = 1.0
@@ -216,24 +225,28 @@ def _compress(basis: Any, rotation: np.ndarray, dim: int) -> Any:
 _combine = jax.jit(vectors.combine)
 
 
-def _residual(op: Any, product: Any, real: Any, imag: Any, re: float, im: float) -> Array:
+def _residual(op: Any, product: Any, parts: Any, index: int, value: complex) -> Array:
+    x = _rows(parts, index)
     if product is None:
-        return _residual_compiled(op, real, imag, re, im)
-    nothing = vectors.zeros_like(imag)
-    images = product(real), product(imag) if im else nothing
-    return _residual_norm(*images, real, imag, re, im)
+        return _residual_compiled(op, x, value.real, value.imag)
+    images = [product(vectors.row(x, 0)), product(vectors.row(x, 1))] if value.imag else None
+    images = [product(vectors.row(x, 0)), vectors.zeros_like(op.like)] if images is None else images
+    return _residual_norm(vectors.stack(images), x, value.real, value.imag)
 
 
 @jax.jit
-def _residual_compiled(op: Any, real: Any, imag: Any, re: Array, im: Array) -> Array:
-    product = op.linearize()
-    return _residual_norm(product(real), product(imag), real, imag, re, im)
+def _rows(parts: tuple[Any, Any], index: Array) -> Any:
+    return vectors.stack([vectors.row(part, index) for part in parts])
 
 
 @jax.jit
-def _residual_norm(of_real: Any, of_imag: Any, real: Any, imag: Any, re: Array, im: Array) -> Array:
-    """Return ‖A x − μ x‖ for x = real + i·imag, divided by ‖x‖."""
-    first = vectors.axpy(im, imag, vectors.axpy(-re, real, of_real))
-    second = vectors.axpy(-im, real, vectors.axpy(-re, imag, of_imag))
-    length = jnp.sqrt(vectors.inner(real, real) + vectors.inner(imag, imag))
-    return jnp.sqrt(vectors.inner(first, first) + vectors.inner(second, second)) / length
+def _residual_compiled(op: Any, x: Any, real: Array, imag: Array) -> Array:
+    return _residual_norm(lax.map(op.linearize(), x), x, real, imag)
+
+
+@jax.jit
+def _residual_norm(images: Any, x: Any, real: Array, imag: Array) -> Array:
+    """Return ‖A x − μ x‖/‖x‖ for x = x₀ + i x₁."""
+    turned = vectors.combine(x, jnp.array([[real, imag], [-imag, real]]))  # real and imaginary part of μ x
+    rest = vectors.subtract(images, turned)
+    return vectors.norm(rest) / vectors.norm(x)

@@ -50,7 +50,7 @@ def holding(fn: Callable[..., Any], held: Sequence[Hold | None]) -> Callable[...
 
 
 def _evaluate(jaxpr: Any, consts: Sequence[Any], args: Sequence[Any], held: Sequence[Hold | None]) -> list[Any]:
-    """Run a program equation by equation."""
+    """Return what a program gives, run equation by equation."""
     variables = _held_variables(jaxpr, held)
     values: dict[Any, Any] = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*consts, *args), strict=True))
 

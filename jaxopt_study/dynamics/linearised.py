@@ -66,11 +66,11 @@ class LinearStep:
         return self.curvature.loop
 
     def linearize(self) -> Matvec:
-        """Do the work that many products share, and return v ↦ A v, to be used in the same trace."""
+        """Return v ↦ A v, to be used in the same trace; the work that many products share is done once."""
         return Partial(_product, self.at_point(), self.curvature.linearize(), self.scales)
 
     def product(self) -> Matvec:
-        """Linearise once and return a compiled v ↦ A v, to be called from Python."""
+        """Return a compiled v ↦ A v, to be called from Python; the step is linearised once."""
         here, hvp = _at_point(self), self.curvature.product()
 
         def product(v: Any) -> Any:
@@ -80,7 +80,7 @@ class LinearStep:
         return product
 
     def at_point(self) -> Point:
-        """Take the gradient and linearise the update; to be used inside a trace."""
+        """Return gradient and linearised update; to be used inside a trace."""
         memory = self._memory(self.opt_state)
 
         def point_at(params: Any, memory: Any) -> Any:
@@ -126,9 +126,9 @@ class LinearStep:
     def _state(self, memory: list[Any]) -> Any:
         leaves, structure = jax.tree.flatten(self.opt_state)
         given = iter(memory)
-        return structure.unflatten([
-            next(given) if moves else leaf for leaf, moves in zip(leaves, self.moving, strict=True)
-        ])
+        return structure.unflatten(
+            [next(given) if moves else leaf for leaf, moves in zip(leaves, self.moving, strict=True)]
+        )
 
 
 def _product(here: Point, hvp: Matvec, scales: Any, v: Any) -> Any:
@@ -235,7 +235,9 @@ def _scales(step: LinearStep, owners: tuple[tuple[str, int], ...]) -> Any:
     direct = jax.tree.leaves(_positive(direct, diagonal))
     found: list[Any] = list(map(jnp.ones_like, memory))
     for kind in sorted({kind for kind, owner in owners if owner >= 0}):
-        pushed = [jnp.full_like(leaf, k == kind and owner >= 0) for leaf, (k, owner) in zip(memory, owners, strict=True)]
+        pushed = [
+            jnp.full_like(leaf, k == kind and owner >= 0) for leaf, (k, owner) in zip(memory, owners, strict=True)
+        ]
         response = here.through_update(nothing, nothing, pushed, value)[0]
         response = jax.tree.leaves(_sizes(response, diagonal))
         for i, (k, owner) in enumerate(owners):

@@ -70,8 +70,10 @@ def leaf_roles(optimizer: Any, params: Any) -> tuple[Role, ...]:
     ]
     kinds = [kind for kind, _ in leaf_owners(state, shapes)]
     memories = {kind for kind, role in zip(kinds, roles, strict=True) if role == "memory"}
+    if not memories:
+        return tuple(roles)
     quiet = _without(structure, leaves, roles, keep=lambda _: False, kinds=kinds)
-    baseline = _push(optimizer, quiet, Shapes(shapes)) if memories else None
+    baseline = _push(optimizer, quiet, Shapes(shapes))
     for kind in memories:
         alone = _without(structure, leaves, roles, lambda k, kind=kind: k == kind, kinds)
         pushed = _push(optimizer, alone, Shapes(shapes))
@@ -106,7 +108,8 @@ def frozen_leaves(optimizer: Any, params: Any, freeze: Freeze) -> tuple[tuple[bo
     if freeze == "nothing":
         return tuple(role != "clock" for role in roles), (False,) * len(roles)
     raise ValueError(
-        f"freeze must be 'statistics', 'nothing', or a function of the path of a leaf of the state; received {freeze!r}."
+        "freeze must be 'statistics', 'nothing', or a function of the path of a leaf of the state; received "
+        f"{freeze!r}."
     )
 
 
@@ -157,12 +160,16 @@ def _push(optimizer: Any, state: Any, shapes: "Shapes") -> tuple[Any, Any]:
     return updates, state
 
 
-def _without(structure: Any, leaves: list[Any], roles: list[Role], keep: Callable[[str], bool], kinds: list[str]) -> Any:
+def _without(
+    structure: Any, leaves: list[Any], roles: list[Role], keep: Callable[[str], bool], kinds: list[str]
+) -> Any:
     """Return the state with every memory at zero, but those kept."""
-    return structure.unflatten([
-        jnp.zeros_like(leaf) if role == "memory" and not keep(kind) else leaf
-        for leaf, role, kind in zip(leaves, roles, kinds, strict=True)
-    ])
+    return structure.unflatten(
+        [
+            jnp.zeros_like(leaf) if role == "memory" and not keep(kind) else leaf
+            for leaf, role, kind in zip(leaves, roles, kinds, strict=True)
+        ]
+    )
 
 
 def _differs(a: tuple[Any, Any], b: tuple[Any, Any], watched: list[bool]) -> bool:

@@ -47,9 +47,13 @@ def recursions(optimizer: Any, opt_state: Any, params: Any) -> list[Recursion]:
         ValueError: If the update mixes parameters even at zero gradient, or `opt_state` is of another optimizer.
     """
     with jax.enable_x64(True):
-        one = jax.tree.map(lambda leaf: jnp.zeros((1,) * jnp.ndim(leaf), jnp.float64), 0.0 if params is None else params)
+        one = jax.tree.map(
+            lambda leaf: jnp.zeros((1,) * jnp.ndim(leaf), jnp.float64), 0.0 if params is None else params
+        )
         roles = leaf_roles(optimizer, one)
-        state = _late_state(optimizer, one, roles) if opt_state is None else _with_clocks(optimizer, one, roles, opt_state)
+        state = (
+            _late_state(optimizer, one, roles) if opt_state is None else _with_clocks(optimizer, one, roles, opt_state)
+        )
         matrices = jax.jit(lambda: _matrices(optimizer, one, state, roles))()
         return _split(len(jax.tree.leaves(one)), *map(np.asarray, matrices))
 
@@ -102,16 +106,18 @@ def _matrices(optimizer: Any, params: Any, state: Any, roles: tuple[Role, ...]) 
         return jnp.zeros_like(leaf) if role == "centre" else jnp.ones_like(leaf)
 
     frozen = [role in {"statistic", "centre"} for role in roles]
-    fixed = [neutral(leaf, role) if is_frozen else leaf for leaf, role, is_frozen in zip(leaves, roles, frozen, strict=True)]
+    fixed = [
+        neutral(leaf, role) if is_frozen else leaf for leaf, role, is_frozen in zip(leaves, roles, frozen, strict=True)
+    ]
     holds = [None] * len(jax.tree.leaves(params)) + [
         partial(neutral, role=role) if is_frozen else None for role, is_frozen in zip(roles, frozen, strict=True)
     ]
 
     def state_with(memory: list[Any]) -> Any:
         given = iter(memory)
-        return structure.unflatten([
-            next(given) if role == "memory" else leaf for leaf, role in zip(fixed, roles, strict=True)
-        ])
+        return structure.unflatten(
+            [next(given) if role == "memory" else leaf for leaf, role in zip(fixed, roles, strict=True)]
+        )
 
     def update(grads: Any, params: Any, memory: list[Any]) -> tuple[Any, Any]:
         updates, new = call_update(
@@ -140,7 +146,7 @@ def _matrices(optimizer: Any, params: Any, state: Any, roles: tuple[Role, ...]) 
 
 
 def _split(num_params: int, constant: np.ndarray, slope: np.ndarray, gains: np.ndarray) -> list[Recursion]:
-    """Cut the Jacobian of all coordinates into one block for every parameter."""
+    """Return one block of the Jacobian of all coordinates for every parameter."""
     linked = (constant != 0) | (slope != 0) | np.eye(len(constant), dtype=bool)
     linked = linked | linked.T
     blocks = []
@@ -154,8 +160,8 @@ def _split(num_params: int, constant: np.ndarray, slope: np.ndarray, gains: np.n
             members = grown
         if members[:num_params].sum() > 1:
             raise ValueError(
-                "stability_threshold: the update mixes parameters even at zero gradient, so no single curvature decides "
-                "its stability. Use `stability`, which needs no threshold."
+                "stability_threshold: the update mixes parameters even at zero gradient, so no single curvature "
+                "decides its stability. Use `stability`, which needs no threshold."
             )
         chosen = np.flatnonzero(members)
         blocks.append(Recursion(constant[np.ix_(chosen, chosen)], slope[np.ix_(chosen, chosen)], float(gains[i, i])))

@@ -1,6 +1,5 @@
 """Whether a training step is stable where it stands."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -78,16 +77,16 @@ def stability(
     For gradient descent A = I − ηH, so the radius passes 1 where H has an eigenvalue above 2/η (oscillation, μ < −1) or
     below 0 (escape, μ > 1).
 
-    Statistics of the gradient's size (second moments, sums of squares, maxima, norms kept in the state) are frozen: what
-    the present step computes for them counts as a constant, because they change slowly, and because with them frozen the
-    map of an adaptive method is that of a linear method on the preconditioned Hessian. `state_roles` says which they
-    are, and finds it out by running the optimizer. Counters are not variables: the step is the one that comes next, with
-    its learning rate and its bias correction. What has no memory, such as a clip or a trust ratio, is differentiated as
-    it is.
+    Statistics of the gradient's size (second moments, sums of squares, maxima, norms kept in the state) are frozen:
+    what the present step computes for them counts as a constant, because they change slowly, and because with them
+    frozen the map of an adaptive method is that of a linear method on the preconditioned Hessian. `state_roles` says
+    which they are, and finds it out by running the optimizer. Counters are not variables: the step is the one that
+    comes next, with its learning rate and its bias correction. What has no memory, such as a clip or a trust ratio, is
+    differentiated as it is.
 
-    Where the loss is flat, μ = 1 exactly for every method without weight decay: a network's radius is hardly ever below
-    1, and a sound run is "marginal". That is why eigenvalues farthest from 1 are sought too: the sharpest directions,
-    which go unstable first.
+    Where the loss is flat, μ = 1 exactly for every method without weight decay. So a network's radius is hardly ever
+    below 1, and a sound run is "marginal", or an "escape" at a radius such as 1.001, which takes a thousand steps. That
+    is why eigenvalues farthest from 1 are sought too: the sharpest directions, which go unstable first.
 
     Args:
         optimizer: Any Optax transformation, or chain of this package.

@@ -30,9 +30,9 @@ def stability_threshold(optimizer: Any, opt_state: Any = None, params: Any = Non
 
     Args:
         optimizer: Any Optax transformation, or chain of this package, with concrete hyperparameters.
-        opt_state: A state of it, of which the step counters and injected hyperparameters are used: the threshold is that
-            of the coming step, with its learning rate and bias corrections. None for the limit of many steps, where
-            corrections are 1 and a schedule has ended.
+        opt_state: A state of it, of which the step counters and injected hyperparameters are used: the threshold is
+            that of the coming step, with its learning rate and bias corrections. None for the limit of many steps,
+            where corrections are 1 and a schedule has ended.
         params: The parameters the state was made with, if masks or groups make some of them follow another rule; then
             the smallest of their thresholds is returned. None for a rule that is the same for all.
 
