@@ -10,11 +10,12 @@ from jax import lax
 from jaxtyping import Array
 
 from jaxopt_study.curvature import vectors
-from jaxopt_study.curvature.layout import Layout, layout_of
+from jaxopt_study.curvature.layout import Layout, layout_of, seed_words
 from jaxopt_study.curvature.operator import Operator
 from jaxopt_study.types import Key, Vector
 
-_CHUNKS = 4  # a pass of Gram–Schmidt reads on average 5/8 of the basis instead of all of it
+_CHUNKS = 4  # so that a pass of Gram–Schmidt reads on average 5/8 of the basis instead of all of it
+_SHORT = 16  # a basis of fewer rows is not worth another chunk, which takes time to compile
 _BASIS_BYTES = 2**32  # on accelerators as many probes at once as fit in this
 _ROUNDING = 10  # ε times this, relative to ‖H‖, is what a product is taken to be wrong by
 
@@ -66,7 +67,9 @@ class _State(NamedTuple):
 
 def probe_vectors(op: Operator, key: Key) -> Vector:
     """Return the random unit vector that a probe with this key starts from, uniform on the sphere."""
-    return vectors.random_like(op.like, key=key, distribution="sphere")
+    layout = layout_of(op.like)
+    direction = jax.tree.map(lambda leaf: leaf[0], layout.random(seed_words(key), 0, 1))
+    return layout.unpack(vectors.normalize(direction)[0])
 
 
 def lanczos_quadrature(
@@ -164,7 +167,7 @@ def _host_end(states: list[_State]) -> Quadrature:
 
 def _begin(layout: Layout, start: Vector, num_steps: int, reorthogonalize: bool) -> _State:
     dtype = vectors.accumulator(jnp.result_type(*jax.tree.leaves(start)))
-    rows = -(-num_steps // _CHUNKS)
+    rows = -(-num_steps // max(1, min(_CHUNKS, num_steps // _SHORT)))
     chunks = -(-num_steps // rows) if reorthogonalize else 0
     zeros, zero = jnp.zeros(num_steps, dtype), jnp.zeros((), dtype)
     basis = tuple(vectors.zeros_basis(layout.like, rows) for _ in range(chunks))
@@ -186,10 +189,7 @@ def _advance(state: _State, image: Vector, layout: Layout, reorthogonalize: bool
     basis, lost = state.basis, state.orthogonality
     if reorthogonalize:
         basis = _store(basis, j, q)
-        shorter, found = _one_pass(basis, j, u)
-        again = vectors.norm(shorter) < 0.7 * length
-        u = lax.cond(_any(again, axis), lambda u: _one_pass(basis, j, u)[0], lambda u: u, shorter)
-        remaining = vectors.norm(u)
+        u, found, remaining = _orthogonalize(basis, j, u, length, axis)
         new = remaining > _floor(scale)  # of an exhausted space only rounding is left, orthogonal to nothing
         lost, length = jnp.where(new, jnp.maximum(lost, found / length), lost), remaining
     going = ~(length <= _floor(scale))  # NaN goes on, and is seen in the end
@@ -203,6 +203,26 @@ def _advance(state: _State, image: Vector, layout: Layout, reorthogonalize: bool
     # A marker beyond the last step, so that the number of steps can be read from the matrix.
     held["diagonal"] = jnp.where(state.alive, held["diagonal"], state.diagonal.at[j].set(jnp.inf))
     return after._replace(**held)
+
+
+def _orthogonalize(
+    basis: tuple[Vector, ...], j: Array, u: Vector, length: Array, axis: str | None
+) -> tuple[Vector, Array, Array]:
+    """Return u orthogonal to the vectors so far, the largest coefficient that was taken out, and its new norm."""
+
+    def again(carry: tuple[Array, Vector, Array, Array, Array]) -> Array:
+        count, _, _, before, after = carry
+        return (count == 0) | ((count == 1) & _any(after < 0.7 * before, axis))  # twice is enough
+
+    def one_pass(
+        carry: tuple[Array, Vector, Array, Array, Array],
+    ) -> tuple[Array, Vector, Array, Array, Array]:
+        count, u, found, _, before = carry
+        u, largest = _one_pass(basis, j, u)
+        return count + 1, u, jnp.maximum(found, largest), before, vectors.norm(u)
+
+    _, u, found, _, remaining = lax.while_loop(again, one_pass, (jnp.int32(0), u, 0 * length, length, length))
+    return u, found, remaining
 
 
 def _one_pass(basis: tuple[Vector, ...], j: Array, u: Vector) -> tuple[Vector, Array]:
