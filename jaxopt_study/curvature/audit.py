@@ -173,7 +173,7 @@ def noise_floor(op: Operator) -> float:
 
     Example:
         >>> from jaxopt_study.curvature import from_matrix
-        >>> noise_floor(from_matrix(jnp.eye(2))) == 16 * jnp.finfo(jnp.float32).eps
+        >>> bool(noise_floor(from_matrix(jnp.eye(2))) == 16 * jnp.finfo(jnp.float32).eps)
         True
     """
     return GROWTH * _unit(op)

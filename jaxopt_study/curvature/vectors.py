@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.core import Tracer
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import AxisType, NamedSharding, PartitionSpec, reshard
 from jaxtyping import Array
 
 from jaxopt_study.types import Key, Vector
@@ -200,9 +200,10 @@ def _placed(x: Array, leaf: Any) -> Array:
     if sharding is None:
         return x
     extra = x.ndim - len(leaf.shape)
-    return lax.with_sharding_constraint(
-        x, NamedSharding(sharding.mesh, PartitionSpec(*(None,) * extra, *sharding.spec))
-    )
+    target = NamedSharding(sharding.mesh, PartitionSpec(*(None,) * extra, *sharding.spec))
+    if AxisType.Explicit in sharding.mesh.axis_types:
+        return reshard(x, target)
+    return lax.with_sharding_constraint(x, target)
 
 
 def spread(leaf: Any) -> NamedSharding | None:

@@ -123,7 +123,9 @@ def from_matrix(matrix: ArrayLike) -> Operator:
         raise ValueError(f"from_matrix needs a square matrix (n, n) with n ≥ 1; received shape {jnp.shape(matrix)}.")
     if jnp.iscomplexobj(matrix):
         raise TypeError("from_matrix needs a real matrix; received a complex one.")
-    matrix = jnp.asarray(matrix, dtype=jnp.promote_types(jnp.result_type(matrix), jnp.float16))
+    matrix = jnp.asarray(matrix)
+    if not jnp.issubdtype(matrix.dtype, jnp.floating):
+        matrix = matrix.astype(float)
     if not isinstance(matrix, Tracer):
         host = np.asarray(matrix.astype(jnp.promote_types(matrix.dtype, jnp.float32)))
         if not np.isfinite(host).all():

@@ -1,0 +1,250 @@
+"""Operators of a loss against dense derivatives in double precision, and what they cost."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from jaxopt_study.curvature import empirical_fisher, ggn, hessian, vectors
+from jaxopt_study.curvature.export import ravel, unravel
+from jaxopt_study.curvature.operator import _apply, _prepare
+
+N, SIZE = 11, 23
+RNG = np.random.default_rng(0)
+X, Y = RNG.normal(size=(N, 3)), RNG.integers(0, 3, N)
+POINT = {
+    "in": {"w": RNG.normal(size=(3, 2)), "b": RNG.normal(size=2)},
+    "mid": {"w": RNG.normal(size=(2, 2)), "b": RNG.normal(size=2)},
+    "out": {"w": RNG.normal(size=(2, 3)), "b": RNG.normal(size=3)},
+}
+
+
+def model(params, batch):
+    h = jnp.tanh(batch["x"] @ params["in"]["w"] + params["in"]["b"])
+    h = jnp.tanh(h @ params["mid"]["w"] + params["mid"]["b"])
+    return h @ params["out"]["w"] + params["out"]["b"]
+
+
+def cross_entropies(logits, batch):
+    return -jnp.take_along_axis(jax.nn.log_softmax(logits), batch["y"][:, None], axis=1)[:, 0]
+
+
+def output_loss(logits, batch):
+    return jnp.mean(cross_entropies(logits, batch))
+
+
+def quartic(outputs, batch):
+    return jnp.mean(jnp.sum((outputs - 1.0) ** 4, axis=1))
+
+
+def losses(params, batch):
+    return cross_entropies(model(params, batch), batch)
+
+
+def loss(params, batch):
+    return jnp.mean(losses(params, batch))
+
+
+def data(dtype=np.float64, count=N):
+    return {"x": X[:count].astype(dtype), "y": Y[:count]}
+
+
+def point(dtype=np.float64):
+    return jax.tree.map(lambda x: x.astype(dtype), POINT)
+
+
+def dense(derivative, function):
+    start = ravel(jax.tree.map(jnp.asarray, POINT))
+    return np.asarray(jax.jit(derivative(lambda x: function(unravel(POINT, x), data())))(start))
+
+
+def dense_ggn(of):
+    """Σ Jᵢᵀ Hᵢ Jᵢ / N, example by example."""
+    j, outputs = dense(jax.jacobian, model), model(jax.tree.map(jnp.asarray, POINT), data())
+    h = jax.jit(jax.hessian(lambda f: of(f, data())))(outputs)
+    return sum(j[i].T @ np.asarray(h)[i, :, i] @ j[i] for i in range(N))
+
+
+@pytest.fixture(scope="module")
+def matrices():
+    with jax.enable_x64(True):
+        gradients = dense(jax.jacobian, losses)
+        return {
+            "hessian": dense(jax.hessian, loss),
+            "ggn": dense_ggn(output_loss),
+            "ggn of a quartic": dense_ggn(quartic),
+            "fisher": gradients.T @ gradients / N,
+        }
+
+
+MAKE = {
+    "hessian": lambda p, d, **kw: hessian(loss, p, d, **kw),
+    "ggn": lambda p, d, **kw: ggn(model, output_loss, p, d, **kw),
+    "ggn of a quartic": lambda p, d, **kw: ggn(model, quartic, p, d, **kw),
+    "fisher": lambda p, d, **kw: empirical_fisher(losses, p, d, **kw),
+}
+WAYS = [
+    {},
+    {"remat": True},
+    {"batch_size": 4},
+    {"batch_size": 4, "remat": False},
+    {"batch_size": 1},
+    {"batch_size": 99},
+]
+SOME = [{}, {"batch_size": 4}, {"batch_size": 4, "remat": False}]
+
+
+@pytest.mark.parametrize("name", MAKE)
+def test_they_are_the_dense_matrices_however_the_data_are_read(matrices, name):
+    with jax.enable_x64(True):
+        for way in WAYS if name == "hessian" else SOME:
+            op = MAKE[name](point(), data(), **way)
+            np.testing.assert_allclose(op.to_dense(), matrices[name], rtol=1e-11, atol=1e-13, err_msg=str(way))
+
+
+@pytest.mark.parametrize("name", MAKE)
+def test_a_layer_alone_is_its_diagonal_block(matrices, name):
+    rows = [i for i, path in enumerate(["in"] * 8 + ["mid"] * 6 + ["out"] * 9) if path == "mid"]
+    with jax.enable_x64(True):
+        op = MAKE[name](point(), data(), batch_size=4, remat=False).restrict(lambda path: path.startswith("mid/"))
+        np.testing.assert_allclose(op.to_dense(), matrices[name][np.ix_(rows, rows)], rtol=1e-11, atol=1e-13)
+
+
+def test_a_layer_alone_costs_no_derivatives_of_the_layers_before_it():
+    def dots(op):
+        return str(jax.make_jaxpr(op.linearize())(vectors.zeros_like(op.like))).count("dot_general")
+
+    whole = hessian(loss, point(np.float32), data(np.float32))
+    assert dots(whole.restrict(lambda path: path == "out/b")) == 0
+    assert dots(whole.restrict(lambda path: path.startswith("out/"))) == 2
+    assert dots(whole) == 14  # 2 in each direction of the middle layer and of the last, and so on
+
+
+def test_single_precision_is_within_its_noise_floor(matrices):
+    for name, make in MAKE.items():
+        error = np.asarray(make(point(np.float32), data(np.float32), batch_size=4).to_dense()) - matrices[name]
+        assert np.linalg.norm(error, 2) < 16 * 1.2e-7 * np.linalg.norm(matrices[name], 2), name
+
+
+def test_products_share_one_linearisation():
+    # The forward and backward pass of the gradient are no part of a product: tanh is evaluated before.
+    op = hessian(loss, point(np.float32), data(np.float32))
+    shared = _prepare(op)
+    assert "tanh" not in str(jax.make_jaxpr(_apply)(shared, vectors.zeros_like(op.like)))
+    assert "tanh" in str(jax.make_jaxpr(lambda op, v: op.matvec(v))(op, vectors.zeros_like(op.like)))
+    batched = hessian(loss, point(np.float32), data(np.float32), batch_size=4, remat=False)
+    shared = _prepare(batched)
+    assert "tanh" not in str(jax.make_jaxpr(_apply)(shared, vectors.zeros_like(op.like)))
+    weights = [leaf for leaf in jax.tree.leaves(shared) if leaf.shape == (2, 3, 2)]
+    assert not weights  # two full batches do not keep the weights twice
+
+
+def test_remat_keeps_one_batch_in_memory_and_not_the_data_set():
+    def wide(params, batch):
+        h = batch
+        for w in params:
+            h = jnp.tanh(h @ w)
+        return jnp.mean(h**2)
+
+    params, examples = [jnp.eye(16)] * 4, jnp.ones((4096, 16))
+    v = [jnp.eye(16)] * 4
+
+    def solve(op, v):
+        product = op.linearize()
+        return lax.fori_loop(0, 5, lambda i, v: product(v), v)
+
+    def peak(**way):
+        compiled = jax.jit(solve).lower(hessian(wide, params, examples, **way), v).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    kept, anew = peak(batch_size=128, remat=False), peak(batch_size=128)
+    assert kept > 4096 * 16 * 4 * 8  # the intermediate values of four layers, twice
+    assert anew < kept / 10
+    assert peak(remat=True) > 5 * anew
+
+
+def test_matrix_products_run_at_the_precision_that_is_recorded():
+    for precision, recorded in [("highest", "HIGHEST"), ("high", "HIGH"), ("default", "DEFAULT")]:
+        for make in MAKE.values():
+            op = make(point(np.float32), data(np.float32), precision=precision)
+            program = str(jax.make_jaxpr(lambda op, v: op.matvec(v))(op, op.params))
+            assert op.precision == precision
+            dots = program.count("dot_general")
+            assert dots > 0
+            assert program.count(f"Precision.{recorded},") == dots
+
+
+def test_a_fixed_dropout_key_makes_a_repeatable_operator():
+    key = jax.random.key(3)
+
+    def dropped(params, batch):
+        keep = jax.random.bernoulli(key, 0.5, batch["x"].shape)
+        return loss(params, {**batch, "x": keep * batch["x"]})
+
+    op = hessian(dropped, point(np.float32), data(np.float32))
+    v = vectors.random_like(op.like, key=jax.random.key(0))
+    jax.tree.map(np.testing.assert_array_equal, op @ v, op @ v)
+
+
+@pytest.mark.parametrize("batch_size", [None, 3])
+def test_xla_convolutions_are_driven_from_the_host_on_a_cpu_with_the_same_result(batch_size):
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return nn.Dense(2)(jnp.tanh(nn.Conv(2, (3, 3))(x)).reshape(len(x), -1))
+
+    net, images = Net(), jax.random.normal(jax.random.key(0), (7, 4, 4, 1))
+    params = net.init(jax.random.key(1), images)
+
+    def squares(params, batch):
+        return jnp.mean(net.apply(params, batch) ** 2)
+
+    op = hessian(squares, params, images, batch_size=batch_size)
+    assert op.loop == "host"
+    assert (2.0 * op).restrict(lambda path: "Conv" in path).loop == "host"
+    v = vectors.random_like(op.like, key=jax.random.key(0))
+    expected = jax.jvp(jax.grad(lambda p: squares(p, images)), (params,), (v,))[1]
+    for result in (op.product()(v), op @ v, vectors.row(op.matmat(vectors.stack([v, v])), 1), jax.jit(op.matvec)(v)):
+        np.testing.assert_allclose(ravel(result), ravel(expected), rtol=2e-5, atol=1e-6)
+    # Inside a trace there is no host to drive it.
+    jax.jit(lambda p: squares_loop(squares, p, images))(params)
+
+
+def squares_loop(squares, params, images):
+    op = hessian(squares, params, images)
+    assert op.loop == "compiled"
+    return op.matvec(params)
+
+
+P = {"w": jnp.ones(3)}
+
+
+def mean_square(p, x):
+    return jnp.mean((x @ p["w"]) ** 2)
+
+
+WRONG = {
+    "vector loss": (lambda: hessian(lambda p, x: x @ p["w"], P, X), TypeError, r"shape \(11,\). Take its mean"),
+    "auxiliary": (lambda: hessian(lambda p, x: (mean_square(p, x), 0), P, X), TypeError, "without the auxiliary"),
+    "boolean": (lambda: hessian(lambda p, x: mean_square(p, x) > 0, P, X), TypeError, "floating number; received bool"),
+    "state": (lambda: hessian(lambda p, x, s: 0.0, P, X), TypeError, "batch statistics, a dropout key"),
+    "integers": (lambda: hessian(mean_square, {"w": jnp.ones(3), "n": jnp.arange(2)}, X), TypeError, "'n' is int32"),
+    "complex": (lambda: hessian(mean_square, {"w": 1j * jnp.ones(3)}, X), TypeError, "real and imaginary part"),
+    "text": (lambda: hessian(mean_square, {"w": "w"}, X), TypeError, "'w' is a str"),
+    "no leaves": (lambda: hessian(mean_square, {}, X), ValueError, "at least one array"),
+    "nan": (lambda: hessian(mean_square, {"w": jnp.full(3, jnp.nan)}, X), ValueError, "'w' holds NaN"),
+    "batch size": (lambda: hessian(mean_square, P, X, batch_size=0), ValueError, "at least 1"),
+    "no data": (lambda: hessian(lambda p, b: p["w"].sum(), P, batch_size=2), ValueError, "needs data"),
+    "ragged data": (lambda: hessian(mean_square, P, (X, Y[:3]), batch_size=2), ValueError, "one common leading axis"),
+    "output loss": (lambda: ggn(lambda p, x: x @ p["w"], lambda f, x: f, P, X), TypeError, "output_loss of ggn"),
+    "mean losses": (lambda: empirical_fisher(mean_square, P, X), TypeError, "Leave out the mean"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_argument_gets_its_own_message(name):
+    call, error, message = WRONG[name]
+    with pytest.raises(error, match=message):
+        call()
