@@ -12,6 +12,8 @@ from jaxopt_study.curvature.conditioning import condition_number as condition_nu
 from jaxopt_study.curvature.conditioning import ill_conditioning as ill_conditioning
 from jaxopt_study.curvature.density import SpectralDensity as SpectralDensity
 from jaxopt_study.curvature.density import spectral_density as spectral_density
+from jaxopt_study.curvature.eigenpairs import Eigenpairs as Eigenpairs
+from jaxopt_study.curvature.eigenpairs import eigenpairs as eigenpairs
 from jaxopt_study.curvature.estimate import Estimate as Estimate
 from jaxopt_study.curvature.log_det import LogDet as LogDet
 from jaxopt_study.curvature.log_det import log_det as log_det
@@ -20,6 +22,8 @@ from jaxopt_study.curvature.loss_operators import ggn as ggn
 from jaxopt_study.curvature.loss_operators import hessian as hessian
 from jaxopt_study.curvature.operator import Operator as Operator
 from jaxopt_study.curvature.outliers import Outliers as Outliers
+from jaxopt_study.curvature.sharpness import Bracket as Bracket
+from jaxopt_study.curvature.sharpness import sharpness as sharpness
 from jaxopt_study.curvature.trace import diagonal as diagonal
 from jaxopt_study.curvature.trace import trace as trace
 from jaxopt_study.curvature.wrapping import from_matrix as from_matrix

@@ -27,14 +27,22 @@ class Method(NamedTuple):
 
 
 def run(method: Method, op: Operator, plan: Any, limits: Any, key: Key, start: Vector | None) -> Any:
-    """Run a solver to its end, in the way that suits the operator."""
+    """Run a solver to its end, in the way that suits the operator.
+
+    Returns:
+        What the method's `result` makes of the last state.
+    """
     if op.loop == "host":
         return _from_python(method, op, plan, limits, key, start)
     return _compiled(method, op, plan, limits, key, start)
 
 
 def trace(method: Method, op: Operator, plan: Any, limits: Any, key: Key, start: Vector | None) -> Any:
-    """Run a solver inside a trace: the operator is linearised once, and its product occurs once in the program."""
+    """Run a solver inside a trace: the operator is linearised once, and its product occurs once in the program.
+
+    Returns:
+        What the method's `result` makes of the last state.
+    """
     seed = seed_words(key)
     product = _in_layout(plan.layout, op, plan.block_size)
     last = lax.while_loop(

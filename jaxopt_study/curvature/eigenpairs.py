@@ -1,6 +1,6 @@
 """Eigenvalues and eigenvectors at the ends of a spectrum, with residuals that were computed."""
 
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple, cast, get_args
 
 import jax
 import jax.numpy as jnp
@@ -8,13 +8,14 @@ import numpy as np
 from jaxtyping import Array
 
 from jaxopt_study.curvature import driving, restarting, vectors
+from jaxopt_study.curvature.audit import GROWTH
+from jaxopt_study.curvature.audit import noise_floor as expected_noise
 from jaxopt_study.curvature.driving import Method
 from jaxopt_study.curvature.layout import Layout, layout_of
 from jaxopt_study.curvature.operator import Operator
 from jaxopt_study.curvature.restarting import Limits, Plan, State, Which
 from jaxopt_study.types import Key, Vector
 
-_NOISE = 10  # ε times this is the noise floor of an operator that was not audited
 _BREAKDOWN = 100  # ε times this, or the noise floor if larger, separates a new direction from rounding
 _RANDOM_SHARE = 0.1  # length of the random part of a warm start beside one given vector
 
@@ -48,7 +49,7 @@ def eigenpairs(
     op: Operator,
     k: int,
     *,
-    which: Which = "LA",
+    which: Which | str = "LA",
     tol: float = 1e-3,
     key: Key,
     num_basis: int | None = None,
@@ -60,10 +61,10 @@ def eigenpairs(
     """Find k eigenpairs at one end of the spectrum, or at both, and check them.
 
     Lanczos with thick restarts. A basis Q of the Krylov space is grown by products with H and kept orthonormal by
-    repeated blocked Gram–Schmidt; with T = QᵀHQ and T s = θ s, the pair (θ, Q s) has the residual ‖H Q s − θ Q s‖, which
-    T knows. When the basis is full, its most wanted vectors Q s replace it and the growth goes on. When all k residuals
-    are estimated below tol · max|θ|, each is computed from a product of its own; where the check fails, the growth goes
-    on. Where the space becomes invariant (identity, zero and low-rank operators) it is continued from random directions
+    repeated blocked Gram–Schmidt; with T = QᵀHQ and T s = θ s, T knows the residual ‖H Q s − θ Q s‖ of the pair (θ, Q
+    s). When the basis is full, its most wanted vectors Q s replace it and the growth goes on. When all k residuals are
+    estimated below tol · max|θ|, each is computed from a product of its own; where the check fails, the growth goes on.
+    Where the space becomes invariant (identity, zero and low-rank operators) it is continued from random directions
     until one of them changes nothing.
 
     A small residual proves that *an* eigenvalue is near, not that none was missed. A random start sees every simple
@@ -83,9 +84,9 @@ def eigenpairs(
             blocks; a larger basis restarts less.
         max_matvecs: Products allowed, the check included; default 40 · `num_basis`.
         block_size: b, products taken at a time. 1 needs the fewest products; b finds eigenvalues of multiplicity b.
-        start: A vector, or a block of vectors with a leading axis such as the `vectors` of an earlier result, from which
-            to start. A random direction is always added to it, so that nothing is out of reach.
-        noise_floor: Relative error of a product, `audit(op).noise_floor`; default 10 ε of the dtype.
+        start: A vector, or a block with a leading axis such as the `vectors` of an earlier result, from which to start.
+            A random direction is always added to it, so that nothing is out of reach.
+        noise_floor: Relative error of a product, `audit(op).noise_floor`; default `noise_floor(op)`, 16 ε.
 
     Returns:
         The pairs, and what they cost. Memory: num_basis + b vectors, up to twice that during a restart, besides what
@@ -112,7 +113,7 @@ def eigenpairs(
         shortens. Parlett (1998), The Symmetric Eigenvalue Problem, theorem 4.5.1: the residual bounds the error.
     """
     plan = make_plan(op, k, which=which, num_basis=num_basis, block_size=block_size)
-    limits = _limits(plan, tol, max_matvecs, noise_floor)
+    limits = _limits(plan, tol, max_matvecs, expected_noise(op) if noise_floor is None else noise_floor)
     if start is not None:
         start = _as_block(plan.layout, start)
     return driving.run(_METHOD, op, plan, limits, key, start)
@@ -122,7 +123,7 @@ def make_plan(
     op: Operator,
     k: int,
     *,
-    which: Which = "LA",
+    which: Which | str = "LA",
     num_basis: int | None = None,
     block_size: int = 1,
     every: int | None = None,
@@ -163,7 +164,7 @@ def make_plan(
         num_basis = -(-n // block_size) * block_size  # so near to the whole space, there is nothing to restart for
     if every is None:
         every = block_size if jax.default_backend() == "cpu" else max(block_size, 5)
-    return Plan(layout, k, which, num_basis, block_size, every)
+    return Plan(layout, k, cast(Which, which), num_basis, block_size, every)
 
 
 def solve(op: Operator, plan: Plan, limits: Limits, *, key: Key, start: Vector | None = None) -> Eigenpairs:
@@ -185,14 +186,13 @@ def solve(op: Operator, plan: Plan, limits: Limits, *, key: Key, start: Vector |
 def limits_for(plan: Plan, tol: Any, *, max_matvecs: int | None = None, noise_floor: float | None = None) -> Limits:
     """Return tolerances and budget as arrays, with the defaults of `eigenpairs`, unchecked."""
     dtype = plan.layout.scalar
-    floor = _default_noise_floor(dtype) if noise_floor is None else noise_floor
+    floor = GROWTH * jnp.finfo(dtype).eps if noise_floor is None else noise_floor
     breakdown = jnp.minimum(jnp.maximum(_BREAKDOWN * jnp.finfo(dtype).eps, floor), tol).astype(dtype)
     budget = 40 * plan.num_basis if max_matvecs is None else max_matvecs
     return Limits(jnp.asarray(tol, dtype), breakdown, jnp.asarray(max(budget, 2 * plan.check_cost), jnp.int32))
 
 
-def _limits(plan: Plan, tol: float, max_matvecs: int | None, noise_floor: float | None) -> Limits:
-    floor = _default_noise_floor(plan.layout.scalar) if noise_floor is None else float(noise_floor)
+def _limits(plan: Plan, tol: float, max_matvecs: int | None, floor: float) -> Limits:
     if not tol >= floor:
         raise ValueError(
             f"tol must be at least the operator's noise floor, {floor:.1e} relative to its norm; received {tol}. "
@@ -204,11 +204,7 @@ def _limits(plan: Plan, tol: float, max_matvecs: int | None, noise_floor: float 
             f"max_matvecs must be at least {least}, half to find k = {plan.k} pairs and half to check them; "
             f"received {max_matvecs}."
         )
-    return limits_for(plan, tol, max_matvecs=max_matvecs, noise_floor=noise_floor)
-
-
-def _default_noise_floor(dtype: Any) -> float:
-    return _NOISE * float(jnp.finfo(dtype).eps)
+    return limits_for(plan, tol, max_matvecs=max_matvecs, noise_floor=floor)
 
 
 def _as_block(layout: Layout, start: Vector) -> Vector:

@@ -18,8 +18,8 @@ _MAX_PASSES = 6
 class Space(NamedTuple):
     """An orthonormal basis Q of which the first rows are multiplied by H and the next b are about to be.
 
-    With m = count and B the b pending rows, H Q₁..ₘ = [Q₁..ₘ, B] T₁..ₘ to rounding: whatever the operator, the start and
-    the history of restarts, T is the compression of H, and the rows of T below m are all that is missing.
+    With m = count and B the b pending rows, H Q₁..ₘ = [Q₁..ₘ, B] T₁..ₘ to rounding: whatever the operator, the start
+    and the history of restarts, T is the compression of H, and the rows of T below m are all that is missing.
     """
 
     basis: Vector  # Q: rows beyond count + b are room
@@ -44,7 +44,7 @@ def begin(layout: Layout, block: Vector, room: int, seed: Array) -> Space:
     block = jax.vmap(vectors.scale)(1 / jnp.where(lengths > 0, lengths, 1), block)
     if b == 1:
         return space._replace(basis=_put_rows(space.basis, 0, block), count=jnp.int32(0))
-    threshold = 100 * jnp.finfo(dtype).eps
+    threshold = jnp.asarray(100 * jnp.finfo(dtype).eps, dtype)
     block, _, _, _, serial = _orthonormalize(layout, space, block, seed, threshold, jnp.bool(True))
     basis = _put_rows(space.basis, 0, block)
     return space._replace(basis=basis, count=jnp.int32(0), serial=serial)
@@ -65,7 +65,7 @@ def extend(
 ) -> tuple[Space, Array]:
     """Take the products of the pending rows into the space.
 
-    The products are orthogonalised against the whole basis, all rows in one contraction and again until a pass no longer
+    The products are orthogonalised against the whole basis, all rows in one contraction, again until a pass no longer
     shortens them (two passes as a rule), and normalised. What is left of a product at ‖·‖ ≤ breakdown · max ‖Hq‖ is
     rounding: the space is invariant, the coupling is set to 0 and a random direction orthogonal to everything takes the
     place. When the basis has all n directions, zero rows are appended.

@@ -109,7 +109,7 @@ def _normal(leaf: Any, seed: Array, serial: Array, b: int) -> Array:
 
 
 def _mix(x: Array) -> Array:
-    """Hash 32 bits one to one, every bit of the result depending on every bit: Wellons' lowbias32."""
+    # Wellons' lowbias32: one to one, and every bit of the result depends on every bit.
     x = (x ^ (x >> 16)) * jnp.uint32(0x7FEB352D)
     x = (x ^ (x >> 15)) * jnp.uint32(0x846CA68B)
     return x ^ (x >> 16)

@@ -100,7 +100,11 @@ def wanted_rows(plan: Plan, state: State) -> Vector:
 
 
 def advance(plan: Plan, limits: Limits, seed: Array, state: State, products: Vector) -> State:
-    """Take the products of `wanted_rows` and decide what comes next."""
+    """Take the products of `wanted_rows` and decide what comes next.
+
+    Returns:
+        The state that asks for the next product, or is done.
+    """
     b = plan.block_size
     residuals = _true_residuals(plan, state, products)
     space, replaced = lanczos.extend(plan.layout, state.space, products, seed, limits.breakdown, ~state.checking)
@@ -170,7 +174,7 @@ def _after_check(plan: Plan, limits: Limits, state: State) -> State:
 
 
 def _look(plan: Plan, limits: Limits, state: State, replaced: Array, full: Array, last: Array) -> Any:
-    """Solve the projected problem; decide whether to check, to restart, or to go on."""
+    # Solves the projected problem, and decides whether to check, to restart, or to go on.
     k = plan.k
     values, coefficients, residuals = lanczos.ritz(state.space, plan.block_size)
     order = _order(plan.which, values, state.space.count)

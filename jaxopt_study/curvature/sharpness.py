@@ -11,14 +11,15 @@ from jaxtyping import Array
 from scipy.special import betaincinv
 
 from jaxopt_study.curvature import driving, lanczos, vectors
+from jaxopt_study.curvature.audit import GROWTH
+from jaxopt_study.curvature.audit import noise_floor as expected_noise
 from jaxopt_study.curvature.driving import Method
 from jaxopt_study.curvature.lanczos import Space
 from jaxopt_study.curvature.layout import Layout, layout_of
 from jaxopt_study.curvature.operator import Operator
 from jaxopt_study.types import Key, Vector
 
-_NOISE = 10  # ε times this is the noise floor of an operator that was not audited
-_BREAKDOWN = 100
+_BREAKDOWN = 100  # ε times this, or the noise floor if larger, separates a new direction from rounding
 _GRID = 64
 
 
@@ -95,9 +96,10 @@ def sharpness(
         γ² Σᵢ φᵢ(λmax)² ≤ 1,  i = 0 … m.
 
     The sum increases beyond the largest Ritz value. If q₁ is uniform on the sphere, γ² ≥ δ² has a known probability: γ²
-    is Beta(½, (n−1)/2), and larger if the eigenvalue is multiple. So with at least that probability λmax is
-    below the x at which the sum reaches 1/δ²; half of 1 − `confidence` is allowed for it. It is one event for all m, so that stopping as soon as the bracket is
-    narrow enough does not cost confidence. A start that knows something about H would void the bound; none is accepted.
+    is Beta(½, (n−1)/2), and larger if the eigenvalue is multiple. So with at least that probability λmax is below the x
+    at which the sum reaches 1/δ²; half of 1 − `confidence` is allowed for it. It is one event for all m, so that
+    stopping as soon as the bracket is narrow enough does not cost confidence. A start that knows something about H
+    would void the bound; none is accepted.
 
     The bound is about the operator as it multiplies: rounding is covered by widening the bracket on both sides by
     `noise_floor` · max‖Hq‖, an asymmetric operator by nothing.
@@ -109,7 +111,7 @@ def sharpness(
         tol: Width of the bracket asked for, relative to |upper|.
         max_matvecs: Products allowed, at least 2, one of them to check. About log(√n/(1 − confidence))/(2√tol) suffice
             for any spectrum, fewer where λmax stands apart.
-        noise_floor: Relative error of a product, `audit(op).noise_floor`; default 10 ε of the dtype.
+        noise_floor: Relative error of a product, `audit(op).noise_floor`; default `noise_floor(op)`, 16 ε.
 
     Returns:
         The bracket. Memory: max_matvecs vectors. Time: of a step, one product and four to eight reads of the basis.
@@ -128,16 +130,16 @@ def sharpness(
     References:
         Kuczyński and Woźniakowski (1992), SIAM J. Matrix Anal. Appl. 13: bounds before the run. Van Dorsselaer,
         Hochstenbach and Van der Vorst (2000), Computing probabilistic bounds for extreme eigenvalues of symmetric
-        matrices with the Lanczos method, SIAM J. Matrix Anal. Appl. 22: from φₘ alone, after the run; the sum over all φᵢ
-        used here is never weaker.
+        matrices with the Lanczos method, SIAM J. Matrix Anal. Appl. 22: from φₘ alone, after the run; the sum
+        over all φᵢ used here is never weaker.
     """
     layout = layout_of(op.like)
-    floor = _NOISE * float(jnp.finfo(layout.scalar).eps) if noise_floor is None else float(noise_floor)
+    floor = expected_noise(op) if noise_floor is None else float(noise_floor)
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must be between 0 and 1, both excluded; received {confidence}. Take .99.")
     if not tol >= 4 * floor:
         raise ValueError(
-            f"tol must be at least 4 times the operator's noise floor, {4 * floor:.1e}, by which the bracket is widened; "
+            f"tol must be at least 4 times the operator's noise floor, {4 * floor:.1e}, which widens the bracket; "
             f"received {tol}. Ask for {max(8 * floor, 0.01):.1e}, or build the operator in double precision."
         )
     if max_matvecs < 2:
@@ -149,20 +151,48 @@ def sharpness(
 
 
 def bracket_plan(op: Operator, *, confidence: float = 0.99, max_matvecs: int = 64) -> BracketPlan:
-    """Collect the static choices of `sharpness`, for `enclose`; call it outside of a trace."""
+    """Collect the static choices of `sharpness`, for `enclose`; call it outside of a trace.
+
+    Args:
+        op: The operator; only its shapes, dtypes and shardings are read.
+        confidence: As in `sharpness`.
+        max_matvecs: As in `sharpness`.
+
+    Returns:
+        A plan: hashable, to be a static argument.
+    """
     layout = layout_of(op.like)
     every = 2 if jax.default_backend() == "cpu" else 5
     return BracketPlan(layout, min(max_matvecs - 1, layout.size), float(confidence), every)
 
 
 def bracket_limits(layout: Layout, tol: Any, noise_floor: float | None = None) -> BracketLimits:
-    """Return the tolerances of `sharpness` as arrays, unchecked."""
-    floor = _NOISE * float(jnp.finfo(layout.scalar).eps) if noise_floor is None else noise_floor
+    """Return the tolerances of `sharpness` as arrays, unchecked.
+
+    Args:
+        layout: Of the plan.
+        tol: As in `sharpness`; may be traced.
+        noise_floor: As in `sharpness`; may be traced.
+
+    Returns:
+        The limits.
+    """
+    floor = GROWTH * float(jnp.finfo(layout.scalar).eps) if noise_floor is None else noise_floor
     return BracketLimits(jnp.asarray(tol, layout.scalar), jnp.asarray(floor, layout.scalar))
 
 
 def enclose(op: Operator, plan: BracketPlan, limits: BracketLimits, *, key: Key) -> Bracket:
-    """Do what `sharpness` does inside a trace, for use under `jit`, `scan` and `vmap`; nothing is checked."""
+    """Do what `sharpness` does inside a trace, for use under `jit`, `scan` and `vmap`; nothing is checked.
+
+    Args:
+        op: H, linearised once.
+        plan: From `bracket_plan`.
+        limits: From `bracket_limits`.
+        key: For the start.
+
+    Returns:
+        The bracket.
+    """
     return driving.trace(_METHOD, op, plan, limits, key, None)
 
 
