@@ -1,7 +1,7 @@
 """`jaxopt-study compare`: what can be asked for, and in which order it is done."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -12,6 +12,7 @@ import tyro
 from rich.console import Console
 
 from jaxopt_study import problems, race, records
+from jaxopt_study.cli import finals
 from jaxopt_study.cli.expressions import UserError, import_optimizer
 from jaxopt_study.cli.progress import progress_bar
 from jaxopt_study.cli.report import draw, show, tidy_rows, write_results
@@ -38,8 +39,9 @@ class Compare:
     the same batches. Nothing is tuned: the ranking is a ranking of those settings.
 
     Writes into a folder: record.json (configuration, versions, hash of the data, every chain), curves.csv (a row per
-    optimizer, seed, step and metric), loss.png, accuracy.png, trajectories.png, trajectories-together.png and race.gif.
-    Each optimizer is saved when it has finished; Ctrl-C keeps those, and --resume goes on from there.
+    optimizer, seed, step and metric), loss.png, accuracy.png, trajectories.png, trajectories-together.png and race.gif;
+    and in parts/, for `jaxopt-study curvature`, where every run ended. Each optimizer is saved when it has finished;
+    Ctrl-C keeps those, and --resume goes on from there.
     """
 
     data: Literal["digits", "mnist", "fashion_mnist"] = "digits"
@@ -133,8 +135,7 @@ def compare(config: Compare, console: Console) -> int:
     dataset = load_data(config)
     folder = open_folder(config, settings)
     bowl = problems.planar.bowl()
-    classifier = problems.networks.mlp_classifier(dataset, widths=tuple(settings["widths"]))
-    classifier = classifier.replace(name=config.data)
+    classifier = network_problem(settings, dataset)
     if settings["batch_size"] > (classifier.num_examples or 0):
         raise UserError(
             f"--batch-size {settings['batch_size']} is more than the {classifier.num_examples} training examples."
@@ -215,6 +216,12 @@ def load_data(config: Compare) -> Dataset:
         raise UserError(remedy) from None
 
 
+def network_problem(settings: Mapping[str, Any], dataset: Dataset) -> Problem:
+    """Return the network on its data."""
+    network = problems.networks.mlp_classifier(dataset, widths=tuple(settings["widths"]))
+    return network.replace(name=settings["data"])
+
+
 def open_folder(config: Compare, settings: dict[str, Any]) -> Path:
     """Return the results folder, empty, new, or to be continued."""
     if config.out is None:
@@ -273,10 +280,12 @@ def finish(heat: Heat, settings: dict[str, Any], data_hash: str, folder: Path, *
             return dict(kept.results)
     entry: dict[str, Any] = {"problem": heat.problem, "optimizer": heat.name, **described}
     try:
-        entry |= outcome(heat.run(heat.optimizer))
+        result = heat.run(heat.optimizer)
+        entry |= outcome(result)
     except Exception as error:  # a user's optimizer may raise anything; the others go on
         entry["error"] = f"{type(error).__name__}: {error}"
         return records.plain(entry)
+    entry["final"] = finals.save(result, part.with_suffix(".npz"))
     record = records.Record(
         "compare-part", f"{heat.problem}/{heat.name}", config=asked, results=entry, data_hash=data_hash
     )

@@ -76,9 +76,41 @@ def import_optimizer(path: str) -> optax.GradientTransformation:
     Raises:
         UserError: If the module or function is missing or fails, or returns something else.
     """
+    found = import_named(path, what="an optimizer")
+    if isinstance(found, optax.GradientTransformation):
+        raise UserError(
+            f"{path!r} is an optimizer, not a function that returns one: write a function without arguments."
+        )
+    if not callable(found):
+        raise UserError(f"{path!r} is {found!r}; expected a function without arguments that returns an optimizer.")
+    try:
+        built = found()
+    except Exception as error:
+        raise UserError(f"{path!r}: calling it without arguments fails with {type(error).__name__}: {error}") from error
+    if not isinstance(built, optax.GradientTransformation):
+        raise UserError(
+            f"{path!r} returned {built!r} of type {type(built).__name__}; expected an Optax transformation, such as "
+            "optimizers.adam(1e-3) or optax.adam(1e-3)."
+        )
+    return built
+
+
+def import_named(path: str, *, what: str) -> Any:
+    """Return what a user's module calls by a name.
+
+    Args:
+        path: `module:name`; modules of the current folder can be named.
+        what: What messages say that it should be.
+
+    Returns:
+        Whatever it is.
+
+    Raises:
+        UserError: If the module or the name is missing, or importing it fails.
+    """
     module_name, separator, name = path.partition(":")
     if not separator or not module_name or not name:
-        raise UserError(f"{path!r} does not name an optimizer: write module:function, such as mine:build for mine.py.")
+        raise UserError(f"{path!r} does not name {what}: write module:function, such as mine:build for mine.py.")
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
@@ -98,22 +130,7 @@ def import_optimizer(path: str) -> optax.GradientTransformation:
         if not hasattr(found, part):
             raise UserError(f"{path!r}: {module_name!r} has no {name!r}. Functions there: {_functions(found)}.")
         found = getattr(found, part)
-    if isinstance(found, optax.GradientTransformation):
-        raise UserError(
-            f"{path!r} is an optimizer, not a function that returns one: write a function without arguments."
-        )
-    if not callable(found):
-        raise UserError(f"{path!r} is {found!r}; expected a function without arguments that returns an optimizer.")
-    try:
-        built = found()
-    except Exception as error:
-        raise UserError(f"{path!r}: calling it without arguments fails with {type(error).__name__}: {error}") from error
-    if not isinstance(built, optax.GradientTransformation):
-        raise UserError(
-            f"{path!r} returned {built!r} of type {type(built).__name__}; expected an Optax transformation, such as "
-            "optimizers.adam(1e-3) or optax.adam(1e-3)."
-        )
-    return built
+    return found
 
 
 def atoms() -> dict[str, Callable[..., Any]]:
