@@ -75,10 +75,14 @@ def num_examples(data: Batch) -> int:
     return jax.tree.leaves(data)[0].shape[0]
 
 
-def is_divided(data: Batch) -> bool:
-    """Return whether examples live on different devices."""
-    shardings = [spread(x) for x in jax.tree.leaves(data)]
-    return any(s is not None and len(s.spec) > 0 and s.spec[0] is not None for s in shardings)
+def is_divided(data: Batch, batch_size: int | None) -> bool:
+    """Return whether examples live on different devices, and batches can."""
+    if batch_size is None:
+        return False
+    leaves = jax.tree.leaves(data)
+    placed = [(x.shape, sharding) for x in leaves if (sharding := spread(x)) is not None and x.ndim]
+    shards = [shape[0] // max(sharding.shard_shape(shape)[0], 1) for shape, sharding in placed]
+    return max(shards, default=1) > 1 and all(batch_size % count == 0 for count in shards)
 
 
 def check_batches(name: str, data: Batch | None, batch_size: int | None) -> Batch:

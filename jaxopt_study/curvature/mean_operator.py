@@ -212,7 +212,7 @@ def mean_operator(
         chosen=(True,) * len(leaves),
         shardings=tuple(map(vectors.spread, leaves)),
         batch_size=None if batch_size is None else int(batch_size),
-        interleave=is_divided(data),
+        interleave=is_divided(data, batch_size),
         remat=batch_size is not None if remat is None else bool(remat),
         matmul=precision,
         way="host" if on_host else "compiled",
