@@ -1,6 +1,7 @@
 """Where landscape meets optimizer: is this step stable here, and did it do what the quadratic model said."""
 
 from jaxopt_study.dynamics.accounting import Accounting, account_step
+from jaxopt_study.dynamics.limit import stability_limit
 from jaxopt_study.dynamics.preconditioning import (
     PreconditionedSharpness,
     Preconditioner,
@@ -20,6 +21,7 @@ __all__ = [
     "preconditioned_sharpness",
     "preconditioner",
     "stability",
+    "stability_limit",
     "stability_threshold",
     "state_roles",
 ]

@@ -24,7 +24,7 @@ class Ritz(NamedTuple):
     values: np.ndarray  # (k,) complex, the largest modulus first
     residuals: np.ndarray  # (k,) ‖A x − μ x‖ for the unit vector x, recomputed
     conditions: np.ndarray  # (k,) ≥ 1, by how much a residual is magnified in the eigenvalue
-    vectors: Any  # real and imaginary parts: bases of k vectors
+    leading: Any  # the vector of the first, its real part
     num_matvecs: int
     converged: bool
 
@@ -62,7 +62,8 @@ def arnoldi(
         rankings: Functions of eigenvalues, by each of which the largest are wanted.
 
     Returns:
-        The wanted pairs. Cost: at most `max_matvecs` and 2k products, and m + 2 vectors.
+        The wanted values. Cost: at most `max_matvecs` + m + 2k products. Memory: m + 3 vectors, and m + 1 more while a
+        basis is rotated.
 
     References:
         Stewart (2002), A Krylov–Schur algorithm for large eigenproblems, SIAM J. Matrix Anal. Appl. 23(3).
@@ -115,14 +116,14 @@ def _restart(
     kept = list(wanted) + others[: max(0, (m - len(wanted)) // 2 - 1)]
     targets = values[kept]
 
-    def is_kept(real: float, imag: float = 0.0) -> bool:
+    def is_kept(real: float, imag: float) -> bool:
         distances = np.minimum(np.abs(values - complex(real, imag)), np.abs(values - complex(real, -imag)))
         nearest = values[np.argmin(distances)]
         return bool(
             np.any(np.isclose(targets, nearest, 1e-12, 1e-12) | np.isclose(targets, nearest.conj(), 1e-12, 1e-12))
         )
 
-    triangle, rotation, dim = schur(matrix[:m], output="real", sort=is_kept)  # pyright: ignore[reportAssignmentType]
+    triangle, rotation, dim = schur(matrix[:m], output="real", sort=lambda real, imag: is_kept(real, imag))  # pyright: ignore[reportAssignmentType]
     dim = min(max(dim, 1), m - 1)
     if dim < m - 1 and triangle[dim, dim - 1] != 0:
         dim += 1  # not between the two rows of a conjugate pair
@@ -135,23 +136,29 @@ def _restart(
 def _finish(op: Any, product: Any, basis: Any, matrix: np.ndarray, wanted: np.ndarray, used: int, tol: float) -> Ritz:
     if not np.isfinite(matrix).all():
         unknown = np.full(len(wanted), np.nan)
-        nothing = vectors.zeros_basis(op.like, len(wanted))
-        return Ritz(unknown.astype(complex), unknown, unknown, (nothing, nothing), used, False)
+        return Ritz(unknown.astype(complex), unknown, unknown, vectors.zeros_like(op.like), used, False)
     values, right = np.linalg.eig(matrix)
     # Rows of the inverse are the left eigenvectors with yᴴx = 1; its norm is then the condition of the eigenvalue.
     conditions = np.linalg.norm(np.linalg.pinv(right), axis=1)[wanted]
     values, right = values[wanted], right[:, wanted]
-    padded = np.concatenate([right, np.zeros((1, len(wanted)))])
-    parts = tuple(_combine(basis, jnp.asarray(part, jnp.result_type(float))) for part in (padded.real, padded.imag))
-    residuals, products = [], 0
+    leading, residuals = None, []
     for i, value in enumerate(values):
         if value.imag < 0 and i and np.isclose(values[i - 1], value.conj()):
             residuals.append(residuals[-1])  # of a conjugate pair one says it all
             continue
-        residuals.append(float(_residual(op, product, parts, i, complex(value))))
-        products += 1 if value.imag == 0 else 2
+        x = _ritz_vector(basis, right[:, i])
+        residuals.append(float(_residual(op, product, x, complex(value))))
+        used += 1 if value.imag == 0 else 2
+        leading = _first(x) if leading is None else leading
     small = np.asarray(residuals) <= tol * np.maximum(np.abs(values), 1.0)
-    return Ritz(values, np.asarray(residuals), np.maximum(conditions, 1.0), parts, used + products, bool(small.all()))
+    return Ritz(values, np.asarray(residuals), np.maximum(conditions, 1.0), leading, used, bool(small.all()))
+
+
+def _ritz_vector(basis: Any, coefficients: Any) -> Any:
+    """Return the real and the imaginary part of V y, a basis of two."""
+    padded = np.zeros((len(coefficients) + 1, 2))
+    padded[:-1] = np.stack([coefficients.real, coefficients.imag], axis=1)
+    return _combine(basis, jnp.asarray(padded, jnp.result_type(float)))
 
 
 def _extend(op: Any, product: Any, basis: Any, first: int, m: int, seed: Array) -> tuple[Any, np.ndarray]:
@@ -225,18 +232,14 @@ def _compress(basis: Any, rotation: np.ndarray, dim: int) -> Any:
 _combine = jax.jit(vectors.combine)
 
 
-def _residual(op: Any, product: Any, parts: Any, index: int, value: complex) -> Array:
-    x = _rows(parts, index)
+_first = jax.jit(lambda basis: vectors.row(basis, 0))
+
+
+def _residual(op: Any, product: Any, x: Any, value: complex) -> Array:
     if product is None:
         return _residual_compiled(op, x, value.real, value.imag)
-    images = [product(vectors.row(x, 0)), product(vectors.row(x, 1))] if value.imag else None
-    images = [product(vectors.row(x, 0)), vectors.zeros_like(op.like)] if images is None else images
+    images = [product(vectors.row(x, 0)), product(vectors.row(x, 1)) if value.imag else vectors.zeros_like(op.like)]
     return _residual_norm(vectors.stack(images), x, value.real, value.imag)
-
-
-@jax.jit
-def _rows(parts: tuple[Any, Any], index: Array) -> Any:
-    return vectors.stack([vectors.row(part, index) for part in parts])
 
 
 @jax.jit

@@ -92,15 +92,8 @@ def _held_variables(jaxpr: Any, held: Sequence[Hold | None]) -> dict[Any, Hold]:
         if isinstance(variable, core.Literal) or variable not in makers or variable in found:
             return  # an argument or a constant is not computed here
         found[variable] = hold
-        equation = makers[variable]
-        if equation.primitive.name in _CARRIERS:
-            operands = equation.invars[1:] if equation.primitive.name == "select_n" else equation.invars
-            for operand in operands:
-                mark(operand, hold)
-        elif equation.primitive.name in _CALLS:
-            inner = equation.params.get("jaxpr", equation.params.get("call_jaxpr")).jaxpr
-            for index in _arguments_behind(inner, inner.outvars[equation.outvars.index(variable)]):
-                mark(equation.invars[index], hold)
+        for operand in _carried(makers[variable], variable):
+            mark(operand, hold)
 
     for variable, hold in zip(jaxpr.outvars, held, strict=True):
         if hold is not None:
@@ -115,8 +108,18 @@ def _arguments_behind(jaxpr: Any, result: Any) -> list[int]:
         return []
     if result in jaxpr.invars:
         return [jaxpr.invars.index(result)]
-    equation = makers.get(result)
-    if equation is None or equation.primitive.name not in _CARRIERS:
+    if result not in makers:
         return []
-    operands = equation.invars[1:] if equation.primitive.name == "select_n" else equation.invars
-    return [index for operand in operands for index in _arguments_behind(jaxpr, operand)]
+    return [index for operand in _carried(makers[result], result) for index in _arguments_behind(jaxpr, operand)]
+
+
+def _carried(equation: Any, result: Any) -> list[Any]:
+    """Return the operands that a result of an equation merely stores in another form."""
+    name = equation.primitive.name
+    if name in _CALLS:
+        inner = equation.params.get("jaxpr", equation.params.get("call_jaxpr")).jaxpr
+        behind = _arguments_behind(inner, inner.outvars[equation.outvars.index(result)])
+        return [equation.invars[index] for index in behind]
+    if name in _CARRIERS:
+        return equation.invars[1:] if name == "select_n" else equation.invars
+    return []

@@ -105,7 +105,7 @@ def stability(
 
     Returns:
         Radius, error, verdict and eigenvalues. Cost: usually 20 to 100 Hessian-vector products, reported; memory
-        `basis_size` + 2 times parameters and memory.
+        `basis_size` + 3 times that of parameters and memory, twice `basis_size` at restarts.
 
     Raises:
         TypeError: If the optimizer, the parameters or the loss are of the wrong kind.
@@ -131,16 +131,15 @@ def stability(
         step, k, key=key, tol=tol, basis_size=basis_size, max_matvecs=max_matvecs, rankings=(np.abs, _from_one)
     )
     errors = ritz.residuals * ritz.conditions
-    kind, leading = _verdict(ritz.values, errors)
     return Stability(
-        radius=float(np.abs(ritz.values[leading])),
-        error=float(errors[leading]),
+        radius=float(np.abs(ritz.values[0])),
+        error=float(errors[0]),
         eigenvalues=ritz.values,
         residuals=ritz.residuals,
         errors=errors,
-        direction=_direction(ritz.vectors[0], step.scales, leading),
+        direction=_direction(ritz.leading, step.scales),
         num_matvecs=ritz.num_matvecs,
-        kind=kind,
+        kind=_verdict(ritz.values, errors),
         converged=ritz.converged,
         frozen=tuple(path for path, is_held in zip(leaf_paths(opt_state), step.held, strict=True) if is_held),
     )
@@ -150,20 +149,18 @@ def _from_one(values: np.ndarray) -> np.ndarray:
     return np.abs(values - 1.0)
 
 
-def _verdict(values: np.ndarray, errors: np.ndarray) -> tuple[Kind, int]:
-    """Return the verdict, and which eigenvalue leads."""
+def _verdict(values: np.ndarray, errors: np.ndarray) -> Kind:
+    """Return the verdict of eigenvalues of which the largest comes first."""
     if not np.isfinite(values).all():
-        return "unknown", 0
-    leading = int(np.argmax(np.abs(values)))
-    value, error = values[leading], errors[leading]
-    if abs(value) <= 1.0 + error:
-        return ("stable" if np.all(np.abs(values) + errors < 1.0) else "marginal"), leading
-    return ("escape" if value.real > 0 and abs(value.imag) <= error else "oscillation"), leading
+        return "unknown"
+    if abs(values[0]) <= 1.0 + errors[0]:
+        return "stable" if np.all(np.abs(values) + errors < 1.0) else "marginal"
+    return "escape" if values[0].real > 0 and abs(values[0].imag) <= errors[0] else "oscillation"
 
 
-def _direction(real_parts: Any, scales: Any, leading: int) -> Params:
-    params, _ = vectors.row(real_parts, leading)
-    return vectors.normalize(jax.tree.map(lambda x, s: x * s, params, scales[0]))[0]
+@jax.jit
+def _direction(leading: Any, scales: Any) -> Params:
+    return vectors.normalize(jax.tree.map(lambda x, s: x * s, leading[0], scales[0]))[0]
 
 
 def _check(k: int, tol: float, basis_size: int) -> None:

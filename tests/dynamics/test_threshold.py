@@ -1,0 +1,210 @@
+"""The curvature at which an optimizer goes unstable, against closed forms, companion matrices, and by running."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxopt_study import optimizers, transforms
+from jaxopt_study.dynamics import stability_threshold
+from jaxopt_study.transforms import chain, gradient_point, scale_by_learning_rate
+
+RATE, DECAY = 0.01, 0.9
+GD, HEAVY, NESTEROV, EMA = 200.0, 380.0, 3.8 / (0.01 * 2.8), 3800.0
+
+CLOSED_FORMS = {
+    "sgd": (optimizers.sgd(RATE), GD),
+    "optax.sgd": (optax.sgd(RATE), GD),
+    "sgd, decoupled decay": (chain(transforms.add_decayed_weights(0.1), scale_by_learning_rate(RATE)), GD - 0.1),
+    "optax.sgd, decoupled decay": (optax.chain(optax.add_decayed_weights(0.1), optax.sgd(RATE)), GD - 0.1),
+    "heavy ball of steps": (optimizers.momentum(RATE), HEAVY),
+    "heavy ball of gradients": (optimizers.momentum(RATE, convention="torch"), HEAVY),
+    "optax.sgd with momentum": (optax.sgd(RATE, DECAY), HEAVY),
+    "nesterov of steps": (optimizers.nesterov(RATE), NESTEROV),
+    "nesterov of gradients": (optimizers.nesterov(RATE, convention="torch"), NESTEROV),
+    "nesterov, looking ahead": (optimizers.nesterov_lookahead(RATE), NESTEROV),
+    "optax.sgd, nesterov": (optax.sgd(RATE, DECAY, nesterov=True), NESTEROV),
+    "ema of gradients": (chain(transforms.ema(DECAY), scale_by_learning_rate(RATE)), EMA),
+    "adam": (optimizers.adam(RATE), EMA),
+    "adam, the book's": (optimizers.adam(RATE, convention="book"), EMA),
+    "optax.adam": (optax.adam(RATE), EMA),
+    "optax.adam, injected": (optax.inject_hyperparams(optax.adam)(RATE), EMA),
+    "amsgrad": (optimizers.amsgrad(RATE), EMA),
+    "adamax": (optimizers.adamax(RATE), EMA),
+    "optax.adamw": (optax.adamw(RATE, weight_decay=0.1), 19 * (GD - 0.1)),
+    "adamw, torch": (optimizers.adamw(RATE, weight_decay=0.1, convention="torch"), 19 * (GD - 0.1)),
+    "rmsprop": (optimizers.rmsprop(RATE), GD),
+    "rmsprop, centred": (optimizers.rmsprop(RATE, centered=True), GD),
+    "optax.rmsprop": (optax.rmsprop(RATE), GD),
+    "optax.rmsprop, centred, with momentum": (optax.rmsprop(RATE, centered=True, momentum=DECAY), HEAVY),
+    "adagrad": (optimizers.adagrad(RATE), GD),
+    "optax.adagrad": (optax.adagrad(RATE), GD),
+    "lion": (optimizers.lion(RATE), np.inf),
+    "without a minus sign": (scale_by_learning_rate(RATE, flip_sign=False), 0.0),
+}
+
+
+@pytest.mark.parametrize("name", CLOSED_FORMS)
+def test_threshold_is_the_closed_form(name):
+    tx, expected = CLOSED_FORMS[name]
+    np.testing.assert_allclose(stability_threshold(tx), expected, rtol=1e-6)
+
+
+def delayed(rate):
+    """Step by the gradient of the step before."""
+
+    def update(updates, state, params=None):
+        return jax.tree.map(lambda g: -rate * g, state), updates
+
+    return optax.GradientTransformation(lambda params: jax.tree.map(jnp.zeros_like, params), update)
+
+
+def slipped(rate, decay):
+    """Nesterov's step with the velocity after it was updated: θ ← θ + γ²v − (1 + γ)ηg."""
+
+    def update(updates, state, params=None):
+        velocity = jax.tree.map(lambda v, g: decay * v - rate * g, state, updates)
+        return jax.tree.map(lambda v, g: decay**2 * v - (1 + decay) * rate * g, velocity, updates), velocity
+
+    return optax.GradientTransformation(lambda params: jax.tree.map(jnp.zeros_like, params), update)
+
+
+def first_unstable(companion):
+    """The first λ on a fine grid, bisected, at which a companion matrix has an eigenvalue outside the unit circle."""
+
+    def radius(x):
+        return np.abs(np.linalg.eigvals(companion(x))).max()
+
+    grid = np.geomspace(1e-3, 1e6, 20_001)
+    index = next(i for i, x in enumerate(grid) if radius(x) > 1 + 1e-10)
+    low, high = grid[index - 1], grid[index]
+    for _ in range(80):
+        middle = (low + high) / 2
+        low, high = (low, middle) if radius(middle) > 1 + 1e-10 else (middle, high)
+    return low
+
+
+# Written from the recursions, on (θ, memories), with every statistic 1 and every correction 1.
+COMPANIONS = {
+    "slipped nesterov": (
+        slipped(RATE, DECAY),
+        lambda x: np.array([[1 - (1 + DECAY + DECAY**2) * RATE * x, DECAY**3], [-RATE * x, DECAY]]),
+    ),
+    "delayed": (delayed(RATE), lambda x: np.array([[1.0, -RATE], [x, 0.0]])),
+    "nadam": (
+        optimizers.nadam(RATE, convention="optax"),
+        lambda x: np.array([[1 - RATE * (0.1 + 0.9 * 0.1) * x, -RATE * 0.81], [0.1 * x, 0.9]]),
+    ),
+    "adan": (
+        optimizers.adan(RATE),  # θ, m, d, the last gradient
+        lambda x: np.array([
+            [1 - RATE * (0.02 + 0.92 * 0.08) * x, -RATE * 0.98, -RATE * 0.92 * 0.92, RATE * 0.92 * 0.08],
+            [0.02 * x, 0.98, 0, 0],
+            [0.08 * x, 0, 0.92, -0.08],
+            [x, 0, 0, 0],
+        ]),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", COMPANIONS)
+def test_threshold_is_that_of_the_companion_matrix(name):
+    tx, companion = COMPANIONS[name]
+    np.testing.assert_allclose(stability_threshold(tx), first_unstable(companion), rtol=3e-8)  # ε is 1e-8
+
+
+def test_slip_of_nesterov_is_less_stable_as_documented():
+    assert stability_threshold(slipped(RATE, DECAY)) * RATE == pytest.approx(0.860, abs=5e-4)
+
+
+def sizes(tx, curvature, *, ahead=True, num_steps=3000):
+    """The last and the largest size of θ in a run on ½λθ²."""
+    with jax.enable_x64(True):
+
+        @jax.jit
+        def run(curvature):
+            def step(carry, _):
+                params, state = carry
+                point = gradient_point(params, state) if ahead else params
+                updates, state = tx.update(curvature * point, state, params)
+                return (params + updates, state), jnp.abs(params[0])
+
+            start = jnp.ones(1)
+            return jax.lax.scan(step, (start, tx.init(start)), None, num_steps)[1]
+
+        run = np.asarray(run(curvature))
+        return run[-1], run.max()
+
+
+def converges(tx, curvature, **how):
+    return sizes(tx, curvature, **how)[0] < 1e-3
+
+
+def diverges(tx, curvature, **how):
+    return sizes(tx, curvature, **how)[1] > 1e3
+
+
+RUNNABLE = {  # and P
+    "gd": (optimizers.sgd(RATE), 1.0),
+    "heavy ball": (optax.sgd(RATE, DECAY), 1.0),
+    "nesterov": (optimizers.nesterov(RATE), 1.0),
+    "lookahead": (optimizers.nesterov_lookahead(RATE), 1.0),
+    "ema + decay": (
+        chain(transforms.ema(DECAY), transforms.add_decayed_weights(0.5), scale_by_learning_rate(RATE)),
+        1.0,
+    ),
+    "slipped": (slipped(RATE, DECAY), 1.0),
+    "delayed": (delayed(RATE), 1.0),
+    "rmsprop of a still moment": (optax.rmsprop(RATE, decay=1 - 1e-13, initial_scale=4.0, momentum=DECAY), 2.0),
+}
+
+
+@pytest.mark.parametrize("name", RUNNABLE)
+def test_runs_diverge_above_the_threshold_and_converge_below(name):
+    tx, preconditioner = RUNNABLE[name]
+    threshold = preconditioner * stability_threshold(tx)
+    assert converges(tx, 0.99 * threshold)
+    assert diverges(tx, 1.01 * threshold)
+
+
+def test_gradient_taken_at_the_parameters_is_another_method():
+    tx = optimizers.nesterov_lookahead(RATE)
+    assert converges(tx, 1.01 * NESTEROV, ahead=False)  # the negative control: heavy ball, stable up to 380
+    assert converges(tx, 0.99 * HEAVY, ahead=False)
+    assert diverges(tx, 1.01 * HEAVY, ahead=False)
+
+
+def test_state_gives_the_coming_step_its_learning_rate_and_corrections():
+    tx = chain(
+        transforms.heavy_ball(DECAY), scale_by_learning_rate(transforms.lift(optax.linear_schedule)(0.1, 0.2, 2))
+    )
+    params = jnp.zeros(3)
+    state = tx.init(params)
+    for rate in (0.1, 0.15, 0.2, 0.2):
+        assert stability_threshold(tx, state, params) == pytest.approx(3.8 / rate, rel=1e-7)
+        assert stability_threshold(tx, state) == pytest.approx(3.8 / rate, rel=1e-7)
+        _, state = tx.update(params, state, params)
+    assert stability_threshold(tx) == pytest.approx(3.8 / 0.2, rel=1e-7)
+
+
+def test_adams_corrections_enter_at_their_step():
+    tx = optax.adam(RATE, b2=0.99)
+    params = jnp.ones(2)
+    state = tx.init(params)
+    for _ in range(5):
+        _, state = tx.update(params, state, params)
+    first, second = 1 - 0.9**6, 1 - 0.99**6
+    assert stability_threshold(tx, state) == pytest.approx(EMA * first / np.sqrt(second), rel=1e-6)
+
+
+def test_groups_give_the_smallest_threshold():
+    tx = optax.partition({"slow": optax.sgd(0.01), "fast": optax.sgd(0.1, 0.9)}, {"a": "slow", "b": "fast"})
+    params = {"a": jnp.zeros(2), "b": jnp.zeros((2, 2))}
+    assert stability_threshold(tx, tx.init(params), params) == pytest.approx(38.0, rel=1e-7)
+    assert stability_threshold(tx, None, params) == pytest.approx(38.0, rel=1e-7)
+
+
+def test_state_of_another_optimizer_is_refused():
+    with pytest.raises(ValueError, match="the state has no"):
+        stability_threshold(optax.adam(0.1), optax.sgd(0.1).init(jnp.ones(1)))
