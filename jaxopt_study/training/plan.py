@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 
+from jaxopt_study.training.curvature_probe import CurvatureProbe
 from jaxopt_study.training.layout import restore_leaves
 from jaxopt_study.training.trajectory import EarlyStopping, Probe
 
@@ -30,7 +31,7 @@ class Plan:
     evaluate_batch_size: int | None
     early_stopping: EarlyStopping | None
     snapshot_every: int | None
-    probe: Probe | None
+    probe: Probe | CurvatureProbe | None
     loss_dtype: Any = None
     layout: str = "tree"
     loop: str = "compiled"
@@ -102,7 +103,7 @@ class Best:
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["params", "opt_state", "model_state", "num_steps", "diverged_at", "stopped", "best"],
+    data_fields=["params", "opt_state", "model_state", "num_steps", "diverged_at", "stopped", "best", "probe_memory"],
     meta_fields=[],
 )
 @dataclass(frozen=True)
@@ -116,6 +117,7 @@ class Carry:
     diverged_at: Any
     stopped: Any
     best: Best | None
+    probe_memory: Any = None
 
     @property
     def active(self) -> Any:

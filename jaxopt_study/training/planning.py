@@ -12,6 +12,7 @@ import numpy as np
 from jaxopt_study.problems.problem import Problem
 from jaxopt_study.programs import contains_convolution
 from jaxopt_study.training.batches import MAX_EXAMPLES, ORDERS, Curriculum
+from jaxopt_study.training.curvature_probe import CurvatureProbe
 from jaxopt_study.training.evaluation import check_split
 from jaxopt_study.training.layout import flatten_leaves, restore_leaves, shape_dependence
 from jaxopt_study.training.loops import records_like
@@ -37,7 +38,7 @@ def make_plan(
     evaluate_batch_size: int | None,
     early_stopping: EarlyStopping | None,
     snapshot_every: int | None,
-    probe: Probe | Callable[..., Any] | None,
+    probe: Probe | CurvatureProbe | Callable[..., Any] | None,
     layout: str,
     loop: str,
     traced: bool,
@@ -84,7 +85,7 @@ def make_plan(
         evaluate_batch_size=evaluate_batch_size,
         early_stopping=early_stopping,
         snapshot_every=snapshot_every,
-        probe=Probe(probe) if callable(probe) else probe,
+        probe=_ready(probe, optimizer, like),
         layout=layout,
         loop=loop,
     )
@@ -155,6 +156,12 @@ def _choose_layout(plan: Plan, leaves: Any, carry: Any, batch: Any, key: Any) ->
             "leaves as they are for optimizers that look at their shapes."
         )
     return "tree"
+
+
+def _ready(probe: Any, optimizer: Any, like: Any) -> Any:
+    if isinstance(probe, CurvatureProbe):
+        return probe.prepare(optimizer, like)
+    return Probe(probe) if callable(probe) else probe
 
 
 def _wants_host(loop: str, program: Any, traced: bool, backend: str) -> bool:

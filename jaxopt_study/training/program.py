@@ -4,7 +4,6 @@ Nothing here knows whether a loop is compiled or driven by the host: `loops` com
 run the same arithmetic.
 """
 
-import inspect
 from dataclasses import replace
 from typing import Any
 
@@ -12,11 +11,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxopt_study.dynamics.updates import call_update
 from jaxopt_study.training.batches import Curriculum, batch_indices, prepare
 from jaxopt_study.training.evaluation import measure
 from jaxopt_study.training.layout import flatten_leaves
 from jaxopt_study.training.plan import Best, Carry, Constants, Inputs, Plan
-from jaxopt_study.training.trajectory import EarlyStopping
+from jaxopt_study.training.trajectory import EarlyStopping, Probe
 from jaxopt_study.transforms import gradient_point, read_taps
 
 
@@ -52,7 +52,13 @@ def start(plan: Plan, inputs: Inputs, params: Any, key: Any) -> tuple[Constants,
             failures=jnp.int32(0),
         )
         carry = replace(carry, best=best)
-    return Constants(optimizer, order, step_key), carry
+    constants = Constants(optimizer, order, step_key)
+    if plan.probe is not None:
+        probe = bound_probe(plan, inputs, constants)
+        if probe.init is not None:
+            memory = probe.init(*_probe_arguments(plan, inputs, constants, carry, jnp.int32(0)))
+            carry = replace(carry, probe_memory=jax.tree.map(_strong, jax.tree.map(jnp.asarray, memory)))
+    return constants, carry
 
 
 def the_optimizer(plan: Plan, leaves: Any) -> optax.GradientTransformationExtraArgs:
@@ -61,14 +67,6 @@ def the_optimizer(plan: Plan, leaves: Any) -> optax.GradientTransformationExtraA
         return optax.with_extra_args_support(plan.optimizer)
     # A fresh copy for every trace: what it computes from its hyperparameters in one must not be met in another.
     return optax.with_extra_args_support(jax.tree.map(lambda leaf: leaf, leaves))
-
-
-def _accepted(update: Any, extra: dict[str, Any]) -> dict[str, Any]:
-    """Return the extra arguments that an update takes; some take a few by name and no others."""
-    parameters = inspect.signature(update).parameters
-    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
-        return extra
-    return {name: value for name, value in extra.items() if name in parameters}
 
 
 def with_own_keys(opt_state: Any, key: Any) -> Any:
@@ -103,9 +101,8 @@ def step(plan: Plan, inputs: Inputs, constants: Constants, carry: Carry, t: Any)
     applied = carry.active & jnp.isfinite(loss)
 
     def apply(old: tuple[Any, Any, Any]) -> tuple[Any, Any, Any]:
-        extra = {"value": loss, "grad": grads, "value_fn": lambda params: loss_at(params)[0]}
-        accepted = _accepted(optimizer.update, extra)
-        updates, opt_state = optimizer.update(grads, carry.opt_state, carry.params, **accepted)
+        value_fn = lambda params: loss_at(params)[0]  # noqa: E731
+        updates, opt_state = call_update(optimizer, grads, carry.opt_state, carry.params, loss, value_fn)
         _check_state(carry.opt_state, opt_state)
         new = optax.apply_updates(carry.params, updates), opt_state, model_state
         return jax.tree.map(lambda x, y: jnp.asarray(x).astype(y.dtype), new, old)
@@ -131,13 +128,26 @@ def observe(plan: Plan, inputs: Inputs, constants: Constants, carry: Carry, t: A
     if what == "snapshots":
         return carry, mask(carry.active, plan.shaped(carry.params))
     if what == "probes" and plan.probe is not None:
-        opt_state = plan.shaped_state(the_optimizer(plan, constants.optimizer), carry.opt_state)
-        arguments = (plan.shaped(carry.params), opt_state, batch_at(plan, inputs, constants, t))
-        state = (carry.model_state,) if plan.init_state else ()
-        return carry, mask(carry.active, jax.tree.map(jnp.asarray, plan.probe.fn(*arguments, *state)))
+        arguments = _probe_arguments(plan, inputs, constants, carry, t)
+        memory, values = bound_probe(plan, inputs, constants).measure(carry.probe_memory, arguments)
+        memory = _keep(carry.active, memory, carry.probe_memory)
+        return replace(carry, probe_memory=memory), mask(carry.active, jax.tree.map(jnp.asarray, values))
     values = evaluate_carry(plan, inputs, carry)
     record = mask(carry.active, values)
     return _track_best(plan.early_stopping, carry, values, t), record
+
+
+def bound_probe(plan: Plan, inputs: Inputs, constants: Constants) -> Probe:
+    """Return the probe; one that measures the problem itself is told which optimizer, loss and data that is."""
+    if isinstance(plan.probe, Probe):
+        return plan.probe
+    return plan.probe.bind(the_optimizer(plan, constants.optimizer), plan.loss, inputs.data)
+
+
+def _probe_arguments(plan: Plan, inputs: Inputs, constants: Constants, carry: Carry, t: Any) -> tuple[Any, ...]:
+    opt_state = plan.shaped_state(the_optimizer(plan, constants.optimizer), carry.opt_state)
+    state = (carry.model_state,) if plan.init_state else ()
+    return plan.shaped(carry.params), opt_state, batch_at(plan, inputs, constants, t), *state
 
 
 def evaluate_carry(plan: Plan, inputs: Inputs, carry: Carry) -> dict[str, Any]:

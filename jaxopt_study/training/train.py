@@ -13,6 +13,7 @@ from jax.core import Tracer
 
 from jaxopt_study.problems.problem import Problem
 from jaxopt_study.training.batches import Curriculum, Order
+from jaxopt_study.training.curvature_probe import CurvatureProbe
 from jaxopt_study.training.host import Bar, drive
 from jaxopt_study.training.loops import whole_run
 from jaxopt_study.training.placement import on_device
@@ -37,7 +38,7 @@ def train(
     evaluate_batch_size: int | None = None,
     early_stopping: EarlyStopping | None = None,
     record_params_every: int | None = None,
-    probe: Probe | Callable[..., Any] | None = None,
+    probe: Probe | CurvatureProbe | Callable[..., Any] | None = None,
     progress: bool | Callable[[int, int, float], None] | None = None,
     layout: Literal["auto", "tree", "flat"] = "auto",
     loop: Literal["auto", "compiled", "host"] = "auto",

@@ -48,14 +48,21 @@ class Probe:
             `init_state`; returns any pytree of arrays. `params` and `opt_state` have the user's structure and shapes,
             `batch` is the one the coming step will use.
         every: Measure before the steps 0, every, 2·every, … and at the end.
+        init: For a probe that remembers: the same arguments as `fn`, those of step 0, to its first memory, any pytree
+            of arrays. `fn` then takes the memory as its first argument, and returns the new one with its measurement.
     """
 
     fn: Callable[..., Any]
     every: int = 1
+    init: Callable[..., Any] | None = None
 
     def __post_init__(self):
         if self.every < 1:
             raise ValueError(f"A probe measures every ≥ 1 steps; received {self.every}.")
+
+    def measure(self, memory: Any, arguments: tuple[Any, ...]) -> tuple[Any, Any]:
+        """Return the new memory and what was measured."""
+        return (None, self.fn(*arguments)) if self.init is None else self.fn(memory, *arguments)
 
 
 @partial(

@@ -1,0 +1,151 @@
+"""Curvature along a run: sharpness, the optimizer's own sharpness and step accounts, inside the compiled program."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxopt_study.curvature import eigenpairs, hessian, vectors
+from jaxopt_study.dynamics import account_step
+from jaxopt_study.dynamics.linearised import LinearStep, gain
+from jaxopt_study.dynamics.roles import frozen_leaves
+from jaxopt_study.dynamics.updates import call_update
+from jaxopt_study.training.trajectory import Probe
+from jaxopt_study.transforms import gradient_point
+
+
+@dataclass(frozen=True)
+class CurvatureProbe:
+    """Measure the loss's curvature along a run, for `train(..., probe=CurvatureProbe(every=10))`.
+
+    Before the steps 0, every, 2·every, … and at the end it records, with Hessian H and gradient g at the point θ̃ where
+    the step takes its gradient, and D the diagonal of the step's gains ∂θ′/∂g with second moments frozen:
+
+        eigenvalues      the largest of H, (k,), descending, with residuals ‖Hv − λv‖ and flags `converged`
+        gain_sharpness   the largest eigenvalue of D^½ H D^½, dimensionless, with `gain_residual`; the step is at the
+                         edge of stability at `dynamics.stability_limit(optimizer)`: 2 for gradient descent
+        gain_diagonal    whether the update is elementwise, without which the former means nothing
+        linear, quadratic, realised, realised_error
+                         gᵀu and ½uᵀHu of the coming update u, and the change of the loss that it makes
+        gradient_norm    ‖g‖
+        num_matvecs      Hessian-vector products spent
+
+    Every solve starts from the eigenvectors of the one before, with a random direction added so that a new one can
+    overtake. The run itself is not changed. A model's carried variables are frozen where they are, and the loss is the
+    problem's evaluation loss: no dropout.
+
+    Attributes:
+        every: Steps between measurements, ≥ 1.
+        num_eigenvalues: k ≥ 1.
+        data: Measure on "all" training examples, or on the "batch" of the coming step.
+        batch_size: Examples read at once where all are used; None for all at once.
+        tol: Residual asked for, relative to the largest eigenvalue's magnitude.
+        max_matvecs: Products allowed for each of the two solves.
+        gains: Whether to solve for `gain_sharpness`.
+        account: Whether to account for the step.
+        seed: For the random directions.
+    """
+
+    every: int = 1
+    num_eigenvalues: int = 1
+    data: Literal["all", "batch"] = "all"
+    batch_size: int | None = None
+    tol: float = 1e-2
+    max_matvecs: int = 60
+    gains: bool = True
+    account: bool = True
+    seed: int = 0
+    roles: tuple[tuple[bool, ...], tuple[bool, ...]] = field(default=((), ()), repr=False)  # found by `prepare`
+
+    def __post_init__(self):
+        for name in ("every", "num_eigenvalues", "max_matvecs"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"CurvatureProbe needs {name} ≥ 1; received {getattr(self, name)}.")
+        if self.data not in {"all", "batch"}:
+            raise ValueError(f"CurvatureProbe measures on data='all' or 'batch'; received {self.data!r}.")
+
+    def prepare(self, optimizer: optax.GradientTransformation, params: Any) -> "CurvatureProbe":
+        """Return the probe that knows which parts of an optimizer's state are statistics; `train` calls this."""
+        known = jax.tree.map(_known, optimizer) if jax.tree.leaves(optimizer) else optimizer
+        with jax.ensure_compile_time_eval():
+            return replace(self, roles=frozen_leaves(known, params, "statistics"))
+
+    def bind(self, optimizer: optax.GradientTransformation, loss: Callable[..., Any], data: Any) -> Probe:
+        """Return the measurement for an optimizer, loss and data; `train` calls this."""
+
+        def examples(batch: Any) -> Any:
+            return data if self.data == "all" else batch
+
+        def init(params: Any, opt_state: Any, batch: Any, *model_state: Any) -> dict[str, Any]:
+            del opt_state, batch, model_state
+            key = jax.random.key(self.seed)
+            starts = {"hessian": self.num_eigenvalues} | ({"gains": 1} if self.gains else {})
+            draws = {
+                name: vectors.stack(
+                    [
+                        vectors.random_like(params, key=jax.random.fold_in(key, i), distribution="sphere")
+                        for i in range(count)
+                    ]
+                )
+                for name, count in starts.items()
+            }
+            return {"starts": draws, "count": jnp.int32(0)}
+
+        def measure(memory: Any, params: Any, opt_state: Any, batch: Any, *model_state: Any) -> tuple[Any, Any]:
+            at = partial(_with_state, loss, model_state)
+            found, starts = self._measure(optimizer, at, memory, params, opt_state, examples(batch))
+            return {"starts": starts, "count": memory["count"] + 1}, found
+
+        return Probe(measure, self.every, init)
+
+    def _measure(
+        self, optimizer: Any, loss: Callable[..., Any], memory: Any, params: Any, opt_state: Any, data: Any
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        keys = jax.random.split(jax.random.fold_in(jax.random.key(self.seed + 1), memory["count"]))
+        point = gradient_point(params, opt_state)
+        op = hessian(loss, point, data, batch_size=self.batch_size)
+        step = LinearStep(params, opt_state, op, optimizer, loss, self.batch_size, *self.roles)
+        here = step.at_point()
+        solve = partial(eigenpairs, tol=self.tol, max_matvecs=self.max_matvecs)
+        pairs = solve(op, self.num_eigenvalues, key=keys[0], start=memory["starts"]["hessian"])
+        starts = {"hessian": pairs.vectors}
+        found = {
+            "eigenvalues": pairs.values,
+            "residuals": pairs.residuals,
+            "converged": pairs.converged,
+            "gradient_norm": vectors.norm(here.grads),
+            "num_matvecs": pairs.num_matvecs,
+        }
+        if self.gains:
+            response, diagonal = gain(here, step.like)
+            own = solve(op.precondition(_inverse(response)), 1, key=keys[1], start=memory["starts"]["gains"])
+            starts["gains"] = own.vectors
+            found |= {
+                "gain_sharpness": own.values[0],
+                "gain_residual": own.residuals[0],
+                "gain_diagonal": diagonal,
+                "num_matvecs": pairs.num_matvecs + own.num_matvecs,
+            }
+        if self.account:
+            updates, _ = call_update(optimizer, here.grads, opt_state, params, here.value, lambda p: loss(p, data))
+            account = account_step(loss, params, updates, data, batch_size=self.batch_size, num_samples=2)
+            found |= {name: getattr(account, name) for name in ("linear", "quadratic", "realised", "realised_error")}
+        return found, starts
+
+
+def _with_state(loss: Callable[..., Any], model_state: tuple[Any, ...], params: Any, batch: Any) -> Any:
+    return loss(params, batch, *model_state)
+
+
+def _known(leaf: Any) -> Any:
+    # Stands in for a hyperparameter that is traced: what is a statistic does not depend on it.
+    return jnp.full(leaf.shape, 0.5, leaf.dtype) if isinstance(leaf, jax.core.Tracer) else leaf
+
+
+def _inverse(response: Any) -> Any:
+    # A coordinate that does not move gets the largest value whose square is finite.
+    return jax.tree.map(lambda d: jnp.minimum(1 / jnp.abs(d), jnp.sqrt(jnp.finfo(d.dtype).max) / 4), response)

@@ -1,0 +1,160 @@
+"""Curvature measured along a run, against dense Hessians and the optimizer's own threshold."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.flatten_util import ravel_pytree
+
+from jaxopt_study import dynamics, optimizers
+from jaxopt_study.problems import Problem
+from jaxopt_study.training import CurvatureProbe, Probe, train
+
+KEY = jax.random.key(0)
+PROBE = CurvatureProbe(every=10, num_eigenvalues=2, tol=1e-3)
+
+
+@pytest.fixture(scope="module")
+def network():
+    x = np.linspace(-1, 1, 20, dtype=np.float32)[:, None]
+    y = np.polynomial.chebyshev.chebval(x[:, 0], [0, 0, 0, 1]).astype(np.float32)
+
+    def init(key):
+        keys = jax.random.split(key)
+        return {"a": jax.random.normal(keys[0], (1, 6)), "b": jax.random.normal(keys[1], (6,))}
+
+    def loss(params, batch):
+        return 0.5 * jnp.mean((jnp.tanh(batch[0] @ params["a"]) @ params["b"] - batch[1]) ** 2)
+
+    return Problem("network", init=init, loss=loss, data=(x, y))
+
+
+def dense(problem, params, scale=None):
+    """The Hessian in double precision, with D^½ from both sides."""
+    with jax.enable_x64(True):
+        flat, restore = ravel_pytree(jax.tree.map(lambda p: np.asarray(p, np.float64), params))
+        data = jax.tree.map(lambda x: np.asarray(x, np.float64), problem.data)
+        matrix = np.asarray(jax.hessian(lambda z: problem.loss(restore(z), data))(flat))
+    root = np.ones(len(flat)) if scale is None else np.sqrt(np.asarray(ravel_pytree(scale)[0], np.float64))
+    return root[:, None] * matrix * root
+
+
+@pytest.fixture(scope="module")
+def run(network):
+    return train(
+        network, optimizers.adam(0.05), num_steps=30, key=KEY, probe=PROBE, record_params_every=10, progress=False
+    )
+
+
+def test_eigenvalues_are_those_of_the_dense_hessian_within_their_residuals(network, run):
+    assert run.probes["converged"].all()
+    for i in range(3):
+        params = jax.tree.map(lambda x, i=i: x[i], run.snapshots)
+        exact = np.linalg.eigvalsh(dense(network, params))[::-1][:2]
+        error = np.abs(run.probes["eigenvalues"][i] - exact)
+        assert (error <= run.probes["residuals"][i] + 1e-5).all()
+        assert exact[0] > 1.0  # so that the bound means something
+
+
+def test_the_run_is_not_changed(network, run):
+    plain = train(network, optimizers.adam(0.05), num_steps=30, key=KEY, progress=False)
+    np.testing.assert_allclose(run.losses, plain.losses, rtol=2e-6)
+
+
+def test_the_own_sharpness_is_the_preconditioned_one_in_units_of_the_limit(network, run):
+    lookahead = optimizers.nesterov_lookahead(0.05, 0.9)
+    probe = CurvatureProbe(every=20, tol=1e-3, account=False)
+    other = train(network, lookahead, num_steps=20, key=KEY, probe=probe, progress=False)
+    for optimizer, result in ((optimizers.adam(0.05), run), (lookahead, other)):
+        # The preconditioner's own unit knows the step count, and so do both limits.
+        own = dynamics.preconditioned_sharpness(
+            optimizer, result.opt_state, network.loss, result.params, network.data, key=KEY, tol=1e-3
+        )
+        limit = dynamics.stability_limit(optimizer, result.opt_state, result.params)
+        assert float(result.probes["gain_sharpness"][-1]) / limit == pytest.approx(own.ratio[0], rel=5e-3)
+        assert result.probes["gain_diagonal"].all()
+
+
+def test_a_run_at_the_edge_is_told_from_one_beyond():
+    """On ½λx² the step is stable up to the limit, and the probe says how far it is; learning rates may be traced."""
+    problem = Problem("line", init=lambda key: jnp.ones(1), loss=lambda p, _: 5.0 * jnp.sum(p**2))
+    probe = CurvatureProbe(every=40, account=False)
+    rates = jnp.array([0.0, 0.19, 0.21])
+
+    def final(rate):
+        result = train(problem, optimizers.sgd(rate), num_steps=40, key=KEY, probe=probe)
+        return result.probes, result.params
+
+    probes, params = jax.vmap(final)(rates)
+    np.testing.assert_allclose(probes["gain_sharpness"], np.outer(10 * rates, [1, 1]), rtol=1e-5, atol=1e-6)
+    ratio = probes["gain_sharpness"] / dynamics.stability_limit(optax.sgd(1.0))
+    assert (ratio > 1).tolist() == [[False, False], [False, False], [True, True]]
+    assert (np.abs(params) > 1).ravel().tolist() == [False, False, True]
+
+
+def test_the_account_of_a_quadratic_is_exact():
+    problem = Problem(
+        "bowl", init=lambda key: jnp.array([3.0, 2.0]), loss=lambda p, _: jnp.sum(p**2 * jnp.arange(1, 3))
+    )
+    result = train(
+        problem, optimizers.momentum(0.05), num_steps=4, key=KEY, probe=CurvatureProbe(gains=False), progress=False
+    )
+    predicted = result.probes["linear"] + result.probes["quadratic"]
+    np.testing.assert_allclose(result.probes["realised"], predicted, rtol=1e-4)
+    np.testing.assert_allclose(result.probes["realised"][:3], np.diff(result.losses), rtol=1e-4)
+    # Without the second-order term the model is wrong by far more than that.
+    assert np.abs(result.probes["linear"][0] / result.probes["realised"][0] - 1) > 0.05
+
+
+def test_a_new_direction_can_overtake_an_old_eigenvector():
+    """The start is an exact eigenvector at every solve: without the random part it would stay the answer for ever."""
+
+    def loss(p, _):
+        return 0.5 * (2 * p["x"] ** 2 + jnp.exp(p["s"]) * p["y"] ** 2) - p["s"]
+
+    problem = Problem(
+        "overtaken", init=lambda key: {"x": jnp.zeros(()), "y": jnp.zeros(()), "s": jnp.zeros(())}, loss=loss
+    )
+    result = train(
+        problem,
+        optax.sgd(0.5),
+        num_steps=6,
+        key=KEY,
+        probe=CurvatureProbe(tol=1e-4, account=False, gains=False),
+        progress=False,
+    )
+    np.testing.assert_allclose(result.probes["eigenvalues"][:, 0], np.maximum(2, np.exp(0.5 * np.arange(7))), rtol=1e-3)
+
+
+def test_batches_and_all_examples_differ_only_where_they_should(network):
+    settings = {"account": False, "gains": False}
+
+    def first(**where):
+        probe = CurvatureProbe(**where, **settings)
+        result = train(network, optax.sgd(0.1), num_steps=1, key=KEY, batch_size=5, probe=probe, progress=False)
+        return float(result.probes["eigenvalues"][0, 0])
+
+    exact = np.linalg.eigvalsh(dense(network, network.init(jax.random.split(KEY, 5)[0])))[-1]
+    assert first(batch_size=7) == pytest.approx(exact, rel=1e-2)
+    assert first(data="batch") != pytest.approx(exact, rel=1e-2)
+
+
+def test_a_probe_may_remember(network):
+    counting = Probe(
+        lambda memory, params, opt_state, batch: (memory + 1, memory), every=2, init=lambda *arguments: jnp.int32(7)
+    )
+    result = train(network, optax.sgd(0.1), num_steps=6, key=KEY, probe=counting, progress=False)
+    assert result.probes.tolist() == [7, 8, 9, 10]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"every": 0}, "every ≥ 1; received 0"),
+        ({"num_eigenvalues": 0}, "num_eigenvalues ≥ 1; received 0"),
+    ],
+)
+def test_wrong_settings(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        CurvatureProbe(**arguments)
