@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike
 from jaxtyping import Array
@@ -95,7 +96,7 @@ def log_det(
     """
     check_count("log_det", "num_probes", num_probes, 2)
     check_count("log_det", "num_steps", num_steps, 1)
-    if jnp.ndim(shift) != 0 or (not isinstance(shift, Tracer) and not bool(jnp.isfinite(shift))):
+    if jnp.ndim(shift) != 0 or (not isinstance(shift, Tracer) and not bool(np.isfinite(np.asarray(shift)))):
         raise ValueError(f"log_det needs a finite scalar shift; received {shift!r}.")
     keys = jax.random.split(key, num_probes)
     quadrature = lanczos_quadrature(op, keys, num_steps=num_steps, probes_at_once=probes_at_once)

@@ -40,7 +40,8 @@ def find_outliers(
     From either end of the spectrum inwards, the i-th nodes of all probes belong to one eigenvalue if each has a
     residual ≤ tol · max|θ|, they agree to within their residuals, and their mean weight is that of a simple eigenvalue,
     1/n, to three standard errors. Such a run ends at the first node that fails. Of the run, those are outliers that lie
-    outside of its last wide gap, one that measures at least `min_gap` times all of the spectrum on its inner side. A
+    outside of its last wide gap, one that measures at least `min_gap` times the spectrum on its inner side, of which a
+    tenth of the weight at the other end does not count, as it may be outliers too. A
     Krylov space of one vector sees a multiple eigenvalue once.
 
     Args:
@@ -87,7 +88,10 @@ def _one_end(
     run = jnp.cumprod((converged & same & (size * measured <= most))[:-1]) > 0
     outer = jnp.min(sign * nodes, axis=0)[:-1]
     inner = jnp.max(jnp.where(exists, sign * nodes, -jnp.inf), axis=0)[1:]
-    rest = inner - jnp.min(sign * quadrature.nodes)
+    # The width of the bulk, up to the tenth of the weight at its other end that may be outliers there.
+    cumulative = jnp.cumsum(quadrature.weights if sign > 0 else quadrature.weights[:, ::-1], axis=1)
+    towards = quadrature.nodes if sign > 0 else -quadrature.nodes[:, ::-1]
+    rest = jnp.maximum(inner - jnp.min(jnp.where(cumulative >= 1 / _RARE, towards, jnp.inf)), 0)
     wide = (outer - inner >= min_gap * rest) & (outer - inner > 4 * tol * scale) & jnp.isfinite(inner)
     rank = jnp.arange(run.shape[0])
     number = jnp.max(jnp.where(run & wide, rank + 1, 0))

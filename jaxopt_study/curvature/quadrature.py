@@ -49,7 +49,7 @@ class Quadrature(NamedTuple):
 
     def leading(self, num_steps: int) -> "Quadrature":
         """Return the quadrature after the first so many of the steps; `orthogonality` stays that of all."""
-        taken = jnp.minimum(self.num_nodes, num_steps)
+        taken = jnp.minimum(self.num_nodes, jnp.int32(num_steps))
         return _from_matrices(self.diagonal[:, :num_steps], self.offdiagonal[:, :num_steps], taken, self.orthogonality)
 
 
@@ -254,13 +254,16 @@ def _rows(basis: tuple[Vector, ...]) -> int:
 
 
 def _quadrature(state: _State) -> Quadrature:
-    taken = state.step - jnp.sum(jnp.isposinf(state.diagonal), axis=1)  # (p,)
+    taken = state.step - jnp.sum(jnp.isposinf(state.diagonal), axis=1, dtype=jnp.int32)  # (p,)
     return _from_matrices(state.diagonal, state.offdiagonal, taken, state.orthogonality)
 
 
+@jax.jit
 def _from_matrices(diagonal: Array, offdiagonal: Array, taken: Array, orthogonality: Array) -> Quadrature:
     nodes, weights, residuals = jax.vmap(_nodes)(diagonal, offdiagonal, taken)
-    return Quadrature(nodes, weights, residuals, taken, orthogonality, diagonal, offdiagonal, jnp.sum(taken))
+    return Quadrature(
+        nodes, weights, residuals, taken, orthogonality, diagonal, offdiagonal, jnp.sum(taken, dtype=jnp.int32)
+    )
 
 
 def _nodes(diagonal: Array, offdiagonal: Array, taken: Array) -> tuple[Array, Array, Array]:

@@ -1,0 +1,284 @@
+"""Quadrature, density, shares and outliers against dense eigendecompositions in float64."""
+
+import math
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxopt_study.curvature import cross_check, from_matrix, from_matvec, hessian, spectral_density
+from jaxopt_study.curvature.quadrature import Quadrature, _compiled, lanczos_quadrature, probe_vectors
+
+KEY = jax.random.key(0)
+GHOSTLY = np.concatenate([[100.0, 50.0, 30.0, 10.0], np.linspace(0, 1, 496)])  # isolated large ones and a bulk
+
+
+def rotated(spectrum, dtype=np.float32, seed=0):
+    """A dense matrix with this spectrum, and its exact eigendecomposition."""
+    rotation = np.linalg.qr(np.random.default_rng(seed).normal(size=(len(spectrum),) * 2))[0]
+    matrix = (rotation * spectrum) @ rotation.T
+    return ((matrix + matrix.T) / 2).astype(dtype), rotation
+
+
+def spectral_weights(op, keys, rotation):
+    """(uᵢᵀv)² of the random vectors of the probes, in float64."""
+    v = np.stack([np.asarray(probe_vectors(op, key), np.float64) for key in keys])
+    return (v @ rotation) ** 2 / np.sum(v**2, axis=1, keepdims=True)
+
+
+def moments(nodes, weights, count, low, high):
+    """Chebyshev moments of a discrete measure, in float64."""
+    x = np.clip((2 * np.asarray(nodes, np.float64) - high - low) / (high - low), -1, 1)
+    return np.sum(np.asarray(weights, np.float64)[..., None] * np.cos(np.arange(count) * np.arccos(x)[..., None]), -2)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_isolated_eigenvalues_have_no_ghosts_and_the_quadrature_is_that_of_the_dense_matrix(dtype):
+    with jax.enable_x64(dtype == np.float64):
+        matrix, rotation = rotated(GHOSTLY, dtype)
+        op, keys = from_matrix(matrix), jax.random.split(KEY, 2)
+        ours = lanczos_quadrature(op, keys, num_steps=100)
+        ghostly = lanczos_quadrature(op, keys, num_steps=100, reorthogonalize=False)
+        fewer = ours.leading(50)
+        truth = spectral_weights(op, keys, rotation)
+
+    def copies(nodes):
+        return np.sum(np.abs(np.asarray(nodes)[:, :, None] - GHOSTLY[:4]) < 1e-3, axis=1)
+
+    np.testing.assert_array_equal(copies(ours.nodes), 1)
+    assert np.all(copies(ghostly.nodes)[:, 0] > 3)  # what the same recurrence does without
+    assert np.all(np.asarray(ours.orthogonality) < math.sqrt(np.finfo(dtype).eps))
+    eps = float(np.finfo(dtype).eps)
+    # m nodes have 2m − 1 moments right, here those that rounding, amplified by k², leaves worth looking at.
+    exact = moments(np.broadcast_to(GHOSTLY, truth.shape), truth, 199, -1.0, 101.0)
+    found = moments(ours.nodes, ours.weights, 199, -1.0, 101.0)
+    np.testing.assert_allclose(found, exact, atol=100**2 * eps)
+    fewer = moments(fewer.nodes, fewer.weights, 199, -1.0, 101.0)
+    np.testing.assert_allclose(fewer[:, :100], exact[:, :100], atol=100**2 * eps)
+    assert np.max(np.abs(fewer - exact)) > 1e-4  # 50 nodes do not have all of them: the test can tell
+    largest = np.asarray(ours.nodes)[:, -4:] - GHOSTLY[3::-1]
+    assert np.all(np.abs(largest) <= np.asarray(ours.residuals)[:, -4:] + 10 * eps * 100)
+
+
+ZOO = {
+    "identity": np.ones(60),
+    "zero": np.zeros(60),
+    "rank 3": np.concatenate([[3.0, 2.0, 1.0], np.zeros(57)]),
+    "saddle": np.concatenate([[-2.0], np.full(59, 2.0)]),
+    "two-valued": np.concatenate([-np.ones(30), np.ones(30)]),
+    "clustered": np.concatenate([np.repeat([1.0, 2.0, 5.0], 20)]),
+    "all distinct, k = n": np.linspace(1.0, 4.0, 60),
+}
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_exhausted_spaces_end_with_the_exact_measure(name):
+    spectrum = ZOO[name]
+    matrix, rotation = rotated(spectrum)
+    op, keys = from_matrix(matrix), jax.random.split(KEY, 3)
+    quadrature = lanczos_quadrature(op, keys, num_steps=100)
+    truth = spectral_weights(op, keys, rotation)
+    for value in np.unique(spectrum):
+        near = np.abs(np.asarray(quadrature.nodes) - value) < 2e-3
+        assert np.all(near.any(axis=1))
+        found = np.sum(np.where(near, quadrature.weights, 0), axis=1)
+        np.testing.assert_allclose(found, truth[:, spectrum == value].sum(axis=1), atol=2e-5)
+    np.testing.assert_allclose(np.sum(quadrature.weights, axis=1), 1, atol=1e-6)
+    assert quadrature.num_matvecs == np.sum(quadrature.num_nodes)
+    distinct = len(np.unique(spectrum))
+    # Rounding may add a few directions of the noise, never whole copies of the space.
+    assert np.all((distinct <= quadrature.num_nodes) & (quadrature.num_nodes <= distinct + 3))
+
+
+def test_blocks_and_the_host_loop_and_a_trace_give_the_same_quadrature():
+    like = {"w": jnp.zeros((5, 8)), "b": jnp.zeros(20)}
+    factors = {"w": jnp.linspace(-1.0, 2.0, 40).reshape(5, 8), "b": jnp.linspace(0.0, 9.0, 20)}
+
+    def multiply(v):
+        return jax.tree.map(jnp.multiply, factors, v)
+
+    op, keys = from_matvec(multiply, like), jax.random.split(KEY, 4)
+    one_by_one = lanczos_quadrature(op, keys, num_steps=12)
+    others = [
+        lanczos_quadrature(op, keys, num_steps=12, probes_at_once=2),
+        lanczos_quadrature(from_matvec(multiply, like, loop="host"), keys, num_steps=12),
+        jax.jit(lambda: lanczos_quadrature(op, keys, num_steps=12))(),
+    ]
+    for other in others:
+        for a, b in zip(one_by_one, other, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+    exhausted = from_matvec(lambda v: v, jnp.zeros(30))
+    ends = lanczos_quadrature(exhausted, keys, num_steps=12, probes_at_once=4)
+    np.testing.assert_array_equal(ends.num_nodes, 1)
+    np.testing.assert_allclose(ends.nodes, 1, atol=1e-6)
+
+
+def test_other_parameters_of_the_same_shapes_do_not_compile_again():
+    def loss(p, batch):
+        return jnp.sum(jnp.cos(batch @ p))
+
+    data = jax.random.normal(KEY, (5, 7))
+    run = partial(spectral_density, num_probes=2, num_steps=3, key=KEY)
+    run(hessian(loss, jnp.ones(7), data))
+    before = _compiled._cache_size()
+    run(hessian(loss, jnp.zeros(7), 2 * data))
+    assert _compiled._cache_size() == before
+
+
+@pytest.fixture(scope="module")
+def outlying():
+    """A density with two outliers above, one below, and its spectrum."""
+    spectrum = np.concatenate([[9.0, 5.0, -3.0], np.linspace(0, 1, 297)])
+    op = from_matrix(rotated(spectrum)[0])
+    return op, spectrum, spectral_density(op, num_probes=8, num_steps=30, key=KEY)
+
+
+def test_converged_outliers_are_listed_with_their_errors_and_are_no_part_of_the_bulk(outlying):
+    _, _, result = outlying
+    outliers = result.outliers
+    assert int(outliers.count) == 3
+    truth = np.array([9.0, 5.0, -3.0])
+    assert np.all(np.abs(outliers.values - truth) <= np.asarray(outliers.residuals) + 1e-5)
+    assert np.all(np.asarray(outliers.residuals) < 1e-3 * 9)
+    np.testing.assert_allclose(outliers.weights, 1 / 300)
+    assert np.all(np.abs(outliers.measured_weights - 1 / 300) < 4 * np.asarray(outliers.measured_errors))
+    assert result.grid[0] > -1
+    assert result.grid[-1] < 2
+    mass = np.trapezoid(result.density, result.grid)
+    np.testing.assert_allclose(mass + np.sum(outliers.measured_weights), 1, atol=1e-3)
+
+
+def test_density_is_the_kernel_sum_over_the_eigenvalues(outlying):
+    _, spectrum, result = outlying
+    width, grid = float(result.kernel_width), np.asarray(result.grid, np.float64)
+    kernel = np.exp(-0.5 * ((grid[:, None] - spectrum[3:]) / width) ** 2) / (width * np.sqrt(2 * np.pi))
+    inside = (grid > 0.1) & (grid < 0.9)
+
+    # 27 nodes resolve a bulk of width 1 to about .06: compare at three times that.
+    def coarse(y):
+        return np.convolve(y, np.ones(81) / 81, mode="same")[inside]
+
+    error = coarse(np.asarray(result.density)) - coarse(kernel.sum(axis=1) / 300)
+    assert np.mean(np.abs(error) < 3 * coarse(np.asarray(result.density_error)) + 0.02) > 0.97
+    assert np.max(np.abs(error)) < 0.25  # of a density of 1
+
+
+@pytest.mark.parametrize(
+    "spectrum",
+    [np.linspace(0, 1, 60), np.concatenate([-np.ones(30), np.ones(30)]), np.ones(60), np.zeros(60), np.arange(5.0)],
+    ids=["uniform", "two-valued", "identity", "zero", "five"],
+)
+def test_a_spectrum_without_outliers_lists_none(spectrum):
+    result = spectral_density(from_matrix(rotated(spectrum)[0]), num_probes=3, num_steps=100, key=KEY)
+    assert int(result.outliers.count) == 0
+    assert bool(result.finite)
+    np.testing.assert_allclose(np.trapezoid(result.density, result.grid), 1, atol=2e-3)
+    np.testing.assert_allclose(np.asarray(result.cdf)[[0, -1]], [0, 1], atol=1e-5)
+
+
+def test_an_eigenvalue_that_has_not_converged_is_no_outlier(outlying):
+    op, _, result = outlying
+    assert int(result.outliers.count) == 3
+    assert int(spectral_density(op, num_probes=8, num_steps=3, key=KEY).outliers.count) == 0
+    assert int(spectral_density(op, num_probes=8, num_steps=30, key=KEY, min_gap=4.0).outliers.count) == 2
+    assert int(spectral_density(op, num_probes=8, num_steps=30, key=KEY, reorthogonalize=False).outliers.count) == 0
+
+
+def test_the_band_of_the_shares_covers_the_truth_as_often_as_it_says():
+    spectrum = jnp.sort(jax.random.normal(jax.random.key(5), (150,)) ** 3)
+    grid = jnp.array([-1.0, -0.1, 0.0, 0.05, 0.6, 2.0])
+    op = from_matvec(partial(jnp.multiply, spectrum), spectrum)
+
+    def run(key):
+        result = spectral_density(op, num_probes=5, num_steps=6, key=key, grid=grid)
+        return result.cdf, result.cdf_error, result.cdf_lower, result.cdf_upper
+
+    cdf, error, lower, upper = jax.jit(lambda keys: jax.lax.map(run, keys))(jax.random.split(KEY, 150))
+    truth = jnp.mean(spectrum[:, None] <= grid, axis=0)
+    assert jnp.all(jnp.mean((lower <= truth) & (truth <= upper), axis=0) >= 0.93)
+    sampling_alone = jnp.mean(jnp.abs(cdf - truth) <= 2.78 * error, axis=0)  # t, 4 degrees of freedom
+    assert jnp.min(sampling_alone) < 0.8  # six nodes do not resolve the steps, and this band does not know
+
+
+def test_expectations_are_unbiased_and_polynomials_exact_for_each_probe(outlying):
+    _, spectrum, result = outlying
+    for function in (lambda x: x, jnp.square, jnp.exp):
+        estimate = result.expectation(function)
+        truth = float(np.mean(np.asarray(function(spectrum))))
+        assert abs(estimate.value - truth) < 4 * estimate.standard_error
+        assert estimate.standard_error > 0
+    np.testing.assert_allclose(result.expectation(jnp.ones_like).value, 1, rtol=1e-6)
+
+
+def test_chebyshev_moments_agree_and_object_to_a_wrong_quadrature(outlying):
+    op, _, result = outlying
+    check = cross_check(op, result, num_steps=25)
+    assert bool(check.agrees)
+    assert check.num_matvecs == 8 * 25
+    weights = result.quadrature.weights
+    wrong = result.quadrature._replace(weights=weights.at[:, 10].add(0.02).at[:, 11].add(-0.02))
+    assert not bool(cross_check(op, result._replace(quadrature=wrong), num_steps=25).agrees)
+    assert not bool(cross_check(1.05 * op, result, num_steps=25).agrees)  # an eigenvalue outside of what Lanczos saw
+    host = from_matvec(op.linearize(), op.like, loop="host")
+    on_host = cross_check(host, result, num_steps=25)
+    np.testing.assert_allclose(on_host.moments, check.moments, atol=1e-3)
+
+
+def test_chebyshev_check_agrees_on_one_point_spectra():
+    for matrix in (np.eye(60, dtype=np.float32), np.zeros((60, 60), np.float32)):
+        op = from_matrix(matrix)
+        assert bool(cross_check(op, spectral_density(op, num_probes=3, num_steps=100, key=KEY)).agrees)
+
+
+@pytest.mark.parametrize("bad", [jnp.nan, jnp.inf])
+def test_products_that_are_not_finite_are_flagged(bad):
+    op = from_matvec(jax.tree_util.Partial(jnp.multiply, jnp.float32(bad)), jnp.zeros(60))
+    result = spectral_density(op, num_probes=3, num_steps=100, key=KEY)
+    assert not bool(result.finite)
+    assert np.all(np.isnan(result.cdf))
+    assert np.all(np.isnan(result.density))
+    assert not bool(cross_check(op, result).agrees)
+
+
+def test_softmax_regression_at_zero_has_the_spectrum_of_its_data():
+    x = jax.random.normal(jax.random.key(3), (40, 6)) * jnp.array([4.0, 2.0, 1.0, 1.0, 0.5, 0.2])
+    y = jax.random.randint(jax.random.key(4), (40,), 0, 3)
+
+    def loss(w, batch):
+        return -jnp.mean(jax.nn.log_softmax(batch[0] @ w)[jnp.arange(40), batch[1]])
+
+    op = hessian(loss, jnp.zeros((6, 3)), (x, y))
+    of_data = np.linalg.eigvalsh(np.asarray(x, np.float64).T @ np.asarray(x, np.float64) / 40) / 3
+    quadrature = lanczos_quadrature(op, jax.random.split(KEY, 2), num_steps=18)
+    assert np.all(quadrature.num_nodes >= 7)  # each twice in the spectrum, and zero six times: seven in all
+    for value in (0.0, *of_data):
+        assert np.all(np.min(np.abs(np.asarray(quadrature.nodes) - value), axis=1) < 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_probes": 1}, "Two are the fewest that show an error"),
+        ({"num_steps": 0}, "num_steps, an integer ≥ 1; received 0"),
+        ({"num_steps": 2.5}, "received 2.5"),
+        ({"confidence": 1.0}, "confidence in"),
+        ({"tol": -1.0}, "tol in"),
+        ({"min_gap": 0.0}, "min_gap > 0"),
+        ({"max_outliers": -1}, "max_outliers"),
+        ({"kernel_width": 0.0}, "kernel_width > 0"),
+        ({"grid": jnp.zeros((2, 2))}, "received shape"),
+        ({"probes_at_once": 3}, "a divisor of num_probes = 10; received 3"),
+    ],
+)
+def test_wrong_arguments_are_refused(arguments, message):
+    with pytest.raises((ValueError, TypeError)) as error:
+        spectral_density(from_matrix(jnp.eye(3)), **{"key": KEY, **arguments})
+    assert message in str(error.value) or "num_steps" in str(error.value)
+
+
+def test_a_check_of_another_operator_is_refused(outlying):
+    with pytest.raises(ValueError, match="of size 300; received one of size 3"):
+        cross_check(from_matrix(jnp.eye(3)), outlying[2])
+    assert isinstance(outlying[2].quadrature, Quadrature)

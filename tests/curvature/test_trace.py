@@ -1,0 +1,179 @@
+"""Trace and diagonal, and whether their standard errors are honest."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxopt_study.curvature import diagonal, from_matrix, from_matvec, ggn, hessian, trace
+
+KEY = jax.random.key(0)
+DECAYING = np.concatenate([[80.0, -40.0, 20.0, 10.0], 1 / np.arange(1.0, 117.0)])
+
+
+def rotated(spectrum, dtype=np.float32):
+    rotation = np.linalg.qr(np.random.default_rng(1).normal(size=(len(spectrum),) * 2))[0]
+    matrix = (rotation * spectrum) @ rotation.T
+    return ((matrix + matrix.T) / 2).astype(dtype)
+
+
+@partial(jax.jit, static_argnums=(2, 3))
+def many(op, keys, num_probes, rank):
+    def run(key):
+        return trace(op, num_probes=num_probes, rank=rank, key=key)[:2]
+
+    return jax.lax.map(run, keys)
+
+
+@pytest.mark.parametrize(("num_probes", "rank"), [(40, 0), (20, 10)])
+@pytest.mark.parametrize("spectrum", [DECAYING, np.linspace(-1, 1, 120)], ids=["decaying", "flat"])
+def test_two_standard_errors_hold_the_trace_as_often_as_they_should(spectrum, num_probes, rank):
+    matrix = rotated(spectrum)
+    truth = np.trace(matrix.astype(np.float64))
+    value, error = many(from_matrix(matrix), jax.random.split(KEY, 300), num_probes, rank)
+    deviation = np.abs(np.asarray(value) - truth)
+
+    def covered(factor):
+        return np.mean(deviation <= factor * np.asarray(error))
+
+    assert covered(2.0) >= 0.9
+    assert covered(1.0) < 0.8  # the errors are not just large
+    bias = np.mean(np.asarray(value) - truth)
+    assert abs(bias) < 4 * np.std(value) / np.sqrt(300)
+
+
+def test_deflation_pays_where_few_eigenvalues_are_large_and_not_where_none_is():
+    keys = jax.random.split(KEY, 300)
+    rms = {}
+    for name, spectrum in {"decaying": DECAYING, "flat": np.linspace(-1, 1, 120)}.items():
+        for num_probes, rank in [(40, 0), (20, 10)]:  # as many products
+            value, _ = many(from_matrix(rotated(spectrum)), keys, num_probes, rank)
+            rms[name, rank] = np.sqrt(np.mean((np.asarray(value) - spectrum.sum()) ** 2))
+    assert rms["decaying", 10] < 0.1 * rms["decaying", 0]
+    assert rms["flat", 10] > rms["flat", 0]
+
+
+@pytest.mark.parametrize("rank", [0, 12])
+def test_standard_errors_of_the_diagonal_cover_it(rank):
+    matrix = rotated(DECAYING)
+    estimate = diagonal(from_matrix(matrix), num_probes=30, rank=rank, key=KEY)
+    deviation = np.abs(np.asarray(estimate.value) - np.diag(matrix))
+    assert np.mean(deviation <= 2 * np.asarray(estimate.standard_error) + 1e-5) >= 0.88
+    assert np.mean(deviation <= 0.7 * np.asarray(estimate.standard_error)) < 0.75
+    assert estimate.num_matvecs == 30 + 2 * rank
+    if rank:
+        plain = diagonal(from_matrix(matrix), num_probes=54, rank=0, key=KEY)
+        assert np.max(estimate.standard_error) < 0.1 * np.max(plain.standard_error)
+
+
+@pytest.mark.parametrize("rank", [0, 5, 20])
+@pytest.mark.parametrize(
+    "spectrum",
+    [np.ones(30), np.zeros(30), np.concatenate([[3.0, -2.0, 1.0], np.zeros(27)]), np.repeat([-2.0, 2.0], 15)],
+    ids=["identity", "zero", "rank 3", "two-valued"],
+)
+def test_degenerate_spectra(spectrum, rank):
+    op = from_matrix(rotated(spectrum))
+    estimate = trace(op, num_probes=10, rank=rank, key=KEY)
+    assert abs(estimate.value - spectrum.sum()) <= 4 * estimate.standard_error + 1e-4
+    if rank >= 5 and np.sum(spectrum == 0) >= 27:
+        assert estimate.standard_error < 1e-4  # all of it is in the deflated space
+    of_coordinates = diagonal(op, num_probes=10, rank=rank, key=KEY)
+    assert np.all(np.isfinite(of_coordinates.value))
+    np.testing.assert_allclose(np.sum(of_coordinates.value), spectrum.sum(), atol=4 * estimate.standard_error + 1e-3)
+
+
+def test_a_diagonal_operator_is_exact_without_deflation():
+    entries = {"a": jnp.linspace(-1.0, 3.0, 12).reshape(3, 4), "b": jnp.arange(5.0)}
+    op = from_matvec(lambda v: jax.tree.map(jnp.multiply, entries, v), entries)
+    estimate = diagonal(op, num_probes=2, rank=0, key=KEY)
+    for found, error, entry in zip(
+        *map(jax.tree.leaves, (estimate.value, estimate.standard_error, entries)), strict=True
+    ):
+        np.testing.assert_allclose(found, entry, rtol=1e-6)
+        np.testing.assert_allclose(error, 0, atol=1e-6)
+
+
+def test_relu_networks_have_the_trace_of_their_gauss_newton_matrix():
+    x = jax.random.normal(KEY, (12, 4))
+    y = jax.random.randint(KEY, (12,), 0, 3)
+    shapes = {"w0": (4, 6), "b0": (6,), "w1": (6, 5), "w2": (5, 3)}
+    keys = jax.random.split(jax.random.key(7), 4)
+    params = {name: jax.random.normal(k, shape) for (name, shape), k in zip(shapes.items(), keys, strict=True)}
+
+    def model(p, batch):
+        return jax.nn.relu(jax.nn.relu(batch[0] @ p["w0"] + p["b0"]) @ p["w1"]) @ p["w2"]
+
+    def output_loss(logits, batch):
+        return -jnp.mean(jax.nn.log_softmax(logits)[jnp.arange(12), batch[1]])
+
+    h = hessian(lambda p, batch: output_loss(model(p, batch), batch), params, (x, y))
+    g = ggn(model, output_loss, params, (x, y))
+    np.testing.assert_allclose(np.trace(h.to_dense()), np.trace(g.to_dense()), rtol=1e-5)
+    assert not np.allclose(h.to_dense(), g.to_dense(), atol=1e-2)
+    for op in (h, g):
+        estimate = trace(op, num_probes=40, rank=10, key=KEY)
+        assert abs(estimate.value - np.trace(g.to_dense())) < 4 * estimate.standard_error
+
+
+def test_softmax_regression_at_zero_has_the_trace_of_its_data():
+    x = jax.random.normal(jax.random.key(3), (40, 6)) * jnp.array([4.0, 2.0, 1.0, 1.0, 0.5, 0.2])
+    y = jax.random.randint(jax.random.key(4), (40,), 0, 3)
+
+    def loss(w, batch):
+        return -jnp.mean(jax.nn.log_softmax(batch[0] @ w)[jnp.arange(40), batch[1]])
+
+    estimate = trace(hessian(loss, jnp.zeros((6, 3)), (x, y)), num_probes=20, rank=12, key=KEY)
+    truth = 2 / 3 * jnp.sum(x**2) / 40  # XᵀX/N divided by C = 3, each eigenvalue C − 1 = 2 times
+    assert abs(estimate.value - truth) <= 4 * estimate.standard_error + 1e-5 * truth
+    assert estimate.standard_error < 1e-2 * truth  # twelve directions hold nearly all of it
+
+
+def test_single_precision_is_right_within_its_error_bars_of_double():
+    matrix = rotated(DECAYING, np.float64)
+    single = trace(from_matrix(matrix.astype(np.float32)), num_probes=20, rank=10, key=KEY)
+    with jax.enable_x64(True):
+        double = trace(from_matrix(matrix), num_probes=20, rank=10, key=KEY)
+        assert double.value.dtype == np.float64
+    truth = np.trace(matrix)
+    for estimate in (single, double):
+        assert abs(float(estimate.value) - truth) < 4 * float(estimate.standard_error)
+
+
+def test_blocks_and_the_host_loop_give_the_same_numbers():
+    factors = {"w": jnp.linspace(-1.0, 2.0, 40).reshape(5, 8), "b": jnp.linspace(0.0, 9.0, 20)}
+
+    def mix(v):
+        return jax.tree.map(lambda f, x: f * x + jnp.mean(x), factors, v)
+
+    op, host = from_matvec(mix, factors), from_matvec(mix, factors, loop="host")
+    for estimator, rank, other_op, at_once in [(trace, 3, op, 3), (diagonal, 3, host, None)]:
+        run = partial(estimator, num_probes=6, rank=rank, key=KEY)
+        one_by_one = run(op)
+        for other in (run(other_op, probes_at_once=at_once),):
+            for a, b in zip(jax.tree.leaves(one_by_one), jax.tree.leaves(other), strict=True):
+                np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_products_that_are_not_finite_show():
+    op = from_matvec(lambda v: jnp.nan * v, jnp.zeros(30))
+    for estimator, rank in [(trace, 0), (trace, 4), (diagonal, 4)]:
+        estimate = estimator(op, num_probes=4, rank=rank, key=KEY)
+        assert np.all(np.isnan(estimate.value))
+        assert np.all(np.isnan(estimate.standard_error))
+
+
+@pytest.mark.parametrize("estimator", [trace, diagonal])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_probes": 1}, "integer ≥ 2; received 1. Two are the fewest that show an error"),
+        ({"rank": -1}, "rank, an integer ≥ 0; received -1"),
+        ({"probes_at_once": 0}, "probes_at_once, an integer ≥ 1; received 0"),
+    ],
+)
+def test_wrong_arguments_are_refused(estimator, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        estimator(from_matrix(jnp.eye(3)), **{"key": KEY, **arguments})
