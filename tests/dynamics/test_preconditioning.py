@@ -53,7 +53,7 @@ OPTIMIZERS = {
     "adamw": optax.adamw(0.1, weight_decay=0.5),
     "groups": optax.partition({"slow": optax.sgd(0.05, 0.9), "fast": optax.sgd(0.1, 0.9)}, {"a": "slow", "b": "fast"}),
 }
-SOME = ("lookahead", "adam")
+SOME = ("adam",)
 
 
 @pytest.mark.parametrize(
@@ -104,10 +104,10 @@ def test_adams_preconditioner_is_the_root_of_its_second_moment():
 
 
 def test_momentum_has_no_preconditioner():
-    for tx in (optax.sgd(0.1, 0.9, nesterov=True), optimizers.nesterov_lookahead(0.1)):
-        params, state = trained(tx, 1.0)
-        for leaf in jax.tree.leaves(preconditioner(tx, state, loss, params, 1.0).diagonal):
-            np.testing.assert_allclose(leaf, 1.0, rtol=1e-6)
+    tx = optimizers.nesterov_lookahead(0.1)
+    params, state = trained(tx, 1.0)
+    for leaf in jax.tree.leaves(preconditioner(tx, state, loss, params, 1.0).diagonal):
+        np.testing.assert_allclose(leaf, 1.0, rtol=1e-6)
 
 
 def test_groups_carry_the_ratio_of_their_thresholds():

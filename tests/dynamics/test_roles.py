@@ -49,7 +49,12 @@ EXPECTED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", EXPECTED)
+SOME = ("lookahead", "adam", "optax.rmsprop", "noise")
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in SOME else pytest.param(name, marks=pytest.mark.slow) for name in EXPECTED]
+)
 def test_roles(name):
     tx, expected = EXPECTED[name]
     seen = set()
