@@ -116,7 +116,8 @@ def eigenpairs(
     limits = _limits(plan, tol, max_matvecs, expected_noise(op) if noise_floor is None else noise_floor)
     if start is not None:
         start = _as_block(plan.layout, start)
-    return driving.run(_METHOD, op, plan, limits, key, start)
+    pairs = driving.run(_METHOD, op, plan, limits, key, start)
+    return pairs._replace(vectors=plan.layout.deliver(pairs.vectors))
 
 
 def make_plan(
@@ -180,7 +181,8 @@ def solve(op: Operator, plan: Plan, limits: Limits, *, key: Key, start: Vector |
     Returns:
         The pairs. Nothing is checked about the arguments here.
     """
-    return driving.trace(_METHOD, op, plan, limits, key, start)
+    pairs = driving.trace(_METHOD, op, plan, limits, key, start)
+    return pairs._replace(vectors=jax.vmap(plan.layout.unpack)(pairs.vectors))
 
 
 def limits_for(plan: Plan, tol: Any, *, max_matvecs: int | None = None, noise_floor: float | None = None) -> Limits:
@@ -250,7 +252,7 @@ def _result(plan: Plan, limits: Limits, state: State) -> Eigenpairs:
         values, residuals, basis = jax.tree.map(lambda leaf: leaf[order], (values, residuals, basis))
     return Eigenpairs(
         values=values,
-        vectors=jax.vmap(plan.layout.unpack)(basis),
+        vectors=basis,
         residuals=residuals,
         num_matvecs=state.num_matvecs,
         converged=residuals <= limits.tol * state.extent,

@@ -109,9 +109,10 @@ def ritz(space: Space, b: int) -> tuple[Array, Array, Array]:
     known = index < space.count
     square = jnp.where(known[:, None] & known[None, :], space.projected, 0)
     # Rows that are not there yet get an eigenvalue above all others, so that they are last in the order.
-    beyond = 2 * jnp.max(jnp.sum(jnp.abs(square + square.T), axis=0))
+    beyond = 4 * jnp.max(jnp.sum(jnp.abs(square), axis=0))
     beyond = jnp.where(beyond > 0, beyond, 1)
-    values, coefficients = jnp.linalg.eigh(square + jnp.diag(jnp.where(known, 0, beyond)))
+    whole = jnp.where((index[:, None] == index) & ~known, beyond, square)
+    coefficients, values = lax.linalg.eigh(whole, symmetrize_input=False)  # reads what is on and below the diagonal
     below = lax.dynamic_slice_in_dim(space.projected, space.count, b) * known
     coupling = jnp.matmul(below, coefficients, precision=lax.Precision.HIGHEST)
     residuals = jnp.where(known, jnp.sqrt(jnp.sum(coupling**2, axis=0)), jnp.inf)
@@ -170,7 +171,7 @@ def _orthonormalize(
     def once(state: _Pass) -> _Pass:
         lengths = jax.vmap(vectors.norm)(state.block)
         coefficients = jnp.where(present, vectors.gram(space.basis, state.block), 0)
-        block = vectors.subtract(state.block, vectors.combine(space.basis, coefficients))
+        block = vectors.subtract(state.block, _combined(space.basis, coefficients))
 
         def column(i: Any, at: Any) -> Any:
             block, factor, replaced, kept, serial = at
@@ -216,6 +217,14 @@ def _orthonormalize(
     )
     last = lax.while_loop(lambda s: active & (s.kept < _ENOUGH) & (s.number < _MAX_PASSES), once, start)
     return last.block, last.above, last.within, last.replaced, last.serial
+
+
+def _combined(basis: Vector, coefficients: Array) -> Vector:
+    """Return `vectors.combine`; a single combination as a sum, as fast and compiled in a fifth of the time."""
+    if coefficients.shape[1] > 1:
+        return vectors.combine(basis, coefficients)
+    weights = coefficients[:, 0]
+    return jax.tree.map(lambda q: jnp.sum(q * weights.reshape(-1, *(1,) * (q.ndim - 1)), axis=0)[None], basis)
 
 
 def _put_rows(basis: Vector, start: Any, block: Vector) -> Vector:

@@ -144,10 +144,9 @@ def sharpness(
         )
     if max_matvecs < 2:
         raise ValueError(f"max_matvecs must be at least 2, one to find and one to check; received {max_matvecs}.")
-    return driving.run(
-        _METHOD, op, bracket_plan(op, confidence=confidence, max_matvecs=max_matvecs),
-        bracket_limits(layout, tol, floor), key, None
-    )  # fmt: skip
+    plan = bracket_plan(op, confidence=confidence, max_matvecs=max_matvecs)
+    bracket = driving.run(_METHOD, op, plan, bracket_limits(layout, tol, floor), key, None)
+    return bracket._replace(vector=layout.deliver(bracket.vector))
 
 
 def bracket_plan(op: Operator, *, confidence: float = 0.99, max_matvecs: int = 64) -> BracketPlan:
@@ -193,7 +192,8 @@ def enclose(op: Operator, plan: BracketPlan, limits: BracketLimits, *, key: Key)
     Returns:
         The bracket.
     """
-    return driving.trace(_METHOD, op, plan, limits, key, None)
+    bracket = driving.trace(_METHOD, op, plan, limits, key, None)
+    return bracket._replace(vector=plan.layout.unpack(bracket.vector))
 
 
 def _initial(plan: BracketPlan, seed: Array, start: None) -> _State:
@@ -311,7 +311,7 @@ def _result(plan: BracketPlan, limits: BracketLimits, state: _State) -> Bracket:
         num_matvecs=state.num_matvecs,
         confidence=jnp.asarray(plan.confidence, plan.layout.scalar),
         converged=state.upper - state.lower <= 1.01 * limits.tol * jnp.abs(state.upper),
-        vector=plan.layout.unpack(vectors.row(state.vector, 0)),
+        vector=vectors.row(state.vector, 0),
     )
 
 
