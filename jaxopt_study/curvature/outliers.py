@@ -17,7 +17,7 @@ class Outliers(NamedTuple):
 
     Attributes:
         values: Descending (k,).
-        residuals: ‖H y − θ y‖ (k,): an eigenvalue lies within this distance of the value.
+        residuals: ‖H y − θ y‖ plus the disagreement of the probes (k,): an eigenvalue lies within this distance.
         weights: 1/n (k,), what one eigenvalue weighs in the spectrum.
         measured_weights: What the probes say that it weighs (k,); 2/n is an eigenvalue of multiplicity two.
         measured_errors: Standard errors of the measured weights (k,).
@@ -38,7 +38,7 @@ def find_outliers(
     """Tell resolved eigenvalues outside of the bulk from the nodes that stand for many.
 
     From either end of the spectrum inwards, the i-th nodes of all probes belong to one eigenvalue if each has a
-    residual ≤ tol · max|θ|, they agree to within their residuals, and their mean weight is that of a simple eigenvalue,
+    residual ≤ tol · max|θ|, they agree as closely, and their mean weight is that of a simple eigenvalue,
     1/n, to three standard errors. Such a run ends at the first node that fails. Of the run, those are outliers that lie
     outside of its last wide gap, one that measures at least `min_gap` times the spectrum on its inner side, of which a
     tenth of the weight at the other end does not count, as it may be outliers too. A
@@ -83,7 +83,8 @@ def _one_end(
     )
     scale = jnp.max(jnp.abs(quadrature.nodes))
     converged = jnp.all(exists & (residuals <= tol * scale), axis=0)
-    same = jnp.max(nodes, axis=0) - jnp.min(nodes, axis=0) <= 2 * jnp.max(residuals, axis=0)
+    spread = jnp.max(nodes, axis=0) - jnp.min(nodes, axis=0)
+    same = spread <= tol * scale  # rounding of the products makes probes differ by more than their residuals
     measured = jnp.mean(weights, axis=0)
     run = jnp.cumprod((converged & same & (size * measured <= most))[:-1]) > 0
     outer = jnp.min(sign * nodes, axis=0)[:-1]
@@ -97,8 +98,8 @@ def _one_end(
     number = jnp.max(jnp.where(run & wide, rank + 1, 0))
     best = jnp.argmin(residuals, axis=0)[None]
     errors = jnp.std(weights, axis=0, ddof=1) / math.sqrt(weights.shape[0])
-    columns = (
-        jnp.take_along_axis(nodes, best, axis=0)[0], jnp.take_along_axis(residuals, best, axis=0)[0], measured, errors,
-    )  # fmt: skip
+    value = jnp.take_along_axis(nodes, best, axis=0)[0]
+    residual = jnp.take_along_axis(residuals, best, axis=0)[0] + spread
+    columns = (value, residual, measured, errors)
     values, residuals, measured, errors = (jnp.where(rank < number, column[:-1], jnp.nan) for column in columns)
     return (values, residuals, measured, errors), number

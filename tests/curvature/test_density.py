@@ -150,6 +150,14 @@ def test_converged_outliers_are_listed_with_their_errors_and_are_no_part_of_the_
     np.testing.assert_allclose(mass + np.sum(outliers.measured_weights), 1, atol=1e-3)
 
 
+def test_rounding_in_the_products_hides_no_outlier():
+    spectrum = jnp.concatenate([jnp.array([9.0, 5.0, -3.0]), jnp.linspace(0.0, 1.0, 297)])
+    noisy = from_matvec(lambda v: spectrum * v + 3e-5 * jnp.sin(1e5 * v), spectrum)
+    outliers = spectral_density(noisy, num_probes=8, num_steps=30, key=KEY).outliers
+    assert int(outliers.count) == 3
+    assert np.all(np.abs(outliers.values - np.array([9.0, 5.0, -3.0])) <= np.asarray(outliers.residuals) + 6e-4)
+
+
 def test_density_is_the_kernel_sum_over_the_eigenvalues(outlying):
     _, spectrum, result = outlying
     width, grid = float(result.kernel_width), np.asarray(result.grid, np.float64)
