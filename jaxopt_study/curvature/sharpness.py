@@ -1,6 +1,5 @@
 """The largest eigenvalue between two bounds."""
 
-import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -8,7 +7,6 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
-from scipy.special import betaincinv
 
 from jaxopt_study.curvature import driving, lanczos, vectors
 from jaxopt_study.curvature.audit import GROWTH
@@ -17,10 +15,10 @@ from jaxopt_study.curvature.driving import Method
 from jaxopt_study.curvature.lanczos import Space
 from jaxopt_study.curvature.layout import Layout, layout_of
 from jaxopt_study.curvature.operator import Operator
+from jaxopt_study.curvature.overlap import overshoot
 from jaxopt_study.types import Key, Vector
 
 _BREAKDOWN = 100  # ε times this, or the noise floor if larger, separates a new direction from rounding
-_GRID = 64
 
 
 class Bracket(NamedTuple):
@@ -233,7 +231,11 @@ def _advance(plan: BracketPlan, limits: BracketLimits, seed: Array, state: _Stat
         values, coefficients, residuals = lanczos.ritz(space, 1)
         top = space.count - 1
         margin = limits.noise_floor * space.scale
-        upper = values[top] + margin + jnp.where(invariant, 0, _overshoot(plan, space, values, residuals))
+        upper = (
+            values[top]
+            + margin
+            + jnp.where(invariant, 0, overshoot(space, values, residuals, plan.layout.size, plan.confidence))
+        )
         narrow = upper - values[top] + margin <= limits.tol * jnp.abs(upper)
         return upper, jnp.take(coefficients, top, axis=1), last | narrow
 
@@ -256,47 +258,6 @@ def _advance(plan: BracketPlan, limits: BracketLimits, seed: Array, state: _Stat
         num_matvecs=state.num_matvecs + 1,
         done=checked | broken,
     )
-
-
-def _overshoot(plan: BracketPlan, space: Space, values: Array, residuals: Array) -> Array:
-    """Return t ≥ 0 with Σ φᵢ(θ + t)² = 1/δ² for the largest Ritz value θ, from above, to 1 %.
-
-    With β₁ … βₘ the subdiagonal and rᵢ the residual norms of the Ritz values θᵢ,
-
-        φₘ(x) = Πᵢ (x − θᵢ)/βᵢ  and  Σᵢ φᵢ(x)² = φₘ(x)² (1 + Σᵢ rᵢ²/(x − θᵢ)²),
-
-    which is taken in logarithms on a grid that is refined once.
-    """
-    known = jnp.arange(values.shape[0]) < space.count
-    count = space.count.astype(values.dtype)
-    gaps = jnp.where(known, values[space.count - 1] - values, 0)
-    betas = jnp.diagonal(space.projected, -1)
-    betas = jnp.sum(jnp.where(known[:-1], jnp.log(jnp.where(known[:-1], betas, 1)), 0))
-    target = -math.log(_least_overlap(plan.layout.size, plan.confidence))  # log 1/δ²
-
-    def excess(log_t: Array) -> Array:
-        apart = jnp.exp(log_t)[:, None] + gaps
-        logs = jnp.sum(jnp.where(known, jnp.log(apart), 0), axis=1)
-        spread = jnp.sum(jnp.where(known, (residuals / apart) ** 2, 0), axis=1)
-        return 2 * (logs - betas) + jnp.log1p(spread) - target
-
-    # x − θᵢ ≥ t for every i, so this t is large enough; the root is sought between ε of it and it.
-    high = (0.5 * target + betas) / count
-    low = high + math.log(float(jnp.finfo(values.dtype).eps))
-    for _ in range(2):
-        grid = low + (high - low) * jnp.linspace(0, 1, _GRID, dtype=values.dtype)
-        first = jnp.argmax(excess(grid.at[-1].set(high)) >= 0)
-        first = jnp.where(first == 0, jnp.where(excess(grid[:1])[0] >= 0, 0, _GRID - 1), first)
-        low, high = grid[jnp.maximum(first - 1, 0)], grid[first]
-    return jnp.exp(high)
-
-
-def _least_overlap(n: int, confidence: float) -> float:
-    """Return δ² with P(⟨u, q⟩² < δ²) = (1 − confidence)/2 for q uniform on the unit sphere of n dimensions.
-
-    The bound is sharp where λmax stands alone; the half is for rounding and for numbers that are not quite random.
-    """
-    return 1.0 if n == 1 else float(betaincinv(0.5, 0.5 * (n - 1), 0.5 * (1 - confidence)))
 
 
 def _reciprocal(value: Array) -> Array:

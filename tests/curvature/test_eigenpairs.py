@@ -46,7 +46,9 @@ def expected(spectrum, k, which):
     return {"LA": ascending[::-1][:k], "SA": ascending[:k], "BE": ends, "LM": by_magnitude[:k]}[which]
 
 
-@pytest.mark.parametrize(("which", "k", "block_size"), [("LA", 3, 1), ("BE", 5, 1), ("LM", 4, 3)])
+@pytest.mark.parametrize(
+    ("which", "k", "block_size"), [("LA", 3, 1), pytest.param("BE", 5, 1, marks=pytest.mark.slow), ("LM", 4, 3)]
+)
 def test_finds_every_copy_of_every_eigenvalue_in_the_zoo(dtype, which, k, block_size):
     tol = 1e-3 if dtype is np.float32 else 1e-8
     for name, spectrum in SPECTRA.items():
@@ -123,7 +125,7 @@ def test_agrees_with_the_dense_hessian_of_a_network_in_values_and_vectors():
             np.testing.assert_allclose(pairs.residuals[i], residual, rtol=1e-6, atol=1e-13)
 
 
-@pytest.mark.parametrize("block_size", [1, 2])
+@pytest.mark.parametrize("block_size", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_loop_on_the_host_and_a_compiled_one_agree(block_size):
     spectrum = np.r_[7.0, 6.5, 5.0, np.linspace(-1, 4, N - 3)]
     compiled, host = (
@@ -136,7 +138,7 @@ def test_a_loop_on_the_host_and_a_compiled_one_agree(block_size):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), compiled, host)
 
 
-@pytest.mark.parametrize("block_size", [1, 3])
+@pytest.mark.parametrize("block_size", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_counts_every_product(block_size):
     calls = []
     d = jnp.asarray(np.r_[9.0, 8.0, np.linspace(-1, 1, 100)], jnp.float32)

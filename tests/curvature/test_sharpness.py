@@ -9,7 +9,8 @@ import pytest
 from jax.tree_util import Partial
 
 from jaxopt_study.curvature import from_matrix, from_matvec, hessian
-from jaxopt_study.curvature.sharpness import _least_overlap, bracket_limits, bracket_plan, enclose, sharpness
+from jaxopt_study.curvature.overlap import least_overlap
+from jaxopt_study.curvature.sharpness import bracket_limits, bracket_plan, enclose, sharpness
 
 N, TRIALS = 120, 500
 SPECTRA = {
@@ -77,8 +78,8 @@ def test_the_share_that_misses_is_the_one_allowed():
 def test_overlap_quantile_agrees_with_sampling():
     z = np.random.default_rng(0).normal(size=(200_000, 7))
     overlap = z[:, 0] ** 2 / np.sum(z**2, axis=1)
-    assert abs(np.mean(overlap < _least_overlap(7, 0.8)) - 0.1) < 4 * np.sqrt(0.09 / 200_000)
-    assert _least_overlap(1, 0.99) == 1.0
+    assert abs(np.mean(overlap < least_overlap(7, 0.8)) - 0.1) < 4 * np.sqrt(0.09 / 200_000)
+    assert least_overlap(1, 0.99) == 1.0
 
 
 @pytest.mark.parametrize("spectrum", [np.ones(50), np.zeros(50), -np.ones(50), np.r_[3.0, np.zeros(49)], np.ones(1)])
