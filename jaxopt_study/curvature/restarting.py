@@ -56,6 +56,7 @@ class State(NamedTuple):
     """Where a solve is: it grows the space, or multiplies the Ritz vectors in its first rows to check them."""
 
     space: Space
+    asked: Vector  # the block to be multiplied next; a late read of the basis would make the compiler copy all of it
     checking: Array
     checked: Array  # how many Ritz vectors are checked
     values: Array  # (k,) those under check, and the answer
@@ -75,8 +76,10 @@ def initial(plan: Plan, block: Vector, seed: Array) -> State:
     """Return the state before the first product, from a block of starting vectors."""
     dtype = plan.layout.scalar
     zero, none = jnp.zeros((), dtype), jnp.int32(0)
+    space = lanczos.begin(plan.layout, block, plan.room, seed)
     return State(
-        space=lanczos.begin(plan.layout, block, plan.room, seed),
+        space=space,
+        asked=lanczos.pending(space, plan.block_size),
         checking=jnp.bool(False),
         checked=none,
         values=jnp.full(plan.k, jnp.nan, dtype),
@@ -93,10 +96,9 @@ def initial(plan: Plan, block: Vector, seed: Array) -> State:
     )
 
 
-def wanted_rows(plan: Plan, state: State) -> Vector:
+def wanted_rows(_: Plan, state: State) -> Vector:
     """Return the block whose product the machine asks for."""
-    start = jnp.where(state.checking, state.checked, state.space.count)
-    return lanczos.rows(state.space.basis, start, plan.block_size)
+    return state.asked
 
 
 def advance(plan: Plan, limits: Limits, seed: Array, state: State, products: Vector) -> State:
@@ -127,7 +129,7 @@ def advance(plan: Plan, limits: Limits, seed: Array, state: State, products: Vec
 
     def not_looked() -> Any:
         return (
-            state._replace(space=None),
+            state._replace(space=None, asked=None),
             jnp.zeros_like(space.projected[0]),
             jnp.zeros_like(space.projected),
             jnp.bool(False),
@@ -143,14 +145,15 @@ def advance(plan: Plan, limits: Limits, seed: Array, state: State, products: Vec
         ),
         (rotate, space),
     )
-    return rest._replace(space=space)
+    start = jnp.where(rest.checking, rest.checked, space.count)
+    return rest._replace(space=space, asked=lanczos.rows(space.basis, start, b))
 
 
 def _true_residuals(plan: Plan, state: State, products: Vector) -> Array:
     b = plan.block_size
     padded = jnp.concatenate([state.values, jnp.zeros(plan.check_cost - plan.k, state.values.dtype)])
     values = lax.dynamic_slice_in_dim(padded, state.checked, b)
-    images = jax.vmap(vectors.axpy)(-values, wanted_rows(plan, state), products)
+    images = jax.vmap(vectors.axpy)(-values, state.asked, products)
     return lax.dynamic_update_slice_in_dim(state.residuals, jax.vmap(vectors.norm)(images), state.checked, 0)
 
 
@@ -191,6 +194,7 @@ def _look(plan: Plan, limits: Limits, state: State, replaced: Array, full: Array
     check = last | (small & explored)
     state = state._replace(
         space=None,
+        asked=None,
         values=jnp.where(check, wanted, state.values),
         extent=extent,
         checking=check,
