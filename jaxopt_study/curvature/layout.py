@@ -74,7 +74,7 @@ class Layout:
         on_host, pieces, start = np.asarray(x), [], 0
         for leaf in self.leaves:
             stop = start + math.prod(leaf.shape)
-            pieces.append(np.array(on_host[..., start:stop]).reshape(*x.shape[:-1], *leaf.shape))
+            pieces.append(np.array(on_host[..., start:stop]).reshape((*x.shape[:-1], *leaf.shape)))
             start = stop
         return self.structure.unflatten(jax.device_put(pieces, x.sharding))
 
