@@ -263,16 +263,17 @@ def _from_probes(found: MorseIndex, quadrature: Quadrature, n: int, confidence: 
     def interval(lower: Array, upper: Array, least: Array, most: Array) -> Array:
         spread_lower, spread_upper = (jnp.std(x, ddof=1) / math.sqrt(p) for x in (lower, upper))
         ends = jnp.stack([jnp.mean(lower) - t * spread_lower, jnp.mean(upper) + t * spread_upper])
-        ends = jnp.where(jnp.isnan(ends), jnp.stack([0.0, 1.0]), ends).astype(dtype)
+        ends = jnp.where(finite, ends, jnp.arange(2)).astype(dtype)
         return jnp.clip(n * ends, least, most)
 
-    exact = found.resolution > 0
+    exact, finite = found.resolution > 0, jnp.all(jnp.isfinite(quadrature.nodes))
+    nan = jnp.where(finite, 0, jnp.nan).astype(dtype)
     flat_lower, flat_upper = jnp.maximum(plus[1] - minus[2], 0), plus[2] - minus[1]
     zero = jnp.zeros((), dtype)
     return found._replace(
-        estimate=jnp.where(exact, found.estimate, jnp.clip(n * jnp.mean(minus[0]), below, n - above)),
+        estimate=jnp.where(exact, found.estimate, jnp.clip(n * jnp.mean(minus[0]) + nan, below, n - above)),
         interval=jnp.where(exact, found.interval, interval(minus[1], minus[2], below, n - above)),
-        flat=jnp.where(exact, found.flat, jnp.clip(n * jnp.mean(plus[0] - minus[0]), 0, n - below - above)),
+        flat=jnp.where(exact, found.flat, jnp.clip(n * jnp.mean(plus[0] - minus[0]) + nan, 0, n - below - above)),
         flat_interval=jnp.where(exact, found.flat_interval, interval(flat_lower, flat_upper, zero, n - below - above)),
         num_matvecs=found.num_matvecs + quadrature.num_matvecs,
     )
