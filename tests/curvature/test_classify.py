@@ -1,0 +1,206 @@
+"""Every point with a known answer gets it, and no valley is called a minimum."""
+
+from functools import partial
+
+import jax
+import jax.flatten_util
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxopt_study import problems
+from jaxopt_study.curvature import PointKind, classify_point
+
+KEY = jax.random.key(0)
+PLANAR = ["himmelblau", "rosenbrock", "styblinski_tang", "bowl", "saddle", "monkey_saddle", "plateau", "mountain"]
+TABLE = {"": 12, "0": 6, "1": 7, "2": 8, "0, 1": 2, "0, 2": 3, "1, 2": 4, "0, 1, 2": 0}
+
+
+@partial(jax.jit, static_argnums=0)
+def classify_many(loss, places):
+    return jax.vmap(lambda place: classify_point(loss, place, key=KEY))(places)
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [*((name, np.float64) for name in PLANAR), ("himmelblau", np.float32), ("rosenbrock", np.float32)],
+)
+def test_listed_points_of_planar_problems_are_what_they_are_listed_as(name, dtype):
+    problem = getattr(problems.planar, name)()
+    points = problem.critical_points
+    with jax.enable_x64(dtype == np.float64):
+        places = jnp.asarray(np.stack([point.params for point in points]), dtype)
+        found = jax.device_get(classify_many(problem.loss, places))
+    for i, point in enumerate(points):
+        assert PointKind(found.kind[i]).name.lower() == point.kind, (name, point)
+        assert found.index.estimate[i] == point.index
+        assert found.gradient_norm[i] <= found.gradient_tol[i]
+        if point.kind == "saddle":
+            assert_falls(problem.loss, jax.tree.map(lambda x, i=i: x[i], found), places[i])
+
+
+def assert_falls(loss, result, params):
+    """Check a way down with the loss evaluated in NumPy's double precision at the same points."""
+    assert result.escape.seen
+    assert result.escape.fall > 4 * result.escape.rounding
+    with jax.enable_x64(True):
+        double = partial(jax.tree.map, lambda x: jnp.asarray(np.asarray(x, np.float64)))
+        start, direction = double(params), double(result.escape.direction)
+        end = jax.tree.map(lambda x, d: x + float(result.escape.step) * d, start, direction)
+        fall = float(loss(start, None) - loss(end, None))
+        assert fall > 0
+        np.testing.assert_allclose(fall, result.escape.fall, rtol=1e-2)
+
+
+def test_linear_network_has_the_index_of_the_closed_form_at_all_eight_subsets():
+    problem = problems.linear_network((3.0, 2.0, 1.0), hidden=4, sizes=(5, 6))
+    with jax.enable_x64(True):
+        for point in problem.critical_points:
+            result = classify_point(problem.loss, point.params, key=KEY)
+            label = point.label.removeprefix("modes {").removesuffix("}")
+            assert result.index.exact
+            assert (result.index.lower_bound, result.index.estimate) == (TABLE[label],) * 2, label
+            dense = np.linalg.eigvalsh(dense_hessian(problem.loss, point.params))
+            assert result.index.flat == np.sum(np.abs(dense) < 1e-9)
+            assert result.index.flat > 0  # the rotations of the hidden layer
+            np.testing.assert_allclose([result.smallest, result.largest], dense[[0, -1]], atol=1e-12)
+            assert np.all(result.residuals < 1e-12)
+            if label == "0, 1, 2":  # a valley of minima: the Hessian does not decide, and there is no way down
+                assert result.verdict == "degenerate"
+                assert not result.escape.seen
+            else:
+                assert result.verdict == "saddle"
+                assert_falls(problem.loss, result, point.params)
+
+
+def dense_hessian(loss, params):
+    flat, unravel = jax.flatten_util.ravel_pytree(params)
+    return np.asarray(jax.hessian(lambda x: loss(unravel(x), None))(jnp.asarray(flat, jnp.float64)))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_origin_of_a_deep_linear_network_is_degenerate_and_no_minimum(dtype):
+    problem = problems.deep_linear_network(depth=3)
+    with jax.enable_x64(dtype == np.float64):
+        origin = jax.tree.map(lambda x: jnp.zeros(x.shape, dtype), problem.critical_points[-1].params)
+        result = classify_point(problem.loss, origin, key=KEY)
+        assert result.verdict == "degenerate"
+        assert (result.index.lower_bound, result.index.estimate) == (0, 0)
+        assert result.index.flat == result.index.flat_interval[0] == 60
+        assert (result.smallest, result.largest) == (0, 0)
+        assert_falls(problem.loss, result, origin)  # seen by walking, not by the Hessian
+
+
+def test_softmax_regression_at_zero_has_the_spectrum_of_its_closed_form():
+    rng = np.random.default_rng(0)
+    x, classes = rng.normal(size=(40, 6)), 4
+    y = np.arange(40) % classes
+
+    def loss(weights, batch):
+        return optax.softmax_cross_entropy_with_integer_labels(batch["x"] @ weights, batch["y"]).mean()
+
+    with jax.enable_x64(True):
+        data = {"x": jnp.asarray(x), "y": jnp.asarray(y)}
+        result = classify_point(loss, jnp.zeros((6, classes)), data, key=KEY, batch_size=16)
+        # Eigenvalues of XᵀX/N divided by C, each C − 1 times, and d zeros, for the shift that softmax does not see.
+        curvature = np.linalg.eigvalsh(x.T @ x / 40) / classes
+        np.testing.assert_allclose(result.largest, curvature[-1], rtol=1e-12)
+        assert (result.index.estimate, result.index.flat, bool(result.index.exact)) == (0, 6, True)
+        assert result.verdict == "not critical"
+        minimum = classify_point(loss, jnp.zeros((6, classes)), data, key=KEY, gradient_tol=1.0)
+        assert minimum.verdict == "degenerate"  # by a lax tolerance; the zeros stay
+        assert not minimum.escape.seen
+
+
+def test_random_symmetric_matrices_are_minima_as_often_as_the_closed_form_says():
+    trials = 4_000
+    closed = {1: 0.5, 2: (2 - np.sqrt(2)) / 4, 3: (np.pi - 2 * np.sqrt(2)) / (4 * np.pi), 4: 0.0025, 5: 0.00014}
+
+    def loss(p, matrix):
+        return 0.5 * p @ matrix @ p
+
+    @jax.jit
+    def run(matrices):
+        return jax.vmap(lambda matrix: classify_point(loss, jnp.zeros(matrix.shape[0]), matrix, key=KEY)[0])(matrices)
+
+    rng = np.random.default_rng(0)
+    for n, probability in closed.items():
+        matrices = rng.normal(size=(trials, n, n)).astype(np.float32)
+        kinds = np.asarray(run((matrices + matrices.swapaxes(1, 2)) / 2))
+        error = np.sqrt(probability * (1 - probability) / trials)
+        assert abs(np.mean(kinds == PointKind.MINIMUM) - probability) < 4 * error + 1e-4, n
+        assert abs(np.mean(kinds == PointKind.MAXIMUM) - probability) < 4 * error + 1e-4, n
+        signs = np.linalg.eigvalsh(((matrices + matrices.swapaxes(1, 2)) / 2).astype(np.float64))
+        assert np.all((kinds == PointKind.MINIMUM) <= np.all(signs > 0, axis=1))
+        assert np.mean(kinds == PointKind.DEGENERATE) < 5e-3
+
+
+def gradient_flat(p, batch=None):
+    return p[0] ** 3 / 3 + p[0] + p[1] ** 2
+
+
+def test_a_gradient_flat_point_is_neither_critical_nor_simply_not():
+    assert classify_point(gradient_flat, jnp.zeros(2), key=KEY).verdict == "gradient-flat"
+    assert classify_point(gradient_flat, jnp.array([1e-5, 0.0]), key=KEY).verdict == "gradient-flat"
+    assert classify_point(gradient_flat, jnp.array([0.5, 0.3]), key=KEY).verdict == "not critical"
+    # An ill-conditioned valley, where Hg is small because g is, is not gradient-flat.
+    valley = classify_point(lambda p, _: 1e-4 * p[0] ** 2 + 1e4 * p[1] ** 2, jnp.array([1.0, 0.0]), key=KEY, tol=1e-12)
+    assert valley.verdict == "not critical"
+
+
+def test_a_stricter_tolerance_changes_the_verdict_and_is_reported():
+    near = jnp.array([1e-4, 0.0])
+    loss = problems.planar.bowl().loss
+    assert classify_point(loss, near, key=KEY).verdict == "minimum"
+    strict = classify_point(loss, near, key=KEY, gradient_tol=1e-9)
+    assert strict.verdict == "not critical"
+    np.testing.assert_allclose([strict.gradient_norm, strict.gradient_tol], [1e-5, 1e-9], rtol=1e-4)
+
+
+def test_a_slope_is_not_taken_for_a_way_down():
+    result = classify_point(lambda p, _: jnp.sum(p**4) + 1e-6 * p[0], jnp.zeros(2), key=KEY, gradient_tol=1e-3)
+    assert result.verdict == "degenerate"
+    assert not result.escape.seen
+
+
+def test_a_fall_within_rounding_is_not_called_seen():
+    # Curvature is computed apart from the value, so it is exact; the loss itself has no digits left for the fall.
+    result = classify_point(lambda p, _: 1e8 + 1e-3 * (p[0] ** 2 - p[1] ** 2), jnp.zeros(2), key=KEY)
+    assert result.verdict == "saddle"
+    assert not result.escape.seen
+    assert result.escape.rounding > 0
+
+
+@pytest.mark.parametrize("bad", [jnp.nan, jnp.inf])
+def test_a_loss_that_is_not_finite_is_said_to_be(bad):
+    assert classify_point(lambda p, _: bad * jnp.sum(p**2), jnp.ones(2), key=KEY).verdict == "not finite"
+
+
+@pytest.mark.slow
+def test_many_parameters_are_classified_without_the_matrix():
+    curvature = jnp.concatenate([-jnp.linspace(1.0, 2.0, 5), jnp.linspace(0.5, 3.0, 595)])
+
+    def loss(p, scale):
+        return 0.5 * jnp.sum(scale * p["w"] ** 2)
+
+    params = {"w": jnp.zeros(600)}
+    options = {"key": KEY, "max_dense": 100}
+    result = classify_point(loss, params, curvature, **options)
+    assert result.verdict == "saddle"
+    assert result.index.lower_bound == 5
+    assert result.escape.seen
+    np.testing.assert_allclose([result.smallest, result.largest], [-2, 3], rtol=1e-3)
+    assert classify_point(loss, params, jnp.abs(curvature), **options).verdict == "minimum"
+    assert classify_point(loss, params, -jnp.abs(curvature), **options).verdict == "maximum"
+    assert classify_point(loss, params, jnp.maximum(curvature, 0), **options).verdict == "degenerate"
+
+
+def test_wrong_arguments_are_named():
+    loss = problems.planar.bowl().loss
+    with pytest.raises(ValueError, match="gradient_tol > 0"):
+        classify_point(loss, jnp.zeros(2), key=KEY, gradient_tol=-1.0)
+    with pytest.raises(ValueError, match="noise floor"):
+        classify_point(loss, jnp.zeros(2), key=KEY, tau=1e-12)
+    with pytest.raises(TypeError, match="scalar"):
+        classify_point(lambda p, _: p, jnp.zeros(2), key=KEY)
