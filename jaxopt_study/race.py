@@ -13,7 +13,7 @@ import optax
 
 from jaxopt_study import optimizers
 from jaxopt_study.problems import Problem
-from jaxopt_study.training import Trajectory, evaluate, train
+from jaxopt_study.training import CurvatureProbe, Probe, Trajectory, evaluate, train
 from jaxopt_study.transforms import Transform
 from jaxopt_study.types import Params
 
@@ -72,6 +72,7 @@ class Race:
         batch_size: As in `train`.
         evaluate_every: As in `train`; evaluates the validation examples, or the training examples if there are none.
         record_params_every: As in `train`.
+        probe: As in `train`; `CurvatureProbe` for sharpness along every run.
 
     Raises:
         ValueError: If `num_seeds` is not positive.
@@ -96,6 +97,7 @@ class Race:
         batch_size: int | None = None,
         evaluate_every: int | None = None,
         record_params_every: int | None = None,
+        probe: CurvatureProbe | Probe | None = None,
     ):
         if num_seeds < 1:
             raise ValueError(f"A race needs num_seeds ≥ 1; received {num_seeds}.")
@@ -105,6 +107,7 @@ class Race:
             "batch_size": batch_size,
             "evaluate_every": evaluate_every,
             "record_params_every": record_params_every,
+            "probe": probe,
         }
         keys = jax.vmap(lambda i: jax.random.split(jax.random.fold_in(jax.random.key(seed), i)))(jnp.arange(num_seeds))
         init_keys, self._keys = keys[:, 0], keys[:, 1]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 from PIL import Image
@@ -217,6 +218,25 @@ def test_what_cannot_be_done_is_one_line_and_code_1(mine, capsys, arguments, mes
     assert len(shown.splitlines()) == 1
     assert re.search(message, shown), shown
     assert not (mine / "results").exists()
+
+
+@pytest.mark.slow
+def test_curvature_is_measured_along_the_runs_where_it_is_asked_for(tmp_path):
+    folder = tmp_path / "probed"
+    arguments = ["--only", "sgd", "--steps=4", "--seeds=2", "--widths", "3", "--batch-size=16", "--probe=curvature"]
+    assert main(["compare", *arguments, "--out", str(folder)]) == 0
+    with Image.open(folder / "curvature.png") as picture:
+        assert min(picture.size) > 500
+    (entry,) = [entry for entry in records.load(folder).results["entries"] if entry["problem"] == "digits"]
+    measured = entry["curvature"]
+    assert measured["step"] == [0, 1, 2, 3, 4]
+    assert measured["limit"] == pytest.approx(2.0)
+    # Gradient descent divides by nothing: its gain sharpness is the learning rate times the largest eigenvalue.
+    sharpest = np.array(measured["eigenvalues"])[..., 0]
+    np.testing.assert_allclose(measured["gain_sharpness"], 0.01 * sharpest, rtol=2e-2)
+    with (folder / "curves.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["metric"] == "gain_sharpness"]
+    assert [float(row["value"]) for row in rows] == np.ravel(measured["gain_sharpness"]).tolist()
 
 
 def test_a_folder_of_another_configuration_is_not_continued(tmp_path, capsys):

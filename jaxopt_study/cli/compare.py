@@ -7,19 +7,22 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import jax
 import optax
 import tyro
 from rich.console import Console
 
-from jaxopt_study import problems, race, records
+from jaxopt_study import dynamics, problems, race, records
 from jaxopt_study.cli import finals
 from jaxopt_study.cli.expressions import UserError, import_optimizer
 from jaxopt_study.cli.progress import progress_bar
 from jaxopt_study.cli.report import draw, show, tidy_rows, write_results
 from jaxopt_study.problems import Problem
 from jaxopt_study.problems.datasets import Dataset, DatasetError
+from jaxopt_study.training import CurvatureProbe
 
 POINTS = 30  # plotted in the plane, the start included
+MEASUREMENTS = 10  # of curvature along a run, besides the last
 SETTINGS: dict[str, dict[str, Any]] = {  # where the user says nothing
     "digits": {"steps": 1000, "batch_size": 64, "widths": (100, 100)},
     "mnist": {"steps": 2000, "batch_size": 128, "widths": (100, 100, 100, 100)},
@@ -68,6 +71,9 @@ class Compare:
     """Hidden layers of the network."""
     evaluations: Annotated[int, tyro.conf.arg(metavar="INT")] = 40
     """How often the validation examples are evaluated along a run."""
+    probe: Annotated[Literal["curvature"] | None, _shown("{curvature}", "none")] = None
+    """Measure sharpness, its ratio to the optimizer's stability limit, and what each step was expected to do, ten times
+    along every run of the network, on all training examples. Adds curvature.png."""
     out: Annotated[Path | None, _shown("PATH", "results/compare-DATA-TIME")] = None
     """The results folder."""
     resume: bool = False
@@ -93,7 +99,9 @@ class Compare:
         Raises:
             UserError: If one is out of range.
         """
-        own = {name: getattr(self, name) for name in ("data", "seeds", "seed", "steps", "batch_size", "widths")}
+        own = {
+            name: getattr(self, name) for name in ("data", "seeds", "seed", "steps", "batch_size", "widths", "probe")
+        }
         chosen: dict[str, Any] = {
             name: SETTINGS[self.data].get(name) if value is None else value for name, value in own.items()
         }
@@ -261,9 +269,15 @@ def heats(
         seed=settings["seed"],
         batch_size=settings["batch_size"],
         evaluate_every=settings["evaluate_every"],
+        probe=curvature_probe(settings) if settings["probe"] else None,
     )
     for name, optimizer in on_network.items():
         yield Heat(network.name, name, optimizer, long.run)
+
+
+def curvature_probe(settings: Mapping[str, Any]) -> CurvatureProbe:
+    """Return what `--probe curvature` measures; for the loss over all examples a batch of 1,000 at a time is enough."""
+    return CurvatureProbe(every=max(1, settings["steps"] // MEASUREMENTS), batch_size=1000)
 
 
 def finish(heat: Heat, settings: dict[str, Any], data_hash: str, folder: Path, *, resume: bool) -> dict[str, Any]:
@@ -281,7 +295,7 @@ def finish(heat: Heat, settings: dict[str, Any], data_hash: str, folder: Path, *
     entry: dict[str, Any] = {"problem": heat.problem, "optimizer": heat.name, **described}
     try:
         result = heat.run(heat.optimizer)
-        entry |= outcome(result)
+        entry |= outcome(result, heat.optimizer)
     except Exception as error:  # a user's optimizer may raise anything; the others go on
         entry["error"] = f"{type(error).__name__}: {error}"
         return records.plain(entry)
@@ -293,7 +307,7 @@ def finish(heat: Heat, settings: dict[str, Any], data_hash: str, folder: Path, *
     return dict(record.results)
 
 
-def outcome(result: race.Result) -> dict[str, Any]:
+def outcome(result: race.Result, optimizer: optax.GradientTransformation) -> dict[str, Any]:
     """Return a result as plain values."""
     run = result.trajectory
     curves = {"train_loss": result.windowed_losses()}
@@ -301,7 +315,12 @@ def outcome(result: race.Result) -> dict[str, Any]:
         curves |= {"step": values[0]} if name == "step" else {name: values}
     if run.snapshots is not None:
         curves |= {"step": run.snapshot_steps[0], "path": run.snapshots}
-    return {
+    curvature = {}
+    if run.probes is not None:
+        curvature = {
+            "curvature": {"step": run.probe_steps[0], "limit": stability_limit(optimizer, result), **run.probes}
+        }
+    return curvature | {
         "seeds": len(result.diverged),
         "diverged": result.diverged,
         "diverged_at": run.diverged_at,
@@ -310,3 +329,13 @@ def outcome(result: race.Result) -> dict[str, Any]:
         "compile_seconds": result.compile_seconds,
         "run_seconds": result.run_seconds,
     }
+
+
+def stability_limit(optimizer: optax.GradientTransformation, result: race.Result) -> float:
+    """Return the gain sharpness at which the optimizer is at its edge, NaN where a single number does not decide."""
+    of_one = lambda tree: jax.tree.map(lambda leaf: leaf[0], tree)  # noqa: E731
+    run = result.trajectory
+    try:
+        return dynamics.stability_limit(optimizer, of_one(run.opt_state), of_one(run.params))
+    except ValueError:  # the update mixes parameters
+        return float("nan")

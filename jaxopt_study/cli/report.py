@@ -37,9 +37,25 @@ def tidy_rows(entries: Entries) -> Iterator[dict[str, Any]]:
                     named = zip(("x", "y"), value, strict=True) if metric == "path" else [(metric, value)]
                     for name, number in named:
                         yield {**start, "seed": seed, "step": step, "metric": name, "value": number}
+            for metric, step, value in curvature_values(entry, seed):
+                yield {**start, "seed": seed, "step": step, "metric": metric, "value": value}
             for metric, values in entry["finals"].items():
                 if metric not in entry["curves"]:
                     yield {**start, "seed": seed, "step": steps[-1], "metric": metric, "value": values[seed]}
+
+
+def curvature_values(entry: Mapping[str, Any], seed: int) -> Iterator[tuple[str, int, Any]]:
+    """Yield (metric, step, value) of what a curvature probe measured on one seed."""
+    measured = dict(entry.get("curvature", {}))
+    steps, limit = measured.pop("step", []), measured.pop("limit", None)
+    for metric, lanes in measured.items():
+        for step, value in zip(steps, lanes[seed], strict=True):
+            if isinstance(value, Sequence):  # one per eigenvalue
+                yield from ((f"{metric}[{i}]", step, number) for i, number in enumerate(value))
+            else:
+                yield metric, step, value
+    if limit is not None:
+        yield "stability_limit", steps[-1], limit
 
 
 def write_results(record: records.Record, rows: Iterable[Mapping[str, Any]], folder: Path) -> None:
@@ -89,6 +105,11 @@ def draw(entries: Entries, plane: Problem, folder: Path, *, title: str) -> list[
                 smallest=accuracy_floor(accuracy),
                 largest=1.0,
             )
+        )
+    probed = {entry["optimizer"]: entry["curvature"] for entry in on_network if "curvature" in entry}
+    if probed:
+        pictures["curvature.png"] = figures.render(
+            figures.curvature_along_runs(probed, title=f"{title}: curvature of the training loss along the runs")
         )
     if paths:
         name = "x²/20 + y²" if plane.name == "bowl" else plane.name

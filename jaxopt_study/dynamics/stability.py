@@ -1,6 +1,6 @@
 """Whether a training step is stable where it stands."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
@@ -45,7 +45,7 @@ class Stability:
     eigenvalues: np.ndarray
     residuals: np.ndarray
     errors: np.ndarray
-    direction: Params
+    direction: Params = field(repr=False)
     num_matvecs: int
     kind: Kind
     converged: bool

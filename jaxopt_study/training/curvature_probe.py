@@ -7,7 +7,9 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
+from jax.core import Tracer
 
 from jaxopt_study.curvature import eigenpairs, hessian, vectors
 from jaxopt_study.dynamics import account_step
@@ -143,7 +145,7 @@ def _with_state(loss: Callable[..., Any], model_state: tuple[Any, ...], params: 
 
 def _known(leaf: Any) -> Any:
     # Stands in for a hyperparameter that is traced: what is a statistic does not depend on it.
-    return jnp.full(leaf.shape, 0.5, leaf.dtype) if isinstance(leaf, jax.core.Tracer) else leaf
+    return np.full(leaf.shape, 0.5, leaf.dtype) if isinstance(leaf, Tracer) else leaf
 
 
 def _inverse(response: Any) -> Any:

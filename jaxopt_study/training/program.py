@@ -13,10 +13,11 @@ import optax
 
 from jaxopt_study.dynamics.updates import call_update
 from jaxopt_study.training.batches import Curriculum, batch_indices, prepare
+from jaxopt_study.training.curvature_probe import CurvatureProbe
 from jaxopt_study.training.evaluation import measure
 from jaxopt_study.training.layout import flatten_leaves
 from jaxopt_study.training.plan import Best, Carry, Constants, Inputs, Plan
-from jaxopt_study.training.trajectory import EarlyStopping, Probe
+from jaxopt_study.training.trajectory import EarlyStopping
 from jaxopt_study.transforms import gradient_point, read_taps
 
 
@@ -137,11 +138,11 @@ def observe(plan: Plan, inputs: Inputs, constants: Constants, carry: Carry, t: A
     return _track_best(plan.early_stopping, carry, values, t), record
 
 
-def bound_probe(plan: Plan, inputs: Inputs, constants: Constants) -> Probe:
+def bound_probe(plan: Plan, inputs: Inputs, constants: Constants) -> Any:
     """Return the probe; one that measures the problem itself is told which optimizer, loss and data that is."""
-    if isinstance(plan.probe, Probe):
-        return plan.probe
-    return plan.probe.bind(the_optimizer(plan, constants.optimizer), plan.loss, inputs.data)
+    if isinstance(plan.probe, CurvatureProbe):
+        return plan.probe.bind(the_optimizer(plan, constants.optimizer), plan.loss, inputs.data)
+    return plan.probe
 
 
 def _probe_arguments(plan: Plan, inputs: Inputs, constants: Constants, carry: Carry, t: Any) -> tuple[Any, ...]:

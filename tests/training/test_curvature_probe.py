@@ -86,7 +86,7 @@ def test_a_run_at_the_edge_is_told_from_one_beyond():
         result = train(problem, optimizers.sgd(rate), num_steps=40, key=KEY, probe=probe)
         return result.probes, result.params
 
-    probes, params = jax.vmap(final)(rates)
+    probes, params = jax.jit(jax.vmap(final))(rates)
     np.testing.assert_allclose(probes["gain_sharpness"], np.outer(10 * rates, [1, 1]), rtol=1e-5, atol=1e-6)
     ratio = probes["gain_sharpness"] / dynamics.stability_limit(optax.sgd(1.0))
     assert (ratio > 1).tolist() == [[False, False], [False, False], [True, True]]
