@@ -112,6 +112,26 @@ def ratio_over_seeds(
     return Measurement(value, lower, upper, logs.num_seeds, f"t on log, {confidence:.0%}")
 
 
+def share_of_trials(successes: int, num_trials: int, *, confidence: float = 0.95) -> Measurement:
+    """Report how often independent trials succeeded, with Wilson's interval.
+
+    Args:
+        successes: How many did.
+        num_trials: Of how many.
+        confidence: Coverage of the interval, in (0, 1).
+
+    Returns:
+        The measurement.
+
+    Example:
+        >>> share_of_trials(0, 10).upper < 0.3
+        True
+    """
+    interval = stats.binomtest(int(successes), int(num_trials)).proportion_ci(confidence, method="wilson")
+    value, lower, upper = successes / num_trials, float(interval.low), float(interval.high)
+    return Measurement(value, min(lower, value), max(upper, value), int(num_trials), f"Wilson, {confidence:.0%}")
+
+
 @dataclass(frozen=True)
 class Expectation:
     """The region in which a claim holds.
