@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxopt_study.curvature import vectors
+from jaxopt_study.curvature.checks import key_or_fixed
 from jaxopt_study.curvature.operator import Operator
 from jaxopt_study.types import Key, Matvec, Vector
 
@@ -92,7 +93,7 @@ class Audit:
         return "\n".join([title, *(f"  {name:<18} {value}" for name, value in rows.items()), *self.messages])
 
 
-def audit(op: Operator, *, key: Key, double_precision: bool = True) -> Audit:
+def audit(op: Operator, *, key: Key | None = None, double_precision: bool = True) -> Audit:
     """Measure how far an operator is from a deterministic, symmetric, linear one.
 
     It multiplies a random vector, and one that power iteration has turned towards the largest eigenvalues, where the
@@ -108,7 +109,7 @@ def audit(op: Operator, *, key: Key, double_precision: bool = True) -> Audit:
 
     Args:
         op: The operator.
-        key: A key, consumed.
+        key: For the vectors it multiplies; None for the same ones every time.
         double_precision: Whether to compare with double precision, where the operator is not already in it.
 
     Returns:
@@ -125,7 +126,7 @@ def audit(op: Operator, *, key: Key, double_precision: bool = True) -> Audit:
         Not symmetric: ...
     """
     product = _Counted(op.product())
-    key_v, *keys = jax.random.split(key, 4)
+    key_v, *keys = jax.random.split(key_or_fixed(key), 4)
     probes, norm = _probes(product, vectors.random_like(op.like, key=key_v, distribution="sphere"))
     if not math.isfinite(norm):
         nothing = {"symmetry": math.nan, "linearity": math.nan, "repeatability": math.nan}

@@ -9,7 +9,7 @@ from jax.core import Tracer
 
 from jaxopt_study.curvature.selection import leaf_paths
 from jaxopt_study.curvature.vectors import spread
-from jaxopt_study.types import Params, Vector
+from jaxopt_study.types import Key, Params, Vector
 
 
 def check_params(name: str, params: Any) -> Params:
@@ -55,6 +55,11 @@ def check_params(name: str, params: Any) -> Params:
                 "the run diverged."
             )
     return params
+
+
+def key_or_fixed(key: Key | None) -> Key:
+    """Return the key, or where none is given the same one every time: the answer then repeats."""
+    return jax.random.key(0) if key is None else key
 
 
 def describe(tree: Any, shardings: tuple[Any, ...] | None = None) -> Any:

@@ -12,6 +12,7 @@ from jaxtyping import Array
 
 from jaxopt_study.curvature import inertia, vectors
 from jaxopt_study.curvature.audit import noise_floor as expected_noise
+from jaxopt_study.curvature.checks import key_or_fixed
 from jaxopt_study.curvature.eigenpairs import eigenpairs
 from jaxopt_study.curvature.escape import Escape, escape_along
 from jaxopt_study.curvature.export import unravel
@@ -80,7 +81,7 @@ def classify_point(
     params: Params,
     data: Batch | None = None,
     *,
-    key: Key,
+    key: Key | None = None,
     batch_size: int | None = None,
     tol: float | None = None,
     gradient_tol: Any = None,
@@ -112,7 +113,7 @@ def classify_point(
         loss: `loss(params, batch)`, as in `hessian`.
         params: θ.
         data: As in `hessian`.
-        key: For random directions.
+        key: For random directions; None for the same ones every time.
         batch_size: As in `hessian`.
         tol: Relative tolerance of a critical point; None takes √ε.
         gradient_tol: The tolerance on ‖g‖ itself, instead of tol ‖H‖ (1 + ‖θ‖).
@@ -154,7 +155,7 @@ def classify_point(
     op = cast(MeanOperator, hessian(loss, params, data, batch_size=batch_size))
     floor = expected_noise(op) if noise_floor is None else float(noise_floor)
     value, g, hg = slope(op)
-    key_index, key_pairs, key_low, key_high, key_flat, key_walk = jax.random.split(key, 6)
+    key_index, key_pairs, key_low, key_high, key_flat, key_walk = jax.random.split(key_or_fixed(key), 6)
     if op.size <= max_dense:
         compression = inertia.of_all(op)
         index = index_of(compression, tau, noise_floor=floor)

@@ -10,7 +10,7 @@ from jaxtyping import Array
 
 from jaxopt_study.curvature import vectors
 from jaxopt_study.curvature.audit import noise_floor as expected_noise
-from jaxopt_study.curvature.checks import check_vector
+from jaxopt_study.curvature.checks import check_vector, key_or_fixed
 from jaxopt_study.curvature.eigenpairs import Eigenpairs, eigenpairs
 from jaxopt_study.curvature.estimate import check_count
 from jaxopt_study.curvature.operator import Operator
@@ -97,7 +97,7 @@ class IllConditioning(NamedTuple):
 def condition_number(
     op: Operator,
     *,
-    key: Key,
+    key: Key | None = None,
     tol: float | None = None,
     noise_floor: float | None = None,
     num_basis: int | None = None,
@@ -118,7 +118,7 @@ def condition_number(
 
     Args:
         op: H, symmetric.
-        key: For the start.
+        key: For the start; None for the same one every time.
         tol: Residual asked for, relative to max|θ|; None takes twice the noise floor, so that only rounding limits κ.
         noise_floor: Relative error of a product, `audit(op).noise_floor`; None takes 16 ε, see `noise_floor`.
         num_basis: Rows of the basis; None as for `eigenpairs`, but 40 if n allows.
@@ -148,7 +148,7 @@ def condition_number(
         raise ValueError("condition_number needs an operator of size n ≥ 2, which has two ends; received n = 1.")
     floor = expected_noise(op) if noise_floor is None else noise_floor
     pairs = eigenpairs(
-        op, 2, which="BE", tol=2 * floor if tol is None else tol, key=key,
+        op, 2, which="BE", tol=2 * floor if tol is None else tol, key=key_or_fixed(key),
         num_basis=min(op.size, 40) if num_basis is None else num_basis,
         max_matvecs=max_matvecs, noise_floor=floor,
     )  # fmt: skip
@@ -195,7 +195,7 @@ def ill_conditioning(
         op: H, the Hessian.
         grads: g, the gradient at the same point, like a vector of H.
         k: How many of the largest eigenvalues span the top eigenspace; 0 leaves it out and takes one product in all.
-        key: For the search of that space; needed if k > 0.
+        key: For the search of that space; None for the same one every time.
         tol: Residual asked of the eigenpairs, relative to the largest.
         noise_floor: Relative error of a product, `audit(op).noise_floor`; None takes 16 ε, see `noise_floor`.
 
@@ -203,7 +203,7 @@ def ill_conditioning(
         The terms, the steps and the share. Cost: one product, and those of `eigenpairs(op, k + 1)`.
 
     Raises:
-        ValueError: If k is out of range, the key is missing or the gradient does not fit.
+        ValueError: If k is out of range, or the gradient does not fit.
         TypeError: If the gradient is not made of arrays.
 
     Example:
@@ -220,14 +220,12 @@ def ill_conditioning(
     check_count("ill_conditioning", "k", k, 0)
     if k > op.size:
         raise ValueError(f"ill_conditioning needs k ≤ n = {op.size}; received {k}.")
-    if k > 0 and key is None:
-        raise ValueError("ill_conditioning needs a key to find the top eigenspace; received None. Pass key=, or k=0.")
     grads = check_vector(op.like, grads, what="gradient")
     floor = expected_noise(op) if noise_floor is None else noise_floor
     image = op @ grads
-    if k == 0 or key is None:
+    if k == 0:
         return _terms(grads, image, None, floor, 0)
-    pairs = eigenpairs(op, min(k + 1, op.size), which="LA", tol=tol, key=key, noise_floor=floor)
+    pairs = eigenpairs(op, min(k + 1, op.size), which="LA", tol=tol, key=key_or_fixed(key), noise_floor=floor)
     return _terms(grads, image, pairs, floor, k)
 
 

@@ -14,6 +14,7 @@ from jaxtyping import Array
 
 from jaxopt_study.curvature import newton_steps, vectors
 from jaxopt_study.curvature.audit import noise_floor as expected_noise
+from jaxopt_study.curvature.checks import key_or_fixed
 from jaxopt_study.curvature.classify import FLATNESS
 from jaxopt_study.curvature.estimate import check_count
 from jaxopt_study.curvature.landscape import value_and_gradient
@@ -114,7 +115,7 @@ def find_critical_point(
     data: Batch | None = None,
     *,
     method: CriticalPointMethod | str = "newton-mr",
-    key: Key,
+    key: Key | None = None,
     batch_size: int | None = None,
     tol: float | None = None,
     gradient_tol: Any = None,
@@ -147,7 +148,7 @@ def find_critical_point(
         params: Where to start, θ₀.
         data: As in `hessian`.
         method: See above.
-        key: For continuing Krylov spaces; results hardly depend on it.
+        key: For continuing Krylov spaces, on which results hardly depend; None for the same one every time.
         batch_size: As in `hessian`.
         tol: Converged if ‖g‖ ≤ tol ‖H‖ (1 + ‖θ‖), with ‖H‖ as seen in the Krylov space; None takes √ε.
         gradient_tol: The tolerance on ‖g‖ itself, instead.
@@ -198,7 +199,7 @@ def find_critical_point(
     )
     if tol is None:
         tol = float(jnp.finfo(layout_of(op.like).scalar).eps) ** 0.5
-    return _search(op, key, _Tolerances(tol, gradient_tol, flatness), settings)
+    return _search(op, key_or_fixed(key), _Tolerances(tol, gradient_tol, flatness), settings)
 
 
 @partial(jax.jit, static_argnums=3)

@@ -14,6 +14,7 @@ from scipy import special
 
 from jaxopt_study.curvature import inertia
 from jaxopt_study.curvature.audit import noise_floor as expected_noise
+from jaxopt_study.curvature.checks import key_or_fixed
 from jaxopt_study.curvature.estimate import check_count, check_fraction
 from jaxopt_study.curvature.inertia import Compression
 from jaxopt_study.curvature.operator import Operator
@@ -70,7 +71,7 @@ def morse_index(
     op: Operator,
     tau: Any = None,
     *,
-    key: Key,
+    key: Key | None = None,
     num_basis: int = 64,
     block_size: int = 4,
     num_probes: int = 10,
@@ -104,7 +105,7 @@ def morse_index(
         op: H, symmetric.
         tau: τ in the units of an eigenvalue. None takes 2δ: everything that is not proved to be different from 0 is
             flat.
-        key: For random directions; not used if n ≤ `max_dense`.
+        key: For random directions, not used if n ≤ `max_dense`; None for the same ones every time.
         num_basis: Columns of Q, the most that `lower_bound` can be. Memory: so many vectors.
         block_size: Directions that the Krylov space starts from.
         num_probes: Random vectors of the quadrature, ≥ 2.
@@ -147,7 +148,7 @@ def morse_index(
     floor = expected_noise(op) if noise_floor is None else float(noise_floor)
     if op.size <= max_dense:
         return index_of(inertia.of_all(op), tau, noise_floor=floor)
-    key_space, key_probes = jax.random.split(key)
+    key_space, key_probes = jax.random.split(key_or_fixed(key))
     compression = inertia.of_krylov_space(
         op, num_basis=min(num_basis, op.size), block_size=min(block_size, op.size), noise_floor=floor, key=key_space
     )

@@ -229,10 +229,12 @@ def _one_pass(basis: tuple[Vector, ...], j: Array, u: Vector) -> tuple[Vector, A
     """Return u without what lies in the vectors so far, and the largest coefficient."""
 
     def over(count: int, basis: tuple[Vector, ...], u: Vector) -> tuple[Vector, Array]:
-        coefficients = [vectors.project(chunk, u) for chunk in basis[:count]]
-        for chunk, c in zip(basis, coefficients, strict=False):
+        found = []
+        for chunk in basis[:count]:  # one after the other, so that the second read of a chunk is from the cache
+            c = vectors.project(chunk, u)
             u = vectors.subtract(u, vectors.combine(chunk, c))
-        return u, jnp.max(jnp.abs(jnp.concatenate(coefficients)))
+            found.append(jnp.max(jnp.abs(c)))
+        return u, jnp.max(jnp.stack(found))
 
     branches = [partial(over, count + 1) for count in range(len(basis))]
     return lax.switch(j // _rows(basis), branches, basis, u)

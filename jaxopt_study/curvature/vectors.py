@@ -5,6 +5,7 @@ leaf. Nothing is ravelled into one long vector, so that a sharded leaf stays whe
 leaf by leaf, and only scalars or m coefficients travel between devices. Contractions run at the highest precision.
 """
 
+import math
 from typing import Any, Literal
 
 import jax
@@ -93,13 +94,21 @@ def random_like(like: Any, *, key: Key, distribution: Distribution = "normal") -
     if distribution not in {"normal", "rademacher", "sphere"}:
         raise ValueError(f"distribution must be 'normal', 'rademacher' or 'sphere'; received {distribution!r}.")
     leaves, structure = jax.tree.flatten(like)
-    draw = jax.random.rademacher if distribution == "rademacher" else jax.random.normal
+    draw = _signs if distribution == "rademacher" else jax.random.normal
     drawn = [
         _placed(draw(subkey, leaf.shape, accumulator(leaf.dtype)).astype(leaf.dtype), leaf)
         for subkey, leaf in zip(jax.random.split(key, max(len(leaves), 1)), leaves, strict=False)
     ]
     v = structure.unflatten(drawn)
     return normalize(v)[0] if distribution == "sphere" else v
+
+
+def _signs(key: Key, shape: tuple[int, ...], dtype: Any) -> Array:
+    # Thirty-two from every random word takes a small part of the time that one from each would.
+    size = math.prod(shape)
+    words = jax.random.bits(key, (-(-size // 32), 1), jnp.uint32)
+    bits = (words >> jnp.arange(32, dtype=jnp.uint32)) & 1
+    return (1 - 2 * bits.astype(dtype)).reshape(-1)[:size].reshape(shape)
 
 
 def zeros_basis(like: Any, m: int) -> Vector:

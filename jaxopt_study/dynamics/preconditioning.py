@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import register_dataclass
 
+from jaxopt_study.curvature.checks import key_or_fixed
 from jaxopt_study.curvature.sharpness import Bracket, sharpness
 from jaxopt_study.dynamics.linearised import LinearStep, gain, linear_step
 from jaxopt_study.dynamics.scalar_problem import recursions
@@ -63,7 +64,7 @@ def preconditioned_sharpness(
     params: Params,
     data: Batch | None = None,
     *,
-    key: Key,
+    key: Key | None = None,
     batch_size: int | None = None,
     confidence: float = 0.99,
     tol: float = 0.01,
@@ -85,7 +86,7 @@ def preconditioned_sharpness(
         loss: loss(params, data) → scalar, without randomness.
         params: θ.
         data: What the loss is taken over.
-        key: For the start vector.
+        key: For the start vector; None for the same one every time.
         batch_size: Examples per batch, if the loss, a mean over examples, shall be read in batches; None for all.
         confidence: Probability of the upper bound.
         tol: Width of the bracket asked for, relative.
@@ -112,7 +113,7 @@ def preconditioned_sharpness(
     diagonal, threshold = _preconditioner(step)
     op = step.curvature.precondition(diagonal)
     return PreconditionedSharpness(
-        sharpness(op, key=key, confidence=confidence, tol=tol, max_matvecs=max_matvecs), threshold
+        sharpness(op, key=key_or_fixed(key), confidence=confidence, tol=tol, max_matvecs=max_matvecs), threshold
     )
 
 

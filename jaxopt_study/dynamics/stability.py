@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from jaxopt_study.curvature import vectors
+from jaxopt_study.curvature.checks import key_or_fixed
 from jaxopt_study.dynamics.arnoldi import arnoldi
 from jaxopt_study.dynamics.linearised import linear_step
 from jaxopt_study.dynamics.roles import Freeze, leaf_paths
@@ -59,7 +60,7 @@ def stability(
     params: Params,
     data: Batch | None = None,
     *,
-    key: Key,
+    key: Key | None = None,
     freeze: Freeze = "statistics",
     batch_size: int | None = None,
     k: int = 6,
@@ -94,7 +95,7 @@ def stability(
         loss: loss(params, data) → scalar, without randomness.
         params: θ, where the last step left them.
         data: What the loss is taken over, passed as it is.
-        key: A key for the start vector.
+        key: For the start vector; None for the same one every time.
         freeze: "statistics"; "nothing" for the derivative of the whole map, statistics varying; or a function of a path
             of the state (as in `state_roles`) that says which leaves are frozen.
         batch_size: Examples per batch, if the loss, a mean over examples, shall be read in batches; None for all.
@@ -128,7 +129,13 @@ def stability(
     _check(k, tol, basis_size)
     step = linear_step(optimizer, opt_state, loss, params, data, freeze, batch_size).balanced()
     ritz = arnoldi(
-        step, k, key=key, tol=tol, basis_size=basis_size, max_matvecs=max_matvecs, rankings=(np.abs, _from_one)
+        step,
+        k,
+        key=key_or_fixed(key),
+        tol=tol,
+        basis_size=basis_size,
+        max_matvecs=max_matvecs,
+        rankings=(np.abs, _from_one),
     )
     errors = ritz.residuals * ritz.conditions
     return Stability(
