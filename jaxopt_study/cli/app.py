@@ -9,14 +9,15 @@ import tyro
 from rich.console import Console
 
 from jaxopt_study.cli.compare import Compare
+from jaxopt_study.cli.curvature import Curvature
 from jaxopt_study.cli.expressions import UserError
 from jaxopt_study.cli.listings import Explain, Optimizers, Problems
 
 DONE, FAILED, INTERRUPTED = 0, 1, 130  # 2, for arguments that cannot be understood, is the parser's
 DESCRIPTION = """Compose optimizers from textbook atoms, train them in one compiled program, and see why they differ.
 
-Exit codes: 0 done; 1 something asked for cannot be done, or an optimizer failed (the message says what to do); 2 the
-arguments cannot be understood; 130 interrupted, with what had finished kept."""
+Exit codes: 0 done; 1 something asked for cannot be done, or an optimizer, an audit or a stage failed (the message says
+what to do); 2 the arguments cannot be understood; 130 interrupted, with what had finished kept."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The same updates in 100 steps. ...
         0
     """
-    commands: Any = Compare | Optimizers | Problems | Explain
+    commands: Any = Compare | Curvature | Optimizers | Problems | Explain
     command = tyro.cli(commands, args=argv, prog="jaxopt-study", description=DESCRIPTION)
     errors = Console(stderr=True)
     try:

@@ -25,7 +25,7 @@ def save(result: race.Result, path: Path) -> dict[str, str]:
         The name of the file in its folder and its SHA-256, to be kept in a record.
     """
     run = result.trajectory
-    arrays = {name: _numbers(leaf) for name, leaf in _leaves({"params": run.params, "opt_state": run.opt_state})}
+    arrays = {name: numbers(leaf) for name, leaf in _leaves({"params": run.params, "opt_state": run.opt_state})}
     content = io.BytesIO()
     np.savez(content, allow_pickle=False, **arrays)
     records.write_atomically(path, content.getvalue())
@@ -38,7 +38,7 @@ def load(folder: Path, saved: Mapping[str, str], like: Any, seed: int) -> Any:
     Args:
         folder: Where the file is.
         saved: What `save` returned.
-        like: {"params": …} or {"params": …, "opt_state": …}, pytrees of arrays with the structure to be filled.
+        like: {"params": …} or {"params": …, "opt_state": …}, pytrees of shapes with the structure to be filled.
         seed: Which one, counted from 0.
 
     Returns:
@@ -57,10 +57,11 @@ def load(folder: Path, saved: Mapping[str, str], like: Any, seed: int) -> Any:
     leaves = []
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
         for name, leaf in _leaves(like):
-            if name not in arrays or arrays[name].shape[1:] != _numbers(leaf).shape:
+            shape = jax.eval_shape(jax.random.key_data, leaf).shape if _is_key(leaf) else leaf.shape
+            if name not in arrays or arrays[name].shape[1:] != shape:
                 found = arrays[name].shape[1:] if name in arrays else "nothing"
                 raise UserError(
-                    f"{path} does not fit: {name} should have the shape {_numbers(leaf).shape}; it holds {found}. "
+                    f"{path} does not fit: {name} should have the shape {shape}; it holds {found}. "
                     "The package may have changed since; make the comparison again."
                 )
             value = jnp.asarray(arrays[name][seed])
@@ -73,9 +74,10 @@ def _leaves(tree: Any) -> list[tuple[str, Any]]:
     return [(jax.tree_util.keystr(path, simple=True, separator="/"), leaf) for path, leaf in paths]
 
 
-def _numbers(leaf: Any) -> np.ndarray:
+def numbers(leaf: Any) -> np.ndarray:
+    """Return a leaf as numbers; a key of random numbers is no number, but has some."""
     return np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
 
 
 def _is_key(leaf: Any) -> bool:
-    return isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return hasattr(leaf, "dtype") and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)

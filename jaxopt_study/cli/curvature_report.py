@@ -1,0 +1,237 @@
+"""What `jaxopt-study curvature` writes and prints."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from jaxopt_study import figures, records
+from jaxopt_study.cli.targets import Target
+
+COLUMNS = ("source", "end", "rank", "value", "residual", "converged")
+SHOWN = 3  # eigenvalues of each end in the printed table
+Row = tuple[str, str, str, str]
+
+
+def eigenvalue_rows(results: Mapping[str, Any]) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
+    """Return one row per eigenvalue that was resolved by itself.
+
+    Args:
+        results: By stage; stages may be missing.
+
+    Returns:
+        Rows, and their columns. "source" is "eigenpairs" or "outliers" (of the spectral density), "rank" counts from
+        the end, 1 the outermost; the true eigenvalue is within "residual".
+    """
+    rows = []
+    if "eigenpairs" in results:
+        found = results["eigenpairs"]
+        values, count = found["values"], len(found["values"])
+        for i, value in enumerate(values):  # the smaller half comes first, all in ascending order
+            end, rank = ("smallest", i + 1) if i < count // 2 else ("largest", count - i)
+            rows.append(("eigenpairs", end, rank, value, found["residuals"][i], found["converged"][i]))
+    if "spectral_density" in results:
+        found = results["spectral_density"]
+        above = [value > found["grid"][-1] for value in found["outliers"]["values"]]
+        for i, value in enumerate(found["outliers"]["values"]):  # in descending order
+            end, rank = ("largest", i + 1) if above[i] else ("smallest", len(above) - i)
+            rows.append(("outliers", end, rank, value, found["outliers"]["residuals"][i], True))
+    return [dict(zip(COLUMNS, row, strict=True)) for row in rows], COLUMNS
+
+
+def draw(results: Mapping[str, Any], target: Target, folder: Path) -> list[str]:
+    """Draw and write the figure.
+
+    Args:
+        results: By stage.
+        target: What was diagnosed.
+        folder: Where the file goes.
+
+    Returns:
+        The names of the files; none if there is no spectrum to draw.
+    """
+    if not {"eigenpairs", "spectral_density"} & set(results):
+        return []
+    title, edge, rate, label = described(target), None, None, ""
+    if "preconditioned" in results:
+        found = results["preconditioned"]
+        if is_plain(found):
+            edge, rate = found["threshold"], results["threshold"]["limit"] / found["threshold"]
+            label = f"edge of {shortened(target.expression)}: {edge:.4g}"
+        else:
+            low, high = found["ratio"]
+            title += f"\npreconditioned sharpness / threshold: {low:.3g} to {high:.3g}"
+    figure = figures.spectrum(results, title=title, edge=edge, edge_label=label, rate=rate)
+    records.write_atomically(folder / "spectrum.png", figures.render(figure))
+    return ["spectrum.png"]
+
+
+def show(console: Console, record: records.Record, target: Target, files: Sequence[str], folder: Path) -> None:
+    """Print the table of results and where they are."""
+    results = record.results
+    title = f"{described(target)}: {results['size']:,} parameters"
+    table = Table(title=title, title_justify="left", title_style="", box=None, pad_edge=False)
+    table.add_column("quantity")
+    table.add_column("value", no_wrap=True)
+    table.add_column("error")
+    table.add_column("products", justify="right", no_wrap=True)
+    for row in table_rows(results):
+        table.add_row(*row)
+    console.print(table, highlight=False, markup=False)
+    console.print(
+        f"\n{sum(results['seconds'].values()):.0f} s in all. In {folder}: {', '.join(files)}",
+        soft_wrap=True,
+        highlight=False,
+        markup=False,
+    )
+
+
+def table_rows(results: Mapping[str, Any]) -> Iterator[Row]:
+    """Yield quantity, value, error and products.
+
+    Args:
+        results: By stage; stages may be missing.
+
+    Yields:
+        Rows of text.
+    """
+    for name, rows in _ROWS.items():
+        if name in results:
+            yield from rows(results[name])
+
+
+def described(target: Target) -> str:
+    """Return what was diagnosed, in words."""
+    run = target.described.get("compare")
+    if run is None:
+        return target.name + (f" with {shortened(target.expression)}" if target.expression else "")
+    widths = "-".join(str(width) for width in run["widths"])
+    name = target.described["optimizer"]
+    ended = "where it diverged" if target.described["diverged"] else f"after {run['steps']} steps"
+    return f"{run['data']}, MLP {widths}, {name}, start {target.described['start']} {ended}"
+
+
+def shortened(expression: str | None) -> str:
+    """Return an expression, cut to what fits into a line."""
+    text = expression or "the optimizer"
+    return text if len(text) <= 32 else f"{text[:31]}…"
+
+
+def is_plain(found: Mapping[str, Any]) -> bool:
+    """Return whether a preconditioner is the identity, so that the optimizer's threshold is one of the Hessian."""
+    return all(abs(found["preconditioner"][name] - 1) < 1e-4 for name in ("min", "max"))
+
+
+def with_error(value: float, error: float) -> str:
+    """Return a number to the digits that its error leaves."""
+    if not (np.isfinite(value) and np.isfinite(error)) or error <= 0:
+        return f"{value:.5g}"
+    digits = max(0, 1 - int(np.floor(np.log10(error))))
+    return f"{value:.{digits}f} ± {error:.{digits}f}" if digits <= 8 else f"{value:.6g} ± {error:.1e}"
+
+
+def interval(low: float, high: float) -> str:
+    """Return two bounds to so many digits that they differ."""
+    if low == high:
+        return f"{low:.4g}"
+    digits = next((d for d in range(4, 8) if f"{low:.{d}g}" != f"{high:.{d}g}"), 8)
+    return f"{low:.{digits}g} to {high:.{digits}g}"
+
+
+def _of_audit(found: Mapping[str, Any]) -> Iterator[Row]:
+    yield "audit of the Hessian", found["verdict"], f"noise floor {found['noise_floor']:.1e}", str(found["num_matvecs"])
+
+
+def _of_eigenpairs(found: Mapping[str, Any]) -> Iterator[Row]:
+    half = len(found["values"]) // 2
+    ends = {"largest": slice(None, half - 1 if half else None, -1), "smallest": slice(0, half)}
+    for end, of in ends.items():
+        values, residuals, converged = (found[name][of] for name in ("values", "residuals", "converged"))
+        if values:
+            listed = " ".join(f"{value:.3g}" for value in values[:SHOWN]) + (" …" if len(values) > SHOWN else "")
+            lost = len(values) - sum(converged)
+            error = f"residuals ≤ {max(residuals):.1e}" + (f", {lost} not converged" if lost else "")
+            yield f"{end} eigenvalues", listed, error, str(found["num_matvecs"]) if end == "largest" else ""
+
+
+def _of_sharpness(found: Mapping[str, Any]) -> Iterator[Row]:
+    sure = f"{100 * found['confidence']:.3g}% confidence"
+    yield "λmax, the sharpness", interval(found["lower"], found["upper"]), sure, str(found["num_matvecs"])
+    yield "2/λmax, critical rate", interval(*found["critical_learning_rate"]), sure, ""
+
+
+def _of_density(found: Mapping[str, Any]) -> Iterator[Row]:
+    above = sum(value > found["grid"][-1] for value in found["outliers"]["values"])
+    width = found["kernel_width"]
+    bulk = f"{found['grid'][0] + 5 * width:.3g} to {found['grid'][-1] - 5 * width:.3g}"
+    yield "bulk of the spectrum", bulk, f"resolved to {width:.1e}", str(found["num_matvecs"])
+    yield "outliers", f"{above} above, {len(found['outliers']['values']) - above} below", "", ""
+
+
+def _of_trace(found: Mapping[str, Any]) -> Iterator[Row]:
+    yield "trace", with_error(found["value"], found["standard_error"]), "standard error", str(found["num_matvecs"])
+
+
+def _of_gradient(found: Mapping[str, Any]) -> Iterator[Row]:
+    gg = found["gg"]
+    yield "loss, ‖gradient‖", f"{found['loss']:.4g}, {found['gradient_norm']:.4g}", "", ""
+    error = found["ghg_error"] / gg if gg else np.nan
+    yield "curvature along it", f"{found['curvature']:.5g}", f"± {error:.1e}", str(found["num_matvecs"])
+    beyond = found["largest_step"]
+    falls = f"rises beyond {beyond:.4g}" if np.isfinite(beyond) else ""
+    yield "Cauchy step", f"{found['cauchy_step']:.4g}", falls, ""
+    share, count = found["top_share"], len(found["top_values"])
+    error = f"± {100 * found['top_share_error']:.2g}% of ‖g‖²"
+    yield f"gradient in the top {count}", f"{100 * share:.3g}%", error, ""
+
+
+def _of_classification(found: Mapping[str, Any]) -> Iterator[Row]:
+    sign = "≤" if found["gradient_norm"] <= found["gradient_tol"] else ">"
+    error = f"‖g‖ {found['gradient_norm']:.2g} {sign} {found['gradient_tol']:.2g}"
+    yield "kind of point", found["verdict"], error, str(found["num_matvecs"])
+    index = found["index"]
+    for name, estimate, bounds in (("negative", "estimate", "interval"), ("flat", "flat", "flat_interval")):
+        low, high = index[bounds]
+        limit = f"λ < −{index['tau']:.1e}" if name == "negative" else f"|λ| ≤ {index['tau']:.1e}"
+        yield f"{name} eigenvalues", f"{index[estimate]:,.0f} ({low:,.0f} to {high:,.0f})", limit, ""
+    if found["escape"]["seen"]:
+        yield "  way down", f"loss falls by {found['escape']['fall']:.3g}", f"± {found['escape']['rounding']:.1e}", ""
+
+
+def _of_threshold(found: Mapping[str, Any]) -> Iterator[Row]:
+    yield "stability threshold", f"{found['threshold']:.6g}", "of the optimizer", ""
+
+
+def _of_preconditioned(found: Mapping[str, Any]) -> Iterator[Row]:
+    if not is_plain(found):
+        sure = f"{100 * found['confidence']:.3g}% confidence"
+        yield "preconditioned λmax", interval(found["lower"], found["upper"]), sure, ""
+    yield "  / threshold", interval(*found["ratio"]), "1 is the edge", str(found["num_matvecs"])
+
+
+def _of_stability(found: Mapping[str, Any]) -> Iterator[Row]:
+    verdict = found["kind"] + ("" if found["converged"] else ", not converged")
+    yield "coming step", verdict, _LEADS.get(found["kind"], ""), str(found["num_matvecs"])
+    yield "  spectral radius", with_error(found["radius"], found["error"]), "residual × condition", ""
+
+
+_LEADS = {
+    "escape": "negative curvature",
+    "oscillation": "overshoots",
+    "marginal": "flat directions",
+}
+_ROWS = {
+    "audit": _of_audit,
+    "eigenpairs": _of_eigenpairs,
+    "sharpness": _of_sharpness,
+    "spectral_density": _of_density,
+    "trace": _of_trace,
+    "gradient": _of_gradient,
+    "classification": _of_classification,
+    "threshold": _of_threshold,
+    "preconditioned": _of_preconditioned,
+    "stability": _of_stability,
+}

@@ -1,0 +1,233 @@
+"""The stages of a diagnosis: each measures one thing at a point, and returns plain numbers with their errors."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxopt_study import curvature, dynamics
+from jaxopt_study.cli.targets import Target
+from jaxopt_study.curvature.batching import batch_mean
+from jaxopt_study.types import Batch, LossFn, Params
+
+TRACE_RANK = 20
+BRACKET = 0.01  # relative width asked for
+
+Results = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Choices:
+    """How much is spent on a diagnosis.
+
+    Attributes:
+        num_eigenpairs: At both ends together.
+        num_probes: Random vectors of the spectral density.
+        num_steps: Lanczos steps for each of them.
+        trace_probes: Random vectors of the trace.
+        tolerance: Residual asked of eigenpairs and outliers, relative to the largest |eigenvalue|.
+        batch_size: Examples per batch in which the loss is read; None for all at once.
+        seed: Of the start vectors and probes.
+    """
+
+    num_eigenpairs: int = 10
+    num_probes: int = 10
+    num_steps: int = 100
+    trace_probes: int = 60
+    tolerance: float = 1e-3
+    batch_size: int | None = None
+    seed: int = 0
+
+
+class Subject:
+    """A point under diagnosis.
+
+    Args:
+        target: The point.
+        choices: How much to spend.
+
+    Raises:
+        TypeError: If loss or parameters are of the wrong kind.
+        ValueError: If parameters are not finite, or the data do not suit the batch size.
+    """
+
+    def __init__(self, target: Target, choices: Choices):
+        self.target, self.choices = target, choices
+        self.op = curvature.hessian(target.loss, target.params, target.data, batch_size=choices.batch_size)
+
+    def key(self, stage: str) -> jax.Array:
+        """Return the key of a stage, which does not depend on what other stages there are."""
+        return jax.random.fold_in(jax.random.key(self.choices.seed), list(STAGES).index(stage))
+
+    @property
+    def step(self) -> tuple[Any, ...]:
+        """The arguments that functions of `dynamics` share."""
+        return self.target.optimizer, self.target.opt_state, self.target.loss, self.target.params, self.target.data
+
+
+def audit(subject: Subject, so_far: Results) -> dict[str, Any]:
+    """Return an audit of the Hessian; what follows takes its noise floor."""
+    del so_far
+    return asdict(curvature.audit(subject.op, key=subject.key("audit")))
+
+
+def eigenpairs(subject: Subject, so_far: Results) -> dict[str, Any]:
+    """Return eigenvalues at both ends of the spectrum."""
+    pairs = curvature.eigenpairs(
+        subject.op,
+        min(subject.choices.num_eigenpairs, subject.op.size),
+        which="BE",
+        tol=subject.choices.tolerance,
+        key=subject.key("eigenpairs"),
+        noise_floor=_floor(so_far),
+    )
+    return _plain(pairs._replace(vectors=None))
+
+
+def sharpness(subject: Subject, so_far: Results) -> dict[str, Any]:
+    """Return a bracket of the largest eigenvalue, and so of the critical learning rate of gradient descent."""
+    floor = _floor(so_far)
+    bracket = curvature.sharpness(
+        subject.op, key=subject.key("sharpness"), tol=max(BRACKET, 4 * floor), noise_floor=floor
+    )
+    return _plain(bracket._replace(vector=None)) | {"critical_learning_rate": bracket.learning_rate}
+
+
+def spectral_density(subject: Subject, so_far: Results) -> dict[str, Any]:
+    """Return the distribution of all eigenvalues."""
+    del so_far
+    density = curvature.spectral_density(
+        subject.op,
+        num_probes=subject.choices.num_probes,
+        num_steps=min(subject.choices.num_steps, subject.op.size),
+        tol=subject.choices.tolerance,
+        key=subject.key("spectral_density"),
+    )
+    found = _plain(density._replace(quadrature=None, keys=None, outliers=None))
+    return found | {"outliers": _plain(density.outliers), "num_matvecs": density.num_matvecs}
+
+
+def trace(subject: Subject, so_far: Results) -> dict[str, Any]:
+    """Return the sum of the eigenvalues."""
+    del so_far
+    rank = min(TRACE_RANK, subject.op.size)
+    return _plain(
+        curvature.trace(subject.op, num_probes=subject.choices.trace_probes, rank=rank, key=subject.key("trace"))
+    )
+
+
+def gradient(subject: Subject, so_far: Results) -> dict[str, Any]:
+    """Return slope and curvature along the gradient."""
+    target, choices = subject.target, subject.choices
+    value, grads = loss_and_gradient(target.loss, target.params, target.data, choices.batch_size)
+    found = curvature.ill_conditioning(
+        subject.op,
+        grads,
+        k=min(-(-choices.num_eigenpairs // 2), subject.op.size),
+        key=subject.key("gradient"),
+        tol=choices.tolerance,
+        noise_floor=_floor(so_far),
+    )
+    return _plain(found) | {"loss": value}
+
+
+def classification(subject: Subject, so_far: Results) -> dict[str, Any]:
+    """Return what kind of point it is, and how many directions curve down."""
+    target = subject.target
+    found = curvature.classify_point(
+        target.loss,
+        target.params,
+        target.data,
+        key=subject.key("classification"),
+        batch_size=subject.choices.batch_size,
+        noise_floor=_floor(so_far),
+    )
+    plain = _plain(found._replace(index=None, escape=None)) | {"verdict": found.verdict}
+    index = _plain(found.index) | {"exact": found.index.exact}
+    return plain | {"index": index, "escape": _plain(found.escape._replace(direction=None))}
+
+
+def threshold(subject: Subject, so_far: Results) -> dict[str, Any]:
+    """Return the curvature beyond which the optimizer's coming step is unstable."""
+    del so_far
+    arguments = subject.target.optimizer, subject.target.opt_state, subject.target.params
+    return {
+        "threshold": dynamics.stability_threshold(*arguments),
+        "limit": dynamics.stability_limit(*arguments),
+        "num_matvecs": 0,
+    }
+
+
+def preconditioned(subject: Subject, so_far: Results) -> dict[str, Any]:
+    """Return a bracket of the sharpness that the optimizer sees, also in units of its threshold."""
+    del so_far
+    batch_size = subject.choices.batch_size
+    diagonal = dynamics.preconditioner(*subject.step, batch_size=batch_size).diagonal
+    entries = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(diagonal)])
+    found = dynamics.preconditioned_sharpness(*subject.step, key=subject.key("preconditioned"), batch_size=batch_size)
+    return _plain(found.bracket._replace(vector=None)) | {
+        "threshold": found.threshold,
+        "ratio": found.ratio,
+        "preconditioner": dict(zip(("min", "median", "max"), np.quantile(entries, [0, 0.5, 1]), strict=True)),
+    }
+
+
+def stability(subject: Subject, so_far: Results) -> dict[str, Any]:
+    """Return the spectral radius of the linearised training step."""
+    del so_far
+    found = dynamics.stability(*subject.step, key=subject.key("stability"), batch_size=subject.choices.batch_size)
+    values: Any = found.eigenvalues
+    plain = {name: getattr(found, name) for name in ("radius", "error", "kind", "converged", "frozen", "num_matvecs")}
+    return plain | {
+        "eigenvalues": {"real": values.real, "imaginary": values.imag},
+        "residuals": found.residuals,
+        "errors": found.errors,
+    }
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One measurement.
+
+    Attributes:
+        title: What it measures, in words.
+        run: From the subject and the results so far to its own, "num_matvecs" among them.
+        of_optimizer: Whether it needs an optimizer.
+    """
+
+    title: str
+    run: Callable[[Subject, Results], dict[str, Any]]
+    of_optimizer: bool = False
+
+
+STAGES: dict[str, Stage] = {
+    "audit": Stage("audit", audit),
+    "eigenpairs": Stage("eigenpairs at both ends", eigenpairs),
+    "sharpness": Stage("bracket of the sharpness", sharpness),
+    "spectral_density": Stage("spectral density", spectral_density),
+    "trace": Stage("trace", trace),
+    "gradient": Stage("curvature along the gradient", gradient),
+    "classification": Stage("kind of point", classification),
+    "threshold": Stage("stability threshold of the optimizer", threshold, of_optimizer=True),
+    "preconditioned": Stage("preconditioned sharpness", preconditioned, of_optimizer=True),
+    "stability": Stage("stability of the coming step", stability, of_optimizer=True),
+}
+
+
+@partial(jax.jit, static_argnums=(0, 3))
+def loss_and_gradient(loss: LossFn, params: Params, data: Batch, batch_size: int | None) -> tuple[Any, Any]:
+    """Return the loss over all examples and its gradient, at full matmul precision."""
+    with jax.default_matmul_precision("highest"):
+        return batch_mean(lambda batch: jax.value_and_grad(loss)(params, batch), data, batch_size)
+
+
+def _floor(so_far: Results) -> float:
+    return float(so_far["audit"]["noise_floor"])
+
+
+def _plain(found: Any) -> dict[str, Any]:
+    """Return the fields of a result that are numbers."""
+    return {name: value for name, value in found._asdict().items() if value is not None}

@@ -1,0 +1,405 @@
+"""`jaxopt-study curvature` from arguments to record, table, figure and exit code."""
+
+import _thread
+import csv
+import io
+import sys
+import threading
+import time
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxopt_study import problems, records
+from jaxopt_study.cli import diagnosis, main
+from jaxopt_study.cli.curvature_report import eigenvalue_rows, with_error
+from jaxopt_study.cli.diagnosis import Stage
+from jaxopt_study.cli.expressions import UserError
+from jaxopt_study.cli.progress import waiting
+from jaxopt_study.cli.targets import find_target
+
+RATE, DECAY = 0.05, 0.9
+MINE = """
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+rng = np.random.default_rng(0)
+SCALES = np.array([6.0, 3.0, 2.0, 1.0, 1.0, 0.7, 0.5, 0.3])
+X = (rng.normal(size=(40, 8)) * SCALES).astype(np.float32)
+Y = rng.normal(size=40).astype(np.float32)
+W = rng.normal(size=8).astype(np.float32)
+
+def squares(params, data):
+    return 0.5 * jnp.mean((data["x"] @ params["w"] - data["y"]) ** 2)
+
+def loss_and_params():
+    return squares, {"w": W}, {"x": X, "y": Y}
+
+without_data = (lambda params: jnp.sum(params**4), np.ones(3))
+
+@jax.custom_jvp
+def twisted(x):
+    return 0.0 * x[0]
+
+@twisted.defjvp
+def _(primals, tangents):  # the gradient is a rolled x, so the "Hessian" is a permutation
+    return twisted(primals[0]), jnp.sum(tangents[0] * jnp.roll(primals[0], 1))
+
+asymmetric = (twisted, np.array([1.0, 2.0, 3.0]))
+vector = (lambda params: params, np.ones(3))
+broken = (lambda params: 1 / 0, np.ones(3))
+infinite = (lambda params: jnp.sum(params), np.array([1.0, np.inf]))
+words = (lambda params: 0.0, "words")
+number = 3
+
+def crashes():
+    raise RuntimeError("the user's own mistake")
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with the user's module, and a comparison of two optimizers on the digits."""
+    path = tmp_path_factory.mktemp("curvature")
+    (path / "mine_for_curvature.py").write_text(MINE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(path)
+        patch.setattr(sys, "path", list(sys.path))
+        race = ["--only", "momentum", "--steps=3", "--seeds=2", "--widths", "4", "--batch-size=16", "--evaluations=1"]
+        assert main(["compare", "--out", "race", *race]) == 0
+        yield path
+
+
+@pytest.fixture(scope="module")
+def mine(folder):
+    sys.modules.pop("mine_for_curvature", None)
+    return __import__("mine_for_curvature")
+
+
+QUICK = ("audit", "eigenpairs", "sharpness", "spectral_density", "threshold")
+
+
+@pytest.fixture(scope="module")
+def diagnosed(folder):
+    """A diagnosis by some of the stages."""
+    with pytest.MonkeyPatch.context() as patch:
+        some = {name: stage for name, stage in diagnosis.STAGES.items() if name in QUICK}
+        patch.setattr("jaxopt_study.cli.curvature.STAGES", some)
+        return diagnose(folder, patch, "some")
+
+
+@pytest.fixture(scope="module")
+def wholly_diagnosed(folder):
+    with pytest.MonkeyPatch.context() as patch:
+        return diagnose(folder, patch, "whole")
+
+
+def diagnose(folder, patch, name):
+    out, err = io.StringIO(), io.StringIO()
+    patch.setattr(sys, "stdout", out)
+    patch.setattr(sys, "stderr", err)
+    code = main([
+        "curvature", "mine_for_curvature:loss_and_params", "--optimizer", f"momentum({RATE})", "--out", name,
+        "--num-probes=2", "--num-steps=8", "--num-eigenpairs=4", "--trace-probes=2",
+    ])  # fmt: skip
+    return code, out.getvalue(), err.getvalue(), records.load(folder / name)
+
+
+@pytest.fixture
+def stages(monkeypatch):
+    """Replace the stages of a diagnosis."""
+
+    def use(**runs):
+        monkeypatch.setattr(diagnosis, "STAGES", {})
+        table = {name: run if isinstance(run, Stage) else Stage(name, run) for name, run in runs.items()}
+        for module in ("diagnosis", "curvature"):
+            monkeypatch.setattr(f"jaxopt_study.cli.{module}.STAGES", table)
+
+    return use
+
+
+def passed(subject, so_far):
+    return {"verdict": "sound", "noise_floor": 1e-6, "messages": [], "num_matvecs": 7}
+
+
+def test_the_spectrum_of_a_least_squares_problem_is_right(diagnosed, mine):
+    code, _, err, record = diagnosed
+    assert (code, record.status, record.results["errors"]) == (0, "complete", {}), err
+    x = np.asarray(mine.X, dtype=float)
+    values = np.linalg.eigvalsh(x.T @ x / len(x))
+    found = record.results
+    assert found["audit"]["verdict"] == "sound"
+    np.testing.assert_allclose(found["eigenpairs"]["values"], values[[0, 1, -2, -1]], atol=1e-3 * values[-1])
+    assert found["sharpness"]["lower"] <= values[-1] <= found["sharpness"]["upper"]
+    low, high = found["sharpness"]["critical_learning_rate"]
+    assert low <= 2 / values[-1] <= high
+    density = found["spectral_density"]
+    assert np.trapezoid(density["density"], density["grid"]) == pytest.approx(1, abs=0.01)
+    assert found["threshold"]["threshold"] == pytest.approx((2 + 2 * DECAY) / RATE, rel=1e-6)
+
+
+@pytest.mark.slow
+def test_every_stage_is_right_about_a_least_squares_problem(wholly_diagnosed, mine):
+    code, out, err, record = wholly_diagnosed
+    assert (code, record.status, record.results["errors"]) == (0, "complete", {}), err
+    assert set(record.results["seconds"]) == set(diagnosis.STAGES)
+    assert max(map(len, out.splitlines()[:-1])) <= 80
+    x, y, w = (np.asarray(part, dtype=float) for part in (mine.X, mine.Y, mine.W))
+    hessian, gradient = x.T @ x / len(x), x.T @ (x @ w - y) / len(x)
+    values = np.linalg.eigvalsh(hessian)
+    found = record.results
+    np.testing.assert_allclose(found["trace"]["value"], np.trace(hessian), rtol=1e-2)
+    assert found["gradient"]["loss"] == pytest.approx(0.5 * np.mean((x @ w - y) ** 2), rel=1e-5)
+    assert found["gradient"]["ghg"] == pytest.approx(gradient @ hessian @ gradient, rel=1e-5)
+    assert found["classification"]["verdict"] == "not critical"
+    assert found["classification"]["index"]["estimate"] == 0
+    edge = (2 + 2 * DECAY) / RATE
+    low, high = found["preconditioned"]["ratio"]
+    assert low <= values[-1] / edge <= high
+    assert found["preconditioned"]["preconditioner"] == pytest.approx({"min": 1, "median": 1, "max": 1}, rel=1e-4)
+    radius = max(np.abs(np.roots([1, RATE * value - 1 - DECAY, DECAY])).max() for value in values)
+    assert abs(found["stability"]["radius"] - radius) <= found["stability"]["error"] + 1e-5
+    assert found["stability"]["kind"] == ("oscillation" if values[-1] > edge else "stable")
+
+
+def test_the_record_says_what_was_asked_of_which_parameters_and_data(diagnosed, folder):
+    record = diagnosed[3]
+    target = find_target("mine_for_curvature:loss_and_params", None, 0)
+    assert record.kind == "curvature"
+    assert record.config["target"] == "mine_for_curvature:loss_and_params"
+    assert record.config["optimizer"] == f"momentum({RATE})"
+    assert (record.config["num_probes"], record.config["seed"], record.config["precision"]) == (2, 0, "highest")
+    assert record.data_hash == target.data_hash
+    assert record.environment["versions"]["jax"]
+    assert tuple(record.results["seconds"]) == QUICK
+    assert all(record.results[name]["num_matvecs"] >= 0 for name in QUICK)
+    assert str(folder) not in (folder / "some" / "record.json").read_text()
+
+
+def test_the_table_of_eigenvalues_agrees_with_the_record(diagnosed, folder):
+    rows = list(csv.DictReader((folder / "some" / "eigenvalues.csv").read_text().splitlines()))
+    assert list(rows[0]) == ["source", "end", "rank", "value", "residual", "converged"]
+    pairs = [row for row in rows if row["source"] == "eigenpairs"]
+    found = diagnosed[3].results["eigenpairs"]
+    assert [float(row["value"]) for row in pairs] == found["values"]
+    assert [float(row["residual"]) for row in pairs] == found["residuals"]
+    assert [(row["end"], row["rank"]) for row in pairs] == [
+        ("smallest", "1"), ("smallest", "2"), ("largest", "2"), ("largest", "1")
+    ]  # fmt: skip
+
+
+def test_outliers_are_ranked_from_their_own_end():
+    density = {"grid": [-1.0, 1.0], "outliers": {"values": [9.0, 5.0, -3.0], "residuals": [0.1, 0.2, 0.3]}}
+    rows, _ = eigenvalue_rows({"spectral_density": density})
+    assert [(row["end"], row["rank"], row["value"]) for row in rows] == [
+        ("largest", 1, 9.0), ("largest", 2, 5.0), ("smallest", 1, -3.0)
+    ]  # fmt: skip
+
+
+def test_the_printed_table_fits_eighty_columns_and_the_figure_can_be_opened(diagnosed, folder):
+    _, out, err, record = diagnosed
+    assert max(map(len, out.splitlines()[:-1])) <= 80
+    assert "8 parameters" in out
+    assert f"{record.results['threshold']['threshold']:.6g}" in out
+    assert "99% confidence" in out
+    assert "spectral density" in err
+    assert f"{record.results['spectral_density']['num_matvecs']} products" in err
+    with Image.open(folder / "some" / "spectrum.png") as picture:
+        assert picture.size[0] >= 1600
+
+
+def test_a_run_is_diagnosed_where_it_ended(folder):
+    entry = next(e for e in records.load("race").results["entries"] if e["problem"] == "digits")
+    losses, states = [], []
+    for start in (0, 1):
+        target = find_target("race", None, start)
+        network = problems.networks.mlp_classifier(problems.datasets.digits(), widths=(4,))
+        losses.append(float(jax.jit(network.loss)(target.params, network.test)))
+        velocity = jax.tree.leaves(target.opt_state)
+        states.append(np.concatenate([np.ravel(leaf) for leaf in velocity]))
+        assert target.data_hash == records.load("race").data_hash
+        assert target.name == f"digits-momentum-{start}"
+    np.testing.assert_allclose(losses, entry["finals"]["test_loss"], rtol=1e-5)
+    assert all(np.abs(state).max() > 0 for state in states)  # not that of a fresh start
+    assert not np.allclose(states[0], states[1])
+
+
+def test_a_folder_can_be_diagnosed_from_the_command_line(folder, stages, capsys):
+    def slope(subject, so_far):
+        target = subject.target
+        loss, grads = diagnosis.loss_and_gradient(target.loss, target.params, target.data, subject.choices.batch_size)
+        return {"loss": loss, "gg": sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(grads)), "num_matvecs": 0}
+
+    stages(audit=passed, slope=slope)
+    arguments = ["curvature", "race/record.json", "--optimizer", "momentum", "--start", "1"]
+    assert main([*arguments, "--batch-size=500", "--output", "of-run"]) == 0
+    record = records.load("of-run")
+    assert record.config["start"] == 1
+    assert record.config["compare"]["widths"] == [4]
+    target = find_target("race", "momentum", 1)
+    loss, whole = jax.jit(jax.value_and_grad(target.loss))(target.params, target.data)
+    gg = sum(float(np.sum(np.square(leaf))) for leaf in jax.tree.leaves(whole))
+    assert record.results["slope"]["loss"] == pytest.approx(float(loss), rel=1e-5)
+    assert record.results["slope"]["gg"] == pytest.approx(gg, rel=1e-4)
+    assert "digits, MLP 4, momentum, start 1 after 3 steps" in capsys.readouterr().out
+
+
+def test_ctrl_c_keeps_the_stages_that_had_finished(folder, stages, capsys):
+    def interrupted(subject, so_far):
+        raise KeyboardInterrupt
+
+    stages(audit=passed, sharpness=interrupted, trace=passed)
+    assert main(["curvature", "mine_for_curvature:without_data", "--out", "interrupted"]) == 130
+    record = records.load("interrupted")
+    assert record.status == "interrupted"
+    assert record.results["audit"]["num_matvecs"] == 7
+    assert not {"sharpness", "trace"} & set(record.results)
+    assert "1 of 3 stages had finished" in capsys.readouterr().err
+
+
+def test_a_stage_that_fails_stops_nothing_else_and_is_code_1(folder, stages, capsys):
+    def fails(subject, so_far):
+        raise ValueError("no such thing here")
+
+    stages(audit=passed, sharpness=fails, threshold=replace(Stage("", fails), of_optimizer=True), last=passed)
+    assert main(["curvature", "mine_for_curvature:without_data", "--out", "failed"]) == 1
+    record = records.load("failed")
+    assert record.status == "failed"
+    assert record.results["errors"] == {"sharpness": "ValueError: no such thing here"}  # and no optimizer was asked for
+    assert record.results["last"]["num_matvecs"] == 7
+    assert "sharpness failed: ValueError: no such thing here" in capsys.readouterr().err
+
+
+def test_products_that_are_not_those_of_a_hessian_end_the_diagnosis_with_code_1(folder, capsys):
+    assert main(["curvature", "mine_for_curvature:asymmetric", "--out", "unsound"]) == 1
+    record = records.load("unsound")
+    assert record.status == "failed"
+    assert record.results["audit"]["verdict"] == "unsound"
+    assert "eigenpairs" not in record.results
+    assert "Not symmetric" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["absent"], "neither a results folder"),
+        (["mine_for_curvature:absent"], "has no 'absent'"),
+        (["mine_for_curvature:number"], "gives 3; expected"),
+        (["mine_for_curvature:crashes"], "RuntimeError: the user's own mistake"),
+        (["mine_for_curvature:words"], "must be pytrees of arrays"),
+        (["mine_for_curvature:vector"], "cannot be diagnosed: TypeError"),
+        (["mine_for_curvature:broken"], "cannot be diagnosed: ZeroDivisionError"),
+        (["mine_for_curvature:infinite"], "cannot be diagnosed: ValueError"),
+        (["mine_for_curvature:without_data", "--batch-size=2"], "cannot be diagnosed: ValueError"),
+        (["mine_for_curvature:without_data", "--optimizer", "adamant"], "no optimizer"),
+        (["mine_for_curvature:without_data", "--start=1"], "are for a results folder"),
+        (["race", "--start=2"], "from 0 to 1"),
+        (["race", "--optimizer", "adam"], "not among those that ran, momentum"),
+        (["race", "--num-probes=1"], "--num-probes must be at least 2"),
+        (["race", "--tolerance=0"], "--tolerance must be between 0 and 1"),
+        (["race", "--data-dir=."], "digits need neither"),
+        (["race", "--out", "mine_for_curvature.py"], "is a file"),
+        (["race", "--out", "race"], "holds something already"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line_and_code_1(folder, capsys, arguments, message):
+    assert main(["curvature", *arguments]) == 1
+    shown = capsys.readouterr().err.strip()
+    assert shown.startswith("Error: ")
+    assert len(shown.splitlines()) == 1
+    assert message in shown
+    assert not (folder / "results").exists()
+
+
+def changed(folder, name, change):
+    """Save the record of the comparison, changed, beside its parts."""
+    record = records.load(folder / "race")
+    (folder / name / "parts").mkdir(parents=True)
+    for part in (folder / "race" / "parts").iterdir():
+        (folder / name / "parts" / part.name).write_bytes(part.read_bytes())
+    records.save(change(record), folder / name)
+    return str(folder / name)
+
+
+def without_final(record):
+    entries = [{k: v for k, v in entry.items() if k != "final"} for entry in record.results["entries"]]
+    return replace(record, results={**record.results, "entries": entries})
+
+
+def twice(record):
+    *_, entry = record.results["entries"]
+    return replace(record, results={**record.results, "entries": [entry, {**entry, "optimizer": "other"}]})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda record: replace(record, data_hash="0" * 64), "data differ"),
+        (lambda record: replace(record, kind="experiment"), "kind 'experiment'"),
+        (lambda record: replace(record, config={**record.config, "widths": [5]}), "does not fit"),
+        (lambda record: replace(record, results={"entries": []}), "No optimizer had finished"),
+        (without_final, "earlier version"),
+        (twice, "Say which one with --optimizer: momentum, other"),
+    ],
+)
+def test_a_run_that_is_not_what_it_was_is_refused(folder, tmp_path, change, message):
+    (tmp_path / "race").symlink_to(folder / "race")
+    with pytest.raises(UserError, match=message):
+        find_target(changed(tmp_path, "changed", change), None, 0)
+
+
+def test_parameters_that_were_changed_or_lost_are_refused(folder, tmp_path):
+    (tmp_path / "race").symlink_to(folder / "race")
+    path = changed(tmp_path, "changed", lambda record: record)
+    file = tmp_path / "changed" / "parts" / "digits-momentum.npz"
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(bytes(content))
+    with pytest.raises(UserError, match="its hash differs"):
+        find_target(path, None, 0)
+    file.unlink()
+    with pytest.raises(UserError, match="is missing"):
+        find_target(path, None, 0)
+
+
+def test_an_interrupt_gets_through_while_a_stage_works():
+    began = time.perf_counter()
+    threading.Timer(0.1, _thread.interrupt_main).start()
+    with pytest.raises(KeyboardInterrupt):
+        waiting(lambda: time.sleep(3))
+    assert time.perf_counter() - began < 2
+
+
+def test_a_stage_sees_the_precision_of_its_caller():
+    with jax.enable_x64(True):
+        assert waiting(lambda: jnp.ones(()).dtype) == jnp.float64
+    assert waiting(lambda: jnp.ones(()).dtype) == jnp.float32
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "text"),
+    [
+        (25.2059, 0.11607, "25.21 ± 0.12"),
+        (1.002988, 0.000434, "1.00299 ± 0.00043"),
+        (12016.7, 130.0, "12017 ± 130"),
+        (3.0, 0.0, "3"),
+        (3.0, np.nan, "3"),
+    ],
+)
+def test_a_number_is_shown_to_the_digits_that_its_error_leaves(value, error, text):
+    assert with_error(value, error) == text
+
+
+def test_help_describes_every_option(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["curvature", "--help"])
+    assert caught.value.code == 0
+    shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    for words in ("module:name", "--num-eigenpairs", "(default: 1e-3)".replace("1e-3", "0.001"), "--output", "Ctrl-C"):
+        assert words in shown
+    assert "None" not in shown
