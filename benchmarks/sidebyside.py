@@ -106,3 +106,21 @@ def _without_paths(arguments: list[str]) -> list[str]:
         elif argument.startswith(("--data-dir=", "--output=")):
             shown[i] = argument.split("=", 1)[0] + "=DIR"
     return shown
+
+
+def table(pattern: str = "*.json") -> str:
+    """Return the checks of stored results as the rows of the README's table."""
+    rows = []
+    for path in sorted(RESULTS.glob(pattern)):
+        record = json.loads(path.read_text())
+        load = record["machine"]["load_average_at_the_end"][0]
+        for c in record["checks"]:
+            value = f"{c['value']:.3g}" if c["value"] == 0 or abs(c["value"]) >= 1e-3 else f"{c['value']:.1e}"
+            verdict = "yes" if c["holds"] else "**no**"
+            target = f"{'≥' if c['at_least'] else '≤'} {c['bound']:g}"
+            rows.append(f"| `{path.name}` | {c['name']} | {value} | {target} | {verdict} | {load:.1f} |")
+    return "\n".join(rows)
+
+
+if __name__ == "__main__":
+    print(table(*sys.argv[1:]))
