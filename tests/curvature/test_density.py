@@ -41,7 +41,7 @@ def test_isolated_eigenvalues_have_no_ghosts_and_the_quadrature_is_that_of_the_d
         op, keys = from_matrix(matrix), jax.random.split(KEY, 2)
         ours = lanczos_quadrature(op, keys, num_steps=100)
         ghostly = lanczos_quadrature(op, keys, num_steps=100, reorthogonalize=False)
-        fewer = ours.leading(50)
+        fewer = ours.leading(10)
         truth = spectral_weights(op, keys, rotation)
 
     def copies(nodes):
@@ -56,8 +56,8 @@ def test_isolated_eigenvalues_have_no_ghosts_and_the_quadrature_is_that_of_the_d
     found = moments(ours.nodes, ours.weights, 199, -1.0, 101.0)
     np.testing.assert_allclose(found, exact, atol=100**2 * eps)
     fewer = moments(fewer.nodes, fewer.weights, 199, -1.0, 101.0)
-    np.testing.assert_allclose(fewer[:, :100], exact[:, :100], atol=100**2 * eps)
-    assert np.max(np.abs(fewer - exact)) > 1e-4  # 50 nodes do not have all of them: the test can tell
+    np.testing.assert_allclose(fewer[:, :20], exact[:, :20], atol=100**2 * eps)
+    assert np.max(np.abs(fewer - exact)) > 1e-4  # 10 nodes do not have all of them: the test can tell
     largest = np.asarray(ours.nodes)[:, -4:] - GHOSTLY[3::-1]
     assert np.all(np.abs(largest) <= np.asarray(ours.residuals)[:, -4:] + 10 * eps * 100)
 
