@@ -1,0 +1,92 @@
+"""Several quantities along the same runs, one axes for each."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from jaxopt_study.figures.style import SETTINGS, appearances, new_figure
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One quantity along several runs.
+
+    Attributes:
+        title: What is measured, with its unit.
+        curves: By name, shape (seeds, K); where not finite the curve is interrupted.
+        level: A height at which to draw a line across, such as a limit.
+        log: Whether the axis is logarithmic.
+        smallest: Lower end of the axis; None fits it.
+        largest: Upper end of the axis; None fits it.
+    """
+
+    title: str
+    curves: Mapping[str, Any]
+    level: float | int | None = None
+    log: bool = False
+    smallest: float | int | None = None
+    largest: float | int | None = None
+
+
+def panels(steps: Any, shown: Sequence[Panel], *, title: str = "", columns: int = 3) -> Figure:
+    """Draw quantities side by side over the steps of runs: of each name the median over seeds, in a band of the range.
+
+    Args:
+        steps: Shape (K,): steps taken before each value.
+        shown: The panels. A name looks the same in all of them.
+        title: What the figure is about.
+        columns: Panels in a row.
+
+    Returns:
+        A figure with an axes per panel and one legend below.
+
+    Raises:
+        ValueError: If there is no panel or no curve, or a curve does not have shape (seeds, K).
+
+    Example:
+        >>> figure = panels([0, 1], [Panel("loss", {"a": [[2.0, 1.0]]}), Panel("norm", {"b": [[1.0, 1.0]]})])
+        >>> [text.get_text() for text in figure.legends[0].get_texts()]
+        ['a', 'b']
+    """
+    steps = np.asarray(steps, dtype=float)
+    names = list(dict.fromkeys(name for panel in shown for name in panel.curves))
+    if not names:
+        raise ValueError("panels needs a panel with a curve; received none.")
+    looks = appearances(names)
+    rows = -(-len(shown) // columns)
+    seeds = 0
+    with matplotlib.rc_context(dict(SETTINGS)):
+        figure = new_figure((3.6 if columns < 3 else 3.2) * min(columns, len(shown)), 0.5 + 2.9 * rows)
+        grid = figure.subplots(rows, min(columns, len(shown)), squeeze=False, sharex=True).ravel()
+        for axes, panel in zip(grid, shown, strict=False):
+            for number, (name, values) in enumerate(panel.curves.items()):
+                lanes = np.asarray(values, dtype=float)
+                if lanes.ndim != 2 or lanes.shape[1] != len(steps):
+                    raise ValueError(f"The curve {name!r} needs the shape (seeds, {len(steps)}); got {lanes.shape}.")
+                seeds = max(seeds, len(lanes))
+                lanes = np.where(np.isfinite(lanes).all(axis=0), lanes, np.nan)  # a median of survivors would flatter
+                low, middle, high = lanes.min(axis=0), np.median(lanes, axis=0), lanes.max(axis=0)
+                axes.fill_between(steps, low, high, color=looks[name].color, alpha=0.15, linewidth=0)
+                axes.plot(steps, middle, label=name, **looks[name].line(markevery=(0.03 * (number % 4), 0.15)))
+            if panel.level is not None:
+                axes.axhline(panel.level, color="black", linewidth=1.0, zorder=3)
+            axes.set_yscale("log" if panel.log else "linear")
+            axes.set_ylim(panel.smallest, panel.largest)
+            axes.set_xlim(steps[0], steps[-1])
+            axes.set_title(panel.title, loc="left")
+        for axes in grid[len(shown) :]:
+            axes.remove()
+        for axes in grid[max(0, len(shown) - grid.size // rows) : len(shown)]:
+            axes.set_xlabel("step" if seeds == 1 else f"step   (median and range of {seeds} seeds)")
+            axes.tick_params(labelbottom=True)
+        figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+        handles = {label: handle for axes in grid for handle, label in zip(*axes.get_legend_handles_labels())}  # noqa: B905
+        figure.legend(
+            [handles[name] for name in names], names, loc="outside lower center", ncols=min(len(names), 2 if columns < 3 else 5),
+            handlelength=3.0,
+        )  # fmt: skip
+    return figure

@@ -1,0 +1,41 @@
+"""Panels show one quantity each, over the same steps, under one legend."""
+
+import numpy as np
+import pytest
+
+from jaxopt_study.figures.panels import Panel, panels
+
+STEPS = np.array([0, 5, 10])
+
+
+def test_lines_are_medians_in_bands_of_the_range_and_a_name_looks_the_same_everywhere():
+    lanes = np.array([[1.0, 2.0, 3.0], [3.0, 6.0, 9.0], [2.0, 3.0, 4.0]])
+    figure = panels(STEPS, [Panel("loss", {"a": lanes}, log=True), Panel("norm", {"b": lanes, "a": lanes}, level=2.0)])
+    loss, norm = figure.axes
+    assert (loss.get_yscale(), norm.get_yscale()) == ("log", "linear")
+    assert loss.get_title(loc="left") == "loss"
+    np.testing.assert_allclose(loss.lines[0].get_ydata(), [2.0, 3.0, 4.0])
+    band = loss.collections[0].get_paths()[0].vertices[:, 1]
+    assert (band.min(), band.max()) == (1.0, 9.0)
+    colours = {line.get_label(): line.get_color() for line in norm.lines}
+    assert colours["a"] == loss.lines[0].get_color() != colours["b"]
+    assert "3 seeds" in loss.get_xlabel()
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b"]
+
+
+def test_a_curve_is_interrupted_where_any_seed_is_not_finite():
+    (axes,) = panels(STEPS, [Panel("loss", {"a": [[1.0, np.nan, 3.0], [1.0, 2.0, 3.0]]})]).axes
+    assert np.isnan(axes.lines[0].get_ydata()).tolist() == [False, True, False]
+
+
+def test_no_axes_are_left_empty():
+    figure = panels(STEPS, [Panel(str(i), {"a": [[1.0, 2.0, 3.0]]}) for i in range(4)], columns=3)
+    assert len(figure.axes) == 4
+    assert figure.axes[-1].get_xlabel() == "step"
+
+
+def test_wrong_shapes_and_nothing_are_refused():
+    with pytest.raises(ValueError, match="needs the shape"):
+        panels(STEPS, [Panel("loss", {"a": [[1.0, 2.0]]})])
+    with pytest.raises(ValueError, match="received none"):
+        panels(STEPS, [])
