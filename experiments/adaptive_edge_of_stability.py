@@ -60,7 +60,7 @@ def run(config: Config, data_dir: Path | None) -> Mapping[str, Any]:
     problem = regression(config.degree, config.num_points, config.width, config.start_std)
     keys = jax.random.split(jax.random.key(config.seed), config.num_seeds)
     probe = training.CurvatureProbe(every=config.every, account=False, max_matvecs=80)
-    lanes = {}
+    lanes, at = {}, np.zeros(0)
     for label, (chain, rate) in chains(config).items():
         runs = [
             training.train(problem, chain, num_steps=config.num_steps, key=key, probe=probe, progress=False)

@@ -74,7 +74,7 @@ def run(config: Config, data_dir: Path | None) -> Mapping[str, Any]:
     problem = regression(config.degree, config.num_points, config.width, config.start_std)
     keys = jax.random.split(jax.random.key(config.seed), config.num_seeds)
     probe = training.CurvatureProbe(every=config.every, gains=False, max_matvecs=60)
-    lanes = {}
+    lanes, at = {}, np.zeros(0)
     for rate in (*config.rates, config.flow_rate):
         runs = [
             training.train(
@@ -141,7 +141,7 @@ def claims(record: Record) -> list[Claim]:
     ratios = np.array(lanes[f"{slow:g}"]["sharpness"]) * slow / 2
 
     def rising(rows: list[np.ndarray]) -> Measurement:
-        return mean_over_seeds([np.mean(np.diff(row) > 0) for row in rows])
+        return mean_over_seeds([float(np.mean(np.diff(row) > 0)) for row in rows])
 
     def before(rows: Any) -> list[np.ndarray]:
         return [np.array(row)[: crossing(ratio)] for row, ratio in zip(rows, ratios, strict=True)]
@@ -161,7 +161,7 @@ def claims(record: Record) -> list[Claim]:
         ),
         Claim(
             f"At the edge the loss is not monotone: at rate {fast:g} it rises in many of the steps",
-            mean_over_seeds([row[:-1].mean() for row in after(fast, rises)]),
+            mean_over_seeds([float(row[:-1].mean()) for row in after(fast, rises)]),
             at_least(0.2, f"{COHEN}, section 3.3: non-monotone over short times; here, a fifth of the steps"),
             Control("the flow", mean_over_seeds([np.mean(row) for row in flow["rises"]])),
             "Share of steps after the crossing in which the loss rises.",

@@ -89,7 +89,7 @@ def run(config: Config, data_dir: Path | None) -> Mapping[str, Any]:
     problem = networks.mlp_classifier(dataset, widths=config.widths, activation="tanh", initialiser="xavier")
     keys = jax.random.split(jax.random.key(config.seed), config.num_seeds)
     probe = terms_probe(problem, (config.rates[0], config.rates[-1]), config.num_classes, config.every)
-    lanes = {}
+    lanes, at = {}, np.zeros(0)
     size = sum(leaf.size for leaf in jax.tree.leaves(problem.init(keys[0])))
     for rate in config.rates:
         runs = [
@@ -99,11 +99,12 @@ def run(config: Config, data_dir: Path | None) -> Mapping[str, Any]:
             )
             for key in keys
         ]  # fmt: skip
+        at = np.asarray(runs[0].probe_steps)
         lanes[f"{rate:g}"] = {
             name: shortened(np.stack([np.asarray(found.probes[name]) for found in runs])) for name in runs[0].probes
         }
     return {
-        "steps": np.asarray(runs[0].probe_steps),
+        "steps": at,
         "lanes": lanes,
         "num_params": size,
         "data_sha256": dataset.sha256,

@@ -84,9 +84,11 @@ def panels(steps: Any, shown: Sequence[Panel], *, title: str = "", columns: int 
             axes.set_xlabel("step" if seeds == 1 else f"step   (median and range of {seeds} seeds)")
             axes.tick_params(labelbottom=True)
         figure.suptitle(title, x=0.01, ha="left", fontsize=11)
-        handles = {label: handle for axes in grid for handle, label in zip(*axes.get_legend_handles_labels())}  # noqa: B905
+        handles = {}
+        for axes in grid:
+            handles |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
         figure.legend(
-            [handles[name] for name in names], names, loc="outside lower center", ncols=min(len(names), 2 if columns < 3 else 5),
-            handlelength=3.0,
+            [handles[name] for name in names], names, loc="outside lower center", handlelength=3.0,
+            ncols=min(len(names), 2 if columns < 3 else 5),
         )  # fmt: skip
     return figure
