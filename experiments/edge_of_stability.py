@@ -184,7 +184,7 @@ def claims(record: Record) -> list[Claim]:
             "Median after the crossing. At lower rates it comes in bursts: the oscillation dies and starts again.",
         ),
         Claim(
-            f"Before the crossing the quadratic model predicts every step's change of the loss (rate {slow:g})",
+            f"Before the crossing the quadratic model predicts a step's change of the loss (rate {slow:g})",
             misfit(before(lanes[f"{slow:g}"]["account"])),
             at_most(0.01, "third order: small for steps that change the loss little"),
             Control(f"at the edge, rate {fast:g}", misfit(after(fast, lanes[f"{fast:g}"]["account"]))),
