@@ -169,7 +169,7 @@ def claims(record: Record) -> list[Claim]:
     judged.append(
         Claim(
             f"It does not last: with {min(classes)} classes, at loss "
-            f"{np.mean([at['loss'] for at in few['trained']]):.4f}, little of the gradient is left in as many directions",
+            f"{np.mean([at['loss'] for at in few['trained']]):.4f}, little gradient is left in as many directions",
             _mean([at["share"] for at in few["trained"]]),
             at_most(0.25, "our own observation; steep directions, we think, are descended first"),
             Control("at the start", _mean([at["share"] for at in few["start"]])),
