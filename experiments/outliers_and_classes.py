@@ -57,9 +57,8 @@ def _spectra(config: Config, num_classes: int) -> dict[str, Any]:
     for seed in range(config.num_seeds):
         key_start, key_run, key_labels, key_solve = jax.random.split(jax.random.key(config.seed + seed), 4)
         start = problem.init(key_start)
-        mixed = problem.replace(
-            data={"x": problem.data["x"], "y": jax.random.permutation(key_labels, jnp.asarray(problem.data["y"]))}
-        )
+        data: Any = problem.data
+        mixed = problem.replace(data=data | {"y": jax.random.permutation(key_labels, jnp.asarray(data["y"]))})
         found["start"].append(_measure(problem, start, num_classes, config, key_solve))
         for state, posed in (("trained", problem), ("shuffled", mixed)):
             trained = training.train(
@@ -71,9 +70,9 @@ def _spectra(config: Config, num_classes: int) -> dict[str, Any]:
 
 
 def _digits(config: Config, num_classes: int) -> problems.datasets.Dataset:
-    pixels, labels = sklearn.datasets.load_digits(return_X_y=True)
+    pixels, labels = map(np.asarray, sklearn.datasets.load_digits(return_X_y=True))
     chosen = np.concatenate([np.flatnonzero(labels == c)[: config.per_class] for c in range(num_classes)])
-    x, y = (pixels[chosen] / 16).astype(np.float32), labels[chosen].astype(np.int32)
+    x, y = np.asarray(pixels[chosen] / 16, np.float32), np.asarray(labels[chosen], np.int32)
     return from_arrays(x, y, name=f"digits below {num_classes}", num_classes=num_classes)
 
 

@@ -286,9 +286,9 @@ def claims(record: Record) -> list[Claim]:
         ),
         Claim(
             "`stability` gives the verdict escape at every pair of a saddle and a method",
-            exact(np.mean(escapes)),
+            exact(float(np.mean(escapes))),
             near(1.0, 0.0, "a real eigenvalue beyond 1"),
-            Control("at minima of the same losses", exact(np.mean(staying))),
+            Control("at minima of the same losses", exact(float(np.mean(staying)))),
         ),
         Claim(
             "Heavy ball leaves x² − y² in this share of GD's steps",
