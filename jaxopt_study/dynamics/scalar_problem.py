@@ -44,7 +44,8 @@ def recursions(optimizer: Any, opt_state: Any, params: Any) -> list[Recursion]:
         For every leaf of the parameters, in order, the recursion of one of its coordinates.
 
     Raises:
-        ValueError: If the update mixes parameters even at zero gradient, or `opt_state` is of another optimizer.
+        ValueError: If the update mixes parameters even at zero gradient or is not finite there, or `opt_state` is of
+            another optimizer.
     """
     with jax.enable_x64(True):
         one = jax.tree.map(
@@ -54,8 +55,14 @@ def recursions(optimizer: Any, opt_state: Any, params: Any) -> list[Recursion]:
         state = (
             _late_state(optimizer, one, roles) if opt_state is None else _with_clocks(optimizer, one, roles, opt_state)
         )
-        matrices = jax.jit(lambda: _matrices(optimizer, one, state, roles))()
-        return _split(len(jax.tree.leaves(one)), *map(np.asarray, matrices))
+        matrices = [np.asarray(matrix) for matrix in jax.jit(lambda: _matrices(optimizer, one, state, roles))()]
+        if not all(np.isfinite(matrix).all() for matrix in matrices):
+            raise ValueError(
+                "stability_threshold: the update is not finite where gradient and parameters are 0, as where it divides "
+                "by their size, so no single curvature decides its stability. Use `stability`, which linearises at "
+                "the parameters themselves."
+            )
+        return _split(len(jax.tree.leaves(one)), *matrices)
 
 
 def _late_state(optimizer: Any, params: Any, roles: tuple[Role, ...]) -> Any:

@@ -208,3 +208,8 @@ def test_groups_give_the_smallest_threshold():
 def test_state_of_another_optimizer_is_refused():
     with pytest.raises(ValueError, match="the state has no"):
         stability_threshold(optax.adam(0.1), optax.sgd(0.1).init(jnp.ones(1)))
+
+
+def test_an_update_that_is_not_finite_at_zero_gradient_has_no_threshold():
+    with pytest.raises(ValueError, match="not finite where gradient and parameters are 0"):
+        stability_threshold(optax.adafactor(1e-2))
