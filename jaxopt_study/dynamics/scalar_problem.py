@@ -58,9 +58,9 @@ def recursions(optimizer: Any, opt_state: Any, params: Any) -> list[Recursion]:
         matrices = [np.asarray(matrix) for matrix in jax.jit(lambda: _matrices(optimizer, one, state, roles))()]
         if not all(np.isfinite(matrix).all() for matrix in matrices):
             raise ValueError(
-                "stability_threshold: the update is not finite where gradient and parameters are 0, as where it divides "
-                "by their size, so no single curvature decides its stability. Use `stability`, which linearises at "
-                "the parameters themselves."
+                "stability_threshold: the update is not finite where gradient and parameters are 0, as where it "
+                "divides by their size, so no single curvature decides its stability. Use `stability`, which "
+                "linearises at the parameters themselves."
             )
         return _split(len(jax.tree.leaves(one)), *matrices)
 
