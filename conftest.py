@@ -1,4 +1,4 @@
-"""Names that the examples in docstrings use, as after `from jaxopt_study.transforms import *`."""
+"""Names that the examples in docstrings use, and what a process of thousands of compiled programs needs."""
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +9,16 @@ import pytest
 from jaxopt_study import transforms
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _programs():
+    """Forget compiled programs from module to module: thousands of them end a process, by memory and by mappings."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture(autouse=True)
 def _names(request, doctest_namespace):
+    """Give doctests the names of `from jaxopt_study.transforms import *`."""
     module = getattr(getattr(request.node, "dtest", None), "globs", {})
     names = {name: getattr(transforms, name) for name in transforms.__all__}
     names |= {"jax": jax, "jnp": jnp, "np": np, "optax": optax, "transforms": transforms}

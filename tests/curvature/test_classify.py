@@ -92,6 +92,7 @@ def test_the_origin_of_a_deep_linear_network_is_degenerate_and_no_minimum(dtype)
         assert_falls(problem.loss, result, origin)  # seen by walking, not by the Hessian
 
 
+@pytest.mark.slow
 def test_softmax_regression_at_zero_has_the_spectrum_of_its_closed_form():
     rng = np.random.default_rng(0)
     x, classes = rng.normal(size=(40, 6)), 4
@@ -113,6 +114,7 @@ def test_softmax_regression_at_zero_has_the_spectrum_of_its_closed_form():
         assert not minimum.escape.seen
 
 
+@pytest.mark.slow
 def test_random_symmetric_matrices_are_minima_as_often_as_the_closed_form_says():
     trials = 4_000
     closed = {1: 0.5, 2: (2 - np.sqrt(2)) / 4, 3: (np.pi - 2 * np.sqrt(2)) / (4 * np.pi), 4: 0.0025, 5: 0.00014}

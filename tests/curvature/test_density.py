@@ -92,6 +92,7 @@ def test_exhausted_spaces_end_with_the_exact_measure(name):
     assert np.all((distinct <= quadrature.num_nodes) & (quadrature.num_nodes <= distinct + 3))
 
 
+@pytest.mark.slow
 def test_blocks_and_the_host_loop_and_a_trace_give_the_same_quadrature():
     like = {"w": jnp.zeros((5, 8)), "b": jnp.zeros(20)}
     factors = {"w": jnp.linspace(-1.0, 2.0, 40).reshape(5, 8), "b": jnp.linspace(0.0, 9.0, 20)}
@@ -186,6 +187,7 @@ def test_a_spectrum_without_outliers_lists_none(spectrum):
     np.testing.assert_allclose(np.asarray(result.cdf)[[0, -1]], [0, 1], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_an_eigenvalue_that_has_not_converged_is_no_outlier(outlying):
     op, _, result = outlying
     assert int(result.outliers.count) == 3

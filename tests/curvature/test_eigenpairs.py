@@ -160,6 +160,7 @@ def test_a_small_basis_restarts_and_finds_the_same():
     np.testing.assert_allclose(small.values, expected(spectrum, 3, "LA"), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_block_finds_the_copies_that_one_vector_does_not_see():
     with jax.enable_x64(True):
         op = diagonal(np.r_[10.0, 10.0, 5.0, np.linspace(-1, 1, N - 3)], np.float64)
@@ -212,6 +213,7 @@ def test_a_warm_start_saves_products_and_hides_nothing():
         assert found.converged.all()
 
 
+@pytest.mark.slow
 def test_works_inside_scan_and_vmap_and_every_lane_is_a_solo_run():
     spectra = jnp.asarray(np.stack([SPECTRA["clustered"], SPECTRA["identity"], SPECTRA["± saddle"]]), jnp.float32)
     plan = make_plan(diagonal(SPECTRA["zero"]), 3)

@@ -142,6 +142,7 @@ def test_single_precision_is_right_within_its_error_bars_of_double():
         assert abs(float(estimate.value) - truth) < 4 * float(estimate.standard_error)
 
 
+@pytest.mark.slow
 def test_blocks_and_the_host_loop_give_the_same_numbers():
     factors = {"w": jnp.linspace(-1.0, 2.0, 40).reshape(5, 8), "b": jnp.linspace(0.0, 9.0, 20)}
 

@@ -156,7 +156,7 @@ RUNNABLE = {  # and P
     ),
     "slipped": (slipped(RATE, DECAY), 1.0),
     "delayed": (delayed(RATE), 1.0),
-    "rmsprop of a still moment": (optax.rmsprop(RATE, decay=1 - 1e-13, initial_scale=4.0, momentum=DECAY), 2.0),
+    "rmsprop of a still moment": (optax.rmsprop(RATE, decay=1 - 1e-15, initial_scale=4.0, momentum=DECAY), 2.0),
 }
 
 
