@@ -114,11 +114,13 @@ def table(pattern: str = "*.json") -> str:
     for path in sorted(RESULTS.glob(pattern)):
         record = json.loads(path.read_text())
         load = record["machine"]["load_average_at_the_end"][0]
-        for c in record["checks"]:
+        parts = record.get("comparisons", [record])  # some results hold several comparisons
+        named = [(f"{p['tree']}, {p['layout']}: " if "tree" in p else "", c) for p in parts for c in p["checks"]]
+        for name, c in named:
             value = f"{c['value']:.3g}" if c["value"] == 0 or abs(c["value"]) >= 1e-3 else f"{c['value']:.1e}"
             verdict = "yes" if c["holds"] else "**no**"
             target = f"{'≥' if c['at_least'] else '≤'} {c['bound']:g}"
-            rows.append(f"| `{path.name}` | {c['name']} | {value} | {target} | {verdict} | {load:.1f} |")
+            rows.append(f"| `{path.name}` | {name}{c['name']} | {value} | {target} | {verdict} | {load:.1f} |")
     return "\n".join(rows)
 
 
