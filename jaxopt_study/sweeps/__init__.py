@@ -1,0 +1,21 @@
+"""Many trials at once: what is searched, how it is sampled, and what is kept on disk."""
+
+from jaxopt_study.sweeps.dimension import Dimension
+from jaxopt_study.sweeps.options import Choices, Conditional, choices, conditional
+from jaxopt_study.sweeps.ranges import Integers, LogUniform, Uniform, integers, log_uniform, uniform
+from jaxopt_study.sweeps.space import Space
+
+__all__ = [
+    "Choices",
+    "Conditional",
+    "Dimension",
+    "Integers",
+    "LogUniform",
+    "Space",
+    "Uniform",
+    "choices",
+    "conditional",
+    "integers",
+    "log_uniform",
+    "uniform",
+]
