@@ -161,8 +161,8 @@ def log_uniform(low: float | int, high: float | int) -> LogUniform:
         ValueError: If the range is empty, not finite or reaches 0.
 
     Example:
-        >>> print(log_uniform(1e-4, 1.0).at(0.5))  # half of the values are below the geometric mean
-        0.01
+        >>> print(f"{log_uniform(1e-4, 1.0).at(0.5):.3f}")  # half of the values are below the geometric mean
+        0.010
     """
     return LogUniform(float(low), float(high))
 
@@ -190,17 +190,17 @@ def integers(low: int, high: int, *, log: bool = False, static: bool = True) -> 
     return Integers(low, high, log, static)
 
 
-def _given(values: np.ndarray, low: float, high: float) -> Any:
+def _given(values: np.ndarray | np.generic, low: float | int, high: float | int) -> Any:
     values = np.clip(values, low, high)
     return values.item() if values.ndim == 0 else values
 
 
-def _inside(dimension: Dimension, value: Any, u: np.ndarray) -> Any:
+def _inside(dimension: Dimension, value: Any, u: Any) -> Any:
     _check_known(dimension, value, (u >= -_OUTSIDE) & (u <= 1 + _OUTSIDE))
     return _given(u, 0.0, 1.0)
 
 
-def _check_known(dimension: Dimension, value: Any, known: np.ndarray) -> None:
+def _check_known(dimension: Dimension, value: Any, known: Any) -> None:
     if not np.all(known):
         wrong = np.asarray(value)[~known].ravel()[0] if np.ndim(value) else value
         raise ValueError(f"Expected a value of {dimension}, received {wrong!r}.")

@@ -11,7 +11,7 @@ from jaxopt_study.sweeps.dimension import Dimension
 from jaxopt_study.sweeps.options import Choices, Conditional
 from jaxopt_study.sweeps.ranges import Integers
 
-_STEP = r"[^\W\d]\w*(\[\d+\])?"  # an identifier, with the position that tells repeated parts of a chain apart
+_STEP = r"(?:[^\W\d]|\*)[\w*]*(\[\d+\])?"  # an identifier or pattern, with the position that tells repeated parts apart
 _NAME = re.compile(rf"{_STEP}(\.{_STEP})*")
 
 
