@@ -130,7 +130,7 @@ def content_hash(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def save(record: Record, path: str | Path) -> Path:
+def save(record: Record, path: str | Path, *, durable: bool = False) -> Path:
     """Write a record; a reader sees the old file or the new one, never a part.
 
     The file carries a hash of its contents, so that `load` notices a changed number.
@@ -138,6 +138,7 @@ def save(record: Record, path: str | Path) -> Path:
     Args:
         record: What to write.
         path: A file, or a folder (without a suffix), in which the file is called "record.json". Folders are made.
+        durable: Return only when the file would survive a loss of power.
 
     Returns:
         The file's path.
@@ -155,7 +156,8 @@ def save(record: Record, path: str | Path) -> Path:
         path = path / "record.json"
     content = {name.name: getattr(record, name.name) for name in fields(record)}
     document = {"format": FORMAT, **content, "sha256": content_hash(content)}
-    return write_atomically(path, json.dumps(_encode(document), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    text = json.dumps(_encode(document), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return write_atomically(path, text, durable=durable)
 
 
 def load(path: str | Path) -> Record:
@@ -223,12 +225,13 @@ def write_csv(path: str | Path, rows: Iterable[Mapping[str, Any]], columns: Sequ
     return write_atomically(Path(path), text.getvalue())
 
 
-def write_atomically(path: str | Path, content: str | bytes) -> Path:
+def write_atomically(path: str | Path, content: str | bytes, *, durable: bool = False) -> Path:
     """Write a file so that a reader, or a crash, sees the old contents or the new, never a part.
 
     Args:
         path: The file; its folder is made.
         content: Text, written as UTF-8, or bytes.
+        durable: Return only when the file would survive a loss of power, which takes milliseconds.
 
     Returns:
         The file's path.
@@ -240,8 +243,13 @@ def write_atomically(path: str | Path, content: str | bytes) -> Path:
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         os.chmod(draft, 0o666 & ~_umask())  # mkstemp's files are private
         os.replace(draft, path)
+        if durable:
+            _flush_folder(path.parent)
     except BaseException:
         Path(draft).unlink(missing_ok=True)
         raise
@@ -303,6 +311,14 @@ def _decode(value: Any) -> Any:
     if isinstance(value, list):
         return [_decode(item) for item in value]
     return _UNWRITTEN.get(value, value) if isinstance(value, str) else value
+
+
+def _flush_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _umask() -> int:

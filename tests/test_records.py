@@ -146,3 +146,19 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_draft(tmp_path, monkeypat
         records.write_atomically(path, "new")
     assert path.read_text() == "old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["file.txt"]
+
+
+def test_a_durable_write_flushes_the_file_before_it_takes_its_name_and_the_folder_after(tmp_path, monkeypatch):
+    steps, flush, replace = [], os.fsync, os.replace
+
+    def fsync(handle):
+        steps.append("folder" if os.path.isdir(handle) else os.fstat(handle).st_size)
+        flush(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", lambda *names: (steps.append("name"), replace(*names)))
+    records.write_atomically(tmp_path / "file.txt", "text")
+    assert steps == ["name"]
+    path = records.write_atomically(tmp_path / "file.txt", "durable", durable=True)
+    assert steps[1:] == [len("durable"), "name", "folder"]
+    assert path.read_text() == "durable"
