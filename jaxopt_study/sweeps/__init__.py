@@ -1,6 +1,7 @@
 """Many trials at once: what is searched, how it is sampled, and what is kept on disk."""
 
 from jaxopt_study.sweeps.dimension import Dimension
+from jaxopt_study.sweeps.journal import Journal, JournalError
 from jaxopt_study.sweeps.options import Choices, Conditional, choices, conditional
 from jaxopt_study.sweeps.ranges import Integers, LogUniform, Uniform, integers, log_uniform, uniform
 from jaxopt_study.sweeps.space import Space
@@ -10,6 +11,8 @@ __all__ = [
     "Conditional",
     "Dimension",
     "Integers",
+    "Journal",
+    "JournalError",
     "LogUniform",
     "Space",
     "Uniform",
