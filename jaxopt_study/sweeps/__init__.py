@@ -4,6 +4,7 @@ from jaxopt_study.sweeps.dimension import Dimension
 from jaxopt_study.sweeps.journal import Journal, JournalError
 from jaxopt_study.sweeps.options import Choices, Conditional, choices, conditional
 from jaxopt_study.sweeps.ranges import Integers, LogUniform, Uniform, integers, log_uniform, uniform
+from jaxopt_study.sweeps.samplers import sample
 from jaxopt_study.sweeps.space import Space
 
 __all__ = [
@@ -20,5 +21,6 @@ __all__ = [
     "conditional",
     "integers",
     "log_uniform",
+    "sample",
     "uniform",
 ]
