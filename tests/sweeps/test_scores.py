@@ -1,0 +1,43 @@
+"""Diverged runs count as the worst, and a target is reached where a curve first is at least as good."""
+
+import numpy as np
+import pytest
+
+from jaxopt_study.sweeps.scores import penalised, steps_to_target
+
+
+def test_nan_becomes_the_worst_score_and_the_argument_stays_as_it_was():
+    scores = np.array([[1.0, np.nan], [np.inf, -2.0]], dtype=np.float32)
+    np.testing.assert_array_equal(penalised(scores, "min"), [[1.0, np.inf], [np.inf, -2.0]])
+    np.testing.assert_array_equal(penalised(scores, "max"), [[1.0, -np.inf], [np.inf, -2.0]])
+    assert np.isnan(scores[0, 1])
+    with pytest.raises(ValueError, match='"min" or "max"'):
+        penalised(scores, "lowest")
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_the_first_step_at_the_target_is_that_of_a_loop(mode):
+    rng = np.random.default_rng(0)
+    curves = rng.normal(size=(3, 50, 8)).round(1)  # rounded, so that curves touch the target
+    curves[rng.random(curves.shape) < 0.1] = np.nan
+    steps = np.array([0, 1, 2, 5, 10, 20, 50, 100])
+    found = steps_to_target(curves, steps, 0.7 if mode == "max" else -0.7, mode=mode)
+    assert found.shape == (3, 50)
+    assert np.isinf(found).any()
+    for index in np.ndindex(found.shape):
+        there = [s for s, y in zip(steps, curves[index], strict=True) if (y >= 0.7 if mode == "max" else y <= -0.7)]
+        assert found[index] == (there[0] if there else np.inf)
+
+
+def test_one_curve_gives_one_number_and_none_at_all_is_never():
+    assert steps_to_target([2.0, 1.0], [0, 5], 1.0) == 5
+    assert steps_to_target(np.zeros((2, 0)), [], 1.0).tolist() == [np.inf, np.inf]
+
+
+def test_what_is_no_curve_is_refused():
+    with pytest.raises(ValueError, match="one value per step"):
+        steps_to_target([1.0, 2.0], [0, 1, 2], 1.0)
+    with pytest.raises(ValueError, match="increasing steps"):
+        steps_to_target([1.0, 2.0], [1, 1], 1.0)
+    with pytest.raises(ValueError, match="increasing steps"):
+        steps_to_target([1.0, 2.0], [0, 1], float("nan"))
