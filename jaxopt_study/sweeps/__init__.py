@@ -3,6 +3,7 @@
 from jaxopt_study.sweeps.dimension import Dimension
 from jaxopt_study.sweeps.journal import Journal, JournalError
 from jaxopt_study.sweeps.options import Choices, Conditional, choices, conditional
+from jaxopt_study.sweeps.optuna_sampler import OptunaSampler
 from jaxopt_study.sweeps.ranges import Integers, LogUniform, Uniform, integers, log_uniform, uniform
 from jaxopt_study.sweeps.samplers import sample
 from jaxopt_study.sweeps.space import Space
@@ -15,6 +16,7 @@ __all__ = [
     "Journal",
     "JournalError",
     "LogUniform",
+    "OptunaSampler",
     "Space",
     "Uniform",
     "choices",
