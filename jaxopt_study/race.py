@@ -13,6 +13,7 @@ import optax
 
 from jaxopt_study import optimizers
 from jaxopt_study.problems import Problem
+from jaxopt_study.programs import RANDOM_DRAWS
 from jaxopt_study.training import CurvatureProbe, Probe, Trajectory, evaluate, train
 from jaxopt_study.transforms import Transform
 from jaxopt_study.types import Params
@@ -112,7 +113,7 @@ class Race:
         keys = jax.vmap(lambda i: jax.random.split(jax.random.fold_in(jax.random.key(seed), i)))(jnp.arange(num_seeds))
         init_keys, self._keys = keys[:, 0], keys[:, 1]
         # Once for all optimizers: drawing the parameters takes as long to compile as training.
-        self.starts: Params = jax.jit(jax.vmap(problem.init))(init_keys)
+        self.starts: Params = jax.jit(jax.vmap(problem.init), compiler_options=RANDOM_DRAWS)(init_keys)
         self._examples = jax.device_put({part: getattr(problem, part) for part in ("data", "validation", "test")})
         self._programs: dict[Any, Callable[..., Trajectory]] = {}
 

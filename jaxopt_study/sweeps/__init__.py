@@ -2,13 +2,17 @@
 
 from jaxopt_study.sweeps.dimension import Dimension
 from jaxopt_study.sweeps.journal import Journal, JournalError
+from jaxopt_study.sweeps.layout import use_cpu_cores
 from jaxopt_study.sweeps.options import Choices, Conditional, choices, conditional
 from jaxopt_study.sweeps.optuna_sampler import OptunaSampler
 from jaxopt_study.sweeps.ranges import Integers, LogUniform, Uniform, integers, log_uniform, uniform
+from jaxopt_study.sweeps.result import Choice, Search
 from jaxopt_study.sweeps.samplers import sample
+from jaxopt_study.sweeps.search import SearchInterrupted, search
 from jaxopt_study.sweeps.space import Space
 
 __all__ = [
+    "Choice",
     "Choices",
     "Conditional",
     "Dimension",
@@ -17,6 +21,8 @@ __all__ = [
     "JournalError",
     "LogUniform",
     "OptunaSampler",
+    "Search",
+    "SearchInterrupted",
     "Space",
     "Uniform",
     "choices",
@@ -24,5 +30,7 @@ __all__ = [
     "integers",
     "log_uniform",
     "sample",
+    "search",
     "uniform",
+    "use_cpu_cores",
 ]

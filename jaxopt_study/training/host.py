@@ -33,7 +33,7 @@ def drive(
     constants, carry = begin(plan, inputs, params, key)
     parts: list[dict[str, Any]] = []
     done, size, ended = 0, 1, False
-    with _interrupts() as interrupted:
+    with interrupts() as interrupted:
         while done < num_steps and not ended and not interrupted():
             stop = min(done + min(size, plan.capacity), num_steps)
             began = time.perf_counter()
@@ -72,7 +72,7 @@ def _written(plan: Plan, records: dict[str, Any], first: int, stop: int) -> dict
 
 
 @contextmanager
-def _interrupts() -> Iterator[Callable[[], bool]]:
+def interrupts() -> Iterator[Callable[[], bool]]:
     """Hold back Ctrl-C until the part in progress is safe; a second Ctrl-C acts at once.
 
     Yields:
@@ -103,10 +103,11 @@ class Bar:
         progress: True shows it at once, False never; None after two seconds, if somebody is looking; a callable is
             called instead with (steps done, steps in all, last loss).
         name: What the bar says.
+        quantity: What the third number is called.
     """
 
-    def __init__(self, progress: bool | Report | None, name: str):
-        self._progress, self._name = progress, name
+    def __init__(self, progress: bool | Report | None, name: str, quantity: str = "loss"):
+        self._progress, self._name, self._quantity = progress, name, quantity
         self._began = time.perf_counter()
         self._bar: Any = None
         self._task: Any = None
@@ -142,7 +143,7 @@ class Bar:
             return None
         bar = Progress(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-            TextColumn("loss {task.fields[loss]}"), console=console, transient=True,
+            TextColumn(f"{self._quantity} {{task.fields[loss]}}"), console=console, transient=True,
         )  # fmt: skip
         bar.start()
         self._task = bar.add_task(self._name, total=total, loss="…")

@@ -7,11 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxopt_study.programs import RANDOM_DRAWS
 from jaxopt_study.training.plan import Carry, Constants, Inputs, Plan
 from jaxopt_study.training.program import blank, observe, start, step
 from jaxopt_study.transforms import read_taps
 
-begin = jax.jit(start, static_argnames="plan")
+begin = jax.jit(start, static_argnames="plan", compiler_options=RANDOM_DRAWS)
 
 
 def records_like(plan: Plan, inputs: Inputs, constants: Constants, carry: Carry) -> dict[str, Any]:
@@ -34,10 +35,7 @@ def advance(
     if capacity == 0:
         return carry, jax.tree.map(lambda x: jnp.zeros((0, *x.shape), x.dtype), like)
     length = {what: -(-capacity // plan.cadences.get(what, 1)) + (what in plan.cadences) for what in like}
-    records = {
-        what: jax.tree.map(lambda x, n=length[what]: jnp.full((n, *x.shape), blank(x), x.dtype), like[what])
-        for what in like
-    }
+    records = _empty(like, length)
 
     def body(t: Any, loop: tuple[Carry, dict[str, Any]]) -> tuple[Carry, dict[str, Any]]:
         carry, records = loop
@@ -74,6 +72,8 @@ def conclude(
 def whole_run(plan: Plan, inputs: Inputs, params: Any, key: Any, num_steps: int) -> tuple[Constants, Carry, dict, dict]:
     """Return a run from start to end, made without the host: what `vmap` and `jit` see."""
     constants, carry = start(plan, inputs, params, key)
+    if len(set(plan.cadences.values())) == 1:
+        return constants, *segments(plan, inputs, constants, carry, num_steps)
     carry, records = advance(plan, inputs, constants, carry, 0, num_steps, num_steps)
     records = {
         what: jax.tree.map(lambda x, n=-(-num_steps // every): x[:n], records[what])
@@ -81,6 +81,41 @@ def whole_run(plan: Plan, inputs: Inputs, params: Any, key: Any, num_steps: int)
     }
     carry, last = conclude(plan, inputs, constants, carry, num_steps)
     return constants, carry, records, last
+
+
+def segments(
+    plan: Plan, inputs: Inputs, constants: Constants, carry: Carry, num_steps: int
+) -> tuple[Carry, dict[str, Any], dict[str, Any]]:
+    """Return what `advance` and `conclude` do together, where all records have one cadence.
+
+    A loop over segments of steps, each begun by its records; the last segment has records only. So everything occurs
+    once in the program, and evaluations, which take long to compile, take half as long.
+    """
+    every = next(iter(plan.cadences.values()))
+    count = -(-num_steps // every) + 1
+    like = records_like(plan, inputs, constants, carry)
+    length = {what: count if what in plan.cadences else num_steps for what in like}
+
+    def segment(k: Any, loop: tuple[Carry, dict[str, Any]]) -> tuple[Carry, dict[str, Any]]:
+        first = jnp.minimum(k * every, num_steps)
+        carry, records = loop
+        for what in plan.cadences:
+            carry, value = observe(plan, inputs, constants, carry, first, what)
+            records = records | {what: _write(records[what], k, value)}
+
+        def body(t: Any, loop: tuple[Carry, dict[str, Any]]) -> tuple[Carry, dict[str, Any]]:
+            carry, records = loop
+            carry, values = step(plan, inputs, constants, carry, t)
+            return carry, records | {what: _write(records[what], t, value) for what, value in values.items()}
+
+        return jax.lax.fori_loop(first, jnp.minimum(first + every, num_steps), body, (carry, records))
+
+    carry, records = jax.lax.fori_loop(0, count, segment, (carry, _empty(like, length)))
+    return (
+        carry,
+        {what: jax.tree.map(lambda x, n=length[what] - (what in plan.cadences): x[:n], records[what]) for what in like},
+        {what: jax.tree.map(lambda x: x[-1], records[what]) for what in plan.cadences},
+    )
 
 
 @partial(jax.jit, static_argnames="plan", donate_argnames="carry")
@@ -126,6 +161,13 @@ def host_chunk(
         for what, value in values.items():
             found[what].append(value)
     return carry, {what: jax.tree.map(lambda *xs: np.stack(xs), *values) for what, values in found.items() if values}
+
+
+def _empty(like: dict[str, Any], length: dict[str, int]) -> dict[str, Any]:
+    return {
+        what: jax.tree.map(lambda x, n=length[what]: jnp.full((n, *x.shape), blank(x), x.dtype), like[what])
+        for what in like
+    }
 
 
 def _write(buffer: Any, slot: Any, value: Any) -> Any:

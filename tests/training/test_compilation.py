@@ -2,6 +2,7 @@
 
 import gc
 import time
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -63,10 +64,17 @@ def test_lanes_over_other_numbers_do_not_compile_again(regression, compilations)
 
 def test_lanes_share_one_loop_whose_counter_is_not_batched(regression):
     """A batched counter would turn every slice of the data into a gather and every cadence into work at every step."""
-    program = jax.make_jaxpr(
-        jax.vmap(lambda key: train(regression, optimizers.adam(0.1), num_steps=20, key=key, evaluate_every=5).losses)
-    )(jax.random.split(KEY, 3))
+
+    def trial(key, **cadences):
+        return train(regression, optimizers.adam(0.1), num_steps=20, key=key, evaluate_every=5, **cadences).losses
+
+    keys = jax.random.split(KEY, 3)
+    program = jax.make_jaxpr(jax.vmap(partial(trial, record_params_every=4)))(keys)
     assert "cond[" in str(program)  # evaluations stay conditional: not a select between both branches
+    program = jax.make_jaxpr(jax.vmap(trial))(keys)
+    loops = [equation for equation in program.jaxpr.eqns[0].params["jaxpr"].jaxpr.eqns if "jaxpr" in equation.params]
+    assert "cond[" not in str(program)  # records of one cadence: a loop over segments, in which each is made once
+    assert loops
 
 
 def test_the_data_are_not_constants_of_the_program(planned, bowl):

@@ -1,0 +1,223 @@
+"""Run lanes on a machine: one compiled program per shape of trial, a few calls in flight, results as they come."""
+
+import hashlib
+import os
+import re
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.extend.core import jaxpr_as_fun
+from jax.sharding import PartitionSpec
+
+from jaxopt_study.programs import RANDOM_DRAWS
+from jaxopt_study.sweeps.layout import TRIALS, Layout
+from jaxopt_study.sweeps.trials import Lane
+
+_IN_FLIGHT = 2  # calls given to the devices ahead of the one whose results are awaited
+_MAX_PROGRAMS = 32  # kept from sweep to sweep, the latest
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A trial traced for one lane, before anything is decided about the machine.
+
+    Attributes:
+        lane: The trial, as a function that repeats the traced program.
+        start: Where it starts; None if that is among what all lanes share.
+        jaxpr: The program of `lane`.
+        start_jaxpr: The program of `start`.
+        record: Shapes and dtypes of what a lane returns, by name.
+    """
+
+    lane: Lane
+    start: Lane | None
+    jaxpr: Any
+    start_jaxpr: Any
+    record: dict[str, jax.ShapeDtypeStruct]
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the programs and the constants in them: equal ones compute the same from equal arguments."""
+        digest = hashlib.sha256()
+        for jaxpr in filter(None, (self.jaxpr, self.start_jaxpr)):
+            digest.update(_ADDRESS.sub("", str(jaxpr.jaxpr)).encode())
+            for constant in jaxpr.consts:
+                is_key = jax.dtypes.issubdtype(getattr(constant, "dtype", None), jax.dtypes.prng_key)
+                digest.update(np.asarray(jax.random.key_data(constant) if is_key else constant).tobytes())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Program:
+    """A compiled trial, for as many lanes at once as the layout says.
+
+    Attributes:
+        layout: Where it runs.
+        executable: The compiled trial, a function of (lanes, shared).
+        start: Where the lanes start, a compiled function of the same; None if that is among what they share.
+    """
+
+    layout: Layout
+    executable: Callable[[Any, Any], Any]
+    start: Callable[[Any, Any], Any] | None
+
+
+_programs: dict[Any, Program] = {}
+
+
+def trace(lane: Lane, start: Lane | None, one: Any, shared: Any) -> Traced:
+    """Trace a trial.
+
+    Args:
+        lane: The trial.
+        start: Where it starts, if that is not among what all lanes share.
+        one: Arguments of one lane.
+        shared: What all lanes share.
+
+    Returns:
+        The traced trial. Cost: the user's functions run once.
+    """
+    start_jaxpr = None
+    if start is not None:
+        start_jaxpr, like = jax.make_jaxpr(start, return_shape=True)(one, shared)
+        start, one = _repeated(start_jaxpr, like), one | {"start": like}
+    jaxpr, like = jax.make_jaxpr(lane, return_shape=True)(one, shared)
+    return Traced(_repeated(jaxpr, like), start, jaxpr, start_jaxpr, like)
+
+
+def _repeated(jaxpr: Any, like: Any) -> Lane:
+    structure, flat = jax.tree.structure(like), jaxpr_as_fun(jaxpr)
+    return lambda one, shared: structure.unflatten(flat(*jax.tree.leaves((one, shared))))
+
+
+def build(traced: Traced, lanes: Any, shared: Any, layout: Layout) -> Program:
+    """Compile a trial for a layout, with fewer lanes at once if they do not fit the memory.
+
+    Args:
+        traced: The trial.
+        lanes: Arguments of all lanes, with a leading axis; only shapes and dtypes are used.
+        shared: What all lanes share, placed.
+        layout: The layout asked for.
+
+    Returns:
+        The program, whose layout may be narrower than the one asked for.
+    """
+    limit = device_memory()
+    while True:
+        program = _compiled(traced, lanes, shared, layout)
+        needed = _bytes_needed(program.executable)
+        if needed <= limit or layout.width == 1:
+            return program
+        layout = replace(layout, width=max(1, min(layout.width // 2, int(layout.width * limit / needed))))
+
+
+def _compiled(traced: Traced, lanes: Any, shared: Any, layout: Layout) -> Program:
+    def many(x: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((layout.lanes_per_call, *x.shape[1:]), x.dtype, sharding=layout.sharding)
+
+    arguments, start = jax.tree.map(many, lanes), None
+    shapes = jax.tree.leaves(jax.tree.map(lambda x: f"{x.dtype}{x.shape}", (arguments, shared)))
+    known = traced.fingerprint, layout, jax.tree.structure((arguments, shared)), *shapes
+    if known in _programs:
+        return _programs[known]
+    if traced.start is not None:
+        spread = _spread(traced.start, layout)
+        start = jax.jit(spread).lower(arguments, shared).compile(RANDOM_DRAWS)
+        arguments |= {"start": jax.tree.map(many, jax.eval_shape(spread, arguments, shared))}
+    executable = jax.jit(_spread(traced.lane, layout)).lower(arguments, shared).compile()
+    _programs[known] = Program(layout, executable, start)
+    while len(_programs) > _MAX_PROGRAMS:
+        del _programs[next(iter(_programs))]
+    return _programs[known]
+
+
+def run(
+    program: Program, lanes: Any, shared: Any, which: np.ndarray, done: np.ndarray
+) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
+    """Compute lanes, a call after the other.
+
+    Which lanes share a call depends on `which` and the layout only, so that a lane that is computed again, because what
+    came of it was lost, has the same company and the same result.
+
+    Args:
+        program: The compiled trial.
+        lanes: Arguments of all lanes, NumPy arrays with a leading axis.
+        shared: What all lanes share, placed as the program expects it.
+        which: Which lanes belong to this program, in order.
+        done: Of all lanes, which need not be computed. A call is left out if it has no other.
+
+    Yields:
+        After each call the lanes it computed and their records, on every process the same.
+    """
+    size = program.layout.lanes_per_call
+    waiting: deque[tuple[np.ndarray, Any]] = deque()
+    for first in range(0, len(which), size):
+        part = which[first : first + size]
+        if done[part].all():
+            continue
+        filled = np.concatenate([part, np.full(size - len(part), part[-1])])  # the last call repeats its last lane
+        arguments = jax.tree.map(lambda x, rows=filled: _placed(x[rows], program.layout), lanes)
+        if program.start is not None:
+            arguments |= {"start": program.start(arguments, shared)}
+        waiting.append((part, program.executable(arguments, shared)))
+        if len(waiting) > _IN_FLIGHT:
+            yield _fetched(*waiting.popleft())
+    while waiting:
+        yield _fetched(*waiting.popleft())
+
+
+def device_memory() -> int:
+    """Return how many bytes a sweep may use on a device: nine tenths of what is free there, or half of the host's."""
+    devices = jax.local_devices()
+    stats = devices[0].memory_stats()
+    if stats and "bytes_limit" in stats:
+        return int(0.9 * (stats["bytes_limit"] - stats.get("bytes_in_use", 0)))
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // (2 * len(devices))
+    return 2**62
+
+
+def _spread(lane: Lane, layout: Layout) -> Callable[[Any, Any], Any]:
+    def on_device(lanes: Any, shared: Any) -> Any:
+        if layout.width > 1:
+            return jax.vmap(lane, in_axes=(0, None))(lanes, shared)
+        record = lane(jax.tree.map(lambda x: x[0], lanes), shared)
+        return jax.tree.map(lambda x: x[None], record)
+
+    if layout.mesh.size == 1:
+        return on_device
+    one = PartitionSpec(TRIALS)
+    return jax.shard_map(
+        on_device,
+        mesh=layout.mesh,
+        in_specs=(one, PartitionSpec()),
+        out_specs=one,
+        axis_names={TRIALS},
+        check_vma=False,
+    )
+
+
+def _placed(rows: np.ndarray, layout: Layout) -> jax.Array:
+    return jax.make_array_from_callback(rows.shape, layout.sharding, lambda index: rows[index])
+
+
+def _fetched(part: np.ndarray, record: Any) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    pause = 1e-4
+    while not all(leaf.is_ready() for leaf in jax.tree.leaves(record)):
+        time.sleep(pause)  # an interrupt gets through here, not while waiting inside XLA
+        pause = min(1.2 * pause, 0.02)
+    if jax.process_count() > 1:
+        record = multihost_utils.process_allgather(record, tiled=True)
+    return part, {name: np.asarray(values)[: len(part)] for name, values in record.items()}
+
+
+def _bytes_needed(executable: Any) -> float:
+    memory = executable.memory_analysis()
+    return 0.0 if memory is None else memory.temp_size_in_bytes + memory.output_size_in_bytes

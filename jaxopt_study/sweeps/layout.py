@@ -1,0 +1,165 @@
+"""How the lanes of a sweep are laid over a machine: devices first, then vectorised where that wins."""
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jax.extend import core
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from jaxopt_study.programs import inner_programs
+
+TRIALS = "trials"  # the mesh axis over which lanes are spread
+
+_SECONDS_PER_OPERATION = 1e-6  # on a CPU core
+_SECONDS_PER_FLOP = 5e-11
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the lanes of one call run.
+
+    Attributes:
+        mesh: Devices, with the axis "trials"; other axes share the examples of every lane.
+        width: Lanes vectorised on each device, ≥ 1. 1 runs a lane without `vmap`.
+    """
+
+    mesh: Mesh
+    width: int = 1
+
+    @property
+    def lanes_per_call(self) -> int:
+        """Lanes that one call of the program computes."""
+        return self.mesh.shape[TRIALS] * self.width
+
+    @property
+    def sharding(self) -> NamedSharding:
+        """Where the lanes go."""
+        return NamedSharding(self.mesh, PartitionSpec(TRIALS))
+
+    @property
+    def everywhere(self) -> NamedSharding:
+        """Where what all lanes share goes."""
+        return NamedSharding(self.mesh, PartitionSpec())
+
+    def describe(self) -> dict[str, Any]:
+        """Return what a record needs: results are bitwise the same for equal descriptions on equal machines."""
+        kind = self.mesh.devices.flat[0].device_kind
+        return {"axes": dict(self.mesh.shape), "width": self.width, "device": kind}
+
+
+def use_cpu_cores(count: int | None = None) -> int:
+    """Make JAX see the processor's cores as separate devices, so that a sweep runs a trial on each.
+
+    One trial per core beats vectorising on a CPU as soon as the network is not tiny. It must be called before JAX has
+    looked for devices: at the top of a program, before the first array.
+
+    Args:
+        count: Number of devices; None takes the cores this process may use.
+
+    Returns:
+        The number of devices.
+
+    Raises:
+        RuntimeError: If JAX has started already, with another number of CPU devices.
+        ValueError: If the count is not positive.
+    """
+    count = _usable_cores() if count is None else count
+    if count < 1:
+        raise ValueError(f"A number of CPU devices is at least 1; received {count}.")
+    try:
+        jax.config.update("jax_num_cpu_devices", count)
+    except RuntimeError:
+        found = len(jax.devices("cpu"))
+        if found != count:
+            raise RuntimeError(
+                f"JAX has started already, with {found} CPU devices; expected a call before anything uses JAX. Call "
+                f"use_cpu_cores({count}) first, or set the environment variable JAX_NUM_CPU_DEVICES={count}."
+            ) from None
+    return count
+
+
+def default_mesh() -> Mesh:
+    """Return a mesh of all devices of all processes, with the one axis "trials"."""
+    return jax.make_mesh((jax.device_count(),), (TRIALS,), axis_types=(AxisType.Auto,))
+
+
+def guess_width(jaxpr: Any, *, lanes_per_device: int) -> int:
+    """Return how many lanes to vectorise, from what a step of one lane computes.
+
+    On a CPU an operation costs about a microsecond however small it is; lanes are vectorised until that is a small part
+    of the whole, and not further, because from there on they only compete for the cache. On an accelerator as many
+    lanes as there are go side by side, up to 4,096.
+
+    Args:
+        jaxpr: The program of one lane.
+        lanes_per_device: How many there are.
+
+    Returns:
+        The width, a power of two or the number of lanes. It depends on the program only, so that a resumed sweep has
+        the layout it had.
+    """
+    if jax.default_backend() != "cpu":
+        return max(1, min(lanes_per_device, 4096))
+    operations, work = _cost(jaxpr)
+    overhead, work = operations * _SECONDS_PER_OPERATION, work * _SECONDS_PER_FLOP
+    width = 1
+    while width < lanes_per_device and width * work < 4 * overhead and width < 4096:
+        width *= 2
+    return max(1, min(width, lanes_per_device))
+
+
+def _usable_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _cost(jaxpr: Any) -> tuple[float, float]:
+    """Return operations and work of the most expensive loop body of a program, or of all of it without loops.
+
+    Work is in floating-point operations of matrix products; an element written otherwise counts as ten.
+    """
+    loops = [_total(body) for body in _loop_bodies(jaxpr)]
+    return max(
+        loops, key=lambda cost: cost[0] * _SECONDS_PER_OPERATION + cost[1] * _SECONDS_PER_FLOP, default=_total(jaxpr)
+    )
+
+
+def _loop_bodies(jaxpr: Any) -> list[Any]:
+    found = []
+    for equation in jaxpr.eqns:
+        inner = [getattr(program, "jaxpr", program) for program in inner_programs(equation.params)]
+        if equation.primitive.name in ("scan", "while"):
+            found += inner
+        else:
+            found += [body for program in inner for body in _loop_bodies(program)]
+    return found
+
+
+def _total(jaxpr: Any) -> tuple[float, float]:
+    operations = work = 0.0
+    for equation in jaxpr.eqns:
+        inner = [getattr(program, "jaxpr", program) for program in inner_programs(equation.params)]
+        if inner:
+            costs = [_total(program) for program in inner]
+            operations += sum(cost[0] for cost in costs)
+            work += sum(cost[1] for cost in costs)
+            continue
+        operations += 1
+        size = sum(getattr(out.aval, "size", 0) for out in equation.outvars)
+        work += _products(equation, size) if equation.primitive.name in _CONTRACTIONS else 10.0 * size
+    return operations, work
+
+
+_CONTRACTIONS = ("dot_general", "conv_general_dilated")
+
+
+def _products(equation: core.JaxprEqn, size: float) -> float:
+    left: Any = equation.invars[0].aval
+    right: Any = equation.invars[1].aval
+    if equation.primitive.name == "dot_general":
+        ((contracted, _), _) = equation.params["dimension_numbers"]
+        return 2.0 * size * float(np.prod([left.shape[axis] for axis in contracted], dtype=float))
+    kernel = equation.params["dimension_numbers"].rhs_spec
+    return 2.0 * size * right.size / right.shape[kernel[0]]

@@ -1,0 +1,150 @@
+"""What a search found: every trial, the best one, and how far that choice can be trusted."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from jaxopt_study.sweeps.dimension import Edge
+from jaxopt_study.sweeps.space import Space
+
+Mode = Literal["min", "max"]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The trial a search would pick.
+
+    Attributes:
+        trial: Its number.
+        config: Its hyperparameters.
+        score: Mean over the seeds of the metric at the end.
+        scores: Shape (seeds,): the metric of each.
+        boundary: Which of its hyperparameters lie at an end of their range, and at which: the best may lie beyond.
+    """
+
+    trial: int
+    config: Mapping[str, Any]
+    score: float
+    scores: np.ndarray
+    boundary: Mapping[str, Edge]
+
+
+@dataclass(frozen=True, eq=False)
+class Search:
+    """All trials of a search.
+
+    n is the number of trials, s of seeds, K of evaluations. Trials that were not run, because the search was
+    interrupted, have NaN and `finished` False; so do the later evaluations of a trial that diverged or was stopped.
+
+    Attributes:
+        space: Where the trials were taken from.
+        configs: n dictionaries, hyperparameters by name.
+        points: Shape (n, d): where they lie in the unit cube.
+        metric: What is optimised, one of `curves`.
+        mode: Whether smaller ("min") or larger ("max") is better.
+        steps: Shape (K,): steps taken before each evaluation.
+        curves: By name, shape (n, s, K): "validation_loss", …, and "batch_loss", the mean training loss of the steps
+            since the evaluation before.
+        reports: By name, shape (n, s): what was evaluated at the end only.
+        diverged_at: Shape (n, s): the step whose loss was not finite, −1 if none. That trial kept what it had.
+        num_steps: Shape (n, s): steps taken.
+        finished: Shape (n, s): whether it was run.
+        layout: How the lanes were laid over the machine.
+        compile_seconds: What tracing and compiling took.
+        run_seconds: What running took.
+    """
+
+    space: Space
+    configs: list[dict[str, Any]]
+    points: np.ndarray
+    metric: str
+    mode: Mode
+    steps: np.ndarray
+    curves: dict[str, np.ndarray]
+    reports: dict[str, np.ndarray]
+    diverged_at: np.ndarray
+    num_steps: np.ndarray
+    finished: np.ndarray
+    layout: dict[str, Any] = field(default_factory=dict)
+    compile_seconds: float = 0.0
+    run_seconds: float = 0.0
+
+    def __repr__(self) -> str:
+        done = int(self.finished.all(axis=1).sum())
+        return f"Search({done} of {len(self.configs)} trials × {self.finished.shape[1]} seeds, {self.metric})"
+
+    @property
+    def diverged(self) -> np.ndarray:
+        """Which trials and seeds met a loss that was not finite, shape (n, s)."""
+        return self.diverged_at >= 0
+
+    @property
+    def final(self) -> np.ndarray:
+        """The metric after the last step each took, shape (n, s); NaN if it diverged or was not run."""
+        last = np.searchsorted(self.steps, self.num_steps)
+        values = np.take_along_axis(self.curves[self.metric], last[..., None], axis=2)[..., 0]
+        return np.where(self.diverged | ~self.finished, np.nan, values.astype(float))
+
+    @property
+    def scores(self) -> np.ndarray:
+        """The mean of the metric over the seeds, shape (n,); NaN if any seed diverged or was not run."""
+        return self.final.mean(axis=1)
+
+    @property
+    def ranking(self) -> np.ndarray:
+        """The trials from best to worst, shape (n,): those that went further first, those that diverged last."""
+        sign = 1.0 if self.mode == "min" else -1.0
+        scores = sign * self.scores
+        return np.lexsort((np.where(np.isnan(scores), np.inf, scores), -self.num_steps.min(axis=1), np.isnan(scores)))
+
+    @property
+    def best(self) -> Choice:
+        """The trial with the best mean score.
+
+        Raises:
+            ValueError: If every trial diverged or none was run.
+        """
+        trial = int(self.ranking[0])
+        if np.isnan(self.scores[trial]):
+            state = "diverged" if self.finished.any() else "was run"
+            raise ValueError(
+                f"There is no best trial: of {len(self.configs)} {'all' if state == 'diverged' else 'none'} {state}. "
+                "Search where steps are smaller, or resume the search."
+            )
+        return Choice(trial, self.configs[trial], float(self.scores[trial]), self.final[trial], self._edges(trial))
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return a tidy table: a row per trial and seed, with hyperparameters, what came out, and how it ended."""
+        trials, seeds = np.indices(self.finished.shape)
+        columns: dict[str, Any] = {"trial": trials.ravel(), "seed": seeds.ravel()}
+        for name in self.space:
+            values = [config.get(name) for config in self.configs]
+            columns[name] = [value for value in values for _ in range(self.finished.shape[1])]
+        columns[self.metric] = self.final.ravel()
+        last = np.searchsorted(self.steps, self.num_steps)[..., None]
+        for name, values in self.curves.items():
+            columns.setdefault(name, np.take_along_axis(values, last, axis=2)[..., 0].ravel())
+        columns |= {name: values.ravel() for name, values in self.reports.items()}
+        for name in ("diverged", "diverged_at", "num_steps", "finished"):
+            columns[name] = getattr(self, name).ravel()
+        return pd.DataFrame(columns)
+
+    def curves_to_pandas(self) -> pd.DataFrame:
+        """Return a tidy table of the curves: a row per trial, seed and evaluation."""
+        shape = next(iter(self.curves.values())).shape
+        trials, seeds, at = np.indices(shape)
+        columns = {"trial": trials.ravel(), "seed": seeds.ravel(), "step": self.steps[at.ravel()]}
+        return pd.DataFrame(columns | {name: values.ravel() for name, values in self.curves.items()})
+
+    def _edges(self, trial: int) -> dict[str, Edge]:
+        # Where fewer than two trials are expected beyond it, a trial says nothing about what lies there.
+        margin = min(0.25, max(0.05, 2.0 / len(self.configs)))
+        found: dict[str, Edge] = {}
+        for name, value in self.configs[trial].items():
+            side = self.space[name].edge(value, margin)
+            if side is not None:
+                found[name] = side
+        return found

@@ -1,0 +1,198 @@
+"""Search: every trial and seed a lane of one compiled program, on disk as it goes."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from jaxopt_study.records import plain
+from jaxopt_study.sweeps.result import Mode, Search
+from jaxopt_study.sweeps.samplers import sample
+from jaxopt_study.sweeps.space import Space
+from jaxopt_study.sweeps.sweep import Outcome, sweep
+from jaxopt_study.sweeps.trials import MakeOptimizer, MakeProblem, Trials
+from jaxopt_study.training.batches import Order
+from jaxopt_study.types import Key
+
+
+class SearchInterrupted(KeyboardInterrupt):
+    """A search was interrupted from the keyboard; `search` holds the finished trials.
+
+    It is a `KeyboardInterrupt`, so a program that does not care stops as usual.
+    """
+
+    def __init__(self, search: Search):
+        done = int(search.finished.all(axis=1).sum())
+        super().__init__(f"interrupted after {done} of {len(search.configs)} trials; .search holds them")
+        self.search = search
+
+
+def search(
+    make_optimizer: MakeOptimizer,
+    space: Space | Mapping[str, Any],
+    problem: MakeProblem,
+    *,
+    num_trials: int,
+    num_steps: int,
+    key: Key,
+    num_seeds: int = 1,
+    sampler: Literal["random", "grid", "sobol"] = "random",
+    metric: str | None = None,
+    mode: Mode | None = None,
+    batch_size: int | None = None,
+    order: Order = "epochs",
+    evaluate_every: int | None = None,
+    evaluate_on: str | Sequence[str] | None = None,
+    evaluate_batch_size: int | None = None,
+    journal: str | Path | None = None,
+    mesh: Mesh | None = None,
+    width: int | Literal["auto"] = "auto",
+    progress: bool | Callable[[int, int, float], None] | None = None,
+) -> Search:
+    """Train with every configuration a sampler draws from a space, with several seeds each, as one array program.
+
+    Trial i with seed j is one run of `train`, and the same run in every layout: seed j starts at the same parameters
+    (unless hyperparameters change the start) and meets the same batches in every trial, so that differences between
+    trials are paired over seeds. Lanes are laid over devices first, then vectorised where operations are so small that
+    it wins; a program that would not fit the memory takes fewer lanes at a time. Configurations that differ in numbers
+    share a compiled program; each distinct value of a static dimension (choices, integers) has its own.
+
+    It selects by `metric` alone and never looks at test examples. It does not stop bad trials early; see `halve`.
+
+    Args:
+        make_optimizer: A function of hyperparameters that returns any Optax transformation; or a `Transform`, of which
+            the names of the space are paths.
+        space: Dimensions by name: arguments of `make_optimizer`, of `problem` if that is a function, or "batch_size"
+            and "order" of `train`. A name that both functions have goes to both.
+        problem: A problem, or a function of hyperparameters that returns one. Its examples must not depend on traced
+            hyperparameters.
+        num_trials: n ≥ 1.
+        num_steps: T ≥ 0, of every trial.
+        key: Decides trials and seeds; the same key repeats the same search.
+        num_seeds: s ≥ 1, runs of each configuration.
+        sampler: "random", "grid", or "sobol" (scrambled).
+        metric: What is optimised: "validation_loss", "validation_accuracy", … at the end of a trial. None takes
+            the loss on the validation examples, or on the training examples if there are none.
+        mode: Whether smaller ("min") or larger ("max") is better; None takes "max" for an accuracy, else "min".
+        batch_size: As in `train`.
+        order: As in `train`.
+        evaluate_every: As in `train`; None evaluates at the start and at the end.
+        evaluate_on: As in `train`.
+        evaluate_batch_size: As in `train`.
+        journal: A folder that keeps what is finished. A search that was interrupted or killed goes on from there and
+            ends with the same result, bit for bit on the same layout; a folder of another search is refused.
+        mesh: Devices, with an axis "trials"; None takes all devices of all processes. On a CPU call `use_cpu_cores`
+            first, for one device per core.
+        width: Trials vectorised on each device; "auto" estimates what is fastest from the size of the operations.
+        progress: None shows a bar on searches of more than two seconds at a terminal; True and False force it; a
+            function is called with (runs done, runs in all, best metric so far).
+
+    Returns:
+        All trials, and the best. Cost: n·s·T gradients and updates; compiling takes as long for one trial as for many.
+
+    Raises:
+        ValueError: If an argument is out of range, the space has a name that nothing takes, or the metric is unknown.
+        JournalError: If the journal belongs to another search, is damaged, in use, or cannot be written; before any
+            work is done, or with everything finished before safe on disk.
+        SearchInterrupted: On Ctrl-C, a `KeyboardInterrupt` whose `search` holds the finished trials; a second Ctrl-C
+            stops without it.
+
+    Example:
+        >>> from jaxopt_study import optimizers, problems, sweeps
+        >>> found = sweeps.search(
+        ...     optimizers.sgd,
+        ...     {"learning_rate": sweeps.log_uniform(1e-3, 100.0)},
+        ...     problems.planar.bowl(),
+        ...     num_trials=50,
+        ...     num_steps=30,
+        ...     key=jax.random.key(0),
+        ... )
+        >>> 0.5 < found.best.config["learning_rate"] < 2.0  # 2 is the limit of stability
+        True
+        >>> bool(found.diverged.any())  # not within 30 steps: the bowl is a quadratic
+        False
+
+    References:
+        Bergstra and Bengio (2012), Random search for hyper-parameter optimization, JMLR 13.
+    """
+    space = space if isinstance(space, Space) else Space(space)
+    _check_counts(num_trials=num_trials, num_seeds=num_seeds)
+    trials = Trials(
+        make_optimizer,
+        problem,
+        num_steps=num_steps,
+        evaluate_every=evaluate_every,
+        evaluate_on=evaluate_on,
+        report_on=(),
+        options={"batch_size": batch_size, "order": order, "evaluate_batch_size": evaluate_batch_size},
+    )
+    trials.check_names(space)
+    sample_key, seed_key = jax.random.split(key)
+    configs, points = sample(space, num_trials, sampler=sampler, key=sample_key)
+    metric = trials.default_metric(configs[0]) if metric is None else metric
+    mode = default_mode(metric) if mode is None else mode
+    outcome = sweep(
+        trials,
+        configs,
+        static=[name for name, dimension in space.items() if dimension.static],
+        seed_keys=jax.random.split(seed_key, num_seeds),
+        metric=metric,
+        mode=mode,
+        journal=journal,
+        asked=plain({
+            "space": space.describe(), "sampler": sampler, "num_trials": num_trials, "num_seeds": num_seeds,
+            "num_steps": num_steps, "key": jax.random.key_data(key), "metric": metric,
+        }),
+        mesh=mesh,
+        width=width,
+        progress=progress,
+        name="search",
+    )  # fmt: skip
+    found = as_search(outcome, trials, space, configs, points, metric, mode)
+    if outcome.interrupted:
+        raise SearchInterrupted(found)
+    return found
+
+
+def as_search(
+    outcome: Outcome,
+    trials: Trials,
+    space: Space,
+    configs: list[dict[str, Any]],
+    points: np.ndarray,
+    metric: str,
+    mode: Mode,
+) -> Search:
+    """Return what came of a sweep over a space as the result of a search."""
+    records = dict(outcome.records)
+    diverged_at, num_steps = records.pop("diverged_at"), records.pop("num_steps")
+    return Search(
+        space=space,
+        configs=configs,
+        points=points,
+        metric=metric,
+        mode=mode,
+        steps=trials.steps(),
+        curves={name: values for name, values in records.items() if values.ndim == 3},
+        reports={name: values for name, values in records.items() if values.ndim == 2},
+        diverged_at=np.where(outcome.finished, diverged_at, -1),
+        num_steps=num_steps,
+        finished=outcome.finished,
+        layout=outcome.layout,
+        compile_seconds=outcome.compile_seconds,
+        run_seconds=outcome.run_seconds,
+    )
+
+
+def default_mode(metric: str) -> Mode:
+    """Return whether smaller or larger values of a metric are better, from its name."""
+    return "max" if metric.endswith("accuracy") else "min"
+
+
+def _check_counts(**counts: int) -> None:
+    for name, count in counts.items():
+        if not isinstance(count, int | np.integer) or isinstance(count, bool) or count < 1:
+            raise ValueError(f"A search needs {name} to be an integer ≥ 1; received {count!r}.")

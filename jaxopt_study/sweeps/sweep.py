@@ -1,0 +1,255 @@
+"""The lanes of a sweep from start to end: grouped by program, laid over the machine, kept on disk, interruptible."""
+
+import contextlib
+import hashlib
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+
+from jaxopt_study.records import environment
+from jaxopt_study.sweeps import engine
+from jaxopt_study.sweeps.journal import Journal
+from jaxopt_study.sweeps.layout import TRIALS, Layout, default_mesh, guess_width
+from jaxopt_study.sweeps.trials import Trials
+from jaxopt_study.training.host import Bar, interrupts
+from jaxopt_study.types import Key
+
+_SECONDS_PER_CHUNK = 1.0  # what a kill may cost, if a call is shorter
+
+Progress = bool | Callable[[int, int, float], None] | None  # lanes done, lanes in all, best metric so far
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What came of the lanes of a sweep, n trials × s seeds.
+
+    Attributes:
+        records: By name, shape (n, s, …): what `Trials.lane` returns; NaN (0 for integers) where a lane was not run.
+        finished: Shape (n, s).
+        layout: How the lanes were laid over the machine.
+        compile_seconds: What tracing and compiling took.
+        run_seconds: What running took.
+        interrupted: Whether somebody pressed Ctrl-C.
+    """
+
+    records: dict[str, np.ndarray]
+    finished: np.ndarray
+    layout: dict[str, Any]
+    compile_seconds: float
+    run_seconds: float
+    interrupted: bool
+
+
+def sweep(
+    trials: Trials,
+    configs: Sequence[Mapping[str, Any]],
+    *,
+    static: Collection[str],
+    seed_keys: Key,
+    metric: str,
+    mode: str,
+    journal: str | Path | None,
+    asked: Mapping[str, Any],
+    mesh: Mesh | None,
+    width: int | Literal["auto"],
+    progress: Progress,
+    name: str,
+) -> Outcome:
+    """Run every configuration with every seed.
+
+    Args:
+        trials: How a configuration and a seed become a record.
+        configs: n configurations, hyperparameters by name.
+        static: Names whose values shape the program.
+        seed_keys: Shape (s,). Lane i·s + j is configuration i with seed j.
+        metric: What `progress` shows the best of.
+        mode: "min" or "max".
+        journal: A folder in which finished lanes are kept, and from which they are taken; None keeps nothing.
+        asked: What defines the sweep besides its programs and data; a journal of another sweep is refused.
+        mesh: Devices, with an axis "trials"; None takes all there are.
+        width: Lanes vectorised on each device.
+        progress: As in `train`, with lanes for steps and the best metric so far for the loss.
+        name: What the progress bar says.
+
+    Returns:
+        The outcome; after Ctrl-C, of the lanes that were finished.
+
+    Raises:
+        JournalError: If the journal is another sweep's, damaged, in use or cannot be written.
+        ValueError: If the metric is not evaluated, or the mesh has no axis "trials".
+    """
+    began = time.perf_counter()
+    mesh = default_mesh() if mesh is None else mesh
+    if TRIALS not in mesh.axis_names:
+        raise ValueError(f"A sweep spreads its trials over a mesh axis {TRIALS!r}; received {mesh.axis_names}.")
+    groups = [_group(trials, seed_keys, mesh, width, *group) for group in _by_program(configs, static)]
+    total = len(configs) * len(seed_keys)
+    records = _blank_records([group.traced for group in groups], metric, total)
+    finished = np.zeros(total, bool)
+    book = None
+    if journal is not None and jax.process_index() == 0:
+        identity = {**asked, **_identity(groups)}
+        book = Journal.open(journal, identity, expected_bytes=sum(values.nbytes for values in records.values()))
+        _restore(book, records, finished)
+    if journal is not None and jax.process_count() > 1:  # one process reads the disk, all go on from the same place
+        records, finished = multihost_utils.broadcast_one_to_all((records, finished))
+        records, finished = jax.tree.map(np.array, (records, finished))
+    compile_seconds, running = time.perf_counter() - began, time.perf_counter()
+    better = np.fmin if mode == "min" else np.fmax
+    with Bar(progress, name, quantity="best") as bar, interrupts() as interrupted, contextlib.ExitStack() as stack:
+        if book is not None:
+            stack.enter_context(book)
+        for group in groups:
+            if finished[group.which].all():
+                continue
+            began = time.perf_counter()
+            shared = jax.device_put(group.shared, group.layout.everywhere)
+            program = engine.build(group.traced, group.lanes, shared, group.layout)
+            compile_seconds += time.perf_counter() - began
+            running += time.perf_counter() - began
+            chunk = _Chunk(book, records)
+            for lanes, values in engine.run(program, group.lanes, shared, group.which, finished):
+                for what, found in values.items():
+                    records[what][lanes] = found
+                finished[lanes] = True
+                chunk.add(lanes)
+                last = records[metric][finished, -1]
+                bar(int(finished.sum()), total, float(better.reduce(last, initial=np.nan)))
+                if interrupted():
+                    break
+            chunk.write()
+            if interrupted():
+                break
+        stopped = interrupted()
+    shape = len(configs), len(seed_keys)
+    return Outcome(
+        records={what: values.reshape(*shape, *values.shape[1:]) for what, values in records.items()},
+        finished=finished.reshape(shape),
+        layout=groups[0].layout.describe() | {"width": [group.layout.width for group in groups]},
+        compile_seconds=compile_seconds,
+        run_seconds=time.perf_counter() - running,
+        interrupted=stopped,
+    )
+
+
+@dataclass(frozen=True)
+class _Group:
+    """The lanes that one program computes."""
+
+    which: np.ndarray  # their numbers
+    lanes: dict[str, Any]  # their arguments
+    shared: dict[str, Any]
+    traced: engine.Traced
+    layout: Layout
+
+
+class _Chunk:
+    """Finished lanes that are not yet on disk."""
+
+    def __init__(self, book: Journal | None, records: dict[str, np.ndarray]):
+        self._book, self._records = book, records
+        self._lanes: list[np.ndarray] = []
+        self._began = time.perf_counter()
+
+    def add(self, lanes: np.ndarray) -> None:
+        self._lanes.append(lanes)
+        if time.perf_counter() - self._began > _SECONDS_PER_CHUNK:
+            self.write()
+
+    def write(self) -> None:
+        if self._book is not None and self._lanes:
+            lanes = np.concatenate(self._lanes)
+            self._book.append(lanes, {what: values[lanes] for what, values in self._records.items()})
+        self._lanes, self._began = [], time.perf_counter()
+
+
+def _by_program(
+    configs: Sequence[Mapping[str, Any]], static: Collection[str]
+) -> list[tuple[list[int], dict[str, Any], dict[str, np.ndarray]]]:
+    # For every set of configurations that share a program: which they are, what is fixed, what varies.
+    found: dict[Any, list[int]] = {}
+    for i, config in enumerate(configs):
+        fixed = tuple((name, repr(config[name])) for name in config if name in static)
+        found.setdefault((fixed, tuple(config)), []).append(i)
+    groups = []
+    for members in found.values():
+        first = configs[members[0]]
+        varying = {name: np.array([configs[i][name] for i in members]) for name in first if name not in static}
+        narrow = {np.dtype(np.float64): np.float32, np.dtype(np.int64): np.int32}
+        if not jax.config.read("jax_enable_x64"):
+            varying = {name: values.astype(narrow.get(values.dtype, values.dtype)) for name, values in varying.items()}
+        groups.append((members, {name: first[name] for name in first if name in static}, varying))
+    return groups
+
+
+def _group(
+    trials: Trials,
+    seed_keys: Key,
+    mesh: Mesh,
+    width: int | Literal["auto"],
+    members: list[int],
+    fixed: dict[str, Any],
+    varying: dict[str, np.ndarray],
+) -> _Group:
+    num_seeds = len(seed_keys)
+    lanes = {
+        "values": {name: np.repeat(values, num_seeds) for name, values in varying.items()},
+        "seed": np.tile(np.arange(num_seeds, dtype=np.int32), len(members)),
+    }
+    shared = trials.shared(fixed, {name: values[0] for name, values in varying.items()}, seed_keys)
+    start = trials.start(fixed) if trials.start_varies() else None
+    traced = engine.trace(trials.lane(fixed), start, jax.tree.map(lambda x: x[0], lanes), shared)
+    which = (np.asarray(members)[:, None] * num_seeds + np.arange(num_seeds)).ravel()
+    if width == "auto":
+        width = guess_width(traced.jaxpr.jaxpr, lanes_per_device=-(-len(which) // mesh.shape[TRIALS]))
+    positions = np.zeros(which.max() + 1, np.int64)
+    positions[which] = np.arange(len(which))
+    lanes = jax.tree.map(lambda x: x[positions], lanes)  # rows by number of the lane
+    return _Group(which, lanes, shared, traced, Layout(mesh, width))
+
+
+def _blank_records(traced: Sequence[engine.Traced], metric: str, total: int) -> dict[str, np.ndarray]:
+    like = traced[0].record
+    for other in traced[1:]:
+        if other.record != like:
+            raise ValueError(
+                "All trials of a sweep must evaluate the same metrics at the same steps; received "
+                f"{sorted(like)} and {sorted(other.record)}. Sweep the problems one at a time."
+            )
+    if metric not in like or len(like[metric].shape) != 1:
+        known = [what for what, x in like.items() if len(x.shape) == 1]
+        raise ValueError(f"metric={metric!r} is not evaluated; evaluated are {', '.join(map(repr, sorted(known)))}.")
+    blank = {what: np.nan if np.issubdtype(x.dtype, np.floating) else 0 for what, x in like.items()}
+    return {what: np.full((total, *x.shape), blank[what], x.dtype) for what, x in like.items()}
+
+
+def _identity(groups: Sequence[_Group]) -> dict[str, Any]:
+    return {
+        "programs": [group.traced.fingerprint for group in groups],
+        "data": [_data_hash(group.shared["examples"]) for group in groups],
+        "layout": [group.layout.describe() for group in groups],
+        "versions": environment()["versions"],
+    }
+
+
+def _data_hash(examples: Any) -> str:
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree.leaves_with_path(examples):
+        values = np.ascontiguousarray(leaf)
+        digest.update(f"{jax.tree_util.keystr(path)} {values.shape} {values.dtype}".encode())
+        digest.update(values.data)
+    return digest.hexdigest()
+
+
+def _restore(book: Journal, records: dict[str, np.ndarray], finished: np.ndarray) -> None:
+    lanes, values = book.load()
+    for what, found in values.items():
+        records[what][lanes] = found
+    finished[lanes] = True

@@ -1,0 +1,203 @@
+"""What one trial is: hyperparameters and a seed in, a record out. The same function serves every layout."""
+
+import inspect
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.core import Tracer
+
+from jaxopt_study.problems import Problem
+from jaxopt_study.programs import RANDOM_DRAWS
+from jaxopt_study.training import Trajectory, evaluate, train
+from jaxopt_study.transforms import Transform
+from jaxopt_study.types import Key
+
+MakeOptimizer = Callable[..., optax.GradientTransformation] | Transform
+MakeProblem = Callable[..., Problem] | Problem
+Lane = Callable[[Any, Any], dict[str, Any]]  # (hyperparameters and seed of one lane, what all lanes share) -> record
+
+TRAIN_OPTIONS = ("batch_size", "order")
+_SPLITS = ("data", "validation", "test")
+
+
+@dataclass(frozen=True, eq=False)
+class Trials:
+    """How hyperparameters and a seed become a record.
+
+    Each hyperparameter goes to whoever has an argument of its name: the function that makes the optimizer, the function
+    that makes the problem (both, if both have), or `train` ("batch_size" and "order").
+
+    Attributes:
+        make_optimizer: A function of hyperparameters that returns an Optax transformation; or a `Transform`, of which
+            hyperparameters are paths.
+        problem: A problem, or a function of hyperparameters that returns one.
+        num_steps: T, of every trial.
+        evaluate_every: As in `train`; None evaluates at the start and at the end.
+        evaluate_on: As in `train`.
+        report_on: Examples on which only the final parameters are evaluated.
+        options: Further arguments of `train`.
+    """
+
+    make_optimizer: MakeOptimizer
+    problem: MakeProblem
+    num_steps: int
+    evaluate_every: int | None
+    evaluate_on: str | Sequence[str] | None
+    report_on: tuple[str, ...]
+    options: Mapping[str, Any]
+
+    def check_names(self, names: Collection[str]) -> None:
+        """Complain about hyperparameters that nobody takes."""
+        takers = {
+            "the optimizer": _arguments(self.make_optimizer),
+            "the problem": [] if isinstance(self.problem, Problem) else _arguments(self.problem),
+            "train": list(TRAIN_OPTIONS),
+        }
+        for name in names:
+            if not any(self._taken_by(name).values()):
+                offers = "; ".join(f"{who} takes {', '.join(found) or 'nothing'}" for who, found in takers.items())
+                raise ValueError(f"Nothing takes the hyperparameter {name!r} of the space: {offers}. Rename it.")
+
+    def optimizer(self, config: Mapping[str, Any]) -> optax.GradientTransformation:
+        """Return the optimizer of a configuration, whose values may be traced."""
+        mine = {name: value for name, value in config.items() if self._taken_by(name)["optimizer"]}
+        maker = self.make_optimizer
+        return maker.replace(mine) if isinstance(maker, Transform) else maker(**mine)
+
+    def problem_of(self, config: Mapping[str, Any]) -> Problem:
+        """Return the problem of a configuration, whose values may be traced."""
+        if isinstance(self.problem, Problem):
+            return self.problem
+        mine = {name: value for name, value in config.items() if self._taken_by(name)["problem"]}
+        made = self.problem(**mine)
+        if not isinstance(made, Problem):
+            raise TypeError(f"The function that makes the problem must return a Problem; received {made!r}.")
+        return made
+
+    def default_metric(self, config: Mapping[str, Any]) -> str:
+        """Return the loss on the examples for choosing, or on those for training if there are none."""
+        return "train_loss" if self.problem_of(config).validation is None else "validation_loss"
+
+    def start_varies(self) -> bool:
+        """Return whether where a trial starts may depend on its hyperparameters."""
+        return not isinstance(self.problem, Problem)
+
+    def lane(self, static: Mapping[str, Any]) -> Lane:
+        """Return the trial as a pure function, for given values of the hyperparameters that shape the program.
+
+        Args:
+            static: Those values.
+
+        Returns:
+            `lane(one, shared)`: `one` has "values", the other hyperparameters, "seed", a row of what is in `shared`:
+            "init_keys", "run_keys", "starts" and "examples", and, if `start_varies`, "start" in place of the "starts".
+            Returns, by name, what `train` evaluated, each of shape (K,), "batch_loss" of shape (K,), and the scalars
+            "diverged_at", "num_steps" and "test_loss", … for `report_on`.
+        """
+
+        def lane(one: dict[str, Any], shared: dict[str, Any]) -> dict[str, Any]:
+            config = {**static, **one["values"]}
+            problem = self.problem_of(config)
+            _check_examples(problem)
+            problem = problem.replace(**shared["examples"])
+            seed = one["seed"]
+            varies = self.start_varies()
+            start = one["start"] if varies else jax.tree.map(lambda leaf: leaf[seed], shared["starts"])
+            options = dict(self.options) | {name: config[name] for name in TRAIN_OPTIONS if name in config}
+            run = train(
+                problem,
+                self.optimizer(config),
+                num_steps=self.num_steps,
+                key=shared["run_keys"][seed],
+                params=start,
+                evaluate_every=self.evaluate_every or max(self.num_steps, 1),
+                evaluate_on=self.evaluate_on,
+                **options,
+            )
+            return self._record(problem, run)
+
+        return lane
+
+    def start(self, static: Mapping[str, Any]) -> Lane:
+        """Return the parameters at which a trial starts as a pure function, like `lane`, for a program of its own.
+
+        Random draws among other things take XLA longer to compile than training.
+        """
+        return lambda one, shared: self.problem_of({**static, **one["values"]}).init(shared["init_keys"][one["seed"]])
+
+    def _record(self, problem: Problem, run: Trajectory) -> dict[str, Any]:
+        record = {name: values for name, values in run.evaluations.items() if name != "step"}
+        record |= {"batch_loss": _windowed(run.losses, self.steps())}
+        for split in self.report_on:
+            values = evaluate(problem, run.params, run.model_state, on=split)
+            record |= {f"{split}_{name}": value for name, value in values.items()}
+        return record | {"diverged_at": run.diverged_at, "num_steps": run.num_steps}
+
+    def steps(self) -> np.ndarray:
+        """Return the steps before which a trial is evaluated, shape (K,)."""
+        every = self.evaluate_every or max(self.num_steps, 1)
+        return np.minimum(np.arange(-(-self.num_steps // every) + 1) * every, self.num_steps)
+
+    def shared(self, static: Mapping[str, Any], values: Mapping[str, Any], seed_keys: Key) -> dict[str, Any]:
+        """Return what all lanes of a program share, as its arguments.
+
+        Args:
+            static: The hyperparameters that shape the program.
+            values: One choice of the others: the examples and the shapes must not depend on them.
+            seed_keys: Shape (seeds,).
+        """
+        problem = self.problem_of({**static, **values})
+        keys = jax.vmap(jax.random.split)(seed_keys)
+        starts = (
+            None if self.start_varies() else jax.jit(jax.vmap(problem.init), compiler_options=RANDOM_DRAWS)(keys[:, 0])
+        )
+        return {
+            "init_keys": keys[:, 0],
+            "run_keys": keys[:, 1],
+            "starts": starts,
+            "examples": {part: getattr(problem, part) for part in _SPLITS},
+        }
+
+    def _taken_by(self, name: str) -> dict[str, bool]:
+        optimizer = _takes(self.make_optimizer, name)
+        problem = not isinstance(self.problem, Problem) and _takes(self.problem, name)
+        return {"optimizer": optimizer, "problem": problem, "train": name in TRAIN_OPTIONS}
+
+
+def _takes(maker: Any, name: str) -> bool:
+    if isinstance(maker, Transform):  # whose paths may be shortened, or be patterns
+        return "*" in name or any(f".{path}".endswith(f".{name}") for path in maker.hyperparams)
+    kinds = {parameter.kind for parameter in inspect.signature(maker).parameters.values()}
+    return name in _arguments(maker) or (inspect.Parameter.VAR_KEYWORD in kinds and name not in TRAIN_OPTIONS)
+
+
+def _arguments(maker: Any) -> list[str]:
+    if isinstance(maker, Transform):
+        return list(maker.hyperparams)
+    by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return [name for name, found in inspect.signature(maker).parameters.items() if found.kind in by_name]
+
+
+def _check_examples(problem: Problem) -> None:
+    for part in _SPLITS:
+        if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(getattr(problem, part))):
+            raise TypeError(
+                f"The {part} of problem {problem.name!r} depend on a hyperparameter whose values travel through one "
+                "compiled program. Give their choices as sweeps.choices(…, static=True)."
+            )
+
+
+def _windowed(losses: Any, steps: np.ndarray) -> Any:
+    """Return the mean of the batch losses since the evaluation before, shape (K,); first the first batch's own."""
+    if len(losses) == 0:
+        return jnp.full((len(steps),), jnp.nan)
+    whole = np.diff(steps)  # all equal but the last
+    every, count = int(whole[0]), len(whole) - int(whole[-1] != whole[0])
+    means = losses[: count * every].reshape(count, every).mean(axis=1)
+    rest = losses[count * every :]
+    return jnp.concatenate([losses[:1], means, *([rest.mean(keepdims=True)] if len(rest) else [])])
