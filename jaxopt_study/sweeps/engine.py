@@ -5,7 +5,8 @@ import os
 import re
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +17,7 @@ from jax.extend.core import jaxpr_as_fun
 from jax.sharding import PartitionSpec
 
 from jaxopt_study.programs import RANDOM_DRAWS
-from jaxopt_study.sweeps.layout import TRIALS, Layout
+from jaxopt_study.sweeps.layout import TRIALS, Layout, usable_cores
 from jaxopt_study.sweeps.trials import Lane
 
 _IN_FLIGHT = 2  # calls given to the devices ahead of the one whose results are awaited
@@ -97,28 +98,32 @@ def _repeated(jaxpr: Any, like: Any) -> Lane:
     return lambda one, shared: structure.unflatten(flat(*jax.tree.leaves((one, shared))))
 
 
-def build(traced: Traced, lanes: Any, shared: Any, layout: Layout) -> Program:
-    """Compile a trial for a layout, with fewer lanes at once if they do not fit the memory.
+def build(groups: Sequence[tuple[Traced, Any, Any, Layout]]) -> list[Program]:
+    """Compile trials for their layouts, side by side; with fewer lanes at once where they do not fit the memory.
 
     Args:
-        traced: The trial.
-        lanes: Arguments of all lanes, with a leading axis; only shapes and dtypes are used.
-        shared: What all lanes share, placed.
-        layout: The layout asked for.
+        groups: For each trial the traced trial, arguments of its lanes with a leading axis, what they share, placed
+            (only shapes and dtypes are used), and the layout asked for.
 
     Returns:
-        The program, whose layout may be narrower than the one asked for.
+        The programs, whose layouts may be narrower than those asked for.
     """
     limit = device_memory()
-    while True:
-        program = _compiled(traced, lanes, shared, layout)
-        needed = _bytes_needed(program.executable)
-        if needed <= limit or layout.width == 1:
-            return program
-        layout = replace(layout, width=max(1, min(layout.width // 2, int(layout.width * limit / needed))))
+    with ThreadPoolExecutor(usable_cores()) as pool:  # XLA compiles outside of Python's lock; lowering is inside it
+        waiting = [_compiled(pool, *group) for group in groups]
+        programs = []
+        for (traced, lanes, shared, layout), finish in zip(groups, waiting, strict=True):
+            program = finish()
+            while (needed := _bytes_needed(program.executable)) > limit and layout.width > 1:
+                layout = replace(layout, width=max(1, min(layout.width // 2, int(layout.width * limit / needed))))
+                program = _compiled(pool, traced, lanes, shared, layout)()
+            programs.append(program)
+    return programs
 
 
-def _compiled(traced: Traced, lanes: Any, shared: Any, layout: Layout) -> Program:
+def _compiled(pool: Executor, traced: Traced, lanes: Any, shared: Any, layout: Layout) -> Callable[[], Program]:
+    # The function that is returned waits for it.
+
     def many(x: Any) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((layout.lanes_per_call, *x.shape[1:]), x.dtype, sharding=layout.sharding)
 
@@ -126,16 +131,22 @@ def _compiled(traced: Traced, lanes: Any, shared: Any, layout: Layout) -> Progra
     shapes = jax.tree.leaves(jax.tree.map(lambda x: f"{x.dtype}{x.shape}", (arguments, shared)))
     known = traced.fingerprint, layout, jax.tree.structure((arguments, shared)), *shapes
     if known in _programs:
-        return _programs[known]
+        program = _programs[known]
+        return lambda: program
     if traced.start is not None:
         spread = _spread(traced.start, layout)
-        start = jax.jit(spread).lower(arguments, shared).compile(RANDOM_DRAWS)
+        start = pool.submit(jax.jit(spread).lower(arguments, shared).compile, RANDOM_DRAWS)
         arguments |= {"start": jax.tree.map(many, jax.eval_shape(spread, arguments, shared))}
-    executable = jax.jit(_spread(traced.lane, layout)).lower(arguments, shared).compile()
-    _programs[known] = Program(layout, executable, start)
-    while len(_programs) > _MAX_PROGRAMS:
-        del _programs[next(iter(_programs))]
-    return _programs[known]
+    executable = pool.submit(jax.jit(_spread(traced.lane, layout)).lower(arguments, shared).compile)
+
+    def finish() -> Program:
+        program = Program(layout, executable.result(), None if start is None else start.result())
+        _programs[known] = program
+        while len(_programs) > _MAX_PROGRAMS:
+            del _programs[next(iter(_programs))]
+        return program
+
+    return finish
 
 
 def run(

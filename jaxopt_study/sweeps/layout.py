@@ -66,7 +66,7 @@ def use_cpu_cores(count: int | None = None) -> int:
         RuntimeError: If JAX has started already, with another number of CPU devices.
         ValueError: If the count is not positive.
     """
-    count = _usable_cores() if count is None else count
+    count = usable_cores() if count is None else count
     if count < 1:
         raise ValueError(f"A number of CPU devices is at least 1; received {count}.")
     try:
@@ -111,7 +111,8 @@ def guess_width(jaxpr: Any, *, lanes_per_device: int) -> int:
     return max(1, min(width, lanes_per_device))
 
 
-def _usable_cores() -> int:
+def usable_cores() -> int:
+    """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -127,6 +127,7 @@ def search(
         evaluate_every=evaluate_every,
         evaluate_on=evaluate_on,
         report_on=(),
+        static=static_names(space),
         options={"batch_size": batch_size, "order": order, "evaluate_batch_size": evaluate_batch_size},
     )
     trials.check_names(space)
@@ -135,9 +136,7 @@ def search(
     metric = trials.default_metric(configs[0]) if metric is None else metric
     mode = default_mode(metric) if mode is None else mode
     outcome = sweep(
-        trials,
-        configs,
-        static=[name for name, dimension in space.items() if dimension.static],
+        [(trials, config) for config in configs],
         seed_keys=jax.random.split(seed_key, num_seeds),
         metric=metric,
         mode=mode,
@@ -185,6 +184,11 @@ def as_search(
         compile_seconds=outcome.compile_seconds,
         run_seconds=outcome.run_seconds,
     )
+
+
+def static_names(space: Space) -> tuple[str, ...]:
+    """Return the names whose values shape the program."""
+    return tuple(name for name, dimension in space.items() if dimension.static)
 
 
 def default_mode(metric: str) -> Mode:

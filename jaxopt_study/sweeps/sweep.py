@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -28,11 +28,12 @@ Progress = bool | Callable[[int, int, float], None] | None  # lanes done, lanes 
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What came of the lanes of a sweep, n trials × s seeds.
+    """What came of the lanes of a sweep, n cases × s seeds.
 
     Attributes:
         records: By name, shape (n, s, …): what `Trials.lane` returns; NaN (0 for integers) where a lane was not run.
         finished: Shape (n, s).
+        seconds: Shape (n, s): what a lane kept a device busy; NaN where it was read from a journal or not run.
         layout: How the lanes were laid over the machine.
         compile_seconds: What tracing and compiling took.
         run_seconds: What running took.
@@ -41,6 +42,7 @@ class Outcome:
 
     records: dict[str, np.ndarray]
     finished: np.ndarray
+    seconds: np.ndarray
     layout: dict[str, Any]
     compile_seconds: float
     run_seconds: float
@@ -48,10 +50,8 @@ class Outcome:
 
 
 def sweep(
-    trials: Trials,
-    configs: Sequence[Mapping[str, Any]],
+    cases: Sequence[tuple[Trials, Mapping[str, Any]]],
     *,
-    static: Collection[str],
     seed_keys: Key,
     metric: str,
     mode: str,
@@ -62,13 +62,12 @@ def sweep(
     progress: Progress,
     name: str,
 ) -> Outcome:
-    """Run every configuration with every seed.
+    """Run every case with every seed.
 
     Args:
-        trials: How a configuration and a seed become a record.
-        configs: n configurations, hyperparameters by name.
-        static: Names whose values shape the program.
-        seed_keys: Shape (s,). Lane i·s + j is configuration i with seed j.
+        cases: n cases: hyperparameters by name, and how they and a seed become a record. Those that share `Trials` and
+            the values of static hyperparameters share a program.
+        seed_keys: Shape (s,). Lane i·s + j is case i with seed j.
         metric: What `progress` shows the best of.
         mode: "min" or "max".
         journal: A folder in which finished lanes are kept, and from which they are taken; None keeps nothing.
@@ -89,54 +88,60 @@ def sweep(
     mesh = default_mesh() if mesh is None else mesh
     if TRIALS not in mesh.axis_names:
         raise ValueError(f"A sweep spreads its trials over a mesh axis {TRIALS!r}; received {mesh.axis_names}.")
-    groups = [_group(trials, seed_keys, mesh, width, *group) for group in _by_program(configs, static)]
-    total = len(configs) * len(seed_keys)
+    groups = [_group(cases, members, seed_keys, mesh, width) for members in _by_program(cases)]
+    shape = len(cases), len(seed_keys)
+    total = len(cases) * len(seed_keys)
     records = _blank_records([group.traced for group in groups], metric, total)
-    finished = np.zeros(total, bool)
-    book = None
-    if journal is not None and jax.process_index() == 0:
-        identity = {**asked, **_identity(groups)}
-        book = Journal.open(journal, identity, expected_bytes=sum(values.nbytes for values in records.values()))
-        _restore(book, records, finished)
-    if journal is not None and jax.process_count() > 1:  # one process reads the disk, all go on from the same place
-        records, finished = multihost_utils.broadcast_one_to_all((records, finished))
-        records, finished = jax.tree.map(np.array, (records, finished))
-    compile_seconds, running = time.perf_counter() - began, time.perf_counter()
-    better = np.fmin if mode == "min" else np.fmax
-    with Bar(progress, name, quantity="best") as bar, interrupts() as interrupted, contextlib.ExitStack() as stack:
-        if book is not None:
-            stack.enter_context(book)
-        for group in groups:
-            if finished[group.which].all():
-                continue
-            began = time.perf_counter()
-            shared = jax.device_put(group.shared, group.layout.everywhere)
-            program = engine.build(group.traced, group.lanes, shared, group.layout)
-            compile_seconds += time.perf_counter() - began
-            running += time.perf_counter() - began
-            chunk = _Chunk(book, records)
-            for lanes, values in engine.run(program, group.lanes, shared, group.which, finished):
+    finished, seconds = np.zeros(total, bool), np.full(total, np.nan)
+    with contextlib.ExitStack() as stack:
+        book = None
+        if journal is not None and jax.process_index() == 0:
+            identity = {**asked, **_identity(groups)}
+            size = sum(values.nbytes for values in records.values())
+            book = stack.enter_context(Journal.open(journal, identity, expected_bytes=size))
+            _restore(book, records, finished)
+        if journal is not None and jax.process_count() > 1:  # one process reads the disk, all go on from its place
+            agreed = multihost_utils.broadcast_one_to_all((records, finished))
+            records, finished = jax.tree.map(np.array, agreed)
+        bar = stack.enter_context(Bar(progress, name, quantity="best"))
+        interrupted = stack.enter_context(interrupts())
+        left = [group for group in groups if not finished[group.which].all()]
+        shared = [jax.device_put(group.shared, group.layout.everywhere) for group in left]
+        programs = engine.build([(g.traced, g.lanes, s, g.layout) for g, s in zip(left, shared, strict=True)])
+        compiled = time.perf_counter()
+        chunk = _Chunk(book, records)
+        for group, program, common in zip(left, programs, shared, strict=True):
+            started, count = time.perf_counter(), 0
+            for lanes, values in engine.run(program, group.lanes, common, group.which, finished):
                 for what, found in values.items():
                     records[what][lanes] = found
                 finished[lanes] = True
+                count += len(lanes)
                 chunk.add(lanes)
-                last = records[metric][finished, -1]
-                bar(int(finished.sum()), total, float(better.reduce(last, initial=np.nan)))
+                best = _best(records[metric][finished, -1], mode)
+                bar(int(finished.sum()), total, best)
                 if interrupted():
                     break
-            chunk.write()
+            lanes = group.which[finished[group.which]]
+            seconds[lanes] = (time.perf_counter() - started) * mesh.size / max(count, 1)
             if interrupted():
                 break
-        stopped = interrupted()
-    shape = len(configs), len(seed_keys)
+        chunk.write()
+        ended, stopped = time.perf_counter(), interrupted()
     return Outcome(
         records={what: values.reshape(*shape, *values.shape[1:]) for what, values in records.items()},
         finished=finished.reshape(shape),
-        layout=groups[0].layout.describe() | {"width": [group.layout.width for group in groups]},
-        compile_seconds=compile_seconds,
-        run_seconds=time.perf_counter() - running,
+        seconds=seconds.reshape(shape),
+        layout=groups[0].layout.describe() | {"width": sorted({group.layout.width for group in groups})},
+        compile_seconds=compiled - began,
+        run_seconds=ended - compiled,
         interrupted=stopped,
     )
+
+
+def _best(values: np.ndarray, mode: str) -> float:
+    values = values[~np.isnan(values)]
+    return float("nan") if not values.size else float(values.min() if mode == "min" else values.max())
 
 
 @dataclass(frozen=True)
@@ -144,7 +149,7 @@ class _Group:
     """The lanes that one program computes."""
 
     which: np.ndarray  # their numbers
-    lanes: dict[str, Any]  # their arguments
+    lanes: dict[str, Any]  # their arguments, rows by number
     shared: dict[str, Any]
     traced: engine.Traced
     layout: Layout
@@ -170,35 +175,25 @@ class _Chunk:
         self._lanes, self._began = [], time.perf_counter()
 
 
-def _by_program(
-    configs: Sequence[Mapping[str, Any]], static: Collection[str]
-) -> list[tuple[list[int], dict[str, Any], dict[str, np.ndarray]]]:
-    # For every set of configurations that share a program: which they are, what is fixed, what varies.
+def _by_program(cases: Sequence[tuple[Trials, Mapping[str, Any]]]) -> list[list[int]]:
     found: dict[Any, list[int]] = {}
-    for i, config in enumerate(configs):
-        fixed = tuple((name, repr(config[name])) for name in config if name in static)
-        found.setdefault((fixed, tuple(config)), []).append(i)
-    groups = []
-    for members in found.values():
-        first = configs[members[0]]
-        varying = {name: np.array([configs[i][name] for i in members]) for name in first if name not in static}
-        narrow = {np.dtype(np.float64): np.float32, np.dtype(np.int64): np.int32}
-        if not jax.config.read("jax_enable_x64"):
-            varying = {name: values.astype(narrow.get(values.dtype, values.dtype)) for name, values in varying.items()}
-        groups.append((members, {name: first[name] for name in first if name in static}, varying))
-    return groups
+    for i, (trials, config) in enumerate(cases):
+        fixed = tuple((name, repr(config[name])) for name in config if name in trials.static)
+        found.setdefault((id(trials), fixed, tuple(config)), []).append(i)
+    return list(found.values())
 
 
 def _group(
-    trials: Trials,
+    cases: Sequence[tuple[Trials, Mapping[str, Any]]],
+    members: list[int],
     seed_keys: Key,
     mesh: Mesh,
     width: int | Literal["auto"],
-    members: list[int],
-    fixed: dict[str, Any],
-    varying: dict[str, np.ndarray],
 ) -> _Group:
     num_seeds = len(seed_keys)
+    trials, first = cases[members[0]]
+    fixed = {name: value for name, value in first.items() if name in trials.static}
+    varying = {name: _numbers([cases[i][1][name] for i in members]) for name in first if name not in trials.static}
     lanes = {
         "values": {name: np.repeat(values, num_seeds) for name, values in varying.items()},
         "seed": np.tile(np.arange(num_seeds, dtype=np.int32), len(members)),
@@ -209,10 +204,17 @@ def _group(
     which = (np.asarray(members)[:, None] * num_seeds + np.arange(num_seeds)).ravel()
     if width == "auto":
         width = guess_width(traced.jaxpr.jaxpr, lanes_per_device=-(-len(which) // mesh.shape[TRIALS]))
-    positions = np.zeros(which.max() + 1, np.int64)
-    positions[which] = np.arange(len(which))
-    lanes = jax.tree.map(lambda x: x[positions], lanes)  # rows by number of the lane
-    return _Group(which, lanes, shared, traced, Layout(mesh, width))
+    rows = np.zeros(which.max() + 1, np.int64)
+    rows[which] = np.arange(len(which))
+    return _Group(which, jax.tree.map(lambda x: x[rows], lanes), shared, traced, Layout(mesh, width))
+
+
+def _numbers(values: list[Any]) -> np.ndarray:
+    numbers = np.array(values)
+    if numbers.dtype.kind not in "fi":
+        raise TypeError(f"Values that travel through one program must be numbers; received {values[0]!r}.")
+    double = bool(jax.config.read("jax_enable_x64"))
+    return numbers if double else numbers.astype(np.float32 if numbers.dtype.kind == "f" else np.int32)
 
 
 def _blank_records(traced: Sequence[engine.Traced], metric: str, total: int) -> dict[str, np.ndarray]:

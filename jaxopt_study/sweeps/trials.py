@@ -40,6 +40,7 @@ class Trials:
         evaluate_every: As in `train`; None evaluates at the start and at the end.
         evaluate_on: As in `train`.
         report_on: Examples on which only the final parameters are evaluated.
+        static: Names of the hyperparameters whose values shape the program.
         options: Further arguments of `train`.
     """
 
@@ -49,6 +50,7 @@ class Trials:
     evaluate_every: int | None
     evaluate_on: str | Sequence[str] | None
     report_on: tuple[str, ...]
+    static: tuple[str, ...]
     options: Mapping[str, Any]
 
     def check_names(self, names: Collection[str]) -> None:
