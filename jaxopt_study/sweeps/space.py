@@ -139,8 +139,8 @@ class Space(Mapping[str, Dimension]):
         )
 
     def describe(self) -> dict[str, Any]:
-        """Return what defines the space, in values that JSON knows, names in order."""
-        return {name: dimension.describe() for name, dimension in self.items()}
+        """Return what defines the space, in values that JSON knows; the order of the names is part of it."""
+        return {name: {"column": column} | self[name].describe() for column, name in enumerate(self)}
 
 
 def _check_name(name: Any) -> None:

@@ -139,7 +139,7 @@ def test_two_processes_cannot_write_one_folder_and_a_killed_one_frees_it(killed)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", [1, 2])
 def test_processes_killed_at_random_very_often(tmp_path, seed):
     found = run_killer(tmp_path, "400", str(seed), "random")["random"]
     assert found["kills"] >= 400

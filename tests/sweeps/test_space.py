@@ -231,6 +231,12 @@ def test_paths_and_patterns_of_an_expression_are_names():
     assert list(Space(dict.fromkeys(names, a))) == names
 
 
+def test_the_description_tells_another_order_of_names_which_gives_other_points():
+    one, other = Space({"a": a, "b": b}), Space({"b": b, "a": a})
+    assert one.describe() != other.describe()
+    assert one.at(np.array([[0.1, 0.9]])) != other.at(np.array([[0.1, 0.9]]))
+
+
 def test_a_space_is_a_mapping_of_its_dimensions():
     space = Space({"a": a, "b": b})
     assert dict(space) == {"a": a, "b": b}
