@@ -1,0 +1,75 @@
+"""What each part of an optimizer contributes."""
+
+from collections.abc import Sequence
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from jaxopt_study.figures.bars import Triple, draw_interval, reach, triples
+from jaxopt_study.figures.style import COLOURS, SETTINGS, new_figure
+
+
+def ablation(
+    names: Sequence[str],
+    contributions: Sequence[Triple],
+    *,
+    xlabel: str,
+    level: float = 0.95,
+    better: tuple[str, str] | None = None,
+    title: str = "",
+) -> Figure:
+    """Draw what changes when a part is left out, swapped or made neutral: a dot in its interval, against a line at 0.
+
+    Filled dots are changes whose interval leaves out 0. Where the change has no bound, as when runs diverge without the
+    part, the bar ends in an arrow at the frame; an infinite estimate is written there.
+
+    Args:
+        names: What was changed, one per row.
+        contributions: The change and its interval: (estimate, lower, upper), as in `sweeps.paired_difference`.
+        xlabel: What changes, with its unit.
+        level: Of the intervals.
+        better: What it means to lie left and right of 0, such as ("better without it", "worse without it").
+        title: What the figure is about.
+
+    Returns:
+        A figure with one axes, the first name on top.
+
+    Raises:
+        ValueError: If there are no names, or not one contribution for each.
+
+    Example:
+        >>> figure = ablation(["bias correction"], [(0.2, 0.1, 0.3)], xlabel="change of the loss")
+        >>> figure.axes[0].get_xlabel()
+        'change of the loss   (95% intervals)'
+    """
+    rows = triples(contributions, "ablation")
+    if len(rows) != len(names):
+        raise ValueError(f"ablation needs a contribution for each of {len(names)} names; received {len(rows)}.")
+    low, high = reach(rows, 0.0)
+    with matplotlib.rc_context(dict(SETTINGS)):
+        figure = new_figure(8.0, 1.3 + 0.42 * len(names))
+        axes = figure.add_subplot()
+        axes.axvline(0.0, color="black", linewidth=1.2, zorder=1)
+        axes.set_xlim(low, high)
+        for place, row in enumerate(rows):
+            told = row[1] > 0 or row[2] < 0
+            color = (COLOURS[1] if row[0] > 0 else COLOURS[0]) if told else COLOURS[7]
+            draw_interval(
+                axes, place, row, (low, high), color=color, markerfacecolor=color if told else "white",
+                markeredgewidth=1.8,
+            )  # fmt: skip
+            if np.isinf(row[0]):
+                at = {"x": low if row[0] < 0 else high, "y": place - 0.12, "ha": "left" if row[0] < 0 else "right"}
+                axes.text(s="−∞" if row[0] < 0 else "∞", va="bottom", color=color, fontsize=12, **at)
+        axes.set_yticks(range(len(names)), list(names))
+        axes.set_ylim(len(names) - 0.5, -0.5)
+        axes.tick_params(axis="y", length=0, pad=8)  # clear of arrows
+        axes.grid(axis="y", visible=False)
+        axes.set_xlabel(f"{xlabel}   ({level:.0%} intervals)")
+        for text, side, color in zip(better or (), ("left", "right"), (COLOURS[0], COLOURS[1]), strict=False):
+            arrow = f"← {text}" if side == "left" else f"{text} →"
+            x = 0.0 if side == "left" else 1.0
+            axes.text(x, 1.02, arrow, transform=axes.transAxes, ha=side, va="bottom", fontsize=9, color=color)
+        figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+    return figure

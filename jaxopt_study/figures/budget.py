@@ -1,0 +1,93 @@
+"""What would have come out with a smaller budget."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
+
+from jaxopt_study.figures.bars import Triple, reach, triples
+from jaxopt_study.figures.style import SETTINGS, appearances, new_figure
+from jaxopt_study.figures.ticks import log_ticks
+
+
+def budget_curves(
+    k: Any,
+    curves: Mapping[str, Triple],
+    *,
+    ylabel: str,
+    level: float = 0.95,
+    title: str = "",
+    log: bool = False,
+    xlabel: str = "random trials k",
+) -> Figure:
+    """Draw what the best, or the chosen, of k trials scores against k, one curve with its interval for each name.
+
+    Where only one end of an interval is bounded, a thin line shows that end: with k near the number of trials that were
+    run, nobody knows how much better k trials might have been.
+
+    Args:
+        k: Shape (K,), increasing: numbers of trials.
+        curves: By name, the estimate and the lower and upper end of its interval, each of shape (K,), as
+            `sweeps.best_of_k` and `sweeps.chosen_of_k` return them; infinite where not bounded.
+        ylabel: The score, with its unit.
+        level: Of the intervals.
+        title: What the figure is about.
+        log: Whether the score's axis is logarithmic.
+        xlabel: What the budget counts.
+
+    Returns:
+        A figure with one axes and a legend; the budget's axis is logarithmic if it spans a factor of 20.
+
+    Raises:
+        ValueError: If there are no curves, or one does not have a number per k.
+
+    Example:
+        >>> figure = budget_curves([1, 2], {"adam": ([3.0, 2.0], [2.0, -np.inf], [4.0, 3.0])}, ylabel="loss")
+        >>> figure.axes[0].get_xlabel()
+        'random trials k   (band: 95% interval; thin line: its only end)'
+    """
+    k = np.asarray(k, dtype=float)
+    if not curves:
+        raise ValueError("budget_curves needs at least one curve; received none.")
+    for name, curve in curves.items():
+        if any(np.shape(part) != k.shape for part in curve) or k.ndim != 1:
+            shapes = [np.shape(part) for part in curve]
+            raise ValueError(f"The curve {name!r} needs three arrays of shape {k.shape}; received {shapes}.")
+    rows = {name: triples(np.transpose(curve), "budget_curves") for name, curve in curves.items()}
+    looks = appearances(rows)
+    open_ended = False
+    with matplotlib.rc_context(dict(SETTINGS)):
+        figure = new_figure(8.0, 4.2)
+        axes = figure.add_subplot()
+        for number, (name, (estimate, lower, upper)) in enumerate((n, r.T) for n, r in rows.items()):
+            look = looks[name]
+            bounded = np.isfinite(lower) & np.isfinite(upper)
+            axes.fill_between(k, lower, upper, where=bounded, color=look.color, alpha=0.15, linewidth=0)
+            for end in (lower, upper):
+                alone = np.isfinite(end) & ~bounded
+                alone[:-1] |= alone[1:]  # from the last point of the band on
+                if alone.any():
+                    axes.plot(k, np.where(alone & np.isfinite(end), end, np.nan), color=look.color, linewidth=0.8)
+                    open_ended = True
+            line = look.line(markevery=(0.02 * (number % 5), 0.12))
+            axes.plot(k, np.where(np.isfinite(estimate), estimate, np.nan), label=name, **line)
+        limits = reach(np.concatenate(list(rows.values())), log=log)
+        axes.set_ylim(limits)
+        if log:
+            axes.set_yscale("log")
+            log_ticks(axes.yaxis, *limits)
+        if k[-1] >= 20 * k[0]:
+            axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_major_formatter("{x:g}")
+            axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set_xlim(k[0], k[-1] if len(k) > 1 else k[0] + 1)
+        band = f"band: {level:.0%} interval" + ("; thin line: its only end" if open_ended else "")
+        axes.set_xlabel(f"{xlabel}   ({band})")
+        axes.set_ylabel(ylabel)
+        axes.set_title(title, loc="left")
+        figure.legend(loc="outside right center", alignment="left", handlelength=3.4)
+    return figure

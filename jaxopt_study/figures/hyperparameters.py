@@ -1,0 +1,262 @@
+"""The trials of a search over their hyperparameters: one at a time, and all at once."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from jaxopt_study.figures.bars import reach
+from jaxopt_study.figures.scales import Scale, scale_of
+from jaxopt_study.figures.style import COLOURS, SETTINGS, new_figure
+from jaxopt_study.figures.ticks import log_ticks
+
+WORSE, MAYBE, CHOSEN, EDGE = "#9A9A9A", COLOURS[0], COLOURS[4], COLOURS[1]
+DOTS: Any = (0, (1.5, 1.5))
+SIDES = {"low": "lower", "high": "upper"}
+
+
+def hyperparameter_scatter(
+    values: Mapping[str, Sequence[Any]],
+    scores: Any,
+    *,
+    ylabel: str,
+    chosen: int | None = None,
+    maybe_best: Any = None,
+    intervals: tuple[Any, Any] | None = None,
+    log: Collection[str] = (),
+    ranges: Mapping[str, tuple[float | int, float | int]] | None = None,
+    edges: Mapping[str, str] | None = None,
+    log_score: bool = False,
+    title: str = "",
+    columns: int = 3,
+) -> Figure:
+    """Draw every trial's score over each hyperparameter, with the region in which the best one may lie.
+
+    The shaded region reaches from the smallest to the largest number among the trials that may be the best. A
+    hyperparameter whose chosen value lies at an end of its range is flagged: the best may lie beyond. Trials that
+    diverged are crosses at the frame.
+
+    Args:
+        values: By hyperparameter, one value per trial: numbers, or options of any kind; None where it is inactive.
+        scores: Shape (trials,); not finite if the trial diverged.
+        ylabel: The score, with its unit.
+        chosen: Number of the chosen trial.
+        maybe_best: Shape (trials,): which cannot be told from the best, as `sweeps.indistinguishable` says.
+        intervals: Lower and upper ends of the scores' intervals, each of shape (trials,).
+        log: Hyperparameters with a logarithmic axis.
+        ranges: By hyperparameter, the ends of its range; without, the axis fits the values.
+        edges: By hyperparameter at an end of its range, "low" or "high".
+        log_score: Whether the score's axis is logarithmic.
+        title: What the figure is about.
+        columns: Axes in a row.
+
+    Returns:
+        A figure with an axes per hyperparameter and one legend.
+
+    Raises:
+        ValueError: If there are no hyperparameters, or one does not have a value per trial.
+
+    Example:
+        >>> figure = hyperparameter_scatter({"rate": [0.1, 1.0]}, [2.0, 1.0], ylabel="loss", chosen=1, log=["rate"],
+        ...                                 ranges={"rate": (0.01, 1.0)}, edges={"rate": "high"})
+        >>> figure.axes[0].get_title(loc="left")
+        'rate: at the upper end of its range'
+    """
+    trials = _checked("hyperparameter_scatter", values, scores, maybe_best)
+    edges = edges or {}
+    columns = min(columns, len(values))
+    with matplotlib.rc_context(dict(SETTINGS)):
+        rows = -(-len(values) // columns)
+        figure = new_figure(max(5.0, 3.2 * columns), 0.7 + 2.7 * rows)
+        grid = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
+        for axes, (name, entries) in zip(grid, values.items(), strict=False):
+            scale = scale_of(entries, name in log, (ranges or {}).get(name))
+            _draw_points(axes, scale, trials, chosen, intervals)
+            axes.set_xlim(scale.ends)
+            if scale.options:
+                axes.set_xticks(range(len(scale.options)), scale.options)
+            else:
+                _set_scale(axes, "x", name in log, scale.ends)
+            axes.set_xlabel(name)
+            if name in edges:
+                end = (ranges or {}).get(name, scale.ends)[edges[name] == "high"]
+                axes.axvline(end, color=EDGE, linewidth=4, zorder=1, clip_on=False)
+                told = f"{name}: at the {SIDES[edges[name]]} end of its range"
+                axes.set_title(told, loc="left", color=EDGE, fontweight="bold")
+        for axes in grid[len(values) :]:
+            axes.remove()
+        first = grid[0]
+        ends = [np.asarray(end, dtype=float)[trials.alive & trials.maybe] for end in intervals or ()]
+        limits = reach(trials.scores, *ends, log=log_score)  # intervals of hopeless trials may leave the frame
+        first.set_ylim(limits)
+        _set_scale(first, "y", log_score, limits)
+        for axes in grid[: len(values) : columns]:
+            axes.set_ylabel(ylabel)
+        figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+        _legend(figure, trials, chosen, bool(edges), points=True)
+    return figure
+
+
+def parallel_coordinates(
+    values: Mapping[str, Sequence[Any]],
+    scores: Any,
+    *,
+    score_label: str,
+    chosen: int | None = None,
+    maybe_best: Any = None,
+    log: Collection[str] = (),
+    ranges: Mapping[str, tuple[float | int, float | int]] | None = None,
+    edges: Mapping[str, str] | None = None,
+    log_score: bool = False,
+    title: str = "",
+) -> Figure:
+    """Draw every trial as a line across one upright axis per hyperparameter, which ends at its score.
+
+    It shows which *combinations* may be the best, which one axis at a time cannot. A line is interrupted where a
+    hyperparameter is inactive, and ends before the score if the trial diverged.
+
+    Args:
+        values: As in `hyperparameter_scatter`.
+        scores: As in `hyperparameter_scatter`.
+        score_label: The score, with its unit.
+        chosen: As in `hyperparameter_scatter`.
+        maybe_best: As in `hyperparameter_scatter`.
+        log: As in `hyperparameter_scatter`.
+        ranges: As in `hyperparameter_scatter`.
+        edges: As in `hyperparameter_scatter`.
+        log_score: Whether the score's axis is logarithmic.
+        title: What the figure is about.
+
+    Returns:
+        A figure with one axes, a line per trial and a legend.
+
+    Raises:
+        ValueError: As `hyperparameter_scatter`.
+
+    Example:
+        >>> figure = parallel_coordinates({"a": [1, 2, 3], "b": ["x", "y", None]}, [0.3, 0.1, 0.2], score_label="loss")
+        >>> [tick.get_text() for tick in figure.axes[0].get_xticklabels()]
+        ['a', 'b', 'loss']
+    """
+    trials = _checked("parallel_coordinates", values, scores, maybe_best)
+    scales = [scale_of(entries, name in log, (ranges or {}).get(name)) for name, entries in values.items()]
+    scales.append(scale_of(trials.scores.tolist(), log_score, None))
+    heights = np.array([scale.height(scale.shaken) for scale in scales])
+    with matplotlib.rc_context(dict(SETTINGS)):
+        figure = new_figure(max(6.0, 1.7 * len(scales) + 1.0), 4.4)
+        axes = figure.add_subplot()
+        for i in sorted(range(len(trials.scores)), key=lambda i: (i == chosen, trials.maybe[i])):
+            color, width, alpha = (WORSE, 0.8, 0.5) if not trials.maybe[i] else (MAYBE, 1.4, 0.8)
+            color, width, alpha = (CHOSEN, 3.2, 1.0) if i == chosen else (color, width, alpha)
+            dashes = "-" if trials.alive[i] else DOTS
+            axes.plot(
+                heights[:, i], color=color, linewidth=width, alpha=alpha, linestyle=dashes, zorder=3 + (i == chosen)
+            )
+        for place, scale in enumerate(scales):
+            axes.plot((place, place), (0, 1), color="black", linewidth=1.0, zorder=5)
+            for at, text in scale.ticks():
+                axes.plot(place, at, "_", color="black", markersize=7, zorder=5)
+                box = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.8}
+                axes.annotate(
+                    text, (place, at), (-6, 0), textcoords="offset points", ha="right", va="center", fontsize=8.5,
+                    bbox=box, zorder=6,
+                )  # fmt: skip
+        names = [*values, score_label]
+        for name, side in (edges or {}).items():
+            at = (names.index(name), float(side == "high"))
+            axes.plot(*at, "^" if side == "high" else "v", color=EDGE, markersize=13, zorder=7, clip_on=False)
+        flagged = {name: f"{name}:\n{SIDES[side]} end" for name, side in (edges or {}).items()}
+        axes.set_xticks(range(len(names)), [flagged.get(name, name) for name in names])
+        for name in flagged:
+            axes.get_xticklabels()[names.index(name)].set(color=EDGE, fontweight="bold")
+        axes.set_yticks([])
+        axes.grid(visible=False)
+        axes.spines[:].set_visible(False)
+        axes.tick_params(axis="x", length=0, pad=3)
+        axes.set_xlim(-0.45, len(scales) - 0.8)
+        axes.set_ylim(-0.04, 1.04)
+        axes.set_title(title, loc="left", pad=12)
+        _legend(figure, trials, chosen, bool(edges), points=False)
+    return figure
+
+
+@dataclass(frozen=True)
+class _Trials:
+    scores: np.ndarray
+    alive: np.ndarray
+    maybe: np.ndarray
+
+
+def _checked(who: str, values: Mapping[str, Sequence[Any]], scores: Any, maybe_best: Any) -> _Trials:
+    numbers = np.asarray(scores, dtype=float)
+    if not values or numbers.ndim != 1 or not numbers.size:
+        raise ValueError(
+            f"{who} needs at least one hyperparameter and a score per trial, shape (trials,); received "
+            f"{list(values)} and {numbers.shape}."
+        )
+    for name, entries in values.items():
+        if len(entries) != len(numbers):
+            raise ValueError(f"{who} needs {len(numbers)} values of {name!r}, one per trial; received {len(entries)}.")
+    maybe = np.zeros(len(numbers), bool) if maybe_best is None else np.asarray(maybe_best, dtype=bool)
+    if maybe.shape != numbers.shape:
+        raise ValueError(f"{who} needs a flag per trial in maybe_best, {numbers.shape}; received {maybe.shape}.")
+    alive = np.asarray(np.isfinite(numbers))
+    return _Trials(np.where(alive, numbers, np.nan), alive, maybe)
+
+
+def _set_scale(axes: Axes, which: str, log: bool, ends: tuple[float, float]) -> None:
+    if log:
+        (axes.set_xscale if which == "x" else axes.set_yscale)("log")
+        log_ticks(axes.xaxis if which == "x" else axes.yaxis, *ends)
+
+
+def _draw_points(
+    axes: Axes, scale: Scale, trials: _Trials, chosen: int | None, intervals: tuple[Any, Any] | None
+) -> None:
+    places = scale.shaken
+    inside = places[trials.maybe & np.isfinite(places)]
+    if inside.size and not scale.options:  # options have no order, so there is nothing between them
+        axes.axvspan(inside.min(), inside.max(), color=MAYBE, alpha=0.1, linewidth=0, zorder=0)
+    for among, color, size, order in ((~trials.maybe, WORSE, 14, 2), (trials.maybe, MAYBE, 30, 3)):
+        among = among & trials.alive & np.isfinite(places)
+        if intervals is not None:
+            low, high = (np.asarray(end, dtype=float)[among] for end in intervals)
+            axes.vlines(places[among], low, high, color=color, linewidth=0.9, alpha=0.45, zorder=order)
+        axes.scatter(places[among], trials.scores[among], s=size, color=color, linewidths=0, alpha=0.85, zorder=order)
+    lost = places[~trials.alive]
+    axes.plot(
+        lost, np.full(len(lost), 0.975), "x", color="black", markersize=5, alpha=0.6,
+        transform=axes.get_xaxis_transform(), zorder=4,
+    )  # fmt: skip
+    if chosen is not None and trials.alive[chosen]:
+        look = {"color": CHOSEN, "markersize": 15, "markeredgecolor": "black", "zorder": 6}
+        axes.plot(places[chosen], trials.scores[chosen], "*", clip_on=False, **look)
+
+
+def _legend(figure: Figure, trials: _Trials, chosen: int | None, edge: bool, *, points: bool) -> None:
+    def handle(color: str, label: str, point: dict[str, Any], line: dict[str, Any]) -> Line2D:
+        return Line2D([], [], color=color, label=label, **({"linestyle": "none", **point} if points else line))
+
+    handles = []
+    if chosen is not None:
+        star = {"marker": "*", "markersize": 13, "markeredgecolor": "black"}
+        handles.append(handle(CHOSEN, "chosen", star, {"linewidth": 3.2}))
+    if trials.maybe.any():
+        handles.append(handle(MAYBE, "may be the best", {"marker": "o"}, {"linewidth": 2.0}))
+    if (~trials.maybe & trials.alive).any():
+        label = "worse" if trials.maybe.any() else "trial"
+        handles.append(handle(WORSE, label, {"marker": "o"}, {"linewidth": 2.0}))
+    if not trials.alive.all():
+        handles.append(handle("black" if points else WORSE, "diverged", {"marker": "x"}, {"linestyle": DOTS}))
+    if edge:
+        bar, triangle = {"linestyle": "-", "linewidth": 4}, {"marker": "^", "linestyle": "none", "markersize": 10}
+        handles.append(handle(EDGE, "end of the range: widen it", bar, triangle))
+    figure.legend(
+        handles=handles, loc="outside lower center", ncols=min(len(handles), int(figure.get_figwidth() / 1.7)),
+        handlelength=1.8,
+    )  # fmt: skip

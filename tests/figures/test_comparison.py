@@ -1,0 +1,135 @@
+"""Figures of a comparison show both rankings, every difference, and what is not known."""
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_hex
+
+from jaxopt_study import figures
+from jaxopt_study.figures.comparison import TINTS
+
+DEFAULT = (
+    {"sgd": [3.0, 3.2], "adam": [1.0, 1.2], "rmsprop": [np.nan, np.nan]},
+    {"sgd": (3.1, 2.5, 3.5), "adam": (1.1, 0.9, 1.3), "rmsprop": (np.inf, np.inf, np.inf)},
+)
+TUNED = (
+    {"sgd": [0.8, 0.9], "adam": [1.0, np.inf], "rmsprop": [1.5, 1.6]},
+    {"sgd": (0.85, 0.7, 1.0), "adam": (1.0, -np.inf, np.inf), "rmsprop": (1.55, 1.4, 1.7)},
+)
+
+
+def names_from_the_top(axes):
+    return [tick.get_text() for tick in axes.get_yticklabels()]
+
+
+def test_both_rankings_have_the_best_on_top_on_one_scale():
+    figure = figures.comparison(DEFAULT, TUNED, xlabel="loss (nats)", log=True, title="a title")
+    left, right = figure.axes
+    assert names_from_the_top(left) == ["1  adam", "2  sgd", "3  rmsprop"]
+    assert names_from_the_top(right) == ["1  sgd", "2  adam", "3  rmsprop"]
+    assert left.get_xlim() == right.get_xlim()
+    assert left.get_ylim()[0] > left.get_ylim()[1]
+    assert left.get_xscale() == "log"
+    assert left.get_xlabel() == "loss (nats)   (95% intervals)"
+    assert (left.get_title(loc="left"), right.get_title(loc="left")) == ("as recommended", "tuned")
+    assert len(figure.artists) == 3  # from rank to rank
+    colours = {line.get_color() for axes in figure.axes for line in axes.lines}
+    assert len(colours) == 3
+
+
+def test_larger_scores_can_be_better():
+    figure = figures.comparison(TUNED, TUNED, xlabel="accuracy", larger_is_better=True)
+    assert names_from_the_top(figure.axes[0]) == ["1  rmsprop", "2  adam", "3  sgd"]
+
+
+def test_intervals_and_seeds_are_where_they_were_measured_and_open_ends_are_arrows():
+    left, right = figures.comparison(DEFAULT, TUNED, xlabel="loss").axes
+    bars = {tuple(line.get_ydata()): line.get_xdata() for line in left.lines if len(line.get_xdata()) == 2}
+    np.testing.assert_allclose(bars[0, 0], (0.9, 1.3))
+    seeds = [line.get_xdata().tolist() for line in left.lines if line.get_marker() == "."]
+    assert [1.0, 1.2] in seeds
+    arrows = [(line.get_marker(), line.get_xdata()[0]) for line in right.lines if line.get_marker() in "<>"]
+    assert arrows == [("<", right.get_xlim()[0]), (">", right.get_xlim()[1])]
+    assert {text.get_text() for text in left.texts} == {"2 of 2 diverged"}
+    assert {text.get_text() for text in right.texts} == {"1 of 2 diverged"}
+    assert [line.get_marker() for line in left.lines if line.get_marker() in "<>"] == [">", ">"]
+
+
+def test_a_comparison_of_different_names_is_refused():
+    with pytest.raises(ValueError, match="the same names"):
+        figures.comparison(DEFAULT, ({"sgd": [1.0]}, {"sgd": (1.0, 1.0, 1.0)}), xlabel="loss")
+    with pytest.raises(ValueError, match="at least one"):
+        figures.comparison(({}, {}), ({}, {}), xlabel="loss")
+    wrong = ({"a": [1.0]}, {"a": (1.0, 2.0, 3.0)})
+    with pytest.raises(ValueError, match="lower ≤ estimate ≤ upper"):
+        figures.comparison(wrong, wrong, xlabel="loss")
+
+
+def test_every_difference_has_its_cell_coloured_by_who_is_better():
+    estimate = np.array([[0.0, -1.5, 0.25], [1.5, 0.0, np.inf], [-0.25, -np.inf, 0.0]])
+    better = np.array([[0, 1, 0], [-1, 0, 0], [0, 0, 0]])
+    figure = figures.difference_matrix(["a", "b", "c"], estimate, estimate - 1, estimate + 1, better, unit="loss")
+    (axes,) = figure.axes
+    tints = {
+        (round(p.get_x() + 0.47), round(p.get_y() + 0.45)): to_hex(p.get_facecolor()).upper() for p in axes.patches
+    }
+    assert tints == {(j, i): TINTS[int(better[i, j])] for i in range(3) for j in range(3) if i != j}
+    texts = {(round(t.get_position()[0]), t.get_position()[1]): t.get_text() for t in axes.texts}
+    assert texts[1, -0.14] == "−1.5"
+    assert texts[1, 0.2] == "−2.5 … −0.5"
+    assert texts[2, 0.86] == "+∞"
+    assert axes.get_xlabel() == "row − column: loss, with interval"
+    assert len(figure.legends[0].get_texts()) == 3
+    assert figures.render(figure, dpi=20)
+
+
+def test_matrices_of_another_shape_are_refused():
+    with pytest.raises(ValueError, match="2 × 2 matrices"):
+        figures.difference_matrix(["a", "b"], *(np.zeros((3, 3)),) * 4, unit="loss")
+    with pytest.raises(ValueError, match="at least two names"):
+        figures.difference_matrix(["a"], *(np.zeros((1, 1)),) * 4, unit="loss")
+
+
+def test_profiles_are_right_continuous_steps_from_one_on():
+    figure = figures.performance_profiles(
+        [1.0, 2.0, 8.0], {"a": [0.2, 0.5, 1.0], "b": [0.8, 0.8, 0.8]}, num_problems=5, xlabel="steps / fewest steps"
+    )
+    (axes,) = figure.axes
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["b", "a"]
+    (line,) = [line for line in axes.lines if line.get_label() == "a"]
+    assert line.get_drawstyle() == "steps-post"
+    np.testing.assert_allclose(line.get_ydata(), [0.2, 0.5, 1.0, 1.0])
+    assert (axes.get_xlim()[0], axes.get_xscale()) == (1.0, "log")
+    assert axes.get_xlim()[1] > 8.0
+    assert axes.get_xlabel() == "τ: steps / fewest steps, at most"
+    assert figures.render(figures.performance_profiles([1.0], {"a": [1.0]}), dpi=20)
+    with pytest.raises(ValueError, match="a share per factor"):
+        figures.performance_profiles([1.0], {"a": [1.0, 1.0]})
+    with pytest.raises(ValueError, match="a share per factor"):
+        figures.performance_profiles([1.0], {})
+
+
+def test_contributions_are_filled_where_they_leave_out_zero():
+    rows = [(0.2, 0.1, 0.3), (-0.2, -0.3, -0.1), (0.1, -0.1, 0.3), (np.inf, 0.2, np.inf)]
+    figure = figures.ablation(["a", "b", "c", "d"], rows, xlabel="change of the loss", better=("better", "worse"))
+    (axes,) = figure.axes
+    assert names_from_the_top(axes) == ["a", "b", "c", "d"]
+    assert axes.get_ylim()[0] > axes.get_ylim()[1]
+    dots = {line.get_ydata()[0]: line for line in axes.lines if line.get_marker() == "o"}
+    assert {int(y): line.get_xdata()[0] for y, line in dots.items()} == {0: 0.2, 1: -0.2, 2: 0.1}
+    faces = [dots[y].get_markerfacecolor() for y in (0, 1, 2)]
+    assert faces[2] == "white"
+    assert len(set(faces)) == 3
+    zero = [line for line in axes.lines if list(line.get_xdata()) == [0.0, 0.0]]
+    assert len(zero) == 1
+    assert {text.get_text() for text in axes.texts} == {"← better", "worse →", "∞"}
+    assert axes.get_xlabel() == "change of the loss   (95% intervals)"
+    assert figures.render(figure, dpi=20)
+
+
+def test_ablations_without_rows_or_names_are_refused():
+    with pytest.raises(ValueError, match="at least one"):
+        figures.ablation([], [], xlabel="loss")
+    with pytest.raises(ValueError, match="for each of 2 names"):
+        figures.ablation(["a", "b"], [(0.0, 0.0, 0.0)], xlabel="loss")
+    nothing = figures.ablation(["a"], [(np.nan, np.nan, np.nan)], xlabel="loss")
+    assert not [line for line in nothing.axes[0].lines if line.get_marker() == "o"]
