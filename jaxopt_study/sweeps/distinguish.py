@@ -23,7 +23,7 @@ def indistinguishable(
 
     The truly best trial is then in the set with at least the stated probability when differences are normal, however
     unequal the trials' noise is and though seeds are shared (multiple comparisons with the best, with Bonferroni's
-    correction). With 3 seeds and 100 trials t is 31, with 5 seeds 8.5, with 10 seeds 4.7: of few seeds expect a large
+    correction). With 3 seeds and 100 trials t is 31, with 5 seeds 8.6, with 10 seeds 4.8: of few seeds expect a large
     set. Trials whose differences from one another are the same for all seeds are not told apart: their spread is not
     known.
 
