@@ -23,9 +23,9 @@ class Choices(Dimension):
             _check_option(option)
             if option in self.options[:position]:
                 raise ValueError(f"choices: every option may occur once; {option!r} occurs again.")
-        if not self.static and (len({type(option) for option in self.options}) > 1 or not self._numbers()):
+        if not self.static and not _traceable(self.options):
             raise ValueError(
-                f"choices: with static=False expected numbers of one type, which can be traced; received "
+                f"choices: with static=False expected floats, or integers of 32 bits, which can be traced; received "
                 f"{self.options!r}. Drop static=False."
             )
 
@@ -53,9 +53,6 @@ class Choices(Dimension):
         """Return the kind, the options and whether they shape the program."""
         options = [list(option) if isinstance(option, tuple) else option for option in self.options]
         return {"kind": "choices", "options": options, "static": self.static}
-
-    def _numbers(self) -> bool:
-        return all(isinstance(option, int | float) for option in self.options)
 
 
 @dataclass(frozen=True)
@@ -103,7 +100,7 @@ def choices(*options: Any, static: bool | None = None) -> Choices:
     Args:
         *options: None, booleans, numbers, strings, and tuples of them, each once.
         static: Whether an option shapes the program; None says yes unless all options are floats. False needs
-            numbers of one type.
+            floats or integers, not both.
 
     Returns:
         The dimension.
@@ -145,6 +142,12 @@ def conditional(dimension: Dimension, *, on: str, equals: Any) -> Conditional:
         0.5
     """
     return Conditional(dimension, on, equals)
+
+
+def _traceable(options: tuple[Any, ...]) -> bool:
+    return all(type(option) is float for option in options) or all(
+        type(option) is int and -(2**31) <= option < 2**31 for option in options
+    )
 
 
 def _check_option(option: Any) -> None:

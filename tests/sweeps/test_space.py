@@ -151,7 +151,9 @@ def test_a_value_that_never_occurs_has_no_coordinate(dimension, value):
         (lambda: choices(math.sin), "by a name"),
         (lambda: choices((1, math.sin)), "by a name"),
         (lambda: choices("a", "b", static=False), "static=False"),
-        (lambda: choices(1, 0.5, static=False), "numbers of one type"),
+        (lambda: choices(1, 0.5, static=False), "floats, or integers"),
+        (lambda: choices(True, False, static=False), "Drop static=False"),
+        (lambda: choices(1, 2**31, static=False), "32 bits"),
         (lambda: conditional(conditional(uniform(0, 1), on="a", equals=1), on="b", equals=1), "Make 'a' itself"),
     ],
 )
