@@ -2,15 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from jaxopt_study.sweeps.best_of import best_of_k
 from jaxopt_study.sweeps.dimension import Edge
+from jaxopt_study.sweeps.distinguish import indistinguishable
+from jaxopt_study.sweeps.intervals import Interval
+from jaxopt_study.sweeps.scores import Mode
 from jaxopt_study.sweeps.space import Space
-
-Mode = Literal["min", "max"]
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,33 @@ class Search:
                 "Search where steps are smaller, or resume the search."
             )
         return Choice(trial, self.configs[trial], float(self.scores[trial]), self.final[trial], self._edges(trial))
+
+    def indistinguishable(self, *, level: float = 0.95, num_examples: int | None = None) -> np.ndarray:
+        """Return which trials cannot be told from the best, shape (n,); trials that were not run are not among them.
+
+        Args:
+            level: With this probability the truly best trial is among them.
+            num_examples: For an accuracy, the number of examples it was measured on, whose choice is noise too.
+
+        Returns:
+            As `sweeps.indistinguishable`, which says what it assumes.
+        """
+        found = np.zeros(len(self.configs), bool)
+        run = self.finished.all(axis=1)
+        found[run] = indistinguishable(self.final[run], mode=self.mode, level=level, num_examples=num_examples)
+        return found
+
+    def best_of_k(self, k: Any = None) -> Interval:
+        """Return the best score one may expect of k trials, k = 1 … n by default, with an interval.
+
+        Args:
+            k: Numbers of trials.
+
+        Returns:
+            As `sweeps.best_of_k`, of the trials that were run.
+        """
+        scores = self.scores[self.finished.all(axis=1)]
+        return best_of_k(scores, np.arange(1, len(scores) + 1) if k is None else k, mode=self.mode)
 
     def to_pandas(self) -> pd.DataFrame:
         """Return a tidy table: a row per trial and seed, with hyperparameters, what came out, and how it ended."""

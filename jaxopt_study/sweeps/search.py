@@ -119,7 +119,7 @@ def search(
         Bergstra and Bengio (2012), Random search for hyper-parameter optimization, JMLR 13.
     """
     space = space if isinstance(space, Space) else Space(space)
-    _check_counts(num_trials=num_trials, num_seeds=num_seeds)
+    check_counts("search", num_trials=num_trials, num_seeds=num_seeds)
     trials = Trials(
         make_optimizer,
         problem,
@@ -196,7 +196,8 @@ def default_mode(metric: str) -> Mode:
     return "max" if metric.endswith("accuracy") else "min"
 
 
-def _check_counts(**counts: int) -> None:
+def check_counts(who: str, **counts: int) -> None:
+    """Complain about counts that are not positive integers."""
     for name, count in counts.items():
         if not isinstance(count, int | np.integer) or isinstance(count, bool) or count < 1:
-            raise ValueError(f"A search needs {name} to be an integer ≥ 1; received {count!r}.")
+            raise ValueError(f"{who} needs {name} to be an integer ≥ 1; received {count!r}.")

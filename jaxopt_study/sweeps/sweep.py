@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -47,6 +47,15 @@ class Outcome:
     compile_seconds: float
     run_seconds: float
     interrupted: bool
+
+    def rows(self, which: int | slice) -> "Outcome":
+        """Return what came of some of the cases; of one, without the axis of cases."""
+        return replace(
+            self,
+            records={name: values[which] for name, values in self.records.items()},
+            finished=self.finished[which],
+            seconds=self.seconds[which],
+        )
 
 
 def sweep(

@@ -1,0 +1,149 @@
+"""Compare: equal budgets, choices made by validation, reports from other seeds, the test examples seen once."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from jax.sharding import Mesh
+
+from jaxopt_study.problems import Problem
+from jaxopt_study.sweeps.candidates import Candidate, as_candidate
+from jaxopt_study.sweeps.comparison import Comparison
+from jaxopt_study.sweeps.protocol import Entrant, splits, tune_and_report
+from jaxopt_study.sweeps.search import static_names
+from jaxopt_study.sweeps.space import Space
+from jaxopt_study.sweeps.trials import Trials
+from jaxopt_study.training.batches import Order
+from jaxopt_study.types import Key
+
+
+def compare(
+    candidates: Mapping[str, Any],
+    problem: Problem | Mapping[str, Problem],
+    *,
+    budget: int,
+    num_steps: int,
+    key: Key,
+    tune_seeds: int = 1,
+    report_seeds: int = 10,
+    sampler: Literal["random", "grid", "sobol"] = "random",
+    metric: str = "loss",
+    select_by: str | None = None,
+    batch_size: int | None = None,
+    order: Order = "epochs",
+    evaluate_every: int | None = None,
+    evaluate_batch_size: int | None = None,
+    journal: str | Path | None = None,
+    mesh: Mesh | None = None,
+    width: int | Literal["auto"] = "auto",
+    progress: bool | Callable[[int, int, float], None] | None = None,
+) -> Comparison:
+    """Compare optimizers as a referee would: tuned with equal budgets, reported on seeds and data tuning never saw.
+
+    For every problem and candidate:
+
+    1. *Tune.* `budget` trials from its space, `tune_seeds` runs each; the best mean of `select_by` on the validation
+       examples is chosen. Nothing here touches a test example.
+    2. *Report.* `report_seeds` runs, on seeds of their own, at the chosen and at the default settings. Seed j starts
+       at the same parameters and meets the same batches for every candidate, so that differences are paired. The test
+       examples are seen once, by the final parameters.
+
+    Budgets are equal in trials. They are not equal in seconds, and a space with more dimensions or a worse range makes
+    a budget go less far: spaces are part of what is compared. With `budget=0` only default settings are reported.
+
+    Args:
+        candidates: By name: a `Candidate`, a pair (function that makes an optimizer, space), or any Optax
+            transformation, which has nothing to tune.
+        problem: One problem, or several by name.
+        budget: Trials of each candidate's tuning on each problem, ≥ 0.
+        num_steps: T, of every run.
+        key: Decides trials and seeds; tuning and reporting have keys of their own.
+        tune_seeds: Runs of each trial, ≥ 1.
+        report_seeds: Runs of each report, ≥ 1. With fewer than six, intervals assume normal differences.
+        sampler: As in `search`.
+        metric: What is reported: "loss" or the name of one of the problem's metrics; on the test examples, or those
+            for validation or training if there are none.
+        select_by: The metric by which settings are chosen, on the validation examples; None takes `metric`.
+        batch_size: As in `train`.
+        order: As in `train`.
+        evaluate_every: As in `train`; the cadence of the curves and of `steps_to_target`. None evaluates at the start
+            and at the end.
+        evaluate_batch_size: As in `train`.
+        journal: A folder that keeps what is finished, as in `search`.
+        mesh: As in `search`.
+        width: As in `search`.
+        progress: As in `search`.
+
+    Returns:
+        Reports, and how the settings were found. Cost: for each candidate and problem (budget · tune_seeds + 2 ·
+        report_seeds) · T gradients, and two programs to compile.
+
+    Raises:
+        ValueError: If an argument is out of range, there are no candidates, every trial of a candidate diverged, a
+            candidate has neither a space nor default settings, or a problem lacks the metric.
+        TypeError: If a candidate is not one.
+        JournalError: As in `search`.
+        ComparisonInterrupted: On Ctrl-C, a `KeyboardInterrupt` with the reports that are complete.
+
+    Example:
+        >>> from jaxopt_study import optimizers, problems, sweeps
+        >>> rates = {"learning_rate": sweeps.log_uniform(1e-2, 2.0)}
+        >>> found = sweeps.compare(
+        ...     {"sgd": sweeps.Candidate(optimizers.sgd(0.01), rates), "momentum": (optimizers.momentum, rates)},
+        ...     problems.planar.bowl(),
+        ...     budget=20,
+        ...     num_steps=40,
+        ...     key=jax.random.key(0),
+        ...     report_seeds=1,
+        ... )
+        >>> found.ranking()
+        ['momentum', 'sgd']
+
+    References:
+        Choi et al. (2019), On empirical comparisons of optimizers for deep learning: rankings depend on spaces.
+        Schmidt, Schneider and Hennig (2021), Descending through a crowded valley, ICML, for budgets and default
+        settings. Bouthillier et al. (2021), Accounting for variance in machine learning benchmarks, MLSys, for seeds.
+    """
+    candidates = {name: as_candidate(name, given) for name, given in candidates.items()}
+    problems = {problem.name: problem} if isinstance(problem, Problem) else dict(problem)
+    _check(candidates, problems)
+    examples = splits(problems.values())
+    options = {"batch_size": batch_size, "order": order, "evaluate_batch_size": evaluate_batch_size}
+    entrants = {
+        where: {
+            name: Entrant(
+                Trials(
+                    candidate.make_optimizer, one, num_steps, evaluate_every, examples.select,
+                    (), static_names(Space(candidate.space)) if candidate.space else (), options,
+                ),
+                None if candidate.space is None else Space(candidate.space),
+                candidate.defaults,
+            )
+            for name, candidate in candidates.items()
+        }
+        for where, one in problems.items()
+    }  # fmt: skip
+    return tune_and_report(
+        entrants,
+        budget=budget,
+        key=key,
+        tune_seeds=tune_seeds,
+        report_seeds=report_seeds,
+        sampler=sampler,
+        metric=f"{examples.report}_{metric}",
+        select_by=f"{examples.select}_{select_by or metric}",
+        journal=journal,
+        mesh=mesh,
+        width=width,
+        progress=progress,
+    )
+
+
+def _check(candidates: Mapping[str, Candidate], problems: Mapping[str, Problem]) -> None:
+    if not candidates or not problems:
+        raise ValueError(
+            f"compare needs at least one candidate and one problem; received {len(candidates)} and {len(problems)}."
+        )
+    for candidate in candidates.values():
+        for one in problems.values():
+            Trials(candidate.make_optimizer, one, 0, None, None, (), (), {}).check_names(candidate.names)
