@@ -229,6 +229,6 @@ def _fetched(part: np.ndarray, record: Any) -> tuple[np.ndarray, dict[str, np.nd
     return part, {name: np.asarray(values)[: len(part)] for name, values in record.items()}
 
 
-def _bytes_needed(executable: Any) -> float:
+def _bytes_needed(executable: Any) -> int:
     memory = executable.memory_analysis()
-    return 0.0 if memory is None else memory.temp_size_in_bytes + memory.output_size_in_bytes
+    return 0 if memory is None else memory.temp_size_in_bytes + memory.output_size_in_bytes

@@ -1,5 +1,6 @@
 """A chain with something left out, swapped or made neutral."""
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -154,7 +155,7 @@ def _neighbours(parts: Mapping[str, Transform], whole: Transform) -> list[tuple[
     for path in parts:
         if _kind_of(_parent(path, parts, whole)) == "chain":
             by_parent.setdefault(path.rpartition(".")[0], []).append(path)
-    return [pair for paths in by_parent.values() for pair in zip(paths, paths[1:], strict=False)]
+    return [pair for paths in by_parent.values() for pair in itertools.pairwise(paths)]
 
 
 def _grandparent_is_merge(path: str, parts: Mapping[str, Transform], whole: Transform) -> bool:
@@ -171,7 +172,7 @@ def _kind_of(part: Transform) -> str:
 
 
 def shown(part: Transform, path: str) -> str:
-    """Return a part as the expression that builds it, or its path where that is long; with the usual name of a moment."""
+    """Return a part as the expression that builds it, its path where that is long, and the usual name of a moment."""
     text = " ".join(repr(part).split()).replace("( ", "(").replace(", )", ")")
     text = text if len(text) <= 60 else path
     statistics = [value for name, value in part.hyperparams.items() if f".{name}".endswith((".ema.of", ".of"))]
