@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxopt_study.curvature.vectors import accumulator, spread
+from jaxopt_study.curvature.vectors import accumulator, placed, spread
 from jaxopt_study.types import Batch
 
 
@@ -47,7 +47,7 @@ def batch_mean(
         return jax.tree.map(lambda s, x: s + x.astype(s.dtype), sums, function(batch(index))), None
 
     like = jax.eval_shape(lambda: function(batch(0)))
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, accumulator(x.dtype)), like)
+    zeros = jax.tree.map(lambda x: placed(jnp.zeros(x.shape, accumulator(x.dtype)), x), like)
     sums, _ = lax.scan(step, zeros, jnp.arange(count))
     if not rest:
         return jax.tree.map(lambda s, x: (s * (size / total)).astype(x.dtype), sums, like)

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.core import Tracer
 from jax.typing import ArrayLike
 from jaxtyping import Array
@@ -175,7 +176,10 @@ def spectral_density(
     if isinstance(result.grid, Tracer):
         return result
     count = int(result.outliers.count)
-    trimmed = jax.tree.map(lambda column: column[:count] if column.ndim else column, result.outliers)
+    # Not `column[:count]`: on a mesh with explicit axes JAX cannot index nothing.
+    trimmed = jax.tree.map(
+        lambda column: lax.slice_in_dim(column, 0, count) if column.ndim else column, result.outliers
+    )
     return result._replace(outliers=trimmed)
 
 

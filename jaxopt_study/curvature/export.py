@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from jaxopt_study.curvature import vectors
 from jaxopt_study.types import Vector
 
 if TYPE_CHECKING:
@@ -68,7 +69,9 @@ def ravel(v: Vector, *, leading: int = 0) -> Array:
     """Return the coordinates of a vector as one array, leaf after leaf, row by row; leading axes are kept."""
     leaves = jax.tree.leaves(v)
     dtype = jnp.result_type(*(leaf.dtype for leaf in leaves))
-    return jnp.concatenate([jnp.reshape(leaf, (*leaf.shape[:leading], -1)).astype(dtype) for leaf in leaves], axis=-1)
+    return jnp.concatenate(
+        [jnp.reshape(vectors.gathered(leaf), (*leaf.shape[:leading], -1)).astype(dtype) for leaf in leaves], axis=-1
+    )
 
 
 def unravel(like: Any, x: Array) -> Vector:
@@ -78,7 +81,7 @@ def unravel(like: Any, x: Array) -> Vector:
     parts = jnp.split(x, ends[:-1], axis=-1)
     return structure.unflatten(
         [
-            jnp.reshape(part, (*x.shape[:-1], *leaf.shape)).astype(leaf.dtype)
+            vectors.placed(jnp.reshape(part, (*x.shape[:-1], *leaf.shape)).astype(leaf.dtype), leaf)
             for part, leaf in zip(parts, leaves, strict=True)
         ]
     )

@@ -38,7 +38,11 @@ def begin(layout: Layout, block: Vector, room: int, seed: Array) -> Space:
     dtype = layout.scalar
     zero = jnp.zeros((), dtype)
     space = Space(
-        vectors.zeros_basis(layout.like, room), jnp.zeros((room, room), dtype), jnp.int32(-b), zero, jnp.int32(1)
+        vectors.zeros_basis(layout.like, room),
+        vectors.filled(0, (room, room), dtype, layout.like),
+        jnp.int32(-b),
+        zero,
+        jnp.int32(1),
     )
     lengths = jax.vmap(vectors.norm)(block)
     block = jax.vmap(vectors.scale)(1 / jnp.where(lengths > 0, lengths, 1), block)

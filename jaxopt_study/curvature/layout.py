@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.core import Tracer
-from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array
 
 from jaxopt_study.curvature import vectors
@@ -126,10 +125,7 @@ def _normal(leaf: Any, seed: Array, serial: Array, b: int) -> Array:
     uniform = ((radius >> 8).astype(jnp.float32) + 0.5) * 2.0**-24
     turn = (angle >> 8).astype(jnp.float32) * (2.0**-24 * 2 * math.pi)
     x = (jnp.sqrt(-2.0 * jnp.log(uniform)) * jnp.cos(turn)).astype(leaf.dtype).reshape((b, *leaf.shape))
-    sharding = vectors.spread(leaf)
-    if sharding is None:
-        return x
-    return lax.with_sharding_constraint(x, NamedSharding(sharding.mesh, PartitionSpec(None, *sharding.spec)))
+    return vectors.placed(x, leaf)
 
 
 def _mix(x: Array) -> Array:

@@ -83,7 +83,7 @@ def initial(plan: Plan, block: Vector, seed: Array) -> State:
         checking=jnp.bool(False),
         checked=none,
         values=jnp.full(plan.k, jnp.nan, dtype),
-        residuals=jnp.full(plan.check_cost, jnp.nan, dtype),
+        residuals=vectors.filled(jnp.nan, (plan.check_cost,), dtype, plan.layout.like),
         extent=zero,
         strictness=jnp.ones((), dtype),
         failed_checks=none,

@@ -66,7 +66,7 @@ def normalize(a: Vector) -> tuple[Vector, Array]:
 
 def zeros_like(like: Any) -> Vector:
     """Return the zero vector of the shapes, dtypes and shardings of `like`."""
-    return jax.tree.map(lambda leaf: _placed(jnp.zeros(leaf.shape, leaf.dtype), leaf), like)
+    return jax.tree.map(lambda leaf: placed(jnp.zeros(leaf.shape, leaf.dtype), leaf), like)
 
 
 def random_like(like: Any, *, key: Key, distribution: Distribution = "normal") -> Vector:
@@ -96,7 +96,7 @@ def random_like(like: Any, *, key: Key, distribution: Distribution = "normal") -
     leaves, structure = jax.tree.flatten(like)
     draw = _signs if distribution == "rademacher" else jax.random.normal
     drawn = [
-        _placed(draw(subkey, leaf.shape, accumulator(leaf.dtype)).astype(leaf.dtype), leaf)
+        placed(draw(subkey, leaf.shape, accumulator(leaf.dtype)).astype(leaf.dtype), leaf)
         for subkey, leaf in zip(jax.random.split(key, max(len(leaves), 1)), leaves, strict=False)
     ]
     v = structure.unflatten(drawn)
@@ -113,7 +113,7 @@ def _signs(key: Key, shape: tuple[int, ...], dtype: Any) -> Array:
 
 def zeros_basis(like: Any, m: int) -> Vector:
     """Return room for a basis of m vectors: zeros with a leading axis m, sharded as the vectors are."""
-    return jax.tree.map(lambda leaf: _placed(jnp.zeros((m, *leaf.shape), leaf.dtype), leaf), like)
+    return jax.tree.map(lambda leaf: placed(jnp.zeros((m, *leaf.shape), leaf.dtype), leaf), like)
 
 
 def stack(vectors: list[Any]) -> Vector:
@@ -150,7 +150,12 @@ def gram(basis: Vector, block: Vector) -> Array:
     def of_leaf(q: Array, x: Array) -> Array:
         axes = tuple(range(1, q.ndim))
         return lax.dot_general(
-            q, x, ((axes, axes), ((), ())), precision=lax.Precision.HIGHEST, preferred_element_type=accumulator(q.dtype)
+            q,
+            x,
+            ((axes, axes), ((), ())),
+            precision=lax.Precision.HIGHEST,
+            preferred_element_type=accumulator(q.dtype),
+            out_sharding=_everywhere(q, 2),
         )
 
     return _sum_of_leaves(of_leaf, basis, block)
@@ -190,6 +195,7 @@ def _contract(q: Array, x: Array, num_axes: int) -> Array:
         ((q_axes, x_axes), ((), ())),
         precision=lax.Precision.HIGHEST,
         preferred_element_type=accumulator(dtype),
+        out_sharding=_everywhere(q, q.ndim + x.ndim - 2 * num_axes),
     )
 
 
@@ -203,19 +209,49 @@ def _sum_of_leaves(of_leaf: Any, a: Vector, b: Vector) -> Array:
     return total
 
 
-def _placed(x: Array, leaf: Any) -> Array:
-    # Axes that x has in front of the leaf's, those of a basis, are not divided.
+def placed(x: Array, leaf: Any) -> Array:
+    """Return x spread over devices as a leaf is; axes in front of the leaf's, those of a basis, stay whole."""
     sharding = spread(leaf)
     if sharding is None:
         return x
     extra = x.ndim - len(leaf.shape)
     target = NamedSharding(sharding.mesh, PartitionSpec(*(None,) * extra, *sharding.spec))
-    if AxisType.Explicit in sharding.mesh.axis_types:
-        return reshard(x, target)
-    return lax.with_sharding_constraint(x, target)
+    return reshard(x, target) if _is_explicit(sharding.mesh) else lax.with_sharding_constraint(x, target)
+
+
+def gathered(x: Array) -> Array:
+    """Return x whole on every device, where the type of an array says how it is spread; elsewhere JAX sees to it."""
+    sharding = _everywhere(x, x.ndim)
+    return x if sharding is None else reshard(x, sharding)
+
+
+def filled(value: Any, shape: tuple[int, ...], dtype: Any, like: Any) -> Array:
+    """Return an array of one value, to be written to from inner products of vectors like a given one."""
+    x = jnp.full(shape, value, dtype)
+    meshes = [sharding.mesh for leaf in jax.tree.leaves(like) if (sharding := spread(leaf)) is not None]
+    return reshard(x, _whole(meshes[0], len(shape))) if meshes and _is_explicit(meshes[0]) else x
+
+
+def _everywhere(x: Array, ndim: int) -> NamedSharding | None:
+    # On a mesh with explicit axes JAX wants to be told where sums over divided axes go; on others it must not be told.
+    mesh = jax.typeof(x).sharding.mesh
+    return _whole(mesh, ndim) if _is_explicit(mesh) else None
+
+
+def _whole(mesh: Any, ndim: int) -> NamedSharding:
+    return NamedSharding(mesh, PartitionSpec(*(None,) * ndim))
+
+
+def _is_explicit(mesh: Any) -> bool:
+    return AxisType.Explicit in mesh.axis_types
 
 
 def spread(leaf: Any) -> NamedSharding | None:
-    """Return how a leaf is spread over several devices, or None for a single one and for a traced array."""
-    sharding = None if isinstance(leaf, Tracer) else getattr(leaf, "sharding", None)
-    return sharding if isinstance(sharding, NamedSharding) and len(sharding.device_set) > 1 else None
+    """Return how a leaf is spread over several devices; None for a single one, and for a traced array unless it says.
+
+    The type of a traced array says it where its mesh has explicit axes; on others the compiler decides.
+    """
+    sharding = jax.typeof(leaf).sharding if isinstance(leaf, Tracer) else getattr(leaf, "sharding", None)
+    if not isinstance(sharding, NamedSharding) or sharding.mesh.size < 2:
+        return None
+    return sharding if _is_explicit(sharding.mesh) or not isinstance(leaf, Tracer) else None
