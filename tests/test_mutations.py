@@ -375,9 +375,14 @@ def check_complement(new):
 
 
 def check_one_minus_power(new):
-    for decay in (0.0, 0.9, 0.99999, jnp.asarray(0.9)):
+    for decay in (0.0, 0.9, 0.99999):
         for t in (1, 2, 1000):
-            _same(new["one_minus_power"](decay, t), atoms.bias_corrections(float(decay), t)[-1], rtol=1e-14)
+            expected = atoms.bias_corrections(decay, t)[-1]
+            _same(new["one_minus_power"](decay, t), expected, rtol=1e-14)
+            _same(new["one_minus_power"](jnp.asarray(decay), t), expected, rtol=1e-14)
+            slope = jax.grad(new["one_minus_power"])(jnp.asarray(decay), t)
+            _same(slope, -t * decay ** (t - 1), rtol=1e-10)
+        _same(new["one_minus_power"](jnp.asarray(decay), 0), 0.0)
 
 
 def check_at_step(new):

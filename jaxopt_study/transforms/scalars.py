@@ -79,11 +79,14 @@ def complement(decay: Any) -> Any:
 def one_minus_power(decay: Any, count: Any) -> Array:
     """Return 1 - decay**count without cancellation, as −expm1(count · log1p(−(1 − decay)))."""
     real = jnp.result_type(float)
-    rate = complement(decay)
-    # At decay 0 the rate is 1 and the logarithm −∞, which JAX carries through exactly and NumPy warns about.
-    concrete_log = isinstance(rate, float) and rate < 1.0
-    log = float(np.log1p(-rate)) if concrete_log else jnp.log1p(-jnp.asarray(rate, dtype=real))
-    return -jnp.expm1(jnp.asarray(count, dtype=real) * log)
+    rate, count = complement(decay), jnp.asarray(count, dtype=real)
+    if isinstance(rate, float) and rate < 1.0:
+        return -jnp.expm1(count * float(np.log1p(-rate)))
+    # Up to ½ the power itself cancels nothing, and has a derivative at 0, where the logarithm's is not a number.
+    decay, rate = jnp.asarray(decay, dtype=real), jnp.asarray(rate, dtype=real)
+    small = decay <= 0.5
+    log = jnp.log1p(-jnp.where(small, 0.5, rate))
+    return jnp.where(small, 1.0 - decay**count, -jnp.expm1(count * log))
 
 
 def increment(count: Array) -> Array:

@@ -100,3 +100,19 @@ def test_the_textbook_recursion_with_a_rounded_decay_would_be_noticed():
     wrong = atoms.ema(values.astype(np.float32).astype(np.float64), rounded)
     wrong /= atoms.bias_corrections(decay, NUM_STEPS)[:, None]
     assert np.abs(wrong / _reference(decay, values) - 1.0).max() > 3e-5
+
+
+def test_the_correction_has_a_derivative_at_decay_zero():
+    """Where a sweep's decay is traced, its gradient is −t βᵗ⁻¹ down to β = 0, and no NaN."""
+
+    def corrected(decay, t):
+        tx = bias_correction(decay)
+        state = tx.init(jnp.zeros(()))._replace(count=t - 1)
+        return 1.0 / tx.update(jnp.ones(()), state)[0]
+
+    steps = jnp.array([1, 2, 5])
+    for decay in (0.0, 1e-6, 0.3, 0.5, 0.9):
+        slopes = jax.jit(jax.vmap(jax.grad(corrected), (None, 0)))(decay, steps)
+        np.testing.assert_allclose(slopes, -steps * decay ** (np.asarray(steps) - 1.0), rtol=3e-6)
+        values = jax.jit(jax.vmap(corrected, (None, 0)))(decay, steps)
+        np.testing.assert_allclose(values, 1.0 - decay ** np.asarray(steps, dtype=float), rtol=3e-7)
