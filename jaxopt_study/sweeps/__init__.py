@@ -5,6 +5,7 @@ from jaxopt_study.sweeps.candidates import Candidate
 from jaxopt_study.sweeps.compare import compare
 from jaxopt_study.sweeps.comparison import Comparison, Report
 from jaxopt_study.sweeps.dimension import Dimension
+from jaxopt_study.sweeps.halving import Halving
 from jaxopt_study.sweeps.journal import Journal, JournalError
 from jaxopt_study.sweeps.layout import use_cpu_cores
 from jaxopt_study.sweeps.options import Choices, Conditional, choices, conditional
@@ -26,6 +27,7 @@ __all__ = [
     "Conditional",
     "Contribution",
     "Dimension",
+    "Halving",
     "Integers",
     "Journal",
     "JournalError",

@@ -1,6 +1,7 @@
 """Search: every trial and seed a lane of one compiled program, on disk as it goes."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,6 +10,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxopt_study.records import plain
+from jaxopt_study.sweeps.asking import ask_and_tell
+from jaxopt_study.sweeps.halving import Halving, run_halved
+from jaxopt_study.sweeps.optuna_sampler import OptunaSampler
 from jaxopt_study.sweeps.result import Mode, Search
 from jaxopt_study.sweeps.samplers import sample
 from jaxopt_study.sweeps.space import Space
@@ -39,7 +43,8 @@ def search(
     num_steps: int,
     key: Key,
     num_seeds: int = 1,
-    sampler: Literal["random", "grid", "sobol"] = "random",
+    sampler: Literal["random", "grid", "sobol"] | OptunaSampler = "random",
+    halving: Halving | None = None,
     metric: str | None = None,
     mode: Mode | None = None,
     batch_size: int | None = None,
@@ -60,7 +65,7 @@ def search(
     it wins; a program that would not fit the memory takes fewer lanes at a time. Configurations that differ in numbers
     share a compiled program; each distinct value of a static dimension (choices, integers) has its own.
 
-    It selects by `metric` alone and never looks at test examples. It does not stop bad trials early; see `halve`.
+    It selects by `metric` alone and never looks at test examples.
 
     Args:
         make_optimizer: A function of hyperparameters that returns any Optax transformation; or a `Transform`, of which
@@ -73,13 +78,16 @@ def search(
         num_steps: T ≥ 0, of every trial.
         key: Decides trials and seeds; the same key repeats the same search.
         num_seeds: s ≥ 1, runs of each configuration.
-        sampler: "random", "grid", or "sobol" (scrambled).
+        sampler: "random", "grid", "sobol" (scrambled), or an `OptunaSampler`, which is asked for a few trials at a
+            time and told their scores. Processes whose samplers share a storage share the study: it ends when all of
+            them together have finished n trials, and each returns those it has run.
+        halving: Stops trials that are behind early; None gives every trial all steps.
         metric: What is optimised: "validation_loss", "validation_accuracy", … at the end of a trial. None takes
             the loss on the validation examples, or on the training examples if there are none.
         mode: Whether smaller ("min") or larger ("max") is better; None takes "max" for an accuracy, else "min".
         batch_size: As in `train`.
         order: As in `train`.
-        evaluate_every: As in `train`; None evaluates at the start and at the end.
+        evaluate_every: As in `train`; None evaluates at the start and at the end, with `halving` every `min_steps`.
         evaluate_on: As in `train`.
         evaluate_batch_size: As in `train`.
         journal: A folder that keeps what is finished. A search that was interrupted or killed goes on from there and
@@ -112,8 +120,8 @@ def search(
         ... )
         >>> 0.5 < found.best.config["learning_rate"] < 2.0  # 2 is the limit of stability
         True
-        >>> bool(found.diverged.any())  # not within 30 steps: the bowl is a quadratic
-        False
+        >>> bool(found.diverged.any())  # a rate of 100 overflows within 30 steps; that trial is kept, and flagged
+        True
 
     References:
         Bergstra and Bengio (2012), Random search for hyper-parameter optimization, JMLR 13.
@@ -124,7 +132,7 @@ def search(
         make_optimizer,
         problem,
         num_steps=num_steps,
-        evaluate_every=evaluate_every,
+        evaluate_every=halving.min_steps if halving is not None and evaluate_every is None else evaluate_every,
         evaluate_on=evaluate_on,
         report_on=(),
         static=static_names(space),
@@ -132,24 +140,37 @@ def search(
     )
     trials.check_names(space)
     sample_key, seed_key = jax.random.split(key)
-    configs, points = sample(space, num_trials, sampler=sampler, key=sample_key)
-    metric = trials.default_metric(configs[0]) if metric is None else metric
+    asking = isinstance(sampler, OptunaSampler)
+    if asking and (journal is not None or halving is not None):
+        raise ValueError(
+            "A search by Optuna keeps its trials in the sampler's storage and sees all their scores: leave out "
+            f"journal and halving; received journal={journal!r}, halving={halving!r}."
+        )
+    configs, points = (
+        ([], np.zeros((0, len(space)))) if asking else sample(space, num_trials, sampler=sampler, key=sample_key)
+    )
+    metric = (
+        trials.default_metric(configs[0] if configs else space.at(np.full((1, len(space)), 0.5))[0])
+        if metric is None
+        else metric
+    )
     mode = default_mode(metric) if mode is None else mode
-    outcome = sweep(
-        [(trials, config) for config in configs],
-        seed_keys=jax.random.split(seed_key, num_seeds),
-        metric=metric,
-        mode=mode,
-        journal=journal,
-        asked=plain({
+    run = partial(
+        sweep, seed_keys=jax.random.split(seed_key, num_seeds), metric=metric, mode=mode, mesh=mesh, width=width,
+        progress=progress, name="search",
+    )  # fmt: skip
+    if asking:
+        configs, outcome = ask_and_tell(sampler, space, trials, num_trials, run)
+        points = space.unit(configs)
+    else:
+        asked = plain({
             "space": space.describe(), "sampler": sampler, "num_trials": num_trials, "num_seeds": num_seeds,
             "num_steps": num_steps, "key": jax.random.key_data(key), "metric": metric,
-        }),
-        mesh=mesh,
-        width=width,
-        progress=progress,
-        name="search",
-    )  # fmt: skip
+        })  # fmt: skip
+        if halving is None:
+            outcome = run([(trials, config) for config in configs], journal=journal, asked=asked)
+        else:
+            outcome = run_halved(halving, trials, configs, run, journal, asked)
     found = as_search(outcome, trials, space, configs, points, metric, mode)
     if outcome.interrupted:
         raise SearchInterrupted(found)

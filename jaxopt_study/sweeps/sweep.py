@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 
 from jaxopt_study.records import environment
 from jaxopt_study.sweeps import engine
-from jaxopt_study.sweeps.journal import Journal
+from jaxopt_study.sweeps.journal import Journal, JournalError
 from jaxopt_study.sweeps.layout import TRIALS, Layout, default_mesh, guess_width
 from jaxopt_study.sweeps.trials import Trials
 from jaxopt_study.training.host import Bar, interrupts
@@ -104,14 +104,16 @@ def sweep(
     finished, seconds = np.zeros(total, bool), np.full(total, np.nan)
     with contextlib.ExitStack() as stack:
         book = None
-        if journal is not None and jax.process_index() == 0:
-            identity = {**asked, **_identity(groups)}
-            size = sum(values.nbytes for values in records.values())
-            book = stack.enter_context(Journal.open(journal, identity, expected_bytes=size))
-            _restore(book, records, finished)
-        if journal is not None and jax.process_count() > 1:  # one process reads the disk, all go on from its place
-            agreed = multihost_utils.broadcast_one_to_all((records, finished))
-            records, finished = jax.tree.map(np.array, agreed)
+        if journal is not None:
+            with _together(journal):  # one process reads the disk, and all go on from its place
+                if jax.process_index() == 0:
+                    identity = {**asked, **_identity(groups)}
+                    size = sum(values.nbytes for values in records.values())
+                    book = stack.enter_context(Journal.open(journal, identity, expected_bytes=size))
+                    _restore(book, records, finished)
+            if jax.process_count() > 1:
+                agreed = multihost_utils.broadcast_one_to_all((records, finished))
+                records, finished = jax.tree.map(np.array, agreed)
         bar = stack.enter_context(Bar(progress, name, quantity="best"))
         interrupted = stack.enter_context(interrupts())
         left = [group for group in groups if not finished[group.which].all()]
@@ -146,6 +148,22 @@ def sweep(
         run_seconds=ended - compiled,
         interrupted=stopped,
     )
+
+
+@contextlib.contextmanager
+def _together(journal: str | Path) -> Iterator[None]:
+    """Let all processes fail where the first one does, instead of waiting for it for ever."""
+    failure: Exception | None = None
+    try:
+        yield
+    except Exception as error:
+        failure = error
+    if jax.process_count() > 1 and multihost_utils.broadcast_one_to_all(np.int32(failure is not None)):
+        failure = failure or JournalError(
+            f"The first process could not use the journal {journal}; its message says why."
+        )
+    if failure is not None:
+        raise failure
 
 
 def _best(values: np.ndarray, mode: str) -> float:
@@ -207,9 +225,13 @@ def _group(
         "values": {name: np.repeat(values, num_seeds) for name, values in varying.items()},
         "seed": np.tile(np.arange(num_seeds, dtype=np.int32), len(members)),
     }
-    shared = trials.shared(fixed, {name: values[0] for name, values in varying.items()}, seed_keys)
-    start = trials.start(fixed) if trials.start_varies() else None
-    traced = engine.trace(trials.lane(fixed), start, jax.tree.map(lambda x: x[0], lanes), shared)
+    asked = repr(fixed), tuple(varying), np.asarray(jax.random.key_data(seed_keys)).tobytes()
+    if asked not in trials.traced:
+        shared = trials.shared(fixed, {name: values[0] for name, values in varying.items()}, seed_keys)
+        start = trials.start(fixed) if trials.start_varies() else None
+        one = jax.tree.map(lambda x: x[0], lanes)
+        trials.traced[asked] = shared, engine.trace(trials.lane(fixed), start, one, shared)
+    shared, traced = trials.traced[asked]
     which = (np.asarray(members)[:, None] * num_seeds + np.arange(num_seeds)).ravel()
     if width == "auto":
         width = guess_width(traced.jaxpr.jaxpr, lanes_per_device=-(-len(which) // mesh.shape[TRIALS]))

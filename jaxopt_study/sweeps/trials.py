@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -42,6 +42,7 @@ class Trials:
         report_on: Examples on which only the final parameters are evaluated.
         static: Names of the hyperparameters whose values shape the program.
         options: Further arguments of `train`.
+        traced: Programs traced before, for sweeps that ask again.
     """
 
     make_optimizer: MakeOptimizer
@@ -52,6 +53,7 @@ class Trials:
     report_on: tuple[str, ...]
     static: tuple[str, ...]
     options: Mapping[str, Any]
+    traced: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     def check_names(self, names: Collection[str]) -> None:
         """Complain about hyperparameters that nobody takes."""
