@@ -41,7 +41,7 @@ def ask_and_tell(
         outcome = run([(trials, config) for _, config in batch], journal=None, asked={})
         diverged = outcome.records["diverged_at"] >= 0
         scores = np.where(diverged, np.nan, outcome.records[metric][..., -1]).mean(axis=1)
-        complete = outcome.finished.all(axis=1)
+        complete: np.ndarray = np.all(outcome.finished, axis=1)
         for i, (handle, _) in enumerate(batch):
             if complete[i]:
                 sampler.tell(handle, float(scores[i]))

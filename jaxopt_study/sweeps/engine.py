@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.extend.core import jaxpr_as_fun
-from jax.sharding import PartitionSpec
+from jax.sharding import PartitionSpec, Sharding
 
 from jaxopt_study.programs import RANDOM_DRAWS
 from jaxopt_study.sweeps.layout import TRIALS, Layout, usable_cores
@@ -174,7 +174,7 @@ def run(
         if done[part].all():
             continue
         filled = np.concatenate([part, np.full(size - len(part), part[-1])])  # the last call repeats its last lane
-        arguments = jax.tree.map(lambda x, rows=filled: _placed(x[rows], program.layout), lanes)
+        arguments = jax.tree.map(lambda x, rows=filled: place(x[rows], program.layout.sharding), lanes)
         if program.start is not None:
             arguments |= {"start": program.start(arguments, shared)}
         waiting.append((part, program.executable(arguments, shared)))
@@ -182,6 +182,14 @@ def run(
             yield _fetched(*waiting.popleft())
     while waiting:
         yield _fetched(*waiting.popleft())
+
+
+def place(values: Any, sharding: Sharding) -> jax.Array:
+    """Put an array that every process has on devices, of which each process reaches some."""
+    if jax.process_count() == 1:
+        return jax.device_put(values, sharding)
+    values = np.asarray(values)
+    return jax.make_array_from_callback(values.shape, sharding, lambda index: values[index])
 
 
 def device_memory() -> int:
@@ -215,8 +223,6 @@ def _spread(lane: Lane, layout: Layout) -> Callable[[Any, Any], Any]:
     )
 
 
-def _placed(rows: np.ndarray, layout: Layout) -> jax.Array:
-    return jax.make_array_from_callback(rows.shape, layout.sharding, lambda index: rows[index])
 
 
 def _fetched(part: np.ndarray, record: Any) -> tuple[np.ndarray, dict[str, np.ndarray]]:

@@ -117,7 +117,7 @@ def sweep(
         bar = stack.enter_context(Bar(progress, name, quantity="best"))
         interrupted = stack.enter_context(interrupts())
         left = [group for group in groups if not finished[group.which].all()]
-        shared = [jax.device_put(group.shared, group.layout.everywhere) for group in left]
+        shared = [jax.tree.map(lambda x, s=g.layout.everywhere: engine.place(x, s), g.shared) for g in left]
         programs = engine.build([(g.traced, g.lanes, s, g.layout) for g, s in zip(left, shared, strict=True)])
         compiled = time.perf_counter()
         chunk = _Chunk(book, records)

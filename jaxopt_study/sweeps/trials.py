@@ -117,7 +117,7 @@ class Trials:
                 problem,
                 self.optimizer(config),
                 num_steps=self.num_steps,
-                key=shared["run_keys"][seed],
+                key=jax.random.wrap_key_data(shared["run_keys"][seed]),
                 params=start,
                 evaluate_every=self.evaluate_every or max(self.num_steps, 1),
                 evaluate_on=self.evaluate_on,
@@ -132,7 +132,11 @@ class Trials:
 
         Random draws among other things take XLA longer to compile than training.
         """
-        return lambda one, shared: self.problem_of({**static, **one["values"]}).init(shared["init_keys"][one["seed"]])
+        def start(one: dict[str, Any], shared: dict[str, Any]) -> Any:
+            key = jax.random.wrap_key_data(shared["init_keys"][one["seed"]])
+            return self.problem_of({**static, **one["values"]}).init(key)
+
+        return start
 
     def _record(self, problem: Problem, run: Trajectory) -> dict[str, Any]:
         record = {name: values for name, values in run.evaluations.items() if name != "step"}
@@ -161,8 +165,8 @@ class Trials:
             None if self.start_varies() else jax.jit(jax.vmap(problem.init), compiler_options=RANDOM_DRAWS)(keys[:, 0])
         )
         return {
-            "init_keys": keys[:, 0],
-            "run_keys": keys[:, 1],
+            "init_keys": jax.random.key_data(keys[:, 0]),  # numbers, which also travel between processes
+            "run_keys": jax.random.key_data(keys[:, 1]),
             "starts": starts,
             "examples": {part: getattr(problem, part) for part in _SPLITS},
         }
