@@ -14,10 +14,10 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.extend.core import jaxpr_as_fun
-from jax.sharding import PartitionSpec, Sharding
+from jax.sharding import AxisType, Mesh, PartitionSpec, use_abstract_mesh
 
 from jaxopt_study.programs import RANDOM_DRAWS
-from jaxopt_study.sweeps.layout import TRIALS, Layout, usable_cores
+from jaxopt_study.sweeps.layout import TRIALS, Layout, place, usable_cores
 from jaxopt_study.sweeps.trials import Lane
 
 _IN_FLIGHT = 2  # calls given to the devices ahead of the one whose results are awaited
@@ -73,7 +73,7 @@ class Program:
 _programs: dict[Any, Program] = {}
 
 
-def trace(lane: Lane, start: Lane | None, one: Any, shared: Any) -> Traced:
+def trace(lane: Lane, start: Lane | None, one: Any, shared: Any, mesh: Mesh) -> Traced:
     """Trace a trial.
 
     Args:
@@ -81,15 +81,17 @@ def trace(lane: Lane, start: Lane | None, one: Any, shared: Any) -> Traced:
         start: Where it starts, if that is not among what all lanes share.
         one: Arguments of one lane.
         shared: What all lanes share.
+        mesh: Where it will run; a trial may say how its batches lie along axes other than "trials".
 
     Returns:
         The traced trial. Cost: the user's functions run once.
     """
     start_jaxpr = None
-    if start is not None:
-        start_jaxpr, like = jax.make_jaxpr(start, return_shape=True)(one, shared)
-        start, one = _repeated(start_jaxpr, like), one | {"start": like}
-    jaxpr, like = jax.make_jaxpr(lane, return_shape=True)(one, shared)
+    with use_abstract_mesh(mesh.abstract_mesh.update_axis_types({TRIALS: AxisType.Manual})):
+        if start is not None:
+            start_jaxpr, like = jax.make_jaxpr(start, return_shape=True)(one, shared)
+            start, one = _repeated(start_jaxpr, like), one | {"start": like}
+        jaxpr, like = jax.make_jaxpr(lane, return_shape=True)(one, shared)
     return Traced(_repeated(jaxpr, like), start, jaxpr, start_jaxpr, like)
 
 
@@ -184,14 +186,6 @@ def run(
         yield _fetched(*waiting.popleft())
 
 
-def place(values: Any, sharding: Sharding) -> jax.Array:
-    """Put an array that every process has on devices, of which each process reaches some."""
-    if jax.process_count() == 1:
-        return jax.device_put(values, sharding)
-    values = np.asarray(values)
-    return jax.make_array_from_callback(values.shape, sharding, lambda index: values[index])
-
-
 def device_memory() -> int:
     """Return how many bytes a sweep may use on a device: nine tenths of what is free there, or half of the host's."""
     devices = jax.local_devices()
@@ -221,8 +215,6 @@ def _spread(lane: Lane, layout: Layout) -> Callable[[Any, Any], Any]:
         axis_names={TRIALS},
         check_vma=False,
     )
-
-
 
 
 def _fetched(part: np.ndarray, record: Any) -> tuple[np.ndarray, dict[str, np.ndarray]]:

@@ -39,15 +39,43 @@ class Layout:
         """Where the lanes go."""
         return NamedSharding(self.mesh, PartitionSpec(TRIALS))
 
-    @property
-    def everywhere(self) -> NamedSharding:
-        """Where what all lanes share goes."""
-        return NamedSharding(self.mesh, PartitionSpec())
+    def placed(self, shared: dict[str, Any]) -> dict[str, Any]:
+        """Return what all lanes share on the devices: training examples along the other axes, all else everywhere.
+
+        Args:
+            shared: Arrays by name; "examples" has "data".
+
+        Returns:
+            The same, placed. Examples whose number the other axes do not divide are everywhere too.
+        """
+        axes = batch_axes(self.mesh)
+        parts = self.mesh.size // self.mesh.shape[TRIALS]
+        everywhere = NamedSharding(self.mesh, PartitionSpec())
+        divided = NamedSharding(self.mesh, PartitionSpec(axes)) if axes else everywhere
+
+        def put(path: Any, values: Any) -> Any:
+            is_data = [getattr(step, "key", None) for step in path[:2]] == ["examples", "data"]
+            return place(values, divided if is_data and len(values) % parts == 0 else everywhere)
+
+        return jax.tree.map_with_path(put, shared)
 
     def describe(self) -> dict[str, Any]:
         """Return what a record needs: results are bitwise the same for equal descriptions on equal machines."""
         kind = self.mesh.devices.flat[0].device_kind
         return {"axes": dict(self.mesh.shape), "width": self.width, "device": kind}
+
+
+def batch_axes(mesh: Mesh) -> tuple[str, ...]:
+    """Return the axes of a mesh that divide examples."""
+    return tuple(name for name in mesh.axis_names if name != TRIALS)
+
+
+def place(values: Any, sharding: NamedSharding) -> jax.Array:
+    """Return an array that every process has on devices, of which each process reaches some."""
+    if jax.process_count() == 1:
+        return jax.device_put(values, sharding)
+    values = np.asarray(values)
+    return jax.make_array_from_callback(values.shape, sharding, lambda index: values[index])
 
 
 def use_cpu_cores(count: int | None = None) -> int:

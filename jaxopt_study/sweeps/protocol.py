@@ -120,9 +120,9 @@ def tune_and_report(
         drawn = {
             name: (
                 entrant.space,
-                *sample(entrant.space, budget, sampler=sampler, key=jax.random.fold_in(sample_key, i)),
+                *sample(entrant.space, budget, sampler=sampler, key=sample_key),  # equal spaces, equal trials
             )
-            for i, (name, entrant) in enumerate(here.items())
+            for name, entrant in here.items()
             if budget and entrant.space is not None
         }
         if drawn:

@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from jaxopt_study.records import environment
 from jaxopt_study.sweeps import engine
 from jaxopt_study.sweeps.journal import Journal, JournalError
-from jaxopt_study.sweeps.layout import TRIALS, Layout, default_mesh, guess_width
+from jaxopt_study.sweeps.layout import TRIALS, Layout, batch_axes, default_mesh, guess_width
 from jaxopt_study.sweeps.trials import Trials
 from jaxopt_study.training.host import Bar, interrupts
 from jaxopt_study.types import Key
@@ -117,7 +117,7 @@ def sweep(
         bar = stack.enter_context(Bar(progress, name, quantity="best"))
         interrupted = stack.enter_context(interrupts())
         left = [group for group in groups if not finished[group.which].all()]
-        shared = [jax.tree.map(lambda x, s=g.layout.everywhere: engine.place(x, s), g.shared) for g in left]
+        shared = [group.layout.placed(group.shared) for group in left]
         programs = engine.build([(g.traced, g.lanes, s, g.layout) for g, s in zip(left, shared, strict=True)])
         compiled = time.perf_counter()
         chunk = _Chunk(book, records)
@@ -225,12 +225,13 @@ def _group(
         "values": {name: np.repeat(values, num_seeds) for name, values in varying.items()},
         "seed": np.tile(np.arange(num_seeds, dtype=np.int32), len(members)),
     }
-    asked = repr(fixed), tuple(varying), np.asarray(jax.random.key_data(seed_keys)).tobytes()
+    asked = repr(fixed), tuple(varying), mesh, np.asarray(jax.random.key_data(seed_keys)).tobytes()
     if asked not in trials.traced:
         shared = trials.shared(fixed, {name: values[0] for name, values in varying.items()}, seed_keys)
         start = trials.start(fixed) if trials.start_varies() else None
         one = jax.tree.map(lambda x: x[0], lanes)
-        trials.traced[asked] = shared, engine.trace(trials.lane(fixed), start, one, shared)
+        lane = trials.lane(fixed, batch_axes(mesh))
+        trials.traced[asked] = shared, engine.trace(lane, start, one, shared, mesh)
     shared, traced = trials.traced[asked]
     which = (np.asarray(members)[:, None] * num_seeds + np.arange(num_seeds)).ravel()
     if width == "auto":

@@ -1,6 +1,7 @@
 """What one trial is: hyperparameters and a seed in, a record out. The same function serves every layout."""
 
 import inspect
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -91,11 +92,12 @@ class Trials:
         """Return whether where a trial starts may depend on its hyperparameters."""
         return not isinstance(self.problem, Problem)
 
-    def lane(self, static: Mapping[str, Any]) -> Lane:
+    def lane(self, static: Mapping[str, Any], axes: tuple[str, ...] = ()) -> Lane:
         """Return the trial as a pure function, for given values of the hyperparameters that shape the program.
 
         Args:
             static: Those values.
+            axes: Axes of the mesh over which the examples of a batch are divided.
 
         Returns:
             `lane(one, shared)`: `one` has "values", the other hyperparameters, "seed", a row of what is in `shared`:
@@ -108,7 +110,7 @@ class Trials:
             config = {**static, **one["values"]}
             problem = self.problem_of(config)
             _check_examples(problem)
-            problem = problem.replace(**shared["examples"])
+            problem = _divided(problem.replace(**shared["examples"]), axes)
             seed = one["seed"]
             varies = self.start_varies()
             start = one["start"] if varies else jax.tree.map(lambda leaf: leaf[seed], shared["starts"])
@@ -132,6 +134,7 @@ class Trials:
 
         Random draws among other things take XLA longer to compile than training.
         """
+
         def start(one: dict[str, Any], shared: dict[str, Any]) -> Any:
             key = jax.random.wrap_key_data(shared["init_keys"][one["seed"]])
             return self.problem_of({**static, **one["values"]}).init(key)
@@ -189,6 +192,26 @@ def _arguments(maker: Any) -> list[str]:
         return list(maker.hyperparams)
     by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     return [name for name, found in inspect.signature(maker).parameters.items() if found.kind in by_name]
+
+
+def _divided(problem: Problem, axes: tuple[str, ...]) -> Problem:
+    """Return a problem whose losses see batches that are divided over axes of the mesh, where sizes allow."""
+    if not axes:
+        return problem
+    sizes = dict(jax.sharding.get_abstract_mesh().shape)
+    parts = math.prod(sizes[axis] for axis in axes)
+
+    def divide(batch: Any) -> Any:
+        leaves = jax.tree.leaves(batch)
+        fits = all(leaf.shape[0] % parts == 0 for leaf in leaves)
+        spec = jax.sharding.PartitionSpec(axes)
+        return jax.tree.map(lambda leaf: jax.lax.with_sharding_constraint(leaf, spec), batch) if fits else batch
+
+    loss, step_loss = problem.loss, problem.step_loss
+    return problem.replace(
+        loss=lambda params, batch, *state: loss(params, divide(batch), *state),
+        step_loss=step_loss and (lambda params, state, batch, key: step_loss(params, state, divide(batch), key)),
+    )
 
 
 def _check_examples(problem: Problem) -> None:

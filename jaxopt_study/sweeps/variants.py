@@ -70,13 +70,17 @@ def variants_of(optimizer: Transform, *, neutral: Mapping[str, float] | None = N
         )
     whole = optimizer.expand()
     parts = _parts(whole)
-    numbers = {path: value for path, value in whole.hyperparams.items() if isinstance(value, int | float)}
+    numbers = {
+        path: value
+        for path, value in whole.hyperparams.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    }
     wanted = _neutral_values(whole, numbers, neutral)
     current = {path: float(numbers[path]) for path in wanted}
     found = [Variant("full", "full", whole, current)]
     removals = {path: change for path in parts if (change := _removal(path, parts, whole)) is not None}
     found += [
-        _changed(f"without {shown(parts[path], path)}", "without", whole, change, wanted)
+        _changed(f"without {shown(path, parts)}", "without", whole, change, wanted)
         for path, change in removals.items()
     ]
     corrections = [path for path in removals if _kind_of(parts[path]) == "bias_correction"]
@@ -85,8 +89,9 @@ def variants_of(optimizer: Transform, *, neutral: Mapping[str, float] | None = N
         found.append(_changed("without every bias_correction", "without", whole, every, wanted))
     for first, second in _neighbours(parts, whole):
         swap = {first: parts[second], second: parts[first]}
-        what = f"{shown(parts[second], second)} before {shown(parts[first], first)}"
-        found.append(_changed(what, "swapped", whole, swap, wanted))
+        if repr(parts[first]) != repr(parts[second]):
+            what = f"{shown(second, parts)} before {shown(first, parts)}"
+            found.append(_changed(what, "swapped", whole, swap, wanted))
     found += [
         Variant(f"{path} = {value:g}", "neutral", whole, current | {path: value}) for path, value in wanted.items()
     ]
@@ -171,10 +176,15 @@ def _kind_of(part: Transform) -> str:
     return part.spec.constructor.name if part.spec is not None else ""
 
 
-def shown(part: Transform, path: str) -> str:
-    """Return a part as the expression that builds it, its path where that is long, and the usual name of a moment."""
+def shown(path: str, parts: Mapping[str, Transform]) -> str:
+    """Return a part as the expression that builds it, and the usual name of a moment.
+
+    Where the expression is long it is the path, and where several parts have the same the path tells them apart.
+    """
+    part = parts[path]
     text = " ".join(repr(part).split()).replace("( ", "(").replace(", )", ")")
-    text = text if len(text) <= 60 else path
+    alike = sum(repr(other) == repr(part) for other in parts.values())
+    text = path if len(text) > 60 else text if alike == 1 else f"{text} at {path}"
     statistics = [value for name, value in part.hyperparams.items() if f".{name}".endswith((".ema.of", ".of"))]
     if len(statistics) == 1 and _kind_of(part) in ("chain", "ema") and ("merge" in path):
         text += {None: " (first moment)", jnp.square: " (second moment)"}.get(statistics[0], "")
