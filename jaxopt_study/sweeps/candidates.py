@@ -24,7 +24,7 @@ class Candidate:
             holds, or the default arguments of the function; if a name has none, the candidate is reported tuned only.
 
     Raises:
-        ValueError: If `defaults` has names that the space has not.
+        ValueError: If `defaults` has names that the space has not, or lacks some that it has.
         TypeError: If nothing makes an optimizer.
     """
 
@@ -39,14 +39,19 @@ class Candidate:
                 f"A candidate needs a function that makes an optimizer, or a Transform; received "
                 f"{self.make_optimizer!r}. For an Optax transformation without anything to tune pass lambda: it."
             )
-        if self.space is not None and not isinstance(self.space, Space):
-            object.__setattr__(self, "space", Space(self.space))
-        names = tuple(self.space or ())
+        space = self.space if self.space is None or isinstance(self.space, Space) else Space(self.space)
+        object.__setattr__(self, "space", space)
+        names = tuple(space or ())
         object.__setattr__(self, "names", names)
         if self.defaults is None:
             object.__setattr__(self, "defaults", _defaults(self.make_optimizer, names))
-        elif set(self.defaults) - set(names):
-            raise ValueError(f"Defaults are for the names of the space, {names}; received {tuple(self.defaults)}.")
+        else:
+            needed = {name for name in names if space is not None and space.active(name, self.defaults)}
+            if not needed <= set(self.defaults) <= set(names):
+                raise ValueError(
+                    f"Defaults give each name of the space, {', '.join(names) or 'none'}, a value; received "
+                    f"{dict(self.defaults)}."
+                )
 
 
 def as_candidate(name: str, given: Any) -> Candidate:

@@ -43,7 +43,8 @@ def compare(
     For every problem and candidate:
 
     1. *Tune.* `budget` trials from its space, `tune_seeds` runs each; the best mean of `select_by` on the validation
-       examples is chosen. Nothing here touches a test example.
+       examples is chosen. Candidates with equal spaces try the same settings. Nothing here touches a test example. Of
+       a candidate whose trials all diverge the one that went furthest is chosen.
     2. *Report.* `report_seeds` runs, on seeds of their own, at the chosen and at the default settings. Seed j starts
        at the same parameters and meets the same batches for every candidate, so that differences are paired. The test
        examples are seen once, by the final parameters.
@@ -79,8 +80,8 @@ def compare(
         report_seeds) · T gradients, and two programs to compile.
 
     Raises:
-        ValueError: If an argument is out of range, there are no candidates, every trial of a candidate diverged, a
-            candidate has neither a space nor default settings, or a problem lacks the metric.
+        ValueError: If an argument is out of range, there are no candidates, a candidate has neither a space nor default
+            settings, a space has a name that nothing takes, or a problem lacks the metric.
         TypeError: If a candidate is not one.
         JournalError: As in `search`.
         ComparisonInterrupted: On Ctrl-C, a `KeyboardInterrupt` with the reports that are complete.

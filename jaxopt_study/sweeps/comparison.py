@@ -58,6 +58,7 @@ class Comparison:
         selected_by: What selected the tuned settings, on other examples and other seeds.
         mode: Which values of `metric` are better.
         select_mode: Which values of `selected_by` are better.
+        complete: Whether nobody interrupted it.
     """
 
     reports: list[Report]
@@ -93,10 +94,7 @@ class Comparison:
         Raises:
             ValueError: If there is no such problem, or None was given and there are several.
         """
-        if problem is None and len(self.problems) == 1:
-            problem = self.problems[0]
-        if problem not in self.problems:
-            raise ValueError(f"The comparison has the problems {self.problems}; received {problem!r}.")
+        problem = self._known(problem)
         found = [report for report in self.reports if report.problem == problem]
         chosen = {report.candidate: report for report in found if report.settings == settings}
         fixed = {report.candidate: report for report in found if (problem, report.candidate) not in self.searches}
@@ -124,20 +122,22 @@ class Comparison:
         """Say in a sentence who is best.
 
         Returns:
-            Who is best and who cannot be told from it, or "no detectable difference".
+            Who is best and who cannot be told from it, or "no detectable difference". Medians and differences seed by
+            seed need not agree; where they do not, it says so.
         """
-        order = self.ranking(problem, settings)
-        if len(order) < 2:
-            return f"only {order[0]} was run"
+        best, *others = self.ranking(problem, settings)
+        if not others:
+            return f"only {best} was run"
         found = self.differences(problem, settings, level=level)
-        best = found.names.index(order[0])
-        tied = [name for name in order[1:] if found.better[best, found.names.index(name)] == 0]
-        if not tied:
-            return f"{order[0]} is better than all others"
+        against = dict(zip(found.names, found.better[found.names.index(best)], strict=True))
+        beaten, tied, ahead = ([name for name in others if against[name] == sign] for sign in (1, 0, -1))
         if not found.better.any():
             return "no detectable difference"
-        beaten = [name for name in order[1:] if name not in tied]
-        text = f"{order[0]} has the best median and cannot be told from {', '.join(tied)}"
+        if len(beaten) == len(others):
+            return f"{best} is better than all others"
+        text = f"{best} has the best median"
+        text += f" and cannot be told from {', '.join(tied)}" if tied else ""
+        text += f"; seed by seed {', '.join(ahead)} is better" if ahead else ""
         return text + (f"; it is better than {', '.join(beaten)}" if beaten else "")
 
     def steps_to_target(
@@ -165,19 +165,27 @@ class Comparison:
         }
 
     def target(self, problem: str | None = None, settings: Settings = "tuned") -> float:
-        """Return the selecting metric that half of the candidates reach: the median of their median last values."""
+        """Return the selecting metric that half of the candidates reach: the median of their median last values.
+
+        Candidates of which half the seeds diverged have no such value; if that is true of all, nothing reaches the
+        target.
+        """
         lasts = [report.curves[self.selected_by][:, -1] for report in self.of(problem, settings).values()]
-        return float(np.median([np.median(penalised(last, self.select_mode)) for last in lasts]))
+        middles = np.array([np.median(penalised(last, self.select_mode)) for last in lasts])
+        reached = middles[np.isfinite(middles)]
+        return float(np.median(reached)) if reached.size else -sign_of(self.select_mode) * float("inf")
 
     def profile(self, settings: Settings = "tuned") -> Profile:
         """Return how often each candidate's steps to the target are within a factor of the best candidate's.
 
-        Problems and seeds are its rows, candidates its columns; the target is that of `target`.
+        Problems and seeds are its problems, `candidates` its solvers; the target is that of `target`. A candidate
+        without reports of these settings fails everywhere.
         """
         rows = []
         for problem in self.problems:
             steps = self.steps_to_target(None, problem, settings)
-            rows.append(np.stack([np.maximum(steps[name], 1.0) for name in self.candidates], axis=1))
+            failed = np.full(len(next(iter(steps.values()))), np.inf)
+            rows.append(np.stack([np.maximum(steps.get(name, failed), 1.0) for name in self.candidates], axis=1))
         return performance_profile(np.concatenate(rows))
 
     def budget_curves(self, problem: str | None = None) -> dict[str, tuple[np.ndarray, Interval]]:
@@ -187,8 +195,7 @@ class Comparison:
             By candidate, k = 1 … n and the median over choices of k of the n trials of the best selecting metric, with
             an interval where the trials allow one. These scores selected: they flatter the more the larger k is.
         """
-        problem = self.problems[0] if problem is None and len(self.problems) == 1 else problem
-        found = {}
+        problem, found = self._known(problem), {}
         for (where, name), search in self.searches.items():
             if where == problem:
                 k = np.arange(1, len(search.configs) + 1)
@@ -204,17 +211,16 @@ class Comparison:
                 "seed": np.arange(len(report.scores)), "score": report.scores, "diverged": report.diverged,
             }  # fmt: skip
             tables.append(pd.DataFrame(columns | dict(report.finals)))
-        return pd.concat(tables, ignore_index=True)
+        return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
     def table(self, problem: str | None = None) -> pd.DataFrame:
         """Return a row per candidate: median and interval with both settings, both ranks, and the tuned settings."""
-        rows = {}
+        rows: dict[str, dict[str, Any]] = {name: {"candidate": name} for name in self.of(problem)}
         for settings in ("default", "tuned"):
             medians = self.median(problem, settings)
             order = self.ranking(problem, settings)
             for name, interval in medians.items():
-                row = rows.setdefault(name, {"candidate": name})
-                row |= {
+                rows[name] |= {
                     settings: interval.estimate,
                     f"{settings}_low": interval.lower,
                     f"{settings}_high": interval.upper,
@@ -223,5 +229,13 @@ class Comparison:
         for name, report in self.of(problem, "tuned").items():
             rows[name]["config"] = dict(report.config)
             search = self.searches.get((report.problem, name))
-            rows[name]["boundary"] = dict(search.best.boundary) if search is not None else {}
+            lost = search is None or np.isnan(search.scores).all()  # all its trials diverged
+            rows[name]["boundary"] = {} if search is None or lost else dict(search.best.boundary)
         return pd.DataFrame(list(rows.values()))
+
+    def _known(self, problem: str | None) -> str:
+        if problem is None and len(self.problems) == 1:
+            problem = self.problems[0]
+        if problem not in self.problems:
+            raise ValueError(f"The comparison has the problems {self.problems}; received {problem!r}.")
+        return problem

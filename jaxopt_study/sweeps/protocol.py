@@ -112,7 +112,7 @@ def tune_and_report(
             mesh=mesh, width=width, progress=progress, name=f"{stage} on {where}",
         )  # fmt: skip
         if outcome.interrupted:
-            raise ComparisonInterrupted(found)
+            raise ComparisonInterrupted(replace(found, complete=False))
         return outcome
 
     for number, (where, here) in enumerate(entrants.items()):
@@ -175,7 +175,8 @@ def _entries(
         if entrant.defaults is not None:
             entries.append((name, "default", entrant.defaults))
         if (where, name) in searches:
-            entries.append((name, "tuned", searches[where, name].best.config))
+            search = searches[where, name]  # of trials that all diverged, the one that went furthest
+            entries.append((name, "tuned", search.configs[int(search.ranking[0])]))
     return entries
 
 

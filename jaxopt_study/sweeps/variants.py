@@ -80,8 +80,7 @@ def variants_of(optimizer: Transform, *, neutral: Mapping[str, float] | None = N
     found = [Variant("full", "full", whole, current)]
     removals = {path: change for path in parts if (change := _removal(path, parts, whole)) is not None}
     found += [
-        _changed(f"without {shown(path, parts)}", "without", whole, change, wanted)
-        for path, change in removals.items()
+        _changed(f"without {shown(path, parts)}", "without", whole, change, wanted) for path, change in removals.items()
     ]
     corrections = [path for path in removals if _kind_of(parts[path]) == "bias_correction"]
     if len(corrections) > 1:
