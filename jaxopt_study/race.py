@@ -16,7 +16,7 @@ from jaxopt_study.problems import Problem
 from jaxopt_study.programs import RANDOM_DRAWS
 from jaxopt_study.training import CurvatureProbe, Probe, Trajectory, evaluate, train
 from jaxopt_study.transforms import Transform
-from jaxopt_study.types import Params
+from jaxopt_study.types import Key, Params
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,8 @@ class Race:
         num_steps: T ≥ 0, of every run.
         num_seeds: Number of starts, ≥ 1.
         seed: Which starts and batches.
+        keys: Shape (seeds,), what decides starts and batches in place of the two above: those of
+            `sweeps.report_keys` repeat the runs of a comparison.
         batch_size: As in `train`.
         evaluate_every: As in `train`; evaluates the validation examples, or the training examples if there are none.
         record_params_every: As in `train`.
@@ -95,6 +97,7 @@ class Race:
         num_steps: int,
         num_seeds: int = 1,
         seed: int = 0,
+        keys: Key | None = None,
         batch_size: int | None = None,
         evaluate_every: int | None = None,
         record_params_every: int | None = None,
@@ -110,8 +113,10 @@ class Race:
             "record_params_every": record_params_every,
             "probe": probe,
         }
-        keys = jax.vmap(lambda i: jax.random.split(jax.random.fold_in(jax.random.key(seed), i)))(jnp.arange(num_seeds))
-        init_keys, self._keys = keys[:, 0], keys[:, 1]
+        if keys is None:
+            keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(seed), i))(jnp.arange(num_seeds))
+        pairs = jax.vmap(jax.random.split)(keys)
+        init_keys, self._keys = pairs[:, 0], pairs[:, 1]
         # Once for all optimizers: drawing the parameters takes as long to compile as training.
         self.starts: Params = jax.jit(jax.vmap(problem.init), compiler_options=RANDOM_DRAWS)(init_keys)
         self._examples = jax.device_put({part: getattr(problem, part) for part in ("data", "validation", "test")})

@@ -101,13 +101,13 @@ def tune_and_report(
         ComparisonInterrupted: On Ctrl-C.
     """
     _check(entrants, budget, tune_seeds, report_seeds)
-    tune_key, report_key = jax.random.split(key)
+    tune_key, _ = jax.random.split(key)
     found = Comparison([], {}, budget, metric, select_by, default_mode(metric), default_mode(select_by))
 
-    def run(cases: list[tuple[Trials, dict[str, Any]]], stage: str, where: str, key: Key, num_seeds: int) -> Outcome:
-        asked = {"stage": stage, "seeds": num_seeds, "key": jax.random.key_data(key), "cases": [c for _, c in cases]}
+    def run(cases: list[tuple[Trials, dict[str, Any]]], stage: str, where: str, seed_keys: Key) -> Outcome:
+        asked = {"stage": stage, "seeds": jax.random.key_data(seed_keys), "cases": [config for _, config in cases]}
         outcome = sweep(
-            cases, seed_keys=jax.random.split(key, num_seeds), metric=select_by, mode=found.select_mode,
+            cases, seed_keys=seed_keys, metric=select_by, mode=found.select_mode,
             journal=None if journal is None else Path(journal) / where / stage, asked=plain(asked),
             mesh=mesh, width=width, progress=progress, name=f"{stage} on {where}",
         )  # fmt: skip
@@ -131,7 +131,7 @@ def tune_and_report(
                 for name, (_, configs, _) in drawn.items()
                 for config in configs
             ]
-            outcome = run(cases, "tune", where, seed_key, tune_seeds)
+            outcome = run(cases, "tune", where, jax.random.split(seed_key, tune_seeds))
             for i, (name, (space, configs, points)) in enumerate(drawn.items()):
                 part = outcome.rows(slice(i * budget, (i + 1) * budget))
                 found.searches[where, name] = as_search(
@@ -140,11 +140,26 @@ def tune_and_report(
         entries = _entries(here, found.searches, where)
         final = {id(entrant.trials): _reporting(entrant.trials, metric) for entrant in here.values()}
         cases = [(final[id(here[name].trials)], {**here[name].fixed, **config}) for name, _, config in entries]
-        outcome = run(cases, "report", where, jax.random.fold_in(report_key, number), report_seeds)
+        outcome = run(cases, "report", where, report_keys(key, number, report_seeds))
         for row, (name, settings, config) in enumerate(entries):
             trials = here[name].trials
             found.reports.append(_report(outcome.rows(row), where, name, settings, config, metric, trials))
     return found
+
+
+def report_keys(key: Key, number: int, num_seeds: int) -> Key:
+    """Return what decides the reporting seeds of a comparison, so that a run can be repeated.
+
+    Args:
+        key: Of the comparison.
+        number: Position of the problem among its problems.
+        num_seeds: Its `report_seeds`.
+
+    Returns:
+        Shape (num_seeds,). Seed j starts at `problem.init` of, and trains with, the first and second of
+        `jax.random.split(keys[j])`; `Race` does so.
+    """
+    return jax.random.split(jax.random.fold_in(jax.random.split(key)[1], number), num_seeds)
 
 
 def _reporting(trials: Trials, metric: str) -> Trials:
