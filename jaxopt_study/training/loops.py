@@ -110,7 +110,8 @@ def segments(
 
         return jax.lax.fori_loop(first, jnp.minimum(first + every, num_steps), body, (carry, records))
 
-    carry, records = jax.lax.fori_loop(0, count, segment, (carry, _empty(like, length)))
+    room = {what: max(n, 1) for what, n in length.items()}  # a loop of no steps is traced all the same
+    carry, records = jax.lax.fori_loop(0, count, segment, (carry, _empty(like, room)))
     return (
         carry,
         {what: jax.tree.map(lambda x, n=length[what] - (what in plan.cadences): x[:n], records[what]) for what in like},
