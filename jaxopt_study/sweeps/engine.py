@@ -112,29 +112,42 @@ def build(groups: Sequence[tuple[Traced, Any, Any, Layout]]) -> list[Program]:
     """
     limit = device_memory()
     with ThreadPoolExecutor(usable_cores()) as pool:  # XLA compiles outside of Python's lock; lowering is inside it
-        waiting = [_compiled(pool, *group) for group in groups]
+        begun: dict[Any, Callable[[], Program]] = {}
+        waiting = [_compiled(pool, begun, *group) for group in groups]
         programs = []
         for (traced, lanes, shared, layout), finish in zip(groups, waiting, strict=True):
             program = finish()
             while (needed := _bytes_needed(program.executable)) > limit and layout.width > 1:
                 layout = replace(layout, width=max(1, min(layout.width // 2, int(layout.width * limit / needed))))
-                program = _compiled(pool, traced, lanes, shared, layout)()
+                program = _compiled(pool, begun, traced, lanes, shared, layout)()
             programs.append(program)
     return programs
 
 
-def _compiled(pool: Executor, traced: Traced, lanes: Any, shared: Any, layout: Layout) -> Callable[[], Program]:
-    # The function that is returned waits for it.
+def _compiled(
+    pool: Executor,
+    begun: dict[Any, Callable[[], Program]],
+    traced: Traced,
+    lanes: Any,
+    shared: Any,
+    layout: Layout,
+) -> Callable[[], Program]:
+    # The function that is returned waits for it. What was begun, or is known, is not compiled again.
 
     def many(x: Any) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((layout.lanes_per_call, *x.shape[1:]), x.dtype, sharding=layout.sharding)
 
     arguments, start = jax.tree.map(many, lanes), None
+    if layout.one_seed:
+        seeds = (layout.mesh.shape[TRIALS],)
+        arguments["seed"] = jax.ShapeDtypeStruct(seeds, lanes["seed"].dtype, sharding=layout.sharding)
     shapes = jax.tree.leaves(jax.tree.map(lambda x: f"{x.dtype}{x.shape}", (arguments, shared)))
     known = traced.fingerprint, layout, jax.tree.structure((arguments, shared)), *shapes
     if known in _programs:
         program = _programs[known]
         return lambda: program
+    if known in begun:
+        return begun[known]
     if traced.start is not None:
         spread = _spread(traced.start, layout)
         start = pool.submit(jax.jit(spread).lower(arguments, shared).compile, RANDOM_DRAWS)
@@ -148,6 +161,7 @@ def _compiled(pool: Executor, traced: Traced, lanes: Any, shared: Any, layout: L
             del _programs[next(iter(_programs))]
         return program
 
+    begun[known] = finish
     return finish
 
 
@@ -167,19 +181,22 @@ def run(
         done: Of all lanes, which need not be computed. A call is left out if it has no other.
 
     Yields:
-        After each call the lanes it computed and their records, on every process the same.
+        After each call the lanes that were to be computed and their records, on every process the same.
     """
-    size = program.layout.lanes_per_call
-    waiting: deque[tuple[np.ndarray, Any]] = deque()
-    for first in range(0, len(which), size):
-        part = which[first : first + size]
-        if done[part].all():
+    layout = program.layout
+    waiting: deque[tuple[np.ndarray, np.ndarray, Any]] = deque()
+    for call in layout.calls(which, lanes["seed"][which]):
+        first = np.sort(np.unique(call, return_index=True)[1])  # where each of its lanes occurs first
+        if done[call].all():
             continue
-        filled = np.concatenate([part, np.full(size - len(part), part[-1])])  # the last call repeats its last lane
-        arguments = jax.tree.map(lambda x, rows=filled: place(x[rows], program.layout.sharding), lanes)
+        arguments = jax.tree.map(lambda x, rows=call: x[rows], lanes)
+        if layout.one_seed:
+            arguments["seed"] = arguments["seed"][:: layout.width]
+        arguments = jax.tree.map(lambda x: place(x, layout.sharding), arguments)
         if program.start is not None:
             arguments |= {"start": program.start(arguments, shared)}
-        waiting.append((part, program.executable(arguments, shared)))
+        new = first[~done[call[first]]]
+        waiting.append((call[new], new, program.executable(arguments, shared)))
         if len(waiting) > _IN_FLIGHT:
             yield _fetched(*waiting.popleft())
     while waiting:
@@ -199,10 +216,12 @@ def device_memory() -> int:
 
 def _spread(lane: Lane, layout: Layout) -> Callable[[Any, Any], Any]:
     def on_device(lanes: Any, shared: Any) -> Any:
+        common = {"seed": lanes["seed"][0]} if layout.one_seed else {}
+        lanes = {name: values for name, values in lanes.items() if name not in common}
+        one = lambda row: lane(row | common, shared)  # noqa: E731
         if layout.width > 1:
-            return jax.vmap(lane, in_axes=(0, None))(lanes, shared)
-        record = lane(jax.tree.map(lambda x: x[0], lanes), shared)
-        return jax.tree.map(lambda x: x[None], record)
+            return jax.vmap(one)(lanes)
+        return jax.tree.map(lambda x: x[None], one(jax.tree.map(lambda x: x[0], lanes)))
 
     if layout.mesh.size == 1:
         return on_device
@@ -217,14 +236,14 @@ def _spread(lane: Lane, layout: Layout) -> Callable[[Any, Any], Any]:
     )
 
 
-def _fetched(part: np.ndarray, record: Any) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+def _fetched(lanes: np.ndarray, where: np.ndarray, record: Any) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     pause = 1e-4
     while not all(leaf.is_ready() for leaf in jax.tree.leaves(record)):
         time.sleep(pause)  # an interrupt gets through here, not while waiting inside XLA
         pause = min(1.2 * pause, 0.02)
     if jax.process_count() > 1:
         record = multihost_utils.process_allgather(record, tiled=True)
-    return part, {name: np.asarray(values)[: len(part)] for name, values in record.items()}
+    return lanes, {name: np.asarray(values)[where] for name, values in record.items()}
 
 
 def _bytes_needed(executable: Any) -> int:

@@ -101,11 +101,11 @@ def run_halved(
         What `sweep` returns for all steps; a trial that was stopped has NaN for the evaluations it did not reach.
     """
     metric, mode = run.keywords["metric"], run.keywords["mode"]
-    every = trials.evaluate_every or trials.num_steps
+    every = trials.every
     left: list[int] = list(range(len(configs)))
     whole: Outcome | None = None
     for steps in halving.rungs(trials.num_steps, every):
-        rung = replace(trials, num_steps=steps, traced={})
+        rung = replace(trials, num_steps=steps)
         outcome = run(
             [(rung, configs[i]) for i in left],
             journal=None if journal is None else Path(journal) / f"{steps}-steps",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
@@ -91,12 +92,14 @@ def sweep(
 
     Raises:
         JournalError: If the journal is another sweep's, damaged, in use or cannot be written.
-        ValueError: If the metric is not evaluated, or the mesh has no axis "trials".
+        ValueError: If the metric is not evaluated, the mesh has no axis "trials", or the width is not positive.
     """
     began = time.perf_counter()
     mesh = default_mesh() if mesh is None else mesh
     if TRIALS not in mesh.axis_names:
         raise ValueError(f"A sweep spreads its trials over a mesh axis {TRIALS!r}; received {mesh.axis_names}.")
+    if width != "auto" and (isinstance(width, bool) or not isinstance(width, int | np.integer) or width < 1):
+        raise ValueError(f'A sweep needs width to be an integer ≥ 1, or "auto"; received {width!r}.')
     groups = [_group(cases, members, seed_keys, mesh, width) for members in _by_program(cases)]
     shape = len(cases), len(seed_keys)
     total = len(cases) * len(seed_keys)
@@ -121,20 +124,21 @@ def sweep(
         programs = engine.build([(g.traced, g.lanes, s, g.layout) for g, s in zip(left, shared, strict=True)])
         compiled = time.perf_counter()
         chunk = _Chunk(book, records)
+        if finished.any():
+            bar(int(finished.sum()), total, _best(records[metric][finished, -1], mode))
         for group, program, common in zip(left, programs, shared, strict=True):
-            started, count = time.perf_counter(), 0
+            started, before = time.perf_counter(), finished.copy()
             for lanes, values in engine.run(program, group.lanes, common, group.which, finished):
                 for what, found in values.items():
                     records[what][lanes] = found
                 finished[lanes] = True
-                count += len(lanes)
                 chunk.add(lanes)
                 best = _best(records[metric][finished, -1], mode)
                 bar(int(finished.sum()), total, best)
                 if interrupted():
                     break
-            lanes = group.which[finished[group.which]]
-            seconds[lanes] = (time.perf_counter() - started) * mesh.size / max(count, 1)
+            lanes = np.flatnonzero(finished & ~before)
+            seconds[lanes] = (time.perf_counter() - started) * mesh.size / max(len(lanes), 1)
             if interrupted():
                 break
         chunk.write()
@@ -143,7 +147,7 @@ def sweep(
         records={what: values.reshape(*shape, *values.shape[1:]) for what, values in records.items()},
         finished=finished.reshape(shape),
         seconds=seconds.reshape(shape),
-        layout=groups[0].layout.describe() | {"width": sorted({group.layout.width for group in groups})},
+        layout=groups[0].layout.describe() | {"width": sorted({one.layout.width for one in programs or groups})},
         compile_seconds=compiled - began,
         run_seconds=ended - compiled,
         interrupted=stopped,
@@ -205,9 +209,17 @@ class _Chunk:
 def _by_program(cases: Sequence[tuple[Trials, Mapping[str, Any]]]) -> list[list[int]]:
     found: dict[Any, list[int]] = {}
     for i, (trials, config) in enumerate(cases):
-        fixed = tuple((name, repr(config[name])) for name in config if name in trials.static)
-        found.setdefault((id(trials), fixed, tuple(config)), []).append(i)
+        found.setdefault((id(trials), repr(_fixed(trials, config)), tuple(config)), []).append(i)
     return list(found.values())
+
+
+def _fixed(trials: Trials, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the hyperparameters that shape the program, of which those that are no numbers, such as None, are some."""
+    return {name: value for name, value in config.items() if name in trials.static or not _is_number(value)}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
 
 
 def _group(
@@ -219,8 +231,8 @@ def _group(
 ) -> _Group:
     num_seeds = len(seed_keys)
     trials, first = cases[members[0]]
-    fixed = {name: value for name, value in first.items() if name in trials.static}
-    varying = {name: _numbers([cases[i][1][name] for i in members]) for name in first if name not in trials.static}
+    fixed = _fixed(trials, first)
+    varying = {name: _numbers([cases[i][1][name] for i in members]) for name in first if name not in fixed}
     lanes = {
         "values": {name: np.repeat(values, num_seeds) for name, values in varying.items()},
         "seed": np.tile(np.arange(num_seeds, dtype=np.int32), len(members)),
@@ -236,9 +248,10 @@ def _group(
     which = (np.asarray(members)[:, None] * num_seeds + np.arange(num_seeds)).ravel()
     if width == "auto":
         width = guess_width(traced.jaxpr.jaxpr, lanes_per_device=-(-len(which) // mesh.shape[TRIALS]))
+    one_seed = bool(varying) and len(members) >= width
     rows = np.zeros(which.max() + 1, np.int64)
     rows[which] = np.arange(len(which))
-    return _Group(which, jax.tree.map(lambda x: x[rows], lanes), shared, traced, Layout(mesh, width))
+    return _Group(which, jax.tree.map(lambda x: x[rows], lanes), shared, traced, Layout(mesh, width, one_seed))
 
 
 def _numbers(values: list[Any]) -> np.ndarray:
@@ -260,7 +273,7 @@ def _blank_records(traced: Sequence[engine.Traced], metric: str, total: int) -> 
     if metric not in like or len(like[metric].shape) != 1:
         known = [what for what, x in like.items() if len(x.shape) == 1]
         raise ValueError(f"metric={metric!r} is not evaluated; evaluated are {', '.join(map(repr, sorted(known)))}.")
-    blank = {what: np.nan if np.issubdtype(x.dtype, np.floating) else 0 for what, x in like.items()}
+    blank = {what: np.nan if jnp.issubdtype(x.dtype, np.floating) else 0 for what, x in like.items()}
     return {what: np.full((total, *x.shape), blank[what], x.dtype) for what, x in like.items()}
 
 

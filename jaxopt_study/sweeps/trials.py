@@ -4,6 +4,7 @@ import inspect
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -54,10 +55,15 @@ class Trials:
     report_on: tuple[str, ...]
     static: tuple[str, ...]
     options: Mapping[str, Any]
-    traced: dict[Any, Any] = field(default_factory=dict, repr=False)
+    traced: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
 
     def check_names(self, names: Collection[str]) -> None:
-        """Complain about hyperparameters that nobody takes."""
+        """Complain about hyperparameters that nobody takes, and about what makes no optimizer."""
+        if not callable(self.make_optimizer) and not isinstance(self.make_optimizer, Transform):
+            raise TypeError(
+                "Expected a function of hyperparameters that makes an optimizer, such as optax.sgd, or a Transform; "
+                f"received {self.make_optimizer!r}. For one whose hyperparameters are settled pass lambda: it."
+            )
         takers = {
             "the optimizer": _arguments(self.make_optimizer),
             "the problem": [] if isinstance(self.problem, Problem) else _arguments(self.problem),
@@ -121,7 +127,7 @@ class Trials:
                 num_steps=self.num_steps,
                 key=jax.random.wrap_key_data(shared["run_keys"][seed]),
                 params=start,
-                evaluate_every=self.evaluate_every or max(self.num_steps, 1),
+                evaluate_every=self.every,
                 evaluate_on=self.evaluate_on,
                 **options,
             )
@@ -149,9 +155,14 @@ class Trials:
             record |= {f"{split}_{name}": value for name, value in values.items()}
         return record | {"diverged_at": run.diverged_at, "num_steps": run.num_steps}
 
+    @property
+    def every(self) -> int:
+        """The cadence of the evaluations."""
+        return max(self.num_steps, 1) if self.evaluate_every is None else self.evaluate_every
+
     def steps(self) -> np.ndarray:
         """Return the steps before which a trial is evaluated, shape (K,)."""
-        every = self.evaluate_every or max(self.num_steps, 1)
+        every = self.every
         return np.minimum(np.arange(-(-self.num_steps // every) + 1) * every, self.num_steps)
 
     def shared(self, static: Mapping[str, Any], values: Mapping[str, Any], seed_keys: Key) -> dict[str, Any]:
@@ -164,9 +175,7 @@ class Trials:
         """
         problem = self.problem_of({**static, **values})
         keys = jax.vmap(jax.random.split)(seed_keys)
-        starts = (
-            None if self.start_varies() else jax.jit(jax.vmap(problem.init), compiler_options=RANDOM_DRAWS)(keys[:, 0])
-        )
+        starts = None if self.start_varies() else _starts(problem.init)(keys[:, 0])
         return {
             "init_keys": jax.random.key_data(keys[:, 0]),  # numbers, which also travel between processes
             "run_keys": jax.random.key_data(keys[:, 1]),
@@ -178,6 +187,12 @@ class Trials:
         optimizer = _takes(self.make_optimizer, name)
         problem = not isinstance(self.problem, Problem) and _takes(self.problem, name)
         return {"optimizer": optimizer, "problem": problem, "train": name in TRAIN_OPTIONS}
+
+
+@lru_cache(maxsize=32)
+def _starts(init: Callable[[Key], Any]) -> Callable[[Key], Any]:
+    """Return a compiled function of many keys, the same for every sweep of a problem."""
+    return jax.jit(jax.vmap(init), compiler_options=RANDOM_DRAWS)
 
 
 def _takes(maker: Any, name: str) -> bool:
