@@ -107,14 +107,15 @@ class Search:
         """The trial with the best mean score.
 
         Raises:
-            ValueError: If every trial diverged or none was run.
+            ValueError: If every trial diverged, none was run, or the metric is NaN for all.
         """
         trial = int(self.ranking[0])
         if np.isnan(self.scores[trial]):
-            state = "diverged" if self.finished.any() else "was run"
+            whole = self.finished.all(axis=1)
             raise ValueError(
-                f"There is no best trial: of {len(self.configs)} {'all' if state == 'diverged' else 'none'} {state}. "
-                "Search where steps are smaller, or resume the search."
+                f"There is no best trial: of {len(self.configs)}, {whole.sum()} were run with every seed, "
+                f"{(whole & self.diverged.any(axis=1)).sum()} of them diverged, and the others' {self.metric} is NaN. "
+                "Search where steps are smaller, or resume the search; to_pandas() has all there is."
             )
         return Choice(trial, self.configs[trial], float(self.scores[trial]), self.final[trial], self._edges(trial))
 
@@ -130,6 +131,8 @@ class Search:
         """
         found = np.zeros(len(self.configs), bool)
         run = self.finished.all(axis=1)
+        if not run.any():
+            return found
         found[run] = indistinguishable(self.final[run], mode=self.mode, level=level, num_examples=num_examples)
         return found
 
@@ -141,8 +144,13 @@ class Search:
 
         Returns:
             As `sweeps.best_of_k`, of the trials that were run.
+
+        Raises:
+            ValueError: If none was run.
         """
         scores = self.scores[self.finished.all(axis=1)]
+        if not scores.size:
+            raise ValueError("There is no best of k: no trial was run with every seed. Resume the search.")
         return best_of_k(scores, np.arange(1, len(scores) + 1) if k is None else k, mode=self.mode)
 
     def to_pandas(self) -> pd.DataFrame:

@@ -15,6 +15,7 @@ from jaxopt_study.sweeps.halving import Halving, run_halved
 from jaxopt_study.sweeps.optuna_sampler import OptunaSampler
 from jaxopt_study.sweeps.result import Mode, Search
 from jaxopt_study.sweeps.samplers import sample
+from jaxopt_study.sweeps.scores import sign_of
 from jaxopt_study.sweeps.space import Space
 from jaxopt_study.sweeps.sweep import Outcome, sweep
 from jaxopt_study.sweeps.trials import MakeOptimizer, MakeProblem, Trials
@@ -65,7 +66,7 @@ def search(
     it wins; a program that would not fit the memory takes fewer lanes at a time. Configurations that differ in numbers
     share a compiled program; each distinct value of a static dimension (choices, integers) has its own.
 
-    It selects by `metric` alone and never looks at test examples.
+    It selects by `metric` alone, and looks at test examples only where `evaluate_on` asks for them.
 
     Args:
         make_optimizer: A function of hyperparameters that returns any Optax transformation; or a `Transform`, of which
@@ -76,7 +77,8 @@ def search(
             hyperparameters.
         num_trials: n ≥ 1.
         num_steps: T ≥ 0, of every trial.
-        key: Decides trials and seeds; the same key repeats the same search.
+        key: Decides trials and seeds; the same key repeats the same search, and with more trials or seeds (but not on
+            a grid) a longer one begins with it.
         num_seeds: s ≥ 1, runs of each configuration.
         sampler: "random", "grid", "sobol" (scrambled), or an `OptunaSampler`, which is asked for a few trials at a
             time and told their scores. Processes whose samplers share a storage share the study: it ends when all of
@@ -155,6 +157,7 @@ def search(
         else metric
     )
     mode = default_mode(metric) if mode is None else mode
+    sign_of(mode)
     run = partial(
         sweep, seed_keys=jax.random.split(seed_key, num_seeds), metric=metric, mode=mode, mesh=mesh, width=width,
         progress=progress, name="search",
