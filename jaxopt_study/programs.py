@@ -1,5 +1,6 @@
 """Questions to a traced program, and how to compile one."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from jax.extend import core
@@ -18,11 +19,26 @@ def inner_programs(params: dict[str, Any]) -> list:
     return found
 
 
-def contains_convolution(jaxpr: Any) -> bool:
-    """Return whether a program, or one inside it, applies XLA's convolution."""
+def contains(jaxpr: Any, name: str) -> bool:
+    """Return whether a program, or one inside it, has an equation whose primitive's name contains another."""
     jaxpr = getattr(jaxpr, "jaxpr", jaxpr)
     return any(
-        equation.primitive.name == "conv_general_dilated"
-        or any(contains_convolution(inner) for inner in inner_programs(equation.params))
+        name in equation.primitive.name or any(contains(inner, name) for inner in inner_programs(equation.params))
         for equation in jaxpr.eqns
     )
+
+
+def contains_convolution(jaxpr: Any) -> bool:
+    """Return whether a program, or one inside it, applies XLA's convolution."""
+    return contains(jaxpr, "conv_general_dilated")
+
+
+def constants(jaxpr: Any) -> Iterator[Any]:
+    """Yield the constants of a program and of those inside it, numbers and arrays, of which printing it shows few."""
+    yield from getattr(jaxpr, "consts", ())
+    jaxpr = getattr(jaxpr, "jaxpr", jaxpr)
+    for equation in jaxpr.eqns:
+        yield from (value.val for value in equation.invars if isinstance(value, core.Literal))
+        for inner in inner_programs(equation.params):
+            yield from constants(inner)
+    yield from (value.val for value in jaxpr.outvars if isinstance(value, core.Literal))

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -16,7 +17,7 @@ from jax.experimental import multihost_utils
 from jax.extend.core import jaxpr_as_fun
 from jax.sharding import AxisType, Mesh, PartitionSpec, use_abstract_mesh
 
-from jaxopt_study.programs import RANDOM_DRAWS
+from jaxopt_study.programs import RANDOM_DRAWS, constants, contains
 from jaxopt_study.sweeps.layout import TRIALS, Layout, place, usable_cores
 from jaxopt_study.sweeps.trials import Lane
 
@@ -43,16 +44,24 @@ class Traced:
     start_jaxpr: Any
     record: dict[str, jax.ShapeDtypeStruct]
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the programs and the constants in them: equal ones compute the same from equal arguments."""
+        """SHA-256 of the programs and the constants in them: equal ones compute the same from equal arguments.
+
+        What a program calls back into Python for is not in it.
+        """
         digest = hashlib.sha256()
         for jaxpr in filter(None, (self.jaxpr, self.start_jaxpr)):
-            digest.update(_ADDRESS.sub("", str(jaxpr.jaxpr)).encode())
-            for constant in jaxpr.consts:
-                is_key = jax.dtypes.issubdtype(getattr(constant, "dtype", None), jax.dtypes.prng_key)
-                digest.update(np.asarray(jax.random.key_data(constant) if is_key else constant).tobytes())
+            digest.update(_ADDRESS.sub("", str(jaxpr)).encode())
+            for value in constants(jaxpr):
+                is_key = jax.dtypes.issubdtype(getattr(value, "dtype", None), jax.dtypes.prng_key)
+                digest.update(np.asarray(jax.random.key_data(value) if is_key else value).tobytes())
         return digest.hexdigest()
+
+    @property
+    def calls_back(self) -> bool:
+        """Whether the programs call Python, so that equal ones may do different things."""
+        return any(contains(jaxpr, "callback") for jaxpr in filter(None, (self.jaxpr, self.start_jaxpr)))
 
 
 @dataclass(frozen=True)
@@ -138,11 +147,9 @@ def _compiled(
         return jax.ShapeDtypeStruct((layout.lanes_per_call, *x.shape[1:]), x.dtype, sharding=layout.sharding)
 
     arguments, start = jax.tree.map(many, lanes), None
-    if layout.one_seed:
-        seeds = (layout.mesh.shape[TRIALS],)
-        arguments["seed"] = jax.ShapeDtypeStruct(seeds, lanes["seed"].dtype, sharding=layout.sharding)
     shapes = jax.tree.leaves(jax.tree.map(lambda x: f"{x.dtype}{x.shape}", (arguments, shared)))
-    known = traced.fingerprint, layout, jax.tree.structure((arguments, shared)), *shapes
+    only = traced.lane if traced.calls_back else None
+    known = traced.fingerprint, only, layout, jax.tree.structure((arguments, shared)), *shapes
     if known in _programs:
         program = _programs[known]
         return lambda: program
@@ -183,20 +190,17 @@ def run(
     Yields:
         After each call the lanes that were to be computed and their records, on every process the same.
     """
-    layout = program.layout
+    size = program.layout.lanes_per_call
     waiting: deque[tuple[np.ndarray, np.ndarray, Any]] = deque()
-    for call in layout.calls(which, lanes["seed"][which]):
-        first = np.sort(np.unique(call, return_index=True)[1])  # where each of its lanes occurs first
-        if done[call].all():
+    for first in range(0, len(which), size):
+        part = which[first : first + size]
+        if done[part].all():
             continue
-        arguments = jax.tree.map(lambda x, rows=call: x[rows], lanes)
-        if layout.one_seed:
-            arguments["seed"] = arguments["seed"][:: layout.width]
-        arguments = jax.tree.map(lambda x: place(x, layout.sharding), arguments)
+        filled = np.concatenate([part, np.full(size - len(part), part[-1])])  # the last call repeats its last lane
+        arguments = jax.tree.map(lambda x, rows=filled: place(x[rows], program.layout.sharding), lanes)
         if program.start is not None:
             arguments |= {"start": program.start(arguments, shared)}
-        new = first[~done[call[first]]]
-        waiting.append((call[new], new, program.executable(arguments, shared)))
+        waiting.append((part, ~done[part], program.executable(arguments, shared)))
         if len(waiting) > _IN_FLIGHT:
             yield _fetched(*waiting.popleft())
     while waiting:
@@ -216,12 +220,10 @@ def device_memory() -> int:
 
 def _spread(lane: Lane, layout: Layout) -> Callable[[Any, Any], Any]:
     def on_device(lanes: Any, shared: Any) -> Any:
-        common = {"seed": lanes["seed"][0]} if layout.one_seed else {}
-        lanes = {name: values for name, values in lanes.items() if name not in common}
-        one = lambda row: lane(row | common, shared)  # noqa: E731
         if layout.width > 1:
-            return jax.vmap(one)(lanes)
-        return jax.tree.map(lambda x: x[None], one(jax.tree.map(lambda x: x[0], lanes)))
+            return jax.vmap(lane, in_axes=(0, None))(lanes, shared)
+        record = lane(jax.tree.map(lambda x: x[0], lanes), shared)
+        return jax.tree.map(lambda x: x[None], record)
 
     if layout.mesh.size == 1:
         return on_device
@@ -236,14 +238,14 @@ def _spread(lane: Lane, layout: Layout) -> Callable[[Any, Any], Any]:
     )
 
 
-def _fetched(lanes: np.ndarray, where: np.ndarray, record: Any) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+def _fetched(part: np.ndarray, wanted: np.ndarray, record: Any) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     pause = 1e-4
     while not all(leaf.is_ready() for leaf in jax.tree.leaves(record)):
         time.sleep(pause)  # an interrupt gets through here, not while waiting inside XLA
         pause = min(1.2 * pause, 0.02)
     if jax.process_count() > 1:
         record = multihost_utils.process_allgather(record, tiled=True)
-    return lanes, {name: np.asarray(values)[where] for name, values in record.items()}
+    return part[wanted], {name: np.asarray(values)[: len(part)][wanted] for name, values in record.items()}
 
 
 def _bytes_needed(executable: Any) -> int:
