@@ -248,10 +248,9 @@ def _group(
     which = (np.asarray(members)[:, None] * num_seeds + np.arange(num_seeds)).ravel()
     if width == "auto":
         width = guess_width(traced.jaxpr.jaxpr, lanes_per_device=-(-len(which) // mesh.shape[TRIALS]))
-    one_seed = bool(varying) and len(members) >= width
     rows = np.zeros(which.max() + 1, np.int64)
     rows[which] = np.arange(len(which))
-    return _Group(which, jax.tree.map(lambda x: x[rows], lanes), shared, traced, Layout(mesh, width, one_seed))
+    return _Group(which, jax.tree.map(lambda x: x[rows], lanes), shared, traced, Layout(mesh, width))
 
 
 def _numbers(values: list[Any]) -> np.ndarray:
