@@ -279,18 +279,19 @@ def _blank_records(traced: Sequence[engine.Traced], metric: str, total: int) -> 
 def _identity(groups: Sequence[_Group]) -> dict[str, Any]:
     return {
         "programs": [group.traced.fingerprint for group in groups],
-        "data": [_data_hash(group.shared["examples"]) for group in groups],
+        "data": [_hash_of(group.shared["examples"]) for group in groups],
+        "starts": [_hash_of(group.shared["starts"]) for group in groups],
         "layout": [group.layout.describe() for group in groups],
         "versions": environment()["versions"],
     }
 
 
-def _data_hash(examples: Any) -> str:
+def _hash_of(arrays: Any) -> str:
     digest = hashlib.sha256()
-    for path, leaf in jax.tree.leaves_with_path(examples):
+    for path, leaf in jax.tree.leaves_with_path(arrays):
         values = np.ascontiguousarray(leaf)
         digest.update(f"{jax.tree_util.keystr(path)} {values.shape} {values.dtype}".encode())
-        digest.update(values.data)
+        digest.update(values.tobytes())
     return digest.hexdigest()
 
 
