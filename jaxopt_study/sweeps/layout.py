@@ -176,7 +176,7 @@ def _total(jaxpr: Any) -> tuple[float, float]:
             work += sum(cost[1] for cost in costs)
             continue
         operations += 1
-        size = sum(getattr(out.aval, "size", 0) for out in equation.outvars)
+        size = float(sum(getattr(out.aval, "size", 0) for out in equation.outvars))
         work += _products(equation, size) if equation.primitive.name in _CONTRACTIONS else 10.0 * size
     return operations, work
 
