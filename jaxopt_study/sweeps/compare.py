@@ -110,20 +110,26 @@ def compare(
     _check(candidates, problems)
     examples = splits(problems.values())
     options = {"batch_size": batch_size, "order": order, "evaluate_batch_size": evaluate_batch_size}
+    shared: dict[Any, Trials] = {}  # candidates that differ in their space only are traced once
+
+    def trials(candidate: Candidate, where: str, one: Problem) -> Trials:
+        static = static_names(Space(candidate.space)) if candidate.space else ()
+        made = Trials(
+            candidate.make_optimizer, one, num_steps, evaluate_every, examples.select, (), static, options
+        )  # fmt: skip
+        return shared.setdefault((where, id(candidate.make_optimizer), static), made)
+
     entrants = {
         where: {
             name: Entrant(
-                Trials(
-                    candidate.make_optimizer, one, num_steps, evaluate_every, examples.select,
-                    (), static_names(Space(candidate.space)) if candidate.space else (), options,
-                ),
+                trials(candidate, where, one),
                 None if candidate.space is None else Space(candidate.space),
                 candidate.defaults,
             )
             for name, candidate in candidates.items()
         }
         for where, one in problems.items()
-    }  # fmt: skip
+    }
     return tune_and_report(
         entrants,
         budget=budget,
