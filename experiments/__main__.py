@@ -13,6 +13,7 @@ from experiments.claims import summary, table
 from experiments.experiment import Outcome, conclude, discover, execute
 from jaxopt_study.problems.datasets import DatasetError
 from jaxopt_study.records import RecordError, load
+from jaxopt_study.sweeps import use_cpu_cores
 
 
 def main(arguments: Sequence[str] | None = None, *, console: Console | None = None) -> int:
@@ -82,4 +83,5 @@ def _parser(names: Sequence[str]) -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    use_cpu_cores()  # a sweep runs one trial on each; everything else stays on the first
     sys.exit(main())
