@@ -6,13 +6,14 @@ leaf by leaf, and only scalars or m coefficients travel between devices. Contrac
 """
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.core import Tracer
-from jax.sharding import AxisType, NamedSharding, PartitionSpec, reshard
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, reshard
 from jaxtyping import Array
 
 from jaxopt_study.types import Key, Vector
@@ -230,6 +231,18 @@ def filled(value: Any, shape: tuple[int, ...], dtype: Any, like: Any) -> Array:
     x = jnp.full(shape, value, dtype)
     meshes = [sharding.mesh for leaf in jax.tree.leaves(like) if (sharding := spread(leaf)) is not None]
     return reshard(x, _whole(meshes[0], len(shape))) if meshes and _is_explicit(meshes[0]) else x
+
+
+def entering_mesh(tree: Any) -> AbstractContextManager[Any]:
+    """Return a context in which JAX knows the mesh that arrays are spread over, if its axes are explicit.
+
+    A program of which no result depends on an array of the mesh is otherwise made for one device, and refused.
+    """
+    for leaf in jax.tree.leaves(tree):
+        sharding = spread(leaf)
+        if sharding is not None and _is_explicit(sharding.mesh) and isinstance(sharding.mesh, Mesh):
+            return jax.set_mesh(sharding.mesh)
+    return nullcontext()
 
 
 def _everywhere(x: Array, ndim: int) -> NamedSharding | None:

@@ -14,6 +14,7 @@ from jaxtyping import Array
 
 from jaxopt_study.curvature import hessian, vectors
 from jaxopt_study.curvature.batching import batch_mean
+from jaxopt_study.curvature.checks import describe
 from jaxopt_study.dynamics.draws import draw_like
 from jaxopt_study.dynamics.freezing import holding
 from jaxopt_study.dynamics.roles import Freeze, frozen_leaves, leaf_owners
@@ -36,7 +37,7 @@ class Point(NamedTuple):
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=("params", "opt_state", "curvature", "scales"),
-    meta_fields=("optimizer", "loss", "batch_size", "moving", "held"),
+    meta_fields=("optimizer", "loss", "batch_size", "moving", "held", "shardings"),
 )
 @dataclass(frozen=True, eq=False)
 class LinearStep:
@@ -54,11 +55,14 @@ class LinearStep:
     moving: tuple[bool, ...]  # which leaves of the state vary
     held: tuple[bool, ...]  # which leaves' new values are constants
     scales: Any = None
+    shardings: tuple[Any, ...] | None = (
+        None  # how the leaves of a pair are spread; None where the arrays themselves say
+    )
 
     @property
     def like(self) -> Any:
-        """A pair of the parameters and the list of the state's varying leaves."""
-        return self.params, self._memory(self.opt_state)
+        """Structure, shapes, dtypes and shardings of a pair of the parameters and the list of the state's memories."""
+        return describe((self.params, self._memory(self.opt_state)), self.shardings)
 
     @property
     def loop(self) -> str:
@@ -195,7 +199,8 @@ def linear_step(
     curvature = hessian(loss, gradient_point(params, opt_state), data, batch_size=batch_size)
     params = jax.tree.map(jnp.asarray, params)
     moving, held = frozen_leaves(optimizer, params, freeze)
-    return LinearStep(params, opt_state, curvature, optimizer, loss, batch_size, moving, held)
+    step = LinearStep(params, opt_state, curvature, optimizer, loss, batch_size, moving, held)
+    return replace(step, shardings=tuple(leaf.sharding for leaf in jax.tree.leaves(step.like)))
 
 
 def _forms(state: Any) -> tuple[Any, list[Any]]:
@@ -212,7 +217,7 @@ def gain(here: Point, like: Any) -> tuple[Any, Array]:
     Returns:
         ∂θ′ᵢ/∂gᵢ, like the parameters, and a boolean: False if the update mixes coordinates, as a global norm does.
     """
-    params, memory = jax.tree.map(jnp.zeros_like, like)
+    params, memory = vectors.zeros_like(like)
     value = jnp.zeros_like(here.value)
     return _diagonal(lambda g: here.through_update(g, params, memory, value)[0], like[0])
 
@@ -220,7 +225,7 @@ def gain(here: Point, like: Any) -> tuple[Any, Array]:
 def _diagonal(push: Matvec, like: Any) -> tuple[Any, Array]:
     """Return J·1, and whether J is diagonal: then J r = (J·1) r for a random r of signs."""
     signs = jax.tree.map(jnp.sign, draw_like(like, 0))
-    row = push(jax.tree.map(jnp.ones_like, like))
+    row = push(_filled_like(like, 1))
     mixed = jax.tree.map(lambda a, r, b: b - a * r, row, signs, push(signs))
     return row, optax.tree.norm(mixed) <= _DIAGONAL * optax.tree.norm(row)
 
@@ -229,15 +234,13 @@ def _diagonal(push: Matvec, like: Any) -> tuple[Any, Array]:
 def _scales(step: LinearStep, owners: tuple[tuple[str, int], ...]) -> Any:
     params, memory = step.like
     here = step.at_point()
-    nothing = jax.tree.map(jnp.zeros_like, params)
+    nothing = vectors.zeros_like(params)
     value = jnp.zeros_like(here.value)
     direct, diagonal = gain(here, step.like)
     direct = jax.tree.leaves(_positive(direct, diagonal))
-    found: list[Any] = list(map(jnp.ones_like, memory))
+    found: list[Any] = _filled_like(memory, 1)
     for kind in sorted({kind for kind, owner in owners if owner >= 0}):
-        pushed = [
-            jnp.full_like(leaf, k == kind and owner >= 0) for leaf, (k, owner) in zip(memory, owners, strict=True)
-        ]
+        pushed = [_filled_like(leaf, k == kind and owner >= 0) for leaf, (k, owner) in zip(memory, owners, strict=True)]
         response = here.through_update(nothing, nothing, pushed, value)[0]
         response = jax.tree.leaves(_sizes(response, diagonal))
         for i, (k, owner) in enumerate(owners):
@@ -247,6 +250,10 @@ def _scales(step: LinearStep, owners: tuple[tuple[str, int], ...]) -> Any:
                 found[i] = (jnp.sqrt(direct[owner]) / own).astype(memory[i].dtype)
     roots = [jnp.sqrt(d).astype(p.dtype) for d, p in zip(direct, jax.tree.leaves(params), strict=True)]
     return jax.tree.unflatten(jax.tree.structure(params), roots), found
+
+
+def _filled_like(like: Any, value: Any) -> Any:
+    return jax.tree.map(lambda leaf: jnp.full_like(leaf, value), vectors.zeros_like(like))
 
 
 def _sizes(response: Any, diagonal: Array) -> Any:

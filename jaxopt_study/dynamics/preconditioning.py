@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import register_dataclass
 
+from jaxopt_study.curvature import vectors
 from jaxopt_study.curvature.checks import key_or_fixed
 from jaxopt_study.curvature.sharpness import Bracket, sharpness
 from jaxopt_study.dynamics.linearised import LinearStep, gain, linear_step
@@ -109,12 +110,12 @@ def preconditioned_sharpness(
     References:
         Cohen et al. (2022), Adaptive gradient methods at the edge of stability, section 3.
     """
-    step = linear_step(optimizer, opt_state, loss, params, data, "statistics", batch_size)
-    diagonal, threshold = _preconditioner(step)
-    op = step.curvature.precondition(diagonal)
-    return PreconditionedSharpness(
-        sharpness(op, key=key_or_fixed(key), confidence=confidence, tol=tol, max_matvecs=max_matvecs), threshold
-    )
+    with vectors.entering_mesh(params):
+        step = linear_step(optimizer, opt_state, loss, params, data, "statistics", batch_size)
+        diagonal, threshold = _preconditioner(step)
+        op, key = step.curvature.precondition(diagonal), key_or_fixed(key)
+        bracket = sharpness(op, key=key, confidence=confidence, tol=tol, max_matvecs=max_matvecs)
+    return PreconditionedSharpness(bracket, threshold)
 
 
 def preconditioner(
@@ -163,9 +164,9 @@ def preconditioner(
         >>> print(found.diagonal.round(4))  # √(½ g²)
         [2.1213 0.3536]
     """
-    return Preconditioner(*_preconditioner(
-        linear_step(optimizer, opt_state, loss, params, data, "statistics", batch_size)
-    ))  # fmt: skip
+    with vectors.entering_mesh(params):
+        step = linear_step(optimizer, opt_state, loss, params, data, "statistics", batch_size)
+        return Preconditioner(*_preconditioner(step))
 
 
 def _preconditioner(step: LinearStep) -> tuple[Params, float]:

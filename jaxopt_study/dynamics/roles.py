@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxopt_study.curvature import vectors
 from jaxopt_study.dynamics.draws import draw_like
 from jaxopt_study.dynamics.updates import call_update
 
@@ -56,12 +57,19 @@ def state_roles(optimizer: Any, params: Any) -> dict[str, Role]:
         [0].nu statistic
     """
     like = jax.eval_shape(optimizer.init, params)
-    return dict(zip(_paths(like), leaf_roles(optimizer, params), strict=True))
+    return dict(zip(leaf_paths(like), leaf_roles(optimizer, params), strict=True))
 
 
 def leaf_roles(optimizer: Any, params: Any) -> tuple[Role, ...]:
     """Return the role of every leaf of the state, in order."""
-    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf)), params)
+    shapes = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf), sharding=vectors.spread(leaf)), params
+    )
+    with vectors.entering_mesh(shapes):
+        return _roles(optimizer, shapes)
+
+
+def _roles(optimizer: Any, shapes: Any) -> tuple[Role, ...]:
     parity, state = _compare(optimizer, Shapes(shapes))
     leaves, structure = jax.tree.flatten(state)
     roles: list[Role] = [
@@ -100,7 +108,7 @@ def frozen_leaves(optimizer: Any, params: Any, freeze: Freeze) -> tuple[tuple[bo
     roles = leaf_roles(optimizer, params)
     if callable(freeze):
         like = jax.eval_shape(optimizer.init, params)
-        chosen = [bool(freeze(path)) for path in _paths(like)]
+        chosen = [bool(freeze(path)) for path in leaf_paths(like)]
         moving = [role != "clock" and not frozen for role, frozen in zip(roles, chosen, strict=True)]
         return tuple(moving), tuple(chosen)
     if freeze == "statistics":
@@ -115,10 +123,6 @@ def frozen_leaves(optimizer: Any, params: Any, freeze: Freeze) -> tuple[tuple[bo
 
 def leaf_paths(state: Any) -> list[str]:
     """Return the path of every leaf of a state, as `state_roles` names them."""
-    return _paths(state)
-
-
-def _paths(state: Any) -> list[str]:
     return [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(state)]
 
 
@@ -150,7 +154,7 @@ def _compare(optimizer: Any, shapes: "Shapes") -> tuple[Any, Any]:
 @partial(jax.jit, static_argnums=(0, 2))
 def _push(optimizer: Any, state: Any, shapes: "Shapes") -> tuple[Any, Any]:
     """Return the updates and the last state of steps at zero gradient and zero parameters."""
-    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes.tree)
+    zeros = vectors.zeros_like(shapes.tree)
 
     def step(old: Any, _: None) -> tuple[Any, Any]:
         updates, new = call_update(optimizer, zeros, old, zeros, jnp.float32(0.0), lambda p: jnp.float32(0.0))
@@ -208,12 +212,12 @@ def leaf_owners(state: Any, params: Any) -> tuple[tuple[str, int], ...]:
 
 
 class Shapes:
-    """A pytree of shapes as a static argument."""
+    """A pytree of shapes, dtypes and shardings as a static argument."""
 
     def __init__(self, tree: Any):
         self.tree = tree
         leaves, structure = jax.tree.flatten(tree)
-        self._key = (tuple((leaf.shape, jnp.dtype(leaf.dtype)) for leaf in leaves), structure)
+        self._key = (tuple((leaf.shape, jnp.dtype(leaf.dtype), leaf.sharding) for leaf in leaves), structure)
 
     def __hash__(self):
         return hash(self._key)

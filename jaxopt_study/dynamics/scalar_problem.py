@@ -100,7 +100,7 @@ def _with_clocks(optimizer: Any, params: Any, roles: tuple[Role, ...], opt_state
                 f"stability_threshold: the state has no {path or 'value'}, which this optimizer keeps. Pass the state "
                 "that was initialised with it, and the parameters if the state depends on their structure."
             )
-        leaves[i] = given[path] if _is_key(leaves[i]) else jnp.asarray(given[path]).astype(leaves[i].dtype)
+        leaves[i] = given[path] if _is_key(leaves[i]) else jnp.asarray(np.asarray(given[path]), leaves[i].dtype)
     return structure.unflatten(leaves)
 
 

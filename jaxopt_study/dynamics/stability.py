@@ -127,16 +127,18 @@ def stability(
     """
     basis_size = max(20, 3 * k) if basis_size is None else basis_size
     _check(k, tol, basis_size)
-    step = linear_step(optimizer, opt_state, loss, params, data, freeze, batch_size).balanced()
-    ritz = arnoldi(
-        step,
-        k,
-        key=key_or_fixed(key),
-        tol=tol,
-        basis_size=basis_size,
-        max_matvecs=max_matvecs,
-        rankings=(np.abs, _from_one),
-    )
+    with vectors.entering_mesh(params):
+        step = linear_step(optimizer, opt_state, loss, params, data, freeze, batch_size).balanced()
+        ritz = arnoldi(
+            step,
+            k,
+            key=key_or_fixed(key),
+            tol=tol,
+            basis_size=basis_size,
+            max_matvecs=max_matvecs,
+            rankings=(np.abs, _from_one),
+        )
+        direction = _direction(ritz.leading, step.scales)
     errors = ritz.residuals * ritz.conditions
     return Stability(
         radius=float(np.abs(ritz.values[0])),
@@ -144,7 +146,7 @@ def stability(
         eigenvalues=ritz.values,
         residuals=ritz.residuals,
         errors=errors,
-        direction=_direction(ritz.leading, step.scales),
+        direction=direction,
         num_matvecs=ritz.num_matvecs,
         kind=_verdict(ritz.values, errors),
         converged=ritz.converged,

@@ -9,6 +9,7 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 
 from jaxopt_study import optimizers
+from jaxopt_study.curvature import vectors
 from jaxopt_study.dynamics import preconditioned_sharpness, preconditioner, stability_threshold
 from jaxopt_study.dynamics.linearised import linear_step
 from jaxopt_study.transforms import gradient_point
@@ -81,7 +82,7 @@ def test_ratio_is_one_exactly_at_the_edge(name):
 
         @jax.jit
         def columns(step):
-            flat, restore = ravel_pytree(step.like)
+            flat, restore = ravel_pytree(vectors.zeros_like(step.like))
             product = step.linearize()
             return lax.map(lambda v: ravel_pytree(product(restore(v)))[0], jnp.eye(flat.size))
 

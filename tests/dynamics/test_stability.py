@@ -9,6 +9,7 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 
 from jaxopt_study import optimizers, transforms
+from jaxopt_study.curvature import vectors
 from jaxopt_study.dynamics import stability
 from jaxopt_study.dynamics.linearised import linear_step
 from jaxopt_study.transforms import chain, gradient_point
@@ -70,7 +71,7 @@ def whole_jacobian(tx, params, state):
 def dense(tx, params, state, freeze):
     """The matrix that `stability` multiplies with."""
     step = linear_step(tx, state, loss, params, None, freeze, None)
-    flat, restore = ravel_pytree(step.like)
+    flat, restore = ravel_pytree(vectors.zeros_like(step.like))
 
     @jax.jit
     def columns(step):
@@ -286,7 +287,7 @@ def test_loop_on_the_host_agrees_with_the_compiled_one():
     tx = optax.sgd(1.0, 0.9)
     state = tx.init(params)
     step = linear_step(tx, state, convolved, params, images, "statistics", None)
-    flat, restore = ravel_pytree(step.like)
+    flat, restore = ravel_pytree(vectors.zeros_like(step.like))
     expected = jax.vmap(lambda v: ravel_pytree(step.linearize()(restore(v)))[0])(jnp.eye(flat.size)).T
     assert step.loop == ("host" if jax.default_backend() == "cpu" else "compiled")
     found = stability(tx, state, convolved, params, images, key=KEY)
