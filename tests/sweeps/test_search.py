@@ -1,0 +1,461 @@
+"""A search: each trial the run it says, chosen by validation alone, with every failure a result or a clear message."""
+
+import signal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxopt_study import optimizers, sweeps
+from jaxopt_study.problems import datasets, networks
+from jaxopt_study.sweeps import Search, SearchInterrupted
+from jaxopt_study.training import train
+from tests.sweeps import small
+from tests.sweeps.small import KEY, RATES
+
+SETTINGS = {"num_trials": 6, "num_seeds": 2, "num_steps": 12, "evaluate_every": 5, "key": KEY}
+
+
+@pytest.fixture(scope="module")
+def found(regression):
+    return sweeps.search(optimizers.sgd, RATES, regression, width=1, **SETTINGS)
+
+
+def assert_trials_are_runs(search, problem_of, optimizer_of, *, rtol, which=slice(None), **settings):
+    """Lanes of a search are the runs of `train` that their configurations and their seeds' keys say."""
+    for j, keys in enumerate(small.seed_keys(KEY, search.finished.shape[1])):
+        for i in np.arange(len(search.configs))[which]:
+            config = search.configs[i]
+            own = {name: config[name] for name in ("batch_size", "order") if name in config}
+            run = small.alone(problem_of(config), optimizer_of(config), keys, **settings | own)
+            assert (search.num_steps[i, j], search.diverged_at[i, j]) == (int(run.num_steps), int(run.diverged_at))
+            for name, values in run.evaluations.items():
+                if name != "step":
+                    np.testing.assert_allclose(search.curves[name][i, j], values, rtol=rtol, err_msg=f"{name} {config}")
+
+
+def test_a_trial_is_the_run_of_its_configuration_and_seed(found, regression):
+    settings = {"num_steps": 12, "evaluate_every": 5, "rtol": 16 * 2**-23}
+    assert_trials_are_runs(found, lambda _: regression, lambda config: optimizers.sgd(**config), **settings)
+    assert found.steps.tolist() == [0, 5, 10, 12]
+    assert found.finished.all()
+
+
+def test_paths_of_a_transform_are_searched(regression):
+    """A traced decay is complemented in single precision, Adam's own in double: within 1e-5 after 12 steps."""
+    space = RATES | {"b2": sweeps.uniform(0.5, 0.99)}
+    search = sweeps.search(optimizers.adam(0.1), space, regression, **SETTINGS)
+    settings = {"num_steps": 12, "evaluate_every": 5, "rtol": 1e-5}
+    assert_trials_are_runs(search, lambda _: regression, lambda config: optimizers.adam(**config), **settings)
+
+
+def test_seeds_are_shared_between_trials(found):
+    start, first_batch = found.curves["validation_loss"][:, :, 0], found.curves["batch_loss"][:, :, 0]
+    for values in (start, first_batch):
+        assert (values == values[0]).all()
+        assert len(np.unique(values)) == 2  # and no seed is another's
+
+
+def test_a_longer_search_begins_with_a_shorter_one(found, regression):
+    longer = sweeps.search(optimizers.sgd, RATES, regression, width=1, **SETTINGS | {"num_trials": 9, "num_seeds": 3})
+    assert longer.configs[:6] == found.configs
+    for name, values in found.curves.items():
+        assert longer.curves[name][:6, :2].tobytes() == values.tobytes()
+
+
+def test_the_same_key_repeats_a_search_and_another_does_not(found, regression):
+    small.assert_same(found, sweeps.search(optimizers.sgd, RATES, regression, width=1, **SETTINGS))
+    other = sweeps.search(optimizers.sgd, RATES, regression, width=1, **SETTINGS | {"key": jax.random.key(4)})
+    assert other.configs != found.configs
+    assert (other.curves["validation_loss"][..., 0] != found.curves["validation_loss"][..., 0]).all()
+
+
+def test_the_best_trial_has_the_best_mean_of_the_metric(found):
+    means = found.curves["validation_loss"][:, :, -1].astype(float).mean(axis=1)
+    best = found.best
+    assert (best.trial, best.score) == (means.argmin(), means.min())
+    assert best.config == found.configs[best.trial]
+    np.testing.assert_array_equal(best.scores, found.curves["validation_loss"][best.trial, :, -1])
+    np.testing.assert_array_equal(found.ranking, np.argsort(means))
+    assert (found.metric, found.mode) == ("validation_loss", "min")
+
+
+def test_an_accuracy_is_better_where_it_is_larger_and_mode_decides(regression):
+    upward = sweeps.search(optimizers.sgd, RATES, regression, width=1, metric="validation_accuracy", **SETTINGS)
+    assert upward.mode == "max"
+    assert upward.best.score == upward.curves["validation_accuracy"][:, :, -1].astype(float).mean(axis=1).max()
+    worst = sweeps.search(optimizers.sgd, RATES, regression, width=1, mode="max", **SETTINGS)
+    assert worst.best.score == np.max(worst.scores)
+
+
+@pytest.mark.parametrize("poison", [np.nan, 1e30])
+def test_test_examples_do_not_reach_a_search(found, regression, poison):
+    bad = tuple(np.full_like(array, poison) for array in regression.test)
+    small.assert_same(found, sweeps.search(optimizers.sgd, RATES, regression.replace(test=bad), width=1, **SETTINGS))
+    garbage = regression.replace(validation=tuple(np.full_like(array, poison) for array in regression.validation))
+    control = sweeps.search(optax.sgd, RATES, garbage, width=1, **SETTINGS)
+    assert (control.curves["validation_loss"] != found.curves["validation_loss"]).all()
+
+
+def test_what_is_evaluated_can_be_said(regression):
+    both = sweeps.search(optimizers.sgd, RATES, regression, evaluate_on=["train", "validation"], **SETTINGS)
+    assert {"train_loss", "validation_loss", "batch_loss"} < both.curves.keys()
+    assert both.metric == "validation_loss"
+    assert both.curves["train_loss"].shape == (6, 2, 4)
+
+
+def test_compilation_is_shared_where_it_can_be(compilations):
+    """A program for each value that shapes one; but options that lead to the same program share it."""
+    rate = sweeps.uniform(0.01, 0.2)
+
+    def compiled(make_optimizer, space, num_trials, sampler="grid"):
+        with compilations() as counter:
+            search = sweeps.search(
+                make_optimizer, {"learning_rate": rate} | space, small.quadratic(), num_trials=num_trials,
+                num_steps=5, key=KEY, sampler=sampler, width=2,
+            )  # fmt: skip
+        assert search.finished.all()
+        return counter.lanes
+
+    nesterov = {"nesterov": sweeps.choices(True, False)}
+    assert compiled(lambda **given: optax.sgd(momentum=0.9, **given), nesterov, 6) == 2
+    flavour = {"flavour": sweeps.choices("a", "b", "c")}
+    assert compiled(lambda learning_rate, flavour: optax.sgd(learning_rate, 0.8), flavour, 9) == 1
+    numbers = {"momentum": sweeps.choices(0.5, 0.7, 0.9), "power": sweeps.integers(1, 3, static=False)}
+    maker = lambda learning_rate, momentum, power: optax.sgd(learning_rate / power, momentum)  # noqa: E731
+    assert compiled(maker, numbers, 20, "random") == 1
+    conditional = {
+        "method": sweeps.choices("sgd", "momentum"),
+        "decay": sweeps.conditional(sweeps.uniform(0.1, 0.9), on="method", equals="momentum"),
+    }
+
+    def make(learning_rate, method, decay=0.0):
+        return optax.sgd(learning_rate, momentum=decay if method == "momentum" else None)
+
+    assert compiled(make, conditional, 16, "random") == 2
+
+
+def two_layers(scale, weight_decay, width, centred):
+    """A network whose hidden layer may be centred by a mean over the batch, of which a running one is carried."""
+
+    def outputs(params, x, mean):
+        hidden = x @ params["in"]
+        return jnp.tanh(hidden - (hidden.mean(0) if mean is None else mean)) @ params["out"], hidden
+
+    def objective(params, batch, mean):
+        predicted, hidden = outputs(params, batch[0], mean)
+        penalty = weight_decay * (jnp.sum(params["in"] ** 2) + jnp.sum(params["out"] ** 2))
+        return jnp.mean((predicted - batch[1]) ** 2) + penalty, hidden
+
+    def step_loss(params, mean, batch, key):
+        loss, hidden = objective(params, batch, None if centred else mean)
+        return loss, 0.9 * mean + 0.1 * hidden.mean(0) if centred else mean
+
+    def init(key):
+        inner, outer = jax.random.split(key)
+        shapes = {"in": jax.random.normal(inner, (3, width)), "out": jax.random.normal(outer, (width,))}
+        return jax.tree.map(lambda leaf: scale * leaf, shapes)
+
+    return small.regression(
+        init=init, loss=lambda params, batch, mean: objective(params, batch, mean)[0], metrics={}, step_loss=step_loss,
+        init_state=lambda key: jnp.zeros(width),
+    )  # fmt: skip
+
+
+def test_settings_of_the_problem_are_searched_and_each_trial_is_its_own_run(compilations):
+    """Initial scale and weight decay travel through one program; what is normalised, and the width, have their own."""
+    space = RATES | {
+        "scale": sweeps.log_uniform(0.01, 1.0),
+        "weight_decay": sweeps.log_uniform(1e-4, 1e-1),
+        "centred": sweeps.choices(True, False),
+        "width": sweeps.conditional(sweeps.integers(4, 4), on="centred", equals=True),
+    }
+
+    def make_problem(scale, weight_decay, centred, width=5):
+        return two_layers(scale, weight_decay, width, centred)
+
+    with compilations() as counter:
+        search = sweeps.search(optimizers.sgd, space, make_problem, num_trials=6, num_steps=7, key=KEY, width=2)
+    kinds = [config["centred"] for config in search.configs]
+    assert set(kinds) == {True, False}
+    assert counter.lanes == 4  # of each kind the start and the trial
+    assert len(np.unique(search.curves["validation_loss"][:, 0, 0])) == 6  # scales differ
+    names = ("scale", "weight_decay", "centred", "width")
+    assert_trials_are_runs(
+        search, lambda c: make_problem(**{name: c[name] for name in names if name in c}),
+        lambda c: optimizers.sgd(c["learning_rate"]), which=[kinds.index(True), kinds.index(False)],
+        num_steps=7, evaluate_every=7, rtol=2e-5,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_networks_with_and_without_batch_norm_are_searched():
+    digits = datasets.digits(num_train=60, num_validation=40, num_test=10)
+
+    def make_problem(scale, weight_decay, normalisation):
+        return networks.mlp_classifier(
+            digits, widths=(6 if normalisation else 5,), initialiser=scale, weight_decay=weight_decay,
+            normalisation=normalisation,
+        )  # fmt: skip
+
+    space = RATES | {
+        "scale": sweeps.log_uniform(0.01, 1.0),
+        "weight_decay": sweeps.log_uniform(1e-4, 1e-1),
+        "normalisation": sweeps.choices(None, "batch"),
+        "batch_size": sweeps.conditional(sweeps.integers(20, 21), on="normalisation", equals="batch"),
+    }
+    search = sweeps.search(
+        optimizers.sgd, space, make_problem, num_trials=8, num_steps=5, metric="validation_cross_entropy", key=KEY
+    )
+    assert len({(config["normalisation"], config.get("batch_size")) for config in search.configs}) == 3
+    names = ("scale", "weight_decay", "normalisation")
+    assert_trials_are_runs(
+        search, lambda c: make_problem(**{name: c[name] for name in names}),
+        lambda c: optimizers.sgd(c["learning_rate"]), num_steps=5, evaluate_every=5, rtol=2e-5,
+    )  # fmt: skip
+
+
+def test_batch_size_and_order_are_searched(regression):
+    space = {
+        "batch_size": sweeps.choices(4, 7),
+        "order": sweeps.conditional(sweeps.choices("once"), on="batch_size", equals=7),
+    }
+    search = sweeps.search(
+        lambda: optimizers.sgd(0.1), space, regression, sampler="grid", **SETTINGS | {"num_trials": 2}
+    )
+    assert search.configs == [{"batch_size": 4}, {"batch_size": 7, "order": "once"}]
+    settings = {"num_steps": 12, "evaluate_every": 5, "rtol": 16 * 2**-23}
+    assert_trials_are_runs(search, lambda _: regression, lambda _: optimizers.sgd(0.1), which=[1], **settings)
+    assert (search.curves["batch_loss"][0, 0] != search.curves["batch_loss"][1, 0]).any()
+
+
+def test_some_trials_that_diverge_are_kept_and_flagged():
+    rates = {"learning_rate": sweeps.choices(0.1, 1e25, 0.2)}
+    search = sweeps.search(optax.sgd, rates, small.quadratic(), sampler="grid", **SETTINGS | {"num_trials": 3})
+    assert search.diverged.tolist() == [[False, False], [True, True], [False, False]]
+    assert np.isnan(search.final[1]).all()
+    assert np.isfinite(search.final[[0, 2]]).all()
+    assert search.best.trial == 2
+    assert search.ranking.tolist() == [2, 0, 1]
+    assert not search.indistinguishable()[1]
+    run = train(small.quadratic(), optax.sgd(1e25), num_steps=12, key=KEY)
+    assert (search.diverged_at[1] == int(run.diverged_at)).all()
+    table = search.to_pandas()
+    assert table[table.trial == 1].diverged.all()
+    assert np.isfinite(search.curves["train_loss"][1, :, 0]).all()  # what there was before
+
+
+def test_nan_from_the_first_step_in_all_trials_leaves_the_table_and_says_so():
+    problem = small.quadratic().replace(loss=lambda params, _: jnp.nan * jnp.sum(params))
+    search = sweeps.search(optax.sgd, RATES, problem, **SETTINGS)
+    assert (search.diverged_at == 0).all()
+    assert (search.num_steps == 0).all()
+    with pytest.raises(ValueError, match="no best trial: of 6, 6 were run with every seed, 6 of them diverged"):
+        search.best  # noqa: B018
+    table = search.to_pandas()
+    assert len(table) == 12
+    assert table.diverged.all()
+    assert table.train_loss.isna().all()
+    assert search.indistinguishable().all()  # none is better than another
+    assert not np.isfinite(search.best_of_k().estimate).any()
+
+
+def test_nan_in_the_metric_alone_is_not_called_divergence(regression):
+    bad = tuple(np.full_like(array, np.nan) for array in regression.validation)
+    search = sweeps.search(optimizers.sgd, RATES, regression.replace(validation=bad), width=1, **SETTINGS)
+    assert not search.diverged.any()
+    with pytest.raises(ValueError, match="0 of them diverged, and the others' validation_loss is NaN"):
+        search.best  # noqa: B018
+
+
+def test_one_trial_is_a_search():
+    search = sweeps.search(optax.sgd, RATES, small.quadratic(), **SETTINGS | {"num_trials": 1, "num_seeds": 1})
+    assert search.best.trial == 0
+    assert search.indistinguishable().tolist() == [True]
+    assert search.best_of_k().estimate.tolist() == [search.best.score]
+    assert len(search.to_pandas()) == 1
+    assert repr(search) == "Search(1 of 1 trials × 1 seeds, train_loss)"
+
+
+def test_no_steps_evaluate_the_start(regression):
+    search = sweeps.search(optimizers.sgd, RATES, regression, **SETTINGS | {"num_steps": 0, "evaluate_every": None})
+    start = regression.init(small.seed_keys(KEY, 2)[1][0])
+    assert search.steps.tolist() == [0]
+    np.testing.assert_allclose(search.final[:, 1], regression.loss(start, regression.validation), rtol=1e-6)
+    assert np.isnan(search.curves["batch_loss"]).all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_trials": 0}, "num_trials to be an integer ≥ 1; received 0"),
+        ({"num_seeds": 0}, "num_seeds to be an integer ≥ 1; received 0"),
+        ({"num_steps": -1}, "num_steps to be an integer ≥ 0; received -1"),
+        ({"evaluate_every": 0}, "evaluate_every to be an integer ≥ 1; received 0"),
+        ({"batch_size": 24}, "batch_size"),
+        ({"width": 0}, 'width to be an integer ≥ 1, or "auto"; received 0'),
+        ({"metric": "accuracy"}, "metric='accuracy' is not evaluated; evaluated are .*'validation_accuracy'"),
+        ({"metric": "train_loss"}, "'train_loss' is not evaluated"),
+        ({"evaluate_on": "holdout"}, "holdout"),
+        ({"sampler": "grid", "space": RATES | {"momentum": sweeps.uniform(0, 1)}}, "no grid over this space has 6"),
+        ({"space": {"rate": sweeps.uniform(0, 1)}}, "Nothing takes .*'rate'.*learning_rate, momentum, nesterov"),
+        ({"space": {}}, "at least one dimension"),
+    ],
+)
+def test_what_cannot_be_searched_is_refused_before_any_work(regression, compilations, tmp_path, changes, message):
+    given = {"space": RATES} | SETTINGS | changes
+    space = given.pop("space")
+    with compilations() as counter, pytest.raises(ValueError, match=message):
+        sweeps.search(optax.sgd, space, regression, journal=tmp_path / "kept", **given)
+    assert counter.lanes == 0
+    assert not (tmp_path / "kept").exists()
+
+
+def test_progress_counts_every_run_once_and_up(regression):
+    calls = []
+    search = sweeps.search(
+        optimizers.sgd, RATES, regression, width=1, progress=lambda *numbers: calls.append(numbers), **SETTINGS
+    )
+    done, totals, best = zip(*calls, strict=True)
+    assert done == tuple(range(1, 13))
+    assert set(totals) == {12}
+    finals = search.final.ravel()
+    np.testing.assert_allclose(best, np.minimum.accumulate(finals), rtol=1e-6)
+
+
+def test_the_best_so_far_of_an_accuracy_goes_up(regression):
+    best = []
+    sweeps.search(
+        optimizers.sgd, RATES, regression, width=1, metric="validation_accuracy",
+        progress=lambda done, total, value: best.append(value), **SETTINGS,
+    )  # fmt: skip
+    assert best == sorted(best)
+    assert best[0] < best[-1]
+
+
+def test_an_interrupt_keeps_the_finished_trials(found, regression):
+    def press(done, total, best):
+        if done == 5:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt, match="interrupted after 2 of 6 trials") as caught:
+        sweeps.search(optimizers.sgd, RATES, regression, width=1, progress=press, **SETTINGS)
+    assert isinstance(caught.value, SearchInterrupted)
+    part = caught.value.search
+    assert part.finished.tolist() == [[True, True]] * 2 + [[True, False]] + [[False, False]] * 3
+    for name, values in part.curves.items():
+        np.testing.assert_array_equal(values[part.finished], found.curves[name][part.finished])
+        assert np.isnan(values[~part.finished]).all()
+    assert not part.diverged.any()
+    assert np.isnan(part.scores[2:]).all()
+    assert part.best.trial == int(found.scores[:2].argmin())
+    assert not part.indistinguishable()[2:].any()
+    assert part.best_of_k().estimate.shape == (2,)
+    assert repr(part) == "Search(2 of 6 trials × 2 seeds, validation_loss)"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_an_interrupt_before_a_trial_has_all_seeds_leaves_no_best():
+    """Whatever the type of the results, there is NaN, not 0, where nothing was run."""
+    problem = small.quadratic()
+    start, loss = problem.init, problem.loss
+    problem = problem.replace(init=lambda key: start(key).astype(jnp.bfloat16))
+    problem = problem.replace(loss=lambda params, batch: loss(params, batch).astype(jnp.bfloat16))
+
+    def press(done, total, best):
+        signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(SearchInterrupted) as caught:
+        sweeps.search(optax.sgd, RATES, problem, width=1, progress=press, **SETTINGS)
+    part = caught.value.search
+    assert part.finished.sum() == 1
+    assert part.curves["train_loss"].dtype == jnp.bfloat16
+    assert np.isnan(part.curves["train_loss"][~part.finished].astype(float)).all()
+    assert not part.indistinguishable().any()
+    with pytest.raises(ValueError, match=r"of 6, 0 were run with every seed.*resume"):
+        part.best  # noqa: B018
+    with pytest.raises(ValueError, match="no trial was run with every seed"):
+        part.best_of_k()
+
+
+def test_the_tables_hold_every_trial_seed_and_evaluation(found):
+    table = found.to_pandas()
+    assert table[["trial", "seed"]].to_numpy().tolist() == [[i, j] for i in range(6) for j in range(2)]
+    for _, row in table.iterrows():
+        assert row.learning_rate == found.configs[row.trial]["learning_rate"]
+        assert row.validation_loss == found.final[row.trial, row.seed]
+        assert row.validation_accuracy == found.curves["validation_accuracy"][row.trial, row.seed, -1]
+    tidy = found.curves_to_pandas()
+    assert len(tidy) == 6 * 2 * 4
+    one = tidy[(tidy.trial == 4) & (tidy.seed == 1)]
+    assert one.step.tolist() == [0, 5, 10, 12]
+    np.testing.assert_array_equal(one.validation_loss, found.curves["validation_loss"][4, 1])
+
+
+def test_a_conditional_name_that_does_not_exist_is_empty_in_the_table():
+    space = {
+        "method": sweeps.choices("sgd", "momentum"),
+        "decay": sweeps.conditional(sweeps.choices(0.5), on="method", equals="momentum"),
+    }
+    search = sweeps.search(
+        lambda method, decay=None: optax.sgd(0.1, momentum=decay), space, small.quadratic(), sampler="grid",
+        **SETTINGS | {"num_trials": 2},
+    )  # fmt: skip
+    table = search.to_pandas()
+    assert table.decay.isna().tolist() == [True, True, False, False]
+
+
+def synthetic(space, surface, num_trials, seed, noise=0.0):
+    """A search over a surface that is known."""
+    space = sweeps.Space(space)
+    configs, points = sweeps.sample(space, num_trials, key=jax.random.key(seed))
+    scores = np.array([surface(**config) for config in configs])
+    scores += noise * np.random.default_rng(seed).normal(size=num_trials)
+    ones = np.ones((num_trials, 1), int)
+    return Search(
+        space, configs, points, "loss", "min", np.array([0]), {"loss": scores[:, None, None]}, {}, -ones, 0 * ones,
+        ones.astype(bool),
+    )  # fmt: skip
+
+
+SURFACE = {"rate": sweeps.log_uniform(1e-4, 1.0), "decay": sweeps.uniform(0.0, 1.0)}
+
+
+@pytest.mark.parametrize(("optimum", "side"), [(100.0, "high"), (1e-6, "low")])
+@pytest.mark.parametrize(("num_trials", "margin"), [(10, 0.2), (50, 0.05)])
+def test_an_optimum_beyond_the_range_is_flagged_with_its_side(optimum, side, num_trials, margin):
+    """It is found where a trial lies within the margin: 1 − (1 − margin)ⁿ of the searches, measured to 3 errors."""
+    flags = []
+    for seed in range(200):
+        search = synthetic({"rate": SURFACE["rate"]}, lambda rate: np.log(rate / optimum) ** 2, num_trials, seed)
+        flags.append(search.best.boundary.get("rate"))
+    expected = 1 - (1 - margin) ** num_trials
+    share = flags.count(side) / 200
+    assert abs(share - expected) < 3 * np.sqrt(expected * (1 - expected) / 200)
+    assert flags.count(None) + flags.count(side) == 200  # never the other side
+
+
+@pytest.mark.parametrize("noise", [0.0, 1.0])
+def test_an_optimum_inside_is_not_flagged_and_each_dimension_is_judged_by_itself(noise):
+    """With noise as large as the surface is at a distance of 1 (in e-folds, of 9.2) from the optimum."""
+    inside = both = 0
+    for seed in range(200):
+
+        def surface(rate, decay):
+            return np.log(rate / 0.01) ** 2 + 30 * (decay - 1.5) ** 2
+
+        flags = synthetic(SURFACE, surface, 50, seed, noise).best.boundary
+        inside += "rate" in flags
+        both += flags.get("decay") == "high"
+    assert inside <= 2
+    assert both > 60  # the trials near the end of one range must lie well in the other, too
+
+
+def test_the_ends_of_integers_are_flagged_and_choices_have_none():
+    space = {"width": sweeps.integers(1, 10), "scale": sweeps.choices(1.0, 2.0, 4.0)}
+    narrow = [synthetic(space, lambda width, scale: width + scale, 80, seed).best for seed in range(20)]
+    assert all(choice.boundary == {"width": "low"} for choice in narrow)
+    wide = [synthetic(space, lambda width, scale: abs(width - 5) + scale, 80, seed).best for seed in range(20)]
+    assert all(choice.boundary == {} for choice in wide)
