@@ -1,8 +1,10 @@
 """The command line from arguments to files and exit codes."""
 
 import csv
+import io
 import json
 import re
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -18,15 +20,21 @@ from jaxopt_study import optimizers, problems, records, transforms
 from jaxopt_study.cli import main
 from jaxopt_study.cli.expressions import UserError, read_optimizer
 from jaxopt_study.cli.listings import Problems
+from jaxopt_study.cli.progress import JobBar
 from jaxopt_study.race import Race
 
-TINY = ["--only", "sgd", "momentum", "--steps=6", "--seeds=2", "--widths", "4", "--batch-size=16", "--evaluations=3"]
+TINY = ["--only", "sgd", "--steps=6", "--seeds=2", "--widths", "4", "--batch-size=16", "--evaluations=3"]
+TUNE = ["--budget=4", "--space", "sgd.learning_rate=log(1e-6, 1e-4)"]
+OWN = [argument for name in ("plain", "rated", "fails") for argument in ("--optimizer", f"mine_for_cli:{name}")]
 MINE = """
 import optax
 from jaxopt_study import optimizers
 
 def plain():
     return optax.sgd(0.1)
+
+def rated(learning_rate):
+    return optax.chain(optax.scale(2.0), optax.sgd(learning_rate))
 
 def fails():
     def update(updates, state, params=None):
@@ -38,6 +46,9 @@ def number():
 
 def needs(argument):
     return optax.sgd(argument)
+
+def needs_more(learning_rate, argument):
+    return optax.sgd(learning_rate)
 
 def crashes():
     return 1 / 0
@@ -52,70 +63,98 @@ class Ran:
     code: int
     out: str
     err: str
-    calls: int
     record: records.Record
+    races: int
+    files: dict[str, bytes]
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    """The same folder three times: interrupted in the second run, resumed to the end, and once more with own chains."""
+    """The same command twice: interrupted by Ctrl-C while the network is tuned, and resumed to the end."""
     folder = tmp_path_factory.mktemp("study")
     (folder / "mine_for_cli.py").write_text(MINE)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr(sys, "path", list(sys.path))
-        whole_run, calls = Race.run, []
+        races, bar = [], JobBar.sweep
 
-        def run(race, optimizer):
-            calls.append(optimizer)
-            if len(calls) == interrupt_at:
-                raise KeyboardInterrupt
+        def run(race, optimizer, whole_run=Race.run):
+            races.append(optimizer)
             return whole_run(race, optimizer)
+
+        def pressing(*arguments):
+            report = bar(*arguments)
+
+            def progress(done, total, best):
+                report(done, total, best)
+                signal.raise_signal(signal.SIGINT)
+
+            return progress
 
         patch.setattr(Race, "run", run)
 
         def compare(*arguments):
-            calls.clear()
+            races.clear()
             with pytest.MonkeyPatch.context() as streams:
                 out, err = folder / "stdout", folder / "stderr"
                 with out.open("w") as stdout, err.open("w") as stderr:
                     streams.setattr(sys, "stdout", stdout)
                     streams.setattr(sys, "stderr", stderr)
-                    code = main(["compare", "--out", "out", *TINY, *arguments])
-            return Ran(code, out.read_text(), err.read_text(), len(calls), records.load(folder / "out"))
+                    code = main(["compare", "--out", "out", *TINY, *TUNE, *OWN, *arguments])
+            files = {str(p.relative_to("out")): p.read_bytes() for p in Path("out").rglob("*") if p.is_file()}
+            return Ran(code, out.read_text(), err.read_text(), records.load(folder / "out"), len(races), files)
 
-        interrupt_at = 2
-        interrupted = compare()
-        files_then = sorted(path.name for path in (folder / "out").iterdir())
-        interrupt_at = 0
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            with pytest.MonkeyPatch.context() as keyboard:
+                keyboard.setattr(JobBar, "sweep", pressing)
+                interrupted = compare()
+        finally:
+            signal.signal(signal.SIGINT, before)
         resumed = compare("--resume")
-        files = {path.name: path.read_bytes() for path in (folder / "out").iterdir() if path.is_file()}
-        mine = compare("--resume", "--optimizer", "mine_for_cli:plain", "--optimizer", "mine_for_cli:fails")
-    return {"interrupted": interrupted, "then": files_then, "resumed": resumed, "files": files, "mine": mine}
+    return {"interrupted": interrupted, "resumed": resumed}
+
+
+def by_name(ran):
+    return {(e["problem"], e["optimizer"], e.get("settings")): e for e in ran.record.results["entries"]}
 
 
 def test_ctrl_c_keeps_what_had_finished_and_says_how_to_go_on(study):
     ran = study["interrupted"]
     assert ran.code == 130
     assert ran.record.status == "interrupted"
-    assert [(e["problem"], e["optimizer"]) for e in ran.record.results["entries"]] == [("bowl", "sgd")]
-    assert "1 of 4" in ran.err
+    assert [key for key, entry in by_name(ran).items() if "error" not in entry] == [
+        ("bowl", "sgd", "default"), ("bowl", "plain", "default")
+    ]  # fmt: skip
+    assert ran.record.results["comparison"] is None
     assert "--resume" in ran.err
-    assert study["then"] == ["curves.csv", "parts", "record.json"]
+    assert "journal/digits/tune/chunk-00000.npz" in ran.files
+    assert not [name for name in ran.files if name.endswith(".png")]
 
 
 def test_resuming_runs_only_what_is_missing(study):
-    ran = study["resumed"]
-    assert (ran.code, ran.calls) == (0, 3)
-    assert ran.record.status == "complete"
-    names = [(e["problem"], e["optimizer"]) for e in ran.record.results["entries"]]
-    assert names == [("bowl", "sgd"), ("bowl", "momentum"), ("digits", "sgd"), ("digits", "momentum")]
+    before, after = study["interrupted"], study["resumed"]
+    assert (before.races, after.races) == (3, 2)  # again what failed, and what does not say what it is
+    kept = [name for name in before.files if "/chunk-" in name or name == "parts/bowl-sgd.json"]
+    assert len(kept) == 2
+    assert all(before.files[name] == after.files[name] for name in kept)
+    lanes = [
+        np.load(io.BytesIO(content))["lanes"]
+        for name, content in after.files.items()
+        if re.fullmatch(r"journal/digits/tune/chunk-\d+.npz", name)
+    ]
+    assert sorted(np.concatenate(lanes)) == list(range(8))  # four trials each of two optimizers, one start
 
 
 def test_every_promised_file_is_there_and_can_be_opened(study, tmp_path):
-    files = study["files"]
-    expected = "loss.png accuracy.png trajectories.png trajectories-together.png race.gif curves.csv record.json"
+    files = {name: content for name, content in study["resumed"].files.items() if "/" not in name}
+    expected = (
+        "comparison.png differences.png budget.png loss.png accuracy.png trajectories.png trajectories-together.png "
+        "race.gif curves.csv scores.csv trials.csv record.json"
+    )
     assert sorted(files) == sorted(expected.split())
+    listed = study["resumed"].out.split(" In out: ")[1]
+    assert all(name in listed for name in files)
     for name, content in files.items():
         if name.endswith((".png", ".gif")):
             (tmp_path / name).write_bytes(content)
@@ -127,54 +166,98 @@ def test_every_promised_file_is_there_and_can_be_opened(study, tmp_path):
 
 
 def test_the_record_says_what_was_run_where_and_with_which_chains(study):
-    record = study["resumed"].record
+    record, entries = study["resumed"].record, by_name(study["resumed"])
     assert record.config["steps"] == 6
+    assert record.config["budget"] == 4
     assert record.config["data"] == "digits"
     assert record.environment["versions"]["jax"]
     assert record.data_hash == problems.datasets.digits(seed=0).sha256
-    entries = {(e["problem"], e["optimizer"]): e for e in record.results["entries"]}
-    assert transforms.from_json(entries["bowl", "sgd"]["spec"]) == optimizers.sgd(0.95)
-    assert entries["digits", "momentum"]["diverged"] == [False, False]
-    assert entries["digits", "momentum"]["run_seconds"] > 0
-    assert json.loads(study["files"]["record.json"])["format"] == records.FORMAT
+    assert transforms.from_json(entries["bowl", "sgd", "default"]["spec"]) == optimizers.sgd(0.95)
+    assert transforms.from_json(entries["digits", "sgd", "default"]["spec"]) == optimizers.sgd(0.01)
+    tuned = entries["digits", "sgd", "tuned"]
+    assert transforms.from_json(tuned["spec"]) == optimizers.sgd(tuned["config"]["learning_rate"])
+    assert tuned["diverged"] == [False, False]
+    assert json.loads(study["resumed"].files["record.json"])["format"] == records.FORMAT
 
 
-def test_the_table_of_curves_is_tidy_and_agrees_with_the_record(study):
-    rows = list(csv.DictReader(study["files"]["curves.csv"].decode().splitlines()))
-    assert list(rows[0]) == ["problem", "optimizer", "seed", "step", "metric", "value"]
-    keys = [tuple(row[name] for name in ("problem", "optimizer", "seed", "step", "metric")) for row in rows]
+def test_the_record_ranks_the_medians_of_the_reported_seeds(study):
+    said, entries = study["resumed"].record.results["comparison"], by_name(study["resumed"])
+    assert (said["metric"], said["selected_by"], said["budget"]) == ("test_accuracy", "validation_loss", 4)
+    for settings in ("default", "tuned"):
+        medians = {name: triple[0] for name, triple in said[settings]["medians"].items()}
+        for name, median in medians.items():
+            entry = entries.get(("digits", name, settings)) or entries["digits", name, "default"]
+            assert median == np.median(entry["finals"]["test_accuracy"])
+        ranked = [medians[name] for name in said[settings]["ranking"]]
+        assert ranked == sorted(ranked, reverse=True)
+    assert set(said["default"]["medians"]) == {"sgd", "plain"}  # the third says no learning rate by itself
+    assert set(said["tuned"]["medians"]) == {"sgd", "plain", "rated"}
+    assert said["chosen"]["rated"] == entries["digits", "rated", "tuned"]["config"]
+
+
+def test_what_is_chosen_is_the_trial_with_the_best_validation_loss(study):
+    rows = list(csv.DictReader(study["resumed"].files["trials.csv"].decode().splitlines()))
+    for name in ("sgd", "rated"):
+        trials = [row for row in rows if row["optimizer"] == name]
+        assert len(trials) == 4
+        best = min(trials, key=lambda row: float(row["validation_loss"]))
+        chosen = study["resumed"].record.results["comparison"]["chosen"][name]["learning_rate"]
+        assert float(best["learning_rate"]) == chosen
+    assert not any("test" in column for column in rows[0])
+
+
+def test_the_tables_are_tidy_and_agree_with_the_record(study):
+    rows = list(csv.DictReader(study["resumed"].files["curves.csv"].decode().splitlines()))
+    assert list(rows[0]) == ["problem", "optimizer", "settings", "seed", "step", "metric", "value"]
+    keys = [tuple(row[name] for name in list(rows[0])[:-1]) for row in rows]
     assert len(set(keys)) == len(keys)
     found = dict(zip(keys, (float(row["value"]) for row in rows), strict=True))
-    assert found["bowl", "sgd", "0", "0", "x"] == -7.0
-    assert found["bowl", "sgd", "0", "29", "y"] == pytest.approx(2.0 * (1 - 0.95 * 2) ** 29, rel=1e-4)
-    entry = study["resumed"].record.results["entries"][3]
+    assert found["bowl", "sgd", "default", "0", "0", "x"] == -7.0
+    assert found["bowl", "sgd", "default", "0", "29", "y"] == pytest.approx(2.0 * (1 - 0.95 * 2) ** 29, rel=1e-4)
+    entry = by_name(study["resumed"])["digits", "rated", "tuned"]
     assert entry["curves"]["step"] == [0, 2, 4, 6]
-    assert found["digits", "momentum", "1", "6", "test_accuracy"] == entry["finals"]["test_accuracy"][1]
-    assert found["digits", "momentum", "1", "4", "train_loss"] == entry["curves"]["train_loss"][1][2]
+    accuracy = entry["finals"]["test_accuracy"]
+    assert found["digits", "rated", "tuned", "1", "6", "test_accuracy"] == accuracy[1]
+    assert found["digits", "rated", "tuned", "1", "4", "train_loss"] == entry["curves"]["train_loss"][1][2]
+    scores = list(csv.DictReader(study["resumed"].files["scores.csv"].decode().splitlines()))
+    mine = [row for row in scores if (row["optimizer"], row["settings"]) == ("rated", "tuned")]
+    assert [float(row["score"]) for row in mine] == pytest.approx(accuracy, rel=1e-6)
 
 
-def test_the_printed_table_fits_eighty_columns_and_names_the_spread(study):
+def test_the_printed_table_fits_eighty_columns_and_shows_both_rankings_and_who_wins(study):
     out = study["resumed"].out
-    assert "median over 2 seeds (lowest–highest)" in out
-    assert "untuned" in out
-    row = next(line for line in out.splitlines() if line.startswith("momentum"))
-    accuracy = study["resumed"].record.results["entries"][3]["finals"]["test_accuracy"]
-    assert f"{max(accuracy):.3f}".removeprefix("0") in row
-    assert "0 of 2" in row
-    assert "…" not in out
+    assert max(map(len, out.splitlines()[:-1])) <= 80
+    assert "…" not in out.rsplit(" In out: ")[0]
+    flat = " ".join(out.split())
+    said = study["resumed"].record.results["comparison"]
+    assert "median test accuracy of 2 seeds, 95% interval" in flat
+    for settings, title in (("default", "Notes' settings"), ("tuned", "Tuned, 4 trials each")):
+        assert title in flat
+        assert f"{said[settings]['verdict']}." in flat
+    row = next(line for line in out.splitlines() if line.startswith("rated"))
+    assert "—" in row
+    assert f"{said['tuned']['medians']['rated'][0]:.3f}".removeprefix("0") in row
     assert "1.64e-02" in out  # what SGD reaches on the plane
 
 
-def test_a_plain_optax_chain_runs_beside_the_others_and_one_that_raises_stops_nothing(study):
-    ran = study["mine"]
-    assert (ran.code, ran.calls) == (1, 4)
-    assert ran.record.status == "failed"
-    entries = {(e["problem"], e["optimizer"]): e for e in ran.record.results["entries"]}
-    assert entries["digits", "plain"]["spec"] is None
-    assert len(entries["digits", "plain"]["finals"]["test_accuracy"]) == 2
-    assert entries["digits", "fails"]["error"] == "RuntimeError: the user's own mistake"
+def test_a_tuned_value_at_an_end_of_its_range_is_flagged_with_a_wider_range(study):
+    flat = " ".join(study["resumed"].out.split())
+    flags = study["resumed"].record.results["comparison"]["boundaries"]
+    assert flags["sgd"] == {"learning_rate": "high"}  # all of its range is far below the best
+    assert "▲ sgd: learning_rate lies at the upper end of its range, 1e-6–1e-4" in flat
+    assert 'try --space "sgd.learning_rate=log(1e-6, .001)"' in flat
+    row = next(line for line in study["resumed"].out.splitlines() if line.startswith("sgd"))
+    assert row.rstrip().endswith("▲")
+
+
+def test_an_optimizer_that_raises_stops_nothing(study):
+    ran = study["resumed"]
+    assert (ran.code, ran.record.status) == (1, "failed")
+    assert by_name(ran)["digits", "plain", "default"]["spec"] is None
+    failures = [entry for entry in ran.record.results["entries"] if "error" in entry]
+    assert [(entry["problem"], entry["optimizer"]) for entry in failures] == [("bowl", "fails"), ("digits", "fails")]
+    assert all(entry["error"] == "RuntimeError: the user's own mistake" for entry in failures)
     assert "fails failed on digits: RuntimeError: the user's own mistake" in ran.err
-    assert "plain" in ran.out
 
 
 @pytest.fixture
@@ -196,6 +279,7 @@ def mine(tmp_path, monkeypatch):
         (["--optimizer", "mine_for_errors:number"], "returned 3 of type int; expected an Optax transformation"),
         (["--optimizer", "mine_for_errors:needs"], "without arguments fails with TypeError"),
         (["--optimizer", "mine_for_errors:crashes"], "ZeroDivisionError"),
+        (["--optimizer", "mine_for_errors:needs_more"], "with learning_rate=0.01 fails with TypeError"),
         (["--optimizer", "mine_for_errors:ready"], "not a function that returns one"),
         (["--optimizer", "mine_for_errors:constant"], "expected a function"),
         (["--optimizer", "mine_for_errors:plain", "--optimizer", "mine_for_errors:plain"], "given twice"),
@@ -208,10 +292,15 @@ def mine(tmp_path, monkeypatch):
         (["--resume"], "--resume needs --out"),
         (["--out", "mine_for_errors.py"], "is a file"),
         (["--out", "."], "holds something already"),
+        (["--out", "mine_for_errors.py/below"], "cannot be written"),
+        (["--budget", "-1"], "--budget must be at least 0"),
+        (["--tune-seeds", "0"], "--tune-seeds must be at least 1"),
+        (["--space", "learning_rate=log(1, 2)"], "expected OPTIMIZER.NAME"),
+        (["--space", "adam.learning_rate=log(1)"], "missing .*argument"),
     ],
 )
-def test_what_cannot_be_done_is_one_line_and_code_1(mine, capsys, arguments, message):
-    assert main(["compare", *arguments]) == 1
+def test_what_cannot_be_done_is_one_line_and_code_2(mine, capsys, arguments, message):
+    assert main(["compare", *arguments]) == 2
     shown = capsys.readouterr().err.strip()
     assert shown.startswith("Error: ")
     assert "Traceback" not in shown
@@ -223,7 +312,8 @@ def test_what_cannot_be_done_is_one_line_and_code_1(mine, capsys, arguments, mes
 @pytest.mark.slow
 def test_curvature_is_measured_along_the_runs_where_it_is_asked_for(tmp_path):
     folder = tmp_path / "probed"
-    arguments = ["--only", "sgd", "--steps=4", "--seeds=2", "--widths", "3", "--batch-size=16", "--probe=curvature"]
+    arguments = ["--only", "sgd", "--steps=4", "--seeds=2", "--widths", "3", "--batch-size=16", "--probe=curvature",
+                 "--budget=0"]  # fmt: skip
     assert main(["compare", *arguments, "--out", str(folder)]) == 0
     with Image.open(folder / "curvature.png") as picture:
         assert min(picture.size) > 500
@@ -241,10 +331,10 @@ def test_curvature_is_measured_along_the_runs_where_it_is_asked_for(tmp_path):
 
 def test_a_folder_of_another_configuration_is_not_continued(tmp_path, capsys):
     records.save(records.Record("compare", "digits", config={"steps": 5}, results={}), tmp_path / "out")
-    assert main(["compare", "--out", str(tmp_path / "out"), "--resume"]) == 1
+    assert main(["compare", "--out", str(tmp_path / "out"), "--resume"]) == 2
     assert "another configuration" in capsys.readouterr().err
     (tmp_path / "out" / "record.json").write_text("{")
-    assert main(["compare", "--out", str(tmp_path / "out"), "--resume"]) == 1
+    assert main(["compare", "--out", str(tmp_path / "out"), "--resume"]) == 2
     assert "damaged" in capsys.readouterr().err
 
 
@@ -262,7 +352,15 @@ def test_help_describes_every_option(capsys):
         main(["compare", "--help"])
     assert caught.value.code == 0
     shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    for words in ("module:function", "--data-dir PATH", "record.json", "--resume", "Ctrl-C", "(default: 5)"):
+    for words in (
+        "module:function",
+        "--data-dir PATH",
+        "record.json",
+        "--resume",
+        "Ctrl-C",
+        "(default: 10)",
+        "--budget 0",
+    ):
         assert words in shown
     assert "(default: 100 100 on digits, 100 100 100 100 on the others)" in shown
     assert "None" not in shown

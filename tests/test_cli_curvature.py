@@ -19,6 +19,7 @@ from jaxopt_study.cli import diagnosis, main
 from jaxopt_study.cli.curvature_report import eigenvalue_rows, with_error
 from jaxopt_study.cli.diagnosis import Stage
 from jaxopt_study.cli.expressions import UserError
+from jaxopt_study.cli.heats import repeated
 from jaxopt_study.cli.progress import waiting
 from jaxopt_study.cli.targets import find_target
 
@@ -70,9 +71,17 @@ def folder(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(path)
         patch.setattr(sys, "path", list(sys.path))
-        patch.setattr("jaxopt_study.cli.compare.draw", lambda *args, **options: [])  # not what is tested here
+        patch.setattr("jaxopt_study.cli.compare_figures.draw", lambda *args, **options: [])  # not what is tested here
         race = ["--only", "momentum", "--steps=3", "--seeds=2", "--widths", "4", "--batch-size=16", "--evaluations=1"]
-        assert main(["compare", "--out", "race", *race]) == 0
+        assert main(["compare", "--out", "race", "--budget=0", *race]) == 0
+        programs = {}  # a run is repeated by many of the tests
+
+        def once(problem, settings, seeds):
+            if seeds.start not in programs:
+                programs[seeds.start] = repeated(problem, settings, seeds)
+            return programs[seeds.start]
+
+        patch.setattr("jaxopt_study.cli.targets.repeated", once)
         yield path
 
 
@@ -306,10 +315,12 @@ def test_products_that_are_not_those_of_a_hessian_end_the_diagnosis_with_code_1(
         (["race", "--data-dir=."], "digits need neither"),
         (["race", "--out", "mine_for_curvature.py"], "is a file"),
         (["race", "--out", "race"], "holds something already"),
+        (["mine_for_curvature:without_data", "--out", "mine_for_curvature.py/below"], "cannot be written"),
+        (["race", "--settings", "tuned"], "ran at these settings only: default"),
     ],
 )
-def test_what_cannot_be_done_is_one_line_and_code_1(folder, capsys, arguments, message):
-    assert main(["curvature", *arguments]) == 1
+def test_what_cannot_be_done_is_one_line_and_code_2(folder, capsys, arguments, message):
+    assert main(["curvature", *arguments]) == 2
     shown = capsys.readouterr().err.strip()
     assert shown.startswith("Error: ")
     assert len(shown.splitlines()) == 1
@@ -318,23 +329,28 @@ def test_what_cannot_be_done_is_one_line_and_code_1(folder, capsys, arguments, m
 
 
 def changed(folder, name, change):
-    """Save the record of the comparison, changed, beside its parts."""
-    record = records.load(folder / "race")
-    (folder / name / "parts").mkdir(parents=True)
-    for part in (folder / "race" / "parts").iterdir():
-        (folder / name / "parts" / part.name).write_bytes(part.read_bytes())
-    records.save(change(record), folder / name)
+    """Save the record of the comparison, changed."""
+    records.save(change(records.load(folder / "race")), folder / name)
     return str(folder / name)
 
 
-def without_final(record):
-    entries = [{k: v for k, v in entry.items() if k != "final"} for entry in record.results["entries"]]
-    return replace(record, results={**record.results, "entries": entries})
+def with_entries(change):
+    """Return a change of a record's entries."""
+    return lambda record: replace(record, results={**record.results, "entries": change(record.results["entries"])})
 
 
-def twice(record):
-    *_, entry = record.results["entries"]
-    return replace(record, results={**record.results, "entries": [entry, {**entry, "optimizer": "other"}]})
+def without_settings(entries):
+    return [{name: value for name, value in entry.items() if name != "config"} for entry in entries]
+
+
+def twice(entries):
+    return [entries[-1], {**entries[-1], "optimizer": "other"}]
+
+
+def elsewhere(entries):
+    """Let the second run have ended elsewhere."""
+    first, second = entries[-1]["finals"]["test_loss"]
+    return [*entries[:-1], {**entries[-1], "finals": {"test_loss": [first, 1.01 * second]}}]
 
 
 @pytest.mark.parametrize(
@@ -342,10 +358,9 @@ def twice(record):
     [
         (lambda record: replace(record, data_hash="0" * 64), "data differ"),
         (lambda record: replace(record, kind="experiment"), "kind 'experiment'"),
-        (lambda record: replace(record, config={**record.config, "widths": [5]}), "does not fit"),
         (lambda record: replace(record, results={"entries": []}), "No optimizer had finished"),
-        (without_final, "earlier version"),
-        (twice, "Say which one with --optimizer: momentum, other"),
+        (with_entries(without_settings), "earlier version"),
+        (with_entries(twice), "Say which one with --optimizer: momentum, other"),
     ],
 )
 def test_a_run_that_is_not_what_it_was_is_refused(folder, tmp_path, change, message):
@@ -354,18 +369,14 @@ def test_a_run_that_is_not_what_it_was_is_refused(folder, tmp_path, change, mess
         find_target(changed(tmp_path, "changed", change), None, 0)
 
 
-def test_parameters_that_were_changed_or_lost_are_refused(folder, tmp_path):
+def test_a_run_that_ends_elsewhere_when_repeated_says_so(folder, tmp_path):
     (tmp_path / "race").symlink_to(folder / "race")
-    path = changed(tmp_path, "changed", lambda record: record)
-    file = tmp_path / "changed" / "parts" / "digits-momentum.npz"
-    content = bytearray(file.read_bytes())
-    content[len(content) // 2] ^= 1
-    file.write_bytes(bytes(content))
-    with pytest.raises(UserError, match="its hash differs"):
-        find_target(path, None, 0)
-    file.unlink()
-    with pytest.raises(UserError, match="is missing"):
-        find_target(path, None, 0)
+    path = changed(tmp_path, "changed", with_entries(elsewhere))
+    assert find_target(path, None, 0).note is None
+    target = find_target(path, None, 1)
+    assert "rounds otherwise" in target.note
+    losses = target.described["test_loss"]
+    assert losses["compared"] == pytest.approx(1.01 * losses["repeated"], rel=1e-4)
 
 
 def test_an_interrupt_gets_through_while_a_stage_works():

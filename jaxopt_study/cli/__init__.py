@@ -1,4 +1,4 @@
-"""The command line: `jaxopt-study compare | curvature | optimizers | problems | explain`."""
+"""The command line: `jaxopt-study compare | search | ablate | curvature | optimizers | problems | explain`."""
 
 from jaxopt_study.cli.app import main
 

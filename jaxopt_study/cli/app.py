@@ -8,16 +8,19 @@ from typing import Any
 import tyro
 from rich.console import Console
 
+from jaxopt_study.cli.ablate import Ablate
 from jaxopt_study.cli.compare import Compare
 from jaxopt_study.cli.curvature import Curvature
 from jaxopt_study.cli.expressions import UserError
 from jaxopt_study.cli.listings import Explain, Optimizers, Problems
+from jaxopt_study.cli.search import Search
 
-DONE, FAILED, INTERRUPTED = 0, 1, 130  # 2, for arguments that cannot be understood, is the parser's
+UNUSABLE, INTERRUPTED = 2, 130  # 2 is also the parser's, for arguments that cannot be understood
 DESCRIPTION = """Compose optimizers from textbook atoms, train them in one compiled program, and see why they differ.
 
-Exit codes: 0 done; 1 something asked for cannot be done, or an optimizer, an audit or a stage failed (the message says
-what to do); 2 the arguments cannot be understood; 130 interrupted, with what had finished kept."""
+Exit codes: 0 done; 1 an optimizer, an audit or a stage failed, and the rest is done; 2 the arguments cannot be
+understood, or what they ask for cannot be done (the message says what to do); 130 interrupted, with what had finished
+kept."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The arguments; None takes those of the process, and after an interrupt ends it at once.
 
     Returns:
-        0 if all is done, 1 if something asked for cannot be done, 130 if interrupted.
+        0 if all is done, 1 if part of it failed, 2 if something asked for cannot be done, 130 if interrupted.
 
     Raises:
         SystemExit: With code 2 for arguments that cannot be understood, and 0 after `--help`.
@@ -39,14 +42,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         The same updates in 100 steps. ...
         0
     """
-    commands: Any = Compare | Curvature | Optimizers | Problems | Explain
+    commands: Any = Compare | Search | Ablate | Curvature | Optimizers | Problems | Explain
     command = tyro.cli(commands, args=argv, prog="jaxopt-study", description=DESCRIPTION)
     errors = Console(stderr=True)
     try:
         code = command.run(Console())
     except UserError as error:
         errors.print(f"Error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
-        return FAILED
+        return UNUSABLE
     except KeyboardInterrupt:
         errors.print("Interrupted.")
         code = INTERRUPTED

@@ -3,9 +3,8 @@
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
@@ -14,6 +13,7 @@ from jaxopt_study import records
 from jaxopt_study.cli.curvature_report import draw, eigenvalue_rows, show
 from jaxopt_study.cli.diagnosis import STAGES, Choices, Subject
 from jaxopt_study.cli.expressions import UserError
+from jaxopt_study.cli.folders import choose_folder, make_folder
 from jaxopt_study.cli.progress import stages_bar, waiting
 from jaxopt_study.cli.targets import content_hash, find_target
 
@@ -32,11 +32,17 @@ class Curvature:
     """
 
     target: Annotated[str, tyro.conf.Positional]
-    """A results folder of `jaxopt-study compare`; or your own module:name, which is (loss, params) or (loss, params,
-    data) with a scalar loss(params, data), the mean over the examples, or a function that returns one."""
+    """A results folder of `jaxopt-study compare`, whose run is repeated; or your own module:name, which is (loss,
+    params) or (loss, params, data) with a scalar loss(params, data), the mean over the examples, or a function that
+    returns one."""
     optimizer: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
     """Of a folder: which of its optimizers, in the state in which the run left it. Of your own loss: one as in
     `jaxopt-study explain`, such as "adam(1e-3)", in the state before its first step."""
+    settings: Annotated[
+        Literal["default", "tuned"] | None,
+        tyro.conf.arg(metavar="{default,tuned}", help_behavior_hint="(default: tuned, if it was)"),
+    ] = None
+    """Of a folder: at which of its settings."""
     start: int = 0
     """Of a folder: which of the run's starts."""
     num_eigenpairs: int = 10
@@ -109,14 +115,17 @@ def diagnose(config: Curvature, console: Console) -> int:
         UserError: If something asked for cannot be done.
     """
     choices = config.choices()
+    choose_folder(config.out, "curvature", "")  # before anything takes time
     target = find_target(
-        config.target, config.optimizer, config.start, data_dir=config.data_dir, download=config.download
-    )
-    folder = _open_folder(config, target.name)
+        config.target, config.optimizer, config.start, settings=config.settings, data_dir=config.data_dir,
+        download=config.download,
+    )  # fmt: skip
+    folder = choose_folder(config.out, "curvature", target.name)
     try:
         subject = Subject(target, choices)
     except Exception as error:  # a user's loss may raise anything
         raise UserError(f"{config.target} cannot be diagnosed: {type(error).__name__}: {error}") from error
+    make_folder(folder)
     stages = {name: stage for name, stage in STAGES.items() if target.optimizer is not None or not stage.of_optimizer}
     results: dict[str, Any] = {}
     errors: dict[str, str] = {}
@@ -166,6 +175,8 @@ def diagnose(config: Curvature, console: Console) -> int:
     unsound = results.get("audit", {}).get("verdict") == "unsound"
     record = keep("failed" if errors or unsound else "complete")
     show(console, record, target, [*pictures, "eigenvalues.csv", "record.json"], folder)
+    if target.note:
+        Console(stderr=True).print(target.note, style="yellow", markup=False, highlight=False, soft_wrap=True)
     _complain(results, errors)
     return 1 if errors or unsound else 0
 
@@ -192,13 +203,3 @@ def _complain(results: dict[str, Any], errors: dict[str, str]) -> None:
             tell("The products are not those of a Hessian, so nothing else was computed.", "red")
     for name, error in errors.items():
         tell(f"{STAGES[name].title} failed: {error}", "red")
-
-
-def _open_folder(config: Curvature, name: str) -> Path:
-    if config.out is None:
-        return Path("results") / f"curvature-{name}-{datetime.now():%Y%m%d-%H%M%S}"
-    if config.out.exists() and not config.out.is_dir():
-        raise UserError(f"--out {config.out} is a file; name a folder.")
-    if config.out.is_dir() and any(config.out.iterdir()):
-        raise UserError(f"{config.out} holds something already. Name another folder with --out.")
-    return config.out

@@ -109,7 +109,7 @@ def described(target: Target) -> str:
     if run is None:
         return target.name + (f" with {shortened(target.expression)}" if target.expression else "")
     widths = "-".join(str(width) for width in run["widths"])
-    name = target.described["optimizer"]
+    name = target.described["optimizer"] + (", tuned" if target.described["settings"] == "tuned" else "")
     ended = "where it diverged" if target.described["diverged"] else f"after {run['steps']} steps"
     return f"{run['data']}, MLP {widths}, {name}, start {target.described['start']} {ended}"
 

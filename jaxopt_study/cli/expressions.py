@@ -13,6 +13,7 @@ import optax
 
 from jaxopt_study import optimizers, transforms
 
+_PATH = re.compile(r"[\w.]+:[\w.]+")
 DEFAULT_RATE = 0.01  # for a bare name of an optimizer whose learning rate has no default
 
 
@@ -43,7 +44,7 @@ def read_optimizer(text: str) -> optax.GradientTransformation:
         ...
         jaxopt_study.cli.expressions.UserError: "__import__('os').getcwd()" calls "__import__('os').getcwd", ...
     """
-    if re.fullmatch(r"[\w.]+:[\w.]+", text):
+    if _PATH.fullmatch(text):
         return import_optimizer(text)
     try:
         expression = ast.parse(text.strip(), mode="eval").body
@@ -64,6 +65,39 @@ def read_optimizer(text: str) -> optax.GradientTransformation:
     return built
 
 
+def read_maker(text: str) -> Callable[..., optax.GradientTransformation] | transforms.Transform:
+    """Return what makes an optimizer from hyperparameters that may vary.
+
+    Args:
+        text: A name such as `adam` or `optax.adam`, whose arguments may vary; an expression as of `read_optimizer`, the
+            numbers in which may; or `module:function`, a user's function of hyperparameters.
+
+    Returns:
+        A function of hyperparameters, or a `Transform`, of which they are paths.
+
+    Raises:
+        UserError: If it cannot be understood or built; the message says why.
+
+    Example:
+        >>> read_maker("adam") is optimizers.adam
+        True
+        >>> read_maker("chain(ema(0.9), scale_by_learning_rate(0.1))").hyperparams["ema.decay"]
+        0.9
+    """
+    if _PATH.fullmatch(text):
+        return import_maker(text)
+    try:
+        expression = ast.parse(text.strip(), mode="eval").body
+    except SyntaxError:
+        expression = None
+    if isinstance(expression, ast.Name | ast.Attribute):
+        return _constructor(expression, text, whole=True)
+    built = read_optimizer(text)
+    if not isinstance(built, transforms.Transform):
+        raise UserError(f"{text!r} does not say what its hyperparameters are. Name its function without arguments.")
+    return built
+
+
 def import_optimizer(path: str) -> optax.GradientTransformation:
     """Build the optimizer that a user's function without arguments returns.
 
@@ -76,17 +110,49 @@ def import_optimizer(path: str) -> optax.GradientTransformation:
     Raises:
         UserError: If the module or function is missing or fails, or returns something else.
     """
+    return call_maker(path, import_maker(path))
+
+
+def import_maker(path: str) -> Callable[..., Any]:
+    """Return a user's function that makes an optimizer.
+
+    Args:
+        path: `module:function`; modules of the current folder can be named.
+
+    Returns:
+        The function.
+
+    Raises:
+        UserError: If the module or function is missing, or is no function.
+    """
     found = import_named(path, what="an optimizer")
     if isinstance(found, optax.GradientTransformation):
-        raise UserError(
-            f"{path!r} is an optimizer, not a function that returns one: write a function without arguments."
-        )
+        raise UserError(f"{path!r} is an optimizer, not a function that returns one: write a function.")
     if not callable(found):
-        raise UserError(f"{path!r} is {found!r}; expected a function without arguments that returns an optimizer.")
+        raise UserError(f"{path!r} is {found!r}; expected a function that returns an optimizer.")
+    return found
+
+
+def call_maker(path: str, maker: Callable[..., Any], **hyperparameters: Any) -> optax.GradientTransformation:
+    """Build an optimizer with a user's function.
+
+    Args:
+        path: What the function is called.
+        maker: The function.
+        **hyperparameters: Its arguments.
+
+    Returns:
+        Any Optax transformation.
+
+    Raises:
+        UserError: If the function fails or returns something else.
+    """
     try:
-        built = found()
+        built = maker(**hyperparameters)
     except Exception as error:
-        raise UserError(f"{path!r}: calling it without arguments fails with {type(error).__name__}: {error}") from error
+        given = ", ".join(f"{name}={value!r}" for name, value in hyperparameters.items())
+        how = f"with {given}" if given else "without arguments"
+        raise UserError(f"{path!r}: calling it {how} fails with {type(error).__name__}: {error}") from error
     if not isinstance(built, optax.GradientTransformation):
         raise UserError(
             f"{path!r} returned {built!r} of type {type(built).__name__}; expected an Optax transformation, such as "

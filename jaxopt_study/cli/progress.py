@@ -1,7 +1,8 @@
-"""What `jaxopt-study compare` and `curvature` say while they work."""
+"""What commands say while they work."""
 
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,36 +12,90 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 AdvanceStage = Callable[[str, int, int], None]
 SayStage = Callable[[str, float, int | None], None]
-Advance = Callable[[str, str, int, int], None]
-Say = Callable[[dict[str, Any]], None]
+SECONDS_PER_LINE = 30.0  # where there is no terminal
 
 
-@contextmanager
-def progress_bar() -> Iterator[tuple[Advance, Say]]:
-    """Show a bar over the whole job on a terminal; one line per finished run elsewhere.
+class JobBar:
+    """Say how far a job of many runs is: a bar on a terminal, a line now and then elsewhere, on standard error.
 
-    Yields:
-        `advance(problem, optimizer, done, total)`, for when a run begins, and `say(entry)`, for when it has ended.
-        Both write to standard error.
+    Use it as a context.
     """
-    console = Console(stderr=True)
-    bar = Progress(
-        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-        console=console, transient=True, disable=not console.is_terminal,
-    )  # fmt: skip
 
-    def advance(problem: str, name: str, done: int, total: int) -> None:
-        bar.update(task, description=f"{problem} {name}".strip(), completed=done, total=total)
+    def __init__(self):
+        self._console = Console(stderr=True)
+        self._bar = Progress(
+            SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=self._console, transient=True, disable=not self._console.is_terminal,
+        )  # fmt: skip
+        self._task = self._bar.add_task("starting", total=None, note="")
 
-    def say(entry: dict[str, Any]) -> None:
-        if not console.is_terminal:
-            seconds = entry.get("compile_seconds", 0.0) + entry.get("run_seconds", 0.0)
-            ending = "failed" if "error" in entry else f"{seconds:.1f} s"
-            console.print(f"{entry['problem']} {entry['optimizer']}: {ending}", markup=False, highlight=False)
+    def __enter__(self) -> "JobBar":
+        self._bar.start()
+        return self
 
-    with bar:
-        task = bar.add_task("starting", total=None)
-        yield advance, say
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def begin(self, what: str, done: int = 0, total: int | None = None, note: str = "") -> None:
+        """Say what begins.
+
+        Args:
+            what: A few words.
+            done: Runs done of it.
+            total: Runs in all; None if that is not known.
+            note: What else there is to say.
+        """
+        self._bar.reset(self._task, description=what, completed=done, total=total, note=note)
+
+    def end(self, entry: Mapping[str, Any]) -> None:
+        """Say that a run has ended.
+
+        Args:
+            entry: What came of it: "problem", "optimizer" and its seconds, or an "error".
+        """
+        seconds = entry.get("compile_seconds", 0.0) + entry.get("run_seconds", 0.0)
+        ending = "failed" if "error" in entry else f"{seconds:.1f} s"
+        self._line(f"{entry['problem']} {entry['optimizer']}: {ending}")
+
+    def sweep(self, where: str, what: str, *stages: tuple[str, int]) -> Callable[[int, int, float], None]:
+        """Return what a sweep, or several one after the other, call after each part.
+
+        Args:
+            where: The problem.
+            what: What the best so far is the best of.
+            *stages: Name and number of runs of each; those without runs are never called.
+
+        Returns:
+            A function of (runs done, runs in all, best so far).
+        """
+        began = said = time.perf_counter()
+        stage, first, last, whole = 0, 0, -1, -1
+        self.begin(f"{where}: compiling")
+
+        def progress(done: int, total: int, best: float) -> None:
+            nonlocal stage, first, last, whole, began, said
+            now = time.perf_counter()
+            if total != whole or done <= last:  # another sweep than before
+                stage += whole >= 0
+                while stage < len(stages) - 1 and total != stages[stage][1]:
+                    stage += 1
+                began, said, first = now, now, done
+            left = (now - began) / max(done - first, 1) * (total - done)
+            name, last, whole = stages[min(stage, len(stages) - 1)][0], done, total
+            note = f"best {what} {best:.4g}" + (f", {_clock(left)} left" if first < done < total else "")
+            self._bar.update(self._task, description=f"{where}: {name}", completed=done, total=total, note=note)
+            if done == total or now - said > SECONDS_PER_LINE:
+                self._line(f"{where}, {name}: {done} of {total} runs, {note}")
+                said = now
+            if done == total:
+                self._bar.update(self._task, description=f"{where}: {name} done")
+
+        return progress
+
+    def _line(self, text: str) -> None:
+        if not self._console.is_terminal:
+            self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager
@@ -74,6 +129,12 @@ def stages_bar(
     with bar:
         task = bar.add_task("starting", total=total, products=0)
         yield advance, say
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def waiting(function: Callable[[], Any]) -> Any:

@@ -13,12 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_study import records, transforms
-from jaxopt_study.cli import finals
-from jaxopt_study.cli.compare import Compare, load_data, network_problem
-from jaxopt_study.cli.expressions import UserError, import_named, read_optimizer
+from jaxopt_study.cli.compare import Compare
+from jaxopt_study.cli.expressions import UserError, call_maker, import_maker, import_named, read_optimizer
+from jaxopt_study.cli.heats import repeated
+from jaxopt_study.cli.network import load_data, network_problem
 from jaxopt_study.problems.datasets import Dataset
 from jaxopt_study.types import Batch, LossFn, Params
 
+DRIFT = 1e-3  # of the test loss, relative, between a run and its repetition, without a word
 FORMS = "(loss, params) or (loss, params, data) with a scalar loss(params, data), or a function that returns one"
 
 
@@ -36,6 +38,7 @@ class Target:
         opt_state: Its state there.
         expression: What the optimizer is called.
         described: What a record keeps of where it comes from.
+        note: What the user should know of it, or None.
     """
 
     name: str
@@ -47,18 +50,26 @@ class Target:
     opt_state: Any
     expression: str | None
     described: dict[str, Any]
+    note: str | None = None
 
 
 def find_target(
-    path: str, optimizer: str | None, start: int, *, data_dir: Path | None = None, download: bool = False
+    path: str,
+    optimizer: str | None,
+    start: int,
+    *,
+    settings: str | None = None,
+    data_dir: Path | None = None,
+    download: bool = False,
 ) -> Target:
     """Find what a command line names.
 
     Args:
         path: The results folder of a comparison, its record, or `module:name`.
-        optimizer: Of a comparison, the name of one of its optimizers, or `module:function` if it was the user's own; of
-            a user's loss, an expression for `read_optimizer`, or None.
+        optimizer: Of a comparison, the name of one of its optimizers; of a user's loss, an expression for
+            `read_optimizer`, or None.
         start: Which of the starts of a comparison.
+        settings: Of a comparison, "default" or "tuned"; None takes "tuned" if there is that.
         data_dir: Where the data of a comparison are, as for `compare`.
         download: Whether to download them.
 
@@ -69,10 +80,12 @@ def find_target(
         UserError: If there is none, or it is not what it should be.
     """
     if Path(path).exists():
-        return _from_run(Path(path), optimizer, start, data_dir, download)
+        return _from_run(Path(path), optimizer, settings, start, data_dir, download)
     if re.fullmatch(r"[\w.]+:[\w.]+", path):
-        if data_dir is not None or download or start:
-            raise UserError("--data-dir, --download and --start are for a results folder of `jaxopt-study compare`.")
+        if data_dir is not None or download or start or settings:
+            raise UserError(
+                "--data-dir, --download, --settings and --start are for a results folder of `jaxopt-study compare`."
+            )
         return _from_module(path, optimizer)
     raise UserError(
         f"{path!r} is neither a results folder of `jaxopt-study compare` nor module:name, such as mine:loss_and_params "
@@ -84,7 +97,8 @@ def content_hash(tree: Any) -> str:
     """Return the SHA-256 of the arrays of a pytree, with their paths, shapes and dtypes."""
     found = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
-        array = finals.numbers(leaf)
+        is_key = hasattr(leaf, "dtype") and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        array = np.asarray(jax.random.key_data(leaf) if is_key else leaf)  # a key is no number, but has some
         found.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}\n".encode())
         found.update(np.ascontiguousarray(array).tobytes())
     return found.hexdigest()
@@ -128,68 +142,82 @@ def _from_module(path: str, optimizer: str | None) -> Target:
     )
 
 
-def _from_run(path: Path, wanted: str | None, start: int, data_dir: Path | None, download: bool) -> Target:
+def _from_run(
+    path: Path, wanted: str | None, settings: str | None, start: int, data_dir: Path | None, download: bool
+) -> Target:
+    """Return where a run of a comparison ended, by running it again: it kept its scores only."""
     try:
         record = records.load(path)
     except records.RecordError as error:
         raise UserError(str(error)) from None
     if record.kind != "compare":
         raise UserError(f"{path} is a record of kind {record.kind!r}; expected one of `jaxopt-study compare`.")
-    folder = path if path.is_dir() else path.parent
-    entry, built = _runner(record, wanted)
+    entry = _entry(record, wanted, settings)
     seeds = record.config["seeds"]
     if not 0 <= start < seeds:
         raise UserError(f"--start must be from 0 to {seeds - 1}, one of the run's {seeds} starts; received {start}.")
-    if "final" not in entry:
-        raise UserError(
-            f"{path} does not hold where {entry['optimizer']} ended; a comparison by an earlier version. Make it again."
-        )
     dataset = _data_of(record, data_dir, download)
     problem = network_problem(record.config, dataset)
-    like: dict[str, Any] = {"params": jax.eval_shape(problem.init, jax.random.key(0))}
-    if built is not None:
-        like["opt_state"] = jax.eval_shape(built.init, like["params"])
-    final = finals.load(folder / "parts", entry["final"], like, start)
+    optimizer = _optimizer(entry)
+    ended = repeated(problem, record.config, slice(start, start + 1)).run(optimizer)
+    of_one = lambda tree: jax.tree.map(lambda leaf: leaf[0], tree)  # noqa: E731
+    before, now = entry["finals"]["test_loss"][start], float(ended.finals["test_loss"][0])
     return Target(
         name=f"{record.name}-{entry['optimizer'].replace(':', '.')}-{start}",
         loss=problem.loss,
-        params=final["params"],
+        params=of_one(ended.trajectory.params),
         data=problem.data,
         data_hash=record.data_hash,
-        optimizer=built,
-        opt_state=final.get("opt_state"),
-        expression=entry["expression"] or (wanted if built is not None else None),
+        optimizer=optimizer,
+        opt_state=of_one(ended.trajectory.opt_state),
+        expression=entry["expression"] or entry["module"],
         described={
             "target": f"compare of {record.created}",
             "optimizer": entry["optimizer"],
+            "settings": entry["settings"],
             "start": start,
             "diverged": entry["diverged"][start],
             "compare": dict(record.config),
-            "file_sha256": entry["final"]["sha256"],
+            "test_loss": {"compared": before, "repeated": now},
         },
+        note=_drift(before, now),
     )
 
 
-def _runner(record: records.Record, wanted: str | None) -> tuple[dict[str, Any], Any]:
-    """Return what a comparison keeps of one optimizer, and the optimizer, None if it cannot be built from that."""
-    entries = {
-        entry["optimizer"]: entry
-        for entry in record.results["entries"]
-        if entry["problem"] == record.name and "error" not in entry
-    }
-    if not entries:
+def _entry(record: records.Record, wanted: str | None, settings: str | None) -> dict[str, Any]:
+    """Return what a comparison keeps of one optimizer, tuned if it was and nothing else is asked for."""
+    ran = [e for e in record.results["entries"] if e["problem"] == record.name and "error" not in e]
+    names = list(dict.fromkeys(entry["optimizer"] for entry in ran))
+    if not ran:
         raise UserError(f"No optimizer had finished on {record.name} in this comparison. Go on with it: --resume.")
-    listed = ", ".join(entries)
-    if wanted is None and len(entries) > 1:
-        raise UserError(f"Several optimizers ran. Say which one with --optimizer: {listed}.")
-    asked = str(next(iter(entries))) if wanted is None else wanted
-    name = asked if asked in entries else asked.rpartition(":")[2]
-    if name not in entries:
-        raise UserError(f"--optimizer {asked}: not among those that ran, {listed}.")
-    entry = entries[name]
+    if any("config" not in entry for entry in ran):
+        raise UserError("It is a comparison by an earlier version. Make it again.")
+    if wanted is None and len(names) > 1:
+        raise UserError(f"Several optimizers ran. Say which one with --optimizer: {', '.join(names)}.")
+    asked = names[0] if wanted is None else wanted
+    name = asked if asked in names else asked.rpartition(":")[2]
+    found = {entry["settings"]: entry for entry in ran if entry["optimizer"] == name}
+    if not found:
+        raise UserError(f"--optimizer {asked}: not among those that ran, {', '.join(names)}.")
+    if settings is not None and settings not in found:
+        raise UserError(f"--settings {settings}: {name} ran at these settings only: {', '.join(found)}.")
+    return found[settings or ("tuned" if "tuned" in found else "default")]
+
+
+def _optimizer(entry: dict[str, Any]) -> Any:
     if entry["spec"] is not None:
-        return entry, transforms.from_json(entry["spec"])
-    return entry, read_optimizer(asked) if ":" in asked else None
+        return transforms.from_json(entry["spec"])
+    return call_maker(entry["module"], import_maker(entry["module"]), **entry["config"])
+
+
+def _drift(before: float, now: float) -> str | None:
+    """Return what to say if the repeated run ended elsewhere; training amplifies the rounding of another machine."""
+    if np.isnan([before, now]).all() or abs(now - before) <= DRIFT * abs(before):
+        return None
+    return (
+        f"The run was repeated, and ended at a test loss of {now:.6g} where the comparison had {before:.6g}: another "
+        "machine or version rounds otherwise. What follows is about the repeated run."
+    )
 
 
 def _data_of(record: records.Record, data_dir: Path | None, download: bool) -> Dataset:

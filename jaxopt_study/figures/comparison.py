@@ -145,7 +145,7 @@ def difference_matrix(
                     continue
                 axes.add_patch(Rectangle((j - 0.47, i - 0.45), 0.94, 0.9, facecolor=TINTS[int(sign[i, j])]))
                 axes.text(j, i - 0.14, _number(middle[i, j]), ha="center", va="center", fontweight="bold", fontsize=9)
-                ends = f"{_number(low[i, j])} … {_number(high[i, j])}"
+                ends = f"{_number(low[i, j], 2)} … {_number(high[i, j], 2)}"
                 axes.text(j, i + 0.2, ends, ha="center", va="center", fontsize=7.5)
         axes.set_xlim(-0.5, m - 0.5)
         axes.set_ylim(m - 0.5, -0.5)
@@ -177,7 +177,7 @@ def _draw_row(
         )  # fmt: skip
 
 
-def _number(x: float) -> str:
-    if np.isnan(x):
-        return "?"
-    return f"{x:+.3g}".replace("-", "−").replace("inf", "∞")
+def _number(x: float, digits: int = 3) -> str:
+    if np.isnan(x) or x == 0:
+        return "?" if np.isnan(x) else "0"
+    return f"{x:+.{digits}g}".replace("-", "−").replace("inf", "∞")

@@ -32,14 +32,15 @@ class Panel:
     largest: float | int | None = None
 
 
-def panels(steps: Any, shown: Sequence[Panel], *, title: str = "", columns: int = 3) -> Figure:
+def panels(steps: Any, shown: Sequence[Panel], *, title: str = "", columns: int = 3, xlabel: str = "step") -> Figure:
     """Draw quantities side by side over the steps of runs: of each name the median over seeds, in a band of the range.
 
     Args:
-        steps: Shape (K,): steps taken before each value.
+        steps: Shape (K,): steps taken before each value, or what `xlabel` says.
         shown: The panels. A name looks the same in all of them.
         title: What the figure is about.
         columns: Panels in a row.
+        xlabel: What the horizontal axis is, if it is not steps.
 
     Returns:
         A figure with an axes per panel and one legend below.
@@ -81,7 +82,7 @@ def panels(steps: Any, shown: Sequence[Panel], *, title: str = "", columns: int 
         for axes in grid[len(shown) :]:
             axes.remove()
         for axes in grid[max(0, len(shown) - grid.size // rows) : len(shown)]:
-            axes.set_xlabel("step" if seeds == 1 else f"step   (median and range of {seeds} seeds)")
+            axes.set_xlabel(xlabel if seeds == 1 else f"{xlabel}   (median and range of {seeds} seeds)")
             axes.tick_params(labelbottom=True)
         figure.suptitle(title, x=0.01, ha="left", fontsize=11)
         handles = {}
@@ -89,6 +90,6 @@ def panels(steps: Any, shown: Sequence[Panel], *, title: str = "", columns: int 
             handles |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
         figure.legend(
             [handles[name] for name in names], names, loc="outside lower center", handlelength=3.0,
-            ncols=min(len(names), 2 if columns < 3 else 5),
+            ncols=min(len(names), max(2, int(figure.get_figwidth() / (0.75 + 0.09 * max(map(len, names)))))),
         )  # fmt: skip
     return figure

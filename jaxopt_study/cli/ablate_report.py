@@ -1,0 +1,104 @@
+"""What `jaxopt-study ablate` records, draws and prints."""
+
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from jaxopt_study import figures, race, records
+from jaxopt_study.cli.compare_figures import UNITS
+from jaxopt_study.cli.tables import difference, interval, write_table
+from jaxopt_study.sweeps import Ablation
+
+
+def summary(found: Ablation) -> dict[str, Any]:
+    """Return what an ablation found as plain values.
+
+    Args:
+        found: The ablation.
+    """
+    contributions = {part.variant.name: part for part in found.contributions()}
+    rows = []
+    for variant in found.variants:
+        row = {"variant": variant.name, "kind": variant.kind, **race.specification(variant.optimizer)}
+        row["values"] = dict(variant.values)
+        if variant.name in contributions:
+            part = contributions[variant.name]
+            row |= {
+                "loss": list(part.loss), "p_value": part.p_value, "verdict": part.verdict, "diverged": part.diverged
+            }  # fmt: skip
+        rows.append(row)
+    chosen = {name: dict(report.config) for name, report in found.comparison.of().items()}
+    return records.plain({
+        "metric": found.comparison.metric, "level": found.level, "variants": rows, "chosen": chosen
+    })  # fmt: skip
+
+
+def write(record: records.Record, found: Ablation, folder: Path, *, title: str) -> list[str]:
+    """Write the record, the tables and the figure.
+
+    Args:
+        record: The record.
+        found: The ablation.
+        folder: Where the files go.
+        title: What was taken apart.
+
+    Returns:
+        The names of the files.
+    """
+    parts = found.contributions()
+    config = record.config
+    metric = config["metric"]
+    tuned = f", each tuned with {config['budget']} trials" if config["budget"] else ""
+    figure = figures.ablation(
+        [textwrap.fill(part.variant.name, 42) for part in parts],
+        [part.loss for part in parts],
+        xlabel=f"how much worse: test {UNITS[metric]}",
+        level=found.level,
+        better=("better so", "worse so"),
+        title=f"{title}{tuned}: {config['seeds']} paired seeds",
+    )
+    records.write_atomically(folder / "ablation.png", figures.render(figure))
+    write_table(found.to_pandas(), folder / "contributions.csv")
+    write_table(found.comparison.to_pandas().rename(columns={"candidate": "variant"}), folder / "scores.csv")
+    records.save(record, folder / "record.json")
+    return ["ablation.png", "contributions.csv", "scores.csv", "record.json"]
+
+
+def show(console: Console, record: records.Record, found: Ablation, files: Sequence[str], folder: Path) -> None:
+    """Print the table of contributions and where everything is.
+
+    Args:
+        console: Where.
+        record: The record.
+        found: The ablation.
+        files: Names of the files that were written.
+        folder: Where they are.
+    """
+    config, results = record.config, record.results
+    parts = found.contributions()
+    share, seeds = config["metric"] == "accuracy", config["seeds"]
+    table = Table(box=None, pad_edge=False)
+    table.add_column("change", overflow="fold")
+    table.add_column("how much worse", justify="right", no_wrap=True)
+    table.add_column("effect", no_wrap=True)
+    for part in parts:
+        lost = f", {part.diverged} of {seeds} diverged" if part.diverged else ""
+        effect = {"helps": "worse", "harms": "better"}.get(part.verdict, "not detectable")
+        table.add_row(Text(part.variant.name + lost), difference(*part.loss, share=share), effect)
+    metric = found.comparison.metric.replace("_", " ")
+    full = found.comparison.median()[found.variants[0].name]
+    tuned = f"each tuned with {config['budget']} trials" if config["budget"] else "at the given settings"
+    heading = (
+        f"{config['optimizer']} on {config['data']}, {config['steps']} steps, {seeds} paired seeds, {tuned}.\n"
+        f"Median {metric} of the full chain: {interval(full.estimate, full.lower, full.upper, share=share)}. "
+        "Intervals hold at 95% together.\n"
+    )
+    console.print(heading, highlight=False, markup=False)
+    console.print(table)
+    closing = f"\n{results['seconds']:.0f} s in all. In {folder}: {', '.join(files)}"
+    console.print(closing, highlight=False, markup=False, soft_wrap=True)

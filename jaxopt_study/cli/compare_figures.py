@@ -1,0 +1,166 @@
+"""The pictures of `jaxopt-study compare`."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from jaxopt_study import figures, records
+from jaxopt_study.figures.panels import Panel, panels
+from jaxopt_study.problems import Problem
+from jaxopt_study.sweeps import Comparison
+
+HEADINGS = {"default": "at the notes' settings", "tuned": "tuned"}
+UNITS = {"accuracy": "accuracy (fraction)", "loss": "loss (nats per example)"}
+
+
+def draw(
+    entries: Sequence[Mapping[str, Any]],
+    comparison: Comparison | None,
+    plane: Problem,
+    folder: Path,
+    *,
+    title: str,
+    settings: Mapping[str, Any],
+) -> list[str]:
+    """Draw and write every figure.
+
+    Args:
+        entries: Results of the runs; those that failed are left out.
+        comparison: The comparison on the network, if it was reached.
+        plane: The planar problem.
+        folder: Where the files go.
+        title: What was trained.
+        settings: The configuration.
+
+    Returns:
+        The names of the files.
+    """
+    whole = [entry for entry in entries if "error" not in entry]
+    pictures: dict[str, bytes] = {}
+    if comparison is not None:
+        found = dict(_of_comparison(comparison, title, settings)) | dict(_curves(comparison, title))
+        pictures |= {name: figures.render(figure) for name, figure in found.items()}
+    probed = {entry["optimizer"]: entry["curvature"] for entry in whole if "curvature" in entry}
+    if probed:
+        kind = HEADINGS["tuned" if settings["budget"] else "default"]
+        about = f"{title}, {kind}: curvature of the training loss along the runs"
+        pictures["curvature.png"] = figures.render(figures.curvature_along_runs(probed, title=about))
+    paths = {entry["optimizer"]: entry["curves"]["path"][0] for entry in whole if entry["problem"] == plane.name}
+    if paths:
+        steps = max(map(len, paths.values())) - 1
+        about = f"x²/20 + y²: {steps} steps from (−7, 2)"
+        pictures["trajectories.png"] = figures.render(figures.trajectories(plane, paths, title=about))
+        together = figures.trajectories(plane, paths, together=True, title=about)
+        pictures["trajectories-together.png"] = figures.render(together)
+        pictures["race.gif"] = figures.race_animation(plane, paths, title="x²/20 + y²")
+    for file, content in pictures.items():
+        records.write_atomically(folder / file, content)
+    return list(pictures)
+
+
+def _of_comparison(comparison: Comparison, title: str, settings: Mapping[str, Any]) -> Iterator[tuple[str, Figure]]:
+    """Yield the figures of scores: both rankings, the differences behind one of them, and the worth of the budget."""
+    metric = comparison.metric.replace("_", " ")
+    label = metric.replace(settings["metric"], UNITS[settings["metric"]])
+    tuned = comparison.budget > 0
+    if tuned:
+        yield (
+            "comparison.png",
+            figures.comparison(
+                _side(comparison, "default"),
+                _side(comparison, "tuned"),
+                xlabel=label,
+                larger_is_better=comparison.mode == "max",
+                headings=(HEADINGS["default"], f"tuned: {comparison.budget} trials each"),
+                title=f"{title}, {settings['steps']} steps: medians of {settings['seeds']} seeds",
+            ),
+        )
+    if len(comparison.candidates) > 1:
+        which = "tuned" if tuned else "default"
+        found = comparison.differences(None, which)
+        yield "differences.png", figures.difference_matrix(
+            found.names, found.estimate, found.lower, found.upper, found.better, unit=label,
+            title=f"{title}, {HEADINGS[which]}: differences of {metric}, paired over {settings['seeds']} seeds",
+        )  # fmt: skip
+    curves = comparison.budget_curves()
+    if curves:
+        selected = comparison.selected_by.replace("_", " ").replace("loss", UNITS["loss"])
+        k = next(iter(curves.values()))[0]
+        yield (
+            "budget.png",
+            figures.budget_curves(
+                k,
+                {name: (best.estimate, best.lower, best.upper) for name, (_, best) in curves.items()},
+                ylabel=f"best {selected}",
+                log=True,
+                title=f"{title}: what k trials of the tuning would have found",
+            ),
+        )
+
+
+def _curves(comparison: Comparison, about: str) -> Iterator[tuple[str, Figure]]:
+    """Yield the learning curves of loss and accuracy, with both settings side by side on the same axes."""
+    which = ("default", "tuned") if comparison.budget else ("default",)
+    names = comparison.candidates
+    reports = {settings: comparison.of(None, settings) for settings in which}
+    steps = next(iter(reports["default"].values())).steps
+    wanted = {
+        "loss.png": ("batch_loss", "training loss (nats per example)", ", mean over the steps between points"),
+        "accuracy.png": ("validation_accuracy", "validation accuracy (fraction)", ""),
+    }
+    for file, (metric, label, more) in wanted.items():
+        log = metric == "batch_loss"
+        curves = {
+            settings: {name: found[name].curves[metric] for name in names if name in found}
+            for settings, found in reports.items()
+        }
+        every = [values for found in curves.values() for values in found.values()]
+        limits = _loss_limits(every) if log else (accuracy_floor(every), 1.0)
+        title = f"{about}: {label}{more}"
+        if len(which) == 1:
+            yield file, figures.learning_curves(
+                steps, curves["default"], ylabel=label, title=title, log=log, larger_is_better=not log,
+                smallest=limits[0], largest=limits[1],
+            )  # fmt: skip
+            continue
+        shown = [
+            Panel(HEADINGS[settings], found, log=log, smallest=limits[0], largest=limits[1])
+            for settings, found in curves.items()
+        ]
+        yield file, panels(steps, shown, title=title, columns=2)
+
+
+def accuracy_floor(curves: Sequence[Any]) -> float:
+    """Return where the axis of accuracies begins, so that the ends can be told apart.
+
+    Two and a half times as far below 1 as the worst final median.
+
+    Args:
+        curves: Each of shape (seeds, K).
+    """
+    lasts = [np.asarray(values, dtype=float)[:, -1] for values in curves]
+    ends = [np.nanmedian(last) for last in lasts if not np.isnan(last).all()]
+    return max(0.0, 1 - 2.5 * (1 - float(min(ends)))) if ends else 0.0
+
+
+def _loss_limits(curves: Sequence[Any]) -> tuple[float | None, float | None]:
+    """Return the ends of the axis of losses: up to three times the largest start, whatever diverging runs reach."""
+    middles = [np.median(values, axis=0) for values in map(np.asarray, curves)]
+    seen = np.concatenate([middle[np.isfinite(middle) & (middle > 0)] for middle in middles])
+    starts = [middle[0] for middle in middles if np.isfinite(middle[0]) and middle[0] > 0]
+    return (float(seen.min()) / 2, 3 * float(max(starts))) if starts else (None, None)
+
+
+def _side(comparison: Comparison, settings: Any) -> tuple[dict[str, Any], dict[str, tuple[float, float, float]]]:
+    """Return scores and intervals of every candidate; of one without such settings, nothing to draw."""
+    reports, medians = comparison.of(None, settings), comparison.median(None, settings)
+    scores = {name: reports[name].scores if name in reports else np.array([]) for name in comparison.candidates}
+    nothing = (np.nan, np.nan, np.nan)
+    intervals = {
+        name: (medians[name].estimate, medians[name].lower, medians[name].upper) if name in medians else nothing
+        for name in comparison.candidates
+    }
+    return scores, intervals

@@ -1,0 +1,152 @@
+"""Runs of one optimizer after the other, each kept when it has finished: the contour problem, and probed runs."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import optax
+
+from jaxopt_study import dynamics, race, records, sweeps
+from jaxopt_study.cli.contestants import Contestant
+from jaxopt_study.cli.progress import JobBar
+from jaxopt_study.problems import Problem
+from jaxopt_study.training import CurvatureProbe
+
+POINTS = 30  # plotted in the plane, the start included
+MEASUREMENTS = 10  # of curvature along a run, besides the last
+
+
+@dataclass(frozen=True)
+class Heat:
+    """One optimizer at given settings on one problem."""
+
+    problem: str
+    name: str
+    settings: str
+    optimizer: optax.GradientTransformation
+    run: Callable[[optax.GradientTransformation], race.Result]
+
+
+def on_plane(plane: Problem, runners: Mapping[str, Contestant]) -> list[Heat]:
+    """Return the runs on the contour problem, which share its programs.
+
+    Args:
+        plane: The problem.
+        runners: Who competes.
+    """
+    program = race.Race(plane, num_steps=POINTS - 1, record_params_every=1)
+    chosen = {name: runner.on_plane for name, runner in runners.items()}
+    return [Heat(plane.name, name, "default", tx, program.run) for name, tx in chosen.items() if tx is not None]
+
+
+def repeated(
+    network: Problem,
+    settings: Mapping[str, Any],
+    seeds: slice = slice(None),
+    *,
+    probe: CurvatureProbe | None = None,
+) -> race.Race:
+    """Return what repeats the reported runs of a comparison, which kept their scores but not where they ended.
+
+    Args:
+        network: The problem of the comparison.
+        settings: Its configuration.
+        seeds: Which of its seeds.
+        probe: What to measure on the way.
+    """
+    keys = sweeps.report_keys(jax.random.key(settings["seed"]), 0, settings["seeds"])[seeds]
+    return race.Race(
+        network,
+        num_steps=settings["steps"],
+        num_seeds=len(keys),
+        keys=keys,
+        batch_size=settings["batch_size"],
+        evaluate_every=settings["evaluate_every"],
+        probe=probe,
+    )
+
+
+def curvature_probe(settings: Mapping[str, Any]) -> CurvatureProbe:
+    """Return what `--probe curvature` measures; for the loss over all examples a batch of 1,000 at a time is enough.
+
+    Args:
+        settings: The configuration of the comparison.
+    """
+    return CurvatureProbe(every=max(1, settings["steps"] // MEASUREMENTS), batch_size=1000)
+
+
+def run_heats(
+    heats: list[Heat], asked: Mapping[str, Any], folder: Path, bar: JobBar, *, resume: bool
+) -> Iterator[dict[str, Any]]:
+    """Run one after the other; what an earlier process finished is read.
+
+    Args:
+        heats: What to run.
+        asked: What decides the numbers besides the optimizer and the problem.
+        folder: Of the results; each goes into a file of its own, in parts/.
+        bar: Is told when a run begins and ends.
+        resume: Whether to look for files.
+
+    Yields:
+        Results as plain values; those that failed have an "error".
+    """
+    for number, heat in enumerate(heats):
+        bar.begin(f"{heat.problem} {heat.name}", number, len(heats))
+        described = race.specification(heat.optimizer)
+        wanted = {**asked, "problem": heat.problem, "settings": heat.settings, "spec": described["spec"]}
+        part = folder / "parts" / f"{heat.problem}-{heat.name.replace(':', '.')}.json"
+        entry = _kept(part, wanted) if resume and described["spec"] is not None else None
+        if entry is None:
+            start = {"problem": heat.problem, "optimizer": heat.name, "settings": heat.settings, **described}
+            try:
+                entry = records.plain(start | _outcome(heat.run(heat.optimizer), heat.optimizer))
+            except Exception as error:  # a user's optimizer may raise anything; the others go on
+                entry = records.plain(start | {"error": f"{type(error).__name__}: {error}"})
+            else:
+                records.save(
+                    records.Record("compare-part", f"{heat.problem}/{heat.name}", config=wanted, results=entry), part
+                )
+        bar.end(entry)
+        yield entry
+
+
+def _kept(part: Path, wanted: Mapping[str, Any]) -> dict[str, Any] | None:
+    try:
+        kept = records.load(part)
+    except records.RecordError:  # none, or a damaged one, which is made again
+        return None
+    return dict(kept.results) if kept.config == records.plain(wanted) else None
+
+
+def _outcome(result: race.Result, optimizer: optax.GradientTransformation) -> dict[str, Any]:
+    """Return a result as plain values."""
+    run = result.trajectory
+    curves = {"train_loss": result.windowed_losses()}
+    for name, values in run.evaluations.items():
+        curves |= {"step": values[0]} if name == "step" else {name: values}
+    if run.snapshots is not None:
+        curves |= {"step": run.snapshot_steps[0], "path": run.snapshots}
+    probed = {}
+    if run.probes is not None:
+        probed = {"curvature": {"step": run.probe_steps[0], "limit": _stability_limit(optimizer, result), **run.probes}}
+    return probed | {
+        "seeds": len(result.diverged),
+        "diverged": result.diverged,
+        "diverged_at": run.diverged_at,
+        "curves": curves,
+        "finals": result.finals,
+        "compile_seconds": result.compile_seconds,
+        "run_seconds": result.run_seconds,
+    }
+
+
+def _stability_limit(optimizer: optax.GradientTransformation, result: race.Result) -> float:
+    """Return the gain sharpness at which the optimizer is at its edge, NaN where a single number does not decide."""
+    of_one = lambda tree: jax.tree.map(lambda leaf: leaf[0], tree)  # noqa: E731
+    run = result.trajectory
+    try:
+        return dynamics.stability_limit(optimizer, of_one(run.opt_state), of_one(run.params))
+    except ValueError:  # the update mixes parameters
+        return float("nan")

@@ -1,0 +1,202 @@
+"""What `jaxopt-study search` records, draws and prints."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from rich.console import Console
+
+from jaxopt_study import figures, records
+from jaxopt_study.cli.compare_figures import UNITS, accuracy_floor
+from jaxopt_study.cli.spaces import at_end, ends_of
+from jaxopt_study.cli.tables import interval, number, write_table
+from jaxopt_study.sweeps import Conditional, Dimension, Integers, LogUniform, Search
+from jaxopt_study.sweeps.intervals import Interval, mean_interval, wilson
+from jaxopt_study.sweeps.scores import penalised
+
+TOP = 20
+
+
+def summary(found: Search, num_examples: int | None) -> dict[str, Any]:
+    """Return what a search found as plain values.
+
+    Args:
+        found: The search.
+        num_examples: Of the accuracies; None for losses.
+
+    Returns:
+        By name. "best" is None if there is none.
+    """
+    run = np.atleast_1d(found.finished.all(axis=1))
+    some = bool(np.isfinite(found.scores).any())
+    maybe = found.indistinguishable(num_examples=num_examples) if some else np.zeros(len(run), bool)
+    best = None
+    if some:
+        choice, (low, high) = found.best, _ends(_intervals(found, num_examples), found.best.trial)
+        best = {
+            "trial": choice.trial, "config": dict(choice.config), "score": choice.score, "interval": [low, high],
+            "scores": choice.scores, "boundary": dict(choice.boundary),
+        }  # fmt: skip
+    return records.plain({
+        "metric": found.metric, "best": best, "num_finished": run.sum(),
+        "num_diverged": found.diverged.any(axis=1).sum(), "may_be_best": np.flatnonzero(maybe), "level": 0.95,
+        "layout": found.layout, "compile_seconds": found.compile_seconds, "run_seconds": found.run_seconds,
+    })  # fmt: skip
+
+
+def write(record: records.Record, found: Search, folder: Path) -> list[str]:
+    """Write the record and the tables.
+
+    Args:
+        record: The record.
+        found: The search.
+        folder: Where the files go.
+
+    Returns:
+        The names of the files.
+    """
+    write_table(found.to_pandas(), folder / "trials.csv")
+    write_table(found.curves_to_pandas(), folder / "curves.csv")
+    records.save(record, folder / "record.json")
+    return ["trials.csv", "curves.csv", "record.json"]
+
+
+def draw(found: Search, folder: Path, num_examples: int | None, *, title: str) -> list[str]:
+    """Draw and write every figure.
+
+    Args:
+        found: The search, of which every trial was run.
+        folder: Where the files go.
+        num_examples: As in `summary`.
+        title: What was searched.
+
+    Returns:
+        The names of the files; none if no trial has a score.
+    """
+    if not np.isfinite(found.scores).any():
+        return []
+    score = found.metric.replace("_", " ")
+    label = " ".join((score.split()[0], UNITS[score.split()[1]]))
+    log = not found.metric.endswith("accuracy")
+    best_of = found.best_of_k()
+    pictures = {
+        "best-of-k.png": figures.budget_curves(
+            np.arange(1, len(np.atleast_1d(best_of.estimate)) + 1),
+            {"median": (best_of.estimate, best_of.lower, best_of.upper)},
+            ylabel=f"best {label}",
+            log=log,
+            title=f"{title}: what k trials would have found",
+        )
+    }
+    choice = found.best
+    values = {name: [config.get(name) for config in found.configs] for name in found.space}
+    shared: dict[str, Any] = {
+        "chosen": choice.trial, "maybe_best": found.indistinguishable(num_examples=num_examples),
+        "log": [name for name, dimension in found.space.items() if _logarithmic(dimension)],
+        "ranges": {name: ends for name, dimension in found.space.items() if (ends := ends_of(dimension)) is not None},
+        "edges": choice.boundary, "log_score": log, "title": f"{title}: {len(found.configs)} trials",
+    }  # fmt: skip
+    each = _intervals(found, num_examples)
+    pictures["hyperparameters.png"] = figures.hyperparameter_scatter(
+        values, found.scores, ylabel=label, intervals=None if each is None else (each.lower, each.upper), **shared
+    )
+    if len(values) > 1:
+        pictures["parallel.png"] = figures.parallel_coordinates(values, found.scores, score_label=score, **shared)
+    pictures |= _top(found, title)
+    for file, figure in pictures.items():
+        records.write_atomically(folder / file, figures.render(figure))
+    return list(pictures)
+
+
+def show(console: Console, record: records.Record, found: Search, files: Sequence[str], folder: Path) -> None:
+    """Print the best, what it is worth, and where everything is.
+
+    Args:
+        console: Where.
+        record: The record.
+        found: The search.
+        files: Names of the files that were written.
+        folder: Where they are.
+    """
+
+    def tell(text: str, **style: Any) -> None:
+        console.print(text, highlight=False, markup=False, **style)
+
+    results, trials = record.results, len(found.configs)
+    seeds, metric = found.finished.shape[1], found.metric.replace("_", " ")
+    best = results["best"]
+    if best is None:
+        tell(f"All {trials} trials diverged: search where steps are smaller.", style="red")
+    else:
+        settings = ", ".join(f"{name} {_shown(value)}" for name, value in best["config"].items())
+        worth = interval(best["score"], *best["interval"], share=found.metric.endswith("accuracy"))
+        if np.isinf(best["interval"]).all():
+            worth = f"{best['score']:.4g} (one seed: its error is unknown)"
+        tell(f"Best of {trials} trials: {settings}")
+        average = f"mean of {seeds} seed{'s' * (seeds > 1)}, 95% interval"
+        tell(f"{metric} {worth}, {average}; it was chosen for this number, which flatters it.")
+        others = len(results["may_be_best"]) - 1
+        told = f"{others} other{'s' * (others != 1)} cannot be told from it" if others else "No other may be the best"
+        tell(f"{told} (at 95% together); hyperparameters.png shows where they lie.")
+        for name, side in best["boundary"].items():
+            tell(at_end(name, found.space[name], side), style="yellow")
+    if results["num_diverged"] and best is not None:
+        tell(f"{results['num_diverged']} of {trials} trials diverged.")
+    if best is not None and (found.num_steps < found.steps[-1]).any():
+        stopped = int(((found.num_steps < found.steps[-1]) & ~found.diverged).any(axis=1).sum())
+        if stopped:
+            tell(f"{stopped} were stopped early by halving.")
+    seconds = f"{results['seconds']:.0f} s in all ({results['compile_seconds']:.0f} s compiling)"
+    tell(f"\n{seconds}. In {folder}: {', '.join(files)}", soft_wrap=True)
+
+
+def _intervals(found: Search, num_examples: int | None) -> Interval | None:
+    # With one seed an accuracy has the interval of the examples it was measured on; training's noise remains unseen.
+    scores = penalised(found.final, found.mode)
+    if scores.shape[1] > 1:
+        return mean_interval(scores)
+    if num_examples is None:
+        return None
+    alive = np.isfinite(scores[:, 0])
+    share = wilson(np.rint(np.where(alive, scores[:, 0], 0.0) * num_examples), num_examples)
+    return Interval(
+        share.estimate, np.where(alive, share.lower, np.nan), np.where(alive, share.upper, np.nan), share.level
+    )
+
+
+def _ends(intervals: Interval | None, trial: int) -> tuple[float, float]:
+    return (-np.inf, np.inf) if intervals is None else (float(intervals.lower[trial]), float(intervals.upper[trial]))
+
+
+def _top(found: Search, title: str) -> dict[str, Figure]:
+    order = [int(trial) for trial in found.ranking if np.isfinite(found.scores[trial])][:TOP]
+    titles = [f"{i}: {_short(found.configs[trial])}" for i, trial in enumerate(order, 1)]
+    about = f"{title}: the {len(order)} best of {len(found.configs)} trials"
+    accuracy = found.curves["validation_accuracy"][order]
+    return {
+        "top-loss.png": figures.top_curves(
+            found.steps, found.curves["batch_loss"][order], found.curves["validation_loss"][order], titles=titles,
+            ylabel=UNITS["loss"], title=about, log=True,
+        ),
+        "top-accuracy.png": figures.top_curves(
+            found.steps, None, accuracy, titles=titles, ylabel=f"validation {UNITS['accuracy']}", title=about,
+            smallest=accuracy_floor(list(accuracy)), largest=1.0,
+        ),
+    }  # fmt: skip
+
+
+def _short(config: Mapping[str, Any]) -> str:
+    if len(config) == 1:
+        return f"{next(iter(config)).rpartition('.')[2]} {_shown(next(iter(config.values())))}"
+    return ", ".join(_shown(value) for value in config.values())
+
+
+def _shown(value: Any) -> str:
+    return number(value) if isinstance(value, float) else str(value)
+
+
+def _logarithmic(dimension: Dimension) -> bool:
+    inner = dimension.dimension if isinstance(dimension, Conditional) else dimension
+    return isinstance(inner, LogUniform) or (isinstance(inner, Integers) and inner.log)

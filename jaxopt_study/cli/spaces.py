@@ -1,0 +1,117 @@
+"""Spaces named on the command line: `"learning_rate=log(1e-4, 1)"`, `"order=choices(epochs, replacement)"`."""
+
+import ast
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from jaxopt_study import sweeps
+from jaxopt_study.cli.expressions import UserError
+from jaxopt_study.cli.tables import number
+from jaxopt_study.sweeps import Conditional, Dimension, Integers, LogUniform, Space, Uniform
+
+KINDS: dict[str, Callable[..., Dimension]] = {
+    "log": sweeps.log_uniform,
+    "uniform": sweeps.uniform,
+    "int": sweeps.integers,
+    "choices": sweeps.choices,
+}
+FORMS = "log(low, high), uniform(low, high), int(low, high) or choices(one, another, …)"
+_CONDITION = re.compile(r"(.+?)\s+if\s+([\w.\[\]]+)\s*==?\s*(.+)")
+
+
+def read_space(texts: Iterable[str]) -> Space:
+    """Build the space that texts name, one dimension each, without evaluating them as a program.
+
+    Args:
+        texts: Each `NAME=KIND(…)`, with the kinds of `FORMS`; the arguments are numbers, strings with or without
+            quotes, and keywords as in `sweeps.integers`. `NAME=KIND(…) if OTHER=VALUE` exists only beside that value.
+
+    Returns:
+        The space.
+
+    Raises:
+        UserError: If one cannot be understood, or a name occurs twice.
+
+    Example:
+        >>> read_space(["rate=log(1e-4, 1)", "order=choices(epochs, replacement)"])
+        Space({'rate': LogUniform(low=0.0001, high=1.0), 'order': Choices(options=('epochs', 'replacement'), ...)})
+        >>> read_space(["rate=log(1, 0.1)"])
+        Traceback (most recent call last):
+        ...
+        jaxopt_study.cli.expressions.UserError: --space "rate=log(1, 0.1)": log_uniform: expected finite low < high...
+    """
+    found: dict[str, Dimension] = {}
+    for text in texts:
+        name, dimension = _read_dimension(text)
+        if name in found:
+            raise UserError(f"--space names {name!r} twice.")
+        found[name] = dimension
+    try:
+        return Space(found)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"--space: {error}") from None
+
+
+def ends_of(dimension: Dimension) -> tuple[float | int, float | int] | None:
+    """Return the ends of a range; None for options, which have none.
+
+    Args:
+        dimension: Any dimension.
+    """
+    inner = dimension.dimension if isinstance(dimension, Conditional) else dimension
+    return (inner.low, inner.high) if isinstance(inner, LogUniform | Uniform | Integers) else None
+
+
+def at_end(name: str, dimension: Dimension, side: str, *, owner: str = "") -> str:
+    """Return the words for a chosen value at an end of its range, with how to look beyond.
+
+    Args:
+        name: Of the hyperparameter.
+        dimension: Its range.
+        side: "low" or "high".
+        owner: What stands before the name on the command line.
+
+    Example:
+        >>> at_end("rate", sweeps.log_uniform(1e-6, 1e-4), "high")
+        'rate lies at the upper end of its range, 1e-6–1e-4: try --space "rate=log(1e-6, .001)".'
+    """
+    low, high = ends_of(dimension) or (0, 0)
+    text = f"{name} lies at the {'upper' if side == 'high' else 'lower'} end of its range, {number(low)}–{number(high)}"
+    if not isinstance(dimension, LogUniform):
+        return f"{text}: the best may lie beyond."
+    low, high = (low / 10, high) if side == "low" else (low, high * 10)
+    return f'{text}: try --space "{owner}{name}=log({number(low)}, {number(high)})".'
+
+
+def _read_dimension(text: str) -> tuple[str, Dimension]:
+    name, equals, rest = (part.strip() for part in text.partition("="))
+    if not name or not equals:
+        raise UserError(f'--space "{text}" has no name: write NAME=KIND(…), KIND(…) being {FORMS}.')
+    condition = _CONDITION.fullmatch(rest)
+    expression = condition[1] if condition else rest
+    try:
+        node = ast.parse(expression, mode="eval").body
+    except SyntaxError as error:
+        raise UserError(f'--space "{text}" is no expression ({error.msg}); expected {FORMS}.') from None
+    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name) or node.func.id not in KINDS:
+        raise UserError(f'--space "{text}": {expression!r} is no range; expected {FORMS}.')
+    try:
+        arguments = [_literal(item) for item in node.args]
+        keywords = {str(item.arg): _literal(item.value) for item in node.keywords}
+        dimension = KINDS[node.func.id](*arguments, **keywords)
+        if condition:
+            value = _literal(ast.parse(condition[3], mode="eval").body)
+            dimension = sweeps.conditional(dimension, on=condition[2], equals=value)
+    except (TypeError, ValueError, SyntaxError) as error:
+        raise UserError(f'--space "{text}": {error}') from None
+    return name, dimension
+
+
+def _literal(node: ast.expr) -> Any:
+    if isinstance(node, ast.Name):  # a word without quotes
+        return node.id
+    try:
+        return ast.literal_eval(node)
+    except ValueError:
+        raise ValueError(f"{ast.unparse(node)!r} is neither a number nor a word") from None
