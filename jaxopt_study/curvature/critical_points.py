@@ -275,9 +275,10 @@ def _line_search(
     def enough(t: Array, value: Array, norm: Array) -> Array:
         if settings.method == "saddle-free-newton":
             # So near to a minimum that the loss is constant to rounding, the gradient still shows the way.
-            level = (jnp.abs(value - state.value) <= noise) & (norm < state.norm)
-            return (value <= state.value + _ARMIJO * t * proposal.slope) | level
-        return norm**2 <= state.norm**2 + 2 * _ARMIJO * t * proposal.slope
+            falls = value <= state.value + _ARMIJO * t * proposal.slope
+            return jnp.where(jnp.abs(value - state.value) <= noise, norm < state.norm, falls)
+        # Less than before, and not only within rounding of what is asked for: progress that cannot be seen is none.
+        return (norm < state.norm) & (norm**2 <= state.norm**2 + 2 * _ARMIJO * t * proposal.slope)
 
     def trial(carry: Any) -> Any:
         t, tried, *_ = carry
