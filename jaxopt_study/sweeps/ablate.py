@@ -176,7 +176,7 @@ def ablate(
 
     Raises:
         TypeError: If the optimizer is not a `Transform`.
-        ValueError: If a path names nothing, or as in `compare`.
+        ValueError: If a path names nothing, there is a budget but no space, or as in `compare`.
         JournalError: As in `search`.
         ComparisonInterrupted: On Ctrl-C.
 
@@ -196,7 +196,9 @@ def ablate(
         Meyes et al. (2019), Ablation studies in artificial neural networks, for the idea and its name.
     """
     found = variants_of(optimizer, neutral=neutral)
-    space = None if space is None else Space(space)
+    if space is None and budget:
+        raise ValueError(f"ablate needs a space to spend its budget of {budget} trials on; give space={{…}}, or budget=0.")
+    space = space if space is None or isinstance(space, Space) else Space(space)
     examples = splits([problem])
     options = {"batch_size": batch_size, "order": order, "evaluate_batch_size": evaluate_batch_size}
     static = () if space is None else static_names(space)
@@ -211,7 +213,7 @@ def ablate(
         entrants[variant.name] = Entrant(trials, space, {}, variant.values)
     comparison = tune_and_report(
         {problem.name: entrants},
-        budget=budget if space is not None else 0,
+        budget=budget,
         key=key,
         tune_seeds=tune_seeds,
         report_seeds=num_seeds,
