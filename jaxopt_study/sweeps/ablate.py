@@ -15,10 +15,11 @@ from jaxopt_study.sweeps.protocol import Entrant, splits, tune_and_report
 from jaxopt_study.sweeps.scores import sign_of
 from jaxopt_study.sweeps.search import static_names
 from jaxopt_study.sweeps.space import Space
-from jaxopt_study.sweeps.trials import Trials
+from jaxopt_study.sweeps.trials import TRAIN_OPTIONS, Trials
 from jaxopt_study.sweeps.variants import Variant, variants_of
 from jaxopt_study.training.batches import Order
 from jaxopt_study.transforms import Transform
+from jaxopt_study.transforms.paths import match
 from jaxopt_study.types import Key
 
 
@@ -197,8 +198,9 @@ def ablate(
     """
     found = variants_of(optimizer, neutral=neutral)
     if space is None and budget:
-        raise ValueError(f"ablate needs a space to spend its budget of {budget} trials on; give space={{…}}, or budget=0.")
+        raise ValueError(f"ablate needs a space to spend its budget of {budget} trials on; received space=None.")
     space = space if space is None or isinstance(space, Space) else Space(space)
+    _check_tuned(space, found[0])
     examples = splits([problem])
     options = {"batch_size": batch_size, "order": order, "evaluate_batch_size": evaluate_batch_size}
     static = () if space is None else static_names(space)
@@ -226,3 +228,15 @@ def ablate(
         progress=progress,
     )
     return Ablation(found, comparison, level)
+
+
+def _check_tuned(space: Space | None, full: Variant) -> None:
+    """Complain about hyperparameters that are tuned and also made neutral."""
+    paths = list(full.optimizer.hyperparams)
+    for name in space or ():
+        both = [] if name in TRAIN_OPTIONS else [p for p in match(name, paths, full.optimizer) if p in full.values]
+        if both:
+            raise ValueError(
+                f"{', '.join(both)} cannot be tuned and made neutral at once: leave {name!r} out of the space, or name "
+                "in neutral={…} what is to be made neutral instead."
+            )
