@@ -36,13 +36,13 @@ def regression(**changes):
     ).replace(**changes)
 
 
-def quadratic():
+def quadratic(centre=0.0):
     """A quadratic without data, whose largest curvature is 4: rates below ½ are stable."""
     scales = np.array([4.0, 1.0, 0.25], np.float32)
     return Problem(
         "quadratic",
         init=lambda key: jax.random.normal(key, (3,)),
-        loss=lambda params, _: 0.5 * jnp.sum(scales * params**2),
+        loss=lambda params, _: 0.5 * jnp.sum(scales * (params - centre) ** 2),
     )
 
 

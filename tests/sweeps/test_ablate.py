@@ -1,0 +1,282 @@
+"""Ablations: each variant is the chain it says, and what an atom contributes is told from what it does not."""
+
+import signal
+
+import numpy as np
+import optax
+import pytest
+
+from jaxopt_study import optimizers, sweeps, transforms
+from jaxopt_study.sweeps import ComparisonInterrupted, sweep
+from jaxopt_study.sweeps.variants import variants_of
+from tests.oracles.running import run_transform
+from tests.sweeps import small
+from tests.sweeps.small import KEY
+from tests.sweeps.test_compare import report_keys
+
+SETTINGS = {"num_steps": 15, "key": KEY, "num_seeds": 8}
+B1, B2, EPS, RATE = 0.9, 0.99, 1e-3, 0.1
+
+
+def moments(grads, *, power, decay, corrected=True, before=False):
+    """m ← βm + (1 − β)gᵖ, divided by 1 − βᵗ after it, or its input before."""
+    found, m = [], np.zeros_like(grads[0])
+    for t, g in enumerate(grads, 1):
+        correction = 1 - decay**t
+        m = decay * m + (1 - decay) * (g / correction if before else g) ** power
+        found.append(m / correction if corrected and not before else m)
+    return np.array(found)
+
+
+def adam_by_hand(grads, first=None, second=None, eps=EPS):
+    first = moments(grads, power=1, decay=B1) if first is None else first
+    second = moments(grads, power=2, decay=B2) if second is None else second
+    return -RATE * first / (np.sqrt(second) + eps)
+
+
+M, V = "chain(ema(0.9), bias_correction(0.9)) (first moment)", (
+    "chain(ema(0.99, of=jnp.square), bias_correction(0.99)) (second moment)"
+)  # fmt: skip
+ADAM = {
+    "full": adam_by_hand,
+    "without merge": lambda g: -RATE * g,
+    f"without {M}": lambda g: adam_by_hand(g, first=g),
+    "without bias_correction(0.9)": lambda g: adam_by_hand(g, moments(g, power=1, decay=B1, corrected=False)),
+    f"without {V}": lambda g: adam_by_hand(g, second=np.ones_like(g)),
+    "without bias_correction(0.99)": lambda g: adam_by_hand(g, None, moments(g, power=2, decay=B2, corrected=False)),
+    "without every bias_correction": lambda g: adam_by_hand(
+        g, moments(g, power=1, decay=B1, corrected=False), moments(g, power=2, decay=B2, corrected=False)
+    ),
+    "scale_by_learning_rate(0.1) before merge": lambda g: adam_by_hand(-RATE * g) / -RATE,
+    "bias_correction(0.9) before ema(0.9) (first moment)": lambda g: adam_by_hand(
+        g, moments(g, power=1, decay=B1, before=True)
+    ),
+    "bias_correction(0.99) before ema(0.99, of=jnp.square) (second moment)": lambda g: adam_by_hand(
+        g, None, moments(g, power=2, decay=B2, before=True)
+    ),
+    "merge.fn.eps = 0": lambda g: adam_by_hand(g, eps=0.0),
+}
+
+
+def adam():
+    return optimizers.adam(RATE, b1=B1, b2=B2, eps=EPS)
+
+
+def test_adam_shows_both_moments_and_both_corrections_each_by_itself():
+    assert [variant.name for variant in variants_of(adam())] == list(ADAM)
+
+
+@pytest.mark.parametrize("number", range(len(ADAM)))
+def test_each_variant_of_adam_is_the_recursion_written_out(number):
+    variant = variants_of(adam())[number]
+    grads = np.random.default_rng(0).normal(size=(25, 3)) * np.array([1.0, 1e-3, 30.0])
+    optimizer = variant.optimizer.replace(variant.values)
+    _, updates, _ = run_transform(optimizer, grads, np.zeros(3))
+    np.testing.assert_allclose(updates, ADAM[variant.name](grads), rtol=1e-10)
+
+
+def test_kinds_are_said_and_neutral_variants_differ_in_numbers_only():
+    variants = variants_of(optimizers.nadam(0.1))
+    kinds = [variant.kind for variant in variants]
+    assert (kinds[0], kinds.count("full"), kinds.count("neutral")) == ("full", 1, 2)
+    neutral = [variant for variant in variants if variant.kind == "neutral"]
+    assert all(variant.optimizer is variants[0].optimizer for variant in neutral)
+    for variant in neutral:
+        changed = {path for path, value in variant.values.items() if value != variants[0].values[path]}
+        assert [f"{path} = 0" for path in changed] == [variant.name]
+
+
+def test_variants_of_repeated_parts_have_names_of_their_own():
+    clip = transforms.clip_by_global_norm(1.0)
+    variants = variants_of(transforms.chain(clip, clip, transforms.scale_by_learning_rate(0.1)))
+    names = [variant.name for variant in variants]
+    assert len(set(names)) == len(names)
+    assert "without clip_by_global_norm(1.0) at clip_by_global_norm[0]" in names
+    assert "without clip_by_global_norm(1.0) at clip_by_global_norm[1]" in names
+    # Equal neighbours that change places change nothing.
+    assert [variant.kind for variant in variants] == ["full", "without", "without", "swapped"]
+
+
+def test_neutral_values_can_be_named():
+    variants = variants_of(adam(), neutral={"chain[1].ema.decay": 0.5, "learning_rate": 0.0})
+    neutral = [variant for variant in variants if variant.kind == "neutral"]
+    assert [variant.name for variant in neutral] == [
+        "merge.chain[1].ema.decay = 0.5", "scale_by_learning_rate.learning_rate = 0",
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match=r"names 4 hyperparameters(.|\n)*expected one of.*merge\.fn\.eps"):
+        variants_of(adam(), neutral={"decay": 0.0})
+    with pytest.raises(ValueError, match="names no hyperparameters"):
+        variants_of(adam(), neutral={"weight_decay": 0.0})
+
+
+def test_what_has_no_parts_has_neutral_variants_at_most():
+    assert [variant.name for variant in variants_of(transforms.lift(optax.adam)(0.1))] == ["full", "eps = 0"]
+    found = sweeps.ablate(optimizers.sgd(0.1), small.quadratic(), **SETTINGS)
+    assert found.contributions() == []
+    assert found.to_pandas().variant.tolist() == ["full"]
+
+
+def decayed(rate=0.02, decay=0.0):
+    """A clip that never clips, momentum, and weight decay."""
+    return transforms.chain(
+        transforms.clip_by_global_norm(1e6),
+        transforms.add_decayed_weights(decay),
+        transforms.heavy_ball(0.8),
+        transforms.scale_by_learning_rate(rate),
+    )
+
+
+def by_name(found, settings=None):
+    return {part.variant.name: part for part in found.contributions(settings)}
+
+
+@pytest.fixture(scope="module")
+def harmless():
+    return sweeps.ablate(decayed(), small.quadratic(), **SETTINGS | {"evaluate_every": 5})
+
+
+def test_an_atom_that_does_nothing_is_not_detected_with_a_tight_interval(harmless):
+    parts = by_name(harmless)
+    typical = np.median(harmless.comparison.of(settings="default")["full"].scores)
+    for name in ("without clip_by_global_norm(1000000.0)", "without add_decayed_weights(0.0)"):
+        part = parts[name]
+        assert part.verdict == "no detectable difference"
+        assert part.p_value == 1.0
+        estimate, low, high = part.loss
+        assert max(abs(estimate), abs(low), abs(high)) < 1e-5 * typical
+
+
+def test_an_atom_that_is_essential_helps(harmless):
+    part = by_name(harmless)["without heavy_ball(0.8)"]
+    assert part.verdict == "helps"
+    assert 0 < part.loss[1] <= part.loss[0] <= part.loss[2]
+    assert part.diverged == 0
+
+
+def test_what_is_harmful_harms_and_its_neutral_value_shows_the_same(compilations):
+    with compilations() as counter:
+        found = sweeps.ablate(decayed(decay=2.0), small.quadratic(centre=3.0), **SETTINGS)
+    parts = by_name(found)
+    without, neutral = parts["without add_decayed_weights(2.0)"], parts["add_decayed_weights.weight_decay = 0"]
+    for part in (without, neutral):
+        assert part.verdict == "harms"
+        assert part.loss[0] < 0
+        assert part.loss[2] < 0
+    np.testing.assert_allclose(neutral.loss, without.loss, rtol=1e-4)
+    assert counter.lanes == len(found.variants) - 1  # the full chain and the neutral variant share a program
+
+
+def test_variants_that_diverge_are_counted_and_worst():
+    """Steps of a tenth at most with the clip; without it each multiplies the distance by 1e9."""
+    chain = transforms.chain(transforms.clip_by_global_norm(1e-10), transforms.scale_by_learning_rate(1e9))
+    found = sweeps.ablate(chain, small.quadratic(), **SETTINGS)
+    part = by_name(found)["without clip_by_global_norm(1e-10)"]
+    assert (part.diverged, part.verdict, part.loss[0]) == (8, "helps", np.inf)
+    assert found.comparison.of(settings="default")["full"].diverged.sum() == 0
+    row = found.to_pandas().set_index("variant").loc["without clip_by_global_norm(1e-10)"]
+    assert (row.diverged, row["median"], row.verdict) == (8, np.inf, "helps")
+
+
+def test_a_variant_is_the_run_of_its_chain_on_paired_seeds(harmless):
+    problem = small.quadratic()
+    reports = harmless.comparison.of(settings="default")
+    chains = {
+        "full": decayed(),
+        "without heavy_ball(0.8)": transforms.scale_by_learning_rate(0.02),
+        "heavy_ball(0.8) before add_decayed_weights(0.0)": transforms.chain(
+            transforms.heavy_ball(0.8), transforms.scale_by_learning_rate(0.02)
+        ),
+    }
+    for name, chain in chains.items():
+        for j, keys in enumerate(report_keys(0, 8)):
+            run = small.alone(problem, chain, keys, num_steps=15, evaluate_every=5)
+            curve = reports[name].curves["train_loss"][j]
+            np.testing.assert_allclose(curve, run.evaluations["train_loss"], rtol=1e-5)
+    starts = {report.curves["train_loss"][:, 0].tobytes() for report in reports.values()}
+    assert len(starts) == 1
+
+
+def test_verdicts_are_held_to_one_level_together(harmless):
+    """Holm's over all variants; each interval has Bonferroni's level."""
+    parts = harmless.contributions()
+    assert {part.difference.level for part in parts} == {1 - 0.05 / len(parts)}
+    raw = [part.difference.p_value for part in parts]
+    assert all(part.p_value >= p for part, p in zip(parts, raw, strict=True))
+    assert min(part.p_value for part in parts) == pytest.approx(min(raw) * len(parts))
+
+
+def test_the_table_says_what_the_contributions_say(harmless):
+    table = harmless.to_pandas().set_index("variant")
+    assert list(table.index) == [variant.name for variant in harmless.variants]
+    for name, part in by_name(harmless).items():
+        row = table.loc[name]
+        assert (row.loss, row.loss_low, row.loss_high) == part.loss
+        assert (row.verdict, row.p_value, row.kind) == (part.verdict, part.p_value, part.variant.kind)
+    assert repr(harmless).startswith(f"Ablation({len(table) - 1} variants of chain(")
+
+
+def test_an_accuracy_that_gets_smaller_without_an_atom_means_it_helps():
+    """The sign of the loss is that of a cost, whatever is better."""
+    chain = transforms.chain(transforms.heavy_ball(0.9), transforms.scale_by_learning_rate(0.01))
+    found = sweeps.ablate(chain, small.regression(), metric="accuracy", select_by="loss", **SETTINGS)
+    part = by_name(found)["without heavy_ball(0.9)"]
+    assert part.difference.estimate < 0 < part.loss[0]
+    assert part.verdict == "helps"
+
+
+def test_tuned_variants_are_compared_at_their_own_best():
+    """Momentum gives longer steps; with its own rate the chain without it is not as far behind."""
+    chain = transforms.chain(transforms.heavy_ball(0.8), transforms.scale_by_learning_rate(0.02))
+    given = {"space": {"learning_rate": sweeps.log_uniform(0.01, 0.45)}, "budget": 6}
+    found = sweeps.ablate(chain, small.quadratic(), **SETTINGS | given)
+    name = "without heavy_ball(0.8)"
+    fixed, tuned = by_name(found, "default")[name], by_name(found)[name]
+    assert fixed.verdict == "helps"
+    assert abs(tuned.loss[0]) < 0.5 * fixed.loss[0]
+    configs = {variant: found.comparison.searches["quadratic", variant].configs for variant in ("full", name)}
+    assert configs["full"] == configs[name]
+    assert len(configs["full"]) == 6
+    assert found.comparison.of()[name].config["learning_rate"] > 0.1
+    assert found.comparison.of(settings="default")[name].config == {}
+
+
+def test_an_interrupted_ablation_goes_on(harmless, tmp_path, monkeypatch):
+    monkeypatch.setattr(sweep, "_SECONDS_PER_CHUNK", 0.0)
+    given = {"journal": tmp_path, "evaluate_every": 5} | SETTINGS
+
+    def press(done, total, best):
+        if done > total // 2:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(ComparisonInterrupted):
+        sweeps.ablate(decayed(), small.quadratic(), progress=press, **given)
+    done = []
+    found = sweeps.ablate(decayed(), small.quadratic(), progress=lambda *numbers: done.append(numbers[0]), **given)
+    assert done[0] > len(harmless.variants) * 8 // 2
+    for one, other in zip(found.comparison.reports, harmless.comparison.reports, strict=True):
+        assert one.candidate == other.candidate
+        assert one.scores.tobytes() == other.scores.tobytes()
+
+
+def test_one_seed_detects_nothing():
+    chain = transforms.chain(transforms.heavy_ball(0.8), transforms.scale_by_learning_rate(0.1))
+    found = sweeps.ablate(chain, small.quadratic(), **SETTINGS | {"num_seeds": 1})
+    assert {part.verdict for part in found.contributions()} == {"no detectable difference"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"budget": 3}, "needs a space to spend its budget of 3 trials on"),
+        ({"space": {"rate": sweeps.uniform(0, 1)}}, "No hyperparameter 'rate'"),
+        ({"space": {"heavy_ball.decay": sweeps.uniform(0, 1)}, "budget": 2}, "Nothing takes .*'heavy_ball.decay'"),
+        ({"space": {"weight_decay": sweeps.uniform(0, 1)}}, "add_decayed_weights.weight_decay cannot be tuned and"),
+        ({"neutral": {"momentum": 0.0}}, "names no hyperparameters"),
+        ({"num_seeds": 0}, "report_seeds to be an integer ≥ 1; received 0"),
+        ({"metric": "accuracy"}, "'train_accuracy' is not evaluated"),
+    ],
+)
+def test_what_cannot_be_ablated_is_refused(compilations, changes, message):
+    with compilations() as counter, pytest.raises(ValueError, match=message):
+        sweeps.ablate(decayed(decay=0.1), small.quadratic(), **SETTINGS | changes)
+    assert counter.lanes == 0
