@@ -87,7 +87,8 @@ def study(tmp_path_factory):
 
             def progress(done, total, best):
                 report(done, total, best)
-                signal.raise_signal(signal.SIGINT)
+                if done:
+                    signal.raise_signal(signal.SIGINT)
 
             return progress
 

@@ -13,10 +13,11 @@ from jaxopt_study import records, sweeps
 from jaxopt_study.cli import ablate_report
 from jaxopt_study.cli.expressions import UserError, read_optimizer
 from jaxopt_study.cli.folders import choose_folder, make_folder
-from jaxopt_study.cli.network import OnNetwork, described, load_data, network_problem, use_all_cores
+from jaxopt_study.cli.network import OnNetwork, described, load_data, network_problem
 from jaxopt_study.cli.progress import JobBar
 from jaxopt_study.cli.spaces import read_space
 from jaxopt_study.sweeps import Space
+from jaxopt_study.sweeps.variants import variants_of
 from jaxopt_study.transforms import Transform
 
 REACH = 100.0  # by which factor the tuned learning rate may be smaller or larger than the given one
@@ -34,14 +35,16 @@ class Ablate(OnNetwork):
     Writes into a folder: record.json (configuration, versions, hash of the data, every chain), contributions.csv (a row
     per variant), scores.csv (a row per variant and seed) and ablation.png. What has finished is kept in journal/: after
     Ctrl-C or a kill the same command with --resume goes on there.
+
+    Example: jaxopt-study ablate "adam(1e-3)"
     """
 
-    optimizer: Annotated[str, tyro.conf.Positional]
+    optimizer: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OPTIMIZER")]
     """A name, such as adam; an expression, such as "adam(1e-3)" or "chain(clip_by_global_norm(1.0), sgd(0.1))"; or a
     function of yours without arguments, module:function, that returns a chain of this package."""
     seeds: int = 10
-    """Starts of every variant. With fewer than six, intervals assume normal differences."""
-    neutral: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Starts of every variant. Of few, intervals assume normal differences."""
+    neutral: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="NAME=NUMBER")] = ()
     """A hyperparameter and the value at which it does nothing, such as "b1=0", by its path in the expanded chain or the
     end of it. Without any, eps, weight decay and noise at 0."""
     metric: Literal["accuracy", "loss"] = "loss"
@@ -50,7 +53,7 @@ class Ablate(OnNetwork):
     """Trials of the tuning of each variant, chosen by validation loss; 0 compares them at the given settings."""
     tune_seeds: int = 1
     """Starts of each trial."""
-    space: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    space: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="NAME=RANGE")] = ()
     """What is tuned, as in `jaxopt-study search`. Without any, the learning rate up to 100 times smaller and larger."""
 
     counts: ClassVar[Mapping[str, int]] = {**OnNetwork.counts, "seeds": 1, "tune_seeds": 1, "budget": 0}
@@ -73,7 +76,6 @@ class Ablate(OnNetwork):
         Returns:
             The exit code.
         """
-        use_all_cores()
         return ablate(self, console)
 
 
@@ -96,6 +98,12 @@ def ablate(config: Ablate, console: Console) -> int:
     if not isinstance(optimizer, Transform):
         raise UserError(f"{config.optimizer!r} is a bare Optax transformation, which cannot be taken apart.")
     neutral = _neutral(config.neutral)
+    try:
+        variants = variants_of(optimizer, neutral=neutral)
+    except (TypeError, ValueError) as error:
+        raise UserError(str(error)) from None
+    if len(variants) < 2:
+        raise UserError(f"Nothing can be left out of {config.optimizer!r}, which is {optimizer.expand()!r}.")
     space = _space(config, optimizer) if config.budget else None
     dataset = load_data(config)
     name = config.optimizer.partition("(")[0].rpartition(":")[2]

@@ -13,6 +13,7 @@ from jaxopt_study.cli.compare import Compare
 from jaxopt_study.cli.curvature import Curvature
 from jaxopt_study.cli.expressions import UserError
 from jaxopt_study.cli.listings import Explain, Optimizers, Problems
+from jaxopt_study.cli.network import use_all_cores
 from jaxopt_study.cli.search import Search
 
 UNUSABLE, INTERRUPTED = 2, 130  # 2 is also the parser's, for arguments that cannot be understood
@@ -43,8 +44,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         0
     """
     commands: Any = Compare | Search | Ablate | Curvature | Optimizers | Problems | Explain
-    command = tyro.cli(commands, args=argv, prog="jaxopt-study", description=DESCRIPTION)
+    command: Any = tyro.cli(commands, args=argv, prog="jaxopt-study", description=DESCRIPTION)
     errors = Console(stderr=True)
+    if argv is None and isinstance(command, Compare | Search | Ablate):
+        use_all_cores()
     try:
         code = command.run(Console())
     except UserError as error:

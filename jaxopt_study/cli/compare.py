@@ -16,7 +16,7 @@ from jaxopt_study.cli.contestants import Contestant, contestants, failure_of
 from jaxopt_study.cli.expressions import UserError
 from jaxopt_study.cli.folders import choose_folder, make_folder
 from jaxopt_study.cli.heats import Heat, curvature_probe, on_plane, repeated, run_heats
-from jaxopt_study.cli.network import OnNetwork, described, load_data, network_problem, shown, use_all_cores
+from jaxopt_study.cli.network import OnNetwork, described, load_data, network_problem, shown
 from jaxopt_study.cli.progress import JobBar
 from jaxopt_study.problems import Problem
 
@@ -39,7 +39,7 @@ class Compare(OnNetwork):
     Ctrl-C keeps it, and --resume goes on from there.
     """
 
-    optimizer: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    optimizer: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="MODULE:FUNCTION")] = ()
     """Your own optimizer beside the others: module:function, returning any Optax transformation. If the function has an
     argument learning_rate it is tuned, from 1e-5 to 10 or as --space says; otherwise it takes none, and runs as it is.
     """
@@ -47,7 +47,7 @@ class Compare(OnNetwork):
     """Names of the notes' optimizers to run."""
     budget: int = 10
     """Trials of the tuning of each optimizer; 0 tunes nothing."""
-    space: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    space: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="OPTIMIZER.NAME=RANGE")] = ()
     """What is tuned of an optimizer in place of the range above, such as "adam.learning_rate=log(1e-4, 1)" and
     "adam.b1=uniform(0.5, 0.99)"; the ranges are those of `jaxopt-study search`."""
     tune_seeds: int = 1
@@ -81,7 +81,6 @@ class Compare(OnNetwork):
         Returns:
             The exit code.
         """
-        use_all_cores()
         return compare(self, console)
 
 

@@ -89,11 +89,11 @@ class OnNetwork:
 
 
 def use_all_cores() -> None:
-    """Make JAX see each core as a device, over which runs are spread; before JAX starts, unless told otherwise."""
+    """Make JAX see each core as a device, over which runs are spread; before JAX starts, unless the user said more."""
     told = jax.config.values["jax_num_cpu_devices"] > 0 or "device_count" in os.environ.get("XLA_FLAGS", "")
     if told:
         return
-    with suppress(RuntimeError):  # JAX has started: called from a program, which has its own devices
+    with suppress(RuntimeError):  # JAX has started
         sweeps.use_cpu_cores()
 
 

@@ -15,7 +15,7 @@ from jaxopt_study.cli import search_report
 from jaxopt_study.cli.contestants import default_space
 from jaxopt_study.cli.expressions import UserError, read_maker
 from jaxopt_study.cli.folders import choose_folder, make_folder
-from jaxopt_study.cli.network import OnNetwork, described, load_data, network_problem, shown, use_all_cores
+from jaxopt_study.cli.network import OnNetwork, described, load_data, network_problem, shown
 from jaxopt_study.cli.progress import JobBar
 from jaxopt_study.cli.spaces import read_space
 from jaxopt_study.problems import Problem
@@ -41,13 +41,15 @@ class Search(OnNetwork):
     hyperparameters.png (the region in which the best may lie), parallel.png (the same for all hyperparameters at once),
     top-loss.png and top-accuracy.png (the 20 best trials). What has finished is kept in journal/: after Ctrl-C or a
     kill the same command with --resume goes on there, and ends with the same numbers.
+
+    Example: jaxopt-study search adam --space "learning_rate=log(1e-4, 1)" --space "b1=uniform(0.5, 0.99)"
     """
 
-    optimizer: Annotated[str, tyro.conf.Positional]
+    optimizer: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OPTIMIZER")]
     """A name, such as adam or optax.adam, of which any argument may be searched; an expression, such as
     "chain(clip_by_global_norm(1.0), adam(1e-3))", of which numbers may, by their paths; or a function of yours,
     module:function."""
-    space: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    space: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="NAME=RANGE")] = ()
     """A dimension: "NAME=log(low, high)", "NAME=uniform(low, high)", "NAME=int(low, high)" or "NAME=choices(one,
     another)"; with " if OTHER=VALUE" it exists only there. NAME is an argument of the optimizer; batch_size or order;
     or, of the network, label_smoothing, weight_decay, width, depth, activation, initialiser, normalisation or dropout.
@@ -83,7 +85,6 @@ class Search(OnNetwork):
         Returns:
             The exit code.
         """
-        use_all_cores()
         return search(self, console)
 
 
