@@ -154,20 +154,23 @@ class Search:
         return best_of_k(scores, np.arange(1, len(scores) + 1) if k is None else k, mode=self.mode)
 
     def to_pandas(self) -> pd.DataFrame:
-        """Return a tidy table: a row per trial and seed, with hyperparameters, what came out, and how it ended."""
+        """Return a tidy table: a row per trial and seed, with hyperparameters, what came out, and how it ended.
+
+        A hyperparameter with the name of another column, such as "seed", is called "seed (setting)".
+        """
         trials, seeds = np.indices(self.finished.shape)
-        columns: dict[str, Any] = {"trial": trials.ravel(), "seed": seeds.ravel()}
-        for name in self.space:
-            values = [config.get(name) for config in self.configs]
-            columns[name] = [value for value in values for _ in range(self.finished.shape[1])]
-        columns[self.metric] = self.final.ravel()
+        run = {"trial": trials.ravel(), "seed": seeds.ravel()}
+        found: dict[str, Any] = {self.metric: self.final.ravel()}
         last = np.searchsorted(self.steps, self.num_steps)[..., None]
         for name, values in self.curves.items():
-            columns.setdefault(name, np.take_along_axis(values, last, axis=2)[..., 0].ravel())
-        columns |= {name: values.ravel() for name, values in self.reports.items()}
-        for name in ("diverged", "diverged_at", "num_steps", "finished"):
-            columns[name] = getattr(self, name).ravel()
-        return pd.DataFrame(columns)
+            found.setdefault(name, np.take_along_axis(values, last, axis=2)[..., 0].ravel())
+        found |= {name: values.ravel() for name, values in self.reports.items()}
+        found |= {name: getattr(self, name).ravel() for name in ("diverged", "diverged_at", "num_steps", "finished")}
+        settings = {}
+        for name in self.space:
+            column = f"{name} (setting)" if name in run | found else name
+            settings[column] = [config.get(name) for config in self.configs for _ in range(self.finished.shape[1])]
+        return pd.DataFrame(run | settings | found)
 
     def curves_to_pandas(self) -> pd.DataFrame:
         """Return a tidy table of the curves: a row per trial, seed and evaluation."""
