@@ -57,7 +57,7 @@ def write(folder: Path, *, packed: bool = True, **changes: bytes | None) -> Path
 @pytest.fixture(autouse=True)
 def no_data_of_this_machine(monkeypatch, tmp_path):
     monkeypatch.delenv(archives.DATA_VARIABLE, raising=False)
-    monkeypatch.setattr(archives.pooch, "os_cache", lambda project: tmp_path / "cache")
+    monkeypatch.setattr("pooch.os_cache", lambda project: tmp_path / "cache")
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pooch
 
 from jaxopt_study.problems.datasets.dataset import DatasetError
 from jaxopt_study.problems.datasets.idx import IdxKind, content_md5, parse_idx, read_bytes
@@ -155,6 +154,8 @@ def read_archive(
 def _roots(archive: IdxArchive, data_dir: str | Path | None) -> list[Path]:
     named = data_dir or os.environ.get(DATA_VARIABLE)
     if named is None:
+        import pooch  # here: it imports tqdm, which warns in a notebook without widgets
+
         return [Path(pooch.os_cache("jaxopt_study")) / archive.name]
     base = Path(named).expanduser()
     if not base.is_dir() and (base.exists() or data_dir is None):
@@ -202,6 +203,8 @@ def _check_identity(archive: IdxArchive, name: str, content: bytes, path: Path, 
 
 # Download one file, from the first mirror that gives the original.
 def _download(archive: IdxArchive, name: str, folder: Path) -> Path:
+    import pooch
+
     failures = []
     for mirror in archive.mirrors:
         try:
