@@ -50,6 +50,7 @@ def test_an_undetermined_condition_number_has_no_value_but_a_true_lower_bound(sp
     assert 1 <= result.lower <= truth * (1 + 1e-5)
 
 
+@pytest.mark.slow
 def test_too_few_products_leave_it_undetermined():
     op = from_matrix(rotated(np.geomspace(1e-3, 1.0, 200))[0])
     result = condition_number(op, key=KEY, num_basis=20, max_matvecs=30)

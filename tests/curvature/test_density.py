@@ -34,7 +34,7 @@ def moments(nodes, weights, count, low, high):
     return np.sum(np.asarray(weights, np.float64)[..., None] * np.cos(np.arange(count) * np.arccos(x)[..., None]), -2)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dtype", [pytest.param(np.float32, marks=pytest.mark.slow), np.float64])
 def test_isolated_eigenvalues_have_no_ghosts_and_the_quadrature_is_that_of_the_dense_matrix(dtype):
     with jax.enable_x64(dtype == np.float64):
         matrix, rotation = rotated(GHOSTLY, dtype)

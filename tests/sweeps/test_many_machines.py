@@ -48,6 +48,7 @@ def test_two_processes_with_one_mesh_give_the_table_of_one_process(tmp_path):
     assert (tmp_path / "journal" / "study.json").exists()
 
 
+@pytest.mark.slow
 def test_two_workers_share_a_study_and_together_run_exactly_its_trials(tmp_path):
     storage = tmp_path / "study.log"
     processes = [start("worker", storage, 12, 15.0) for _ in range(2)]

@@ -62,6 +62,7 @@ def test_the_run_is_not_changed(network, run):
     np.testing.assert_allclose(run.losses, plain.losses, rtol=2e-6)
 
 
+@pytest.mark.slow
 def test_the_own_sharpness_is_the_preconditioned_one_in_units_of_the_limit(network, run):
     lookahead = optimizers.nesterov_lookahead(0.05, 0.9)
     probe = CurvatureProbe(every=20, tol=1e-3, account=False)
@@ -127,6 +128,7 @@ def test_a_new_direction_can_overtake_an_old_eigenvector():
     np.testing.assert_allclose(result.probes["eigenvalues"][:, 0], np.maximum(2, np.exp(0.5 * np.arange(7))), rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_batches_and_all_examples_differ_only_where_they_should(network):
     settings = {"account": False, "gains": False}
 
