@@ -8,6 +8,7 @@ from jaxopt_study.figures.comparison import comparison, difference_matrix
 from jaxopt_study.figures.curves import learning_curves
 from jaxopt_study.figures.hyperparameters import hyperparameter_scatter, parallel_coordinates
 from jaxopt_study.figures.pairs import pairs
+from jaxopt_study.figures.panels import Panel, panels
 from jaxopt_study.figures.planes import trajectories
 from jaxopt_study.figures.profiles import performance_profiles
 from jaxopt_study.figures.response import response
@@ -17,6 +18,7 @@ from jaxopt_study.figures.top import top_curves
 
 __all__ = [
     "Appearance",
+    "Panel",
     "ablation",
     "appearances",
     "budget_curves",
@@ -27,6 +29,7 @@ __all__ = [
     "learning_curves",
     "new_figure",
     "pairs",
+    "panels",
     "parallel_coordinates",
     "performance_profiles",
     "race_animation",

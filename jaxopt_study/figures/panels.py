@@ -7,6 +7,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from jaxopt_study.figures.style import SETTINGS, appearances, new_figure
 
@@ -17,7 +18,8 @@ class Panel:
 
     Attributes:
         title: What is measured, with its unit.
-        curves: By name, shape (seeds, K); where not finite the curve is interrupted.
+        curves: By name, shape (seeds, K). A step at which no seed has a finite value is passed over: nothing was
+            measured there. Where only some have one the curve is interrupted.
         level: A height at which to draw a line across, such as a limit.
         log: Whether the axis is logarithmic.
         smallest: Lower end of the axis; None fits it.
@@ -69,14 +71,18 @@ def panels(steps: Any, shown: Sequence[Panel], *, title: str = "", columns: int 
                 if lanes.ndim != 2 or lanes.shape[1] != len(steps):
                     raise ValueError(f"The curve {name!r} needs the shape (seeds, {len(steps)}); got {lanes.shape}.")
                 seeds = max(seeds, len(lanes))
+                seen = np.isfinite(lanes).any(axis=0)
+                x, lanes = steps[seen], lanes[:, seen]
                 lanes = np.where(np.isfinite(lanes).all(axis=0), lanes, np.nan)  # a median of survivors would flatter
                 low, middle, high = lanes.min(axis=0), np.median(lanes, axis=0), lanes.max(axis=0)
-                axes.fill_between(steps, low, high, color=looks[name].color, alpha=0.15, linewidth=0)
-                axes.plot(steps, middle, label=name, **looks[name].line(markevery=(0.03 * (number % 4), 0.15)))
+                axes.fill_between(x, low, high, color=looks[name].color, alpha=0.15, linewidth=0)
+                axes.plot(x, middle, label=name, **looks[name].line(markevery=(0.03 * (number % 4), 0.15)))
             if panel.level is not None:
                 axes.axhline(panel.level, color="black", linewidth=1.0, zorder=3)
             axes.set_yscale("log" if panel.log else "linear")
             axes.set_ylim(panel.smallest, panel.largest)
+            if panel.log:
+                _label_log(axes)
             axes.set_xlim(steps[0], steps[-1])
             axes.set_title(panel.title, loc="left")
         for axes in grid[len(shown) :]:
@@ -93,3 +99,12 @@ def panels(steps: Any, shown: Sequence[Panel], *, title: str = "", columns: int 
             ncols=min(len(names), max(2, int(figure.get_figwidth() / (0.75 + 0.09 * max(map(len, names)))))),
         )  # fmt: skip
     return figure
+
+
+def _label_log(axes: Any) -> None:
+    """Label 1, 2 and 5 of every decade where there are so few decades that the powers of ten alone say little."""
+    low, high = axes.get_ylim()
+    if high < 300 * low:
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())

@@ -39,3 +39,18 @@ def test_wrong_shapes_and_nothing_are_refused():
         panels(STEPS, [Panel("loss", {"a": [[1.0, 2.0]]})])
     with pytest.raises(ValueError, match="received none"):
         panels(STEPS, [])
+
+
+def test_a_step_at_which_no_seed_was_measured_is_passed_over():
+    lanes = [[1.0, np.nan, 3.0], [1.0, np.nan, np.inf]]
+    (axes,) = panels(STEPS, [Panel("loss", {"a": lanes})]).axes
+    assert axes.lines[0].get_xdata().tolist() == [0, 10]
+    assert np.isnan(axes.lines[0].get_ydata()).tolist() == [False, True]
+
+
+@pytest.mark.parametrize(("top", "labels"), [(50.0, {"2", "5", "20"}), (1e6, set())])
+def test_few_decades_have_labels_between_the_powers_of_ten(top, labels):
+    (axes,) = panels(STEPS, [Panel("loss", {"a": [[1.0, 10.0, top]]}, log=True)]).axes
+    found = {label.get_text() for label in axes.get_yticklabels()}
+    assert labels <= found
+    assert labels or not found & {"2", "20"}
