@@ -2,13 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
-from jaxopt_study.curvature.mean_operator import check_scalar, mean_operator
+from jaxopt_study.curvature.mean_operator import Local, check_scalar, mean_operator
 from jaxopt_study.curvature.operator import Operator
 from jaxopt_study.types import Batch, LossFn, Matvec, Params, Vector
 
@@ -73,18 +73,7 @@ def hessian(
     References:
         Pearlmutter (1994), Fast Exact Multiplication by the Hessian, Neural Computation 6.
     """
-    return mean_operator(
-        "hessian",
-        _Hessian(loss),
-        {"loss": loss},
-        loss,
-        lambda result: check_scalar("hessian", "loss", result),
-        params,
-        data,
-        batch_size=batch_size,
-        remat=remat,
-        precision=precision,
-    )
+    return mean_operator(_Hessian(loss), params, data, batch_size=batch_size, remat=remat, precision=precision)
 
 
 def ggn(
@@ -142,16 +131,7 @@ def ggn(
         and Perspectives on the Natural Gradient Method, JMLR 21, sections 8 and 9.
     """
     return mean_operator(
-        "ggn",
-        _Ggn(model, output_loss),
-        {"model": model, "output_loss": output_loss},
-        lambda p, batch: output_loss(model(p, batch), batch),
-        lambda result: check_scalar("ggn", "output_loss", result),
-        params,
-        data,
-        batch_size=batch_size,
-        remat=remat,
-        precision=precision,
+        _Ggn(model, output_loss), params, data, batch_size=batch_size, remat=remat, precision=precision
     )
 
 
@@ -201,32 +181,37 @@ def empirical_fisher(
         Kunstner, Balles and Hennig (2019), Limitations of the Empirical Fisher Approximation for Natural Gradient
         Descent, section 2.
     """
-    return mean_operator(
-        "empirical_fisher",
-        _Fisher(losses),
-        {"losses": losses},
-        losses,
-        _check_losses,
-        params,
-        data,
-        batch_size=batch_size,
-        remat=remat,
-        precision=precision,
-    )
+    return mean_operator(_Fisher(losses), params, data, batch_size=batch_size, remat=remat, precision=precision)
 
 
 @dataclass(frozen=True)
-class _Hessian:
+class _Hessian(Local):
+    name: ClassVar[str] = "hessian"
     loss: Callable[..., Any]
+
+    @property
+    def forward(self) -> Callable[..., Any]:
+        return self.loss
+
+    def check(self, result: Any) -> None:
+        check_scalar(self.name, "loss", result)
 
     def __call__(self, rebuild: Callable[[Params], Params], params: Params, batch: Batch) -> Matvec:
         return jax.linearize(jax.grad(lambda p: self.loss(rebuild(p), batch)), params)[1]
 
 
 @dataclass(frozen=True)
-class _Ggn:
+class _Ggn(Local):
+    name: ClassVar[str] = "ggn"
     model: Callable[..., Any]
     output_loss: Callable[..., Any]
+
+    @property
+    def forward(self) -> Callable[..., Any]:
+        return lambda params, batch: self.output_loss(self.model(params, batch), batch)
+
+    def check(self, result: Any) -> None:
+        check_scalar(self.name, "output_loss", result)
 
     def __call__(self, rebuild: Callable[[Params], Params], params: Params, batch: Batch) -> Matvec:
         outputs, forward = jax.linearize(lambda p: self.model(rebuild(p), batch), params)
@@ -235,8 +220,22 @@ class _Ggn:
 
 
 @dataclass(frozen=True)
-class _Fisher:
+class _Fisher(Local):
+    name: ClassVar[str] = "empirical_fisher"
     losses: Callable[..., Any]
+
+    @property
+    def forward(self) -> Callable[..., Any]:
+        return self.losses
+
+    def check(self, result: Any) -> None:
+        leaves = jax.tree.leaves(result)
+        if len(leaves) != 1 or leaves[0].ndim != 1 or not jnp.issubdtype(leaves[0].dtype, jnp.floating):
+            raise TypeError(
+                "losses of empirical_fisher must return one real number per example, an array (n,); received "
+                f"{[f'{leaf.dtype}{list(leaf.shape)}' for leaf in leaves]}. Leave out the mean over the examples; a "
+                "loss of one example becomes that of a batch by jax.vmap(loss, in_axes=(None, 0))."
+            )
 
     def __call__(self, rebuild: Callable[[Params], Params], params: Params, batch: Batch) -> Matvec:
         _, forward = jax.linearize(lambda p: self.losses(rebuild(p), batch), params)
@@ -250,13 +249,3 @@ def _gauss_newton(forward: Matvec, curve: Matvec, v: Vector) -> Vector:
 def _second_moment(forward: Matvec, v: Vector) -> Vector:
     slopes = forward(v)
     return jax.linear_transpose(forward, v)(slopes / slopes.shape[0])[0]
-
-
-def _check_losses(result: Any) -> None:
-    leaves = jax.tree.leaves(result)
-    if len(leaves) != 1 or leaves[0].ndim != 1 or not jnp.issubdtype(leaves[0].dtype, jnp.floating):
-        raise TypeError(
-            "losses of empirical_fisher must return one real number per example, an array (n,); received "
-            f"{[f'{leaf.dtype}{list(leaf.shape)}' for leaf in leaves]}. Leave out the mean over the examples; a loss "
-            "of one example becomes that of a batch by jax.vmap(loss, in_axes=(None, 0))."
-        )

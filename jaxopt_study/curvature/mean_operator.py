@@ -1,10 +1,11 @@
 """An operator that is a mean over examples, taken at some parameters."""
 
 import inspect
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +24,29 @@ from jaxopt_study.types import Batch, Matvec, Params, Vector
 PRECISIONS = ("highest", "high", "default")
 
 
+@dataclass(frozen=True)
+class Local(ABC):
+    """The operator that one batch defines. The fields are the user's functions.
+
+    It is compared by value, so that a second operator of the same functions is not compiled again.
+    """
+
+    name: ClassVar[str]  # the public one, for messages
+
+    @property
+    @abstractmethod
+    def forward(self) -> Callable[..., Any]:
+        """What is traced with parameters and a batch, to check it and to see what it is made of."""
+
+    @abstractmethod
+    def check(self, result: Any) -> None:
+        """Raise if the abstract result of `forward` will not do."""
+
+    @abstractmethod
+    def __call__(self, rebuild: Callable[[Params], Params], params: Params, batch: Batch) -> Matvec:
+        """Return v ↦ H v for one batch, where `rebuild(params)` has all leaves."""
+
+
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=("params", "frozen", "data"),
@@ -36,8 +60,7 @@ class MeanOperator(Operator):
         params: Where it is taken: the leaves that a vector has, None in the place of the others.
         frozen: The other leaves of the parameters.
         data: The examples.
-        local: `local(rebuild, params, batch)` gives v ↦ H v for one batch, where `rebuild(params)` has all leaves. It
-            is compared by value, so that a second operator of the same functions is not compiled again.
+        local: The operator that one batch defines.
         structure: The pytree of all parameters.
         chosen: Which of its leaves are in `params`.
         shardings: How each leaf of `params` is spread over devices.
@@ -51,7 +74,7 @@ class MeanOperator(Operator):
     params: Params
     frozen: Params
     data: Batch
-    local: Any
+    local: Any  # a `Local`
     structure: Any
     chosen: tuple[bool, ...]
     shardings: tuple[Any, ...]
@@ -155,11 +178,7 @@ class MeanOperator(Operator):
 
 
 def mean_operator(
-    name: str,
-    local: Any,
-    functions: dict[str, Callable[..., Any]],
-    forward: Callable[[Params, Batch], Any],
-    check_result: Callable[[Any], None],
+    local: Local,
     params: Params,
     data: Batch | None,
     *,
@@ -170,11 +189,7 @@ def mean_operator(
     """Check the arguments of an operator of a loss, and make it.
 
     Args:
-        name: The public name, for the messages.
-        local: See `MeanOperator`.
-        functions: The user's functions, by the name of the argument.
-        forward: What is traced once, to check it and to see what it is made of.
-        check_result: Raises if the abstract result of `forward` will not do.
+        local: What it is for one batch.
         params: Parameters.
         data: Examples, or None.
         batch_size: Examples per batch, or None.
@@ -188,8 +203,9 @@ def mean_operator(
         TypeError: If an argument is of the wrong kind.
         ValueError: If an argument is out of range.
     """
-    for argument, function in functions.items():
-        _check_function(name, argument, function)
+    name = local.name
+    for argument in fields(local):
+        _check_function(name, argument.name, getattr(local, argument.name))
     if precision not in PRECISIONS:
         raise ValueError(f"precision of {name} must be one of {', '.join(PRECISIONS)}; received {precision!r}.")
     params = check_params(name, params)
@@ -198,8 +214,8 @@ def mean_operator(
     if batch_size is not None and batch_size < num_examples(data):
         batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct((batch_size, *x.shape[1:]), x.dtype), data)
     with jax.default_matmul_precision(precision):
-        program, result = jax.make_jaxpr(forward, return_shape=True)(params, batch)
-    check_result(result)
+        program, result = jax.make_jaxpr(local.forward, return_shape=True)(params, batch)
+    local.check(result)
     leaves = jax.tree.leaves(params)
     traced = any(isinstance(leaf, Tracer) for leaf in (*leaves, *jax.tree.leaves(data)))
     on_host = not traced and jax.default_backend() == "cpu" and contains_convolution(program)
