@@ -18,8 +18,9 @@ from PIL import Image
 from rich.console import Console
 from scipy import stats
 
-from jaxopt_study import optimizers, problems, race, records, sweeps, transforms
+from jaxopt_study import figures, optimizers, problems, race, records, sweeps, transforms
 from jaxopt_study.cli import main, network
+from jaxopt_study.cli.ablate_report import linear_within
 from jaxopt_study.cli.compare_figures import accuracy_floor
 from jaxopt_study.cli.contestants import ANY_RANGE, RANGES, contestants
 from jaxopt_study.cli.expressions import UserError, read_maker
@@ -252,7 +253,7 @@ def test_a_search_can_be_halved(here):
         (["ablate", "sgd(0.1)"], "Nothing can be left out of 'sgd(0.1)'"),
         (["ablate", "sgd(0.1)", "--neutral", "eps"], "expected NAME=NUMBER"),
         (["ablate", "adam", "--neutral", "b3=0"], "names no hyperparameters"),
-        (["ablate", "chain(sgd(0.1), sgd(0.1))", "--budget=2"], "has 2. Name what is to be tuned"),
+        (["ablate", "chain(momentum(0.1), sgd(0.1))", "--budget=2"], "has 2. Name what is to be tuned"),
         (["ablate", "adam", "--budget=-1"], "--budget must be at least 0"),
         (["ablate", "adam", "--out", "mine_for_sweeps.py/below"], "cannot be written"),
     ],
@@ -442,6 +443,24 @@ def test_commands_use_every_core_unless_told_otherwise(monkeypatch):
     monkeypatch.delenv("XLA_FLAGS")
     network.use_all_cores()
     assert asked
+
+
+@pytest.mark.parametrize(
+    ("losses", "within"),
+    [
+        ([(0.5, 0.4, 0.6), (0.0, -0.1, 0.1)], None),  # all of a size
+        ([(50.0, 49.9, 50.1), (0.0, -0.1, 0.1)], 0.1),
+        ([(np.inf, 3.0, np.inf), (0.0, -0.1, 0.1)], 0.1),
+        ([(3.0, -np.inf, np.inf), (1.0, 1.0, 1.0)], None),  # no interval has a width
+    ],
+)
+def test_small_contributions_are_seen_beside_large_ones(losses, within):
+    assert linear_within(losses) == (None if within is None else pytest.approx(within))
+    figure = figures.ablation(["a", "b"], losses, xlabel="loss", linear_within=within)
+    assert figure.axes[0].get_xscale() == ("linear" if within is None else "symlog")
+    left, right = figure.axes[0].get_xlim()
+    ends = [end for row in losses for end in row if np.isfinite(end)]
+    assert left < min(ends) <= max(ends) < right
 
 
 def test_the_axis_of_accuracies_leaves_room_below_the_worst():

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -13,6 +14,8 @@ from jaxopt_study import figures, race, records
 from jaxopt_study.cli.compare_figures import UNITS
 from jaxopt_study.cli.tables import difference, interval, write_table
 from jaxopt_study.sweeps import Ablation
+
+FAR = 20.0  # usual widths of an interval from 0
 
 
 def summary(found: Ablation) -> dict[str, Any]:
@@ -60,6 +63,7 @@ def write(record: records.Record, found: Ablation, folder: Path, *, title: str) 
         xlabel=f"how much worse: test {UNITS[metric]}",
         level=found.level,
         better=("better so", "worse so"),
+        linear_within=linear_within([part.loss for part in parts]),
         title=f"{title}{tuned}: {config['seeds']} paired seeds",
     )
     records.write_atomically(folder / "ablation.png", figures.render(figure))
@@ -102,3 +106,20 @@ def show(console: Console, record: records.Record, found: Ablation, files: Seque
     console.print(table)
     closing = f"\n{results['seconds']:.0f} s in all. In {folder}: {', '.join(files)}"
     console.print(closing, highlight=False, markup=False, soft_wrap=True)
+
+
+def linear_within(losses: Sequence[tuple[float, float, float]]) -> float | None:
+    """Return within what distance of 0 the axis is to be linear, if some change is far larger than most intervals.
+
+    Args:
+        losses: (estimate, lower, upper) of each.
+
+    Returns:
+        The median half width of the intervals; None if nothing is far larger.
+    """
+    _, low, high = np.array(losses, dtype=float).T
+    widths = ((high - low) / 2)[np.isfinite(high - low) & (high > low)]
+    ends = np.abs(np.concatenate([low, high]))
+    ends = ends[np.isfinite(ends)]
+    usual = float(np.median(widths)) if widths.size else 0.0
+    return usual if usual > 0 and ends.max(initial=0.0) > FAR * usual else None

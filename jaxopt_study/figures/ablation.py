@@ -17,6 +17,7 @@ def ablation(
     xlabel: str,
     level: float = 0.95,
     better: tuple[str, str] | None = None,
+    linear_within: float | int | None = None,
     title: str = "",
 ) -> Figure:
     """Draw what changes when a part is left out, swapped or made neutral: a dot in its interval, against a line at 0.
@@ -30,6 +31,8 @@ def ablation(
         xlabel: What changes, with its unit.
         level: Of the intervals.
         better: What it means to lie left and right of 0, such as ("better without it", "worse without it").
+        linear_within: Distance from 0 beyond which the axis is logarithmic, so that large changes do not hide small
+            ones; None makes all of it linear.
         title: What the figure is about.
 
     Returns:
@@ -51,6 +54,10 @@ def ablation(
         figure = new_figure(8.0, 1.3 + 0.42 * len(names))
         axes = figure.add_subplot()
         axes.axvline(0.0, color="black", linewidth=1.2, zorder=1)
+        if linear_within is not None:
+            axes.set_xscale("symlog", linthresh=float(linear_within), linscale=0.8)
+            seen = rows[np.isfinite(rows)]
+            low, high = (1.5 * end(seen, initial=side * linear_within) for end, side in ((np.min, -1), (np.max, 1)))
         axes.set_xlim(low, high)
         for place, row in enumerate(rows):
             told = row[1] > 0 or row[2] < 0

@@ -7,14 +7,14 @@ import optax
 import pytest
 
 from jaxopt_study import optimizers, sweeps, transforms
-from jaxopt_study.sweeps import ComparisonInterrupted, sweep
+from jaxopt_study.sweeps import Ablation, ComparisonInterrupted, sweep
 from jaxopt_study.sweeps.variants import variants_of
 from tests.oracles.running import run_transform
 from tests.sweeps import small
 from tests.sweeps.small import KEY
-from tests.sweeps.test_compare import report_keys
+from tests.sweeps.test_compare import by_hand, report_keys
 
-SETTINGS = {"num_steps": 15, "key": KEY, "num_seeds": 8}
+SETTINGS = {"num_steps": 15, "key": KEY, "num_seeds": 10, "width": 10}
 B1, B2, EPS, RATE = 0.9, 0.99, 1e-3, 0.1
 
 
@@ -116,14 +116,17 @@ def test_what_has_no_parts_has_neutral_variants_at_most():
     assert found.to_pandas().variant.tolist() == ["full"]
 
 
-def decayed(rate=0.02, decay=0.0):
-    """A clip that never clips, momentum, and weight decay."""
+def chain(decay=2.0):
+    """A clip that never clips, weight decay towards 0 where the minimum is at 3, and momentum where steps are short."""
     return transforms.chain(
         transforms.clip_by_global_norm(1e6),
         transforms.add_decayed_weights(decay),
         transforms.heavy_ball(0.8),
-        transforms.scale_by_learning_rate(rate),
+        transforms.scale_by_learning_rate(0.02),
     )
+
+
+PROBLEM = small.quadratic(centre=3.0)
 
 
 def by_name(found, settings=None):
@@ -131,104 +134,104 @@ def by_name(found, settings=None):
 
 
 @pytest.fixture(scope="module")
-def harmless():
-    return sweeps.ablate(decayed(), small.quadratic(), **SETTINGS | {"evaluate_every": 5})
+def ablated():
+    return sweeps.ablate(chain(), PROBLEM, **SETTINGS)
 
 
-def test_an_atom_that_does_nothing_is_not_detected_with_a_tight_interval(harmless):
-    parts = by_name(harmless)
-    typical = np.median(harmless.comparison.of(settings="default")["full"].scores)
-    for name in ("without clip_by_global_norm(1000000.0)", "without add_decayed_weights(0.0)"):
-        part = parts[name]
-        assert part.verdict == "no detectable difference"
-        assert part.p_value == 1.0
-        estimate, low, high = part.loss
-        assert max(abs(estimate), abs(low), abs(high)) < 1e-5 * typical
+def test_an_atom_that_does_nothing_is_not_detected_with_a_tight_interval(ablated):
+    part = by_name(ablated)["without clip_by_global_norm(1000000.0)"]
+    typical = np.median(ablated.comparison.of(settings="default")["full"].scores)
+    assert part.verdict == "no detectable difference"
+    assert part.p_value == 1.0
+    estimate, low, high = part.loss
+    assert max(abs(estimate), abs(low), abs(high)) < 1e-5 * typical
 
 
-def test_an_atom_that_is_essential_helps(harmless):
-    part = by_name(harmless)["without heavy_ball(0.8)"]
+def test_an_atom_that_is_essential_helps(ablated):
+    part = by_name(ablated)["without heavy_ball(0.8)"]
     assert part.verdict == "helps"
     assert 0 < part.loss[1] <= part.loss[0] <= part.loss[2]
     assert part.diverged == 0
 
 
-def test_what_is_harmful_harms_and_its_neutral_value_shows_the_same(compilations):
-    with compilations() as counter:
-        found = sweeps.ablate(decayed(decay=2.0), small.quadratic(centre=3.0), **SETTINGS)
-    parts = by_name(found)
+def test_what_is_harmful_harms_and_its_neutral_value_shows_the_same(ablated):
+    parts = by_name(ablated)
     without, neutral = parts["without add_decayed_weights(2.0)"], parts["add_decayed_weights.weight_decay = 0"]
     for part in (without, neutral):
         assert part.verdict == "harms"
-        assert part.loss[0] < 0
-        assert part.loss[2] < 0
+        assert part.loss[1] <= part.loss[0] <= part.loss[2] < 0
     np.testing.assert_allclose(neutral.loss, without.loss, rtol=1e-4)
-    assert counter.lanes == len(found.variants) - 1  # the full chain and the neutral variant share a program
+
+
+def test_variants_that_differ_in_numbers_share_a_program(compilations):
+    heavy = transforms.chain(transforms.heavy_ball(0.7), transforms.scale_by_learning_rate(0.02))
+    with compilations() as counter:
+        found = sweeps.ablate(heavy, PROBLEM, neutral={"decay": 0.0, "learning_rate": 0.01}, **SETTINGS)
+    assert [variant.kind for variant in found.variants] == ["full", "without", "swapped", "neutral", "neutral"]
+    assert counter.lanes == 3
+    scores = {name: report.scores for name, report in found.comparison.of(settings="default").items()}
+    np.testing.assert_allclose(scores["heavy_ball.decay = 0"], scores["without heavy_ball(0.7)"], rtol=1e-5)
 
 
 def test_variants_that_diverge_are_counted_and_worst():
     """Steps of a tenth at most with the clip; without it each multiplies the distance by 1e9."""
-    chain = transforms.chain(transforms.clip_by_global_norm(1e-10), transforms.scale_by_learning_rate(1e9))
-    found = sweeps.ablate(chain, small.quadratic(), **SETTINGS)
+    clipped = transforms.chain(transforms.clip_by_global_norm(1e-10), transforms.scale_by_learning_rate(1e9))
+    found = sweeps.ablate(clipped, small.quadratic(), **SETTINGS)
     part = by_name(found)["without clip_by_global_norm(1e-10)"]
-    assert (part.diverged, part.verdict, part.loss[0]) == (8, "helps", np.inf)
+    assert (part.diverged, part.verdict, part.loss[0]) == (10, "helps", np.inf)
     assert found.comparison.of(settings="default")["full"].diverged.sum() == 0
     row = found.to_pandas().set_index("variant").loc["without clip_by_global_norm(1e-10)"]
-    assert (row.diverged, row["median"], row.verdict) == (8, np.inf, "helps")
+    assert (row.diverged, row["median"], row.verdict) == (10, np.inf, "helps")
 
 
-def test_a_variant_is_the_run_of_its_chain_on_paired_seeds(harmless):
-    problem = small.quadratic()
-    reports = harmless.comparison.of(settings="default")
-    chains = {
-        "full": decayed(),
-        "without heavy_ball(0.8)": transforms.scale_by_learning_rate(0.02),
-        "heavy_ball(0.8) before add_decayed_weights(0.0)": transforms.chain(
-            transforms.heavy_ball(0.8), transforms.scale_by_learning_rate(0.02)
-        ),
-    }
-    for name, chain in chains.items():
-        for j, keys in enumerate(report_keys(0, 8)):
-            run = small.alone(problem, chain, keys, num_steps=15, evaluate_every=5)
-            curve = reports[name].curves["train_loss"][j]
-            np.testing.assert_allclose(curve, run.evaluations["train_loss"], rtol=1e-5)
+def test_a_variant_is_the_run_of_its_chain_on_paired_seeds(ablated):
+    reports = ablated.comparison.of(settings="default")
+    swapped = transforms.chain(
+        transforms.heavy_ball(0.8), transforms.add_decayed_weights(2.0), transforms.scale_by_learning_rate(0.02)
+    )
+    for j, keys in enumerate(report_keys(0, 10)):
+        run = small.alone(PROBLEM, swapped, keys, num_steps=15, evaluate_every=15)
+        curve = reports["heavy_ball(0.8) before add_decayed_weights(2.0)"].curves["train_loss"][j]
+        np.testing.assert_allclose(curve, run.evaluations["train_loss"], rtol=1e-5)
     starts = {report.curves["train_loss"][:, 0].tobytes() for report in reports.values()}
     assert len(starts) == 1
 
 
-def test_verdicts_are_held_to_one_level_together(harmless):
+def test_verdicts_are_held_to_one_level_together(ablated):
     """Holm's over all variants; each interval has Bonferroni's level."""
-    parts = harmless.contributions()
+    parts = ablated.contributions()
     assert {part.difference.level for part in parts} == {1 - 0.05 / len(parts)}
     raw = [part.difference.p_value for part in parts]
     assert all(part.p_value >= p for part, p in zip(parts, raw, strict=True))
     assert min(part.p_value for part in parts) == pytest.approx(min(raw) * len(parts))
 
 
-def test_the_table_says_what_the_contributions_say(harmless):
-    table = harmless.to_pandas().set_index("variant")
-    assert list(table.index) == [variant.name for variant in harmless.variants]
-    for name, part in by_name(harmless).items():
+def test_the_table_says_what_the_contributions_say(ablated):
+    table = ablated.to_pandas().set_index("variant")
+    assert list(table.index) == [variant.name for variant in ablated.variants]
+    for name, part in by_name(ablated).items():
         row = table.loc[name]
         assert (row.loss, row.loss_low, row.loss_high) == part.loss
         assert (row.verdict, row.p_value, row.kind) == (part.verdict, part.p_value, part.variant.kind)
-    assert repr(harmless).startswith(f"Ablation({len(table) - 1} variants of chain(")
+    assert repr(ablated).startswith(f"Ablation({len(table) - 1} variants of chain(")
 
 
-def test_an_accuracy_that_gets_smaller_without_an_atom_means_it_helps():
-    """The sign of the loss is that of a cost, whatever is better."""
-    chain = transforms.chain(transforms.heavy_ball(0.9), transforms.scale_by_learning_rate(0.01))
-    found = sweeps.ablate(chain, small.regression(), metric="accuracy", select_by="loss", **SETTINGS)
-    part = by_name(found)["without heavy_ball(0.9)"]
-    assert part.difference.estimate < 0 < part.loss[0]
-    assert part.verdict == "helps"
+def test_the_sign_of_a_loss_is_that_of_a_cost_whatever_is_better():
+    variants = variants_of(optimizers.momentum(0.1))[:2]
+    noise = np.random.default_rng(0).normal(size=8)
+    scores = {variants[0].name: 5 + noise, variants[1].name: 3 + noise}
+    for mode, verdict, sign in (("max", "helps", 1), ("min", "harms", -1)):
+        [part] = Ablation(variants, by_hand(scores, mode), 0.95).contributions("tuned")
+        assert part.verdict == verdict
+        assert part.loss[0] == pytest.approx(2 * sign)
+        assert part.difference.estimate == pytest.approx(-2)
 
 
 def test_tuned_variants_are_compared_at_their_own_best():
     """Momentum gives longer steps; with its own rate the chain without it is not as far behind."""
-    chain = transforms.chain(transforms.heavy_ball(0.8), transforms.scale_by_learning_rate(0.02))
-    given = {"space": {"learning_rate": sweeps.log_uniform(0.01, 0.45)}, "budget": 6}
-    found = sweeps.ablate(chain, small.quadratic(), **SETTINGS | given)
+    heavy = transforms.chain(transforms.heavy_ball(0.8), transforms.scale_by_learning_rate(0.02))
+    given = {"space": {"learning_rate": sweeps.log_uniform(0.01, 0.45)}, "budget": 6, "tune_seeds": 10}
+    found = sweeps.ablate(heavy, small.quadratic(), **SETTINGS | given)
     name = "without heavy_ball(0.8)"
     fixed, tuned = by_name(found, "default")[name], by_name(found)[name]
     assert fixed.verdict == "helps"
@@ -240,28 +243,22 @@ def test_tuned_variants_are_compared_at_their_own_best():
     assert found.comparison.of(settings="default")[name].config == {}
 
 
-def test_an_interrupted_ablation_goes_on(harmless, tmp_path, monkeypatch):
+def test_an_interrupted_ablation_goes_on(ablated, tmp_path, monkeypatch):
     monkeypatch.setattr(sweep, "_SECONDS_PER_CHUNK", 0.0)
-    given = {"journal": tmp_path, "evaluate_every": 5} | SETTINGS
+    given = {"journal": tmp_path} | SETTINGS
 
     def press(done, total, best):
         if done > total // 2:
             signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(ComparisonInterrupted):
-        sweeps.ablate(decayed(), small.quadratic(), progress=press, **given)
+        sweeps.ablate(chain(), PROBLEM, progress=press, **given)
     done = []
-    found = sweeps.ablate(decayed(), small.quadratic(), progress=lambda *numbers: done.append(numbers[0]), **given)
-    assert done[0] > len(harmless.variants) * 8 // 2
-    for one, other in zip(found.comparison.reports, harmless.comparison.reports, strict=True):
+    found = sweeps.ablate(chain(), PROBLEM, progress=lambda *numbers: done.append(numbers[0]), **given)
+    assert done[0] > len(ablated.variants) * 10 // 2
+    for one, other in zip(found.comparison.reports, ablated.comparison.reports, strict=True):
         assert one.candidate == other.candidate
         assert one.scores.tobytes() == other.scores.tobytes()
-
-
-def test_one_seed_detects_nothing():
-    chain = transforms.chain(transforms.heavy_ball(0.8), transforms.scale_by_learning_rate(0.1))
-    found = sweeps.ablate(chain, small.quadratic(), **SETTINGS | {"num_seeds": 1})
-    assert {part.verdict for part in found.contributions()} == {"no detectable difference"}
 
 
 @pytest.mark.parametrize(
@@ -278,5 +275,5 @@ def test_one_seed_detects_nothing():
 )
 def test_what_cannot_be_ablated_is_refused(compilations, changes, message):
     with compilations() as counter, pytest.raises(ValueError, match=message):
-        sweeps.ablate(decayed(decay=0.1), small.quadratic(), **SETTINGS | changes)
+        sweeps.ablate(chain(), PROBLEM, **SETTINGS | changes)
     assert counter.lanes == 0

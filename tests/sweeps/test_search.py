@@ -15,12 +15,12 @@ from jaxopt_study.training import train
 from tests.sweeps import small
 from tests.sweeps.small import KEY, RATES
 
-SETTINGS = {"num_trials": 6, "num_seeds": 2, "num_steps": 12, "evaluate_every": 5, "key": KEY}
+SETTINGS = {"num_trials": 6, "num_seeds": 2, "num_steps": 12, "evaluate_every": 5, "key": KEY, "width": 1}
 
 
 @pytest.fixture(scope="module")
 def found(regression):
-    return sweeps.search(optimizers.sgd, RATES, regression, width=1, **SETTINGS)
+    return sweeps.search(optimizers.sgd, RATES, regression, **SETTINGS)
 
 
 def assert_trials_are_runs(search, problem_of, optimizer_of, *, rtol, which=slice(None), **settings):
@@ -59,15 +59,15 @@ def test_seeds_are_shared_between_trials(found):
 
 
 def test_a_longer_search_begins_with_a_shorter_one(found, regression):
-    longer = sweeps.search(optimizers.sgd, RATES, regression, width=1, **SETTINGS | {"num_trials": 9, "num_seeds": 3})
+    longer = sweeps.search(optimizers.sgd, RATES, regression, **SETTINGS | {"num_trials": 9, "num_seeds": 3})
     assert longer.configs[:6] == found.configs
     for name, values in found.curves.items():
         assert longer.curves[name][:6, :2].tobytes() == values.tobytes()
 
 
 def test_the_same_key_repeats_a_search_and_another_does_not(found, regression):
-    small.assert_same(found, sweeps.search(optimizers.sgd, RATES, regression, width=1, **SETTINGS))
-    other = sweeps.search(optimizers.sgd, RATES, regression, width=1, **SETTINGS | {"key": jax.random.key(4)})
+    small.assert_same(found, sweeps.search(optimizers.sgd, RATES, regression, **SETTINGS))
+    other = sweeps.search(optimizers.sgd, RATES, regression, **SETTINGS | {"key": jax.random.key(4)})
     assert other.configs != found.configs
     assert (other.curves["validation_loss"][..., 0] != found.curves["validation_loss"][..., 0]).all()
 
@@ -83,19 +83,19 @@ def test_the_best_trial_has_the_best_mean_of_the_metric(found):
 
 
 def test_an_accuracy_is_better_where_it_is_larger_and_mode_decides(regression):
-    upward = sweeps.search(optimizers.sgd, RATES, regression, width=1, metric="validation_accuracy", **SETTINGS)
+    upward = sweeps.search(optimizers.sgd, RATES, regression, metric="validation_accuracy", **SETTINGS)
     assert upward.mode == "max"
     assert upward.best.score == upward.curves["validation_accuracy"][:, :, -1].astype(float).mean(axis=1).max()
-    worst = sweeps.search(optimizers.sgd, RATES, regression, width=1, mode="max", **SETTINGS)
+    worst = sweeps.search(optimizers.sgd, RATES, regression, mode="max", **SETTINGS)
     assert worst.best.score == np.max(worst.scores)
 
 
 @pytest.mark.parametrize("poison", [np.nan, 1e30])
 def test_test_examples_do_not_reach_a_search(found, regression, poison):
     bad = tuple(np.full_like(array, poison) for array in regression.test)
-    small.assert_same(found, sweeps.search(optimizers.sgd, RATES, regression.replace(test=bad), width=1, **SETTINGS))
+    small.assert_same(found, sweeps.search(optimizers.sgd, RATES, regression.replace(test=bad), **SETTINGS))
     garbage = regression.replace(validation=tuple(np.full_like(array, poison) for array in regression.validation))
-    control = sweeps.search(optax.sgd, RATES, garbage, width=1, **SETTINGS)
+    control = sweeps.search(optax.sgd, RATES, garbage, **SETTINGS)
     assert (control.curves["validation_loss"] != found.curves["validation_loss"]).all()
 
 
@@ -119,8 +119,6 @@ def test_compilation_is_shared_where_it_can_be(compilations):
         assert search.finished.all()
         return counter.lanes
 
-    nesterov = {"nesterov": sweeps.choices(True, False)}
-    assert compiled(lambda **given: optax.sgd(momentum=0.9, **given), nesterov, 6) == 2
     flavour = {"flavour": sweeps.choices("a", "b", "c")}
     assert compiled(lambda learning_rate, flavour: optax.sgd(learning_rate, 0.8), flavour, 9) == 1
     numbers = {"momentum": sweeps.choices(0.5, 0.7, 0.9), "power": sweeps.integers(1, 3, static=False)}
@@ -185,7 +183,7 @@ def test_settings_of_the_problem_are_searched_and_each_trial_is_its_own_run(comp
     names = ("scale", "weight_decay", "centred", "width")
     assert_trials_are_runs(
         search, lambda c: make_problem(**{name: c[name] for name in names if name in c}),
-        lambda c: optimizers.sgd(c["learning_rate"]), which=[kinds.index(True), kinds.index(False)],
+        lambda c: optimizers.sgd(c["learning_rate"]), which=[kinds.index(True)],
         num_steps=7, evaluate_every=7, rtol=2e-5,
     )  # fmt: skip
 
@@ -217,17 +215,16 @@ def test_networks_with_and_without_batch_norm_are_searched():
     )  # fmt: skip
 
 
-def test_batch_size_and_order_are_searched(regression):
+def test_batch_size_and_order_are_searched():
+    problem = small.regression(metrics={})
     space = {
         "batch_size": sweeps.choices(4, 7),
         "order": sweeps.conditional(sweeps.choices("once"), on="batch_size", equals=7),
     }
-    search = sweeps.search(
-        lambda: optimizers.sgd(0.1), space, regression, sampler="grid", **SETTINGS | {"num_trials": 2}
-    )
+    search = sweeps.search(lambda: optimizers.sgd(0.1), space, problem, sampler="grid", **SETTINGS | {"num_trials": 2})
     assert search.configs == [{"batch_size": 4}, {"batch_size": 7, "order": "once"}]
     settings = {"num_steps": 12, "evaluate_every": 5, "rtol": 16 * 2**-23}
-    assert_trials_are_runs(search, lambda _: regression, lambda _: optimizers.sgd(0.1), which=[1], **settings)
+    assert_trials_are_runs(search, lambda _: problem, lambda _: optimizers.sgd(0.1), which=[1], **settings)
     assert (search.curves["batch_loss"][0, 0] != search.curves["batch_loss"][1, 0]).any()
 
 
@@ -264,7 +261,7 @@ def test_nan_from_the_first_step_in_all_trials_leaves_the_table_and_says_so():
 
 def test_nan_in_the_metric_alone_is_not_called_divergence(regression):
     bad = tuple(np.full_like(array, np.nan) for array in regression.validation)
-    search = sweeps.search(optimizers.sgd, RATES, regression.replace(validation=bad), width=1, **SETTINGS)
+    search = sweeps.search(optimizers.sgd, RATES, regression.replace(validation=bad), **SETTINGS)
     assert not search.diverged.any()
     with pytest.raises(ValueError, match="0 of them diverged, and the others' validation_loss is NaN"):
         search.best  # noqa: B018
@@ -316,7 +313,7 @@ def test_what_cannot_be_searched_is_refused_before_any_work(regression, compilat
 def test_progress_counts_every_run_once_and_up(regression):
     calls = []
     search = sweeps.search(
-        optimizers.sgd, RATES, regression, width=1, progress=lambda *numbers: calls.append(numbers), **SETTINGS
+        optimizers.sgd, RATES, regression, progress=lambda *numbers: calls.append(numbers), **SETTINGS
     )
     done, totals, best = zip(*calls, strict=True)
     assert done == tuple(range(1, 13))
@@ -328,7 +325,7 @@ def test_progress_counts_every_run_once_and_up(regression):
 def test_the_best_so_far_of_an_accuracy_goes_up(regression):
     best = []
     sweeps.search(
-        optimizers.sgd, RATES, regression, width=1, metric="validation_accuracy",
+        optimizers.sgd, RATES, regression, metric="validation_accuracy",
         progress=lambda done, total, value: best.append(value), **SETTINGS,
     )  # fmt: skip
     assert best == sorted(best)
@@ -341,7 +338,7 @@ def test_an_interrupt_keeps_the_finished_trials(found, regression):
             signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt, match="interrupted after 2 of 6 trials") as caught:
-        sweeps.search(optimizers.sgd, RATES, regression, width=1, progress=press, **SETTINGS)
+        sweeps.search(optimizers.sgd, RATES, regression, progress=press, **SETTINGS)
     assert isinstance(caught.value, SearchInterrupted)
     part = caught.value.search
     assert part.finished.tolist() == [[True, True]] * 2 + [[True, False]] + [[False, False]] * 3
@@ -368,7 +365,7 @@ def test_an_interrupt_before_a_trial_has_all_seeds_leaves_no_best():
         signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(SearchInterrupted) as caught:
-        sweeps.search(optax.sgd, RATES, problem, width=1, progress=press, **SETTINGS)
+        sweeps.search(optax.sgd, RATES, problem, progress=press, **SETTINGS)
     part = caught.value.search
     assert part.finished.sum() == 1
     assert part.curves["train_loss"].dtype == jnp.bfloat16
@@ -392,6 +389,15 @@ def test_the_tables_hold_every_trial_seed_and_evaluation(found):
     one = tidy[(tidy.trial == 4) & (tidy.seed == 1)]
     assert one.step.tolist() == [0, 5, 10, 12]
     np.testing.assert_array_equal(one.validation_loss, found.curves["validation_loss"][4, 1])
+
+
+def test_a_setting_with_the_name_of_a_result_is_kept_beside_it():
+    search = synthetic({"seed": sweeps.integers(5, 9), "loss": sweeps.uniform(0, 1)}, lambda seed, loss: -loss, 7, 0)
+    table = search.to_pandas()
+    assert table.columns[:4].tolist() == ["trial", "seed", "seed (setting)", "loss (setting)"]
+    assert table.seed.tolist() == [0] * 7
+    assert table["seed (setting)"].tolist() == [config["seed"] for config in search.configs]
+    np.testing.assert_array_equal(table.loss, -table["loss (setting)"])
 
 
 def test_a_conditional_name_that_does_not_exist_is_empty_in_the_table():
