@@ -1,5 +1,7 @@
 """Names that the examples in docstrings use, and what a process of thousands of compiled programs needs."""
 
+import os
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,10 @@ import optax
 import pytest
 
 from jaxopt_study import transforms
+
+# Most tests compile longer than they run. JAX_DISABLE_MOST_OPTIMIZATIONS=0 runs them on the programs that users run.
+fast = os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # also for the processes that tests start
+jax.config.update("jax_disable_most_optimizations", fast == "1")
 
 
 @pytest.fixture(autouse=True, scope="module")

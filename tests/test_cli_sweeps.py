@@ -97,7 +97,7 @@ def searched(here):
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with pytest.MonkeyPatch.context() as narrow:
         narrow.setattr(
-            "jaxopt_study.sweeps.sweep.guess_width", lambda *_, **__: 1
+            "jaxopt_study.sweeps.sweep.choose_width", lambda *_, **__: 1
         )  # many calls, to be interrupted between
         try:
             with pytest.MonkeyPatch.context() as patch:

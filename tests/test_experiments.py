@@ -30,6 +30,7 @@ from experiments.experiment import Experiment, conclude, discover, execute
 from jaxopt_study.records import load
 
 EXPERIMENTS = discover()
+QUICK = {"batch_norm", "outliers_and_classes", "quadratic_rates", "saddle_index", "trajectories"}  # of the smoke runs
 STORED = Path(command_line.__file__).parent / "results"
 
 
@@ -39,7 +40,10 @@ def run_main(*arguments):
     return status, output.getvalue()
 
 
-@pytest.fixture(scope="module", params=sorted(EXPERIMENTS))
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in sorted(EXPERIMENTS)],
+)
 def smoke(request, tmp_path_factory):
     """One run of each experiment, shared by the tests below."""
     out = tmp_path_factory.mktemp("out")

@@ -1,5 +1,6 @@
 """What each part of an optimizer contributes."""
 
+import textwrap
 from collections.abc import Sequence
 
 import matplotlib
@@ -26,7 +27,7 @@ def ablation(
     part, the bar ends in an arrow at the frame; an infinite estimate is written there.
 
     Args:
-        names: What was changed, one per row.
+        names: What was changed, one per row; long ones are wrapped.
         contributions: The change and its interval: (estimate, lower, upper), as in `sweeps.paired_difference`.
         xlabel: What changes, with its unit.
         level: Of the intervals.
@@ -50,8 +51,9 @@ def ablation(
     if len(rows) != len(names):
         raise ValueError(f"ablation needs a contribution for each of {len(names)} names; received {len(rows)}.")
     low, high = reach(rows, 0.0)
+    labels = [textwrap.fill(name, 42) for name in names]
     with matplotlib.rc_context(dict(SETTINGS)):
-        figure = new_figure(8.0, 1.3 + 0.42 * len(names))
+        figure = new_figure(8.0, 1.3 + sum(0.24 + 0.18 * len(label.splitlines()) for label in labels))
         axes = figure.add_subplot()
         axes.axvline(0.0, color="black", linewidth=1.2, zorder=1)
         if linear_within is not None:
@@ -69,7 +71,7 @@ def ablation(
             if np.isinf(row[0]):
                 at = {"x": low if row[0] < 0 else high, "y": place - 0.12, "ha": "left" if row[0] < 0 else "right"}
                 axes.text(s="−∞" if row[0] < 0 else "∞", va="bottom", color=color, fontsize=12, **at)
-        axes.set_yticks(range(len(names)), list(names))
+        axes.set_yticks(range(len(names)), labels)
         axes.set_ylim(len(names) - 0.5, -0.5)
         axes.tick_params(axis="y", length=0, pad=8)  # clear of arrows
         axes.grid(axis="y", visible=False)

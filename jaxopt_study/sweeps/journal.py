@@ -91,6 +91,14 @@ class Journal:
             raise
         return cls(folder, records.content_hash(asked), lock)
 
+    @staticmethod
+    def peek(folder: str | Path) -> dict[str, Any]:
+        """Return the configuration of the journal in a folder; empty if there is none that can be read."""
+        try:
+            return records.load(Path(folder) / _STUDY).config
+        except (OSError, records.RecordError):
+            return {}
+
     def append(self, lanes: np.ndarray, arrays: Mapping[str, Any]) -> None:
         """Write one chunk; when this returns, it survives a crash.
 

@@ -1,10 +1,14 @@
 """How the lanes of a sweep are laid over a machine: devices first, then vectorised where that wins."""
 
 import os
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
@@ -13,8 +17,17 @@ from jaxopt_study.programs import inner_programs
 
 TRIALS = "trials"  # the mesh axis over which lanes are spread
 
-_SECONDS_PER_OPERATION = 1e-6  # on a CPU core
-_SECONDS_PER_FLOP = 5e-11
+
+class Speed(NamedTuple):
+    """How fast one device is.
+
+    Attributes:
+        operation: Seconds that an operation of a traced program takes, however small it is.
+        flop: Seconds that a floating-point operation of a large matrix product takes.
+    """
+
+    operation: float
+    flop: float
 
 
 @dataclass(frozen=True)
@@ -114,8 +127,8 @@ def default_mesh() -> Mesh:
     return jax.make_mesh((jax.device_count(),), (TRIALS,), axis_types=(AxisType.Auto,))
 
 
-def guess_width(jaxpr: Any, *, lanes_per_device: int) -> int:
-    """Return how many lanes to vectorise, from what a step of one lane computes.
+def choose_width(jaxpr: Any, *, lanes_per_device: int, speed: Speed | None = None) -> int:
+    """Return how many lanes to vectorise, from what a step of one lane computes and how fast this machine does it.
 
     On a CPU an operation costs about a microsecond however small it is; lanes are vectorised until that is a small part
     of the whole, and not further, because from there on they only compete for the cache. On an accelerator as many
@@ -124,19 +137,64 @@ def guess_width(jaxpr: Any, *, lanes_per_device: int) -> int:
     Args:
         jaxpr: The program of one lane.
         lanes_per_device: How many there are.
+        speed: Of a device; None measures it on this machine, once in a process.
 
     Returns:
-        The width, a power of two or the number of lanes. It depends on the program only, so that a resumed sweep has
-        the layout it had.
+        The width, a power of two or the number of lanes.
     """
-    if jax.default_backend() != "cpu":
+    if jax.default_backend() != "cpu" or lanes_per_device == 1:
         return max(1, min(lanes_per_device, 4096))
+    speed = measured_speed() if speed is None else speed
     operations, work = _cost(jaxpr)
-    overhead, work = operations * _SECONDS_PER_OPERATION, work * _SECONDS_PER_FLOP
+    overhead, work = operations * speed.operation, work * speed.flop
     width = 1
     while width < lanes_per_device and width * work < 4 * overhead and width < 4096:
         width *= 2
     return max(1, min(width, lanes_per_device))
+
+
+@cache
+def measured_speed() -> Speed:
+    """Return how fast a device of this machine runs small operations and large products, from a loop of each.
+
+    Large products use every core, which the devices of one processor share.
+
+    Cost: two small programs are compiled and run, about a third of a second, once in a process.
+    """
+    with jax.default_device(jax.local_devices()[0]):
+        small, operations, _ = _timed(_training_step, tuple(jnp.ones(shape) for shape in _SMALL), 500)
+        large, _, flops = _timed(lambda x: jnp.tanh(x @ x), jnp.zeros((_LARGE, _LARGE)), 10)
+    return Speed(small / operations, large / flops * len(jax.local_devices()))
+
+
+_SMALL = ((4, 8), (8, 8), (8, 4))  # layers of a network whose arithmetic takes no time
+_LARGE = 256
+
+
+def _training_step(params: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+    def loss(params: tuple[jax.Array, ...]) -> jax.Array:
+        x = jnp.ones((4, 4))
+        for weights in params:
+            x = jnp.tanh(x @ weights)
+        return jnp.mean(x**2)
+
+    return jax.tree.map(lambda p, g: p - 0.1 * g, params, jax.grad(loss)(params))
+
+
+def _timed(step: Callable[[Any], Any], start: Any, times: int) -> tuple[float, float, float]:
+    """Return the seconds that a step of a loop takes, and its operations and work."""
+
+    def loop(x: Any) -> Any:
+        return jax.lax.fori_loop(0, times, lambda _, x: step(x), x)
+
+    operations, work = _cost(jax.make_jaxpr(loop)(start).jaxpr)
+    compiled = jax.jit(loop).lower(start).compile()
+    seconds = []
+    for _ in range(5):
+        began = time.perf_counter()
+        jax.block_until_ready(compiled(start))
+        seconds.append(time.perf_counter() - began)
+    return min(seconds) / times, operations, work
 
 
 def usable_cores() -> int:
@@ -150,9 +208,7 @@ def _cost(jaxpr: Any) -> tuple[float, float]:
     Work is in floating-point operations of matrix products; an element written otherwise counts as ten.
     """
     loops = [_total(body) for body in _loop_bodies(jaxpr)]
-    return max(
-        loops, key=lambda cost: cost[0] * _SECONDS_PER_OPERATION + cost[1] * _SECONDS_PER_FLOP, default=_total(jaxpr)
-    )
+    return max(loops, key=lambda cost: 2e4 * cost[0] + cost[1], default=_total(jaxpr))
 
 
 def _loop_bodies(jaxpr: Any) -> list[Any]:

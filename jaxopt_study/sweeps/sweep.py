@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from jaxopt_study.records import environment
 from jaxopt_study.sweeps import engine
 from jaxopt_study.sweeps.journal import Journal, JournalError
-from jaxopt_study.sweeps.layout import TRIALS, Layout, batch_axes, default_mesh, guess_width
+from jaxopt_study.sweeps.layout import TRIALS, Layout, batch_axes, choose_width, default_mesh
 from jaxopt_study.sweeps.trials import Trials
 from jaxopt_study.training.host import Bar, interrupts
 from jaxopt_study.types import Key
@@ -100,7 +100,9 @@ def sweep(
         raise ValueError(f"A sweep spreads its trials over a mesh axis {TRIALS!r}; received {mesh.axis_names}.")
     if width != "auto" and (isinstance(width, bool) or not isinstance(width, int | np.integer) or width < 1):
         raise ValueError(f'A sweep needs width to be an integer ≥ 1, or "auto"; received {width!r}.')
-    groups = [_group(cases, members, seed_keys, mesh, width) for members in _by_program(cases)]
+    groups = [_group(cases, members, seed_keys, mesh) for members in _by_program(cases)]
+    widths = [width] * len(groups) if width != "auto" else _widths(groups, mesh, journal)
+    groups = [replace(group, layout=Layout(mesh, each)) for group, each in zip(groups, widths, strict=True)]
     shape = len(cases), len(seed_keys)
     total = len(cases) * len(seed_keys)
     records = _blank_records([group.traced for group in groups], metric, total)
@@ -227,7 +229,6 @@ def _group(
     members: list[int],
     seed_keys: Key,
     mesh: Mesh,
-    width: int | Literal["auto"],
 ) -> _Group:
     num_seeds = len(seed_keys)
     trials, first = cases[members[0]]
@@ -246,11 +247,25 @@ def _group(
         trials.traced[asked] = shared, engine.trace(lane, start, one, shared, mesh)
     shared, traced = trials.traced[asked]
     which = (np.asarray(members)[:, None] * num_seeds + np.arange(num_seeds)).ravel()
-    if width == "auto":
-        width = guess_width(traced.jaxpr.jaxpr, lanes_per_device=-(-len(which) // mesh.shape[TRIALS]))
     rows = np.zeros(which.max() + 1, np.int64)
     rows[which] = np.arange(len(which))
-    return _Group(which, jax.tree.map(lambda x: x[rows], lanes), shared, traced, Layout(mesh, width))
+    return _Group(which, jax.tree.map(lambda x: x[rows], lanes), shared, traced, Layout(mesh))
+
+
+def _widths(groups: Sequence[_Group], mesh: Mesh, journal: str | Path | None) -> list[int]:
+    """Return how many lanes each program vectorises: as the journal has it, or as it is best on this machine."""
+    if jax.process_index() == 0:
+        widths = [] if journal is None else [layout["width"] for layout in Journal.peek(journal).get("layout", [])]
+        if len(widths) != len(groups):
+            widths = [
+                choose_width(g.traced.jaxpr.jaxpr, lanes_per_device=-(-len(g.which) // mesh.shape[TRIALS]))
+                for g in groups
+            ]
+    else:
+        widths = [1] * len(groups)
+    if jax.process_count() > 1:
+        widths = multihost_utils.broadcast_one_to_all(np.array(widths))
+    return [int(width) for width in widths]
 
 
 def _numbers(values: list[Any]) -> np.ndarray:

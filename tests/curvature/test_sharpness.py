@@ -43,7 +43,9 @@ def trials(confidence, tol, max_matvecs):
     return jax.device_get(run(spectra, jax.random.split(jax.random.key(5), (len(SPECTRA), TRIALS))))
 
 
-@pytest.mark.parametrize(("confidence", "tol", "max_matvecs"), [(0.9, 0.01, 40), (0.6, 0.1, 10)])
+@pytest.mark.parametrize(
+    ("confidence", "tol", "max_matvecs"), [pytest.param(0.9, 0.01, 40, marks=pytest.mark.slow), (0.6, 0.1, 10)]
+)
 def test_covers_in_its_stated_share_of_500_trials(confidence, tol, max_matvecs):
     brackets = trials(confidence, tol, max_matvecs)
     for i, (name, spectrum) in enumerate(SPECTRA.items()):

@@ -126,6 +126,14 @@ def test_contributions_are_filled_where_they_leave_out_zero():
     assert figures.render(figure, dpi=20)
 
 
+def test_long_names_of_parts_leave_room_for_the_axes():
+    name = "without chain(ema(0.9999, of=jnp.square), bias_correction(0.9999)) (second moment)"
+    figure = figures.ablation([name, "b"], [(0.1, 0.0, 0.2)] * 2, xlabel="loss", better=("better", "worse"))
+    figures.render(figure, dpi=20)
+    assert figure.axes[0].get_position().width > 0.5
+    assert names_from_the_top(figure.axes[0])[0].replace("\n", " ") == name
+
+
 def test_ablations_without_rows_or_names_are_refused():
     with pytest.raises(ValueError, match="at least one"):
         figures.ablation([], [], xlabel="loss")

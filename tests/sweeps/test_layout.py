@@ -12,11 +12,13 @@ import optax
 import pytest
 from jax.sharding import AxisType
 
-from jaxopt_study import sweeps
-from jaxopt_study.sweeps.layout import Layout, default_mesh, guess_width, usable_cores
+from jaxopt_study import optimizers, sweeps
+from jaxopt_study.sweeps import layout as layout_module
+from jaxopt_study.sweeps.layout import Layout, Speed, choose_width, default_mesh, measured_speed, usable_cores
 from tests.sweeps import layouts, small
 
 ROOT = Path(__file__).parents[2]
+SPEED = Speed(operation=1e-6, flop=5e-11)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +41,7 @@ def runs():
     for name in layouts.PROBLEMS:
         problem = getattr(small, name)()
         rates = [config["learning_rate"] for config in configs]
-        found[name] = [[small.alone(problem, optax.sgd(rate), key, **settings) for key in keys] for rate in rates]
+        found[name] = [[small.alone(problem, optimizers.sgd(rate), key, **settings) for key in keys] for rate in rates]
     return found
 
 
@@ -119,7 +121,7 @@ def program(size, operations=1):
 
 
 def test_small_operations_are_vectorised_and_large_ones_are_not():
-    widths = [guess_width(program(size), lanes_per_device=1000) for size in (2, 16, 64, 512)]
+    widths = [choose_width(program(size), lanes_per_device=1000, speed=SPEED) for size in (2, 16, 64, 512)]
     assert widths == sorted(widths, reverse=True)
     assert widths[0] >= 64
     assert widths[-1] == 1
@@ -128,7 +130,7 @@ def test_small_operations_are_vectorised_and_large_ones_are_not():
 @pytest.mark.parametrize("lanes", [1, 3, 7, 64, 100])
 def test_the_width_is_a_power_of_two_or_all_lanes(lanes):
     for size in (2, 8, 16, 32, 64):
-        width = guess_width(program(size), lanes_per_device=lanes)
+        width = choose_width(program(size), lanes_per_device=lanes, speed=SPEED)
         assert 1 <= width <= lanes
         assert width == lanes or width & (width - 1) == 0
 
@@ -141,8 +143,32 @@ def test_work_outside_loops_does_not_decide_the_width():
         return jnp.zeros((300, 300)) @ jnp.zeros((300, 300)) + x
 
     jaxpr = jax.make_jaxpr(with_preparation)(jnp.zeros(())).jaxpr
-    assert guess_width(jaxpr, lanes_per_device=4096) > 64
-    assert guess_width(program(300), lanes_per_device=4096) == 1
+    assert choose_width(jaxpr, lanes_per_device=4096, speed=SPEED) > 64
+    assert choose_width(program(300), lanes_per_device=4096, speed=SPEED) == 1
+
+
+def test_slower_operations_are_vectorised_further():
+    widths = [choose_width(program(32), lanes_per_device=1000, speed=Speed(cost, 5e-11)) for cost in (0.0, 1e-6, 1e-4)]
+    assert widths == sorted(widths)
+    assert widths[0] == 1 < widths[1] < widths[2]
+
+
+def test_the_speed_of_the_machine_is_measured_once():
+    found = measured_speed()
+    assert measured_speed() is found
+    assert 1e-8 < found.operation < 1e-4
+    assert 1e-13 < found.flop < 1e-8
+
+
+def test_a_resumed_sweep_has_the_width_it_had_whatever_is_measured_now(monkeypatch, tmp_path):
+    problem, settings = small.quadratic(), {"num_trials": 6, "num_steps": 3, "key": small.KEY}
+    widths = []
+    for cost in (0.0, 1.0):
+        monkeypatch.setattr(layout_module, "measured_speed", lambda cost=cost: Speed(cost, 5e-11))
+        for journal in (None, tmp_path / "journal"):
+            found = sweeps.search(optax.sgd, small.RATES, problem, journal=journal, **settings)
+            widths.append(found.layout["width"])
+    assert widths == [[1], [1], [6], [1]]
 
 
 def test_a_mesh_without_an_axis_for_trials_is_refused():
