@@ -199,7 +199,8 @@ def draw(record: Record) -> Mapping[str, Figure]:
                 )
                 for scale in scales
             ],
-            columns=4, title=f"{data}, {config['num_train']} images, SGD {slow:g}: training accuracy (no line: diverged)",
+            columns=4,
+            title=f"{data}, {config['num_train']} images, SGD {slow:g}: training accuracy (no line: diverged)",
         ),
         "basin": response(
             scales[::-1], at_end, xlabel="standard deviation of the initial weights", log_x=True, level=config["good"],

@@ -92,7 +92,7 @@ class Journal:
         return cls(folder, records.content_hash(asked), lock)
 
     @staticmethod
-    def peek(folder: str | Path) -> dict[str, Any]:
+    def peek(folder: str | Path) -> Mapping[str, Any]:
         """Return the configuration of the journal in a folder; empty if there is none that can be read."""
         try:
             return records.load(Path(folder) / _STUDY).config
