@@ -430,17 +430,15 @@ SURFACE = {"rate": sweeps.log_uniform(1e-4, 1.0), "decay": sweeps.uniform(0.0, 1
 
 
 @pytest.mark.parametrize(("optimum", "side"), [(100.0, "high"), (1e-6, "low")])
-@pytest.mark.parametrize(("num_trials", "margin"), [(10, 0.2), (50, 0.05)])
-def test_an_optimum_beyond_the_range_is_flagged_with_its_side(optimum, side, num_trials, margin):
-    """It is found where a trial lies within the margin: 1 − (1 − margin)ⁿ of the searches, measured to 3 errors."""
+@pytest.mark.parametrize("num_trials", [3, 10, 50])
+def test_an_optimum_beyond_the_range_is_flagged_with_its_side(optimum, side, num_trials):
+    """The best is the outermost trial, wherever it lies, but for the 2⁻ⁿ of the searches with all in the other half."""
     flags = []
     for seed in range(200):
         search = synthetic({"rate": SURFACE["rate"]}, lambda rate: np.log(rate / optimum) ** 2, num_trials, seed)
         flags.append(search.best.boundary.get("rate"))
-    expected = 1 - (1 - margin) ** num_trials
-    share = flags.count(side) / 200
-    assert abs(share - expected) < 3 * np.sqrt(expected * (1 - expected) / 200)
-    assert flags.count(None) + flags.count(side) == 200  # never the other side
+    missed = 2.0**-num_trials
+    assert abs(flags.count(side) / 200 - (1 - missed)) <= 3 * np.sqrt(missed / 200)
 
 
 @pytest.mark.parametrize("noise", [0.0, 1.0])
