@@ -148,7 +148,7 @@ def choose_width(jaxpr: Any, *, lanes_per_device: int, speed: Speed | None = Non
     operations, work = _cost(jaxpr)
     overhead, work = operations * speed.operation, work * speed.flop
     width = 1
-    while width < lanes_per_device and width * work < 4 * overhead and width < 4096:
+    while width < lanes_per_device and width * work < 16 * overhead and width < 4096:
         width *= 2
     return max(1, min(width, lanes_per_device))
 
