@@ -30,7 +30,7 @@ from experiments.experiment import Experiment, conclude, discover, execute
 from jaxopt_study.records import load
 
 EXPERIMENTS = discover()
-QUICK = {"batch_norm", "outliers_and_classes", "quadratic_rates", "saddle_index", "trajectories"}  # of the smoke runs
+QUICK = {"quadratic_rates", "saddle_index", "trajectories"}  # of the smoke runs
 STORED = Path(command_line.__file__).parent / "results"
 
 

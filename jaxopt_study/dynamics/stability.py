@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_study.curvature import vectors
@@ -31,7 +32,7 @@ class Stability:
         error: Half-width of the interval about `radius`, from the residual and the eigenvalue's condition.
         eigenvalues: (k,) complex, the largest modulus first: the outermost ones, and those farthest from 1.
         residuals: (k,) ‖A x − μ x‖ of each, with ‖x‖ = 1, recomputed.
-        errors: (k,) residual times condition of each.
+        errors: (k,) of each, its condition times the residual and what rounding hides in it.
         direction: The deviation that belongs to `radius`, of unit length, in the parameters.
         num_matvecs: Products with the Hessian.
         kind: "escape" if a real eigenvalue beyond 1 leads: the loss falls away on both sides. "oscillation" if one
@@ -139,7 +140,9 @@ def stability(
             rankings=(np.abs, _from_one),
         )
         direction = _direction(ritz.leading, step.scales)
-    errors = ritz.residuals * ritz.conditions
+    # The residual is itself a difference of rounded vectors, as long as A x.
+    rounding = 2 * max(float(jnp.finfo(x.dtype).eps) for x in jax.tree.leaves(params)) * np.abs(ritz.values).max()
+    errors = (ritz.residuals + rounding) * ritz.conditions
     return Stability(
         radius=float(np.abs(ritz.values[0])),
         error=float(errors[0]),

@@ -61,6 +61,7 @@ def test_covers_in_its_stated_share_of_500_trials(confidence, tol, max_matvecs):
         assert brackets.num_matvecs[1].mean() < 0.5 * brackets.num_matvecs[0].mean()  # what stands apart is quick
 
 
+@pytest.mark.slow
 def test_the_ritz_value_itself_is_no_upper_bound():
     brackets = trials(0.9, 0.01, 40)
     for i, name in enumerate(SPECTRA):
