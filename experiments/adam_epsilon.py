@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
+from experiments import images
 from experiments.claims import (
     Claim,
     Control,
@@ -25,7 +26,7 @@ from experiments.claims import (
 from experiments.experiment import Experiment
 from jaxopt_study import optimizers, problems, sweeps, training
 from jaxopt_study.figures.response import response
-from jaxopt_study.problems import datasets, networks
+from jaxopt_study.problems import networks
 from jaxopt_study.records import Record
 from jaxopt_study.transforms import Transform, bias_correction, chain, ema, scale_by_learning_rate
 
@@ -41,7 +42,7 @@ class Config:
     rate: float = 0.1  # of the quadratic's momentum; Adam's is ε times as much
     exponents: tuple[int, ...] = tuple(range(-8, 9))  # of ε there, as powers of ten
     quadratic_steps: int = 200
-    data: Literal["digits", "mnist"] = "mnist"
+    data: images.Images = "mnist"
     num_train: int | None = None
     widths: tuple[int, ...] = (100,) * 4
     batch_size: int | None = 128
@@ -72,8 +73,7 @@ def momentum(learning_rate: Any) -> Transform:
 
 def run(config: Config, data_dir: Path | None) -> Mapping[str, Any]:
     """Follow the limit on a quadratic; train a network at every rate and ε, and with momentum alone."""
-    sizes: dict[str, Any] = {"num_train": config.num_train, "num_validation": 0}
-    dataset = datasets.digits(**sizes) if config.data == "digits" else datasets.mnist(data_dir, **sizes)
+    dataset = images.load(config.data, data_dir, num_train=config.num_train, num_validation=0)
     problem = networks.mlp_classifier(dataset, widths=config.widths)
     search = partial(
         sweeps.search, problem=problem, sampler="grid", num_seeds=config.num_seeds, num_steps=config.num_steps,
@@ -200,7 +200,7 @@ def claims(record: Record) -> list[Claim]:
 def draw(record: Record) -> Mapping[str, Figure]:
     """Draw how Adam becomes momentum, and the loss over the rate for every ε."""
     results, config = record.results, record.config
-    data = {"mnist": "MNIST", "digits": "scikit-learn's digits"}[config["data"]]
+    data = images.TITLES[config["data"]]
     rates = sorted({trial["learning_rate"] for trial in results["adam"]})
 
     def curve(trials: list[Any]) -> list[float]:

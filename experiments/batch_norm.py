@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from matplotlib.figure import Figure
 
+from experiments import images
 from experiments.claims import Claim, Control, Measurement, at_least, at_most, mean_over_seeds, near
 from experiments.experiment import Experiment
 from jaxopt_study import optimizers, sweeps
@@ -27,7 +28,7 @@ NETWORKS = {"plain": "none", "batch norm": "batch"}
 class Config:
     """The notes' sixteen initial scales, with and without batch normalisation, at two learning rates."""
 
-    data: Literal["digits", "mnist"] = "mnist"
+    data: images.Images = "mnist"
     num_train: int = 1_000
     widths: tuple[int, ...] = (100,) * 5
     scales: tuple[float, float] = (1e-4, 1.0)
@@ -63,8 +64,7 @@ def make_problem(dataset: datasets.Dataset, widths: tuple[int, ...], scale: Any,
 
 def run(config: Config, data_dir: Path | None) -> Mapping[str, Any]:
     """Train at every scale, with and without batch normalisation: two programs, one for each network."""
-    sizes: dict[str, Any] = {"num_train": config.num_train, "num_validation": 0, "split": "first"}
-    dataset = datasets.digits(**sizes) if config.data == "digits" else datasets.mnist(data_dir, **sizes)
+    dataset = images.load(config.data, data_dir, num_train=config.num_train, num_validation=0, split="first")
     found = sweeps.search(
         optimizers.sgd(config.rates[0]),
         {
@@ -175,7 +175,7 @@ def draw(record: Record) -> Mapping[str, Figure]:
     """Draw the notes' figure, a panel for each scale, and what is left at the end."""
     results, config = record.results, record.config
     slow = config["rates"][0]
-    data = {"mnist": "MNIST", "digits": "scikit-learn's digits"}[config["data"]]
+    data = images.TITLES[config["data"]]
     scales = sorted({trial["scale"] for trial in results["trials"]}, reverse=True)
 
     def of(network: str, rate: float, scale: float) -> Mapping[str, Any]:

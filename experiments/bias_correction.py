@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
+from experiments import images
 from experiments.claims import (
     Claim,
     Control,
@@ -25,7 +26,7 @@ from experiments.experiment import Experiment
 from jaxopt_study import figures, optimizers, sweeps
 from jaxopt_study.figures.panels import Panel, panels
 from jaxopt_study.figures.response import response
-from jaxopt_study.problems import Problem, datasets, networks
+from jaxopt_study.problems import Problem, networks
 from jaxopt_study.records import Record
 from jaxopt_study.sweeps.variants import variants_of
 from jaxopt_study.transforms import Transform, chain, divide_by_root, ema, merge, scale_by_learning_rate
@@ -41,7 +42,7 @@ class Config:
 
     num_constant: int = 5_000  # steps under a constant gradient
     tolerance: float = 1e-6
-    data: Literal["digits", "mnist"] = "mnist"
+    data: images.Images = "mnist"
     num_train: int | None = None
     widths: tuple[int, ...] = (100,) * 4
     batch_size: int | None = 128
@@ -76,8 +77,7 @@ def without_correction(learning_rate: Any, b2: Any) -> Transform:
 
 def run(config: Config, data_dir: Path | None) -> Mapping[str, Any]:
     """Step under a constant gradient, train with and without, and take Adam apart at the fatal setting."""
-    sizes: dict[str, Any] = {"num_train": config.num_train, "num_validation": 0}
-    dataset = datasets.digits(**sizes) if config.data == "digits" else datasets.mnist(data_dir, **sizes)
+    dataset = images.load(config.data, data_dir, num_train=config.num_train, num_validation=0)
     problem = networks.mlp_classifier(dataset, widths=config.widths)
     train_key, ablate_key = jax.random.split(jax.random.key(config.seed))
     settings: dict[str, Any] = {
@@ -231,7 +231,7 @@ def claims(record: Record) -> list[Claim]:
 def draw(record: Record) -> Mapping[str, Figure]:
     """Draw the steps under a constant gradient, the networks, and what each atom of Adam contributes."""
     results, config = record.results, record.config
-    data = {"mnist": "MNIST", "digits": "scikit-learn's digits"}[config["data"]]
+    data = images.TITLES[config["data"]]
     constant = results["constant"]
     steps, trained = results["trained"][0]["steps"], results["trained"][1:]
     parts = results["ablation"]

@@ -9,11 +9,12 @@ import jax
 import numpy as np
 from matplotlib.figure import Figure
 
+from experiments import images
 from experiments.claims import Claim, Control, Measurement, at_least, at_most, mean_over_seeds, ratio_over_seeds
 from experiments.experiment import Experiment
 from jaxopt_study import figures, optimizers, sweeps
 from jaxopt_study.figures.pairs import pairs
-from jaxopt_study.problems import datasets, networks
+from jaxopt_study.problems import networks
 from jaxopt_study.records import Record
 from jaxopt_study.sweeps.best_of import best_of_k
 from jaxopt_study.sweeps.differences import paired_differences
@@ -29,7 +30,7 @@ FOUR = ("SGD", "Momentum", "AdaGrad", "Adam")  # the notes' figure has no RMSpro
 class Config:
     """Settings of the notes' race, and of the tuning that every optimizer gets."""
 
-    data: Literal["digits", "mnist"] = "mnist"
+    data: images.Images = "mnist"
     num_train: int | None = None  # all; the book has 60,000
     num_validation: int = 5_000  # choose
     widths: tuple[int, ...] = (100, 100, 100, 100)
@@ -68,8 +69,7 @@ OPTIMIZERS: Mapping[str, Transform] = {
 
 def run(config: Config, data_dir: Path | None) -> Mapping[str, Any]:
     """Tune every optimizer with the same budget, and report it untuned and tuned from the same starts and batches."""
-    sizes: dict[str, Any] = {"num_train": config.num_train, "num_validation": config.num_validation}
-    dataset = datasets.digits(**sizes) if config.data == "digits" else datasets.mnist(data_dir, **sizes)
+    dataset = images.load(config.data, data_dir, num_train=config.num_train, num_validation=config.num_validation)
     problem = networks.mlp_classifier(dataset, widths=config.widths)
     compared = sweeps.compare(
         {
@@ -214,7 +214,7 @@ def draw(record: Record) -> Mapping[str, Figure]:
     """Draw both races, both rankings, all differences, and what a smaller budget would have found."""
     results, config = record.results, record.config
     labels = [label for label, *_ in config["ranges"]]
-    data = {"mnist": "MNIST", "digits": "scikit-learn's digits"}[config["data"]]
+    data = images.TITLES[config["data"]]
     floor = {"mnist": 0.03, "digits": 5e-4}[config["data"]]
     rate = {
         settings: {label: f"{_report(record, settings, label)['learning_rate']:.2g}" for label in labels}

@@ -9,11 +9,12 @@ import jax
 import numpy as np
 from matplotlib.figure import Figure
 
+from experiments import images
 from experiments.claims import Claim, Control, Measurement, at_least, mean_over_seeds, near, share_of_trials
 from experiments.experiment import Experiment
 from jaxopt_study import figures, sweeps
 from jaxopt_study.figures.response import response
-from jaxopt_study.problems import Problem, datasets, networks
+from jaxopt_study.problems import Problem, networks
 from jaxopt_study.records import Record
 from jaxopt_study.transforms import Transform, add_decayed_weights, chain, scale_by_learning_rate
 
@@ -25,7 +26,7 @@ EARLIER = "measured once before; the tolerance is ours"
 class Config:
     """The notes' search, searches of ranges that go further, and a scan of both hyperparameters."""
 
-    data: Literal["digits", "mnist"] = "mnist"
+    data: images.Images = "mnist"
     num_train: int = 400
     num_validation: int = 100
     listed: int = 5  # the notes name so many best trials
@@ -67,8 +68,9 @@ def sgd(learning_rate: Any, weight_decay: Any) -> Transform:
 
 def run(config: Config, data_dir: Path | None) -> Mapping[str, Any]:
     """Search as the notes do; search three ranges many times over; scan both hyperparameters."""
-    sizes: dict[str, Any] = {"num_train": config.num_train, "num_validation": config.num_validation, "split": "first"}
-    dataset = datasets.digits(**sizes) if config.data == "digits" else datasets.mnist(data_dir, **sizes)
+    dataset = images.load(
+        config.data, data_dir, num_train=config.num_train, num_validation=config.num_validation, split="first"
+    )
     problem = networks.mlp_classifier(dataset, widths=config.widths)
     settings: dict[str, Any] = {name: getattr(config, name) for name in ("num_steps", "batch_size", "order")}
     keys = jax.random.split(jax.random.key(config.seed), 3)
@@ -232,7 +234,7 @@ def claims(record: Record) -> list[Claim]:
 def draw(record: Record) -> Mapping[str, Figure]:
     """Draw the notes' figure, both ranges, and the scan."""
     results, config = record.results, record.config
-    data = {"mnist": "MNIST", "digits": "scikit-learn's digits"}[config["data"]]
+    data = images.TITLES[config["data"]]
     found, best = results["search"], results["search"]["best"]
     titles = [
         f"{place}: rate {found['configs'][i]['learning_rate']:.1e}, decay {found['configs'][i]['weight_decay']:.0e}"

@@ -9,12 +9,13 @@ import jax
 import numpy as np
 from matplotlib.figure import Figure
 
+from experiments import images
 from experiments.claims import Claim, Control, Measurement, at_least, at_most, mean_over_seeds, near, ratio_over_seeds
 from experiments.experiment import Experiment
 from jaxopt_study import figures, sweeps
 from jaxopt_study.figures.pairs import pairs
 from jaxopt_study.figures.panels import Panel, panels
-from jaxopt_study.problems import datasets, networks
+from jaxopt_study.problems import networks
 from jaxopt_study.records import Record
 from jaxopt_study.transforms import Transform, add_decayed_weights, chain, scale_by_learning_rate
 
@@ -32,7 +33,7 @@ class Config:
     budget: int = 25
     target: float = 0.05  # volume of the part of a surface that counts as found
     num_surfaces: int = 2000  # with the best part in a place of its own
-    data: Literal["digits", "mnist"] = "mnist"
+    data: images.Images = "mnist"
     num_train: int = 400
     num_validation: int = 1_000
     widths: tuple[int, ...] = (100,) * 6
@@ -40,10 +41,7 @@ class Config:
     order: Literal["replacement", "epochs"] = "replacement"
     num_steps: int = 200
     levels: int = 4  # of each axis of the network's grid
-    rates: tuple[float, float] = (
-        2e-7,
-        0.2,
-    )  # six decades; moves up by the distance of two levels, which is two decades
+    rates: tuple[float, float] = (2e-7, 0.2)  # six decades; moves up by the distance of two levels, two decades
     decays: tuple[float, float] = (1e-8, 1e-4)  # does nothing, says the experiment random_search
     num_places: int = 24  # of the grid
     seed: int = 0
@@ -99,8 +97,9 @@ def sgd(learning_rate: Any, weight_decay: Any, decades_up: Any) -> Transform:
 
 def _search_network(config: Config, data_dir: Path | None, key: Any) -> dict[str, Any]:
     """Search with grids in many places, and with as many random trials in the same ranges."""
-    sizes: dict[str, Any] = {"num_train": config.num_train, "num_validation": config.num_validation, "split": "first"}
-    dataset = datasets.digits(**sizes) if config.data == "digits" else datasets.mnist(data_dir, **sizes)
+    dataset = images.load(
+        config.data, data_dir, num_train=config.num_train, num_validation=config.num_validation, split="first"
+    )
     problem = networks.mlp_classifier(dataset, widths=config.widths)
     low, high = config.rates
     budget, places = config.levels**2, config.num_places
@@ -237,7 +236,7 @@ def claims(record: Record) -> list[Claim]:
 def draw(record: Record) -> Mapping[str, Figure]:
     """Draw the shares of surfaces over the budget, what both searches of the network tried, and how they ended."""
     results, config = record.results, record.config
-    data = {"mnist": "MNIST", "digits": "scikit-learn's digits"}[config["data"]]
+    data = images.TITLES[config["data"]]
     network, which = results["network"], len(results["network"][ONE_OF_TWO]["grid"]) // 2
     ends = network[ONE_OF_TWO]["grid"][which]["learning_rate"]
 

@@ -130,9 +130,9 @@ def default_mesh() -> Mesh:
 def choose_width(jaxpr: Any, *, lanes_per_device: int, speed: Speed | None = None) -> int:
     """Return how many lanes to vectorise, from what a step of one lane computes and how fast this machine does it.
 
-    On a CPU an operation costs about a microsecond however small it is; lanes are vectorised until that is a small part
-    of the whole, and not further, because from there on they only compete for the cache. On an accelerator as many
-    lanes as there are go side by side, up to 4,096.
+    On a CPU an operation costs a tenth of a microsecond or more however small it is; lanes are vectorised until that is
+    a small part of the whole, and not further, because from there on they only compete for the cache. On an accelerator
+    as many lanes as there are go side by side, up to 4,096.
 
     Args:
         jaxpr: The program of one lane.
@@ -148,7 +148,7 @@ def choose_width(jaxpr: Any, *, lanes_per_device: int, speed: Speed | None = Non
     operations, work = _cost(jaxpr)
     overhead, work = operations * speed.operation, work * speed.flop
     width = 1
-    while width < lanes_per_device and width * work < 16 * overhead and width < 4096:
+    while width < lanes_per_device and width * work < _SMALL_PART * overhead and width < 4096:
         width *= 2
     return max(1, min(width, lanes_per_device))
 
@@ -167,6 +167,7 @@ def measured_speed() -> Speed:
     return Speed(small / operations, large / flops * len(jax.local_devices()))
 
 
+_SMALL_PART = 16  # work over overhead; found by benchmarks/search.py widths
 _SMALL = ((4, 8), (8, 8), (8, 4))  # layers of a network whose arithmetic takes no time
 _LARGE = 256
 
@@ -208,7 +209,8 @@ def _cost(jaxpr: Any) -> tuple[float, float]:
     Work is in floating-point operations of matrix products; an element written otherwise counts as ten.
     """
     loops = [_total(body) for body in _loop_bodies(jaxpr)]
-    return max(loops, key=lambda cost: 2e4 * cost[0] + cost[1], default=_total(jaxpr))
+    # An operation is about as dear as 10⁴ floating-point operations; which loop is dearest hardly depends on it.
+    return max(loops, key=lambda cost: 1e4 * cost[0] + cost[1], default=_total(jaxpr))
 
 
 def _loop_bodies(jaxpr: Any) -> list[Any]:

@@ -187,7 +187,7 @@ class Search:
         for name, value in self.configs[trial].items():
             dimension = self.space[name]
             side = dimension.edge(value, margin)
-            half = dimension.edge(value, 0.499)
+            half = dimension.edge(value, 0.499)  # None for options, which have no order
             if side is None and half is not None:
                 run = [self.configs[i] for i in np.flatnonzero(self.finished.all(axis=1))]
                 rivals = [config[name] for config in run if name in config]
