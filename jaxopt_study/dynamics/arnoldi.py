@@ -83,7 +83,7 @@ def arnoldi(
         finite = np.isfinite(matrix).all()
         if small.all() or m == size or used >= max_matvecs or not finite:
             break
-        basis, matrix, first = _restart(basis, matrix, values, wanted, k)
+        basis, matrix, first = _restart(basis, matrix, values, wanted, estimates, rankings)
     return _finish(op, product, basis, matrix[:m], wanted, used, tol)
 
 
@@ -107,23 +107,27 @@ def _wanted(
 
 
 def _restart(
-    basis: Any, matrix: np.ndarray, values: np.ndarray, wanted: np.ndarray, k: int
+    basis: Any,
+    matrix: np.ndarray,
+    values: np.ndarray,
+    wanted: np.ndarray,
+    estimates: np.ndarray,
+    rankings: tuple[Ranking, ...],
 ) -> tuple[Any, np.ndarray, int]:
     """Return the basis of the wanted eigenvalues' invariant space, its matrix and size, with some more vectors."""
     m = matrix.shape[1]
-    # Half of the basis, the wanted ones first: restarting with the wanted alone forgets what was being learnt.
-    others = [i for i in np.argsort(-np.abs(values - 1.0)) if i not in wanted]
-    kept = list(wanted) + others[: max(0, (m - len(wanted)) // 2 - 1)]
-    targets = values[kept]
+    # Half of the basis, the wanted ones first: restarting with the wanted alone forgets what was being learnt. What is
+    # known exactly and not wanted (a map with frozen parts has zeros by the dozen) would only take the room.
+    known = estimates <= 1e-12 * np.abs(values).max()
+    in_turn = np.stack([np.argsort(-ranking(values), kind="stable") for ranking in rankings], axis=1).ravel()
+    others = [i for i in dict.fromkeys(in_turn.tolist()) if i not in wanted and not known[i]]
+    kept = {*wanted.tolist(), *others[: max(0, (m - len(wanted)) // 2 - 1)]}
+    kept |= {int(np.argmin(np.abs(values - values[i].conj()))) for i in kept}
 
     def is_kept(real: float, imag: float) -> bool:
-        distances = np.minimum(np.abs(values - complex(real, imag)), np.abs(values - complex(real, -imag)))
-        nearest = values[np.argmin(distances)]
-        return bool(
-            np.any(np.isclose(targets, nearest, 1e-12, 1e-12) | np.isclose(targets, nearest.conj(), 1e-12, 1e-12))
-        )
+        return int(np.argmin(np.abs(values - complex(real, imag)))) in kept
 
-    triangle, rotation, dim = schur(matrix[:m], output="real", sort=lambda real, imag: is_kept(real, imag))  # pyright: ignore[reportAssignmentType]
+    triangle, rotation, dim = schur(matrix[:m], output="real", sort=is_kept)  # pyright: ignore[reportAssignmentType]
     dim = min(max(dim, 1), m - 1)
     if dim < m - 1 and triangle[dim, dim - 1] != 0:
         dim += 1  # not between the two rows of a conjugate pair
