@@ -124,9 +124,8 @@ def _restart(
     kept = {*wanted.tolist(), *others[: max(0, (m - len(wanted)) // 2 - 1)]}
     kept |= {int(np.argmin(np.abs(values - values[i].conj()))) for i in kept}
 
-    def is_kept(real: float, imag: float) -> bool:
-        return int(np.argmin(np.abs(values - complex(real, imag)))) in kept
-
+    # SciPy counts the arguments of what it is given to call, so no decorator (a type checker's) may stand around it.
+    is_kept = lambda real, imag: int(np.argmin(np.abs(values - complex(real, imag)))) in kept  # noqa: E731
     triangle, rotation, dim = schur(matrix[:m], output="real", sort=is_kept)  # pyright: ignore[reportAssignmentType]
     dim = min(max(dim, 1), m - 1)
     if dim < m - 1 and triangle[dim, dim - 1] != 0:
