@@ -22,6 +22,33 @@ def _programs():
     jax.clear_caches()
 
 
+class Compilations:
+    """Names of the functions that XLA compiled inside a `with` block."""
+
+    def __enter__(self):
+        self.names = []
+        jax.monitoring.register_event_duration_secs_listener(self._listen)
+        return self
+
+    def __exit__(self, *_):
+        jax.monitoring.unregister_event_duration_listener(self._listen)
+
+    def _listen(self, event, duration, **details):
+        if event.endswith("backend_compile_duration"):
+            self.names.append(details.get("fun_name"))
+
+    @property
+    def lanes(self):
+        """How many programs of trials of a sweep there were."""
+        return self.names.count("jit(on_device)")
+
+
+@pytest.fixture
+def compilations():
+    """Return a context that counts the programs XLA compiles inside it."""
+    return Compilations
+
+
 @pytest.fixture(autouse=True)
 def _names(request, doctest_namespace):
     """Give doctests the names of `from jaxopt_study.transforms import *`."""

@@ -1,13 +1,60 @@
 """Questions to a traced program, and how to compile one."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache, wraps
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+from jax.core import Tracer
+from jax.errors import JaxRuntimeError
 from jax.extend import core
 
 # For programs that mostly draw random numbers: on a CPU they compile ten times faster so, to the same numbers, and run
 # as fast. Others gain nothing.
 RANDOM_DRAWS: dict[str, str | bool] = {"xla_backend_optimization_level": "1"}
+
+_SOLVERS: dict[str, str | bool] = {"xla_cpu_use_fusion_emitters": False}
+
+
+def jit_solver(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+    """Return `jax.jit` of a function of which all but some matrix products is small: a solver around products.
+
+    A CPU's compiler takes half the time for it, with an option that makes no program slower that
+    `benchmarks/curvature.py` measures. Inside another trace, where JAX allows no options, it is `jax.jit` and no more.
+
+    Args:
+        function: What to compile.
+        options: As for `jax.jit`.
+    """
+    plain = jax.jit(function, **options)
+
+    @cache
+    def alone() -> Callable[..., Any]:
+        return jax.jit(function, compiler_options=_solver_options(), **options)
+
+    @wraps(function)
+    def call(*arguments: Any) -> Any:
+        return (plain if is_traced(arguments) else alone())(*arguments)
+
+    return call
+
+
+@cache
+def _solver_options() -> dict[str, str | bool] | None:
+    if jax.default_backend() != "cpu":
+        return None
+    try:
+        jax.jit(lambda: 0, compiler_options=_SOLVERS).lower().compile()
+    except JaxRuntimeError:  # a version of XLA that no longer knows the option
+        return None
+    return _SOLVERS
+
+
+def is_traced(arguments: Any) -> bool:
+    """Return whether a function is being traced, or any of its arguments is."""
+    leaves = jax.tree.leaves(arguments)
+    return any(isinstance(leaf, Tracer) for leaf in [*leaves, jnp.zeros(())])
 
 
 def inner_programs(params: dict[str, Any]) -> list:

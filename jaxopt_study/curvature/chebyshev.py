@@ -14,6 +14,7 @@ from jaxopt_study.curvature.density import SpectralDensity
 from jaxopt_study.curvature.estimate import check_count
 from jaxopt_study.curvature.operator import Operator
 from jaxopt_study.curvature.quadrature import probe_vectors
+from jaxopt_study.programs import jit_solver
 from jaxopt_study.types import Key, Matvec, Vector
 
 _MARGIN = 0.01  # of the width of the spectrum, on either side
@@ -108,7 +109,7 @@ def cross_check(
 _start = jax.jit(probe_vectors)
 
 
-@partial(jax.jit, static_argnums=2)
+@partial(jit_solver, static_argnums=2)
 def _compiled(op: Operator, keys: Key, num_steps: int, interval: tuple[Array, Array]) -> Array:
     product = op.linearize()
     middle, half = (interval[1] + interval[0]) / 2, (interval[1] - interval[0]) / 2

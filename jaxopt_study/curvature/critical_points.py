@@ -21,6 +21,7 @@ from jaxopt_study.curvature.landscape import value_and_gradient
 from jaxopt_study.curvature.layout import layout_of, seed_words
 from jaxopt_study.curvature.loss_operators import hessian
 from jaxopt_study.curvature.mean_operator import MeanOperator
+from jaxopt_study.programs import jit_solver
 from jaxopt_study.types import Batch, Key, LossFn, Params, Vector
 
 CriticalPointMethod = Literal["newton-mr", "gradient-norm", "saddle-free-newton"]
@@ -202,7 +203,7 @@ def find_critical_point(
     return _search(op, key_or_fixed(key), _Tolerances(tol, gradient_tol, flatness), settings)
 
 
-@partial(jax.jit, static_argnums=3)
+@partial(jit_solver, static_argnums=3)
 def _search(op: MeanOperator, key: Key, tolerances: _Tolerances, settings: _Settings) -> CriticalPointSearch:
     seed = seed_words(key)
     last = lax.while_loop(

@@ -11,6 +11,7 @@ from jaxtyping import Array
 from jaxopt_study.curvature import vectors
 from jaxopt_study.curvature.layout import Layout, seed_words
 from jaxopt_study.curvature.operator import Operator
+from jaxopt_study.programs import jit_solver
 from jaxopt_study.types import Key, Vector
 
 
@@ -53,7 +54,7 @@ def trace(method: Method, op: Operator, plan: Any, limits: Any, key: Key, start:
     return method.result(plan, limits, last)
 
 
-_compiled = jax.jit(trace, static_argnums=(0, 2))
+_compiled = jit_solver(trace, static_argnums=(0, 2))
 
 
 def _in_layout(layout: Layout, op: Operator, b: int) -> Callable[[Vector], Vector]:
@@ -83,14 +84,14 @@ def _asked(method: Method, plan: Any, state: Any) -> list[Vector]:
     return [plan.layout.unpack(vectors.row(block, i)) for i in range(plan.block_size)]
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@partial(jit_solver, static_argnums=(0, 1))
 def _begin(method: Method, plan: Any, key: Key, start: Vector | None) -> tuple[Any, list[Vector], Array]:
     seed = seed_words(key)
     state = method.initial(plan, seed, start)
     return state, _asked(method, plan, state), seed
 
 
-@partial(jax.jit, static_argnums=(0, 1), donate_argnums=4)
+@partial(jit_solver, static_argnums=(0, 1), donate_argnums=4)
 def _advance(
     method: Method, plan: Any, limits: Any, seed: Array, state: Any, images: Vector
 ) -> tuple[Any, list[Vector]]:
@@ -98,6 +99,6 @@ def _advance(
     return state, _asked(method, plan, state)
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@partial(jit_solver, static_argnums=(0, 1))
 def _finish(method: Method, plan: Any, limits: Any, state: Any) -> Any:
     return method.result(plan, limits, state)

@@ -12,6 +12,7 @@ from jaxtyping import Array
 from jaxopt_study.curvature import vectors
 from jaxopt_study.curvature.layout import Layout, layout_of, seed_words
 from jaxopt_study.curvature.operator import Operator
+from jaxopt_study.programs import jit_solver
 from jaxopt_study.types import Key, Vector
 
 _CHUNKS = 4  # so that a pass of Gram–Schmidt reads on average 5/8 of the basis instead of all of it
@@ -110,7 +111,7 @@ def lanczos_quadrature(
     return _compiled(op, keys, num_steps, reorthogonalize, probes_at_once)
 
 
-@partial(jax.jit, static_argnums=(2, 3, 4))
+@partial(jit_solver, static_argnums=(2, 3, 4))
 def _compiled(op: Operator, keys: Key, num_steps: int, reorthogonalize: bool, at_once: int | None) -> Quadrature:
     layout, product = layout_of(op.like), op.linearize()
     together = at_once or _probes_at_once(op, keys.shape[0], num_steps if reorthogonalize else 0)

@@ -12,6 +12,7 @@ from jaxtyping import Array
 from jaxopt_study.curvature import vectors
 from jaxopt_study.curvature.estimate import Estimate, check_count
 from jaxopt_study.curvature.operator import Operator
+from jaxopt_study.programs import jit_solver
 from jaxopt_study.types import Key, Matvec, Vector
 
 _BLOCK_BYTES = 2**32  # on accelerators as many probes at once as fit in this
@@ -126,7 +127,7 @@ def _estimate(what: What, op: Operator, num_probes: int, rank: int, key: Key, at
     return _compiled(what, op, num_probes, rank, key, at_once)
 
 
-@partial(jax.jit, static_argnums=(0, 2, 3, 5))
+@partial(jit_solver, static_argnums=(0, 2, 3, 5))
 def _compiled(what: What, op: Operator, num_probes: int, rank: int, key: Key, at_once: int | None) -> Estimate:
     product = op.linearize()
     together = at_once or _vectors_at_once(op, max(num_probes, rank))

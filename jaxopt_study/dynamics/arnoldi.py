@@ -13,6 +13,7 @@ from scipy.linalg import schur
 
 from jaxopt_study.curvature import vectors
 from jaxopt_study.dynamics.draws import draw_like
+from jaxopt_study.programs import jit_solver
 from jaxopt_study.types import Key
 
 Ranking = Callable[[np.ndarray], np.ndarray]
@@ -183,7 +184,7 @@ def _start(op: Any, seed: Array, num_vectors: int) -> Any:
     )
 
 
-@jax.jit
+@jit_solver
 def _extend_compiled(op: Any, basis: Any, columns: Array, first: Array, seed: Array) -> tuple[Any, Array]:
     product = op.linearize()
 

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.core import Tracer
 
 from jaxopt_study.problems.problem import Problem
+from jaxopt_study.programs import is_traced
 from jaxopt_study.training.batches import Curriculum, Order
 from jaxopt_study.training.curvature_probe import CurvatureProbe
 from jaxopt_study.training.host import Bar, drive
@@ -127,12 +127,6 @@ def train(
     if interrupted:
         raise TrainingInterrupted(trajectory)
     return trajectory
-
-
-def is_traced(arguments: Any) -> bool:
-    """Return whether a function is being traced, or any of its arguments is."""
-    leaves = jax.tree.leaves(arguments)
-    return any(isinstance(leaf, Tracer) for leaf in [*leaves, jnp.zeros(())])
 
 
 def _padded(plan: Plan, records: dict[str, Any], num_steps: int) -> dict[str, Any]:
