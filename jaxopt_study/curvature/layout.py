@@ -1,5 +1,6 @@
 """How a solver lays out its vectors, and the random directions it draws in that layout."""
 
+import itertools
 import math
 from dataclasses import dataclass
 from functools import partial
@@ -80,9 +81,10 @@ class Layout:
     def random(self, seed: Array, serial: Any, b: int) -> Vector:
         """Draw b independent standard normal vectors; every pair of seed and serial number gives others.
 
-        The bits are a hash of the coordinate's index, and the normal numbers come from them by Box and Muller: the
-        same distribution as `jax.random.normal` to 24 bits, and a quarter of the time to compile, which matters
-        because a solver needs random directions in the midst of its loop.
+        The bits are a hash of the coordinate's index among all coordinates, and the normal numbers come from them by
+        Box and Muller: the same distribution as `jax.random.normal` to 24 bits, and a quarter of the time to compile,
+        which matters because a solver needs random directions in the midst of its loop. Every layout draws the same
+        vector, so that one device and many start alike.
 
         Args:
             seed: uint32 (2,), from `seed_words`.
@@ -93,8 +95,11 @@ class Layout:
             A block of b vectors of this layout.
         """
         leaves, structure = jax.tree.flatten(self.like)
-        serial = jnp.asarray(serial).astype(jnp.uint32) * jnp.uint32(len(leaves))
-        return structure.unflatten([_normal(leaf, seed, serial + jnp.uint32(i), b) for i, leaf in enumerate(leaves)])
+        serial = jnp.asarray(serial).astype(jnp.uint32)
+        ends = itertools.accumulate((math.prod(leaf.shape) for leaf in leaves), initial=0)
+        return structure.unflatten(
+            [_normal(leaf, start, seed, serial, b) for leaf, start in zip(leaves, ends, strict=False)]
+        )
 
 
 @partial(jax.jit, static_argnums=0)
@@ -118,9 +123,10 @@ def seed_words(key: Key) -> Array:
     return jnp.stack([first, second])
 
 
-def _normal(leaf: Any, seed: Array, serial: Array, b: int) -> Array:
-    index = lax.iota(jnp.uint32, b * math.prod(leaf.shape))
-    mixed = _mix(index ^ seed[0]) + _mix(serial ^ seed[1])
+def _normal(leaf: Any, start: int, seed: Array, serial: Array, b: int) -> Array:
+    coordinate = lax.iota(jnp.uint32, math.prod(leaf.shape)) + jnp.uint32(start % 2**32)
+    vector = serial ^ _mix(lax.iota(jnp.uint32, b))
+    mixed = _mix(coordinate ^ seed[0]) + _mix(vector ^ seed[1])[:, None]
     radius, angle = _mix(mixed), _mix(mixed ^ jnp.uint32(0x5BD1E995))
     uniform = ((radius >> 8).astype(jnp.float32) + 0.5) * 2.0**-24
     turn = (angle >> 8).astype(jnp.float32) * (2.0**-24 * 2 * math.pi)

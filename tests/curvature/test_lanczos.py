@@ -1,5 +1,6 @@
 """Growing a Krylov space: exact compression, kept orthogonal, whatever the operator."""
 
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -130,3 +131,13 @@ def test_random_directions_are_standard_normal_and_differ():
     quantiles = np.quantile(rows, [0.01, 0.25, 0.5, 0.75, 0.99])
     np.testing.assert_allclose(quantiles, [-2.3263, -0.6745, 0, 0.6745, 2.3263], atol=0.03)
     np.testing.assert_array_equal(seed_words(jax.random.PRNGKey(0)), seed)
+
+
+def test_random_directions_are_the_same_in_every_layout():
+    like = {"a": jax.ShapeDtypeStruct((3, 4), jnp.float32), "b": jax.ShapeDtypeStruct((7,), jnp.float32)}
+    flat, seed = layout_of(like), seed_words(jax.random.key(0))
+    leaves = replace(flat, flat=False)
+    assert flat.flat
+    for serial in (0, 1, 5):
+        block = jax.vmap(flat.unpack)(flat.random(seed, serial, 3))
+        jax.tree.map(np.testing.assert_array_equal, block, leaves.random(seed, serial, 3))

@@ -95,6 +95,10 @@ EIGENPAIRS = """
         pairs = eigenpairs(eight, 4, which="BE", key=key)
         block = eigenpairs(eight, 2, block_size=2, num_basis=6, key=key, max_matvecs=60)
     assert pairs.converged.all()
+    # Both started alike, so that they took the same way, to rounding.
+    alone = eigenpairs(one, 4, which="BE", key=key)
+    np.testing.assert_allclose(pairs.values, alone.values, rtol=1e-4)
+    assert abs(int(pairs.num_matvecs) - int(alone.num_matvecs)) <= 1
     for found, true in ((pairs, dense[[0, 1, -2, -1]]), (block, dense[[-1, -2]])):
         assert np.all(np.abs(found.values - true) <= found.residuals + 1e-5 * dense[-1]), (found.values, true)
     for name, shard in (("w", (4, 8, 8)), ("u", (4, 8, 3))):
@@ -114,6 +118,13 @@ ESTIMATES = """
         assert bracket.converged and bracket.lower <= values[-1] <= bracket.upper
         assert bracket.vector["w"].sharding.is_equivalent_to(split["w"].sharding, 2)
         density = spectral_density(eight, num_probes=2, num_steps=8, key=key)
+    alone = sharpness(one, key=key)
+    np.testing.assert_allclose([bracket.lower, bracket.upper], [alone.lower, alone.upper], rtol=1e-4)
+    alone = spectral_density(one, num_probes=2, num_steps=8, key=key).quadrature
+    for name in ("nodes", "weights"):
+        given = getattr(density.quadrature, name), getattr(alone, name)
+        np.testing.assert_allclose(*given, rtol=1e-3, atol=1e-3 * np.abs(given[1]).max())
+    with entered():
         some = trace(eight, **probes), trace(eight, probes_at_once=2, **probes), diagonal(eight, **probes)
     # Four steps or more give a probe's quadrature the first moments that the matrix has in that probe.
     for i, probe in enumerate(density.keys):
