@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -365,6 +366,21 @@ def test_help_describes_every_option(capsys):
         assert words in shown
     assert "(default: 100 100 on digits, 100 100 100 100 on the others)" in shown
     assert "None" not in shown
+
+
+def test_help_of_all_is_short_and_says_where_there_is_more(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["--help"])
+    assert caught.value.code == 0
+    shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "COMMAND --help" in shown
+    assert "Search the hyperparameters of an optimizer" in shown
+    assert "record.json" not in shown  # that is in the help of each
+
+
+def test_version_is_that_of_the_package(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.strip() == f"jaxopt-study {version('jaxopt_study')}"
 
 
 def test_optimizers_lists_all_of_them_with_the_defaults_of_the_first_convention(capsys):

@@ -1,9 +1,12 @@
 """From arguments to an exit code."""
 
+import operator
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
+from functools import reduce
+from importlib.metadata import version
+from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
@@ -18,6 +21,8 @@ from jaxopt_study.cli.search import Search
 
 UNUSABLE, INTERRUPTED = 2, 130  # 2 is also the parser's, for arguments that cannot be understood
 DESCRIPTION = """Compose optimizers from textbook atoms, train them in one compiled program, and see why they differ.
+
+`jaxopt-study COMMAND --help` says more of each, `jaxopt-study --version` which version this is.
 
 Exit codes: 0 done; 1 an optimizer, an audit or a stage failed, and the rest is done; 2 the arguments cannot be
 understood, or what they ask for cannot be done (the message says what to do); 130 interrupted, with what had finished
@@ -43,8 +48,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         The same updates in 100 steps. ...
         0
     """
-    commands: Any = Compare | Search | Ablate | Curvature | Optimizers | Problems | Explain
-    command: Any = tyro.cli(commands, args=argv, prog="jaxopt-study", description=DESCRIPTION)
+    asked = sys.argv[1:] if argv is None else list(argv)
+    if asked == ["--version"]:
+        Console().print(f"jaxopt-study {version('jaxopt_study')}", highlight=False)
+        return 0
+    command: Any = tyro.cli(_commands(asked), args=asked, prog="jaxopt-study", description=DESCRIPTION)
     errors = Console(stderr=True)
     if argv is None and isinstance(command, Compare | Search | Ablate):
         use_all_cores()
@@ -62,3 +70,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.flush()
         os._exit(code)
     return code
+
+
+def _commands(asked: Sequence[str]) -> Any:
+    """Return the subcommands: in the list of all with a sentence each, in the help of one with its whole text."""
+    commands: list[Any] = [Compare, Search, Ablate, Curvature, Optimizers, Problems, Explain]
+    if set(asked) <= {"-h", "--help"}:
+        commands = [Annotated[one, tyro.conf.subcommand(description=_first_sentence(one.__doc__))] for one in commands]
+    return reduce(operator.or_, commands)
+
+
+def _first_sentence(text: str | None) -> str:
+    return (text or "").strip().partition("\n\n")[0]

@@ -31,7 +31,7 @@ class Curvature:
     eigenvalue, with its residual) and spectrum.png. The record is written after every stage; Ctrl-C keeps those.
     """
 
-    target: Annotated[str, tyro.conf.Positional]
+    target: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TARGET")]
     """A results folder of `jaxopt-study compare`, whose run is repeated; or your own module:name, which is (loss,
     params) or (loss, params, data) with a scalar loss(params, data), the mean over the examples, or a function that
     returns one."""

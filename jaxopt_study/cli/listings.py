@@ -77,9 +77,9 @@ class Explain:
     function of yours, module:function. A bare name that needs a learning rate gets 0.01.
     """
 
-    a: Annotated[str, tyro.conf.Positional]
+    a: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FIRST")]
     """The first optimizer."""
-    b: Annotated[str, tyro.conf.Positional]
+    b: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SECOND")]
     """The second optimizer."""
 
     def run(self, console: Console) -> int:
