@@ -51,6 +51,12 @@ def twisted(x):
 def _(primals, tangents):  # the gradient is a rolled x, so the "Hessian" is a permutation
     return twisted(primals[0]), jnp.sum(tangents[0] * jnp.roll(primals[0], 1))
 
+def masked(params, data):
+    keep = jax.random.bernoulli(jax.random.key(3), 0.5, data["x"].shape)
+    return 0.5 * jnp.mean((keep * data["x"] @ params["w"] - data["y"]) ** 2)
+
+dropped = (masked, {"w": W}, {"x": X, "y": Y})
+
 asymmetric = (twisted, np.array([1.0, 2.0, 3.0]))
 vector = (lambda params: params, np.ones(3))
 broken = (lambda params: 1 / 0, np.ones(3))
@@ -292,6 +298,15 @@ def test_products_that_are_not_those_of_a_hessian_end_the_diagnosis_with_code_1(
     assert record.results["audit"]["verdict"] == "unsound"
     assert "eigenpairs" not in record.results
     assert "Not symmetric" in capsys.readouterr().err
+
+
+def test_a_loss_with_a_fixed_dropout_key_is_diagnosed_like_any_other(folder, stages, capsys):
+    stages(audit=diagnosis.audit, eigenpairs=diagnosis.eigenpairs)
+    assert main(["curvature", "mine_for_curvature:dropped", "--out", "dropped", "--num-eigenpairs=2"]) == 0
+    found = records.load("dropped").results
+    assert (found["audit"]["verdict"], found["errors"]) == ("sound", {})
+    assert found["audit"]["noise_floor"] < 1e-5
+    assert all(found["eigenpairs"]["converged"])
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxopt_study.curvature import vectors
 from jaxopt_study.curvature.checks import key_or_fixed
 from jaxopt_study.curvature.operator import Operator
+from jaxopt_study.curvature.widening import in_double_precision
 from jaxopt_study.types import Key, Matvec, Vector
 
 GROWTH = 16  # roundings of one product, in units of the smallest: see `noise_floor`
@@ -104,8 +105,8 @@ def audit(op: Operator, *, key: Key | None = None, double_precision: bool = True
     - symmetry and linearity: a function that is no Hessian;
     - other batches: a loss that is not a mean over the examples, such as a sum, or batch normalisation in training
       mode, or a mask that is redrawn for every batch;
-    - double precision, with parameters and data converted: what rounding does to the derivatives themselves. A loss
-      that fixes its own dtypes is compared with itself.
+    - double precision, for every number of the program and with the same random draws: what rounding does to the
+      derivatives themselves, that of dtypes which the loss fixes included.
 
     Args:
         op: The operator.
@@ -147,12 +148,11 @@ def audit(op: Operator, *, key: Key | None = None, double_precision: bool = True
         except (TypeError, ValueError) as error:
             messages.append(f"Other batches were not tried, because the loss cannot be applied to them: {error}")
     if double_precision and jnp.finfo(op.dtype).bits < 64:
-        rounding = _rounding(op, probes, images)
-        if rounding is None:
-            messages.append("Double precision was not tried, because the operator fixes its own dtypes.")
-        else:
-            gaps["rounding"] = rounding / scale
+        try:
+            gaps["rounding"] = _rounding(op, probes, images) / scale
             count += len(probes)
+        except (TypeError, ValueError, NotImplementedError) as error:
+            messages.append(f"Double precision was not tried, because the operator cannot be multiplied in it: {error}")
     verdict, found = _judge(op, gaps)
     counted = [gap for name, gap in gaps.items() if name != "partition" or op.is_batched]
     floor = max(float(jnp.finfo(op.dtype).eps), *counted)
@@ -234,19 +234,10 @@ def _gap(one: list[Vector], other: list[Vector]) -> float:
     return max(float(vectors.norm(vectors.subtract(a, b))) for a, b in zip(one, other, strict=True))
 
 
-def _rounding(op: Operator, probes: list[Vector], images: list[Vector]) -> float | None:
-    def widen(x: Any) -> Any:
-        return x.astype(jnp.float64) if jnp.issubdtype(x.dtype, jnp.floating) else x
-
+def _rounding(op: Operator, probes: list[Vector], images: list[Vector]) -> float:
+    exact = in_double_precision(lambda op, block: op.linearize_block()(block), op, vectors.stack(probes))
     with jax.enable_x64(True):
-        wide = jax.tree.map(widen, op)
-        if wide.dtype != jnp.float64:
-            return None
-        try:
-            exact = [wide @ jax.tree.map(widen, v) for v in probes]
-        except TypeError:
-            return None
-        return _gap(exact, images)
+        return _gap([vectors.row(exact, i) for i in range(len(probes))], images)
 
 
 def _judge(op: Operator, gaps: dict[str, float]) -> tuple[Verdict, list[str]]:

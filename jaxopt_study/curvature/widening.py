@@ -1,0 +1,128 @@
+"""The same program in double precision, random draws included."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend import core
+
+# What reads or makes the bits of a number runs in its own dtype; the numbers that come out are widened.
+_OF_BITS = {"bitcast_convert_type", "nextafter", "rng_uniform", "random_gamma"}
+_CALLS = {"jit": "jaxpr", "custom_jvp_call": "call_jaxpr", "custom_vjp_call": "call_jaxpr"}
+# Made for fixed dtypes, or for devices that the interpreter does not see.
+_FIXED = {"pure_callback", "io_callback", "debug_callback", "pallas_call", "ffi_call", "shard_map"}
+
+
+def in_double_precision(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Return what a function would return if every floating number in its program had 64 bits.
+
+    To call the function again with wider arguments would not do: `jax.random` draws other numbers in double precision,
+    so that a loss with dropout under a fixed key would be another loss, and dtypes that the function names would stay.
+    Here the program that JAX traces for the arguments as they are is run with each operation in double precision. Keys
+    and integers stay what they are, and so do the draws made from them: programs that take no floating number, such as
+    `jax.random.normal` of a key, are run unchanged. Constants are those of the narrow program.
+
+    Args:
+        function: A traceable function.
+        arguments: Pytrees of arrays.
+
+    Returns:
+        The result, its floating leaves in float64 (complex ones in complex128). Cost: one compilation and one call.
+
+    Raises:
+        TypeError: If the program holds what exists for its own dtypes only: a callback, a kernel, a `shard_map`.
+
+    Example:
+        >>> def masked(x):
+        ...     return jnp.where(jax.random.bernoulli(jax.random.key(0), 0.5, x.shape), x, 0.0)
+        >>> x = jnp.linspace(1.0, 2.0, 100)
+        >>> print(in_double_precision(masked, x).dtype, bool((in_double_precision(masked, x) == masked(x)).all()))
+        float64 True
+    """
+    leaves, structure = jax.tree.flatten(arguments)
+    program, shapes = jax.make_jaxpr(lambda leaves: function(*structure.unflatten(leaves)), return_shape=True)(leaves)
+    with jax.enable_x64(True):
+        results = jax.jit(lambda consts, leaves: _evaluate(program.jaxpr, consts, leaves))(program.consts, leaves)
+    return jax.tree.unflatten(jax.tree.structure(shapes), results)
+
+
+def _evaluate(jaxpr: core.Jaxpr, consts: Any, inputs: Any) -> list[Any]:
+    known: dict[Any, Any] = {}
+
+    def read(atom: Any) -> Any:
+        if not isinstance(atom, core.Literal):
+            return known[atom]
+        aval: Any = atom.aval
+        return _widen(np.asarray(atom.val, aval.dtype))  # rounded first, to be the one that the narrow program has
+
+    known.update(zip(jaxpr.constvars, map(_widen, consts), strict=True))
+    known.update(zip(jaxpr.invars, map(_widen, inputs), strict=True))
+    for equation in jaxpr.eqns:
+        results = _apply(equation, [read(atom) for atom in equation.invars])
+        known.update(zip(equation.outvars, results, strict=True))
+    return [read(atom) for atom in jaxpr.outvars]
+
+
+def _apply(equation: Any, values: list[Any]) -> list[Any]:
+    primitive, name = equation.primitive, equation.primitive.name
+    if name in _FIXED:
+        raise TypeError(f"its program holds a {name}, which exists for its own dtypes only")
+    if name == "reduce_precision":  # JAX puts it where it stores what a derivative needs
+        return values
+    drawn = name == "jit" and not any(_is_inexact(atom.aval) for atom in equation.invars)
+    if drawn or name in _OF_BITS:
+        narrow = [_cast(value, atom.aval) for value, atom in zip(values, equation.invars, strict=True)]
+        return [_widen(result) for result in _listed(primitive, primitive.bind(*narrow, **equation.params))]
+    if name in _CALLS:
+        inner = equation.params[_CALLS[name]]
+        return _evaluate(inner.jaxpr, inner.consts, values)
+    params = {key: _wide_param(value) for key, value in equation.params.items()}
+    return _listed(primitive, primitive.bind(*values, **params))
+
+
+def _listed(primitive: Any, results: Any) -> list[Any]:
+    return list(results) if primitive.multiple_results else [results]
+
+
+def _wide_param(value: Any) -> Any:
+    """Return a parameter of an equation with its dtypes widened, and those inside the programs that it holds."""
+    if isinstance(value, core.ClosedJaxpr | core.Jaxpr):
+        closed = isinstance(value, core.ClosedJaxpr)
+        program, consts = (value.jaxpr, value.consts) if closed else (value, ())
+        narrow: list[Any] = [atom.aval for atom in program.invars]
+        shapes = [jax.ShapeDtypeStruct(aval.shape, _wide(aval.dtype)) for aval in narrow]
+        wide = jax.make_jaxpr(partial(_positional, program, consts))(*shapes)
+        if not closed and wide.consts:
+            raise TypeError("its program holds arrays where only numbers can be widened")
+        return wide if closed else wide.jaxpr
+    if isinstance(value, np.dtype) or (isinstance(value, type) and issubclass(value, np.generic)):
+        return _wide(np.dtype(value))
+    if isinstance(value, tuple):
+        parts = [_wide_param(part) for part in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
+    return value
+
+
+def _positional(program: core.Jaxpr, consts: Any, *inputs: Any) -> list[Any]:
+    return _evaluate(program, consts, inputs)
+
+
+def _is_inexact(aval: Any) -> bool:
+    return jnp.issubdtype(aval.dtype, jnp.inexact)
+
+
+def _wide(dtype: Any) -> Any:
+    if jnp.issubdtype(dtype, jnp.floating):
+        return np.dtype(np.float64)
+    return np.dtype(np.complex128) if jnp.issubdtype(dtype, jnp.complexfloating) else dtype
+
+
+def _widen(x: Any) -> Any:
+    return _cast(x, jax.ShapeDtypeStruct(jnp.shape(x), _wide(x.dtype))) if hasattr(x, "dtype") else x
+
+
+def _cast(x: Any, like: Any) -> Any:
+    return x.astype(like.dtype) if _is_inexact(like) and x.dtype != like.dtype else x
