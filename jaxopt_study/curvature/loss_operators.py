@@ -36,15 +36,18 @@ def hessian(
     The loss must be a deterministic mean over the examples of its batch. Fix a dropout key by closing over it; freeze
     batch statistics in the same way, by evaluating with running averages. Batch normalisation in training mode couples
     the examples of a batch, so its Hessian depends on `batch_size`: with `batch_size=None` it is that of the whole data
-    set taken as one batch, and otherwise it is nobody's; `audit` finds out.
+    set taken as one batch, and otherwise it is nobody's: a Linen `BatchNorm` is then refused, and for any other loss
+    `audit` finds out.
 
     Args:
         loss: `loss(params, batch)`, a scalar; `batch` is None without data. The compiled programs are kept by the
             function's identity: pass the same function again, not a new lambda, to avoid compiling again.
         params: θ, a pytree of real floating arrays; sharded ones stay sharded.
         data: A pytree of arrays; with `batch_size` they have one common leading axis, the examples.
-        batch_size: Examples per batch; the last one may be smaller. None takes all at once. For data that are divided
-            over devices choose a multiple of their number.
+        batch_size: Examples per batch; the last one may be smaller. None takes all at once. It must make no difference:
+            the loss of a batch is the mean over its examples, which is not checked here, as that would take two losses
+            and two compilations, but by `audit`. For data that are divided over devices choose a multiple of their
+            number.
         remat: True linearises anew in every product and keeps nothing between products; False linearises once for all
             products of a solve and keeps the residuals. None is False without `batch_size`, True with it.
         precision: Matmul precision of everything inside the loss that does not ask for its own. On GPUs and TPUs
@@ -61,7 +64,8 @@ def hessian(
     Raises:
         TypeError: If the loss does not take two arguments or does not return a real scalar, or the parameters are not
             real floating arrays.
-        ValueError: If there are no parameters, they are not finite, or the data do not suit `batch_size`.
+        ValueError: If there are no parameters, they are not finite or hold batch statistics, or data or loss do not
+            suit `batch_size`.
 
     Example:
         >>> loss = lambda params, batch: jnp.mean((batch @ params["w"]) ** 2)

@@ -16,6 +16,7 @@ from jax.tree_util import Partial
 from jaxopt_study.curvature import vectors
 from jaxopt_study.curvature.batching import batch_mean, batches_of, check_batches, is_divided, num_examples
 from jaxopt_study.curvature.checks import check_params, describe
+from jaxopt_study.curvature.coupling import check_no_statistics, refusing_batch_norm
 from jaxopt_study.curvature.operator import Loop, Operator
 from jaxopt_study.curvature.selection import merge, split
 from jaxopt_study.programs import contains_convolution
@@ -208,12 +209,13 @@ def mean_operator(
         _check_function(name, argument.name, getattr(local, argument.name))
     if precision not in PRECISIONS:
         raise ValueError(f"precision of {name} must be one of {', '.join(PRECISIONS)}; received {precision!r}.")
+    check_no_statistics(name, params)
     params = check_params(name, params)
     data = check_batches(name, data, batch_size)
-    batch = data
-    if batch_size is not None and batch_size < num_examples(data):
+    batch, several = data, batch_size is not None and batch_size < num_examples(data)
+    if several:
         batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct((batch_size, *x.shape[1:]), x.dtype), data)
-    with jax.default_matmul_precision(precision):
+    with jax.default_matmul_precision(precision), refusing_batch_norm(name, batch_size if several else None):
         program, result = jax.make_jaxpr(local.forward, return_shape=True)(params, batch)
     local.check(result)
     leaves = jax.tree.leaves(params)

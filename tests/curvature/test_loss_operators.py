@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from jax import lax
 
 from jaxopt_study.curvature import empirical_fisher, ggn, hessian, vectors
@@ -239,3 +240,60 @@ def test_a_wrong_argument_gets_its_own_message(name):
     call, error, message = WRONG[name]
     with pytest.raises(error, match=message):
         call()
+
+
+class Normalised(nn.Module):
+    @nn.compact
+    def __call__(self, x, train):
+        return nn.Dense(1)(nn.tanh(nn.BatchNorm(use_running_average=not train)(nn.Dense(3)(x))))
+
+
+class NormalisedNnx(nnx.Module):
+    def __init__(self):
+        self.norm = nnx.BatchNorm(3, rngs=nnx.Rngs(0))
+
+
+@pytest.fixture(scope="module")
+def normalised():
+    """Linen's variables with batch statistics, and the loss in training mode and with running averages."""
+    variables = Normalised().init(jax.random.key(0), X, False)
+
+    def loss_of(train):
+        def loss(params, x):
+            collections = {**variables, "params": params}
+            return jnp.mean(Normalised().apply(collections, x, train, mutable=["batch_stats"])[0] ** 2)
+
+        return loss
+
+    return variables, loss_of(True), loss_of(False)
+
+
+def test_batch_norm_in_training_mode_is_refused_in_batches_and_allowed_frozen_or_in_one(normalised):
+    variables, training, frozen = normalised
+    with pytest.raises(
+        ValueError, match=r"BatchNorm_0, which couples .* use_running_average=True, or leave batch_size"
+    ):
+        hessian(training, variables["params"], X, batch_size=4)
+    with pytest.raises(ValueError, match="empirical_fisher with batch_size=4"):
+        empirical_fisher(lambda p, x: jnp.ones(len(x)) * training(p, x), variables["params"], X, batch_size=4)
+    assert hessian(training, variables["params"], X, batch_size=len(X)).size == 22
+    whole, parts = (hessian(frozen, variables["params"], X, batch_size=b) for b in (None, 4))
+    np.testing.assert_allclose(parts.to_dense(), whole.to_dense(), atol=1e-5)
+
+
+def test_batch_norm_is_refused_inside_a_trace_and_no_other_trace_is_disturbed(normalised):
+    variables, training, frozen = normalised
+    with pytest.raises(ValueError, match="BatchNorm_0"):
+        jax.eval_shape(lambda p: hessian(training, p, X, batch_size=3).linearize()(p), variables["params"])
+    traced = jax.eval_shape(lambda p: hessian(frozen, p, X, batch_size=3).linearize()(p), variables["params"])
+    assert jax.tree.structure(traced) == jax.tree.structure(variables["params"])
+    jax.eval_shape(training, variables["params"], X)
+
+
+def test_batch_statistics_are_no_parameters(normalised):
+    variables, training, _ = normalised
+    with pytest.raises(ValueError, match=r"'batch_stats' beside 'params'. Give variables\['params'\]"):
+        hessian(training, variables, X)
+    with pytest.raises(ValueError, match=r"of the type BatchStat. Take .* nnx.split"):
+        hessian(lambda p, x: 0.0, nnx.state(NormalisedNnx()), X)
+    hessian(lambda p, x: 0.0, nnx.state(NormalisedNnx(), nnx.Param), X)
