@@ -309,6 +309,16 @@ def test_a_loss_with_a_fixed_dropout_key_is_diagnosed_like_any_other(folder, sta
     assert all(found["eigenpairs"]["converged"])
 
 
+@pytest.mark.parametrize("stage", ["eigenpairs", "spectral_density", "gradient"])
+def test_a_tolerance_below_the_noise_floor_of_the_audit_is_refused_by_every_stage_that_has_one(folder, stages, stage):
+    def noisy(subject, so_far):
+        return {**passed(subject, so_far), "verdict": "noisy", "noise_floor": 0.01}
+
+    stages(**{"audit": noisy, stage: diagnosis.STAGES[stage].run})
+    assert main(["curvature", "mine_for_curvature:without_data", "--out", f"noisy-{stage}"]) == 1
+    assert "noise floor, 1.0e-02" in records.load(f"noisy-{stage}").results["errors"][stage]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

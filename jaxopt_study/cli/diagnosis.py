@@ -98,12 +98,12 @@ def sharpness(subject: Subject, so_far: Results) -> dict[str, Any]:
 
 def spectral_density(subject: Subject, so_far: Results) -> dict[str, Any]:
     """Return the distribution of all eigenvalues."""
-    del so_far
     density = curvature.spectral_density(
         subject.op,
         num_probes=subject.choices.num_probes,
         num_steps=min(subject.choices.num_steps, subject.op.size),
         tol=subject.choices.tolerance,
+        noise_floor=_floor(so_far),
         key=subject.key("spectral_density"),
     )
     found = _plain(density._replace(quadrature=None, keys=None, outliers=None))

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxopt_study.curvature import vectors
-from jaxopt_study.curvature.checks import key_or_fixed
+from jaxopt_study.curvature.checks import check_operator, key_or_fixed
 from jaxopt_study.curvature.operator import Operator
 from jaxopt_study.curvature.widening import in_double_precision
 from jaxopt_study.types import Key, Matvec, Vector
@@ -117,6 +117,9 @@ def audit(op: Operator, *, key: Key | None = None, double_precision: bool = True
         The audit; print it. Cost: about 15 products, 2 more in double precision with its memory, and compiling each
         kind of product once.
 
+    Raises:
+        TypeError: If `op` is no operator or `key` no key.
+
     Example:
         >>> from jaxopt_study.curvature import from_matvec, hessian
         >>> op = hessian(lambda p, x: jnp.mean((x @ p) ** 2), jnp.ones(3), jnp.eye(3), batch_size=2)
@@ -126,8 +129,9 @@ def audit(op: Operator, *, key: Key | None = None, double_precision: bool = True
         >>> print(audit(shift, key=jax.random.key(0)).messages[0])
         Not symmetric: ...
     """
-    product = _Counted(op.product())
-    key_v, *keys = jax.random.split(key_or_fixed(key), 4)
+    key = key_or_fixed(key, "audit")
+    product = _Counted(check_operator("audit", op).product())
+    key_v, *keys = jax.random.split(key, 4)
     probes, norm = _probes(product, vectors.random_like(op.like, key=key_v, distribution="sphere"))
     if not math.isfinite(norm):
         nothing = {"symmetry": math.nan, "linearity": math.nan, "repeatability": math.nan}
@@ -145,7 +149,7 @@ def audit(op: Operator, *, key: Key | None = None, double_precision: bool = True
         try:
             gaps["partition"] = _gap([other @ v for v in probes], images) / scale
             count += len(probes)
-        except (TypeError, ValueError) as error:
+        except Exception as error:  # whatever a loss raises that takes batches of one size only
             messages.append(f"Other batches were not tried, because the loss cannot be applied to them: {error}")
     if double_precision and jnp.finfo(op.dtype).bits < 64:
         try:
@@ -172,12 +176,15 @@ def noise_floor(op: Operator) -> float:
     Returns:
         The floor. Cost: nothing.
 
+    Raises:
+        TypeError: If `op` is no operator.
+
     Example:
         >>> from jaxopt_study.curvature import from_matrix
         >>> bool(noise_floor(from_matrix(jnp.eye(2))) == 16 * jnp.finfo(jnp.float32).eps)
         True
     """
-    return GROWTH * _unit(op)
+    return GROWTH * _unit(check_operator("noise_floor", op))
 
 
 def _unit(op: Operator) -> float:

@@ -10,6 +10,7 @@ from jax.core import Tracer
 from jaxtyping import Array
 
 from jaxopt_study.curvature import vectors
+from jaxopt_study.curvature.checks import check_operator
 from jaxopt_study.curvature.density import SpectralDensity
 from jaxopt_study.curvature.estimate import check_count
 from jaxopt_study.curvature.operator import Operator
@@ -70,6 +71,7 @@ def cross_check(
         Moments and verdict. Cost: p·K products, memory of five vectors; one probe after the other.
 
     Raises:
+        TypeError: If `op` is no operator.
         ValueError: If `num_steps` is no positive integer, or the sizes of operator and density differ.
 
     Example:
@@ -86,6 +88,7 @@ def cross_check(
         Weiße, Wellein, Alvermann and Fehske (2006), The kernel polynomial method, Rev. Mod. Phys. 78. Lin,
         Saad and Yang (2016), Approximating spectral densities of large matrices, SIAM Review 58.
     """
+    check_operator("cross_check", op)
     check_count("cross_check", "num_steps", num_steps, 1)
     if not isinstance(density.size, Tracer) and int(density.size) != op.size:
         raise ValueError(

@@ -1,5 +1,6 @@
 """What an operator is given, checked before anything is compiled."""
 
+from numbers import Integral, Real
 from typing import Any
 
 import jax
@@ -57,9 +58,117 @@ def check_params(name: str, params: Any) -> Params:
     return params
 
 
-def key_or_fixed(key: Key | None) -> Key:
+def key_or_fixed(key: Any, name: str = "A solver") -> Key:
     """Return the key, or where none is given the same one every time: the answer then repeats."""
-    return jax.random.key(0) if key is None else key
+    return jax.random.key(0) if key is None else check_key(name, key)
+
+
+def check_key(name: str, key: Any) -> Key:
+    """Return the key, if it is one.
+
+    Args:
+        name: Who asks, for the messages.
+        key: From `jax.random.key`, or from the older `jax.random.PRNGKey`.
+
+    Returns:
+        The key.
+
+    Raises:
+        TypeError: If it is something else, a number say.
+        ValueError: If there are several.
+    """
+    dtype = getattr(key, "dtype", None)
+    typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
+    if not typed and (dtype != jnp.uint32 or np.ndim(key) == 0):
+        raise TypeError(
+            f"{name} needs key, a random key of JAX's; received {describe_argument(key)}. Give jax.random.key(0), and "
+            "another number for other draws."
+        )
+    if np.ndim(key) != (0 if typed else 1):
+        raise ValueError(f"{name} needs one key; received an array of them, of shape {np.shape(key)}. Give key[0].")
+    return jnp.asarray(key)
+
+
+def check_operator(name: str, op: Any) -> Any:
+    """Return the operator, if it is one.
+
+    Args:
+        name: Who asks, for the message.
+        op: An `Operator`.
+
+    Returns:
+        The operator.
+
+    Raises:
+        TypeError: If it is a matrix, a function or anything else.
+    """
+    from jaxopt_study.curvature.operator import Operator  # which needs the checks of this module
+
+    if not isinstance(op, Operator):
+        raise TypeError(
+            f"{name} needs an operator; received {describe_argument(op)}. Make one by from_matrix(matrix), "
+            "from_matvec(function, like) or hessian(loss, params, data)."
+        )
+    return op
+
+
+def check_integer(name: str, argument: str, value: Any) -> int:
+    """Return a static count as an `int`; its range is not checked.
+
+    Args:
+        name: Who asks, for the message.
+        argument: What it is called.
+        value: An integer; NumPy's will do.
+
+    Returns:
+        The same number.
+
+    Raises:
+        TypeError: If it is a bool, a float or anything else.
+    """
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        remedy = f"Give {int(value)}" if isinstance(value, float) and value.is_integer() else "Give an int"
+        raise TypeError(
+            f"{name} needs {argument}, an integer; received {describe_argument(value)}. {remedy}: it fixes sizes of "
+            "arrays, and cannot be traced."
+        )
+    return int(value)
+
+
+def check_tolerance(name: str, tol: Any, noise_floor: Any, *, times: int = 1, usual: float = 1e-3) -> None:
+    """Check that a tolerance is not below what the noise of the products lets anybody reach.
+
+    Args:
+        name: Who asks, for the messages.
+        tol: Relative to the norm of the operator. A traced one is not checked.
+        noise_floor: Relative error of a product. A traced one is not checked.
+        times: How many noise floors are the least.
+        usual: What to ask for instead, if the floor allows.
+
+    Raises:
+        TypeError: If the tolerance is no real number.
+        ValueError: If it is below the floor, or NaN.
+    """
+    if isinstance(tol, Tracer) or isinstance(noise_floor, Tracer):
+        return
+    if isinstance(tol, bool) or not (isinstance(tol, Real) or (hasattr(tol, "dtype") and np.ndim(tol) == 0)):
+        raise TypeError(f"{name} needs tol, a number; received {describe_argument(tol)}. Give {usual:g}.")
+    least = times * float(noise_floor)
+    if not float(tol) >= least:
+        multiple = f"{times} times " if times > 1 else ""
+        raise ValueError(
+            f"{name}: tol must be at least {multiple}the operator's noise floor, {least:.1e} relative to its norm; "
+            f"received {tol}. Ask for {max(2 * least, usual):.1e}, or build the operator in double precision."
+        )
+
+
+def describe_argument(value: Any) -> str:
+    """Return what an argument is, for the end of "received …"."""
+    if isinstance(value, int | float | str | None):
+        return repr(value)
+    if hasattr(value, "dtype") and hasattr(value, "shape"):
+        return f"an array {value.dtype}{list(value.shape)}"
+    return "a function" if callable(value) else f"a {type(value).__name__}"
 
 
 def describe(tree: Any, shardings: tuple[Any, ...] | None = None) -> Any:

@@ -10,7 +10,7 @@ from jaxtyping import Array
 
 from jaxopt_study.curvature import vectors
 from jaxopt_study.curvature.audit import noise_floor as expected_noise
-from jaxopt_study.curvature.checks import check_vector, key_or_fixed
+from jaxopt_study.curvature.checks import check_integer, check_operator, check_tolerance, check_vector, key_or_fixed
 from jaxopt_study.curvature.eigenpairs import Eigenpairs, eigenpairs
 from jaxopt_study.curvature.estimate import check_count
 from jaxopt_study.curvature.operator import Operator
@@ -128,7 +128,8 @@ def condition_number(
         Value, bounds and status. Cost: up to `max_matvecs` products; memory as for `eigenpairs`.
 
     Raises:
-        ValueError: If n = 1 has no two ends, or `eigenpairs` refuses an argument.
+        TypeError: If `op` is no operator, `key` no key or `tol` no number.
+        ValueError: If n = 1 has no two ends, `tol` is below the noise floor, or `eigenpairs` refuses an argument.
 
     Example:
         >>> from jaxopt_study.curvature import from_matvec
@@ -144,11 +145,14 @@ def condition_number(
         Parlett (1998), The Symmetric Eigenvalue Problem, theorem 4.5.1. Goodfellow, Bengio and Courville (2016), Deep
         Learning, equation (4.2).
     """
-    if op.size < 2:
+    name = "condition_number"
+    if check_operator(name, op).size < 2:
         raise ValueError("condition_number needs an operator of size n ≥ 2, which has two ends; received n = 1.")
     floor = expected_noise(op) if noise_floor is None else noise_floor
+    tol = 2 * floor if tol is None else tol
+    check_tolerance(name, tol, floor, usual=2 * floor)
     pairs = eigenpairs(
-        op, 2, which="BE", tol=2 * floor if tol is None else tol, key=key_or_fixed(key),
+        op, 2, which="BE", tol=tol, key=key_or_fixed(key, name),
         num_basis=min(op.size, 40) if num_basis is None else num_basis,
         max_matvecs=max_matvecs, noise_floor=floor,
     )  # fmt: skip
@@ -203,8 +207,8 @@ def ill_conditioning(
         The terms, the steps and the share. Cost: one product, and those of `eigenpairs(op, k + 1)`.
 
     Raises:
-        ValueError: If k is out of range, or the gradient does not fit.
-        TypeError: If the gradient is not made of arrays.
+        ValueError: If k is out of range, `tol` below the noise floor, or the gradient does not fit.
+        TypeError: If `op` is no operator, `key` no key, k no integer, or the gradient is not made of arrays.
 
     Example:
         >>> from jaxopt_study.curvature import from_matrix
@@ -217,15 +221,20 @@ def ill_conditioning(
         Goodfellow, Bengio and Courville (2016), Deep Learning, section 8.2.1. Davis and Kahan (1970), SIAM J. Numer.
         Anal. 7. Gur-Ari, Roberts and Dyer (2018), Gradient descent happens in a tiny subspace, for the share.
     """
-    check_count("ill_conditioning", "k", k, 0)
+    name = "ill_conditioning"
+    check_operator(name, op)
+    k = check_integer(name, "k", k)
+    check_count(name, "k", k, 0)
     if k > op.size:
         raise ValueError(f"ill_conditioning needs k ≤ n = {op.size}; received {k}.")
     grads = check_vector(op.like, grads, what="gradient")
     floor = expected_noise(op) if noise_floor is None else noise_floor
+    if k:
+        check_tolerance(name, tol, floor)
     image = op @ grads
     if k == 0:
         return _terms(grads, image, None, floor, 0)
-    pairs = eigenpairs(op, min(k + 1, op.size), which="LA", tol=tol, key=key_or_fixed(key), noise_floor=floor)
+    pairs = eigenpairs(op, min(k + 1, op.size), which="LA", tol=tol, key=key_or_fixed(key, name), noise_floor=floor)
     return _terms(grads, image, pairs, floor, k)
 
 

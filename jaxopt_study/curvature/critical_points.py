@@ -14,7 +14,7 @@ from jaxtyping import Array
 
 from jaxopt_study.curvature import newton_steps, vectors
 from jaxopt_study.curvature.audit import noise_floor as expected_noise
-from jaxopt_study.curvature.checks import key_or_fixed
+from jaxopt_study.curvature.checks import check_tolerance, key_or_fixed
 from jaxopt_study.curvature.classify import FLATNESS
 from jaxopt_study.curvature.estimate import check_count
 from jaxopt_study.curvature.landscape import value_and_gradient
@@ -151,8 +151,9 @@ def find_critical_point(
         method: See above.
         key: For continuing Krylov spaces, on which results hardly depend; None for the same one every time.
         batch_size: As in `hessian`.
-        tol: Converged if ‖g‖ ≤ tol ‖H‖ (1 + ‖θ‖), with ‖H‖ as seen in the Krylov space; None takes √ε.
-        gradient_tol: The tolerance on ‖g‖ itself, instead.
+        tol: Converged if ‖g‖ ≤ tol ‖H‖ (1 + ‖θ‖), with ‖H‖ as seen in the Krylov space; None takes √ε, or the noise
+            floor if that is larger. Below the floor a gradient is rounding.
+        gradient_tol: The tolerance on ‖g‖ itself, instead; it is not compared with the noise, so a search may stall.
         max_steps: Steps allowed, ≥ 1.
         num_basis: Largest dimension of the Krylov space, ≥ 1.
         flatness: As in `classify_point`.
@@ -165,8 +166,9 @@ def find_critical_point(
         be used under `jit` and `vmap`.
 
     Raises:
-        TypeError: If loss or parameters do not suit a Hessian.
-        ValueError: If the method is unknown, a count too small or a tolerance not positive.
+        TypeError: If loss or parameters do not suit a Hessian, or `key` is no key.
+        ValueError: If the method is unknown, a count too small, a tolerance not positive, or `tol` below the noise
+            floor.
 
     Example:
         >>> def loss(p, batch):
@@ -199,8 +201,10 @@ def find_critical_point(
         cast(CriticalPointMethod, method), min(num_basis, op.size), max_steps, newton_steps.CUTOFF * floor
     )
     if tol is None:
-        tol = float(jnp.finfo(layout_of(op.like).scalar).eps) ** 0.5
-    return _search(op, key_or_fixed(key), _Tolerances(tol, gradient_tol, flatness), settings)
+        tol = max(float(jnp.finfo(layout_of(op.like).scalar).eps) ** 0.5, floor)
+    if gradient_tol is None:
+        check_tolerance(name, tol, floor)
+    return _search(op, key_or_fixed(key, name), _Tolerances(tol, gradient_tol, flatness), settings)
 
 
 @partial(jit_solver, static_argnums=3)

@@ -12,6 +12,8 @@ from jax.typing import ArrayLike
 from jaxtyping import Array
 from scipy import special
 
+from jaxopt_study.curvature.audit import noise_floor as expected_noise
+from jaxopt_study.curvature.checks import check_key, check_operator, check_tolerance
 from jaxopt_study.curvature.estimate import Estimate, check_count, check_fraction, mean_and_error
 from jaxopt_study.curvature.operator import Operator
 from jaxopt_study.curvature.outliers import Outliers, find_outliers
@@ -19,6 +21,7 @@ from jaxopt_study.curvature.quadrature import Quadrature, lanczos_quadrature
 from jaxopt_study.types import Key
 
 _GRID = 512
+_TOL = 1e-3  # residual of an outlier
 
 
 class SpectralDensity(NamedTuple):
@@ -84,7 +87,8 @@ def spectral_density(
     grid: ArrayLike | None = None,
     kernel_width: Any = None,
     confidence: float = 0.95,
-    tol: float = 1e-3,
+    tol: float | None = None,
+    noise_floor: float | None = None,
     min_gap: float = 0.25,
     max_outliers: int = 32,
     reorthogonalize: bool = True,
@@ -115,7 +119,8 @@ def spectral_density(
             either side. Take a finer one around a narrow peak.
         kernel_width: σ > 0; None takes 1/m of the width of the bulk, but 1e-3 max|θ| for a bulk of one point.
         confidence: Of the band, in (0, 1), for each grid point.
-        tol: Residual of an outlier, relative to max|θ|.
+        tol: Residual of an outlier, relative to max|θ|; None takes 1e-3, or the noise floor if that is larger.
+        noise_floor: Relative error of a product, `audit(op).noise_floor`; None takes 16 ε, see `noise_floor`.
         min_gap: Gap between outliers and bulk, relative to the width of what lies inside it.
         max_outliers: How many outliers are looked for at either end; at most n/10.
         reorthogonalize: False needs the memory of four vectors instead of m + 4 for each probe at work; eigenvalues
@@ -129,7 +134,9 @@ def spectral_density(
         pass, which reads m/2 vectors twice on average. Memory: (m + 4) vectors for each probe at work.
 
     Raises:
-        ValueError: If a count is too small, a fraction out of range, the kernel width not positive or the grid empty.
+        TypeError: If `op` is no operator, `key` no key or `tol` no number.
+        ValueError: If a count is too small, a fraction out of range, `tol` below the noise floor, the kernel width not
+            positive or the grid empty.
 
     Example:
         >>> from jaxopt_study.curvature import from_matvec
@@ -150,10 +157,15 @@ def spectral_density(
         10 probes of 90 steps, with a kernel, on networks.
     """
     name = "spectral_density"
+    check_operator(name, op)
+    key = check_key(name, key)
     check_count(name, "num_probes", num_probes, 2)
     check_count(name, "num_steps", num_steps, 1)
     check_count(name, "max_outliers", max_outliers, 0)
     check_fraction(name, "confidence", confidence)
+    floor = expected_noise(op) if noise_floor is None else float(noise_floor)
+    tol = max(_TOL, floor) if tol is None else tol
+    check_tolerance(name, tol, floor)
     check_fraction(name, "tol", tol)
     if min_gap <= 0:
         raise ValueError(f"{name} needs min_gap > 0; received {min_gap!r}. Nothing stands apart without a gap.")

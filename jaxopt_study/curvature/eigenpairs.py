@@ -10,6 +10,7 @@ from jaxtyping import Array
 from jaxopt_study.curvature import driving, restarting, vectors
 from jaxopt_study.curvature.audit import GROWTH
 from jaxopt_study.curvature.audit import noise_floor as expected_noise
+from jaxopt_study.curvature.checks import check_integer, check_key, check_operator, check_tolerance
 from jaxopt_study.curvature.driving import Method
 from jaxopt_study.curvature.layout import Layout, layout_of
 from jaxopt_study.curvature.operator import Operator
@@ -93,6 +94,7 @@ def eigenpairs(
         the product takes. Time: of a step, one product and four to eight reads of the basis.
 
     Raises:
+        TypeError: If `op` is no operator, `key` no key, a count no integer or `tol` no number.
         ValueError: If k, a size or a budget is out of range, `which` is unknown, `tol` is below the noise floor, or
             `start` does not fit the operator.
 
@@ -112,8 +114,16 @@ def eigenpairs(
         Appl. 22. Daniel, Gragg, Kaufman and Stewart (1976), Math. Comp. 30: a pass of Gram–Schmidt is repeated while it
         shortens. Parlett (1998), The Symmetric Eigenvalue Problem, theorem 4.5.1: the residual bounds the error.
     """
+    name = "eigenpairs"
+    check_operator(name, op)
+    key = check_key(name, key)
+    k, block_size = check_integer(name, "k", k), check_integer(name, "block_size", block_size)
+    num_basis = None if num_basis is None else check_integer(name, "num_basis", num_basis)
+    max_matvecs = None if max_matvecs is None else check_integer(name, "max_matvecs", max_matvecs)
     plan = make_plan(op, k, which=which, num_basis=num_basis, block_size=block_size)
-    limits = _limits(plan, tol, max_matvecs, expected_noise(op) if noise_floor is None else noise_floor)
+    floor = expected_noise(op) if noise_floor is None else noise_floor
+    check_tolerance(name, tol, floor)
+    limits = _limits(plan, tol, max_matvecs, floor)
     if start is not None:
         start = _as_block(plan.layout, start)
     pairs = driving.run(_METHOD, op, plan, limits, key, start)
@@ -194,12 +204,7 @@ def limits_for(plan: Plan, tol: Any, *, max_matvecs: int | None = None, noise_fl
     return Limits(jnp.asarray(tol, dtype), breakdown, jnp.asarray(max(budget, 2 * plan.check_cost), jnp.int32))
 
 
-def _limits(plan: Plan, tol: float, max_matvecs: int | None, floor: float) -> Limits:
-    if not tol >= floor:
-        raise ValueError(
-            f"tol must be at least the operator's noise floor, {floor:.1e} relative to its norm; received {tol}. "
-            f"Ask for {max(2 * floor, 1e-3):.1e}, or build the operator in double precision."
-        )
+def _limits(plan: Plan, tol: Any, max_matvecs: int | None, floor: float) -> Limits:
     least = 2 * plan.check_cost
     if max_matvecs is not None and max_matvecs < least:
         raise ValueError(

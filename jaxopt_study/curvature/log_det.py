@@ -11,6 +11,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array
 
 from jaxopt_study.curvature.audit import noise_floor as expected_noise
+from jaxopt_study.curvature.checks import check_key, check_operator
 from jaxopt_study.curvature.estimate import check_count, mean_and_error
 from jaxopt_study.curvature.operator import Operator
 from jaxopt_study.curvature.quadrature import Quadrature, lanczos_quadrature
@@ -77,6 +78,7 @@ def log_det(
         products after one linearisation; memory m + 4 vectors for each probe at work.
 
     Raises:
+        TypeError: If `op` is no operator or `key` no key.
         ValueError: If a count is too small or the shift is not a finite number.
 
     Example:
@@ -94,6 +96,8 @@ def log_det(
         Appl. 38, section 4. Golub and Meurant (2010), Matrices, Moments and Quadrature, theorem 6.4: the sign of the
         remainder.
     """
+    check_operator("log_det", op)
+    key = check_key("log_det", key)
     check_count("log_det", "num_probes", num_probes, 2)
     check_count("log_det", "num_steps", num_steps, 1)
     if jnp.ndim(shift) != 0 or (not isinstance(shift, Tracer) and not bool(np.isfinite(np.asarray(shift)))):

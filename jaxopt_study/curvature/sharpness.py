@@ -11,6 +11,7 @@ from jaxtyping import Array
 from jaxopt_study.curvature import driving, lanczos, vectors
 from jaxopt_study.curvature.audit import GROWTH
 from jaxopt_study.curvature.audit import noise_floor as expected_noise
+from jaxopt_study.curvature.checks import check_integer, check_key, check_operator, check_tolerance
 from jaxopt_study.curvature.driving import Method
 from jaxopt_study.curvature.lanczos import Space
 from jaxopt_study.curvature.layout import Layout, layout_of
@@ -115,6 +116,7 @@ def sharpness(
         The bracket. Memory: max_matvecs vectors. Time: of a step, one product and four to eight reads of the basis.
 
     Raises:
+        TypeError: If `op` is no operator, `key` no key, `max_matvecs` no integer or `tol` no number.
         ValueError: If an argument is out of range, or `tol` below what the noise floor allows.
 
     Example:
@@ -131,15 +133,13 @@ def sharpness(
         matrices with the Lanczos method, SIAM J. Matrix Anal. Appl. 22: from φₘ alone, after the run; the sum
         over all φᵢ used here is never weaker.
     """
-    layout = layout_of(op.like)
+    name = "sharpness"
+    layout = layout_of(check_operator(name, op).like)
     floor = expected_noise(op) if noise_floor is None else float(noise_floor)
+    key, max_matvecs = check_key(name, key), check_integer(name, "max_matvecs", max_matvecs)
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must be between 0 and 1, both excluded; received {confidence}. Take .99.")
-    if not tol >= 4 * floor:
-        raise ValueError(
-            f"tol must be at least 4 times the operator's noise floor, {4 * floor:.1e}, which widens the bracket; "
-            f"received {tol}. Ask for {max(8 * floor, 0.01):.1e}, or build the operator in double precision."
-        )
+    check_tolerance(name, tol, floor, times=4, usual=0.01)  # which widens the bracket on both sides
     if max_matvecs < 2:
         raise ValueError(f"max_matvecs must be at least 2, one to find and one to check; received {max_matvecs}.")
     plan = bracket_plan(op, confidence=confidence, max_matvecs=max_matvecs)

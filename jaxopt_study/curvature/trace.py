@@ -10,6 +10,7 @@ from jax import lax
 from jaxtyping import Array
 
 from jaxopt_study.curvature import vectors
+from jaxopt_study.curvature.checks import check_key, check_operator
 from jaxopt_study.curvature.estimate import Estimate, check_count
 from jaxopt_study.curvature.operator import Operator
 from jaxopt_study.programs import jit_solver
@@ -54,6 +55,7 @@ def trace(
         the basis for each probe; memory 2r + 4 vectors. ± 2 standard errors hold the trace in about 95% of cases.
 
     Raises:
+        TypeError: If `op` is no operator or `key` no key.
         ValueError: If `num_probes` < 2, `rank` < 0 or `probes_at_once` < 1.
 
     Example:
@@ -73,7 +75,8 @@ def trace(
         Epperly, Tropp and Webber (2024), XTrace, SIAM J. Matrix Anal. Appl. 45, use each product twice; their samples
         are dependent, these are not.
     """
-    return _estimate("trace", op, num_probes, rank, key, probes_at_once)
+    name = "trace"
+    return _estimate(name, check_operator(name, op), num_probes, rank, check_key(name, key), probes_at_once)
 
 
 def diagonal(
@@ -100,6 +103,7 @@ def diagonal(
         reads of the basis for each probe; memory 2r + 6 vectors.
 
     Raises:
+        TypeError: If `op` is no operator or `key` no key.
         ValueError: If `num_probes` < 2, `rank` < 0 or `probes_at_once` < 1.
 
     Example:
@@ -113,7 +117,8 @@ def diagonal(
         Bekas, Kokiopoulou and Saad (2007), An estimator for the diagonal of a matrix, Appl. Numer. Math. 57. Baston and
         Nakatsukasa (2022), Stochastic diagonal estimation, arXiv 2201.10684: Diag++, which projects on one side.
     """
-    return _estimate("diagonal", op, num_probes, rank, key, probes_at_once)
+    name = "diagonal"
+    return _estimate(name, check_operator(name, op), num_probes, rank, check_key(name, key), probes_at_once)
 
 
 def _estimate(what: What, op: Operator, num_probes: int, rank: int, key: Key, at_once: int | None) -> Estimate:

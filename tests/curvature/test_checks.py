@@ -1,0 +1,151 @@
+"""What is given to a solver is checked at its door, with what was expected, what was received and what to do."""
+
+from inspect import unwrap
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxopt_study import curvature
+from jaxopt_study.curvature import from_matrix
+
+KEY = jax.random.key(0)
+OP = from_matrix(jnp.diag(jnp.array([3.0, 2.0, 1.0])))
+# Without the types that these tests check at run time: users get to the functions' own checks.
+audit, eigenpairs, sharpness, spectral_density, trace, diagonal, log_det, condition_number, ill_conditioning = map(
+    unwrap,
+    [
+        curvature.audit, curvature.eigenpairs, curvature.sharpness, curvature.spectral_density, curvature.trace,
+        curvature.diagonal, curvature.log_det, curvature.condition_number, curvature.ill_conditioning,
+    ],
+)  # fmt: skip
+find_critical_point, cross_check, noise_floor = map(
+    unwrap, [curvature.find_critical_point, curvature.cross_check, curvature.noise_floor]
+)
+
+
+def squares(params, batch):
+    return jnp.sum(params**2)
+
+
+SOLVERS = {
+    "audit": audit,
+    "eigenpairs": lambda op, key, k=1, **options: eigenpairs(op, k, key=key, **options),
+    "sharpness": sharpness,
+    "spectral_density": spectral_density,
+    "trace": trace,
+    "diagonal": diagonal,
+    "log_det": log_det,
+    "condition_number": condition_number,
+    "ill_conditioning": lambda op, key, k=1, **options: ill_conditioning(op, jnp.ones(3), k=k, key=key, **options),
+    "find_critical_point": lambda op, key, **options: find_critical_point(
+        squares, jnp.full(3, 0.01), key=key, **options
+    ),
+}
+OF_OPERATORS = [name for name in SOLVERS if name != "find_critical_point"]
+OF_TOLERANCES = ["eigenpairs", "sharpness", "spectral_density", "condition_number", "ill_conditioning"]
+
+
+@pytest.mark.parametrize("name", OF_OPERATORS)
+@pytest.mark.parametrize(
+    ("wrong", "received"),
+    [(jnp.eye(3), r"an array float32\[3, 3\]"), (lambda v: v, "a function"), ({"w": 1.0}, "a dict"), (None, "None")],
+)
+def test_what_is_no_operator_is_refused_with_how_to_make_one(name, wrong, received):
+    with pytest.raises(TypeError, match=f"{name} needs an operator; received {received}. Make one by from_matrix"):
+        SOLVERS[name](wrong, key=KEY)
+
+
+def test_the_functions_without_a_key_refuse_what_is_no_operator():
+    density = spectral_density(OP, num_probes=2, num_steps=2, key=KEY)
+    with pytest.raises(TypeError, match="cross_check needs an operator; received an array"):
+        cross_check(jnp.eye(3), density)
+    with pytest.raises(TypeError, match="noise_floor needs an operator; received an array"):
+        noise_floor(jnp.eye(3))
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+@pytest.mark.parametrize(
+    ("wrong", "error", "message"),
+    [
+        (0, TypeError, r"a random key of JAX's; received 0. Give jax.random.key\(0\)"),
+        (np.zeros(2), TypeError, r"received an array float64\[2\]"),
+        (jax.random.split(KEY, 3), ValueError, r"one key; received an array of them, of shape \(3,\). Give key\[0\]"),
+        (np.zeros((3, 2), np.uint32), ValueError, r"one key; .* of shape \(3, 2\)"),
+    ],
+)
+def test_what_is_no_key_is_refused(name, wrong, error, message):
+    with pytest.raises(error, match=f"^{name} needs .*{message}"):
+        SOLVERS[name](OP, key=wrong)
+
+
+def test_a_solver_that_needs_a_key_says_so_where_none_is_given():
+    with pytest.raises(TypeError, match=r"sharpness needs key, .* received None"):
+        sharpness(OP, key=None)
+
+
+def test_the_older_keys_and_the_integers_of_numpy_will_do():
+    pairs = eigenpairs(OP, np.int64(1), key=jax.random.PRNGKey(0))
+    np.testing.assert_allclose(pairs.values, [3], rtol=1e-5)
+    assert eigenpairs(OP, 1, tol=np.float32(1e-3), key=KEY).converged.all()
+
+
+@pytest.mark.parametrize("name", ["eigenpairs", "ill_conditioning"])
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (2.0, "received 2.0. Give 2: it fixes"),
+        (2.5, "received 2.5. Give an int"),
+        (True, "received True. Give an int"),
+        ("2", "received '2'"),
+        (jnp.int32(2), r"received an array int32\[\]"),
+    ],
+)
+def test_a_count_that_is_no_integer_is_refused(name, wrong, message):
+    with pytest.raises(TypeError, match=f"needs k, an integer; {message}"):
+        SOLVERS[name](OP, key=KEY, k=wrong)
+
+
+@pytest.mark.parametrize("argument", ["num_basis", "max_matvecs", "block_size"])
+def test_other_counts_of_eigenpairs_are_checked_as_well(argument):
+    with pytest.raises(TypeError, match=f"eigenpairs needs {argument}, an integer; received 10.0. Give 10"):
+        eigenpairs(OP, 1, key=KEY, **{argument: 10.0})
+
+
+@pytest.mark.parametrize("name", [*OF_TOLERANCES, "find_critical_point"])
+def test_a_tolerance_below_the_noise_floor_is_refused_wherever_one_is_taken(name):
+    with pytest.raises(ValueError, match=r"tol must be at least .*noise floor, .*; received 1e-09. Ask for"):
+        SOLVERS[name](OP, key=KEY, tol=1e-9)
+    with pytest.raises(ValueError, match=r"tol must be at least .*noise floor, .*; received 0.01. Ask for"):
+        SOLVERS[name](OP, key=KEY, tol=0.01, noise_floor=0.05)
+    with pytest.raises(ValueError, match=r"tol must be at least|tol > 0"):
+        SOLVERS[name](OP, key=KEY, tol=float("nan"))
+
+
+@pytest.mark.parametrize("name", OF_TOLERANCES)
+def test_a_tolerance_that_is_no_number_is_refused(name):
+    with pytest.raises(TypeError, match=f"{name} needs tol, a number; received 'tight'"):
+        SOLVERS[name](OP, key=KEY, tol="tight")
+
+
+def test_a_default_tolerance_gives_way_to_the_noise_floor():
+    density = spectral_density(OP, num_probes=2, num_steps=2, key=KEY, noise_floor=0.01)
+    assert density.finite
+    searches = [SOLVERS["find_critical_point"](OP, key=KEY, noise_floor=floor) for floor in (None, 0.05)]
+    assert [int(found.num_steps) for found in searches] == [1, 0]
+    assert all(found.success for found in searches)
+
+
+def test_a_tolerance_on_the_gradient_itself_is_the_users_own():
+    found = SOLVERS["find_critical_point"](OP, key=KEY, gradient_tol=1e-12, noise_floor=0.05)
+    assert found.success
+
+
+def test_what_is_traced_is_not_checked():
+    def solve(op, key, tol):
+        return eigenpairs(op, 1, key=key).values, SOLVERS["find_critical_point"](op, key=key, tol=tol).gradient_norm
+
+    values, norm = jax.jit(solve)(OP, KEY, 1e-3)
+    np.testing.assert_allclose(values, [3], rtol=1e-5)
+    assert norm < 1e-2
