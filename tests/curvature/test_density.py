@@ -275,7 +275,7 @@ def test_softmax_regression_at_zero_has_the_spectrum_of_its_data():
         ({"num_steps": 0}, "num_steps, an integer ≥ 1; received 0"),
         ({"num_steps": 2.5}, "received 2.5"),
         ({"confidence": 1.0}, "confidence in"),
-        ({"tol": -1.0}, "tol in"),
+        ({"tol": -1.0}, "tol must be at least"),
         ({"min_gap": 0.0}, "min_gap > 0"),
         ({"max_outliers": -1}, "max_outliers"),
         ({"kernel_width": 0.0}, "kernel_width > 0"),
