@@ -13,19 +13,23 @@ from jaxtyping import Array
 from jaxopt_study.curvature import inertia, vectors
 from jaxopt_study.curvature.audit import noise_floor as expected_noise
 from jaxopt_study.curvature.checks import key_or_fixed
-from jaxopt_study.curvature.eigenpairs import eigenpairs
+from jaxopt_study.curvature.eigenpairs import Eigenpairs, eigenpairs
 from jaxopt_study.curvature.escape import Escape, escape_along
+from jaxopt_study.curvature.estimate import check_count
 from jaxopt_study.curvature.export import unravel
 from jaxopt_study.curvature.index import MorseIndex, check_tau, index_of, morse_index
 from jaxopt_study.curvature.landscape import slope
+from jaxopt_study.curvature.layout import layout_of
 from jaxopt_study.curvature.loss_operators import hessian
 from jaxopt_study.curvature.mean_operator import MeanOperator
-from jaxopt_study.curvature.sharpness import sharpness
+from jaxopt_study.curvature.sharpness import Bracket, sharpness
 from jaxopt_study.types import Batch, Key, LossFn, Params, Vector
 
 FLATNESS = 1e-3  # below it, a walk of the parameters' own length leaves the gradient what it is, to a thousandth
 _PAIR_TOL = 1e-3
 _CONFIDENCE = 0.99
+_WIDTH = 0.25  # of a bracket: what is nearer to ±τ than that needs no more digits, but another τ
+_FEW = 64  # products for a bracket at first
 
 
 class PointKind(IntEnum):
@@ -34,10 +38,11 @@ class PointKind(IntEnum):
     MINIMUM = 0  # every eigenvalue is above τ: a strict, isolated minimum
     SADDLE = 1  # an eigenvalue is below −τ and one above τ; further ones may be flat
     MAXIMUM = 2  # every eigenvalue is below −τ
-    DEGENERATE = 3  # none of these, and so not decided by the Hessian: a valley of minima, a monkey saddle, a plateau
+    DEGENERATE = 3  # flat directions were found, and the Hessian decides nothing: a valley, a monkey saddle, a plateau
     GRADIENT_FLAT = 4  # not critical, but the gradient hardly changes along itself: Hg ≈ 0 and g is not
     NOT_CRITICAL = 5
     NOT_FINITE = 6  # loss, gradient or a product is NaN or infinite
+    UNRESOLVED = 7  # critical, but the curvatures are not known well enough to say more
 
 
 class Classification(NamedTuple):
@@ -52,6 +57,7 @@ class Classification(NamedTuple):
         smallest: The smallest eigenvalue.
         largest: The largest eigenvalue.
         residuals: ‖H v − λ v‖ of these two (2,), from products of their own.
+        bounds: All eigenvalues are between these (2,): up to δ, or each with 99 % confidence if n > `max_dense`.
         index: Eigenvalues below −τ and within ±τ, with their errors.
         escape: The way down that was found, if `escape.seen`.
         num_matvecs: Products that it took.
@@ -65,13 +71,14 @@ class Classification(NamedTuple):
     smallest: Array
     largest: Array
     residuals: Array
+    bounds: Array
     index: MorseIndex
     escape: Escape
     num_matvecs: Array
 
     @property
     def verdict(self) -> str:
-        """The kind as "minimum", "saddle", "gradient-flat", …; outside of a trace, for a single point."""
+        """The kind as "minimum", "saddle", "unresolved", …; outside of a trace, for a single point."""
         name = PointKind(int(self.kind)).name.lower()
         return "gradient-flat" if name == "gradient_flat" else name.replace("_", " ")
 
@@ -90,6 +97,7 @@ def classify_point(
     num_directions: int = 4,
     noise_floor: float | None = None,
     max_dense: int = 500,
+    max_matvecs: int = 256,
 ) -> Classification:
     """Tell minima, saddles, maxima and degenerate points apart, and all of these from points that are not critical.
 
@@ -97,14 +105,18 @@ def classify_point(
     gradient vanishes. With all n eigenvalues λ, or, where n > `max_dense`, with bounds on the extreme ones:
 
         minimum     all λ > τ                saddle      some λ < −τ and some λ > τ
-        maximum     all λ < −τ               degenerate  otherwise
+        maximum     all λ < −τ               degenerate  some |λ| ≤ τ, and those beyond it on one side at most
 
-    each beyond the error of an eigenvalue. **A minimum that is not isolated is degenerate here**: along its valley the
-    Hessian is zero, and it cannot tell a valley from a monkey saddle or from the origin of a deep linear network, where
-    H = 0 and which is no minimum. What can be told is whether the loss falls somewhere: from saddles and degenerate
-    points straight walks are tried, along the eigenvector of the smallest eigenvalue and along random flat directions.
-    A degenerate point with `escape.seen` is no minimum; one without may be. A saddle may have flat directions as well,
-    which `index.flat` counts.
+    each beyond the error of an eigenvalue, and unresolved where more than one of them remains possible: no eigenvalue
+    was found to be flat, but `bounds` does not exclude one; or flat ones were found, but a saddle is not excluded. More
+    products, double precision or another τ may resolve it.
+
+    **A minimum that is not isolated is degenerate here**: along its valley the Hessian is zero, and it cannot tell a
+    valley from a monkey saddle or from the origin of a deep linear network, where H = 0 and which is no minimum. What
+    can be told is whether the loss falls somewhere: from saddles, degenerate and unresolved points straight walks are
+    tried, along the eigenvector of the smallest eigenvalue and along random directions, flat ones if n ≤ `max_dense`. A
+    degenerate or unresolved point with `escape.seen` is no minimum; one without may be. A saddle may have flat
+    directions as well, which `index.flat` counts.
 
     Where g is not zero but Hg nearly is, ‖Hg‖ (1 + ‖θ‖) ≤ flatness · ‖g‖², no step of Newton's method leads anywhere:
     methods that minimise ‖g‖² stop at such gradient-flat points, and take them for critical ones.
@@ -115,22 +127,26 @@ def classify_point(
         data: As in `hessian`.
         key: For random directions; None for the same ones every time.
         batch_size: As in `hessian`.
-        tol: Relative tolerance of a critical point; None takes √ε.
+        tol: Relative tolerance of a critical point, at or above the noise floor; None takes √ε or, if larger, that.
         gradient_tol: The tolerance on ‖g‖ itself, instead of tol ‖H‖ (1 + ‖θ‖).
         tau: τ, as in `morse_index`.
         flatness: Of a gradient-flat point. Without units but for the 1 + ‖θ‖, which takes parameters to be of order 1.
         num_directions: Random directions to try, besides the eigenvector; ≥ 1.
         noise_floor: Relative error of a product, as in `morse_index`.
         max_dense: The largest n for which the Hessian is made. Beyond it "minimum" and "maximum" hold with 99 %
-            confidence, from the bracket of `sharpness`, and "saddle" is proved as in the dense case.
+            confidence, from the brackets of `sharpness`, and "saddle" is proved as in the dense case.
+        max_matvecs: Products, and vectors of memory, for each of the two brackets, ≥ 2. Outside of a trace those beyond
+            64 are spent only where the verdict is open without them. About log(100 √n)/√(2λ/(λmax − λmin)) resolve an
+            eigenvalue λ at the edge: 256 do for a condition number of 1e3, 512 for one of 1e4.
 
     Returns:
-        The verdict. Cost: n + 3 products for n ≤ `max_dense`, else about 800; 24 (num_directions + 1) losses. It may be
-        used under `jit` and `vmap`, for many small problems at once.
+        The verdict. Cost: n + 3 products for n ≤ `max_dense`, else about 800, and up to 2 `max_matvecs` more where
+        these leave it open; 24 (num_directions + 1) losses. It may be used under `jit` and `vmap`, for many small
+        problems at once.
 
     Raises:
         TypeError: If loss or parameters do not suit a Hessian.
-        ValueError: If a tolerance is not positive, or `tau` is below the noise floor.
+        ValueError: If a tolerance is not positive, `tol` or `tau` is below the noise floor, or a number is too small.
 
     Example:
         >>> saddle = lambda p, batch: p["x"] ** 2 - p["y"] ** 2
@@ -147,64 +163,159 @@ def classify_point(
         Regions of Deep Network Losses, Neural Computation 33. Milnor (1963), Morse Theory, section 2: the index.
     """
     name = "classify_point"
-    for argument, number in [("tol", tol), ("gradient_tol", gradient_tol), ("flatness", flatness)]:
+    for argument, number in [("gradient_tol", gradient_tol), ("flatness", flatness)]:
         if number is not None and not isinstance(number, Tracer) and not (np.isfinite(number) and number > 0):
             raise ValueError(f"{name} needs {argument} > 0; received {number}.")
-    if not isinstance(num_directions, int) or num_directions < 1:
-        raise ValueError(f"{name} needs num_directions ≥ 1; received {num_directions!r}.")
+    check_count(name, "num_directions", num_directions, 1)
+    check_count(name, "max_matvecs", max_matvecs, 2)
     op = cast(MeanOperator, hessian(loss, params, data, batch_size=batch_size))
     floor = expected_noise(op) if noise_floor is None else float(noise_floor)
+    tol = _check_tol(tol, floor, layout_of(op.like).scalar)
     value, g, hg = slope(op)
     key_index, key_pairs, key_low, key_high, key_flat, key_walk = jax.random.split(key_or_fixed(key), 6)
+    of_critical = op.params, value, g, hg, tol, gradient_tol, flatness
     if op.size <= max_dense:
         compression = inertia.of_all(op)
         index = index_of(compression, tau, noise_floor=floor)
         limit = check_tau(tau, compression, floor)
         pair, flat = _of_matrix(compression.matrix, limit, op.like, num_directions, key_flat)
         values, residuals = _rayleigh(pair, op.matmat(pair))
-        all_up = index.positive_lower_bound == op.size
-        all_down = index.lower_bound == op.size
+        smallest, largest = (jnp.stack([x - index.error, x + index.error]) for x in values)
+        ends = _Ends(values, residuals, smallest, largest, jax.tree.map(lambda leaf: leaf[:1], pair))
+        verdict = _judge(of_critical, ends, index)
         spent = index.num_matvecs + 3
     else:
         index = morse_index(op, tau, key=key_index, noise_floor=floor, max_dense=max_dense)
         found = eigenpairs(op, 2, which="BE", tol=max(_PAIR_TOL, 4 * floor), key=key_pairs, noise_floor=floor)
-        low = sharpness(-op, key=key_low, confidence=_CONFIDENCE, noise_floor=floor)
-        high = sharpness(op, key=key_high, confidence=_CONFIDENCE, noise_floor=floor)
-        values, residuals, pair = found.values, found.residuals, found.vectors
         flat = jax.vmap(lambda k: vectors.random_like(op.like, key=k))(jax.random.split(key_flat, num_directions))
-        all_up, all_down = -low.upper > index.tau, high.upper < -index.tau
-        spent = index.num_matvecs + found.num_matvecs + low.num_matvecs + high.num_matvecs + 1
-    down = jax.tree.map(lambda leaf: leaf[:1], pair)
-    escape = escape_along(op, value, g, jax.tree.map(lambda a, b: jnp.concatenate([a, b]), down, flat), key=key_walk)
-    facts = (value, g, hg, values, index, all_up, all_down)
-    kind, norm, limit, flat_by = _judge(op.params, facts, tol, gradient_tol, flatness)
-    escape = escape._replace(seen=escape.seen & ((kind == PointKind.SADDLE) | (kind == PointKind.DEGENERATE)))
+        traced = isinstance(index.tau, Tracer)
+        brackets = _brackets(op, (key_low, key_high), floor, max_matvecs if traced else min(_FEW, max_matvecs))
+        spent = index.num_matvecs + found.num_matvecs + brackets.num_matvecs.sum() + 1
+        ends = _ends(found, brackets, floor * index.scale)
+        verdict = _judge(of_critical, ends, index)
+        if not traced and max_matvecs > _FEW and int(verdict.kind) == PointKind.UNRESOLVED:
+            # From the same starts, so that the brackets' confidence is that of one.
+            brackets = _brackets(op, (key_low, key_high), floor, max_matvecs)
+            spent += brackets.num_matvecs.sum()
+            ends = _ends(found, brackets, floor * index.scale)
+            verdict = _judge(of_critical, ends, index)
+    ways = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), ends.down, flat)
+    escape = escape_along(op, value, g, ways, key=key_walk)
     return Classification(
-        kind, value, norm, limit, flat_by, values[0], values[1], residuals, index, escape, jnp.asarray(spent)
+        kind=verdict.kind,
+        value=value,
+        gradient_norm=verdict.gradient_norm,
+        gradient_tol=verdict.gradient_tol,
+        flatness=verdict.flatness,
+        smallest=ends.values[0],
+        largest=ends.values[1],
+        residuals=ends.residuals,
+        bounds=jnp.stack([ends.smallest[0], ends.largest[1]]),
+        index=verdict.index,
+        escape=escape._replace(seen=escape.seen & verdict.open_below),
+        num_matvecs=jnp.asarray(spent),
+    )
+
+
+class _Ends(NamedTuple):
+    """The extreme eigenvalues: Rayleigh quotients (2,) with residuals (2,), and two bounds (2,) on each."""
+
+    values: Array
+    residuals: Array
+    smallest: Array
+    largest: Array
+    down: Vector  # the vector behind the smallest value, as a block of one
+
+
+class _Verdict(NamedTuple):
+    kind: Array
+    gradient_norm: Array
+    gradient_tol: Array
+    flatness: Array
+    index: MorseIndex
+    open_below: Array  # whether a way down is to be expected or cannot be excluded
+
+
+def _check_tol(tol: Any, floor: float, dtype: Any) -> Any:
+    if tol is None:
+        return max(float(np.sqrt(jnp.finfo(dtype).eps)), floor)
+    if not isinstance(tol, Tracer) and not tol >= floor:
+        raise ValueError(
+            f"tol must be at least the operator's noise floor, {floor:.1e} relative to its norm; received {tol}. Ask "
+            f"for {max(2 * floor, 1e-3):.1e}, give gradient_tol in units of ‖g‖, or take double precision."
+        )
+    return tol
+
+
+def _brackets(op: MeanOperator, keys: tuple[Key, Key], floor: float, max_matvecs: int) -> Bracket:
+    """Return brackets of the largest eigenvalues of −H and of H, stacked."""
+    options = {"confidence": _CONFIDENCE, "tol": max(_WIDTH, 4 * floor), "noise_floor": floor}
+    low, high = (
+        sharpness(signed, key=key, max_matvecs=max_matvecs, **options)
+        for signed, key in zip((-op, op), keys, strict=True)
+    )
+    return jax.tree.map(lambda a, b: jnp.stack([a, b]), low, high)
+
+
+@jax.jit
+def _ends(found: Eigenpairs, brackets: Bracket, margin: Array) -> _Ends:
+    """Return the more extreme of the Rayleigh quotients found, with the brackets' bounds."""
+    signs = jnp.array([-1, 1], found.values.dtype)
+    quotients = signs * (brackets.lower + margin)
+    better = signs * (quotients - found.values) > 0
+    values = jnp.where(better, quotients, found.values)
+    return _Ends(
+        values=values,
+        residuals=jnp.where(better, brackets.residual, found.residuals),
+        smallest=jnp.stack([-brackets.upper[0], values[0] + margin]),
+        largest=jnp.stack([values[1] - margin, brackets.upper[1]]),
+        down=jax.tree.map(lambda a, b: jnp.where(better[0], a[:1], b[:1]), brackets.vector, found.vectors),
     )
 
 
 @jax.jit
-def _judge(params: Params, facts: Any, tol: Any, gradient_tol: Any, flatness: Any) -> tuple[Array, Array, Array, Array]:
-    value, g, hg, values, index, all_up, all_down = facts
+def _judge(of_critical: Any, ends: _Ends, index: MorseIndex) -> _Verdict:
+    params, value, g, hg, tol, gradient_tol, flatness = of_critical
     norm, change = vectors.norm(g), vectors.norm(hg)
     length = 1 + vectors.norm(params)
-    extent = jnp.max(jnp.abs(values))
-    if gradient_tol is None:
-        tol = jnp.sqrt(jnp.finfo(norm.dtype).eps) if tol is None else tol
-        gradient_tol = tol * extent * length
-    limit = jnp.asarray(gradient_tol, norm.dtype)
+    extent = jnp.max(jnp.abs(ends.values))
+    limit = jnp.asarray(tol * extent * length if gradient_tol is None else gradient_tol, norm.dtype)
     flat_by = jnp.where(norm > 0, change * length / jnp.where(norm > 0, norm, 1) ** 2, jnp.inf)
-    down, up = index.lower_bound > 0, index.positive_lower_bound > 0
-    kind = jnp.where(
-        all_up,
-        PointKind.MINIMUM,
-        jnp.where(all_down, PointKind.MAXIMUM, jnp.where(down & up, PointKind.SADDLE, PointKind.DEGENERATE)),
-    )
-    away = jnp.where(flat_by <= flatness, PointKind.GRADIENT_FLAT, PointKind.NOT_CRITICAL)
-    kind = jnp.where(norm <= limit, kind, away)
+    kind, index = _of_critical(ends, index)
+    critical = norm <= limit
+    kind = jnp.where(critical, kind, jnp.where(flat_by <= flatness, PointKind.GRADIENT_FLAT, PointKind.NOT_CRITICAL))
     finite = jnp.isfinite(value) & jnp.isfinite(norm) & jnp.isfinite(extent)
-    return jnp.where(finite, kind, PointKind.NOT_FINITE).astype(jnp.int32), norm, limit, flat_by
+    kind = jnp.where(finite, kind, PointKind.NOT_FINITE).astype(jnp.int32)
+    open_below = jnp.isin(kind, jnp.array([PointKind.SADDLE, PointKind.DEGENERATE, PointKind.UNRESOLVED]))
+    return _Verdict(kind, norm, limit, flat_by, index, open_below)
+
+
+def _of_critical(ends: _Ends, index: MorseIndex) -> tuple[Array, MorseIndex]:
+    """Return the kind of a critical point, and the index with what the extreme eigenvalues prove."""
+    tau = index.tau
+    down = (index.lower_bound > 0) | (ends.smallest[1] < -tau)
+    up = (index.positive_lower_bound > 0) | (ends.largest[0] > tau)
+    none_down, none_up = (ends.smallest[0] >= -tau) & ~down, (ends.largest[1] <= tau) & ~up
+    far = jnp.abs(ends.values) + jnp.maximum(ends.residuals, index.error)
+    flat = (index.flat_interval[0] > 0) | jnp.any(far <= tau)
+    flat |= (none_down & (ends.smallest[1] <= tau)) | (none_up & (ends.largest[0] >= -tau))
+    kind = jnp.select(
+        [
+            down & up,
+            (ends.smallest[0] > tau) & ~down & ~flat,
+            (ends.largest[1] < -tau) & ~up & ~flat,
+            flat & (none_down | none_up),
+        ],
+        [PointKind.SADDLE, PointKind.MINIMUM, PointKind.MAXIMUM, PointKind.DEGENERATE],
+        PointKind.UNRESOLVED,
+    )
+    lower = jnp.maximum(index.lower_bound, down)
+    return kind, index._replace(
+        lower_bound=lower,
+        estimate=jnp.maximum(index.estimate, lower),
+        interval=jnp.maximum(index.interval, lower),
+        positive_lower_bound=jnp.maximum(index.positive_lower_bound, up),
+    )
 
 
 @partial(jax.jit, static_argnums=(3,))

@@ -173,7 +173,7 @@ def test_a_gradient_flat_point_is_neither_critical_nor_simply_not():
     assert classify_point(gradient_flat, jnp.array([1e-5, 0.0]), key=KEY).verdict == "gradient-flat"
     assert classify_point(gradient_flat, jnp.array([0.5, 0.3]), key=KEY).verdict == "not critical"
     # An ill-conditioned valley, where Hg is small because g is, is not gradient-flat.
-    valley = classify_point(lambda p, _: 1e-4 * p[0] ** 2 + 1e4 * p[1] ** 2, jnp.array([1.0, 0.0]), key=KEY, tol=1e-12)
+    valley = classify_point(lambda p, _: 1e-4 * p[0] ** 2 + 1e4 * p[1] ** 2, jnp.array([1.0, 0.0]), gradient_tol=1e-6)
     assert valley.verdict == "not critical"
 
 
@@ -203,6 +203,59 @@ def test_a_fall_within_rounding_is_not_called_seen():
 @pytest.mark.parametrize("bad", [jnp.nan, jnp.inf])
 def test_a_loss_that_is_not_finite_is_said_to_be(bad):
     assert classify_point(lambda p, _: bad * jnp.sum(p**2), jnp.ones(2), key=KEY).verdict == "not finite"
+
+
+def half_of_squares(p, scale):
+    return 0.5 * jnp.sum(scale * p**2)
+
+
+def of_spectrum(spectrum, **options):
+    """Classify the origin of ½ Σ λᵢ qᵢ² without the matrix."""
+    spectrum = jnp.asarray(spectrum, np.float32)
+    return classify_point(half_of_squares, jnp.zeros_like(spectrum), spectrum, key=KEY, **options)
+
+
+@pytest.mark.parametrize(
+    ("condition", "enough"),
+    [(300, 128), pytest.param(1000, 256, marks=pytest.mark.slow)],
+)
+def test_what_few_products_leave_open_is_unresolved_and_more_products_resolve_it(condition, enough):
+    spectrum = np.logspace(-np.log10(condition), 0, 1000)
+    few = of_spectrum(spectrum, max_matvecs=64)
+    assert few.verdict == "unresolved"  # and not degenerate: no eigenvalue within ±τ was found
+    assert few.bounds[0] < few.index.tau < spectrum[0] < few.smallest
+    more = of_spectrum(spectrum, max_matvecs=enough)
+    assert more.verdict == "minimum"
+    assert few.index.tau < more.bounds[0] <= spectrum[0] <= more.smallest
+    assert more.bounds[1] >= spectrum[-1]
+    assert not few.escape.seen
+    assert not more.escape.seen
+    assert few.num_matvecs + 64 < more.num_matvecs <= few.num_matvecs + 2 * enough
+
+
+def test_one_direction_down_in_a_wide_spectrum_is_proved_and_walked():
+    # Too shallow for the 64 vectors of the index; the bracket's own vector has a negative Rayleigh quotient.
+    spectrum = np.r_[-1e-3, np.logspace(-3, 0, 999)]
+    result = of_spectrum(spectrum, max_matvecs=64)
+    assert result.verdict == "saddle"
+    assert result.index.lower_bound == 1
+    assert result.index.interval[0] >= 1
+    assert result.escape.seen
+    down = np.asarray(result.escape.direction, np.float64)
+    assert np.sum(spectrum * down**2) < 0
+
+
+def test_flat_directions_that_were_found_are_degenerate_without_the_matrix():
+    valley = np.r_[np.zeros(300), np.linspace(0.3, 3, 700)]
+    for spectrum in (valley, -valley, np.zeros(1000)):
+        assert of_spectrum(spectrum, max_matvecs=64).verdict == "degenerate"
+
+
+def test_an_eigenvalue_at_the_edge_of_tau_is_unresolved_with_the_matrix_too():
+    loss = problems.planar.bowl().loss
+    smallest = classify_point(loss, jnp.zeros(2), key=KEY).smallest
+    assert classify_point(loss, jnp.zeros(2), key=KEY, tau=float(smallest)).verdict == "unresolved"
+    assert classify_point(loss, jnp.zeros(2), key=KEY, tau=1.1 * float(smallest)).verdict == "degenerate"
 
 
 @pytest.mark.slow
@@ -254,5 +307,12 @@ def test_wrong_arguments_are_named():
         classify_point(loss, jnp.zeros(2), key=KEY, gradient_tol=-1.0)
     with pytest.raises(ValueError, match="noise floor"):
         classify_point(loss, jnp.zeros(2), key=KEY, tau=1e-12)
+    for tol in (1e-30, float("nan"), -1.0):
+        with pytest.raises(ValueError, match="tol must be at least the operator's noise floor"):
+            classify_point(loss, jnp.zeros(2), key=KEY, tol=tol)
+    with pytest.raises(ValueError, match="or take double precision"):
+        classify_point(loss, jnp.zeros(2), key=KEY, tol=1e-3, noise_floor=1e-2)
+    with pytest.raises(ValueError, match="max_matvecs, an integer ≥ 2; received 1"):
+        classify_point(loss, jnp.zeros(2), key=KEY, max_matvecs=1)
     with pytest.raises(TypeError, match="scalar"):
         classify_point(lambda p, _: p, jnp.zeros(2), key=KEY)
