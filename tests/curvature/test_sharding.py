@@ -188,6 +188,35 @@ SADDLE = """
         np.testing.assert_allclose(found.escape.fall, fall * float(found.escape.step) ** 2, rtol=1e-3)
 """
 
+SOLVERS = """
+    # Nor do solvers gather what they grow: the largest array that leaves its device is far smaller than a vector.
+    import re
+    from jaxopt_study.curvature import driving, quadrature
+
+    wide = {"w": np.zeros((64, 128), np.float32), "u": np.zeros((128, 64), np.float32)}
+    wide = {"w": place(P(None, "model"), wide["w"]), "u": place(P("model", None), wide["u"])}
+    x = place(P("data", None), rng.normal(size=(48, 64)).astype(np.float32))
+    op = hessian(loss, wide, x)
+    shapes = re.compile(r"= (.*?) (all-gather|all-to-all)(?:-start)?[(]")
+
+    def largest_moved(program):
+        moved = [shape for line in shapes.finditer(program) for shape in re.findall(r"\\[([0-9,]*)\\]", line[1])]
+        return max([int(np.prod([int(d) for d in shape.split(",") if d])) for shape in moved], default=0)
+
+    vector = jnp.zeros(8192, device=NamedSharding(mesh, P("model")))
+    gather = jax.jit(lambda v: v + 1, out_shardings=NamedSharding(mesh, P(None)))
+    assert largest_moved(gather.lower(vector).compile().as_text()) == 8192  # so it would be seen
+    key = jax.random.key(0)
+    run = {
+        "eigenpairs": lambda op: eigenpairs(op, 2, num_basis=6, key=key, max_matvecs=8, noise_floor=1e-5),
+        "SLQ": lambda op: quadrature.lanczos_quadrature(op, jax.random.split(key, 2), num_steps=4),
+    }
+    for name, solve in run.items():
+        program = jax.jit(solve).lower(op).compile().as_text()
+        assert "all-reduce" in program, name
+        assert largest_moved(program) < 4096, (name, largest_moved(program))
+"""
+
 # The scheduler that would overlap reductions of several leaves lets eight devices on two cores wait for each other.
 FLAGS = "--xla_force_host_platform_device_count=8 --xla_cpu_enable_concurrency_optimized_scheduler=false"
 PLAIN, EXPLICIT, SET = ("Auto", "plain"), ("Explicit", "plain"), ("Explicit", "set")
@@ -202,6 +231,7 @@ def slow(*values):
     [
         (PRODUCTS + MOVEMENT, PLAIN),
         (EIGENPAIRS, EXPLICIT),
+        (SOLVERS, PLAIN),
         slow(PRODUCTS, EXPLICIT),
         slow(PRODUCTS + EIGENPAIRS, SET),
         slow(EIGENPAIRS + ESTIMATES, PLAIN),

@@ -96,7 +96,7 @@ def test_a_diagonal_operator_is_exact_without_deflation():
         np.testing.assert_allclose(error, 0, atol=1e-6)
 
 
-def test_relu_networks_have_the_trace_of_their_gauss_newton_matrix():
+def test_relu_networks_have_the_trace_and_the_blocks_of_their_gauss_newton_matrix():
     x = jax.random.normal(KEY, (12, 4))
     y = jax.random.randint(KEY, (12,), 0, 3)
     shapes = {"w0": (4, 6), "b0": (6,), "w1": (6, 5), "w2": (5, 3)}
@@ -113,6 +113,12 @@ def test_relu_networks_have_the_trace_of_their_gauss_newton_matrix():
     g = ggn(model, output_loss, params, (x, y))
     np.testing.assert_allclose(np.trace(h.to_dense()), np.trace(g.to_dense()), rtol=1e-5)
     assert not np.allclose(h.to_dense(), g.to_dense(), atol=1e-2)
+    for layer in (["w0", "b0"], ["w1"], ["w2"]):  # what differs couples layers, so blocks show no saddle either
+        of_h, of_g = (np.asarray(op.restrict(layer.__contains__).to_dense()) for op in (h, g))
+        np.testing.assert_allclose(of_h, of_g, rtol=1e-4, atol=1e-5 * np.abs(of_g).max())
+        assert np.abs(of_g).max() > 0.01
+    pair = [np.asarray(op.restrict(["w1", "w2"].__contains__).to_dense()) for op in (h, g)]
+    assert not np.allclose(*pair, atol=1e-2)
     for op in (h, g):
         estimate = trace(op, num_probes=40, rank=10, key=KEY)
         assert abs(estimate.value - np.trace(g.to_dense())) < 4 * estimate.standard_error
