@@ -191,7 +191,7 @@ SADDLE = """
 SOLVERS = """
     # Nor do solvers gather what they grow: the largest array that leaves its device is far smaller than a vector.
     import re
-    from jaxopt_study.curvature import driving, quadrature
+    from jaxopt_study.curvature import quadrature
 
     wide = {"w": np.zeros((64, 128), np.float32), "u": np.zeros((128, 64), np.float32)}
     wide = {"w": place(P(None, "model"), wide["w"]), "u": place(P("model", None), wide["u"])}
