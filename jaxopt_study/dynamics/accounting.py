@@ -1,15 +1,18 @@
 """What a step was expected to do to the loss, and what it did."""
 
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
 from jaxopt_study.curvature import vectors
-from jaxopt_study.curvature.batching import batch_mean, check_batches
-from jaxopt_study.curvature.checks import check_params, check_vector, describe
+from jaxopt_study.curvature.batching import batch_mean
+from jaxopt_study.curvature.checks import check_vector, describe
+from jaxopt_study.curvature.mean_operator import Local, check_scalar, mean_operator
 from jaxopt_study.dynamics.draws import draw_like
 from jaxopt_study.types import Batch, LossFn, Params, Vector
 
@@ -87,7 +90,8 @@ def account_step(
         and two losses; memory of the product.
 
     Raises:
-        TypeError: If the parameters or updates are not floating arrays.
+        TypeError: If the parameters or updates are not floating arrays, the data are none, or the loss does not take
+            two arguments or does not return a real scalar.
         ValueError: If `updates` does not fit the parameters, or `num_samples` is less than 2.
 
     Example:
@@ -103,9 +107,10 @@ def account_step(
     """
     if num_samples < 2:
         raise ValueError(f"account_step: num_samples must be at least 2, to see a spread; received {num_samples}.")
-    params = check_params("account_step", params)
+    _check_data(data)
+    checked = mean_operator(_Checked(loss), params, data, batch_size=batch_size, remat=None, precision="highest")
+    params, data = checked.params, checked.data
     updates = check_vector(describe(params), updates, what="update")
-    data = check_batches("account_step", data, batch_size)
     samples = [_account(loss, batch_size, params, updates, data, seed) for seed in range(num_samples)]
     terms = jnp.stack([terms for terms, _ in samples])
     level = jnp.stack([level for _, level in samples])
@@ -114,6 +119,36 @@ def account_step(
     floor = jnp.finfo(terms.dtype).eps * jnp.max(jnp.abs(level)) / jnp.sqrt(2.0).astype(terms.dtype)
     linear, quadratic, realised = jnp.mean(terms, axis=0)
     return Accounting(linear, quadratic, realised, errors[0], errors[1], jnp.maximum(errors[2], floor))
+
+
+@dataclass(frozen=True)
+class _Checked(Local):
+    """A loss, for the checks that an operator of it would make; no product is taken."""
+
+    name: ClassVar[str] = "account_step"
+    loss: LossFn
+
+    @property
+    def forward(self) -> Callable[..., Any]:
+        return self.loss
+
+    def check(self, result: Any) -> None:
+        check_scalar(self.name, "loss", result)
+
+    def __call__(self, rebuild: Callable[[Params], Params], params: Params, batch: Batch) -> Any:
+        raise NotImplementedError("account_step takes its own products.")
+
+
+def _check_data(data: Any) -> None:
+    for leaf in jax.tree.leaves(data, is_leaf=lambda part: isinstance(part, Iterator)):
+        try:
+            jnp.result_type(leaf)
+        except TypeError as error:
+            raise TypeError(
+                f"data of account_step must be arrays; received a {type(leaf).__name__}. A loader or an iterator is "
+                "read once and cannot be differentiated through: stack what it yields, as in jax.tree.map(lambda *x: "
+                "jnp.concatenate(x), *loader)."
+            ) from error
 
 
 @partial(jax.jit, static_argnums=(0, 1))

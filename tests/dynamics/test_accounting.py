@@ -106,3 +106,13 @@ def test_wrong_arguments_say_what_to_do():
         account_step(lambda p, _: jnp.sum(p), jnp.ones(2), jnp.ones(2), num_samples=1)
     with pytest.raises(TypeError, match="floating parameters"):
         account_step(lambda p, _: jnp.sum(p), jnp.arange(2), jnp.ones(2))
+
+
+def test_wrong_losses_and_data_say_what_to_do():
+    params, updates = jnp.ones(2), jnp.ones(2)
+    with pytest.raises(TypeError, match=r"loss of account_step must return a scalar.*shape \(2,\)"):
+        account_step(lambda p, _: p**2, params, updates)
+    with pytest.raises(TypeError, match="loss of account_step must take two arguments"):
+        account_step(lambda p: jnp.sum(p), params, updates)
+    with pytest.raises(TypeError, match="data of account_step must be arrays; received a generator"):
+        account_step(lambda p, x: jnp.sum(p * x), params, updates, (x for x in [1.0, 2.0]))
