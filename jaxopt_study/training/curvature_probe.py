@@ -12,6 +12,7 @@ import optax
 from jax.core import Tracer
 
 from jaxopt_study.curvature import eigenpairs, hessian, vectors
+from jaxopt_study.curvature.operator import Operator
 from jaxopt_study.dynamics import account_step
 from jaxopt_study.dynamics.linearised import LinearStep, gain
 from jaxopt_study.dynamics.roles import frozen_leaves
@@ -35,10 +36,17 @@ class CurvatureProbe:
                          gᵀu and ½uᵀHu of the coming update u, and the change of the loss that it makes
         gradient_norm    ‖g‖
         num_matvecs      Hessian-vector products spent
+        measured         what `measure(H, key)` returns, if it is given
 
     Every solve starts from the eigenvectors of the one before, with a random direction added so that a new one can
     overtake. The run itself is not changed. A model's carried variables are frozen where they are, and the loss is the
-    problem's evaluation loss: no dropout.
+    problem's evaluation loss: no dropout. Where an optimizer does not do the same in every step, as inside
+    `optax.MultiSteps`, gain and step account are those of the coming step, which may be none.
+
+    What can be traced goes into `measure`: `curvature.trace`, `morse_index`, `sharpness`, `ill_conditioning`, and any
+    function of products with H. What works from Python (`curvature.audit`, `dynamics.stability`,
+    `dynamics.preconditioned_sharpness`) does not: record parameters by `train(…, record_params_every=…)` and call it
+    on the snapshots.
 
     Attributes:
         every: Steps between measurements, ≥ 1.
@@ -50,6 +58,22 @@ class CurvatureProbe:
         gains: Whether to solve for `gain_sharpness`.
         account: Whether to account for the step.
         seed: For the random directions.
+        measure: A function of the Hessian, as an operator, and a key, that returns a pytree of arrays; None for none.
+            Its products are not in `num_matvecs`.
+
+    Example:
+        >>> from jaxopt_study import curvature, optimizers, problems, training
+        >>> def traced(op, key):
+        ...     return curvature.trace(op, num_probes=8, key=key).value
+        >>> probe = training.CurvatureProbe(every=5, gains=False, account=False, measure=traced)
+        >>> bowl = problems.Problem(
+        ...     "bowl", init=lambda key: jnp.ones(3), loss=lambda p, _: jnp.sum(jnp.array([1.0, 2.0, 3.0]) * p**2) / 2
+        ... )
+        >>> run = training.train(
+        ...     bowl, optimizers.sgd(0.1), num_steps=10, key=jax.random.key(0), probe=probe, progress=False
+        ... )
+        >>> print(run.probe_steps, run.probes["measured"])
+        [ 0  5 10] [6. 6. 6.]
     """
 
     every: int = 1
@@ -61,6 +85,7 @@ class CurvatureProbe:
     gains: bool = True
     account: bool = True
     seed: int = 0
+    measure: Callable[[Operator, Any], Any] | None = None
     roles: tuple[tuple[bool, ...], tuple[bool, ...]] = field(default=((), ()), repr=False)  # found by `prepare`
 
     def __post_init__(self):
@@ -132,6 +157,8 @@ class CurvatureProbe:
                 "gain_diagonal": diagonal,
                 "num_matvecs": pairs.num_matvecs + own.num_matvecs,
             }
+        if self.measure is not None:
+            found["measured"] = self.measure(op, jax.random.fold_in(keys[0], 1))
         if self.account:
             updates, _ = call_update(optimizer, here.grads, opt_state, params, here.value, lambda p: loss(p, data))
             account = account_step(loss, params, updates, data, batch_size=self.batch_size, num_samples=2)

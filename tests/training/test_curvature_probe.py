@@ -8,6 +8,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from jaxopt_study import dynamics, optimizers
+from jaxopt_study.curvature import vectors
 from jaxopt_study.problems import Problem
 from jaxopt_study.training import CurvatureProbe, Probe, train
 
@@ -160,3 +161,25 @@ def test_a_probe_may_remember(network):
 def test_wrong_settings(arguments, message):
     with pytest.raises(ValueError, match=message):
         CurvatureProbe(**arguments)
+
+
+def test_a_measurement_of_ones_own_is_recorded_beside_the_others(network):
+    probe = CurvatureProbe(every=5, gains=False, account=False, measure=lambda op, key: {"trace": trace_of(op, key)})
+    run = train(network, optax.sgd(0.1), num_steps=5, key=KEY, probe=probe, record_params_every=5, progress=False)
+    for i, found in enumerate(run.probes["measured"]["trace"]):
+        exact = np.trace(dense(network, jax.tree.map(lambda x, i=i: x[i], run.snapshots)))
+        assert found == pytest.approx(exact, rel=1e-4)
+
+
+def trace_of(op, key):
+    """Exact, from products with every unit vector."""
+    flat, restore = ravel_pytree(vectors.zeros_like(op.like))
+    product = op.linearize()
+    return jnp.trace(jax.lax.map(lambda v: ravel_pytree(product(restore(v)))[0], jnp.eye(flat.size)))
+
+
+def test_what_works_from_python_says_so_inside_a_run(network):
+    tx = optax.sgd(0.1)
+    probe = Probe(lambda p, state, batch: dynamics.stability(tx, state, network.loss, p, batch).radius)
+    with pytest.raises(TypeError, match=r"stability works from Python.*record_params_every"):
+        train(network, tx, num_steps=1, key=KEY, probe=probe, progress=False)
