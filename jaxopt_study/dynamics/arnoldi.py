@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxtyping import Array
-from scipy.linalg import schur
+from scipy.linalg import schur, solve_sylvester
 
 from jaxopt_study.curvature import vectors
 from jaxopt_study.dynamics.draws import draw_like
@@ -18,13 +18,15 @@ from jaxopt_study.types import Key
 
 Ranking = Callable[[np.ndarray], np.ndarray]
 
+_CLUSTER = 1e-4  # eigenvalues nearer than this, relative, may be one that is there several times
+
 
 class Ritz(NamedTuple):
     """Eigenvalues of a map, with what is known of their errors."""
 
     values: np.ndarray  # (k,) complex, the largest modulus first
     residuals: np.ndarray  # (k,) ‖A x − μ x‖ for the unit vector x, recomputed
-    conditions: np.ndarray  # (k,) ≥ 1, by how much a residual is magnified in the eigenvalue
+    errors: np.ndarray  # (k,) what residual and rounding, magnified by the eigenvalue's condition, leave open
     leading: Any  # the vector of the first, its real part
     num_matvecs: int
     converged: bool
@@ -40,7 +42,15 @@ class _Orthogonalised(NamedTuple):
 
 
 def arnoldi(
-    op: Any, k: int, *, key: Key, tol: float, basis_size: int, max_matvecs: int, rankings: tuple[Ranking, ...]
+    op: Any,
+    k: int,
+    *,
+    key: Key,
+    tol: float,
+    rounding: float,
+    basis_size: int,
+    max_matvecs: int,
+    rankings: tuple[Ranking, ...],
 ) -> Ritz:
     """Find the outermost eigenvalues of a real linear map by the Krylov–Schur method.
 
@@ -58,6 +68,7 @@ def arnoldi(
         k: How many eigenvalues, for each ranking k divided by the number of rankings; a conjugate pair is not split.
         key: A key for the start.
         tol: Residual that is small enough, relative to max(|μ|, 1).
+        rounding: What rounding may hide in a residual, relative to the largest |μ|.
         basis_size: m, the number of vectors held.
         max_matvecs: When to give up.
         rankings: Functions of eigenvalues, by each of which the largest are wanted.
@@ -67,7 +78,9 @@ def arnoldi(
         basis is rotated.
 
     References:
-        Stewart (2002), A Krylov–Schur algorithm for large eigenproblems, SIAM J. Matrix Anal. Appl. 23(3).
+        Stewart (2002), A Krylov–Schur algorithm for large eigenproblems, SIAM J. Matrix Anal. Appl. 23(3). Henrici
+        (1962), Bounds for iterates, inverses, spectral variation and fields of values of non-normal matrices, Numer.
+        Math. 4 (errors of multiple eigenvalues).
     """
     size = sum(leaf.size for leaf in jax.tree.leaves(op.like))
     m = min(basis_size, size)
@@ -85,7 +98,7 @@ def arnoldi(
         if small.all() or m == size or used >= max_matvecs or not finite:
             break
         basis, matrix, first = _restart(basis, matrix, values, wanted, estimates, rankings)
-    return _finish(op, product, basis, matrix[:m], wanted, used, tol)
+    return _finish(op, product, basis, matrix, wanted, used, tol, rounding)
 
 
 def _wanted(
@@ -137,10 +150,20 @@ def _restart(
     return _compress(basis, rotation, dim), new, dim
 
 
-def _finish(op: Any, product: Any, basis: Any, matrix: np.ndarray, wanted: np.ndarray, used: int, tol: float) -> Ritz:
+def _finish(
+    op: Any,
+    product: Any,
+    basis: Any,
+    matrix: np.ndarray,
+    wanted: np.ndarray,
+    used: int,
+    tol: float,
+    rounding: float,
+) -> Ritz:
     if not np.isfinite(matrix).all():
         unknown = np.full(len(wanted), np.nan)
         return Ritz(unknown.astype(complex), unknown, unknown, vectors.zeros_like(op.like), used, False)
+    matrix, last = matrix[:-1], matrix[-1]
     values, right = np.linalg.eig(matrix)
     # Rows of the inverse are the left eigenvectors with yᴴx = 1; its norm is then the condition of the eigenvalue.
     conditions = np.linalg.norm(np.linalg.pinv(right), axis=1)[wanted]
@@ -154,8 +177,38 @@ def _finish(op: Any, product: Any, basis: Any, matrix: np.ndarray, wanted: np.nd
         residuals.append(float(_residual(op, product, x, complex(value))))
         used += 1 if value.imag == 0 else 2
         leading = _first(x) if leading is None else leading
-    small = np.asarray(residuals) <= tol * np.maximum(np.abs(values), 1.0)
-    return Ritz(values, np.asarray(residuals), np.maximum(conditions, 1.0), leading, used, bool(small.all()))
+    found = np.asarray(residuals)
+    small = found <= tol * np.maximum(np.abs(values), 1.0)
+    off = found + rounding * np.abs(values).max()
+    errors = np.array(
+        [
+            min(size * max(condition, 1.0), _cluster_error(matrix, last, complex(value), float(size)))
+            for value, size, condition in zip(values, off, conditions, strict=True)
+        ]
+    )
+    return Ritz(values, found, errors, leading, used, bool(small.all()))
+
+
+def _cluster_error(matrix: np.ndarray, last: np.ndarray, value: complex, residual: float) -> float:
+    """Return the error of an eigenvalue as one of those that lie around it, ∞ if it lies alone.
+
+    An eigenvalue that is there many times over has no condition of its own: which vectors of its space are its own is
+    rounding. The space has one, the norm s of its projector. With residual r, c eigenvalues and the strictly triangular
+    part N of the Schur form on the space, Henrici's theorem gives max(c r s, (c r s ‖N‖^(c−1))^(1/c)).
+    """
+    radius = _CLUSTER * max(abs(value), 1.0)
+    # SciPy counts the arguments of what it is given to call, so no decorator (a type checker's) may stand around it.
+    is_near = lambda x: abs(x - value) <= radius  # noqa: E731
+    triangle, basis, count = schur(matrix, output="complex", sort=is_near)  # pyright: ignore
+    if count < 2:
+        return np.inf
+    own, rest = triangle[:count, :count], triangle[count:, count:]
+    size = residual + float(np.linalg.norm(last @ basis[:, :count]))
+    if len(rest):
+        coupling = solve_sylvester(own, -rest, triangle[:count, count:])
+        size *= float(np.hypot(1.0, np.linalg.norm(coupling, 2)))
+    departure = float(np.linalg.norm(np.triu(own, 1)))
+    return max(count * size, (count * size * departure ** (count - 1)) ** (1 / count))
 
 
 def _ritz_vector(basis: Any, coefficients: Any) -> Any:

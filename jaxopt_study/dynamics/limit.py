@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from jaxopt_study.dynamics.periods import refuse_period
 from jaxopt_study.dynamics.scalar_problem import recursions
 from jaxopt_study.dynamics.threshold import thresholds
 
@@ -28,11 +29,13 @@ def stability_limit(optimizer: Any, opt_state: Any = None, params: Any = None) -
         The limit, dimensionless; ∞ for a step that has no threshold. Cost: as `stability_threshold`.
 
     Raises:
-        ValueError: As `stability_threshold`.
+        ValueError: As `stability_threshold`; or if the optimizer does not do the same in every step, as inside
+            `optax.MultiSteps`, so that no one gain stands for it.
 
     Example:
         >>> print(round(stability_limit(optax.sgd(0.01, momentum=0.9)), 6))  # 2 + 2γ
         3.8
     """
+    refuse_period("stability_limit", optimizer, 0.0 if params is None else params, opt_state)
     blocks = recursions(optimizer, opt_state, params)
     return min(abs(block.gain) * threshold for block, threshold in zip(blocks, thresholds(blocks), strict=True))

@@ -18,7 +18,7 @@ from jaxopt_study.curvature.checks import describe
 from jaxopt_study.dynamics.draws import draw_like
 from jaxopt_study.dynamics.freezing import holding
 from jaxopt_study.dynamics.roles import Freeze, frozen_leaves, leaf_owners
-from jaxopt_study.dynamics.updates import call_update
+from jaxopt_study.dynamics.updates import call_update, differentiated
 from jaxopt_study.transforms import gradient_point
 from jaxopt_study.types import Matvec
 
@@ -88,7 +88,7 @@ class LinearStep:
         memory = self._memory(self.opt_state)
 
         def point_at(params: Any, memory: Any) -> Any:
-            return gradient_point(params, self._state(memory))
+            return gradient_point(differentiated(params), self._state(memory))
 
         with jax.default_matmul_precision("highest"):
             point, to_point = jax.linearize(point_at, self.params, memory)
@@ -110,6 +110,28 @@ class LinearStep:
         params, state = holding(update, holds)(grads, params, memory, value)
         return params, self._memory(state)
 
+    def following(self) -> "LinearStep":
+        """Return the step that comes after this one, linearised where this one leads."""
+        params, opt_state = _advanced(self)
+        point = gradient_point(differentiated(params), opt_state)
+        return replace(self, params=params, opt_state=opt_state, curvature=replace(self.curvature, params=point))
+
+    def advance(self) -> tuple[Any, Any]:
+        """Return parameters and state after the step itself."""
+        with jax.default_matmul_precision("highest"):
+            point = gradient_point(differentiated(self.params), self.opt_state)
+            value, grads = self._over_batches(lambda batch: jax.value_and_grad(self.loss)(point, batch))
+            updates, state = call_update(
+                self.optimizer,
+                grads,
+                self.opt_state,
+                self.params,
+                value,
+                lambda p: self._over_batches(partial(self.loss, p)),
+            )
+        state = jax.tree.map(lambda new, old: jnp.asarray(new).astype(jnp.result_type(old)), state, self.opt_state)
+        return optax.apply_updates(self.params, updates), state
+
     def balanced(self) -> "LinearStep":
         """Return the same map in units in which parameters and memories move each other equally.
 
@@ -117,9 +139,13 @@ class LinearStep:
         and a memory in √d/s. A preconditioned method then looks symmetric, P^-½ H P^-½ in place of P⁻¹ H, and the norm
         in which residuals are measured does not depend on the units of the loss.
         """
-        owners = leaf_owners(self.opt_state, self.params)
+        owners = leaf_owners(self.opt_state, differentiated(self.params))
         owners = tuple(owner for owner, moves in zip(owners, self.moving, strict=True) if moves)
-        return replace(self, scales=_scales(self, owners))
+        return replace(self, scales=_scales(self, owners)[0])
+
+    def response(self) -> float:
+        """Return how strongly the parameters answer to the gradient, ‖∂θ′/∂g · 1‖."""
+        return float(_scales(self, ())[1])
 
     def _over_batches(self, function: Callable[[Any], Any]) -> Any:
         return batch_mean(function, self.curvature.data, self.batch_size, interleave=self.curvature.interleave)
@@ -156,6 +182,11 @@ def _after(here: Point, scales: Any, params: Any, memory: Any, moved: Any, curve
 
 
 @jax.jit
+def _advanced(step: LinearStep) -> tuple[Any, Any]:
+    return step.advance()
+
+
+@jax.jit
 def _at_point(step: LinearStep) -> Point:
     return step.at_point()
 
@@ -168,6 +199,7 @@ def linear_step(
     data: Any,
     freeze: Freeze,
     batch_size: int | None,
+    steps: int | None = None,
 ) -> LinearStep:
     """Check the arguments, find out what is frozen, and return the derivative of the step in its own units.
 
@@ -179,32 +211,19 @@ def linear_step(
         data: What the loss is taken over.
         freeze: See `stability`.
         batch_size: Examples per batch, or None.
+        steps: The optimizer's period; None to find it.
 
     Returns:
         The map. Cost: a dozen updates, to find out what is frozen.
 
     Raises:
-        TypeError: If the optimizer is none, or the parameters or the loss do not serve for a Hessian.
-        ValueError: If the state does not belong to the optimizer and the parameters.
+        TypeError: If the parameters or the loss do not serve for a Hessian.
     """
-    if not isinstance(optimizer, optax.GradientTransformation):
-        raise TypeError(f"optimizer must be an Optax transformation; received {optimizer!r}.")
-    expected, given = jax.eval_shape(optimizer.init, params), jax.eval_shape(lambda state: state, opt_state)
-    if _forms(expected) != _forms(given):
-        raise ValueError(
-            "The optimizer's state does not belong to these parameters and this optimizer: its init gives "
-            f"{jax.tree.structure(expected)} with shapes {_forms(expected)[1]}, received {jax.tree.structure(given)} "
-            f"with shapes {_forms(given)[1]}."
-        )
-    curvature = hessian(loss, gradient_point(params, opt_state), data, batch_size=batch_size)
+    curvature = hessian(loss, gradient_point(differentiated(params), opt_state), data, batch_size=batch_size)
     params = jax.tree.map(jnp.asarray, params)
-    moving, held = frozen_leaves(optimizer, params, freeze)
+    moving, held = frozen_leaves(optimizer, params, freeze, steps)
     step = LinearStep(params, opt_state, curvature, optimizer, loss, batch_size, moving, held)
     return replace(step, shardings=tuple(leaf.sharding for leaf in jax.tree.leaves(step.like)))
-
-
-def _forms(state: Any) -> tuple[Any, list[Any]]:
-    return jax.tree.structure(state), [leaf.shape for leaf in jax.tree.leaves(state)]
 
 
 def gain(here: Point, like: Any) -> tuple[Any, Array]:
@@ -219,7 +238,8 @@ def gain(here: Point, like: Any) -> tuple[Any, Array]:
     """
     params, memory = vectors.zeros_like(like)
     value = jnp.zeros_like(here.value)
-    return _diagonal(lambda g: here.through_update(g, params, memory, value)[0], like[0])
+    point = differentiated(like[0])
+    return _diagonal(lambda g: differentiated(here.through_update(g, params, memory, value)[0]), point)
 
 
 def _diagonal(push: Matvec, like: Any) -> tuple[Any, Array]:
@@ -236,20 +256,23 @@ def _scales(step: LinearStep, owners: tuple[tuple[str, int], ...]) -> Any:
     here = step.at_point()
     nothing = vectors.zeros_like(params)
     value = jnp.zeros_like(here.value)
+    point = differentiated(params)
     direct, diagonal = gain(here, step.like)
+    strength = optax.tree.norm(direct)
     direct = jax.tree.leaves(_positive(direct, diagonal))
     found: list[Any] = _filled_like(memory, 1)
     for kind in sorted({kind for kind, owner in owners if owner >= 0}):
         pushed = [_filled_like(leaf, k == kind and owner >= 0) for leaf, (k, owner) in zip(memory, owners, strict=True)]
-        response = here.through_update(nothing, nothing, pushed, value)[0]
+        response = differentiated(here.through_update(vectors.zeros_like(point), nothing, pushed, value)[0])
         response = jax.tree.leaves(_sizes(response, diagonal))
         for i, (k, owner) in enumerate(owners):
             if k == kind and owner >= 0:
                 # A memory that acts only later is measured as the gradient it will act like.
                 own = jnp.where(response[owner] > 0, response[owner], direct[owner])
                 found[i] = (jnp.sqrt(direct[owner]) / own).astype(memory[i].dtype)
-    roots = [jnp.sqrt(d).astype(p.dtype) for d, p in zip(direct, jax.tree.leaves(params), strict=True)]
-    return jax.tree.unflatten(jax.tree.structure(params), roots), found
+    roots = [jnp.sqrt(d).astype(p.dtype) for d, p in zip(direct, jax.tree.leaves(point), strict=True)]
+    copies = len(jax.tree.leaves(params)) // len(roots)  # slow parameters are measured like the fast ones
+    return (jax.tree.unflatten(jax.tree.structure(params), roots * copies), found), strength
 
 
 def _filled_like(like: Any, value: Any) -> Any:

@@ -12,8 +12,10 @@ from jaxopt_study.curvature import vectors
 from jaxopt_study.curvature.checks import key_or_fixed
 from jaxopt_study.curvature.sharpness import Bracket, sharpness
 from jaxopt_study.dynamics.linearised import LinearStep, gain, linear_step
+from jaxopt_study.dynamics.periods import refuse_period
 from jaxopt_study.dynamics.scalar_problem import recursions
 from jaxopt_study.dynamics.threshold import thresholds
+from jaxopt_study.dynamics.updates import check_concrete, check_optimizer
 from jaxopt_study.types import Batch, Key, LossFn, Params
 
 
@@ -97,7 +99,7 @@ def preconditioned_sharpness(
         Bracket and threshold. Cost: that of `curvature.sharpness`, and two gradients.
 
     Raises:
-        TypeError: If the optimizer, the parameters or the loss are of the wrong kind.
+        TypeError: If the optimizer, the parameters or the loss are of the wrong kind, or arrays are traced.
         ValueError: As `preconditioner`, and `curvature.sharpness`.
 
     Example:
@@ -111,7 +113,7 @@ def preconditioned_sharpness(
         Cohen et al. (2022), Adaptive gradient methods at the edge of stability, section 3.
     """
     with vectors.entering_mesh(params):
-        step = linear_step(optimizer, opt_state, loss, params, data, "statistics", batch_size)
+        step = _step("preconditioned_sharpness", optimizer, opt_state, loss, params, data, batch_size)
         diagonal, threshold = _preconditioner(step)
         op, key = step.curvature.precondition(diagonal), key_or_fixed(key)
         bracket = sharpness(op, key=key, confidence=confidence, tol=tol, max_matvecs=max_matvecs)
@@ -154,8 +156,9 @@ def preconditioner(
         Cost: one gradient and a few updates.
 
     Raises:
-        TypeError: If the optimizer, the parameters or the loss are of the wrong kind.
-        ValueError: If the update mixes coordinates, as an active clip by norm or a trust ratio does; if it does not
+        TypeError: If the optimizer, the parameters or the loss are of the wrong kind, or arrays are traced.
+        ValueError: If the optimizer does not do the same in every step, as inside `optax.MultiSteps`; if the update
+            mixes coordinates, as an active clip by norm or a trust ratio does; if it does not
             answer to small changes of the gradient, as a sign does not; or if it goes up the gradient.
 
     Example:
@@ -165,12 +168,21 @@ def preconditioner(
         [2.1213 0.3536]
     """
     with vectors.entering_mesh(params):
-        step = linear_step(optimizer, opt_state, loss, params, data, "statistics", batch_size)
+        step = _step("preconditioner", optimizer, opt_state, loss, params, data, batch_size)
         return Preconditioner(*_preconditioner(step))
 
 
+def _step(
+    name: str, optimizer: Any, opt_state: Any, loss: LossFn, params: Params, data: Any, batch_size: int | None
+) -> LinearStep:
+    check_concrete(name, opt_state, params, data)
+    optimizer = check_optimizer(optimizer, opt_state, params)
+    refuse_period(name, optimizer, params, opt_state)
+    return linear_step(optimizer, opt_state, loss, params, data, "statistics", batch_size, 1)
+
+
 def _preconditioner(step: LinearStep) -> tuple[Params, float]:
-    blocks = recursions(step.optimizer, step.opt_state, step.params)
+    blocks = recursions(step.optimizer, step.opt_state, step.params, 1)
     borne = thresholds(blocks)
     threshold = min(borne)
     gains, diagonal = _gains(step)

@@ -14,7 +14,9 @@ from jax import lax
 
 from jaxopt_study.curvature import vectors
 from jaxopt_study.dynamics.draws import draw_like
-from jaxopt_study.dynamics.updates import call_update
+from jaxopt_study.dynamics.periods import period
+from jaxopt_study.dynamics.shapes import Shapes
+from jaxopt_study.dynamics.updates import as_transformation, call_update, differentiated
 
 Role = Literal["memory", "statistic", "centre", "clock"]
 Freeze = Literal["statistics", "nothing"] | Callable[[str], bool]
@@ -25,10 +27,10 @@ _NUM_STEPS = 4
 def state_roles(optimizer: Any, params: Any) -> dict[str, Role]:
     """Return what every leaf of an optimizer's state is, by path.
 
-    With gradients g₁ … g₄ drawn at random, the state after them, S(g, θ), is compared with S(−g, −θ) and with the state
-    after other gradients. A leaf is
+    With gradients g₁ … g₄ and parameters θ₁ … θ₄ drawn at random, the state after them, S(g, θ), is compared with
+    S(−g, −θ) and with the state after others. A leaf is
 
-        a clock      if other gradients leave the same value: counters, keys, injected hyperparameters;
+        a clock      if others leave the same value: counters, keys, injected hyperparameters;
         a statistic  if it is more even than odd, ‖S(g, θ) + S(−g, −θ)‖ > ‖S(g, θ) − S(−g, −θ)‖: second moments, sums of
                      squares, largest magnitudes, norms;
         a memory     if it is more odd than even: momentum, velocities, the last gradient.
@@ -37,16 +39,16 @@ def state_roles(optimizer: Any, params: Any) -> dict[str, Role]:
     the updates nor the other memories notice it. It acts only through what divides, as the mean inside centred
     RMSprop's deviation, and is frozen with the statistics.
 
-    It does not look at the state of a run, and does not see what four steps do not use: inside `optax.MultiSteps` of
-    more than four, the inner state looks like a clock.
+    Where counters start anew after p steps, as inside `optax.MultiSteps`, it takes 4p steps, and compares after each of
+    the last p. It does not look at the state of a run, and does not see what so few steps do not use.
 
     Args:
         optimizer: Any Optax transformation.
         params: The parameters, of which structure, shapes and dtypes are used.
 
     Returns:
-        The role of every leaf, by its path in the state. Cost: 12 updates, and 4 more for every kind of memory;
-        three states are held.
+        The role of every leaf, by its path in the state. Cost: 12p updates, and 8p more for every kind of memory; three
+        states are held.
 
     Example:
         >>> roles = state_roles(optax.adam(0.1), jnp.zeros(2))
@@ -56,48 +58,57 @@ def state_roles(optimizer: Any, params: Any) -> dict[str, Role]:
         [0].mu memory
         [0].nu statistic
     """
+    optimizer = as_transformation(optimizer)
     like = jax.eval_shape(optimizer.init, params)
-    return dict(zip(leaf_paths(like), leaf_roles(optimizer, params), strict=True))
+    steps = period("state_roles", optimizer, params)
+    return dict(zip(leaf_paths(like), leaf_roles(optimizer, params, steps), strict=True))
 
 
-def leaf_roles(optimizer: Any, params: Any) -> tuple[Role, ...]:
-    """Return the role of every leaf of the state, in order."""
+def leaf_roles(optimizer: Any, params: Any, steps: int) -> tuple[Role, ...]:
+    """Return the role of every leaf of the state of an optimizer with a period of some steps, in order."""
     shapes = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf), sharding=vectors.spread(leaf)), params
     )
     with vectors.entering_mesh(shapes):
-        return _roles(optimizer, shapes)
+        return _roles(optimizer, shapes, steps)
 
 
-def _roles(optimizer: Any, shapes: Any) -> tuple[Role, ...]:
-    parity, state = _compare(optimizer, Shapes(shapes))
+def _roles(optimizer: Any, shapes: Any, steps: int) -> tuple[Role, ...]:
+    parity, state = _compare(optimizer, Shapes(shapes), steps)
     leaves, structure = jax.tree.flatten(state)
     roles: list[Role] = [
         "clock" if not _is_float(leaf) or bool(fixed) else "memory" if odd > even else "statistic"
         for leaf, (fixed, even, odd) in zip(leaves, parity, strict=True)
     ]
-    kinds = [kind for kind, _ in leaf_owners(state, shapes)]
+    kinds = [kind for kind, _ in leaf_owners(state, differentiated(shapes))]
     memories = {kind for kind, role in zip(kinds, roles, strict=True) if role == "memory"}
     if not memories:
         return tuple(roles)
-    quiet = _without(structure, leaves, roles, keep=lambda _: False, kinds=kinds)
-    baseline = _push(optimizer, quiet, Shapes(shapes))
-    for kind in memories:
-        alone = _without(structure, leaves, roles, lambda k, kind=kind: k == kind, kinds)
-        pushed = _push(optimizer, alone, Shapes(shapes))
-        others = [role == "memory" and k != kind for role, k in zip(roles, kinds, strict=True)]
-        if not _differs(baseline, pushed, others):
-            roles = ["centre" if k == kind and r == "memory" else r for k, r in zip(kinds, roles, strict=True)]
-    return tuple(roles)
+    idle = set(memories)
+    for t in range(steps):  # what moves nothing in one phase of a period may do so in another
+        quiet = _without(structure, leaves, roles, keep=lambda _: False, kinds=kinds)
+        for kind in sorted(idle):
+            alone = _without(structure, leaves, roles, lambda k, kind=kind: k == kind, kinds)
+            others = [role == "memory" and k != kind for role, k in zip(roles, kinds, strict=True)]
+            updates, differing = _push(optimizer, (quiet, alone), Shapes(shapes), steps)
+            if updates or any(differs and watch for differs, watch in zip(differing, others, strict=True)):
+                idle.remove(kind)
+        if not idle or t == steps - 1:
+            break
+        leaves = jax.tree.leaves(_next(optimizer, structure.unflatten(leaves), Shapes(shapes), t))
+    return tuple("centre" if k in idle and r == "memory" else r for k, r in zip(kinds, roles, strict=True))
 
 
-def frozen_leaves(optimizer: Any, params: Any, freeze: Freeze) -> tuple[tuple[bool, ...], tuple[bool, ...]]:
+def frozen_leaves(
+    optimizer: Any, params: Any, freeze: Freeze, steps: int | None = None
+) -> tuple[tuple[bool, ...], tuple[bool, ...]]:
     """Return which leaves of the state are variables of the linearised step, and which results are held constant.
 
     Args:
         optimizer: Any Optax transformation.
         params: The parameters.
         freeze: "statistics", "nothing", or a function of a path that says what to freeze.
+        steps: The optimizer's period; None to find it.
 
     Returns:
         For every leaf, whether it varies, and whether its new value is held constant inside the update.
@@ -105,7 +116,8 @@ def frozen_leaves(optimizer: Any, params: Any, freeze: Freeze) -> tuple[tuple[bo
     Raises:
         ValueError: If `freeze` is none of these.
     """
-    roles = leaf_roles(optimizer, params)
+    steps = period("frozen_leaves", optimizer, params) if steps is None else steps
+    roles = leaf_roles(optimizer, params, steps)
     if callable(freeze):
         like = jax.eval_shape(optimizer.init, params)
         chosen = [bool(freeze(path)) for path in leaf_paths(like)]
@@ -126,42 +138,86 @@ def leaf_paths(state: Any) -> list[str]:
     return [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(state)]
 
 
-@partial(jax.jit, static_argnums=(0, 1))
-def _compare(optimizer: Any, shapes: "Shapes") -> tuple[Any, Any]:
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _compare(optimizer: Any, shapes: Shapes, steps: int) -> tuple[Any, Any]:
     """Return for every leaf whether it ignores the gradient, and its even and odd part; and the state itself."""
-    params = draw_like(shapes.tree, 0)
+    draw = partial(draw_like, shapes.tree)
+    total = _NUM_STEPS * steps
 
-    def run(signs: Any, seed: Any) -> Any:
-        theta = jax.tree.map(lambda p: signs.astype(p.dtype) * p, params)
+    def signed(sign: Any, tree: Any) -> Any:
+        return jax.tree.map(lambda x: sign.astype(x.dtype) * x, tree)
 
-        def step(state: Any, t: Any) -> tuple[Any, None]:
-            grads = jax.tree.map(lambda g: signs.astype(g.dtype) * g, draw_like(shapes.tree, _NUM_STEPS * seed + t + 1))
-            _, new = call_update(optimizer, grads, state, theta, jnp.float32(1.0), lambda p: jnp.float32(1.0))
-            return _as(new, state), None
+    def advance(lane: Any, t: Any) -> Any:
+        state, sign, seed = lane
+        # The start is the same for all: what only remembers it is a constant.
+        theta = draw(jnp.where(t == 0, 0, total * (seed + 2) + t))
+        grads = draw_like(differentiated(shapes.tree), total * seed + t + 1)
+        value = jnp.float32(1.0)
+        _, new = call_update(optimizer, signed(sign, grads), state, signed(sign, theta), value, lambda p: value)
+        return _as(new, state)
 
-        start = jax.tree.map(_strong, optimizer.init(theta))
-        return lax.scan(step, start, jnp.arange(_NUM_STEPS))[0]
+    def step(carry: Any, t: Any) -> tuple[Any, None]:
+        states, parity = carry
+        # One lane after the other: not every transformation can be batched.
+        states = lax.map(lambda lane: advance(lane, t), (states, signs, seeds))
+        return (states, jax.tree.map(lambda *x: _joined(t >= total - steps, *x), parity, _parity(states))), None
 
-    # One after the other: not every transformation can be batched.
-    runs = lax.map(lambda lane: run(*lane), (jnp.array([1.0, -1.0, 1.0]), jnp.array([0, 0, 1])))
-    parity = [
-        (jnp.all(a == c), _size(a + b), _size(a - b)) if _is_float(a) else (jnp.bool_(True), 0.0, 0.0)
-        for a, b, c in jax.tree.leaves(runs)
-    ]
-    return parity, jax.tree.map(lambda leaf: leaf[0], runs)
+    signs, seeds = jnp.array([1.0, -1.0, 1.0]), jnp.array([0, 0, 1])
+    start = lax.map(lambda sign: jax.tree.map(_strong, optimizer.init(signed(sign, draw(0)))), signs)
+    nothing = [(jnp.bool_(True), jnp.float32(0.0), jnp.float32(0.0)) for _ in jax.tree.leaves(start)]
+    nothing = jax.tree.map(lambda x, y: x.astype(y.dtype), nothing, _parity(start))
+    (states, parity), _ = lax.scan(step, (start, nothing), jnp.arange(total))
+    return parity, jax.tree.map(lambda leaf: leaf[0], states)
 
 
 @partial(jax.jit, static_argnums=(0, 2))
-def _push(optimizer: Any, state: Any, shapes: "Shapes") -> tuple[Any, Any]:
-    """Return the updates and the last state of steps at zero gradient and zero parameters."""
-    zeros = vectors.zeros_like(shapes.tree)
+def _next(optimizer: Any, state: Any, shapes: Shapes, seed: Any) -> Any:
+    """Return the state after one more step on a random gradient."""
+    params, grads = draw_like(shapes.tree, 2 * seed + 7), draw_like(differentiated(shapes.tree), 2 * seed + 8)
+    _, new = call_update(optimizer, grads, state, params, jnp.float32(1.0), lambda p: jnp.float32(1.0))
+    return _as(new, state)
 
-    def step(old: Any, _: None) -> tuple[Any, Any]:
-        updates, new = call_update(optimizer, zeros, old, zeros, jnp.float32(0.0), lambda p: jnp.float32(0.0))
-        return _as(new, old), updates
 
-    state, updates = lax.scan(step, state, None, length=_NUM_STEPS)
-    return updates, state
+def _parity(states: Any) -> list[tuple[Any, Any, Any]]:
+    """Return for every leaf whether the first and the last lane agree, and the even and odd part of the first two."""
+    zero = jnp.float32(0.0)
+    return [
+        (jnp.all(x[0] == x[2]), _size(x[0] + x[1]), _size(x[0] - x[1]))
+        if _is_float(x)
+        else (jnp.bool_(True), zero, zero)
+        for x in jax.tree.leaves(states)
+    ]
+
+
+def _joined(counts: Any, before: Any, now: Any) -> Any:
+    joined = before & now if before.dtype == bool else before + now
+    return jnp.where(counts, joined, before)
+
+
+@partial(jax.jit, static_argnums=(0, 2, 3))
+def _push(optimizer: Any, states: tuple[Any, Any], shapes: Shapes, steps: int) -> tuple[Any, Any]:
+    """Return whether the updates of two states ever differ at zero gradients and parameters, and which leaves do."""
+    zeros, grads = vectors.zeros_like(shapes.tree), vectors.zeros_like(differentiated(shapes.tree))
+
+    def step(carry: Any, _: None) -> tuple[Any, None]:
+        states, differ = carry
+
+        def advance(old: Any) -> tuple[Any, Any]:
+            value = jnp.float32(0.0)
+            updates, new = call_update(optimizer, grads, old, zeros, value, lambda p: value)
+            return updates, _as(new, old)
+
+        updates, states = lax.map(advance, states)
+        found = [differ, *map(_two_differ, jax.tree.leaves(updates))]
+        return (states, jnp.stack(found).any()), None
+
+    stacked = jax.tree.map(lambda a, b: jnp.stack([a, b]), *states)
+    (stacked, updates), _ = lax.scan(step, (stacked, jnp.bool_(False)), None, length=_NUM_STEPS * steps)
+    return updates, [_two_differ(x) if _is_float(x) else jnp.bool_(False) for x in jax.tree.leaves(stacked)]
+
+
+def _two_differ(x: Any) -> Any:
+    return jnp.any(x[0] != x[1])  # NaN ≠ NaN: what cannot be told counts as a memory
 
 
 def _without(
@@ -174,14 +230,6 @@ def _without(
             for leaf, role, kind in zip(leaves, roles, kinds, strict=True)
         ]
     )
-
-
-def _differs(a: tuple[Any, Any], b: tuple[Any, Any], watched: list[bool]) -> bool:
-    """Return whether two updates differ, or the watched leaves of two states."""
-    pairs = list(zip(*map(jax.tree.leaves, (a[0], b[0])), strict=True))
-    states = zip(*map(jax.tree.leaves, (a[1], b[1])), watched, strict=True)
-    pairs += [(x, y) for x, y, watch in states if watch]
-    return any(bool(jnp.any(x != y)) for x, y in pairs)  # NaN ≠ NaN: what cannot be told counts as a memory
 
 
 def leaf_owners(state: Any, params: Any) -> tuple[tuple[str, int], ...]:
@@ -209,21 +257,6 @@ def leaf_owners(state: Any, params: Any) -> tuple[tuple[str, int], ...]:
 
     paths = jax.tree_util.tree_leaves_with_path(state)
     return tuple(owner(jax.tree_util.keystr(path), jnp.shape(leaf)) for path, leaf in paths)
-
-
-class Shapes:
-    """A pytree of shapes, dtypes and shardings as a static argument."""
-
-    def __init__(self, tree: Any):
-        self.tree = tree
-        leaves, structure = jax.tree.flatten(tree)
-        self._key = (tuple((leaf.shape, jnp.dtype(leaf.dtype), leaf.sharding) for leaf in leaves), structure)
-
-    def __hash__(self):
-        return hash(self._key)
-
-    def __eq__(self, other):
-        return isinstance(other, Shapes) and self._key == other._key
 
 
 def _is_float(leaf: Any) -> bool:

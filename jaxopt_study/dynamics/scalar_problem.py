@@ -11,8 +11,9 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 
 from jaxopt_study.dynamics.freezing import holding
+from jaxopt_study.dynamics.periods import period
 from jaxopt_study.dynamics.roles import Role, leaf_paths, leaf_roles
-from jaxopt_study.dynamics.updates import call_update
+from jaxopt_study.dynamics.updates import as_transformation, call_update, differentiated, holds_lookahead
 from jaxopt_study.transforms import gradient_point
 
 _LONG = 1000  # steps after which a product of momenta has reached its limit
@@ -20,14 +21,14 @@ _LATE = 2**30  # a step so late that every bias correction is 1
 
 
 class Recursion(NamedTuple):
-    """One coordinate's linearised step: (θ, memories) ↦ (M₀ + λ M₁)(θ, memories), in double precision."""
+    """One coordinate's linearised steps of a period: (θ, memories) ↦ (M₀ + λ M₁)(θ, memories), in double precision."""
 
-    constant: np.ndarray  # M₀, (d, d)
-    slope: np.ndarray  # M₁, (d, d)
-    gain: float  # ∂θ′/∂g
+    constants: np.ndarray  # M₀ of each step, (p, d, d)
+    slopes: np.ndarray  # M₁ of each step, (p, d, d)
+    gain: float  # ∂θ′/∂g of the first step
 
 
-def recursions(optimizer: Any, opt_state: Any, params: Any) -> list[Recursion]:
+def recursions(optimizer: Any, opt_state: Any, params: Any, steps: int | None = None) -> list[Recursion]:
     """Return the recursion of one coordinate of every parameter, with every statistic at 1.
 
     The optimizer is run on parameters of the same structure, each with a single coordinate, in double precision. The
@@ -39,6 +40,7 @@ def recursions(optimizer: Any, opt_state: Any, params: Any) -> list[Recursion]:
         optimizer: Any Optax transformation.
         opt_state: A state of it, for the clocks; None for the limit of many steps.
         params: The parameters; only structure and ranks are used. None for one scalar.
+        steps: Steps in a period, as `num_steps` of `stability_threshold`.
 
     Returns:
         For every leaf of the parameters, in order, the recursion of one of its coordinates.
@@ -47,40 +49,72 @@ def recursions(optimizer: Any, opt_state: Any, params: Any) -> list[Recursion]:
         ValueError: If the update mixes parameters even at zero gradient or is not finite there, or `opt_state` is of
             another optimizer.
     """
+    optimizer = as_transformation(optimizer)
     with jax.enable_x64(True):
-        one = jax.tree.map(
-            lambda leaf: jnp.zeros((1,) * jnp.ndim(leaf), jnp.float64), 0.0 if params is None else params
-        )
-        roles = leaf_roles(optimizer, one)
+        one = _one_coordinate(optimizer, params)
+        steps = period("stability_threshold", optimizer, one, opt_state, steps)
+        roles = leaf_roles(optimizer, one, steps)
         state = (
-            _late_state(optimizer, one, roles) if opt_state is None else _with_clocks(optimizer, one, roles, opt_state)
+            _late_state(optimizer, one, roles, steps)
+            if opt_state is None
+            else _with_clocks(optimizer, one, roles, opt_state)
         )
-        matrices = [np.asarray(matrix) for matrix in jax.jit(lambda: _matrices(optimizer, one, state, roles))()]
-        if not all(np.isfinite(matrix).all() for matrix in matrices):
+        linearised = jax.jit(lambda state: _matrices(optimizer, one, state, roles))
+        found = []
+        for _ in range(steps):
+            matrices, state = linearised(state)
+            found.append(matrices)
+        constants, slopes, gains = (np.stack(matrices) for matrices in zip(*found, strict=True))
+        if not all(np.isfinite(matrices).all() for matrices in (constants, slopes, gains)):
             raise ValueError(
                 "stability_threshold: the update is not finite where gradient and parameters are 0, as where it "
                 "divides by their size, so no single curvature decides its stability. Use `stability`, which "
                 "linearises at the parameters themselves."
             )
-        return _split(len(jax.tree.leaves(one)), *matrices)
+        return _split(len(jax.tree.leaves(differentiated(one))), constants, slopes, gains[0])
 
 
-def _late_state(optimizer: Any, params: Any, roles: tuple[Role, ...]) -> Any:
+def _one_coordinate(optimizer: Any, params: Any) -> Any:
+    """Return parameters of the same structure, each with a single coordinate."""
+    one = jax.tree.map(lambda leaf: jnp.zeros((1,) * jnp.ndim(leaf), jnp.float64), 0.0 if params is None else params)
+    if params is not None:
+        return one
+    try:
+        if holds_lookahead(jax.eval_shape(optimizer.init, pair := optax.LookaheadParams(one, one))):
+            return pair
+    except Exception:  # whatever a transformation raises that was not made for pairs
+        pair = None
+    try:
+        jax.eval_shape(optimizer.init, one)
+    except Exception as error:
+        raise ValueError(
+            "stability_threshold: the optimizer cannot be initialised for a single number, as where masks or groups "
+            "name parameters. Pass params=…, the parameters that the state was made with."
+        ) from error
+    return one
+
+
+def _late_state(optimizer: Any, params: Any, roles: tuple[Role, ...], steps: int) -> Any:
     """Return a state in which every step counter stands at a late step."""
 
     def step(state: Any, t: Any) -> tuple[Any, None]:
-        grads = jax.tree.map(lambda p: jnp.where(t % 2 == 0, jnp.ones_like(p), -jnp.ones_like(p)), params)
+        grads = jax.tree.map(
+            lambda p: jnp.where(t % 2 == 0, jnp.ones_like(p), -jnp.ones_like(p)), differentiated(params)
+        )
         _, new = call_update(optimizer, grads, state, params, jnp.float64(1.0), lambda p: jnp.float64(1.0))
         return jax.tree.map(lambda x, y: jnp.asarray(x).astype(y.dtype), new, state), None
 
     def run() -> Any:
         start = jax.tree.map(lambda x: lax.convert_element_type(x, x.dtype), _arrays(optimizer.init(params)))
-        return lax.scan(step, start, jnp.arange(_LONG))[0]
+        # Of whole periods, so that what starts anew stands at its start, and what does not shows how far it got.
+        return lax.scan(step, start, jnp.arange(_LONG * steps))[0]
 
     leaves, structure = jax.tree.flatten(jax.jit(run)())
 
     def later(leaf: Any, role: Role) -> Any:
-        if role == "clock" and jnp.issubdtype(leaf.dtype, jnp.integer) and leaf.ndim == 0 and int(leaf) == _LONG:
+        counts = role == "clock" and jnp.issubdtype(leaf.dtype, jnp.integer) and leaf.ndim == 0
+        # Inside an accumulation a counter counts one of several steps.
+        if counts and int(leaf) >= _LONG and _LONG * steps % int(leaf) == 0:
             return jnp.asarray(min(_LATE, jnp.iinfo(leaf.dtype).max - 1), leaf.dtype)
         return leaf
 
@@ -104,8 +138,8 @@ def _with_clocks(optimizer: Any, params: Any, roles: tuple[Role, ...], opt_state
     return structure.unflatten(leaves)
 
 
-def _matrices(optimizer: Any, params: Any, state: Any, roles: tuple[Role, ...]) -> tuple[Any, Any, Any]:
-    """Return the Jacobian of all coordinates at λ = 0, its derivative in λ, and the gains."""
+def _matrices(optimizer: Any, params: Any, state: Any, roles: tuple[Role, ...]) -> tuple[tuple[Any, Any, Any], Any]:
+    """Return the Jacobian of all coordinates at λ = 0, its derivative in λ, and the gains; and the next state."""
     leaves, structure = jax.tree.flatten(state)
     memory = [jnp.zeros_like(leaf) for leaf, role in zip(leaves, roles, strict=True) if role == "memory"]
 
@@ -141,24 +175,31 @@ def _matrices(optimizer: Any, params: Any, state: Any, roles: tuple[Role, ...]) 
     def along(curvature: float) -> Any:
         def moved(z: Any) -> Any:
             theta, m = restore(z)
-            point = gradient_point(theta, state_with(m))
+            point = gradient_point(differentiated(theta), state_with(m))
             return ravel_pytree(step(jax.tree.map(lambda p: curvature * p, point), theta, m))[0]
 
         return jax.jacfwd(moved)(start)
 
     zero, one = along(0.0), along(1.0)
-    flat_params, restore_params = ravel_pytree(params)
-    gains = jax.jacfwd(lambda g: ravel_pytree(step(restore_params(g), params, memory)[0])[0])(flat_params)
-    return zero, one - zero, gains
+    flat_grads, restore_grads = ravel_pytree(differentiated(params))
+
+    def moved_by(g: Any) -> Any:
+        return ravel_pytree(differentiated(step(restore_grads(g), params, memory)[0]))[0]
+
+    gains = jax.jacfwd(moved_by)(flat_grads)
+    _, later = update(jax.tree.map(jnp.zeros_like, differentiated(params)), params, memory)
+    later = jax.tree.map(lambda new, old: jnp.asarray(new).astype(old.dtype), later, state)
+    return (zero, one - zero, gains), later
 
 
-def _split(num_params: int, constant: np.ndarray, slope: np.ndarray, gains: np.ndarray) -> list[Recursion]:
+def _split(num_params: int, constants: np.ndarray, slopes: np.ndarray, gains: np.ndarray) -> list[Recursion]:
     """Return one block of the Jacobian of all coordinates for every parameter."""
-    linked = (constant != 0) | (slope != 0) | np.eye(len(constant), dtype=bool)
+    size = constants.shape[-1]
+    linked = ((constants != 0) | (slopes != 0)).any(axis=0) | np.eye(size, dtype=bool)
     linked = linked | linked.T
     blocks = []
     for i in range(num_params):
-        members = np.zeros(len(constant), dtype=bool)
+        members = np.zeros(size, dtype=bool)
         members[i] = True
         while True:
             grown = linked[members].any(axis=0)
@@ -171,7 +212,8 @@ def _split(num_params: int, constant: np.ndarray, slope: np.ndarray, gains: np.n
                 "decides its stability. Use `stability`, which needs no threshold."
             )
         chosen = np.flatnonzero(members)
-        blocks.append(Recursion(constant[np.ix_(chosen, chosen)], slope[np.ix_(chosen, chosen)], float(gains[i, i])))
+        rows, columns = chosen[:, None], chosen
+        blocks.append(Recursion(constants[:, rows, columns], slopes[:, rows, columns], float(gains[i, i])))
     return blocks
 
 

@@ -9,19 +9,25 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_study.curvature import vectors
+from jaxopt_study.curvature.audit import GROWTH
 from jaxopt_study.curvature.checks import key_or_fixed
 from jaxopt_study.dynamics.arnoldi import arnoldi
+from jaxopt_study.dynamics.composition import Composition, compose
 from jaxopt_study.dynamics.linearised import linear_step
+from jaxopt_study.dynamics.periods import period
 from jaxopt_study.dynamics.roles import Freeze, leaf_paths
+from jaxopt_study.dynamics.updates import check_concrete, check_optimizer
 from jaxopt_study.types import Batch, Key, LossFn, Params
 
 Kind = Literal["stable", "marginal", "oscillation", "escape", "unknown"]
+
+_WIDE = 0.1  # an interval of more than this about 1 holds methods that converge at once and that diverge at once
 
 
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=("radius", "error", "eigenvalues", "residuals", "errors", "direction", "num_matvecs"),
-    meta_fields=("kind", "converged", "frozen"),
+    meta_fields=("kind", "converged", "frozen", "num_steps"),
 )
 @dataclass(frozen=True)
 class Stability:
@@ -30,16 +36,19 @@ class Stability:
     Attributes:
         radius: The spectral radius: by what a deviation is multiplied in one step, in the long run.
         error: Half-width of the interval about `radius`, from the residual and the eigenvalue's condition.
-        eigenvalues: (k,) complex, the largest modulus first: the outermost ones, and those farthest from 1.
+        eigenvalues: (k,) complex, the largest modulus first: the outermost ones, and those farthest from 1. They belong
+            to the map of `num_steps` steps, so |μ| = radiusᵖ for a period of p.
         residuals: (k,) ‖A x − μ x‖ of each, with ‖x‖ = 1, recomputed.
         errors: (k,) of each, its condition times the residual and what rounding hides in it.
         direction: The deviation that belongs to `radius`, of unit length, in the parameters.
         num_matvecs: Products with the Hessian.
         kind: "escape" if a real eigenvalue beyond 1 leads: the loss falls away on both sides. "oscillation" if one
             beyond −1, or a complex pair, does: each step overshoots. "marginal" if the radius is 1 within its error, as
-            with any direction in which the loss is flat; "stable" if it is less. "unknown" if it is not finite.
+            with any direction in which the loss is flat; "stable" if it is less. "unknown" if it is not finite, or if
+            the error is too large to tell (more than .1).
         converged: Whether every residual reached the tolerance.
         frozen: Paths of the leaves of the state that were held constant.
+        num_steps: p, steps of the map that was linearised: 1, or the period of an optimizer that has one.
     """
 
     radius: float
@@ -52,6 +61,7 @@ class Stability:
     kind: Kind
     converged: bool
     frozen: tuple[str, ...]
+    num_steps: int = 1
 
 
 def stability(
@@ -64,6 +74,7 @@ def stability(
     key: Key | None = None,
     freeze: Freeze = "statistics",
     batch_size: int | None = None,
+    num_steps: int | None = None,
     k: int = 6,
     tol: float = 1e-3,
     basis_size: int | None = None,
@@ -86,6 +97,15 @@ def stability(
     comes next, with its learning rate and its bias correction. What has no memory, such as a clip or a trust ratio, is
     differentiated as it is.
 
+    Where the optimizer starts anew after p steps, as inside `optax.MultiSteps`, `apply_every`, `lookahead` and
+    `contrib.sam`, single steps say nothing, and the map of p steps is linearised, each step where the one before leads:
+
+        A = A_p ⋯ A₁,  radius = (max |μ|)^(1/p)
+
+    The radius is then still the growth in one step, on average over a period, and the phase does not matter. The period
+    is found by running the optimizer and looking which counters return. One that only goes on counting shows none: for
+    a rule that alternates by its parity, give `num_steps`.
+
     Where the loss is flat, μ = 1 exactly for every method without weight decay. So a network's radius is hardly ever
     below 1, and a sound run is "marginal", or an "escape" at a radius such as 1.001, which takes a thousand steps. That
     is why eigenvalues farthest from 1 are sought too: the sharpest directions, which go unstable first.
@@ -94,25 +114,29 @@ def stability(
         optimizer: Any Optax transformation, or chain of this package.
         opt_state: Its state, as the last step left it.
         loss: loss(params, data) → scalar, without randomness.
-        params: θ, where the last step left them.
+        params: θ, where the last step left them; for `optax.lookahead` the `optax.LookaheadParams`, of which the loss
+            is given the fast ones.
         data: What the loss is taken over, passed as it is.
         key: For the start vector; None for the same one every time.
         freeze: "statistics"; "nothing" for the derivative of the whole map, statistics varying; or a function of a path
             of the state (as in `state_roles`) that says which leaves are frozen.
         batch_size: Examples per batch, if the loss, a mean over examples, shall be read in batches; None for all.
+        num_steps: p, a multiple of the period; None to find it.
         k: How many eigenvalues: half the largest in modulus, half the farthest from 1. Conjugates come on top.
-        tol: Residual that is small enough, relative to max(|μ|, 1). Single precision reaches about 1e-5.
+        tol: Residual that is small enough, relative to max(|μ|, 1); at least 64 p ε, which is 8e-6 p in single
+            precision.
         basis_size: How many vectors are held, each of the size of parameters and memory; None for max(20, 3k).
         max_matvecs: When to give up.
 
     Returns:
-        Radius, error, verdict and eigenvalues. Cost: usually 20 to 100 Hessian-vector products, reported; memory
-        `basis_size` + 3 times that of parameters and memory, twice `basis_size` at restarts.
+        Radius, error, verdict and eigenvalues. Cost: usually 20 to 100 Hessian-vector products, p times as many for a
+        period of p, reported; memory `basis_size` + 3 times that of parameters and memory, twice `basis_size` at
+        restarts, and p linearisations.
 
     Raises:
-        TypeError: If the optimizer, the parameters or the loss are of the wrong kind.
-        ValueError: If the state belongs to others, the parameters are not finite, or k, tol or `basis_size` are out
-            of range.
+        TypeError: If the optimizer, the parameters or the loss are of the wrong kind, or arrays are traced.
+        ValueError: If the state belongs to others, the parameters are not finite, the period cannot be told, or
+            `num_steps`, k, tol or `basis_size` are out of range.
 
     Example:
         >>> loss = lambda p, _: 0.5 * (50.0 * p[0] ** 2 + p[1] ** 2)
@@ -128,32 +152,43 @@ def stability(
     """
     basis_size = max(20, 3 * k) if basis_size is None else basis_size
     _check(k, tol, basis_size)
+    check_concrete("stability", opt_state, params, data)
+    optimizer = check_optimizer(optimizer, opt_state, params)
+    num_steps = period("stability", optimizer, params, opt_state, num_steps)
+    eps = max(float(jnp.finfo(jnp.result_type(x)).eps) for x in jax.tree.leaves(params))
+    _check_tol(tol, num_steps, eps)
     with vectors.entering_mesh(params):
-        step = linear_step(optimizer, opt_state, loss, params, data, freeze, batch_size).balanced()
+        step = linear_step(optimizer, opt_state, loss, params, data, freeze, batch_size, num_steps)
+        held = step.held
+        step = compose(step, num_steps)
         ritz = arnoldi(
             step,
             k,
             key=key_or_fixed(key),
             tol=tol,
+            rounding=2 * num_steps * eps,  # the residual is itself a difference of rounded vectors, as long as A x
             basis_size=basis_size,
-            max_matvecs=max_matvecs,
+            max_matvecs=-(-max_matvecs // num_steps),
             rankings=(np.abs, _from_one),
         )
-        direction = _direction(ritz.leading, step.scales)
-    # The residual is itself a difference of rounded vectors, as long as A x.
-    rounding = 2 * max(float(jnp.finfo(x.dtype).eps) for x in jax.tree.leaves(params)) * np.abs(ritz.values).max()
-    errors = (ritz.residuals + rounding) * ritz.conditions
+        scales = step.steps[0].scales if isinstance(step, Composition) else step.scales
+        direction = _direction(ritz.leading, scales)
+        kind = _verdict(ritz.values, ritz.errors)
+        if kind == "escape" and isinstance(step, Composition) and step.turns(ritz.leading):
+            kind = "oscillation"
+    radius, error = _per_step(float(np.abs(ritz.values[0])), float(ritz.errors[0]), num_steps)
     return Stability(
-        radius=float(np.abs(ritz.values[0])),
-        error=float(errors[0]),
+        radius=radius,
+        error=error,
         eigenvalues=ritz.values,
         residuals=ritz.residuals,
-        errors=errors,
+        errors=ritz.errors,
         direction=direction,
-        num_matvecs=ritz.num_matvecs,
-        kind=_verdict(ritz.values, errors),
+        num_matvecs=num_steps * ritz.num_matvecs,
+        kind=kind,
         converged=ritz.converged,
-        frozen=tuple(path for path, is_held in zip(leaf_paths(opt_state), step.held, strict=True) if is_held),
+        frozen=tuple(path for path, is_held in zip(leaf_paths(opt_state), held, strict=True) if is_held),
+        num_steps=num_steps,
     )
 
 
@@ -165,14 +200,37 @@ def _verdict(values: np.ndarray, errors: np.ndarray) -> Kind:
     """Return the verdict of eigenvalues of which the largest comes first."""
     if not np.isfinite(values).all():
         return "unknown"
-    if abs(values[0]) <= 1.0 + errors[0]:
-        return "stable" if np.all(np.abs(values) + errors < 1.0) else "marginal"
-    return "escape" if values[0].real > 0 and abs(values[0].imag) <= errors[0] else "oscillation"
+    sizes = np.abs(values)
+    beyond = np.flatnonzero(sizes > 1.0 + errors)
+    if len(beyond):
+        leading, error = complex(values[beyond[0]]), errors[beyond[0]]
+        return "escape" if leading.real > 0 and abs(leading.imag) <= error else "oscillation"
+    undecided = sizes + errors >= 1.0
+    if not undecided.any():
+        return "stable"
+    return "unknown" if errors[undecided].max() > _WIDE else "marginal"
+
+
+def _per_step(radius: float, error: float, num_steps: int) -> tuple[float, float]:
+    """Return radius and error of one step from those of several."""
+    if num_steps == 1 or not np.isfinite(radius + error):
+        return radius, error
+    low, middle, high = (max(size, 0.0) ** (1 / num_steps) for size in (radius - error, radius, radius + error))
+    return middle, max(high - middle, middle - low)
 
 
 @jax.jit
 def _direction(leading: Any, scales: Any) -> Params:
     return vectors.normalize(jax.tree.map(lambda x, s: x * s, leading[0], scales[0]))[0]
+
+
+def _check_tol(tol: float, num_steps: int, eps: float) -> None:
+    floor = 4 * GROWTH * num_steps * eps
+    if tol < floor:
+        raise ValueError(
+            f"stability: tol must be at least {floor:.1e}, what rounding leaves of a residual in this precision; "
+            f"received {tol}. Ask for {4 * floor:.1e}, or convert the parameters and the data to float64."
+        )
 
 
 def _check(k: int, tol: float, basis_size: int) -> None:

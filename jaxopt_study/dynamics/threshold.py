@@ -1,5 +1,6 @@
 """The curvature at which an optimizer goes unstable, from the optimizer itself."""
 
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,9 @@ _PASSED = 1e-10  # a radius this far beyond 1 is not rounding of a small matrix 
 _GROWTH = 1.05
 
 
-def stability_threshold(optimizer: Any, opt_state: Any = None, params: Any = None) -> float:
+def stability_threshold(
+    optimizer: Any, opt_state: Any = None, params: Any = None, *, num_steps: int | None = None
+) -> float:
     """Find the curvature beyond which the optimizer's step is unstable.
 
     On one coordinate of curvature λ the gradient is λ times the gradient point, and one step of the optimizer is linear
@@ -28,6 +31,9 @@ def stability_threshold(optimizer: Any, opt_state: Any = None, params: Any = Non
         with weight decay    2/η − ω                Adam          (2 + 2β₁)/((1 − β₁)η)
         heavy ball           (2 + 2γ)/η             sign methods  ∞, as a sign has no derivative
 
+    Where the optimizer starts anew after p steps, as inside `optax.MultiSteps`, `apply_every` and `lookahead`, it is
+    the map of p steps whose radius counts, the product of their matrices.
+
     Args:
         optimizer: Any Optax transformation, or chain of this package, with concrete hyperparameters.
         opt_state: A state of it, of which the step counters and injected hyperparameters are used: the threshold is
@@ -35,13 +41,16 @@ def stability_threshold(optimizer: Any, opt_state: Any = None, params: Any = Non
             where corrections are 1 and a schedule has ended.
         params: The parameters the state was made with, if masks or groups make some of them follow another rule; then
             the smallest of their thresholds is returned. None for a rule that is the same for all.
+        num_steps: p, if it is more than the state's counters show: for a rule that alternates by a counter that goes on
+            counting. None to find it by running the optimizer.
 
     Returns:
         λ, to 1e-9 relative; 0 if every positive curvature is unstable, as without the minus sign; ∞ if none is. Cost:
         some updates of a single coordinate, and compiling them, about a second.
 
     Raises:
-        ValueError: If the update mixes parameters, or the state does not belong to the optimizer.
+        ValueError: If the update mixes parameters, the state does not belong to the optimizer, parameters are needed
+            and not given, or `num_steps` is no multiple of the period.
 
     Example:
         >>> print(round(stability_threshold(optax.sgd(0.01, momentum=0.9)), 6))  # (2 + 2γ)/η
@@ -52,7 +61,7 @@ def stability_threshold(optimizer: Any, opt_state: Any = None, params: Any = Non
         (2021), Gradient descent on neural networks typically occurs at the edge of stability, appendix B; Cohen et al.
         (2022), Adaptive gradient methods at the edge of stability, table 1 and proposition 1.
     """
-    return min(thresholds(recursions(optimizer, opt_state, params)))
+    return min(thresholds(recursions(optimizer, opt_state, params, num_steps)))
 
 
 def thresholds(blocks: list[Recursion]) -> list[float]:
@@ -60,7 +69,7 @@ def thresholds(blocks: list[Recursion]) -> list[float]:
     solved: dict[bytes, float] = {}
     found = []
     for block in blocks:
-        name = block.constant.tobytes() + block.slope.tobytes()
+        name = block.constants.tobytes() + block.slopes.tobytes()
         if name not in solved:
             solved[name] = _threshold(block)
         found.append(solved[name])
@@ -71,10 +80,11 @@ def _threshold(block: Recursion) -> float:
     """Return the first λ at which the spectral radius passes 1."""
 
     def unstable(curvature: float) -> bool:
-        values = np.linalg.eigvals(block.constant + curvature * block.slope)
+        matrix = reduce(lambda before, step: step @ before, block.constants + curvature * block.slopes)
+        values = np.linalg.eigvals(matrix)
         return bool(np.abs(values).max() > 1.0 + _PASSED)
 
-    size = np.abs(block.slope).max(initial=0.0)
+    size = np.abs(block.slopes).max(initial=0.0)
     if size == 0.0:
         return np.inf
     # The recursion changes by order 1 at λ ~ 1/size; a method that fails from the start fails far below.

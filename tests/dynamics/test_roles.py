@@ -46,10 +46,23 @@ EXPECTED = {
         optax.MultiSteps(optax.adam(0.1), 3),
         {"mu": "memory", "nu": "statistic", "acc_grads": "memory"},
     ),
+    "multi_steps of 4": (  # as many as the steps after which roles used to be read
+        optax.MultiSteps(optax.adam(0.1), 4),
+        {"mu": "memory", "nu": "statistic", "acc_grads": "memory"},
+    ),
+    "multi_steps of 7": (
+        optax.MultiSteps(optax.adam(0.1), 7),
+        {"mu": "memory", "nu": "statistic", "acc_grads": "memory"},
+    ),
+    "optax.apply_every": (optax.chain(optax.apply_every(2), optax.sgd(0.1)), {"grad_acc": "memory"}),
+    "optax.sam": (
+        optax.contrib.sam(optax.sgd(0.1), optax.chain(optax.contrib.normalize(), optax.sgd(0.1))),
+        {"cache": "memory"},
+    ),
 }  # fmt: skip
 
 
-SOME = ("lookahead", "adam", "optax.rmsprop", "noise")
+SOME = ("lookahead", "adam", "optax.rmsprop", "noise", "multi_steps of 7", "optax.sam")
 
 
 @pytest.mark.parametrize(

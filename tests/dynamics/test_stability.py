@@ -10,8 +10,9 @@ from jax.flatten_util import ravel_pytree
 
 from jaxopt_study import optimizers, transforms
 from jaxopt_study.curvature import vectors
-from jaxopt_study.dynamics import stability
+from jaxopt_study.dynamics import preconditioned_sharpness, stability, stability_threshold
 from jaxopt_study.dynamics.linearised import linear_step
+from jaxopt_study.dynamics.stability import _verdict
 from jaxopt_study.transforms import chain, gradient_point
 
 KEY = jax.random.key(0)
@@ -257,6 +258,7 @@ def test_sharp_directions_are_seen_beside_many_flat_ones():
     found = verdict(GD, curvatures)
     assert found.kind == "marginal"
     np.testing.assert_allclose(np.sort(found.eigenvalues.real)[:2], [-0.9, -0.2], atol=1e-4)
+    assert found.errors.max() < 1e-4  # of the many at 1 too, of which none has a condition of its own
 
 
 def test_identity_and_zero_are_found_exactly():
@@ -335,3 +337,204 @@ def test_infinite_curvature_is_reported_not_hidden():
     found = verdict(GD, [1.0, np.nan])
     assert found.kind == "unknown"
     assert not found.converged
+
+
+PAIR = optax.LookaheadParams
+MOMENTUM = optax.sgd(0.05, 0.9)
+PERIODIC = {  # and its period
+    "sgd": (optax.sgd(0.05), 1),
+    "momentum": (MOMENTUM, 1),
+    "multi_steps of 2": (optax.MultiSteps(optax.sgd(0.05), 2), 2),
+    "multi_steps of 3": (optax.MultiSteps(MOMENTUM, 3), 3),
+    "multi_steps of 6": (optax.MultiSteps(MOMENTUM, 6), 6),  # longer than four steps, after which roles are read
+    "apply_every": (optax.chain(optax.apply_every(2), optax.sgd(0.05)), 2),
+    "apply_every of momentum": (optax.chain(optax.sgd(0.05, 0.9), optax.apply_every(3)), 3),
+    "two periods": (
+        optax.chain(optax.apply_every(2), optax.MultiSteps(optax.sgd(0.05), 3).gradient_transformation()),
+        6,
+    ),
+    "lookahead": (optax.lookahead(MOMENTUM, 3, 0.5), 3),
+}
+CHEAP = ("sgd", "multi_steps of 2", "lookahead")
+
+
+def starts(name, size):
+    return PAIR(jnp.full(size, 1.0), jnp.full(size, 0.5)) if name == "lookahead" else jnp.full(size, 1.0)
+
+
+def simulated(tx, state, params, curvatures, num_steps=200):
+    """Parameters and state along a run on a bowl, written as a user writes it."""
+
+    @jax.jit
+    def step(params, state):
+        point = params.fast if isinstance(params, PAIR) else params
+        updates, state = tx.update(curvatures * point, state, params)
+        return optax.apply_updates(params, updates), state
+
+    history = [(params, state)]
+    for _ in range(num_steps):
+        history.append(step(*history[-1]))
+    return history
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in CHEAP else pytest.param(name, marks=pytest.mark.slow) for name in PERIODIC]
+)
+def test_verdict_is_that_of_a_run_in_every_phase_of_a_period(name):
+    tx, length = PERIODIC[name]
+    threshold = stability_threshold(tx)
+    with jax.enable_x64(True):
+        for factor, kind in ((0.9, "stable"), (1.1, "oscillation"), (-0.1, "escape")):
+            curvatures = factor * threshold * jnp.array([1.0, 0.1])
+            params = starts(name, 2)
+            run = simulated(tx, tx.init(params), params, curvatures)
+            sizes = [float(optax.tree.norm(params)) for params, _ in run]
+            for params, state in run[:length]:
+                found = stability(tx, state, bowl, params, curvatures, key=KEY, k=4)
+                assert (found.kind, found.num_steps, found.converged) == (kind, length, True)
+                assert found.error < 1e-6
+                assert (found.radius > 1) == (sizes[-1] > sizes[0])
+                # Of many steps, the growth of one.
+                growth = (max(sizes[-2 * length :]) / max(sizes[100 : 100 + 2 * length])) ** (
+                    1 / (201 - 100 - 2 * length)
+                )
+                assert found.radius == pytest.approx(growth, abs=0.02)
+
+
+@pytest.mark.slow
+def test_period_of_a_network_is_the_derivative_of_its_steps():
+    tx = optax.MultiSteps(optax.adam(0.1), 2).gradient_transformation()
+    with jax.enable_x64(True):
+        params, state = start(), tx.init(start())
+
+        def period(flat, count):
+            params, given = restore(flat)
+            given = iter(given)
+            state = structure.unflatten([next(given) if f else leaf for leaf, f in zip(leaves, floats, strict=True)])
+            for _ in range(count):
+                updates, state = tx.update(jax.grad(loss)(params, None), state, params)
+                params = optax.apply_updates(params, updates)
+            new = [leaf for leaf, f in zip(jax.tree.leaves(state), floats, strict=True) if f]
+            return ravel_pytree((params, new))[0]
+
+        for _ in range(3):  # an odd phase
+            updates, state = tx.update(jax.grad(loss)(params, None), state, params)
+            params = optax.apply_updates(params, updates)
+        leaves, structure = jax.tree.flatten(state)
+        floats = [jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves]
+        flat, restore = ravel_pytree((params, [leaf for leaf, f in zip(leaves, floats, strict=True) if f]))
+        expected = np.linalg.eigvals(np.asarray(jax.jacfwd(lambda z: period(z, 2))(flat)))
+        found = stability(tx, state, loss, params, freeze="nothing", tol=1e-8, key=KEY)
+    assert found.eigenvalues[0] == pytest.approx(expected[np.argmax(np.abs(expected))], abs=1e-6)
+    assert found.radius == pytest.approx(np.sqrt(np.abs(expected).max()), abs=1e-6)
+
+
+def test_more_steps_than_one_tell_oscillation_from_escape():
+    for curvature, kind in ((25.0, "oscillation"), (-5.0, "escape"), (15.0, "stable")):
+        one, two = (verdict(GD, [curvature, 1.0], num_steps=n) for n in (1, 2))
+        assert one.kind == two.kind == kind  # though both eigenvalues of two steps are positive
+        assert two.num_steps == 2
+        assert two.radius == pytest.approx(one.radius, abs=1e-5)
+
+
+def test_sharpness_aware_steps_are_composed_too():
+    tx = optax.contrib.sam(optax.sgd(0.05), optax.chain(optax.contrib.normalize(), optax.sgd(0.1)))
+    for curvature, kind in ((30.0, "stable"), (50.0, "oscillation")):
+        found = verdict(tx, [curvature, 1.0])
+        assert (found.kind, found.num_steps) == (kind, 2)
+
+
+def test_a_rule_that_alternates_by_a_running_counter_is_told_by_num_steps():
+    tx = optax.chain(optax.conditionally_transform(optax.scale(0.0), lambda step: step % 2 == 0), optax.sgd(0.1))
+    assert verdict(tx, [25.0, 1.0], num_steps=2).radius == pytest.approx(np.sqrt(1.5), abs=1e-5)
+
+
+def test_wrong_periods_say_what_to_do():
+    params, data = jnp.ones(3), jnp.ones(3)
+    tx = optax.MultiSteps(optax.sgd(0.1), 3)
+    state = tx.init(params)
+    with pytest.raises(ValueError, match=r"num_steps must be a multiple of 3.*mini_step every 3 steps.*received 2"):
+        stability(tx, state, bowl, params, data, num_steps=2)
+    with pytest.raises(ValueError, match="num_steps must be at least 1"):
+        stability(tx, state, bowl, params, data, num_steps=0)
+    long = optax.MultiSteps(optax.sgd(0.1), 100)
+    with pytest.raises(ValueError, match=r"starts anew after 100 steps.*Give num_steps=100"):
+        stability(long, long.init(params), bowl, params, data)
+    growing = optax.MultiSteps(optax.sgd(0.1), lambda step: 2 + step // 8)
+    with pytest.raises(ValueError, match=r"without a period.*Give num_steps=…"):
+        stability(growing, growing.init(params), bowl, params, data)
+    ahead = optax.lookahead(optax.sgd(0.1), 3, 0.5)
+    with pytest.raises(ValueError, match=r"params must be optax.LookaheadParams"):
+        stability(ahead, ahead.init(PAIR(params, params)), bowl, params, data)
+
+
+@pytest.mark.parametrize(
+    ("values", "errors", "kind"),
+    [
+        ([1.0, 0.5], [6.1, 0.0], "unknown"),
+        ([0.9, 0.5], [0.01, 3.0], "unknown"),
+        ([1.0, 0.5], [1e-3, 0.0], "marginal"),
+        ([0.9, 0.5], [0.01, 0.01], "stable"),
+        ([9.0, 0.5], [6.1, 0.0], "escape"),
+        ([1.5, -1.4], [6.1, 0.01], "oscillation"),  # one of them is surely outside
+    ],
+)
+def test_verdict_is_unknown_where_the_error_decides_nothing(values, errors, kind):
+    assert _verdict(np.array(values, complex), np.array(errors)) == kind
+
+
+def test_a_tolerance_below_rounding_is_refused_before_anything_is_spent():
+    tx, params = optax.sgd(0.1), jnp.ones(3, jnp.float32)
+    with pytest.raises(ValueError, match=r"tol must be at least 7.6e-06.*received 1e-12.*Ask for 3.1e-05.*float64"):
+        stability(tx, tx.init(params), bowl, params, jnp.ones(3), tol=1e-12)
+    assert stability(tx, tx.init(params), bowl, params, jnp.ones(3), tol=8e-6).converged
+    with pytest.raises(ValueError, match=r"tol must be at least .* received 1e-12. Ask for .* double precision"):
+        preconditioned_sharpness(tx, tx.init(params), bowl, params, jnp.ones(3), tol=1e-12)
+
+
+def test_traced_arrays_are_refused_with_what_to_do():
+    tx, params = optax.sgd(0.1), jnp.ones(3)
+    for function in (stability, preconditioned_sharpness):
+        with pytest.raises(TypeError, match=rf"{function.__name__} works from Python.*record_params_every"):
+            jax.jit(lambda p, f=function: f(tx, tx.init(p), bowl, p, jnp.ones(3)).num_matvecs)(params)
+
+
+@pytest.mark.parametrize(
+    "name", ["momentum", *(pytest.param(name, marks=pytest.mark.slow) for name in ("sgd", "adam", "accumulated"))]
+)
+def test_single_precision_lies_within_its_errors_of_double(name):
+    tx = OPTIMIZERS[name] if name in OPTIMIZERS else optax.MultiSteps(optax.sgd(2.0), 2)
+    single = (jnp.asarray(FEATURES, jnp.float32), jnp.asarray(TARGETS, jnp.float32))
+    params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), start())
+    state = tx.init(params)
+    for _ in range(3):
+        updates, state = tx.update(jax.grad(loss)(params, single), state, params)
+        params = optax.apply_updates(params, jax.tree.map(lambda u: 0.1 * u, updates))
+    found = stability(tx, state, loss, params, single, key=KEY, tol=1e-5)
+    with jax.enable_x64(True):
+        wide = lambda tree: jax.tree.map(  # noqa: E731
+            lambda x: x.astype(jnp.float64) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree
+        )
+        exact = stability(tx, wide(state), loss, wide(params), wide(single), key=KEY, tol=1e-10)
+    assert found.converged
+    assert found.error < 1e-3
+    assert abs(found.radius - exact.radius) <= found.error + exact.error
+    for value, error in zip(found.eigenvalues, found.errors, strict=True):
+        if abs(value) > 0.1:  # those that matter, and are in both lists
+            assert np.abs(exact.eigenvalues - value).min() <= error + exact.errors.max()
+
+
+@pytest.mark.parametrize("name", ["sgd", pytest.param("adam", marks=pytest.mark.slow)])
+def test_preconditioned_sharpness_in_single_precision_encloses_that_in_double(name):
+    tx = OPTIMIZERS[name]
+    single = (jnp.asarray(FEATURES, jnp.float32), jnp.asarray(TARGETS, jnp.float32))
+    params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), start())
+    found = preconditioned_sharpness(tx, tx.init(params), loss, params, single, key=KEY, tol=1e-3)
+    with jax.enable_x64(True):
+        params, data = jax.tree.map(lambda x: x.astype(jnp.float64), (params, single))
+        exact = preconditioned_sharpness(tx, tx.init(params), loss, params, data, key=KEY, tol=1e-9)
+    assert found.bracket.converged
+    assert found.lower <= exact.upper
+    assert found.upper >= exact.lower
+    assert found.upper - found.lower <= 2e-3 * found.upper
+    assert found.threshold == pytest.approx(exact.threshold, rel=1e-6)

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from jaxopt_study import optimizers, transforms
-from jaxopt_study.dynamics import stability_threshold
+from jaxopt_study.dynamics import preconditioned_sharpness, stability_limit, stability_threshold
 from jaxopt_study.transforms import chain, gradient_point, scale_by_learning_rate
 
 RATE, DECAY = 0.01, 0.9
@@ -213,3 +213,62 @@ def test_state_of_another_optimizer_is_refused():
 def test_an_update_that_is_not_finite_at_zero_gradient_has_no_threshold():
     with pytest.raises(ValueError, match="not finite where gradient and parameters are 0"):
         stability_threshold(optax.adafactor(1e-2))
+
+
+def multi_steps(optimizer, k):
+    return optax.MultiSteps(optimizer, k).gradient_transformation()
+
+
+def ahead(rate, period, slow):
+    """The first λ at which `period` steps of gradient descent, and the pull back to their start, grow."""
+    return first_unstable(lambda x: np.array([[1 - slow + slow * (1 - rate * x) ** period]]))
+
+
+PERIODIC = {
+    "accumulation": (multi_steps(optax.sgd(0.05), 2), 40.0),
+    "of five momenta": (multi_steps(optax.sgd(RATE, DECAY), 5), HEAVY),
+    "of adam": (multi_steps(optax.adam(RATE), 3), EMA),
+    "sum of two": (optax.chain(optax.apply_every(2), optax.sgd(0.05)), 20.0),
+    "lookahead": (optax.lookahead(optax.sgd(RATE), 5, 0.5), ahead(RATE, 5, 0.5)),
+}
+
+
+@pytest.mark.parametrize("name", PERIODIC)
+def test_threshold_of_a_period_is_that_of_its_map(name):
+    tx, expected = PERIODIC[name]
+    np.testing.assert_allclose(stability_threshold(tx), expected, rtol=1e-6)
+
+
+def test_threshold_of_a_period_is_the_same_in_every_phase():
+    tx, params = optax.MultiSteps(optax.sgd(0.05), 2), jnp.zeros(2)
+    state = tx.init(params)
+    for _ in range(2):
+        assert stability_threshold(tx, state, params) == pytest.approx(40.0, rel=1e-8)
+        _, state = tx.update(params, state, params)
+
+
+def test_threshold_of_steps_that_alternate_by_a_running_counter_is_told_by_num_steps():
+    tx = optax.chain(optax.conditionally_transform(optax.scale(0.0), lambda step: step % 2 == 0), optax.sgd(0.1))
+    assert stability_threshold(tx, num_steps=2) == pytest.approx(20.0, rel=1e-8)
+    with pytest.raises(ValueError, match="num_steps must be a multiple of 2"):
+        stability_threshold(multi_steps(optax.sgd(0.1), 2), num_steps=3)
+
+
+def test_one_gain_does_not_stand_for_a_period():
+    tx, params = multi_steps(optax.sgd(0.1), 2), jnp.ones(2)
+    with pytest.raises(ValueError, match=r"stability_limit: .* only after 2 steps.*Use `stability`"):
+        stability_limit(tx)
+    with pytest.raises(ValueError, match=r"preconditioned_sharpness: .* only after 2 steps"):
+        preconditioned_sharpness(tx, tx.init(params), lambda p, _: jnp.sum(p**2), params)
+
+
+def test_a_perturbation_of_unit_length_has_no_threshold():
+    tx = optax.contrib.sam(optax.sgd(0.05), optax.chain(optax.contrib.normalize(), optax.sgd(0.1)))
+    with pytest.raises(ValueError, match="not finite where gradient and parameters are 0"):
+        stability_threshold(tx)
+
+
+def test_groups_without_their_parameters_are_asked_for_them():
+    tx = optax.partition({"slow": optax.sgd(0.01), "fast": optax.sgd(0.1, 0.9)}, {"a": "slow", "b": "fast"})
+    with pytest.raises(ValueError, match=r"Pass params="):
+        stability_threshold(tx)

@@ -1,0 +1,21 @@
+"""Shapes as static arguments of compiled functions."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+class Shapes:
+    """A pytree of shapes, dtypes and shardings as a static argument."""
+
+    def __init__(self, tree: Any):
+        self.tree = tree
+        leaves, structure = jax.tree.flatten(tree)
+        self._key = (tuple((leaf.shape, jnp.dtype(leaf.dtype), leaf.sharding) for leaf in leaves), structure)
+
+    def __hash__(self):
+        return hash(self._key)
+
+    def __eq__(self, other):
+        return isinstance(other, Shapes) and self._key == other._key
