@@ -16,6 +16,8 @@ from jaxopt_study.figures.ticks import log_ticks
 Side = tuple[Mapping[str, Any], Mapping[str, Triple]]  # scores by name, intervals by name
 TINTS = {1: "#BBD9EC", 0: "#EFEFEF", -1: "#F6C9A8"}  # of the palette's blue and vermilion; text on them is black
 
+ASIDE: dict[str, Any] = {"fontsize": 8, "color": "#555555"}
+
 
 def comparison(
     default: Side,
@@ -31,11 +33,12 @@ def comparison(
     """Draw two rankings of the same optimizers side by side, the best on top, with lines from rank to rank.
 
     Every seed is a small dot, every estimate a large one in its interval. An interval without an end has an arrow at
-    the frame; how many seeds diverged is written in the row.
+    the frame; how many seeds diverged is written in the row. What was not run, because it has no such settings, has a
+    row below the others and no rank.
 
     Args:
         default: The scores, by name, one per seed (not finite if it diverged), and their intervals, by the same names:
-            (estimate, lower, upper), as of `sweeps.median_interval`.
+            (estimate, lower, upper), as of `sweeps.median_interval`; NaN if it was not run.
         tuned: The same, of the same names, after tuning.
         xlabel: The score, with its unit.
         larger_is_better: Whether the largest estimate is on top.
@@ -67,7 +70,8 @@ def comparison(
     for scores, intervals in (default, tuned):
         rows = dict(zip(names, triples([intervals[name] for name in names], "comparison"), strict=True))
         worth = {name: rows[name][0] * (-1 if larger_is_better else 1) for name in names}
-        sides.append((sorted(names, key=lambda name: (np.isnan(worth[name]), worth[name])), scores, rows))
+        run = sorted((name for name in names if not np.isnan(worth[name])), key=lambda name: worth[name])
+        sides.append((run, scores, rows))
     limits = reach(
         np.concatenate([row for _, _, rows in sides for row in rows.values()]),
         *(scores[name] for _, scores, _ in sides for name in names), log=log,
@@ -82,8 +86,14 @@ def comparison(
                 log_ticks(axes.xaxis, *limits)
             for place, name in enumerate(ranking):
                 _draw_row(axes, place, np.asarray(scores[name], dtype=float), rows[name], limits, looks[name])
-            axes.set_yticks(range(len(ranking)), [f"{i}  {name}" for i, name in enumerate(ranking, 1)])
-            axes.set_ylim(len(ranking) - 0.5, -0.5)
+            missing = [name for name in names if name not in ranking]
+            for place in range(len(ranking), len(names)):
+                axes.text(
+                    0.5, place, "not run", transform=axes.get_yaxis_transform(), **ASIDE, ha="center", va="center"
+                )
+            told = [f"{i}  {name}" for i, name in enumerate(ranking, 1)] + [f"–  {name}" for name in missing]
+            axes.set_yticks(range(len(names)), told)
+            axes.set_ylim(len(names) - 0.5, -0.5)
             axes.grid(axis="y", visible=False)
             axes.tick_params(axis="y", length=0)
             axes.set_title(heading, loc="left")
@@ -92,7 +102,7 @@ def comparison(
         right.yaxis.tick_right()
         right.tick_params(axis="y", pad=10)  # clear of arrows
         right.spines["left"].set_visible(False)
-        for name in names:
+        for name in (name for name in names if all(name in ranking for ranking, *_ in sides)):
             start, end = (1.0, sides[0][0].index(name)), (0.0, sides[1][0].index(name))
             line = ConnectionPatch(
                 start, end, left.get_yaxis_transform(), right.get_yaxis_transform(), color=looks[name].color,
@@ -105,9 +115,19 @@ def comparison(
 
 
 def difference_matrix(
-    names: Sequence[str], estimate: Any, lower: Any, upper: Any, better: Any, *, unit: str, title: str = ""
+    names: Sequence[str],
+    estimate: Any,
+    lower: Any,
+    upper: Any,
+    better: Any,
+    *,
+    unit: str,
+    level: float = 0.95,
+    title: str = "",
 ) -> Figure:
     """Draw all differences, row − column, with their intervals, coloured where one of the two is better.
+
+    With `sweeps.Differences` that is where the interval leaves out 0, as the axis says.
 
     Args:
         names: m results.
@@ -116,6 +136,7 @@ def difference_matrix(
         upper: Shape (m, m).
         better: Shape (m, m): 1 where the row is better, −1 where the column is, 0 where that cannot be said.
         unit: What the differences are of.
+        level: Of all intervals together.
         title: What the figure is about.
 
     Returns:
@@ -135,7 +156,10 @@ def difference_matrix(
     if m < 2 or any(array.shape != (m, m) for array in arrays):
         shapes = [array.shape for array in arrays]
         raise ValueError(f"difference_matrix needs at least two names and four {m} × {m} matrices; received {shapes}.")
-    middle, low, high, sign = arrays
+    sign = arrays[3]
+    seen = np.abs(arrays[:3])
+    smallest = 1e-6 * np.max(seen, initial=0.0, where=np.isfinite(seen))  # less is left of equals in single precision
+    middle, low, high = (np.where(np.abs(array) <= smallest, 0.0, array) for array in arrays[:3])
     with matplotlib.rc_context({**SETTINGS, "axes.grid": False}):
         figure = new_figure(max(5.8, 2.0 + 1.05 * m), 1.3 + 0.55 * m)
         axes = figure.add_subplot()
@@ -154,7 +178,9 @@ def difference_matrix(
         axes.xaxis.tick_top()
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
-        axes.set_xlabel(f"row − column: {unit}, with interval")
+        axes.set_xlabel(
+            f"row − column: {unit}; coloured where its interval leaves out 0 ({level:.0%} for all together)"
+        )
         figure.suptitle(title, x=0.01, ha="left", fontsize=11)
         meanings = {1: "row is better", -1: "column is better", 0: "no detectable difference"}
         handles = [Patch(color=TINTS[key], label=meaning) for key, meaning in meanings.items()]
@@ -168,12 +194,12 @@ def _draw_row(
     alive = np.isfinite(scores)
     spread = 0.22 * (np.arange(len(scores)) * 0.6180339887 % 1.0 - 0.5)  # so that equal seeds do not hide each other
     axes.plot(scores[alive], place + spread[alive], ".", color=look.color, markersize=5, alpha=0.45, zorder=2)
-    draw_interval(axes, place, row, limits, color=look.color, marker=look.marker, markersize=9)
+    draw_interval(axes, place, row, limits, color=look.color, marker=look.marker, markersize=5.5)
     if not alive.all():
         text = f"{np.sum(~alive)} of {len(scores)} diverged"
         axes.annotate(
             text, (0.99, place), xycoords=axes.get_yaxis_transform(), xytext=(0, 4), textcoords="offset points",
-            ha="right", va="bottom", fontsize=8, color="#555555",
+            ha="right", va="bottom", **ASIDE,
         )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from jaxopt_study.problems import Problem
 from jaxopt_study.sweeps.comparison import Comparison, Settings
-from jaxopt_study.sweeps.differences import Difference, holm, paired_difference
+from jaxopt_study.sweeps.differences import Difference, paired_difference
 from jaxopt_study.sweeps.protocol import Entrant, splits, tune_and_report
 from jaxopt_study.sweeps.scores import sign_of
 from jaxopt_study.sweeps.search import static_names
@@ -32,8 +32,8 @@ class Contribution:
         difference: Its scores minus those of the full chain, paired over seeds.
         loss: How much worse the score is without: positive where what was left out helps, in units of the metric; an
             estimate with its interval.
-        p_value: Adjusted for all variants together (Holm).
-        verdict: "helps", "harms" or "no detectable difference".
+        p_value: Times the number of variants, at most 1.
+        verdict: "helps" or "harms" where the interval leaves out 0, else "no detectable difference".
         diverged: How many seeds diverged without it.
     """
 
@@ -52,7 +52,7 @@ class Ablation:
     Attributes:
         variants: The full chain first.
         comparison: Scores of all of them.
-        level: Of all intervals together (Bonferroni), and of all verdicts together (Holm).
+        level: Of all intervals, and so of all verdicts, together (Bonferroni).
     """
 
     variants: list[Variant]
@@ -78,18 +78,16 @@ class Ablation:
             variant: paired_difference(reports[variant.name].scores, full.scores, mode=mode, level=each)
             for variant in self.variants[1:]
         }
-        adjusted = holm([pair.p_value for pair in pairs.values()])
         found = []
-        for (variant, pair), p in zip(pairs.items(), adjusted, strict=True):
-            ends = sorted((sign * pair.lower, sign * pair.upper))
-            clear = p <= 1 - self.level + 1e-12
+        for variant, pair in pairs.items():
+            low, high = sorted((sign * pair.lower, sign * pair.upper))
             found.append(
                 Contribution(
                     variant,
                     pair,
-                    (sign * pair.estimate, ends[0], ends[1]),
-                    float(p),
-                    ("helps" if sign * pair.estimate > 0 else "harms") if clear else "no detectable difference",
+                    (sign * pair.estimate, low, high),
+                    min(len(pairs) * pair.p_value, 1.0),
+                    "helps" if low > 0 else "harms" if high < 0 else "no detectable difference",
                     int(reports[variant.name].diverged.sum()),
                 )
             )

@@ -12,6 +12,7 @@ from jaxopt_study.sweeps.scores import Mode, penalised, sign_of
 
 Test = Literal["signed-rank", "t"]
 ROUNDING = 1e-12  # of levels and p-values, which meet exactly at powers of two
+SINGLE = 2 * float(np.finfo(np.float32).eps)
 Verdict = Literal["a is better", "b is better", "no detectable difference"]
 
 
@@ -26,7 +27,8 @@ class Difference:
         level: Of the interval.
         p_value: Probability of a difference at least as clear if a and b were exchangeable.
         test: Which test and interval it came to be.
-        verdict: Who is better; "no detectable difference" is not "equal": see how wide the interval is.
+        verdict: Who is better, if the interval leaves out 0; "no detectable difference" is not "equal": see how wide
+            the interval is.
     """
 
     estimate: float
@@ -47,9 +49,9 @@ class Differences:
         estimate: Shape (m, m), as in `Difference`; 0 on the diagonal.
         lower: Shape (m, m). All intervals together hold with the level (Bonferroni).
         upper: Shape (m, m).
-        p_value: Shape (m, m): adjusted by `holm`; 1 on the diagonal.
+        p_value: Shape (m, m): times the number of pairs, at most 1; 1 on the diagonal.
         better: Shape (m, m): 1 where the row is better than the column, −1 where it is worse, 0 where that cannot be
-            said. That one of these is wrong has at most the probability 1 − level.
+            said: where the interval reaches 0. That one of these is wrong has at most the probability 1 − level.
         level: Of the family.
         test: By pair of names, which test and interval.
     """
@@ -75,7 +77,7 @@ def paired_difference(
 
     which is how T is distributed when a and b are exchangeable, whatever the distribution of the scores. The estimate
     is the median of the averages (dᵢ + dⱼ)/2, i ≤ j, and the interval is made of two of them, such that it leaves out 0
-    when p ≤ 1 − level. A seed that diverged in one of the two is the largest difference there is, in both it is none.
+    when p ≤ 1 − level; where |d| are equal, or 0, it may reach 0 even so, and it is the interval that decides. A seed that diverged in one of the two is the largest difference there is, in both it is none.
 
     With fewer than six seeds p cannot reach .05, whatever the scores: 2¹⁻ⁿ is the least there is. There `test=None`
     takes Student's t of the differences, with the mean and its interval, exact for normal differences. Where one is
@@ -91,7 +93,7 @@ def paired_difference(
         a: Shape (seeds,). NaN counts as the worst score.
         b: Shape (seeds,), of the same seeds.
         mode: Whether smaller ("min") or larger ("max") scores are better.
-        level: In (0, 1); the verdict names a winner if p ≤ 1 − level.
+        level: In (0, 1), of the interval and so of the verdict.
         test: "signed-rank" or "t"; None decides by the number of seeds and the level only.
 
     Returns:
@@ -133,8 +135,11 @@ def paired_difference(
         p_value = 2 * stats.t.sf(abs(estimate) / spread, n - 1)
     else:
         used, p_value = "signed-rank", _signed_rank_p(differences)
-        estimate, lower, upper = _signed_rank_interval(differences, level)
-    better = 0.0 if p_value > 1 - level + ROUNDING else -sign * np.sign(estimate)
+        size = np.maximum(
+            np.abs(np.where(np.isfinite(first), first, 0)), np.abs(np.where(np.isfinite(second), second, 0))
+        )
+        estimate, lower, upper = _signed_rank_interval(differences, size, level)
+    better = -sign * _side_of_zero(lower, upper)
     verdict: Verdict = "a is better" if better > 0 else "b is better" if better < 0 else "no detectable difference"
     return Difference(estimate, float(lower), float(upper), level, float(p_value), used, verdict)
 
@@ -144,8 +149,9 @@ def paired_differences(
 ) -> Differences:
     """Compare every two of several results of the same seeds, with one level for all verdicts together.
 
-    Each pair as `paired_difference`, at the level 1 − (1 − level)/(number of pairs), at which all intervals hold
-    together; verdicts by `holm`, which is sharper: one may name a winner though the interval reaches 0.
+    Each pair as `paired_difference`, at the level 1 − (1 − level)/(number of pairs), at which all intervals and verdicts
+    hold together, however they depend on each other (Bonferroni). A step-down test such as Holm's would name a few
+    winners more, but with differences whose intervals reach 0.
 
     Signed ranks need 2¹⁻ⁿ ≤ (1 − level)/(number of pairs): at .95, 7 seeds for 3 results, 9 for 5 and 11 for 8. With
     fewer seeds, `test=None` takes Student's t for all pairs.
@@ -183,52 +189,20 @@ def paired_differences(
     tests: dict[tuple[str, str], Test] = {
         (names[i], names[j]): pair.test for i, j, pair in zip(rows, columns, pairs, strict=True)
     }
-    adjusted = holm([pair.p_value for pair in pairs])
     estimate, lower, upper = np.zeros((m, m)), np.zeros((m, m)), np.zeros((m, m))
     p_value, better = np.ones((m, m)), np.zeros((m, m), dtype=int)
-    for i, j, pair, p in zip(rows, columns, pairs, adjusted, strict=True):
+    for i, j, pair in zip(rows, columns, pairs, strict=True):
         estimate[i, j], lower[i, j], upper[i, j] = pair.estimate, pair.lower, pair.upper
         estimate[j, i], lower[j, i], upper[j, i] = -pair.estimate, -pair.upper, -pair.lower
-        p_value[i, j] = p_value[j, i] = p
-        better[i, j] = 0 if p > 1 - level + ROUNDING else -sign_of(mode) * np.sign(pair.estimate)
+        p_value[i, j] = p_value[j, i] = min(len(pairs) * pair.p_value, 1.0)
+        better[i, j] = -sign_of(mode) * _side_of_zero(pair.lower, pair.upper)
         better[j, i] = -better[i, j]
     return Differences(names, estimate, lower, upper, p_value, better, level, tests)
 
 
-def holm(p_values: Any) -> np.ndarray:
-    """Adjust the p-values of a family so that all can be held against one level.
-
-    With p₍₁₎ ≤ … ≤ p₍ₘ₎:
-
-        adjusted p₍ᵢ₎ = min(1, max over j ≤ i of (m − j + 1) p₍ⱼ₎)
-
-    Rejecting where the adjusted value is at most α makes a single wrong rejection with at most the probability α,
-    however the tests depend on each other.
-
-    Args:
-        p_values: Shape (m,), in [0, 1].
-
-    Returns:
-        Shape (m,), in the same order.
-
-    Raises:
-        ValueError: If they are not one axis of numbers in [0, 1].
-
-    Example:
-        >>> print(holm([0.01, 0.04, 0.03]))
-        [0.03 0.06 0.06]
-
-    References:
-        Holm (1979), Scandinavian Journal of Statistics 6.
-    """
-    values = np.asarray(p_values, dtype=np.float64)
-    if values.ndim != 1 or not ((values >= 0) & (values <= 1)).all():
-        raise ValueError(f"holm needs probabilities, shape (m,) in [0, 1]; received {p_values}.")
-    order = np.argsort(values, kind="stable")
-    scaled = values[order] * np.arange(len(values), 0, -1)
-    adjusted = np.empty_like(values)
-    adjusted[order] = np.minimum(np.maximum.accumulate(scaled), 1.0)
-    return adjusted
+def _side_of_zero(lower: float | int, upper: float | int) -> int:
+    """Return 1 for an interval above 0, −1 for one below, 0 for one that reaches it."""
+    return int(lower > 0) - int(upper < 0)
 
 
 def _signed_rank_p(differences: np.ndarray) -> float:
@@ -240,12 +214,15 @@ def _signed_rank_p(differences: np.ndarray) -> float:
     return float(min(chances[beyond].sum(), 1.0))
 
 
-def _signed_rank_interval(differences: np.ndarray, level: float) -> tuple[float, float, float]:
+def _signed_rank_interval(differences: np.ndarray, size: np.ndarray, level: float) -> tuple[float, float, float]:
     n = len(differences)
     first, second = np.triu_indices(n)
     with np.errstate(invalid="ignore"):
         averages = (differences[first] + differences[second]) / 2
-    averages = np.sort(np.where(np.isnan(averages), 0.0, averages))  # of −∞ and ∞, equally large
+    # Those of −∞ and ∞, equally large, and those that rounding of scores in single precision keeps from being 0.
+    smallest = SINGLE * np.maximum(size[first], size[second])
+    opposite = np.sign(differences[first]) * np.sign(differences[second]) < 0
+    averages = np.sort(np.where(opposite & ~(np.abs(averages) > smallest), 0.0, averages))
     count = len(averages)
     middle = averages[(count - 1) // 2], averages[count // 2]
     estimate = 0.0 if middle[0] == -middle[1] else (middle[0] + middle[1]) / 2
@@ -268,4 +245,4 @@ def _sums(weights: np.ndarray) -> np.ndarray:
     return chances
 
 
-__all__ = ["Difference", "Differences", "Test", "Verdict", "holm", "paired_difference", "paired_differences"]
+__all__ = ["Difference", "Differences", "Test", "Verdict", "paired_difference", "paired_differences"]

@@ -24,8 +24,8 @@ class Choice:
         config: Its hyperparameters.
         score: Mean over the seeds of the metric at the end.
         scores: Shape (seeds,): the metric of each.
-        boundary: Which of its hyperparameters lie at an end of their range, or beyond those of all other trials, and at
-            which side: the best may lie beyond.
+        boundary: Which of its hyperparameters lie at an end of their range, or beyond those of all other trials in the
+            outer quarter, and at which side: the best may lie beyond.
     """
 
     trial: int
@@ -181,13 +181,15 @@ class Search:
         return pd.DataFrame(columns | {name: values.ravel() for name, values in self.curves.items()})
 
     def _edges(self, trial: int) -> dict[str, Edge]:
-        # Where fewer than two trials are expected beyond it, or none was, a trial says nothing about what lies there.
+        # Where fewer than two trials are expected beyond it, or none was, a trial says nothing about what lies there. But
+        # one of few may be the outermost in the middle of the range, and then that is no reason to widen it. Of n ≥ 16
+        # random trials the outermost lies within a quarter of the range with probability 1 − .75ⁿ ≥ .99.
         margin = min(0.25, max(0.05, 2.0 / len(self.configs)))
         found: dict[str, Edge] = {}
         for name, value in self.configs[trial].items():
             dimension = self.space[name]
             side = dimension.edge(value, margin)
-            half = dimension.edge(value, 0.499)  # None for options, which have no order
+            half = dimension.edge(value, 0.25)  # None for options, which have no order
             if side is None and half is not None:
                 run = [self.configs[i] for i in np.flatnonzero(self.finished.all(axis=1))]
                 rivals = [config[name] for config in run if name in config]

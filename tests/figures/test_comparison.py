@@ -77,7 +77,7 @@ def test_every_difference_has_its_cell_coloured_by_who_is_better():
     assert texts[1, -0.14] == "−1.5"
     assert texts[1, 0.2] == "−2.5 … −0.5"
     assert texts[2, 0.86] == "+∞"
-    assert axes.get_xlabel() == "row − column: loss, with interval"
+    assert axes.get_xlabel() == "row − column: loss; coloured where its interval leaves out 0 (95% for all together)"
     assert len(figure.legends[0].get_texts()) == 3
     assert figures.render(figure, dpi=20)
 
@@ -141,3 +141,25 @@ def test_ablations_without_rows_or_names_are_refused():
         figures.ablation(["a", "b"], [(0.0, 0.0, 0.0)], xlabel="loss")
     nothing = figures.ablation(["a"], [(np.nan, np.nan, np.nan)], xlabel="loss")
     assert not [line for line in nothing.axes[0].lines if line.get_marker() == "o"]
+
+
+def test_what_was_not_run_has_no_rank_no_link_and_leaves_the_ranks_of_the_others():
+    nan = (np.nan, np.nan, np.nan)
+    default = (DEFAULT[0] | {"mine": []}, DEFAULT[1] | {"mine": nan})
+    tuned = (TUNED[0] | {"mine": [0.1, 0.2]}, TUNED[1] | {"mine": (0.15, 0.1, 0.2)})
+    figure = figures.comparison(default, tuned, xlabel="loss")
+    left, right = figure.axes
+    assert names_from_the_top(left) == ["1  adam", "2  sgd", "3  rmsprop", "–  mine"]
+    assert names_from_the_top(right) == ["1  mine", "2  sgd", "3  adam", "4  rmsprop"]
+    assert len(figure.artists) == 3
+    assert [text.get_position()[1] for text in left.texts if text.get_text() == "not run"] == [3]
+    assert not [line for line in left.lines if 3 in line.get_ydata()]
+    assert left.get_ylim() == right.get_ylim()
+
+
+def test_residues_of_single_precision_are_no_differences():
+    one = np.array([[0.0, 6e-9], [-6e-9, 0.0]])
+    wide = np.array([[0.0, 0.011], [0.002, 0.0]])
+    (axes,) = figures.difference_matrix(["a", "b"], one, -wide.T, wide, 0 * one, unit="accuracy").axes
+    assert [text.get_text() for text in axes.texts] == ["0", "−0.002 … +0.011", "0", "−0.011 … +0.002"]
+    assert "leaves out 0 (95% for all together)" in axes.get_xlabel()

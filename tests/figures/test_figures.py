@@ -154,3 +154,22 @@ def test_looks_are_the_same_in_every_figure_and_differ_beyond_colour():
     looks = figures.appearances(["a", "b", "c"])
     assert looks == figures.appearances(["a", "b", "c"])
     assert len({look.marker for look in looks.values()}) == len({str(look.linestyle) for look in looks.values()}) == 3
+
+
+def test_the_notes_optimizers_look_the_same_in_whichever_company():
+    alone, spelt, all_of_them = (
+        figures.appearances(names)
+        for names in (
+            ["mine", "adam"],
+            ["SGD", "Heavy ball, optimal", "Adam 0.012", "Adam"],
+            ["sgd", "momentum", "nesterov", "adagrad", "adadelta", "rmsprop", "adam", "mine", "yours"],
+        )
+    )
+    assert alone["adam"] == spelt["Adam 0.012"] == all_of_them["adam"] != spelt["Adam"]
+    assert spelt["SGD"] == all_of_them["sgd"]
+    assert alone["mine"] == spelt["Heavy ball, optimal"] == all_of_them["mine"]
+    assert len({(look.color, look.linestyle) for look in all_of_them.values()}) == 9
+    assert len({look.color for look in list(all_of_them.values())[:8]}) == 8
+    assert len({look.marker for look in all_of_them.values()}) == 9
+    many = figures.appearances(["sgd", *map(str, range(32))])
+    assert len({(look.color, look.linestyle) for look in many.values()}) == 33

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jaxopt_study.sweeps.differences import holm, paired_difference, paired_differences
+from jaxopt_study.sweeps.differences import paired_difference, paired_differences
 
 NOTHING = "no detectable difference"
 
@@ -118,20 +118,22 @@ def test_equal_differences_of_few_seeds_are_no_proof():
     assert paired_difference([0.5], [0.1], mode="max").verdict == NOTHING
 
 
-@pytest.mark.parametrize("count", [2, 5, 9])
-def test_holm_is_the_closed_test_of_bonferroni(count):
-    rng = np.random.default_rng(count)
-    p = rng.uniform(0, 0.2, size=count)
-    subsets = [s for k in range(1, count + 1) for s in itertools.combinations(range(count), k)]
-    expected = [min(1.0, max(len(s) * p[list(s)].min() for s in subsets if i in s)) for i in range(count)]
-    np.testing.assert_allclose(holm(p), expected)
-
-
-def test_holm_keeps_a_family_level_where_uncorrected_tests_do_not():
-    p = np.random.default_rng(0).uniform(size=(4000, 10))
-    families = np.array([holm(row).min() for row in p[:1000]])
-    assert np.mean(families <= 0.05) <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 1000)
-    assert np.mean(p.min(axis=1) <= 0.05) > 0.35
+def test_a_winner_is_named_where_the_printed_interval_leaves_out_zero_and_nowhere_else():
+    """Also among accuracies, whose differences tie and which single precision rounds; p is then small enough, too."""
+    rng = np.random.default_rng(3)
+    named = reached = 0
+    for _ in range(60):
+        right = rng.binomial(300, rng.uniform(0.93, 0.97, size=(5, 1)), size=(5, 11))
+        scores = dict(zip("abcde", (right / 300).astype(np.float32), strict=True))
+        found = paired_differences(scores, mode="max")
+        np.testing.assert_array_equal(found.better, (found.lower > 0).astype(int) - (found.upper < 0))
+        assert (found.p_value[found.better != 0] <= 0.05 + 1e-12).all()
+        named += (found.better != 0).sum()
+        reached += ((found.p_value <= 0.05) & (found.better == 0)).sum()
+        few = np.abs(np.stack([found.lower, found.upper]))
+        assert not ((few > 0) & (few < 1e-6)).any()
+    assert named > 50
+    assert reached < named / 5
 
 
 def test_a_family_of_equals_has_rarely_a_winner():
@@ -152,7 +154,7 @@ def test_the_matrices_agree_with_the_pairs():
     np.testing.assert_array_equal(found.better, [[0, 0, -1], [0, 0, -1], [1, 1, 0]])
     np.testing.assert_array_equal(found.better, -found.better.T)
     raw = [paired_difference(scores[x], scores[y], mode="max").p_value for x, y in ("ab", "ac", "bc")]
-    np.testing.assert_allclose(found.p_value[np.triu_indices(3, 1)], holm(raw))
+    np.testing.assert_allclose(found.p_value[np.triu_indices(3, 1)], np.minimum(1.0, 3 * np.array(raw)))
     assert set(found.test.values()) == {"signed-rank"}
 
 
@@ -169,5 +171,3 @@ def test_what_cannot_be_compared_is_refused():
         paired_differences({"a": [1.0]}, mode="min")
     with pytest.raises(ValueError, match="between 0 and 1"):
         paired_differences({"a": [1.0], "b": [2.0]}, mode="min", level=5.0)
-    with pytest.raises(ValueError, match="probabilities"):
-        holm([0.1, np.nan])

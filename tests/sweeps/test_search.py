@@ -430,15 +430,26 @@ SURFACE = {"rate": sweeps.log_uniform(1e-4, 1.0), "decay": sweeps.uniform(0.0, 1
 
 
 @pytest.mark.parametrize(("optimum", "side"), [(100.0, "high"), (1e-6, "low")])
-@pytest.mark.parametrize("num_trials", [3, 10, 50])
+@pytest.mark.parametrize("num_trials", [3, 10, 16, 50])
 def test_an_optimum_beyond_the_range_is_flagged_with_its_side(optimum, side, num_trials):
-    """The best is the outermost trial, wherever it lies, but for the 2⁻ⁿ of the searches with all in the other half."""
+    """The best is the outermost trial, but for the .75ⁿ of the searches without one in the outer quarter."""
     flags = []
     for seed in range(200):
         search = synthetic({"rate": SURFACE["rate"]}, lambda rate: np.log(rate / optimum) ** 2, num_trials, seed)
         flags.append(search.best.boundary.get("rate"))
-    missed = 2.0**-num_trials
-    assert abs(flags.count(side) / 200 - (1 - missed)) <= 3 * np.sqrt(missed / 200)
+    missed = 0.75**num_trials
+    assert abs(flags.count(side) / 200 - (1 - missed)) <= 3 * np.sqrt(missed * (1 - missed) / 200)
+
+
+def test_of_few_trials_the_outermost_is_not_taken_for_an_end_of_the_range():
+    """One of three is the outermost always, or in the middle. Nothing within the two inner quarters is flagged."""
+    flagged = 0
+    for seed in range(200):
+        search = synthetic({"rate": SURFACE["rate"]}, lambda rate: np.log(rate / 1e-2) ** 2, 3, seed)
+        if search.best.boundary:
+            flagged += 1
+            assert not 1e-3 < search.best.config["rate"] < 1e-1
+    assert flagged / 200 <= 0.5**3 + 3 * np.sqrt(0.125 * 0.875 / 200)  # all three in the outer quarters
 
 
 @pytest.mark.parametrize("noise", [0.0, 1.0])
