@@ -10,7 +10,7 @@ from rich.console import Console
 
 from jaxopt_study import figures, records
 from jaxopt_study.cli.compare_figures import UNITS, accuracy_floor
-from jaxopt_study.cli.spaces import at_end, ends_of
+from jaxopt_study.cli.spaces import at_end, ends_of, options_of
 from jaxopt_study.cli.tables import interval, number, write_table
 from jaxopt_study.sweeps import Conditional, Dimension, Integers, LogUniform, Search
 from jaxopt_study.sweeps.intervals import Interval, mean_interval, wilson
@@ -96,6 +96,7 @@ def draw(found: Search, folder: Path, num_examples: int | None, *, title: str) -
         "chosen": choice.trial, "maybe_best": found.indistinguishable(num_examples=num_examples),
         "log": [name for name, dimension in found.space.items() if _logarithmic(dimension)],
         "ranges": {name: ends for name, dimension in found.space.items() if (ends := ends_of(dimension)) is not None},
+        "choices": {name: options for name, dimension in found.space.items() if (options := options_of(dimension))},
         "edges": choice.boundary, "log_score": log, "title": f"{title}: {len(found.configs)} trials",
     }  # fmt: skip
     each = _intervals(found, num_examples)

@@ -8,7 +8,7 @@ from typing import Any
 from jaxopt_study import sweeps
 from jaxopt_study.cli.expressions import UserError
 from jaxopt_study.cli.tables import number
-from jaxopt_study.sweeps import Conditional, Dimension, Integers, LogUniform, Space, Uniform
+from jaxopt_study.sweeps import Choices, Conditional, Dimension, Integers, LogUniform, Space, Uniform
 
 KINDS: dict[str, Callable[..., Dimension]] = {
     "log": sweeps.log_uniform,
@@ -61,6 +61,16 @@ def ends_of(dimension: Dimension) -> tuple[float | int, float | int] | None:
     """
     inner = dimension.dimension if isinstance(dimension, Conditional) else dimension
     return (inner.low, inner.high) if isinstance(inner, LogUniform | Uniform | Integers) else None
+
+
+def options_of(dimension: Dimension) -> tuple[Any, ...]:
+    """Return what can be chosen; nothing of a range.
+
+    Args:
+        dimension: Any dimension.
+    """
+    inner = dimension.dimension if isinstance(dimension, Conditional) else dimension
+    return inner.options if isinstance(inner, Choices) else ()
 
 
 def at_end(name: str, dimension: Dimension, side: str, *, owner: str = "") -> str:

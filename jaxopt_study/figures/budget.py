@@ -6,11 +6,16 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from jaxopt_study.figures.bars import Triple, reach, triples
-from jaxopt_study.figures.style import SETTINGS, appearances, new_figure
+from jaxopt_study.figures.style import COLOURS, SETTINGS, appearances, new_figure
 from jaxopt_study.figures.ticks import log_ticks
+
+GREY = COLOURS[7]
+THIN: dict[str, Any] = {"linewidth": 0.9, "linestyle": (0, (1, 1.5))}
 
 
 def budget_curves(
@@ -25,8 +30,8 @@ def budget_curves(
 ) -> Figure:
     """Draw what the best, or the chosen, of k trials scores against k, one curve with its interval for each name.
 
-    Where only one end of an interval is bounded, a thin line shows that end: with k near the number of trials that were
-    run, nobody knows how much better k trials might have been.
+    Where only one end of an interval is bounded, a thin dotted line shows that end: with k near the number of trials
+    that were run, nobody knows how much better k trials might have been.
 
     Args:
         k: Shape (K,), increasing: numbers of trials.
@@ -45,9 +50,10 @@ def budget_curves(
         ValueError: If there are no curves, or one does not have a number per k.
 
     Example:
-        >>> figure = budget_curves([1, 2], {"adam": ([3.0, 2.0], [2.0, -np.inf], [4.0, 3.0])}, ylabel="loss")
-        >>> figure.axes[0].get_xlabel()
-        'random trials k   (band: 95% interval; thin line: its only end)'
+        >>> curve = [3.0, 2.0, 1.0], [2.0, 1.0, -np.inf], [4.0, 3.0, 2.0]
+        >>> figure = budget_curves([1, 2, 3], {"adam": curve}, ylabel="loss")
+        >>> [text.get_text() for text in figure.legends[0].get_texts()]
+        ['adam', '95% interval', 'its only known end']
     """
     k = np.asarray(k, dtype=float)
     if not curves:
@@ -58,19 +64,21 @@ def budget_curves(
             raise ValueError(f"The curve {name!r} needs three arrays of shape {k.shape}; received {shapes}.")
     rows = {name: triples(np.transpose(curve), "budget_curves") for name, curve in curves.items()}
     looks = appearances(rows)
-    open_ended = False
+    banded = open_ended = False
     with matplotlib.rc_context(dict(SETTINGS)):
         figure = new_figure(8.0, 4.2)
         axes = figure.add_subplot()
         for number, (name, (estimate, lower, upper)) in enumerate((n, r.T) for n, r in rows.items()):
             look = looks[name]
             bounded = np.isfinite(lower) & np.isfinite(upper)
-            axes.fill_between(k, lower, upper, where=bounded, color=look.color, alpha=0.15, linewidth=0)
+            if (bounded[:-1] & bounded[1:]).any():
+                axes.fill_between(k, lower, upper, where=bounded, color=look.color, alpha=0.15, linewidth=0)
+                banded = True
             for end in (lower, upper):
                 alone = np.isfinite(end) & ~bounded
                 alone[:-1] |= alone[1:]  # from the last point of the band on
                 if alone.any():
-                    axes.plot(k, np.where(alone & np.isfinite(end), end, np.nan), color=look.color, linewidth=0.8)
+                    axes.plot(k, np.where(alone & np.isfinite(end), end, np.nan), color=look.color, **THIN)
                     open_ended = True
             line = look.line(markevery=(0.02 * (number % 5), 0.12))
             axes.plot(k, np.where(np.isfinite(estimate), estimate, np.nan), label=name, **line)
@@ -84,10 +92,17 @@ def budget_curves(
             axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axes.xaxis.set_major_formatter("{x:g}")
             axes.xaxis.set_minor_formatter(NullFormatter())
+        else:
+            axes.xaxis.set_major_locator(MaxNLocator(10, integer=True))
         axes.set_xlim(k[0], k[-1] if len(k) > 1 else k[0] + 1)
-        band = f"band: {level:.0%} interval" + ("; thin line: its only end" if open_ended else "")
-        axes.set_xlabel(f"{xlabel}   ({band})")
+        axes.set_xlabel(xlabel)
         axes.set_ylabel(ylabel)
         axes.set_title(title, loc="left")
-        figure.legend(loc="outside right center", alignment="left", handlelength=3.4)
+        handles, _ = axes.get_legend_handles_labels()
+        if banded:
+            handles.append(Patch(color=GREY, alpha=0.3, linewidth=0, label=f"{level:.0%} interval"))
+        if open_ended:
+            known = "its only known end" if banded else f"only known end of\nthe {level:.0%} interval"
+            handles.append(Line2D([], [], color=GREY, label=known, **THIN))
+        figure.legend(handles=handles, loc="outside right center", alignment="left", handlelength=3.4)
     return figure

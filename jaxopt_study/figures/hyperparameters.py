@@ -31,6 +31,7 @@ def hyperparameter_scatter(
     log: Collection[str] = (),
     ranges: Mapping[str, tuple[float | int, float | int]] | None = None,
     edges: Mapping[str, str] | None = None,
+    choices: Mapping[str, Sequence[Any]] | None = None,
     log_score: bool = False,
     title: str = "",
     columns: int = 3,
@@ -51,6 +52,7 @@ def hyperparameter_scatter(
         log: Hyperparameters with a logarithmic axis.
         ranges: By hyperparameter, the ends of its range; without, the axis fits the values.
         edges: By hyperparameter at an end of its range, "low" or "high".
+        choices: By hyperparameter whose values are options though they may be numbers, all its options in order.
         log_score: Whether the score's axis is logarithmic.
         title: What the figure is about.
         columns: Axes in a row.
@@ -75,13 +77,16 @@ def hyperparameter_scatter(
         figure = new_figure(max(5.0, 3.2 * columns), 0.7 + 2.7 * rows)
         grid = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
         for axes, (name, entries) in zip(grid, values.items(), strict=False):
-            scale = scale_of(entries, name in log, (ranges or {}).get(name))
+            scale = scale_of(entries, name in log, (ranges or {}).get(name), (choices or {}).get(name))
             _draw_points(axes, scale, trials, chosen, intervals)
             axes.set_xlim(scale.ends)
             if scale.options:
                 axes.set_xticks(range(len(scale.options)), scale.options)
             else:
                 _set_scale(axes, "x", name in log, scale.ends)
+                if scale.whole:
+                    axes.set_xticks(scale.numbers(), [f"{x:g}" for x in scale.numbers()])
+                    axes.set_xticks([], minor=True)
             axes.set_xlabel(name)
             if name in edges:
                 end = (ranges or {}).get(name, scale.ends)[edges[name] == "high"]
@@ -112,6 +117,7 @@ def parallel_coordinates(
     log: Collection[str] = (),
     ranges: Mapping[str, tuple[float | int, float | int]] | None = None,
     edges: Mapping[str, str] | None = None,
+    choices: Mapping[str, Sequence[Any]] | None = None,
     log_score: bool = False,
     title: str = "",
 ) -> Figure:
@@ -129,6 +135,7 @@ def parallel_coordinates(
         log: As in `hyperparameter_scatter`.
         ranges: As in `hyperparameter_scatter`.
         edges: As in `hyperparameter_scatter`.
+        choices: As in `hyperparameter_scatter`.
         log_score: Whether the score's axis is logarithmic.
         title: What the figure is about.
 
@@ -144,7 +151,10 @@ def parallel_coordinates(
         ['a', 'b', 'loss']
     """
     trials = _checked("parallel_coordinates", values, scores, maybe_best)
-    scales = [scale_of(entries, name in log, (ranges or {}).get(name)) for name, entries in values.items()]
+    scales = [
+        scale_of(entries, name in log, (ranges or {}).get(name), (choices or {}).get(name))
+        for name, entries in values.items()
+    ]
     scales.append(scale_of(trials.scores.tolist(), log_score, None))
     heights = np.array([scale.height(scale.shaken) for scale in scales])
     with matplotlib.rc_context(dict(SETTINGS)):
@@ -161,10 +171,10 @@ def parallel_coordinates(
             axes.plot((place, place), (0, 1), color="black", linewidth=1.0, zorder=5)
             for at, text in scale.ticks():
                 axes.plot(place, at, "_", color="black", markersize=7, zorder=5)
-                box = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.8}
+                box = {"facecolor": "white", "alpha": 0.85, "edgecolor": "none", "pad": 0.8}
                 axes.annotate(
                     text, (place, at), (-6, 0), textcoords="offset points", ha="right", va="center", fontsize=8.5,
-                    bbox=box, zorder=6,
+                    bbox=box, zorder=8,
                 )  # fmt: skip
         names = [*values, score_label]
         for name, side in (edges or {}).items():

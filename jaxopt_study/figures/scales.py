@@ -10,6 +10,8 @@ from matplotlib.ticker import LogLocator, MaxNLocator
 from jaxopt_study.figures.bars import reach
 from jaxopt_study.figures.ticks import log_subdivisions
 
+FEW = 6  # whole numbers between the ends, up to twice as many, are ticks as on a linear axis
+
 
 @dataclass(frozen=True)
 class Scale:
@@ -18,6 +20,7 @@ class Scale:
     Attributes:
         places: Shape (trials,): numbers where they are, options, sorted, at 0, 1, …, NaN where inactive.
         options: What stands at 0, 1, …; empty for numbers.
+        whole: Whether all numbers are integers.
         ends: Of the axis, with a margin.
         log: Whether it is logarithmic.
     """
@@ -26,6 +29,7 @@ class Scale:
     options: list[str]
     ends: tuple[float, float]
     log: bool
+    whole: bool = False
 
     @property
     def shaken(self) -> np.ndarray:
@@ -54,18 +58,30 @@ class Scale:
         """
         if self.options:
             return [(float(self.height(i)), name) for i, name in enumerate(self.options)]
-        locator = LogLocator(subs=log_subdivisions(*self.ends), numticks=7) if self.log else MaxNLocator(5)
-        inside = [x for x in locator.tick_values(*self.ends) if self.ends[0] <= x <= self.ends[1]]
-        return [(float(self.height(x)), f"{x:.4g}") for x in inside if x or not self.log]
+        return [(float(self.height(x)), f"{x:.4g}") for x in self.numbers()]
+
+    def numbers(self) -> list[float]:
+        """Return round numbers between the ends, whole ones among integers."""
+        whole = MaxNLocator(6, integer=True, min_n_ticks=1) if self.whole else MaxNLocator(5)
+        wide = self.log and not (self.whole and self.ends[1] < 2 * FEW * self.ends[0])
+        locator = LogLocator(subs=log_subdivisions(*self.ends), numticks=7) if wide else whole
+        inside = [float(x) for x in locator.tick_values(*self.ends) if self.ends[0] <= x <= self.ends[1]]
+        return [x for x in inside if (x or not self.log) and (x.is_integer() or not self.whole)]
 
 
-def scale_of(entries: Sequence[Any], log: bool, ends: tuple[float | int, float | int] | None) -> Scale:
+def scale_of(
+    entries: Sequence[Any],
+    log: bool,
+    ends: tuple[float | int, float | int] | None,
+    options: Sequence[Any] | None = None,
+) -> Scale:
     """Make the axis for values of any kind.
 
     Args:
         entries: One per trial: numbers, or anything else, which are options; None where inactive.
         log: Whether numbers get a logarithmic axis.
         ends: Of the range; None takes those of the values.
+        options: What could be chosen, in order, if numbers are options, too.
 
     Returns:
         The axis.
@@ -73,13 +89,16 @@ def scale_of(entries: Sequence[Any], log: bool, ends: tuple[float | int, float |
     Example:
         >>> scale_of(["tanh", None, "relu"], False, None).places
         array([ 1., nan,  0.])
+        >>> scale_of([64, 32, 64], False, None, options=(32, 64, 128)).ticks()
+        [(0.16666666666666666, '32'), (0.5, '64'), (0.8333333333333334, '128')]
     """
     given = [entry for entry in entries if entry is not None]
     numeric = all(isinstance(x, int | float | np.number) and not isinstance(x, bool | np.bool) for x in given)
-    if numeric:
+    if numeric and options is None:
         places = np.array([np.nan if x is None else float(x) for x in entries])
         shown = places if ends is None else np.array(ends, dtype=float)
-        return Scale(places, [], reach(shown, log=log, share=0.03), log)
-    options = sorted({str(x) for x in given})
-    places = np.array([np.nan if x is None else float(options.index(str(x))) for x in entries])
-    return Scale(places, options, (-0.5, len(options) - 0.5), False)
+        whole = bool(given) and all(isinstance(x, int | np.integer) for x in given)
+        return Scale(places, [], reach(shown, log=log, share=0.05 if whole else 0.03), log, whole)
+    names = sorted({str(x) for x in given}) if options is None else [str(x) for x in options]
+    places = np.array([np.nan if x is None else float(names.index(str(x))) for x in entries])
+    return Scale(places, names, (-0.5, len(names) - 0.5), False)

@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1)), (0, (6, 1.5, 1.5, 1.5)), (0, (3, 1)))
 MARKERS = "osD^vPX*<>"
-# What the notes' optimizers look like, wherever they are drawn: places in the order of the looks. What is not among them,
-# such as an optimizer of one's own, gets the places that are left.
+# What the notes' optimizers look like, wherever they are drawn: places in the order of the looks. What is not among
+# them, such as an optimizer of one's own, gets the places that are left.
 KNOWN = {"sgd": 0, "momentum": 1, "adagrad": 2, "adam": 3, "rmsprop": 4, "nesterov": 5, "adadelta": 7}
 METADATA: Mapping[str, Any] = {"Software": None}  # the same picture is the same bytes, whoever's Matplotlib drew it
 _NUMBERED = re.compile(r"\s+[\d.]+(e[-+]?\d+)?$")

@@ -77,7 +77,8 @@ def paired_difference(
 
     which is how T is distributed when a and b are exchangeable, whatever the distribution of the scores. The estimate
     is the median of the averages (dᵢ + dⱼ)/2, i ≤ j, and the interval is made of two of them, such that it leaves out 0
-    when p ≤ 1 − level; where |d| are equal, or 0, it may reach 0 even so, and it is the interval that decides. A seed that diverged in one of the two is the largest difference there is, in both it is none.
+    when p ≤ 1 − level; where some |d| are equal it may reach 0 even so, and the verdict is that of the interval. A seed
+    that diverged in one of the two is the largest difference there is, in both it is none.
 
     With fewer than six seeds p cannot reach .05, whatever the scores: 2¹⁻ⁿ is the least there is. There `test=None`
     takes Student's t of the differences, with the mean and its interval, exact for normal differences. Where one is
@@ -135,9 +136,7 @@ def paired_difference(
         p_value = 2 * stats.t.sf(abs(estimate) / spread, n - 1)
     else:
         used, p_value = "signed-rank", _signed_rank_p(differences)
-        size = np.maximum(
-            np.abs(np.where(np.isfinite(first), first, 0)), np.abs(np.where(np.isfinite(second), second, 0))
-        )
+        size = np.abs(np.where(np.isfinite([first, second]), [first, second], 0.0)).max(axis=0)
         estimate, lower, upper = _signed_rank_interval(differences, size, level)
     better = -sign * _side_of_zero(lower, upper)
     verdict: Verdict = "a is better" if better > 0 else "b is better" if better < 0 else "no detectable difference"
@@ -149,9 +148,9 @@ def paired_differences(
 ) -> Differences:
     """Compare every two of several results of the same seeds, with one level for all verdicts together.
 
-    Each pair as `paired_difference`, at the level 1 − (1 − level)/(number of pairs), at which all intervals and verdicts
-    hold together, however they depend on each other (Bonferroni). A step-down test such as Holm's would name a few
-    winners more, but with differences whose intervals reach 0.
+    Each pair as `paired_difference`, at the level 1 − (1 − level)/(number of pairs), at which all intervals and
+    verdicts hold together, however they depend on each other (Bonferroni). A step-down test such as Holm's would name a
+    few winners more, of differences whose intervals reach 0.
 
     Signed ranks need 2¹⁻ⁿ ≤ (1 − level)/(number of pairs): at .95, 7 seeds for 3 results, 9 for 5 and 11 for 8. With
     fewer seeds, `test=None` takes Student's t for all pairs.

@@ -181,9 +181,9 @@ class Search:
         return pd.DataFrame(columns | {name: values.ravel() for name, values in self.curves.items()})
 
     def _edges(self, trial: int) -> dict[str, Edge]:
-        # Where fewer than two trials are expected beyond it, or none was, a trial says nothing about what lies there. But
-        # one of few may be the outermost in the middle of the range, and then that is no reason to widen it. Of n ≥ 16
-        # random trials the outermost lies within a quarter of the range with probability 1 − .75ⁿ ≥ .99.
+        # Where fewer than two trials are expected beyond it, or none was, a trial says nothing about what lies there.
+        # But the outermost of a few may lie in the middle of the range, and then that is no reason to widen it. Of
+        # n ≥ 16 random trials one lies in the outer quarter with probability 1 − .75ⁿ ≥ .99.
         margin = min(0.25, max(0.05, 2.0 / len(self.configs)))
         found: dict[str, Edge] = {}
         for name, value in self.configs[trial].items():

@@ -152,7 +152,7 @@ def test_budget_curves_have_bands_where_both_ends_are_bounded_and_a_line_where_o
         k, {"a": (estimate, lower, upper), "b": (estimate + 1, estimate, estimate + 2)}, ylabel="loss (nats)", level=0.9
     )
     (axes,) = figure.axes
-    assert legend(figure) == ["a", "b"]
+    assert legend(figure) == ["a", "b", "90% interval", "its only known end"]
     band = axes.collections[0].get_paths()[0].vertices
     assert (band[:, 0].min(), band[:, 0].max()) == (1, 2)
     named = {line.get_label(): line for line in axes.lines}
@@ -160,7 +160,7 @@ def test_budget_curves_have_bands_where_both_ends_are_bounded_and_a_line_where_o
     (thin,) = [line for label, line in named.items() if label.startswith("_")]
     np.testing.assert_array_equal(thin.get_ydata(), [np.nan, 4.0, 3.0, 2.5])
     assert axes.get_xscale() == "log"
-    assert axes.get_xlabel() == "random trials k   (band: 90% interval; thin line: its only end)"
+    assert axes.get_xlabel() == "random trials k"
     assert axes.get_ylim()[0] > 0
 
 
@@ -174,3 +174,35 @@ def test_budget_curves_may_be_infinite_and_may_not_have_another_length():
         figures.budget_curves([1, 2], {"a": ([1.0], [1.0], [1.0])}, ylabel="loss")
     with pytest.raises(ValueError, match="at least one curve"):
         figures.budget_curves([1, 2], {}, ylabel="loss")
+
+
+def test_of_few_trials_the_legend_tells_what_is_drawn_and_ticks_are_whole():
+    open_ended = ([3.0, 2.0, 1.0], [-np.inf] * 3, [np.inf, 4.0, 3.0])
+    nothing = ([3.0, 2.0, 1.0], [-np.inf] * 3, [np.inf] * 3)
+    one = figures.budget_curves([1, 2, 3], {"sgd": open_ended}, ylabel="loss")
+    assert legend(one) == ["sgd", "only known end of\nthe 95% interval"]
+    thin = next(line for line in one.axes[0].lines if line.get_label().startswith("_"))
+    assert thin.get_linestyle() != "-"
+    none = figures.budget_curves([1, 2, 3], {"sgd": nothing}, ylabel="loss")
+    assert legend(none) == ["sgd"]
+    assert [tick for tick in none.axes[0].get_xticks() if 1 <= tick <= 3] == [1, 2, 3]
+
+
+def test_numbers_to_choose_from_are_options_and_integers_have_whole_ticks():
+    values = {"width": [32, 64, 64, 32], "depth": [1, 2, 3, 2], "batch": [16, 16, 64, 256]}
+    shared = {
+        "chosen": 2, "choices": {"width": (32, 64, 128)}, "ranges": {"depth": (1, 3), "batch": (16, 256)},
+        "log": ["batch"],
+    }  # fmt: skip
+    scatter = figures.hyperparameter_scatter(values, [1.0, 2.0, 0.5, 3.0], ylabel="loss", **shared)
+    width, depth, batch = scatter.axes
+    assert [tick.get_text() for tick in width.get_xticklabels()] == ["32", "64", "128"]
+    assert (width.get_xlim(), width.get_xscale()) == ((-0.5, 2.5), "linear")
+    assert list(depth.get_xticks()) == [1, 2, 3]
+    assert depth.get_xlim()[0] < 1 < 3 < depth.get_xlim()[1]
+    assert all(tick == int(tick) for tick in batch.get_xticks())
+    figure = figures.parallel_coordinates(values, [1.0, 2.0, 0.5, 3.0], score_label="loss", **shared)
+    (axes,) = figure.axes
+    labels = [text for text in axes.texts if text.xy[0] in {0, 1}]
+    assert [text.get_text() for text in labels] == ["32", "64", "128", "1", "2", "3"]
+    assert min(text.get_zorder() for text in labels) > max(line.get_zorder() for line in axes.lines)
