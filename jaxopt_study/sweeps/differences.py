@@ -138,7 +138,7 @@ def paired_difference(
         used, p_value = "signed-rank", _signed_rank_p(differences)
         size = np.abs(np.where(np.isfinite([first, second]), [first, second], 0.0)).max(axis=0)
         estimate, lower, upper = _signed_rank_interval(differences, size, level)
-    better = -sign * _side_of_zero(lower, upper)
+    better = -sign * _side_of_zero(float(lower), float(upper))
     verdict: Verdict = "a is better" if better > 0 else "b is better" if better < 0 else "no detectable difference"
     return Difference(estimate, float(lower), float(upper), level, float(p_value), used, verdict)
 
