@@ -64,7 +64,7 @@ class CurvatureProbe:
     Example:
         >>> from jaxopt_study import curvature, optimizers, problems, training
         >>> def traced(op, key):
-        ...     return curvature.trace(op, num_probes=8, key=key).value
+        ...     return curvature.sharpness(op, key=key).lower.round(2)
         >>> probe = training.CurvatureProbe(every=5, gains=False, account=False, measure=traced)
         >>> bowl = problems.Problem(
         ...     "bowl", init=lambda key: jnp.ones(3), loss=lambda p, _: jnp.sum(jnp.array([1.0, 2.0, 3.0]) * p**2) / 2
@@ -73,7 +73,7 @@ class CurvatureProbe:
         ...     bowl, optimizers.sgd(0.1), num_steps=10, key=jax.random.key(0), probe=probe, progress=False
         ... )
         >>> print(run.probe_steps, run.probes["measured"])
-        [ 0  5 10] [6. 6. 6.]
+        [ 0  5 10] [3. 3. 3.]
     """
 
     every: int = 1
