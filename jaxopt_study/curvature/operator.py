@@ -13,6 +13,7 @@ from jaxopt_study.curvature import vectors
 from jaxopt_study.curvature.checks import check_block, check_positive, check_same_space, check_vector
 from jaxopt_study.curvature.export import to_dense, to_scipy
 from jaxopt_study.curvature.selection import Selection, select
+from jaxopt_study.programs import jit_solver
 from jaxopt_study.types import Matvec, Params, Vector
 
 Loop = Literal["compiled", "host"]
@@ -215,8 +216,8 @@ class Operator(ABC):
         return f"{type(self).__name__.lstrip('_')}(size={self.size}, dtype={self.dtype}, precision={self.precision!r})"
 
 
-_matvec = jax.jit(lambda op, v: op.matvec(v))
-_matmat = jax.jit(lambda op, block: op.linearize_block()(block))
+_matvec = jit_solver(lambda op, v: op.matvec(v))
+_matmat = jit_solver(lambda op, block: op.linearize_block()(block))
 _prepare = jax.jit(lambda op: op.linearize())
 _apply = jax.jit(lambda product, v: product(v))
 

@@ -18,7 +18,6 @@ BEGINNING = """
         classify_point, condition_number, diagonal, eigenpairs, find_critical_point, ggn, hessian, ill_conditioning,
         log_det, morse_index, sharpness, spectral_density, trace, vectors,
     )
-    from jaxopt_study.curvature.operator import _matvec
     from jaxopt_study.curvature.quadrature import probe_vectors
 
     assert len(jax.devices()) == 8
@@ -83,7 +82,7 @@ MOVEMENT = """
 
     # The batches of divided data are divided too: examples do not travel.
     op = hessian(loss, {k: place(P(), a) for k, a in params.items()}, rows, batch_size=16)
-    program = _matvec.lower(op, op.params).compile().as_text()
+    program = jax.jit(lambda op, v: op.matvec(v)).lower(op, op.params).compile().as_text()
     assert "all-gather" not in program and "all-to-all" not in program and "collective-permute" not in program
 """
 
