@@ -38,6 +38,11 @@ class Compilations:
             self.names.append(details.get("fun_name"))
 
     @property
+    def products(self):
+        """How many programs of one product with an operator there were."""
+        return self.names.count("jit(_matvec)")
+
+    @property
     def lanes(self):
         """How many programs of trials of a sweep there were."""
         return self.names.count("jit(on_device)")

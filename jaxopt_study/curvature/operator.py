@@ -216,8 +216,16 @@ class Operator(ABC):
         return f"{type(self).__name__.lstrip('_')}(size={self.size}, dtype={self.dtype}, precision={self.precision!r})"
 
 
-_matvec = jit_solver(lambda op, v: op.matvec(v))
-_matmat = jit_solver(lambda op, block: op.linearize_block()(block))
+@jit_solver
+def _matvec(op: Operator, v: Vector) -> Vector:
+    return op.matvec(v)
+
+
+@jit_solver
+def _matmat(op: Operator, block: Vector) -> Vector:
+    return op.linearize_block()(block)
+
+
 _prepare = jax.jit(lambda op: op.linearize())
 _apply = jax.jit(lambda product, v: product(v))
 

@@ -159,8 +159,10 @@ def bracket_plan(op: Operator, *, confidence: float = 0.99, max_matvecs: int = 6
         A plan: hashable, to be a static argument.
     """
     layout = layout_of(op.like)
-    every = 2 if jax.default_backend() == "cpu" else 5
-    return BracketPlan(layout, min(max_matvecs - 1, layout.size), float(confidence), every)
+    num_steps = min(max_matvecs - 1, layout.size)
+    # A look costs as many operations as the cube of the room for steps.
+    every = max(2 if jax.default_backend() == "cpu" else 5, num_steps // 32)
+    return BracketPlan(layout, num_steps, float(confidence), every)
 
 
 def bracket_limits(layout: Layout, tol: Any, noise_floor: float | None = None) -> BracketLimits:
