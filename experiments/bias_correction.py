@@ -257,8 +257,9 @@ def draw(record: Record) -> Mapping[str, Figure]:
             columns=3, title=f"{data}: training loss (nats)",
         ),
         "ablation": figures.ablation(
-            [part["variant"] for part in parts], [tuple(part["loss"]) for part in parts],
-            xlabel="test accuracy lost", better=("better without", "worse without"),
+            ["without merge (plain SGD)" if part["variant"] == "without merge" else part["variant"] for part in parts],
+            [tuple(part["loss"]) for part in parts],
+            xlabel="test accuracy lost", better=("better with the change", "worse with the change"),
             title=f"{data}: Adam at {config['rates'][-1]:g}, β₂ {config['decays'][-1]:g}, taken apart, "
             f"{config['num_seeds']} seeds",
         ),

@@ -200,6 +200,10 @@ def claims(record: Record) -> list[Claim]:
     ]
 
 
+def _point(start: Any) -> str:
+    return f"({', '.join(f'{x:g}' for x in start)})".replace("-", "−")
+
+
 def draw(record: Record) -> Mapping[str, Figure]:
     """Draw the notes' figure, and what every other learning rate would have given."""
     results, config = record.results, record.config
@@ -214,7 +218,10 @@ def draw(record: Record) -> Mapping[str, Figure]:
         "trajectories": figures.trajectories(
             problem,
             results["points"],
-            title=f"x²/20 + y², {config['num_points']} points: the notes' four, and the best heavy ball",
+            title=f"x²/20 + y²: {config['num_points'] - 1} steps from {_point(config['start'])}, after each name its "
+            "learning rate",
+            rates=rates
+            | {"Heavy ball, optimal": heavy_ball(np.asarray(problem.spectrum)).hyperparams["learning_rate"]},
         ),
         "learning_rates": response(
             results["sweep"]["learning_rate"],

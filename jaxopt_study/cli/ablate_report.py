@@ -1,5 +1,6 @@
 """What `jaxopt-study ablate` records, draws and prints."""
 
+import re
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from jaxopt_study import figures, race, records
 from jaxopt_study.cli.compare_figures import UNITS
 from jaxopt_study.cli.tables import difference, interval, write_table
 from jaxopt_study.sweeps import Ablation
+from jaxopt_study.sweeps.variants import Variant
 
 FAR = 20.0  # usual widths of an interval from 0
 
@@ -58,11 +60,11 @@ def write(record: records.Record, found: Ablation, folder: Path, *, title: str) 
     metric = config["metric"]
     tuned = f", each tuned with {config['budget']} trials" if config["budget"] else ""
     figure = figures.ablation(
-        [textwrap.fill(part.variant.name, 42) for part in parts],
+        [textwrap.fill(_named(part.variant), 42) for part in parts],
         [part.loss for part in parts],
         xlabel=f"how much worse: test {UNITS[metric]}",
         level=found.level,
-        better=("better so", "worse so"),
+        better=("better with the change", "worse with the change"),
         linear_within=linear_within([part.loss for part in parts]),
         title=f"{title}{tuned}: {config['seeds']} paired seeds",
     )
@@ -106,6 +108,16 @@ def show(console: Console, record: records.Record, found: Ablation, files: Seque
     console.print(table)
     closing = f"\n{results['seconds']:.0f} s in all. In {folder}: {', '.join(files)}"
     console.print(closing, highlight=False, markup=False, soft_wrap=True)
+
+
+def _named(variant: Variant) -> str:
+    """Return the name of a variant, and what it is where only the learning rate is left."""
+    plain = re.fullmatch(r"(chain\()?(identity\(\), )?scale_by_learning_rate\([^()]*\)\)?", _on_one_line(variant))
+    return f"{variant.name} (plain SGD)" if plain else variant.name
+
+
+def _on_one_line(variant: Variant) -> str:
+    return " ".join(repr(variant.optimizer).split()).replace("( ", "(").replace(", )", ")")
 
 
 def linear_within(losses: Sequence[tuple[float, float, float]]) -> float | None:

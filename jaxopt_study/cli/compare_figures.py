@@ -8,9 +8,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from jaxopt_study import figures, records
+from jaxopt_study.cli.contestants import RATE
 from jaxopt_study.figures.panels import Panel, panels
 from jaxopt_study.problems import Problem
 from jaxopt_study.sweeps import Comparison
+from jaxopt_study.transforms import from_json
 
 HEADINGS = {"default": "at the notes' settings", "tuned": "tuned"}
 UNITS = {"accuracy": "accuracy (fraction)", "loss": "loss (nats per example)"}
@@ -52,13 +54,25 @@ def draw(
     if paths:
         steps = max(map(len, paths.values())) - 1
         about = f"x²/20 + y²: {steps} steps from (−7, 2)"
-        pictures["trajectories.png"] = figures.render(figures.trajectories(plane, paths, title=about))
+        rates = {name: rate for name in paths if (rate := _rate(whole, plane.name, name)) is not None}
+        beside = f"{about}; after each name its learning rate" if rates else about
+        pictures["trajectories.png"] = figures.render(figures.trajectories(plane, paths, title=beside, rates=rates))
         together = figures.trajectories(plane, paths, together=True, title=about)
         pictures["trajectories-together.png"] = figures.render(together)
         pictures["race.gif"] = figures.race_animation(plane, paths, title="x²/20 + y²")
     for file, content in pictures.items():
         records.write_atomically(folder / file, content)
     return list(pictures)
+
+
+def _rate(entries: Sequence[Mapping[str, Any]], problem: str, name: str) -> float | None:
+    """Return the learning rate with which an optimizer ran on a problem, None if it has none or more than one."""
+    (entry,) = [entry for entry in entries if (entry["problem"], entry["optimizer"]) == (problem, name)]
+    if entry.get("spec") is None:
+        return None
+    values = from_json(entry["spec"]).hyperparams.items()
+    rates = [value for path, value in values if path.rpartition(".")[2] == RATE]
+    return float(rates[0]) if len(rates) == 1 and isinstance(rates[0], int | float) else None
 
 
 def _of_comparison(comparison: Comparison, title: str, settings: Mapping[str, Any]) -> Iterator[tuple[str, Figure]]:
@@ -108,10 +122,10 @@ def _curves(comparison: Comparison, about: str) -> Iterator[tuple[str, Figure]]:
     reports = {settings: comparison.of(None, settings) for settings in which}
     steps = next(iter(reports["default"].values())).steps
     wanted = {
-        "loss.png": ("batch_loss", "training loss (nats per example)", ", mean over the steps between points"),
-        "accuracy.png": ("validation_accuracy", "validation accuracy (fraction)", ""),
+        "loss.png": ("batch_loss", "training loss (nats per example)\nmean of the steps between points"),
+        "accuracy.png": ("validation_accuracy", "validation accuracy (fraction)"),
     }
-    for file, (metric, label, more) in wanted.items():
+    for file, (metric, label) in wanted.items():
         log = metric == "batch_loss"
         curves = {
             settings: {name: found[name].curves[metric] for name in names if name in found}
@@ -119,7 +133,7 @@ def _curves(comparison: Comparison, about: str) -> Iterator[tuple[str, Figure]]:
         }
         every = [values for found in curves.values() for values in found.values()]
         limits = _loss_limits(every) if log else (accuracy_floor(every), 1.0)
-        title = f"{about}: {label}{more}"
+        title = f"{about}: {label.partition(' (')[0]}"
         if len(which) == 1:
             yield file, figures.learning_curves(
                 steps, curves["default"], ylabel=label, title=title, log=log, larger_is_better=not log,
@@ -130,7 +144,7 @@ def _curves(comparison: Comparison, about: str) -> Iterator[tuple[str, Figure]]:
             Panel(HEADINGS[settings], found, log=log, smallest=limits[0], largest=limits[1])
             for settings, found in curves.items()
         ]
-        yield file, panels(steps, shown, title=title, columns=2)
+        yield file, panels(steps, shown, title=title, columns=2, ylabel=label)
 
 
 def accuracy_floor(curves: Sequence[Any]) -> float:

@@ -31,7 +31,7 @@ def ablation(
         contributions: The change and its interval: (estimate, lower, upper), as in `sweeps.paired_difference`.
         xlabel: What changes, with its unit.
         level: Of the intervals.
-        better: What it means to lie left and right of 0, such as ("better without it", "worse without it").
+        better: What it means to lie left and right of 0, such as ("the change helps", "the change hurts").
         linear_within: Distance from 0 beyond which the axis is logarithmic, so that large changes do not hide small
             ones; None makes all of it linear.
         title: What the figure is about.
@@ -75,7 +75,8 @@ def ablation(
         axes.set_ylim(len(names) - 0.5, -0.5)
         axes.tick_params(axis="y", length=0, pad=8)  # clear of arrows
         axes.grid(axis="y", visible=False)
-        axes.set_xlabel(f"{xlabel}   ({level:.0%} intervals)")
+        scale = "" if linear_within is None else f"; axis linear within ±{linear_within:.2g}, then logarithmic"
+        axes.set_xlabel(f"{xlabel}   ({level:.0%} intervals{scale})")
         for text, side, color in zip(better or (), ("left", "right"), (COLOURS[0], COLOURS[1]), strict=False):
             arrow = f"← {text}" if side == "left" else f"{text} →"
             x = 0.0 if side == "left" else 1.0

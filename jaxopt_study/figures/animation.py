@@ -13,7 +13,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from PIL import Image
 
-from jaxopt_study.figures.planes import checked_paths, draw_contours, draw_landmarks
+from jaxopt_study.figures.planes import checked_paths, crop, draw_contours, draw_landmarks
 from jaxopt_study.figures.style import COLOURS, SETTINGS, appearances, new_figure
 from jaxopt_study.problems.problem import Problem
 
@@ -54,6 +54,7 @@ def race_animation(
         plane, chart = figure.subplots(1, 2, width_ratios=(1.55, 1))
         draw_contours(plane, problem)
         plane.set(xlabel="x", ylabel="y")
+        crop(plane, problem, points)
         tails, heads, curves = {}, {}, {}
         for name in points:
             (tails[name],) = plane.plot(
@@ -62,7 +63,9 @@ def race_animation(
             (heads[name],) = plane.plot(
                 [], [], **looks[name].line(linestyle="none", markersize=8), markeredgecolor="white", zorder=7
             )
-            (curves[name],) = chart.plot([], [], **looks[name].line(marker=None))
+            (curves[name],) = chart.plot(
+                [], [], **looks[name].line(linestyle="-", markersize=5), markevery=[-1], clip_on=False
+            )
         draw_landmarks(plane, problem, next(iter(points.values()))[0])
         finite = np.concatenate([values[np.isfinite(values)] for values in losses.values()])
         logarithmic = lowest == 0.0 and bool((finite > 0).any())
@@ -74,7 +77,7 @@ def race_animation(
             chart.set_ylim(finite.min(), max(values[0] for values in losses.values()))
         chart.set(xlabel="step", ylabel="loss f(x, y)", xlim=(0, max(count - 1, 1)))
         figure.legend(
-            handles=[Line2D([], [], **looks[name].line(markersize=6), label=name) for name in points],
+            handles=[Line2D([], [], **looks[name].line(linestyle="-", markersize=6), label=name) for name in points],
             loc="outside lower center", ncols=min(len(points), 7), columnspacing=1.2, handlelength=2.6,
         )  # fmt: skip
         caption = figure.suptitle(title or problem.name, x=0.01, ha="left", fontsize=11)

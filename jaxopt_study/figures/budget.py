@@ -77,8 +77,9 @@ def budget_curves(
             for end in (lower, upper):
                 alone = np.isfinite(end) & ~bounded
                 alone[:-1] |= alone[1:]  # from the last point of the band on
-                if alone.any():
-                    axes.plot(k, np.where(alone & np.isfinite(end), end, np.nan), color=look.color, **THIN)
+                alone &= np.isfinite(end)
+                if (alone[:-1] & alone[1:]).any():
+                    axes.plot(k, np.where(alone, end, np.nan), color=look.color, **THIN)
                     open_ended = True
             line = look.line(markevery=(0.02 * (number % 5), 0.12))
             axes.plot(k, np.where(np.isfinite(estimate), estimate, np.nan), label=name, **line)

@@ -178,9 +178,8 @@ def difference_matrix(
         axes.xaxis.tick_top()
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
-        axes.set_xlabel(
-            f"row − column: {unit}; coloured where its interval leaves out 0 ({level:.0%} for all together)"
-        )
+        colours = f"coloured where the interval leaves out 0 ({level:.0%} for all together)"
+        axes.set_xlabel(f"row − column: {unit}\n{colours}")
         figure.suptitle(title, x=0.01, ha="left", fontsize=11)
         meanings = {1: "row is better", -1: "column is better", 0: "no detectable difference"}
         handles = [Patch(color=TINTS[key], label=meaning) for key, meaning in meanings.items()]

@@ -1,5 +1,6 @@
 """The trials of a search over their hyperparameters: one at a time, and all at once."""
 
+import textwrap
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from jaxopt_study.figures.bars import reach
 from jaxopt_study.figures.scales import Scale, scale_of
@@ -17,6 +19,10 @@ from jaxopt_study.figures.ticks import log_ticks
 
 WORSE, MAYBE, CHOSEN, EDGE = "#9A9A9A", COLOURS[0], COLOURS[4], COLOURS[1]
 DOTS: Any = (0, (1.5, 1.5))
+MEANING = (
+    "May be the best: no other trial is clearly better (95% for all together). A trial whose seeds differ much may be, "
+    "while trials with better means are not."
+)
 SIDES = {"low": "lower", "high": "upper"}
 
 
@@ -28,6 +34,7 @@ def hyperparameter_scatter(
     chosen: int | None = None,
     maybe_best: Any = None,
     intervals: tuple[Any, Any] | None = None,
+    level: float = 0.95,
     log: Collection[str] = (),
     ranges: Mapping[str, tuple[float | int, float | int]] | None = None,
     edges: Mapping[str, str] | None = None,
@@ -49,6 +56,7 @@ def hyperparameter_scatter(
         chosen: Number of the chosen trial.
         maybe_best: Shape (trials,): which cannot be told from the best, as `sweeps.indistinguishable` says.
         intervals: Lower and upper ends of the scores' intervals, each of shape (trials,).
+        level: Of the intervals.
         log: Hyperparameters with a logarithmic axis.
         ranges: By hyperparameter, the ends of its range; without, the axis fits the values.
         edges: By hyperparameter at an end of its range, "low" or "high".
@@ -74,7 +82,8 @@ def hyperparameter_scatter(
     columns = min(columns, len(values))
     with matplotlib.rc_context(dict(SETTINGS)):
         rows = -(-len(values) // columns)
-        figure = new_figure(max(5.0, 3.2 * columns), 0.7 + 2.7 * rows)
+        width = max(5.0, 3.2 * columns)
+        figure = new_figure(width, 0.9 + 2.7 * rows + 0.17 * len(_meaning(trials, width)) + 0.02 * width)
         grid = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
         for axes, (name, entries) in zip(grid, values.items(), strict=False):
             scale = scale_of(entries, name in log, (ranges or {}).get(name), (choices or {}).get(name))
@@ -103,7 +112,10 @@ def hyperparameter_scatter(
         for axes in grid[: len(values) : columns]:
             axes.set_ylabel(ylabel)
         figure.suptitle(title, x=0.01, ha="left", fontsize=11)
-        _legend(figure, trials, chosen, bool(edges), points=True)
+        shaded = any(axes.patches for axes in figure.axes)
+        _legend(
+            figure, trials, chosen, bool(edges), points=True, shaded=shaded, level=None if intervals is None else level
+        )
     return figure
 
 
@@ -248,7 +260,20 @@ def _draw_points(
         axes.plot(places[chosen], trials.scores[chosen], "*", clip_on=False, **look)
 
 
-def _legend(figure: Figure, trials: _Trials, chosen: int | None, edge: bool, *, points: bool) -> None:
+def _meaning(trials: _Trials, width: float) -> list[str]:
+    return textwrap.wrap(MEANING, int(13 * width)) if trials.maybe.any() else []
+
+
+def _legend(
+    figure: Figure,
+    trials: _Trials,
+    chosen: int | None,
+    edge: bool,
+    *,
+    points: bool,
+    shaded: bool = False,
+    level: float | None = None,
+) -> None:
     def handle(color: str, label: str, point: dict[str, Any], line: dict[str, Any]) -> Line2D:
         return Line2D([], [], color=color, label=label, **({"linestyle": "none", **point} if points else line))
 
@@ -261,12 +286,19 @@ def _legend(figure: Figure, trials: _Trials, chosen: int | None, edge: bool, *, 
     if (~trials.maybe & trials.alive).any():
         label = "worse" if trials.maybe.any() else "trial"
         handles.append(handle(WORSE, label, {"marker": "o"}, {"linewidth": 2.0}))
+    if level:
+        handles.append(Line2D([], [], color=WORSE, linewidth=0.9, label=f"{level:.0%} interval"))
+    if shaded:
+        handles.append(Patch(color=MAYBE, alpha=0.15, linewidth=0, label="from least to most of these"))
     if not trials.alive.all():
         handles.append(handle("black" if points else WORSE, "diverged", {"marker": "x"}, {"linestyle": DOTS}))
     if edge:
         bar, triangle = {"linestyle": "-", "linewidth": 4}, {"marker": "^", "linestyle": "none", "markersize": 10}
         handles.append(handle(EDGE, "end of the range: widen it", bar, triangle))
+    widest = max((len(str(handle.get_label())) for handle in handles), default=0)
+    columns = int(figure.get_figwidth() / (0.55 + 0.085 * widest))
+    meaning = "\n".join(_meaning(trials, figure.get_figwidth())) if points else None
     figure.legend(
-        handles=handles, loc="outside lower center", ncols=min(len(handles), int(figure.get_figwidth() / 1.7)),
-        handlelength=1.8,
+        handles=handles, loc="outside lower center", ncols=max(1, min(len(handles), columns)), handlelength=1.8,
+        title=meaning, title_fontsize=8.5,
     )  # fmt: skip

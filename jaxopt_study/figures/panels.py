@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from jaxopt_study.figures.curves import SMALL
 from jaxopt_study.figures.style import SETTINGS, appearances, new_figure
 
 
@@ -34,8 +35,12 @@ class Panel:
     largest: float | int | None = None
 
 
-def panels(steps: Any, shown: Sequence[Panel], *, title: str = "", columns: int = 3, xlabel: str = "step") -> Figure:
-    """Draw quantities side by side over the steps of runs: of each name the median over seeds, in a band of the range.
+def panels(
+    steps: Any, shown: Sequence[Panel], *, title: str = "", columns: int = 3, xlabel: str = "step", ylabel: str = ""
+) -> Figure:
+    """Draw quantities side by side over the steps of runs: of each name the median over seeds, in a band.
+
+    The band is the range of up to five seeds, and the quartiles of more; the axis says which.
 
     Args:
         steps: Shape (K,): steps taken before each value, or what `xlabel` says.
@@ -43,6 +48,7 @@ def panels(steps: Any, shown: Sequence[Panel], *, title: str = "", columns: int 
         title: What the figure is about.
         columns: Panels in a row.
         xlabel: What the horizontal axis is, if it is not steps.
+        ylabel: What all panels show, with its unit, if it is the same.
 
     Returns:
         A figure with an axes per panel and one legend below.
@@ -61,20 +67,22 @@ def panels(steps: Any, shown: Sequence[Panel], *, title: str = "", columns: int 
         raise ValueError("panels needs a panel with a curve; received none.")
     looks = appearances(names)
     rows = -(-len(shown) // columns)
-    seeds = 0
+    seeds = max(map(len, (values for panel in shown for values in panel.curves.values())))
+    share, band = ((0, 0.5, 1), "range") if seeds <= SMALL else ((0.25, 0.5, 0.75), "quartiles")
     with matplotlib.rc_context(dict(SETTINGS)):
-        figure = new_figure((3.6 if columns < 3 else 3.2) * min(columns, len(shown)), 0.5 + 2.9 * rows)
+        width = (3.6 if columns < 3 else 3.2) * min(columns, len(shown))
+        beside = min(len(names), max(2, int(width / (0.75 + 0.09 * max(map(len, names))))))
+        figure = new_figure(width, 0.5 + 2.9 * rows + 0.2 * max(0, -(-len(names) // beside) - 2))
         grid = figure.subplots(rows, min(columns, len(shown)), squeeze=False, sharex=True).ravel()
         for axes, panel in zip(grid, shown, strict=False):
             for number, (name, values) in enumerate(panel.curves.items()):
                 lanes = np.asarray(values, dtype=float)
                 if lanes.ndim != 2 or lanes.shape[1] != len(steps):
                     raise ValueError(f"The curve {name!r} needs the shape (seeds, {len(steps)}); got {lanes.shape}.")
-                seeds = max(seeds, len(lanes))
                 seen = np.isfinite(lanes).any(axis=0)
                 x, lanes = steps[seen], lanes[:, seen]
                 lanes = np.where(np.isfinite(lanes).all(axis=0), lanes, np.nan)  # a median of survivors would flatter
-                low, middle, high = lanes.min(axis=0), np.median(lanes, axis=0), lanes.max(axis=0)
+                low, middle, high = np.quantile(lanes, share, axis=0)
                 axes.fill_between(x, low, high, color=looks[name].color, alpha=0.15, linewidth=0)
                 axes.plot(x, middle, label=name, **looks[name].line(markevery=(0.03 * (number % 4), 0.15)))
             if panel.level is not None:
@@ -87,17 +95,18 @@ def panels(steps: Any, shown: Sequence[Panel], *, title: str = "", columns: int 
             axes.set_title(panel.title, loc="left")
         for axes in grid[len(shown) :]:
             axes.remove()
+        for axes in grid[: len(shown) : min(columns, len(shown))]:
+            axes.set_ylabel(ylabel)
         for axes in grid[max(0, len(shown) - grid.size // rows) : len(shown)]:
-            axes.set_xlabel(xlabel if seeds == 1 else f"{xlabel}   (median and range of {seeds} seeds)")
+            axes.set_xlabel(xlabel if seeds == 1 else f"{xlabel}   (median and {band} of {seeds} seeds)")
             axes.tick_params(labelbottom=True)
         figure.suptitle(title, x=0.01, ha="left", fontsize=11)
         handles = {}
         for axes in grid:
             handles |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
         figure.legend(
-            [handles[name] for name in names], names, loc="outside lower center", handlelength=3.0,
-            ncols=min(len(names), max(2, int(figure.get_figwidth() / (0.75 + 0.09 * max(map(len, names)))))),
-        )  # fmt: skip
+            [handles[name] for name in names], names, loc="outside lower center", handlelength=3.0, ncols=beside
+        )
     return figure
 
 

@@ -19,19 +19,26 @@ _MINIMUM = {"marker": "+", "color": "black", "markersize": 13, "markeredgewidth"
 
 
 def trajectories(
-    problem: Problem, paths: Mapping[str, Any], *, together: bool = False, title: str = "", columns: int = 3
+    problem: Problem,
+    paths: Mapping[str, Any],
+    *,
+    together: bool = False,
+    title: str = "",
+    columns: int | None = None,
+    rates: Mapping[str, float | int] | None = None,
 ) -> Figure:
     """Draw the paths of optimizers over the contours of a planar problem.
 
     Contours are spaced evenly in the logarithm of the height above the lowest known minimum. What lies outside the
-    problem's domain is cut off.
+    problem's domain is cut off, and a plane for all shows the part of it that the paths reach.
 
     Args:
         problem: A problem with a `domain`, whose loss broadcasts over parameters of shape (2, …).
         paths: By name, shape (points, 2), the start first; NaN after a divergence.
         together: Whether all paths share one plane; otherwise each has its own.
         title: What the figure is about.
-        columns: Planes side by side.
+        columns: Planes side by side; None takes three, or four for more than six paths.
+        rates: By name, learning rates to write above the planes.
 
     Returns:
         A figure with one axes per path, or one for all. Each names the loss at the last point.
@@ -47,12 +54,11 @@ def trajectories(
     """
     points = checked_paths(problem, paths)
     looks = appearances(points)
-    if together:
-        columns = 1
+    columns = 1 if together else columns or (3 if len(points) <= 6 else 4)
     rows = 1 if together else -(-len(points) // columns)
     columns = min(columns, len(points))
-    with matplotlib.rc_context(SETTINGS):
-        figure = new_figure(8.0, 4.4 if together else 0.75 + 1.75 * rows)
+    with matplotlib.rc_context(dict(SETTINGS | {"axes.titlesize": 9})):
+        figure = new_figure(8.0, 3.6 if together else 0.75 + 1.75 * rows)
         grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
         planes = list(grid.flat)
         for axes in planes[: 1 if together else len(points)]:
@@ -61,7 +67,8 @@ def trajectories(
             axes = planes[0 if together else number]
             draw_path(axes, path, looks[name], name)
             if not together:
-                axes.set_title(f"{name}   f = {end_value(problem, path):.3g}", loc="left")
+                rate = f" {rates[name]:.3g}" if rates and name in rates else ""
+                axes.set_title(f"{name}{rate}   f = {end_value(problem, path):.3g}", loc="left")
         for axes in planes[: 1 if together else len(points)]:
             draw_landmarks(axes, problem, next(iter(points.values()))[0])
         free = [] if together else planes[len(points) :]
@@ -71,11 +78,12 @@ def trajectories(
             _label_outside(grid, len(points))
         else:
             planes[0].set(xlabel="x", ylabel="y")
+            crop(planes[0], problem, points)
         handles = [Line2D([], [], **_START, label="start")]
         if problem.minima:
             handles.append(Line2D([], [], **_MINIMUM, label="minimum"))
         if together:
-            handles += [Line2D([], [], **looks[name].line(), label=name) for name in points]
+            handles += [Line2D([], [], **looks[name].line(linestyle="-"), label=name) for name in points]
         if free:
             free[0].legend(handles=handles, loc="center left")
         else:
@@ -115,6 +123,18 @@ def draw_contours(axes: Axes, problem: Problem) -> None:
     axes.grid(False)
 
 
+def crop(axes: Axes, problem: Problem, points: Mapping[str, np.ndarray]) -> None:
+    """Show the part of the domain that paths and minima take, with a tenth of it on each side."""
+    low, high = (np.asarray(corner, dtype=float) for corner in problem.domain or ((-1.0, -1.0), (1.0, 1.0)))
+    seen = np.concatenate([*points.values(), *(np.asarray([minimum.params], float) for minimum in problem.minima)])
+    seen = np.clip(seen[np.isfinite(seen).all(axis=1)], low, high)
+    least, most = seen.min(axis=0), seen.max(axis=0)
+    margin = np.maximum(0.1 * (most - least), 0.03 * (high - low))
+    (left, bottom), (right, top) = np.maximum(least - margin, low), np.minimum(most + margin, high)
+    axes.set_xlim(left, right)
+    axes.set_ylim(bottom, top)
+
+
 def draw_path(axes: Axes, path: np.ndarray, look: Appearance, name: str) -> Line2D:
     """Draw one path.
 
@@ -150,6 +170,7 @@ def _label_outside(grid: np.ndarray, count: int) -> None:
         if number + columns >= count:  # nothing below it
             axes.set_xlabel("x")
             axes.tick_params(labelbottom=True)
+            axes.xaxis.set_in_layout(number + columns >= grid.size)  # else it takes room of the free plane below
         if number % columns == 0:
             axes.set_ylabel("y")
         axes.xaxis.set_major_locator(MaxNLocator(5, prune="both"))  # no label reaches into the next plane

@@ -77,7 +77,7 @@ def test_every_difference_has_its_cell_coloured_by_who_is_better():
     assert texts[1, -0.14] == "−1.5"
     assert texts[1, 0.2] == "−2.5 … −0.5"
     assert texts[2, 0.86] == "+∞"
-    assert axes.get_xlabel() == "row − column: loss; coloured where its interval leaves out 0 (95% for all together)"
+    assert axes.get_xlabel() == "row − column: loss\ncoloured where the interval leaves out 0 (95% for all together)"
     assert len(figure.legends[0].get_texts()) == 3
     assert figures.render(figure, dpi=20)
 
@@ -163,3 +163,8 @@ def test_residues_of_single_precision_are_no_differences():
     (axes,) = figures.difference_matrix(["a", "b"], one, -wide.T, wide, 0 * one, unit="accuracy").axes
     assert [text.get_text() for text in axes.texts] == ["0", "−0.002 … +0.011", "0", "−0.011 … +0.002"]
     assert "leaves out 0 (95% for all together)" in axes.get_xlabel()
+
+
+def test_an_axis_that_is_linear_near_zero_only_says_so():
+    figure = figures.ablation(["a", "b"], [(0.1, 0.0, 0.2), (50.0, 40.0, 60.0)], xlabel="loss", linear_within=0.1)
+    assert figure.axes[0].get_xlabel() == "loss   (95% intervals; axis linear within ±0.1, then logarithmic)"

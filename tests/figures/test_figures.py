@@ -104,8 +104,25 @@ def test_every_path_has_its_plane_with_contours_start_and_minimum(paths):
 
 def test_paths_together_share_one_plane_and_a_legend(paths):
     figure = figures.trajectories(problems.planar.bowl(), paths, together=True)
-    assert len(figure.axes) == 1
+    (axes,) = figure.axes
     assert legend_texts(figure) == ["start", "minimum", "a", "b"]
+    looks = {line.get_label(): line.get_linestyle() for line in axes.lines}
+    assert {line.get_linestyle() for line in figure.legends[0].get_lines()[2:]} == {looks["a"], looks["b"]} == {"-"}
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    assert -9 < left < -7 < 1 < right < 3  # the paths end at x = 1, the domain at 10
+    assert -1 < bottom < 0 < 2 < top < 3
+
+
+def test_seven_paths_leave_the_last_of_eight_places_to_the_legend_and_rows_stay_close(paths):
+    seven = {str(i): paths["a"] for i in range(7)}
+    figure = figures.trajectories(problems.planar.bowl(), seven, rates={"0": 0.95, "6": 1e-3})
+    shown = figure.axes[:7]
+    assert [axes.get_subplotspec().colspan.start for axes in shown] == [0, 1, 2, 3, 0, 1, 2]
+    assert [shown[i].get_title(loc="left")[:7] for i in (0, 1, 6)] == ["0 0.95 ", "1   f =", "6 0.001"]
+    assert figure.axes[7].get_legend() is not None
+    figures.render(figure, dpi=30)
+    above, below = shown[3].get_position(), shown[4].get_position()
+    assert above.y0 - below.y1 < 0.4 * above.height  # ticks of the fourth take no room between the rows
 
 
 @pytest.mark.parametrize("count", [1, 3, 4, 7])

@@ -54,3 +54,12 @@ def test_few_decades_have_labels_between_the_powers_of_ten(top, labels):
     found = {label.get_text() for label in axes.get_yticklabels()}
     assert labels <= found
     assert labels or not found & {"2", "20"}
+
+
+def test_bands_are_those_of_learning_curves_and_what_all_show_is_at_the_left():
+    lanes = np.arange(9.0)[:, None] + np.ones(3)
+    left, right = panels(STEPS, [Panel("one", {"a": lanes}), Panel("two", {"a": lanes})], ylabel="loss (nats)").axes
+    band = left.collections[0].get_paths()[0].vertices[:, 1]
+    assert (band.min(), band.max()) == (3.0, 7.0)
+    assert "quartiles of 9 seeds" in left.get_xlabel()
+    assert (left.get_ylabel(), right.get_ylabel()) == ("loss (nats)", "")

@@ -41,7 +41,8 @@ def test_every_trial_is_a_point_the_chosen_a_star_and_the_diverged_a_cross_at_th
     assert [tick.get_text() for tick in activation.get_xticklabels()] == ["relu", "tanh"]
     assert sorted(round(x) for x, _ in points(activation)) == [0, 0, 1, 1]
     assert sorted(points(momentum)) == [(0.1, 3.0), (0.5, 1.0), (0.9, 1.1)]  # where it is inactive there is no point
-    assert legend(figure) == ["chosen", "may be the best", "worse", "diverged"]
+    assert legend(figure) == ["chosen", "may be the best", "worse", "from least to most of these", "diverged"]
+    assert "no other trial is clearly better" in figure.legends[0].get_title().get_text().replace("\n", " ")
     assert rate.get_ylim()[1] < 4
 
 
@@ -68,6 +69,7 @@ def test_intervals_are_drawn_and_those_of_hopeless_trials_do_not_flatten_the_res
     assert [0.8, 1.3] in [segment[:, 1].round(6).tolist() for segment in segments]
     assert len(segments) == 4
     assert axes.get_ylim()[1] < 10
+    assert "95% interval" in legend(figure)
 
 
 def test_every_trial_is_a_line_across_the_axes_and_the_chosen_one_is_in_front():
