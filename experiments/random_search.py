@@ -16,6 +16,7 @@ from jaxopt_study import figures, sweeps
 from jaxopt_study.figures.response import response
 from jaxopt_study.problems import Problem, networks
 from jaxopt_study.records import Record
+from jaxopt_study.sweeps.intervals import wilson
 from jaxopt_study.transforms import Transform, add_decayed_weights, chain, scale_by_learning_rate
 
 BOOK = "Saito (2016), Deep Learning from Scratch, section 6.5.2, and the notes: best at .001–.01 and 1e-8…1e-5"
@@ -244,10 +245,14 @@ def draw(record: Record) -> Mapping[str, Figure]:
 
     def trials(which: str, rates: str, title: str) -> Figure:
         one, ranges = results[which], {"learning_rate": config[rates], "weight_decay": config["decays"]}
+        accuracy = np.array(one["validation_accuracy"], dtype=float)  # NaN if it diverged
+        right = np.rint(np.nan_to_num(accuracy) * config["num_validation"])
+        share = wilson(right, config["num_validation"])
         return figures.hyperparameter_scatter(
             {name: [trial[name] for trial in one["configs"]] for name in ("learning_rate", "weight_decay")},
-            one["validation_accuracy"],
+            accuracy,
             ylabel="validation accuracy",
+            intervals=(share.lower, share.upper),
             chosen=one["chosen"],
             maybe_best=one["may_be_best"],
             log=("learning_rate", "weight_decay"),

@@ -20,8 +20,8 @@ from jaxopt_study.figures.ticks import log_ticks
 WORSE, MAYBE, CHOSEN, EDGE = "#9A9A9A", COLOURS[0], COLOURS[4], COLOURS[1]
 DOTS: Any = (0, (1.5, 1.5))
 MEANING = (
-    "May be the best: no other trial is clearly better (95% for all together). A trial whose seeds differ much may be, "
-    "while trials with better means are not."
+    "May be the best: no other trial is clearly better (95% for all together). One with larger errors may be, while "
+    "others with better scores are not."
 )
 SIDES = {"low": "lower", "high": "upper"}
 
@@ -289,7 +289,7 @@ def _legend(
     if level:
         handles.append(Line2D([], [], color=WORSE, linewidth=0.9, label=f"{level:.0%} interval"))
     if shaded:
-        handles.append(Patch(color=MAYBE, alpha=0.15, linewidth=0, label="from least to most of these"))
+        handles.append(Patch(color=MAYBE, alpha=0.15, linewidth=0, label="where the best may lie"))
     if not trials.alive.all():
         handles.append(handle("black" if points else WORSE, "diverged", {"marker": "x"}, {"linestyle": DOTS}))
     if edge:

@@ -57,7 +57,7 @@ def trajectories(
     columns = 1 if together else columns or (3 if len(points) <= 6 else 4)
     rows = 1 if together else -(-len(points) // columns)
     columns = min(columns, len(points))
-    with matplotlib.rc_context(dict(SETTINGS | {"axes.titlesize": 9})):
+    with matplotlib.rc_context({**SETTINGS, "axes.titlesize": 9}):
         figure = new_figure(8.0, 3.6 if together else 0.75 + 1.75 * rows)
         grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
         planes = list(grid.flat)

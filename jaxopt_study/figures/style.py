@@ -18,6 +18,7 @@ MARKERS = "osD^vPX*<>"
 # What the notes' optimizers look like, wherever they are drawn: places in the order of the looks. What is not among
 # them, such as an optimizer of one's own, gets the places that are left.
 KNOWN = {"sgd": 0, "momentum": 1, "adagrad": 2, "adam": 3, "rmsprop": 4, "nesterov": 5, "adadelta": 7}
+KNOWN |= {"gd": KNOWN["sgd"], "heavy ball": KNOWN["momentum"]}
 METADATA: Mapping[str, Any] = {"Software": None}  # the same picture is the same bytes, whoever's Matplotlib drew it
 _NUMBERED = re.compile(r"\s+[\d.]+(e[-+]?\d+)?$")
 
@@ -60,7 +61,8 @@ def appearances(names: Iterable[str]) -> dict[str, Appearance]:
     """Give each name a colour, dash pattern and marker of its own; the notes' optimizers always the same.
 
     A name is one of theirs if it is that up to case, alone or with a number behind it, such as "SGD .01". The others
-    share what these leave, in their order; where there is none of theirs, all looks.
+    share what these leave, in their order. Where there is none of theirs, or one more than once, as at two learning
+    rates, all names share all looks.
 
     Args:
         names: In the order of a legend; the same names give the same looks in every figure.
@@ -76,11 +78,10 @@ def appearances(names: Iterable[str]) -> dict[str, Appearance]:
         True
     """
     names = list(dict.fromkeys(names))
-    places: dict[str, int] = {}
-    for name in names:
-        place = KNOWN.get(_NUMBERED.sub("", name).lower())
-        if place is not None and place not in places.values():
-            places[name] = place
+    known = {name: KNOWN.get(_NUMBERED.sub("", name).lower()) for name in names}
+    places = {name: place for name, place in known.items() if place is not None}
+    if len(set(places.values())) < len(places):
+        places = {}
     left = (i for i in itertools.count() if not places or i not in KNOWN.values())
     places |= {name: next(left) for name in [name for name in names if name not in places]}
     return {

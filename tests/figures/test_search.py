@@ -41,7 +41,7 @@ def test_every_trial_is_a_point_the_chosen_a_star_and_the_diverged_a_cross_at_th
     assert [tick.get_text() for tick in activation.get_xticklabels()] == ["relu", "tanh"]
     assert sorted(round(x) for x, _ in points(activation)) == [0, 0, 1, 1]
     assert sorted(points(momentum)) == [(0.1, 3.0), (0.5, 1.0), (0.9, 1.1)]  # where it is inactive there is no point
-    assert legend(figure) == ["chosen", "may be the best", "worse", "from least to most of these", "diverged"]
+    assert legend(figure) == ["chosen", "may be the best", "worse", "where the best may lie", "diverged"]
     assert "no other trial is clearly better" in figure.legends[0].get_title().get_text().replace("\n", " ")
     assert rate.get_ylim()[1] < 4
 
