@@ -19,7 +19,7 @@ from rich.console import Console
 from scipy import stats
 
 from jaxopt_study import figures, optimizers, problems, race, records, sweeps, transforms
-from jaxopt_study.cli import main, network
+from jaxopt_study.cli import ablate_report, main, network
 from jaxopt_study.cli.ablate_report import linear_within
 from jaxopt_study.cli.compare_figures import accuracy_floor
 from jaxopt_study.cli.contestants import ANY_RANGE, RANGES, contestants
@@ -28,6 +28,7 @@ from jaxopt_study.cli.progress import JobBar
 from jaxopt_study.cli.spaces import at_end, read_space
 from jaxopt_study.optimizers import explain_difference
 from jaxopt_study.sweeps import Space
+from jaxopt_study.sweeps.variants import variants_of
 
 TINY = ["--steps=4", "--widths", "3", "--batch-size=16", "--evaluations=2"]
 SEARCH = ["search", "sgd", "--space", "learning_rate=log(1e-3, 1e30)", "--trials=8", "--seeds=2", "--out", "searched"]
@@ -508,3 +509,14 @@ def test_help_describes_every_option(capsys):
         for word in words:
             assert word in shown, word
         assert "None" not in shown
+
+
+def test_a_chain_of_which_only_the_learning_rate_is_left_is_called_what_it_is():
+    named = {
+        variant.name: ablate_report._named(variant)
+        for chain in (optimizers.adam(1e-3), optimizers.momentum(0.1))
+        for variant in variants_of(chain)
+    }
+    plain = {name for name, shown in named.items() if shown != name}
+    assert plain == {"without merge", "without heavy_ball(0.9)"}
+    assert named["without merge"] == "without merge (plain SGD)"

@@ -112,12 +112,10 @@ def show(console: Console, record: records.Record, found: Ablation, files: Seque
 
 def _named(variant: Variant) -> str:
     """Return the name of a variant, and what it is where only the learning rate is left."""
-    plain = re.fullmatch(r"(chain\()?(identity\(\), )?scale_by_learning_rate\([^()]*\)\)?", _on_one_line(variant))
+    text = re.sub(r"\s+", "", repr(variant.optimizer))
+    alone = re.sub(r"identity\(\),?", "", text.removeprefix("chain(").removesuffix(")") if "chain" in text else text)
+    plain = re.fullmatch(r"scale_by_learning_rate\([^()]*\),?", alone)
     return f"{variant.name} (plain SGD)" if plain else variant.name
-
-
-def _on_one_line(variant: Variant) -> str:
-    return " ".join(repr(variant.optimizer).split()).replace("( ", "(").replace(", )", ")")
 
 
 def linear_within(losses: Sequence[tuple[float, float, float]]) -> float | None:
