@@ -54,7 +54,7 @@ def hessian(
             "default" means products of 8 to 11 significant bits, which is the size of many an eigenvalue.
 
     Returns:
-        The operator. Cost of a product on a CPU, in gradients of the loss over all the data: about 1.5 for dense ReLU
+        The operator. Cost of a product on a CPU, in gradients of the loss over all the data: 1.2 to 1.5 for dense ReLU
         networks, whose matrix products alone are 1.49 gradients' worth where the first layer is the widest, 1.0 to 1.3
         for convolutional ones; before the first, one linearisation of about a gradient. With `remat` about 2 per
         product. Memory: with `remat`, twice what the gradient of one batch needs; without, the intermediate values of
