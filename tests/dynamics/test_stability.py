@@ -355,7 +355,7 @@ PERIODIC = {  # and its period
     ),
     "lookahead": (optax.lookahead(MOMENTUM, 3, 0.5), 3),
 }
-CHEAP = ("sgd", "multi_steps of 2", "lookahead")
+CHEAP = ("sgd", "multi_steps of 2")
 
 
 def starts(name, size):
