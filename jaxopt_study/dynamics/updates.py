@@ -39,7 +39,8 @@ def check_concrete(name: str, *values: Any) -> None:
         raise TypeError(
             f"{name} works from Python and takes concrete arrays; received traced ones, as inside jax.jit, jax.vmap or "
             "a probe of `train`. Record the run with train(…, record_params_every=…) and call it on the snapshots; "
-            "inside the run use CurvatureProbe, which has `gain_sharpness` and, by `measure`, what can be traced."
+            "inside the run use CurvatureProbe, which has `gain_sharpness`, `step_eigenvalues` and, by `measure`, what "
+            "can be traced."
         )
 
 

@@ -14,7 +14,9 @@ from jax.core import Tracer
 from jaxopt_study.curvature import eigenpairs, hessian, vectors
 from jaxopt_study.curvature.operator import Operator
 from jaxopt_study.dynamics import account_step
+from jaxopt_study.dynamics.along import outermost
 from jaxopt_study.dynamics.linearised import LinearStep, gain
+from jaxopt_study.dynamics.periods import refuse_period
 from jaxopt_study.dynamics.roles import frozen_leaves
 from jaxopt_study.dynamics.updates import call_update
 from jaxopt_study.training.trajectory import Probe
@@ -32,6 +34,9 @@ class CurvatureProbe:
         gain_sharpness   the largest eigenvalue of D^½ H D^½, dimensionless, with `gain_residual`; the step is at the
                          edge of stability at `dynamics.stability_limit(optimizer)`: 2 for gradient descent
         gain_diagonal    whether the update is elementwise, without which the former means nothing
+        step_eigenvalues of the linearised training step, (2,), complex: the largest in modulus, which is the spectral
+                         radius of `dynamics.stability`, and the farthest from 1; with `step_errors`. Beyond 1 the run
+                         escapes along negative curvature, beyond −1 or off the real axis it oscillates
         linear, quadratic, realised, realised_error
                          gᵀu and ½uᵀHu of the coming update u, and the change of the loss that it makes
         gradient_norm    ‖g‖
@@ -44,9 +49,9 @@ class CurvatureProbe:
     `optax.MultiSteps`, gain and step account are those of the coming step, which may be none.
 
     What can be traced goes into `measure`: `curvature.trace`, `morse_index`, `sharpness`, `ill_conditioning`, and any
-    function of products with H. What works from Python (`curvature.audit`, `dynamics.stability`,
-    `dynamics.preconditioned_sharpness`) does not: record parameters by `train(…, record_params_every=…)` and call it
-    on the snapshots.
+    function of products with H. `curvature.audit`, and `dynamics.stability` for an optimizer that does not do the same
+    in every step, work from Python: record parameters by `train(…, record_params_every=…)` and call them on the
+    snapshots.
 
     Attributes:
         every: Steps between measurements, ≥ 1.
@@ -56,6 +61,8 @@ class CurvatureProbe:
         tol: Residual asked for, relative to the largest eigenvalue's magnitude.
         max_matvecs: Products allowed for each of the two solves.
         gains: Whether to solve for `gain_sharpness`.
+        stability_matvecs: Products for `step_eigenvalues`, 24 say, and four more to recompute their residuals; 0 for
+            none. As many vectors of parameters and memory are held. On CPU and GPU.
         account: Whether to account for the step.
         seed: For the random directions.
         measure: A function of the Hessian, as an operator, and a key, that returns a pytree of arrays; None for none.
@@ -83,6 +90,7 @@ class CurvatureProbe:
     tol: float = 1e-2
     max_matvecs: int = 60
     gains: bool = True
+    stability_matvecs: int = 0
     account: bool = True
     seed: int = 0
     measure: Callable[[Operator, Any], Any] | None = None
@@ -92,6 +100,8 @@ class CurvatureProbe:
         for name in ("every", "num_eigenvalues", "max_matvecs"):
             if getattr(self, name) < 1:
                 raise ValueError(f"CurvatureProbe needs {name} ≥ 1; received {getattr(self, name)}.")
+        if self.stability_matvecs < 0:
+            raise ValueError(f"CurvatureProbe needs stability_matvecs ≥ 0; received {self.stability_matvecs}.")
         if self.data not in {"all", "batch"}:
             raise ValueError(f"CurvatureProbe measures on data='all' or 'batch'; received {self.data!r}.")
 
@@ -99,6 +109,8 @@ class CurvatureProbe:
         """Return the probe that knows which parts of an optimizer's state are statistics; `train` calls this."""
         known = jax.tree.map(_known, optimizer) if jax.tree.leaves(optimizer) else optimizer
         with jax.ensure_compile_time_eval():
+            if self.stability_matvecs:
+                refuse_period("CurvatureProbe(stability_matvecs=…)", known, params)
             return replace(self, roles=frozen_leaves(known, params, "statistics"))
 
     def bind(self, optimizer: optax.GradientTransformation, loss: Callable[..., Any], data: Any) -> Probe:
@@ -108,7 +120,7 @@ class CurvatureProbe:
             return data if self.data == "all" else batch
 
         def init(params: Any, opt_state: Any, batch: Any, *model_state: Any) -> dict[str, Any]:
-            del opt_state, batch, model_state
+            del batch, model_state
             key = jax.random.key(self.seed)
             starts = {"hessian": self.num_eigenvalues} | ({"gains": 1} if self.gains else {})
             draws = {
@@ -120,6 +132,9 @@ class CurvatureProbe:
                 )
                 for name, count in starts.items()
             }
+            if self.stability_matvecs:
+                pair = LinearStep(params, opt_state, None, optimizer, loss, self.batch_size, *self.roles).like
+                draws["step"] = vectors.zeros_like(pair)
             return {"starts": draws, "count": jnp.int32(0)}
 
         def measure(memory: Any, params: Any, opt_state: Any, batch: Any, *model_state: Any) -> tuple[Any, Any]:
@@ -155,7 +170,19 @@ class CurvatureProbe:
                 "gain_sharpness": own.values[0],
                 "gain_residual": own.residuals[0],
                 "gain_diagonal": diagonal,
-                "num_matvecs": pairs.num_matvecs + own.num_matvecs,
+                "num_matvecs": found["num_matvecs"] + own.num_matvecs,
+            }
+        if self.stability_matvecs:
+            balanced = step.balanced()
+            new = vectors.random_like(balanced.like, key=jax.random.fold_in(keys[1], 1), distribution="sphere")
+            start = vectors.add(memory["starts"]["step"], new)
+            seed = jax.random.bits(jax.random.fold_in(keys[1], 2))
+            outer = outermost(balanced, start, self.stability_matvecs, seed=seed)
+            starts["step"] = outer.start
+            found |= {
+                "step_eigenvalues": outer.values,
+                "step_errors": outer.errors,
+                "num_matvecs": found["num_matvecs"] + outer.num_matvecs,
             }
         if self.measure is not None:
             found["measured"] = self.measure(op, jax.random.fold_in(keys[0], 1))

@@ -183,3 +183,45 @@ def test_what_works_from_python_says_so_inside_a_run(network):
     probe = Probe(lambda p, state, batch: dynamics.stability(tx, state, network.loss, p, batch).radius)
     with pytest.raises(TypeError, match=r"stability works from Python.*record_params_every"):
         train(network, tx, num_steps=1, key=KEY, probe=probe, progress=False)
+
+
+def test_the_step_of_a_saddle_escapes_and_oscillates_as_its_eigenvalues_say():
+    problem = Problem("saddle", init=lambda key: jnp.ones(2), loss=lambda p, _: jnp.sum(jnp.array([5, -0.5]) * p**2))
+    probe = CurvatureProbe(every=2, gains=False, account=False, stability_matvecs=8)
+
+    def probed(rate):
+        return train(problem, optimizers.momentum(rate, 0.5), num_steps=2, key=KEY, probe=probe).probes
+
+    found = jax.jit(jax.vmap(probed))(jnp.array([0.1, 0.4]))
+    for values, errors, rate in zip(found["step_eigenvalues"], found["step_errors"], (0.1, 0.4), strict=True):
+        exact = np.concatenate([np.roots([1, rate * curvature - 1.5, 0.5]) for curvature in (10, -1)])
+        largest, farthest = exact[np.abs(exact).argmax()], exact[np.abs(exact - 1).argmax()]
+        for value, error in zip(values, errors, strict=True):
+            assert abs(value[0] - largest) <= error[0] < 1e-4
+            assert min(abs(value[1] - farthest), abs(value[1] - farthest.conj())) <= error[1] < 1e-4
+    # One rate escapes along the negative curvature, the other overshoots, too.
+    assert (np.real(found["step_eigenvalues"][0]) > 0).all()
+    assert (np.real(found["step_eigenvalues"][1]) < -1).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("optimizer", [optimizers.adam(0.05), optimizers.nesterov_lookahead(0.1, 0.9)])
+def test_the_step_of_a_network_has_the_radius_that_stability_finds(network, optimizer):
+    probe = CurvatureProbe(every=5, gains=False, account=False, stability_matvecs=24)
+    result = train(network, optimizer, num_steps=20, key=KEY, probe=probe, record_params_every=20, progress=False)
+    exact = dynamics.stability(
+        optimizer, result.opt_state, network.loss, result.params, network.data, key=KEY, tol=1e-4
+    )
+    values, errors = result.probes["step_eigenvalues"][-1], result.probes["step_errors"][-1]
+    assert errors.max() < 1e-3
+    assert abs(abs(values[0]) - exact.radius) <= errors[0] + exact.error
+    far = exact.eigenvalues[np.abs(exact.eigenvalues - 1).argmax()]
+    assert min(abs(values[1] - far), abs(values[1] - far.conj())) <= errors[1] + exact.errors.max()
+
+
+def test_steps_that_differ_in_turn_have_no_eigenvalues_of_their_own(network):
+    probe = CurvatureProbe(stability_matvecs=4)
+    with pytest.raises(ValueError, match="same again only after 3 steps"):
+        train(network, optax.MultiSteps(optax.sgd(0.1), 3).gradient_transformation(), num_steps=2, key=KEY, probe=probe)
+    with pytest.raises(ValueError, match="stability_matvecs ≥ 0"):
+        CurvatureProbe(stability_matvecs=-1)
