@@ -188,7 +188,7 @@ def noise_floor(op: Operator) -> float:
 
 
 def _unit(op: Operator) -> float:
-    eps = max(float(jnp.finfo(leaf.dtype).eps) for leaf in jax.tree.leaves(op.like))
+    eps = vectors.epsilon(op.like)
     if op.precision in _MATMUL_UNITS and jax.default_backend() != "cpu":
         return max(eps, _MATMUL_UNITS[op.precision])
     return eps

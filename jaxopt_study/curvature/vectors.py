@@ -187,6 +187,11 @@ def accumulator(dtype: Any) -> Any:
     return jnp.promote_types(dtype, jnp.float32)
 
 
+def epsilon(like: Any) -> float:
+    """Return the spacing of floating-point numbers at 1, of the coarsest leaf of a pytree of floating-point arrays."""
+    return max(float(jnp.finfo(leaf.dtype).eps) for leaf in jax.tree.leaves(like))
+
+
 def _contract(q: Array, x: Array, num_axes: int) -> Array:
     dtype = jnp.promote_types(q.dtype, x.dtype)
     q_axes, x_axes = tuple(range(q.ndim - num_axes, q.ndim)), tuple(range(num_axes))

@@ -222,7 +222,7 @@ def _extend(op: Any, product: Any, basis: Any, first: int, m: int, seed: Array) 
     """Return basis and matrix with the columns from `first` to m filled in."""
     columns = jnp.zeros((m + 1, m), dtype=vectors.accumulator(jnp.result_type(*jax.tree.leaves(op.like))))
     if product is None:
-        basis, columns = _extend_compiled(op, basis, columns, jnp.int32(first), seed)
+        basis, columns = extend(op, basis, columns, jnp.int32(first), seed)
     else:
         for j in range(first, m):
             w = product(vectors.row(basis, j))
@@ -238,7 +238,8 @@ def _start(op: Any, seed: Array, num_vectors: int) -> Any:
 
 
 @jit_solver
-def _extend_compiled(op: Any, basis: Any, columns: Array, first: Array, seed: Array) -> tuple[Any, Array]:
+def extend(op: Any, basis: Any, columns: Array, first: Array, seed: Array) -> tuple[Any, Array]:
+    """Return the basis and the columns of its matrix from `first` on, filled in."""
     product = op.linearize()
 
     def step(j: Array, carry: tuple[Any, Array]) -> tuple[Any, Array]:
@@ -251,7 +252,7 @@ def _extend_compiled(op: Any, basis: Any, columns: Array, first: Array, seed: Ar
 def _append(basis: Any, columns: Array, w: Any, j: Array, seed: Array) -> tuple[Any, Array]:
     """Return the basis with A vⱼ, orthogonalised twice, or with a random vector if nothing is left of it."""
     dtype = columns.dtype
-    least = 10 * jnp.finfo(dtype).eps * vectors.norm(w)
+    least = 10 * vectors.epsilon(w) * vectors.norm(w)
     # Rows behind j are what an earlier round has left.
     filled = jnp.arange(columns.shape[0]) <= j
 
@@ -296,16 +297,16 @@ def _residual(op: Any, product: Any, x: Any, value: complex) -> Array:
     if product is None:
         return _residual_compiled(op, x, value.real, value.imag)
     images = [product(vectors.row(x, 0)), product(vectors.row(x, 1)) if value.imag else vectors.zeros_like(op.like)]
-    return _residual_norm(vectors.stack(images), x, value.real, value.imag)
+    return residual_norm(vectors.stack(images), x, value.real, value.imag)
 
 
 @jax.jit
 def _residual_compiled(op: Any, x: Any, real: Array, imag: Array) -> Array:
-    return _residual_norm(lax.map(op.linearize(), x), x, real, imag)
+    return residual_norm(lax.map(op.linearize(), x), x, real, imag)
 
 
 @jax.jit
-def _residual_norm(images: Any, x: Any, real: Array, imag: Array) -> Array:
+def residual_norm(images: Any, x: Any, real: Array, imag: Array) -> Array:
     """Return ‖A x − μ x‖/‖x‖ for x = x₀ + i x₁."""
     turned = vectors.combine(x, jnp.array([[real, imag], [-imag, real]]))  # real and imaginary part of μ x
     rest = vectors.subtract(images, turned)

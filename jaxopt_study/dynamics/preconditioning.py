@@ -79,6 +79,9 @@ def preconditioned_sharpness(
 
         λmax(P^-½ H P^-½) / threshold = 1 at the edge of stability
 
+    The bracket is about P as the step computes it, in the parameters' precision. In double precision P may be another:
+    where a change by a factor between 1 − δ and 1 + δ is possible, so is such a change of the eigenvalue (Ostrowski).
+
     For gradient descent and momentum P = 1. Where P is not constant, the eigenvalue does not say how fast an unstable
     direction grows; `stability` does. It counts positive curvature only: an escape along a negative one has no
     threshold.

@@ -5,7 +5,6 @@ from functools import partial
 from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_study.curvature import vectors
@@ -123,8 +122,8 @@ def stability(
         batch_size: Examples per batch, if the loss, a mean over examples, shall be read in batches; None for all.
         num_steps: p, a multiple of the period; None to find it.
         k: How many eigenvalues: half the largest in modulus, half the farthest from 1. Conjugates come on top.
-        tol: Residual that is small enough, relative to max(|μ|, 1); at least 64 p ε, which is 8e-6 p in single
-            precision.
+        tol: Residual that is small enough, relative to max(|μ|, 1); at least 64 p ε, which is 8e-6 p where parameters
+            or memory are in single precision.
         basis_size: How many vectors are held, each of the size of parameters and memory; None for max(20, 3k).
         max_matvecs: When to give up.
 
@@ -155,11 +154,10 @@ def stability(
     check_concrete("stability", opt_state, params, data)
     optimizer = check_optimizer(optimizer, opt_state, params)
     num_steps = period("stability", optimizer, params, opt_state, num_steps)
-    eps = max(float(jnp.finfo(jnp.result_type(x)).eps) for x in jax.tree.leaves(params))
-    _check_tol(tol, num_steps, eps)
     with vectors.entering_mesh(params):
         step = linear_step(optimizer, opt_state, loss, params, data, freeze, batch_size, num_steps)
-        held = step.held
+        held, eps = step.held, vectors.epsilon(step.like)
+        _check_tol(tol, num_steps, eps)
         step = compose(step, num_steps)
         ritz = arnoldi(
             step,
@@ -229,7 +227,7 @@ def _check_tol(tol: float, num_steps: int, eps: float) -> None:
     if tol < floor:
         raise ValueError(
             f"stability: tol must be at least {floor:.1e}, what rounding leaves of a residual in this precision; "
-            f"received {tol}. Ask for {4 * floor:.1e}, or convert the parameters and the data to float64."
+            f"received {tol}. Ask for {4 * floor:.1e}, or convert parameters, data and optimizer's state to float64."
         )
 
 
