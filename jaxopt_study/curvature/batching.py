@@ -1,6 +1,7 @@
 """Means over a data set that is read in batches."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import jax
@@ -98,9 +99,9 @@ def check_batches(name: str, data: Batch | None, batch_size: int | None) -> Batc
 
     Raises:
         ValueError: If `batch_size` is not positive, there are no data for it, or they have no common leading axis.
-        TypeError: If `batch_size` is no integer.
+        TypeError: If the data are no arrays, or `batch_size` is no integer.
     """
-    data = jax.tree.map(lambda x: x if isinstance(x, jax.Array) else jnp.asarray(x), data)
+    data = jax.tree.map(partial(_as_array, name), data, is_leaf=lambda part: isinstance(part, Iterator))
     if batch_size is None:
         return data
     if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer):
@@ -116,6 +117,17 @@ def check_batches(name: str, data: Batch | None, batch_size: int | None) -> Batc
             f"received shapes {shapes}. What is not per example belongs into the loss."
         )
     return data
+
+
+def _as_array(name: str, x: Any) -> jax.Array:
+    try:
+        return x if isinstance(x, jax.Array) else jnp.asarray(x)
+    except TypeError as error:
+        raise TypeError(
+            f"data of {name} must be arrays; received a {type(x).__name__}. A loader or an iterator is read once and "
+            "cannot be differentiated through: stack what it yields, as in jax.tree.map(lambda *x: "
+            "jnp.concatenate(x), *loader)."
+        ) from error
 
 
 def _slice(x: jax.Array, index: Any, size: int, count: int, *, interleave: bool) -> jax.Array:

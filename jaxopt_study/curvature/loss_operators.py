@@ -62,8 +62,8 @@ def hessian(
         reduce either by `jax.checkpoint` of its layers.
 
     Raises:
-        TypeError: If the loss does not take two arguments or does not return a real scalar, or the parameters are not
-            real floating arrays.
+        TypeError: If the loss does not take two arguments or does not return a real scalar, the parameters are not
+            real floating arrays, or the data no arrays.
         ValueError: If there are no parameters, they are not finite or hold batch statistics, or data or loss do not
             suit `batch_size`.
 
@@ -77,7 +77,7 @@ def hessian(
     References:
         Pearlmutter (1994), Fast Exact Multiplication by the Hessian, Neural Computation 6.
     """
-    return mean_operator(_Hessian(loss), params, data, batch_size=batch_size, remat=remat, precision=precision)
+    return mean_operator(Hessian(loss), params, data, batch_size=batch_size, remat=remat, precision=precision)
 
 
 def ggn(
@@ -115,8 +115,8 @@ def ggn(
         `hessian`.
 
     Raises:
-        TypeError: If a function does not take two arguments, the output loss is not a real scalar, or the parameters
-            are not real floating arrays.
+        TypeError: If a function does not take two arguments, the output loss is not a real scalar, the parameters are
+            not real floating arrays, or the data no arrays.
         ValueError: If there are no parameters, they are not finite, or the data do not suit `batch_size`.
 
     Example:
@@ -170,8 +170,8 @@ def empirical_fisher(
         `hessian`. Gradients of examples are never stored.
 
     Raises:
-        TypeError: If `losses` does not take two arguments or does not return one real number per example, or the
-            parameters are not real floating arrays.
+        TypeError: If `losses` does not take two arguments or does not return one real number per example, the
+            parameters are not real floating arrays, or the data no arrays.
         ValueError: If there are no parameters, they are not finite, or the data do not suit `batch_size`.
 
     Example:
@@ -189,18 +189,23 @@ def empirical_fisher(
 
 
 @dataclass(frozen=True)
-class _Hessian(Local):
+class Hessian(Local):
+    """The Hessian of a loss over one batch."""
+
     name: ClassVar[str] = "hessian"
     loss: Callable[..., Any]
 
     @property
     def forward(self) -> Callable[..., Any]:
+        """The loss itself."""
         return self.loss
 
     def check(self, result: Any) -> None:
+        """Raise if it is no scalar."""
         check_scalar(self.name, "loss", result)
 
     def __call__(self, rebuild: Callable[[Params], Params], params: Params, batch: Batch) -> Matvec:
+        """Return the linearised gradient."""
         return jax.linearize(jax.grad(lambda p: self.loss(rebuild(p), batch)), params)[1]
 
 

@@ -1,7 +1,5 @@
 """What a step was expected to do to the loss, and what it did."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
@@ -12,7 +10,8 @@ from jaxtyping import Array
 from jaxopt_study.curvature import vectors
 from jaxopt_study.curvature.batching import batch_mean
 from jaxopt_study.curvature.checks import check_vector, describe
-from jaxopt_study.curvature.mean_operator import Local, check_scalar, mean_operator
+from jaxopt_study.curvature.loss_operators import Hessian
+from jaxopt_study.curvature.mean_operator import mean_operator
 from jaxopt_study.dynamics.draws import draw_like
 from jaxopt_study.types import Batch, LossFn, Params, Vector
 
@@ -107,9 +106,8 @@ def account_step(
     """
     if num_samples < 2:
         raise ValueError(f"account_step: num_samples must be at least 2, to see a spread; received {num_samples}.")
-    _check_data(data)
-    checked = mean_operator(_Checked(loss), params, data, batch_size=batch_size, remat=None, precision="highest")
-    params, data = checked.params, checked.data
+    op = mean_operator(_Step(loss), params, data, batch_size=batch_size, remat=None, precision="highest")
+    params, data = op.params, op.data
     updates = check_vector(describe(params), updates, what="update")
     samples = [_account(loss, batch_size, params, updates, data, seed) for seed in range(num_samples)]
     terms = jnp.stack([terms for terms, _ in samples])
@@ -121,34 +119,10 @@ def account_step(
     return Accounting(linear, quadratic, realised, errors[0], errors[1], jnp.maximum(errors[2], floor))
 
 
-@dataclass(frozen=True)
-class _Checked(Local):
-    """A loss, for the checks that an operator of it would make; no product is taken."""
+class _Step(Hessian):
+    """The loss of a step, which is checked as that of a Hessian is."""
 
     name: ClassVar[str] = "account_step"
-    loss: LossFn
-
-    @property
-    def forward(self) -> Callable[..., Any]:
-        return self.loss
-
-    def check(self, result: Any) -> None:
-        check_scalar(self.name, "loss", result)
-
-    def __call__(self, rebuild: Callable[[Params], Params], params: Params, batch: Batch) -> Any:
-        raise NotImplementedError("account_step takes its own products.")
-
-
-def _check_data(data: Any) -> None:
-    for leaf in jax.tree.leaves(data, is_leaf=lambda part: isinstance(part, Iterator)):
-        try:
-            jnp.result_type(leaf)
-        except TypeError as error:
-            raise TypeError(
-                f"data of account_step must be arrays; received a {type(leaf).__name__}. A loader or an iterator is "
-                "read once and cannot be differentiated through: stack what it yields, as in jax.tree.map(lambda *x: "
-                "jnp.concatenate(x), *loader)."
-            ) from error
 
 
 @partial(jax.jit, static_argnums=(0, 1))

@@ -230,6 +230,8 @@ WRONG = {
     "batch size": (lambda: hessian(mean_square, P, X, batch_size=0), ValueError, "at least 1"),
     "no data": (lambda: hessian(lambda p, b: p["w"].sum(), P, batch_size=2), ValueError, "needs data"),
     "ragged data": (lambda: hessian(mean_square, P, (X, Y[:3]), batch_size=2), ValueError, "one common leading axis"),
+    "iterator": (lambda: hessian(mean_square, P, iter([X])), TypeError, "data of hessian .* received a list_iterator"),
+    "loader": (lambda: ggn(mean_square, mean_square, P, {"x": X, "y": (y for y in Y)}), TypeError, "stack what it"),
     "output loss": (lambda: ggn(lambda p, x: x @ p["w"], lambda f, x: f, P, X), TypeError, "output_loss of ggn"),
     "mean losses": (lambda: empirical_fisher(mean_square, P, X), TypeError, "Leave out the mean"),
 }
