@@ -1,4 +1,4 @@
-"""Questions to a traced program, and how to compile one."""
+"""Questions to a traced program, and how to compile one, once."""
 
 from collections.abc import Callable, Iterator
 from functools import cache, wraps
@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.core import Tracer
 from jax.errors import JaxRuntimeError
 from jax.extend import core
@@ -55,6 +56,16 @@ def is_traced(arguments: Any) -> bool:
     """Return whether a function is being traced, or any of its arguments is."""
     leaves = jax.tree.leaves(arguments)
     return any(isinstance(leaf, Tracer) for leaf in [*leaves, jnp.zeros(())])
+
+
+def strongly_typed(tree: Any) -> Any:
+    """Return a pytree as arrays without weak types: a weak one is strong after one step, and compiles it all again."""
+
+    def strong(leaf: Any) -> Any:
+        leaf = jnp.asarray(leaf)
+        return lax.convert_element_type(leaf, leaf.dtype)
+
+    return jax.tree.map(strong, tree)
 
 
 def inner_programs(params: dict[str, Any]) -> list:

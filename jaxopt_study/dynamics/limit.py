@@ -2,9 +2,12 @@
 
 from typing import Any
 
+import jax
+
 from jaxopt_study.dynamics.periods import refuse_period
-from jaxopt_study.dynamics.scalar_problem import recursions
+from jaxopt_study.dynamics.scalar_problem import one_coordinate, recursions
 from jaxopt_study.dynamics.threshold import thresholds
+from jaxopt_study.dynamics.updates import as_transformation
 
 
 def stability_limit(optimizer: Any, opt_state: Any = None, params: Any = None) -> float:
@@ -29,6 +32,7 @@ def stability_limit(optimizer: Any, opt_state: Any = None, params: Any = None) -
         The limit, dimensionless; ∞ for a step that has no threshold. Cost: as `stability_threshold`.
 
     Raises:
+        TypeError: If the optimizer is none.
         ValueError: As `stability_threshold`; or if the optimizer does not do the same in every step, as inside
             `optax.MultiSteps`, so that no one gain stands for it.
 
@@ -36,6 +40,8 @@ def stability_limit(optimizer: Any, opt_state: Any = None, params: Any = None) -
         >>> print(round(stability_limit(optax.sgd(0.01, momentum=0.9)), 6))  # 2 + 2γ
         3.8
     """
-    refuse_period("stability_limit", optimizer, 0.0 if params is None else params, opt_state)
-    blocks = recursions(optimizer, opt_state, params)
+    optimizer = as_transformation(optimizer)
+    with jax.enable_x64(True):
+        refuse_period("stability_limit", optimizer, one_coordinate(optimizer, params), opt_state)
+    blocks = recursions(optimizer, opt_state, params, 1)
     return min(abs(block.gain) * threshold for block, threshold in zip(blocks, thresholds(blocks), strict=True))

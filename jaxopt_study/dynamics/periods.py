@@ -15,13 +15,22 @@ from jax import lax
 
 from jaxopt_study.dynamics.draws import draw_like
 from jaxopt_study.dynamics.shapes import Shapes
-from jaxopt_study.dynamics.updates import call_update, differentiated
+from jaxopt_study.dynamics.updates import call_update, differentiated, keep_dtypes
+from jaxopt_study.programs import strongly_typed
 
 _WATCHED = 2048  # steps; a longer period than half of them is not seen
 _LONGEST = 64  # of a period that is composed without being asked for
 
 
-def period(name: str, optimizer: Any, params: Any, opt_state: Any = None, num_steps: int | None = None) -> int:
+def period(
+    name: str,
+    optimizer: Any,
+    params: Any,
+    opt_state: Any = None,
+    num_steps: int | None = None,
+    *,
+    composes: bool = True,
+) -> int:
     """Return the number of steps after which the counters of an optimizer's state stand as before.
 
     The optimizer is run on random gradients, at small parameters of the same structure. A counter that only goes up is
@@ -34,6 +43,7 @@ def period(name: str, optimizer: Any, params: Any, opt_state: Any = None, num_st
         params: The parameters, or their shapes.
         opt_state: A state of it, from whose counters to start; None for those of `init`.
         num_steps: What the user says; None to find out.
+        composes: Whether who asks composes the steps of a period, as many as the user says. Others only run them.
 
     Returns:
         `num_steps` if it is given and a multiple of the period; else the period: 1 for a chain without one. Cost:
@@ -41,9 +51,14 @@ def period(name: str, optimizer: Any, params: Any, opt_state: Any = None, num_st
 
     Raises:
         TypeError: If `num_steps` is no integer.
-        ValueError: If `num_steps` is less than 1 or no multiple of the period; or if it is None and the period is
-            longer than 64 steps or cannot be told.
+        ValueError: If `num_steps` is less than 1 or no multiple of the period; or if it is None and the period cannot
+            be told or is longer than 64 steps, 1,024 if they are not composed.
     """
+
+    def remedy(steps: str) -> str:
+        inside = "pass the transformation inside and its state."
+        return f"Give num_steps={steps}, or {inside}" if composes else inside.capitalize()
+
     if num_steps is not None:
         if isinstance(num_steps, bool) or not isinstance(num_steps, int | np.integer):
             raise TypeError(f"{name}: num_steps must be an integer or None; received {num_steps!r}.")
@@ -55,8 +70,7 @@ def period(name: str, optimizer: Any, params: Any, opt_state: Any = None, num_st
     if irregular and num_steps is None:
         raise ValueError(
             f"{name}: the counters {', '.join(irregular)} of the optimizer's state go back and forth without a period "
-            "that can be seen, so no one step stands for the run. Give num_steps=…, the steps after which the "
-            "optimizer does the same again, or pass the transformation inside and its state."
+            f"that can be seen, so no one step stands for the run. {remedy('…, after which it does the same again')}"
         )
     cycles = {path: cycle for path, cycle in found.items() if cycle not in {None, 1}}
     steps = math.lcm(*(cycle for cycle in cycles.values() if cycle is not None))
@@ -68,17 +82,18 @@ def period(name: str, optimizer: Any, params: Any, opt_state: Any = None, num_st
                 f"({stated}); received {num_steps}. Leave it out to use {steps}."
             )
         return int(num_steps)
-    if steps > _LONGEST:
+    longest, refused = (_LONGEST, "composed unasked") if composes else (_WATCHED // 2, "run")
+    if steps > longest:
         raise ValueError(
-            f"{name}: the optimizer's state starts anew after {steps} steps ({stated}), and more than {_LONGEST} are "
-            f"not composed unasked. Give num_steps={steps}, or pass the transformation inside and its state."
+            f"{name}: the optimizer's state starts anew after {steps} steps ({stated}), and more than {longest} are "
+            f"not {refused}. {remedy(str(steps))}"
         )
     return steps
 
 
 def refuse_period(name: str, optimizer: Any, params: Any, opt_state: Any = None) -> None:
     """Raise ValueError if a single step does not stand for the run."""
-    steps = period(name, optimizer, params, opt_state)
+    steps = period(name, optimizer, params, opt_state, composes=False)
     if steps > 1:
         raise ValueError(
             f"{name}: the optimizer does the same again only after {steps} steps, as inside MultiSteps, apply_every or "
@@ -107,7 +122,7 @@ def _counters(optimizer: Any, params: Any, opt_state: Any) -> dict[str, np.ndarr
 
 def _run(optimizer: Any, shapes: Shapes, start: dict[str, Any]) -> list[Any]:
     params = draw_like(shapes.tree, 0)
-    state = jax.tree.map(_strong, optimizer.init(params))
+    state = strongly_typed(optimizer.init(params))
     leaves, structure = jax.tree.flatten(state)
     paths = list(_by_path(state))
     leaves = [
@@ -120,7 +135,7 @@ def _run(optimizer: Any, shapes: Shapes, start: dict[str, Any]) -> list[Any]:
         value = -t.astype(jnp.float32)  # always better, so that nothing waits for it to improve
         _, new = call_update(optimizer, grads, state, params, value, lambda p: value)
         integers = [leaf for leaf in jax.tree.leaves(state) if _is_counter(leaf)]
-        return jax.tree.map(lambda x, y: jnp.asarray(x).astype(y.dtype), new, state), integers
+        return keep_dtypes(new, state), integers
 
     # Only the counters are returned, so XLA leaves out what they do not depend on.
     return lax.scan(step, structure.unflatten(leaves), jnp.arange(_WATCHED))[1]
@@ -148,8 +163,3 @@ def _is_counter(leaf: Any) -> bool:
 
 def _by_path(state: Any) -> dict[str, Any]:
     return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(state)}
-
-
-def _strong(leaf: Any) -> Any:
-    leaf = jnp.asarray(leaf)
-    return leaf if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else lax.convert_element_type(leaf, leaf.dtype)

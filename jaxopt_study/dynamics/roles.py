@@ -16,7 +16,8 @@ from jaxopt_study.curvature import vectors
 from jaxopt_study.dynamics.draws import draw_like
 from jaxopt_study.dynamics.periods import period
 from jaxopt_study.dynamics.shapes import Shapes
-from jaxopt_study.dynamics.updates import as_transformation, call_update, differentiated
+from jaxopt_study.dynamics.updates import as_transformation, call_update, differentiated, keep_dtypes
+from jaxopt_study.programs import strongly_typed
 
 Role = Literal["memory", "statistic", "centre", "clock"]
 Freeze = Literal["statistics", "nothing"] | Callable[[str], bool]
@@ -47,8 +48,12 @@ def state_roles(optimizer: Any, params: Any) -> dict[str, Role]:
         params: The parameters, of which structure, shapes and dtypes are used.
 
     Returns:
-        The role of every leaf, by its path in the state. Cost: 12p updates, and 8p more for every kind of memory; three
-        states are held.
+        The role of every leaf, by its path in the state. Cost: 12p updates, 8p more for every kind of memory, p times
+        as many if it moves nothing, and finding p; three states are held.
+
+    Raises:
+        TypeError: If the optimizer is none.
+        ValueError: If p cannot be told, or is more than 1,024.
 
     Example:
         >>> roles = state_roles(optax.adam(0.1), jnp.zeros(2))
@@ -60,7 +65,7 @@ def state_roles(optimizer: Any, params: Any) -> dict[str, Role]:
     """
     optimizer = as_transformation(optimizer)
     like = jax.eval_shape(optimizer.init, params)
-    steps = period("state_roles", optimizer, params)
+    steps = period("state_roles", optimizer, params, composes=False)
     return dict(zip(leaf_paths(like), leaf_roles(optimizer, params, steps), strict=True))
 
 
@@ -108,15 +113,15 @@ def frozen_leaves(
         optimizer: Any Optax transformation.
         params: The parameters.
         freeze: "statistics", "nothing", or a function of a path that says what to freeze.
-        steps: The optimizer's period; None to find it.
+        steps: The optimizer's period; None to find it, as for a `CurvatureProbe`.
 
     Returns:
         For every leaf, whether it varies, and whether its new value is held constant inside the update.
 
     Raises:
-        ValueError: If `freeze` is none of these.
+        ValueError: If `freeze` is none of these, or the period cannot be told.
     """
-    steps = period("frozen_leaves", optimizer, params) if steps is None else steps
+    steps = period("CurvatureProbe", optimizer, params, composes=False) if steps is None else steps
     roles = leaf_roles(optimizer, params, steps)
     if callable(freeze):
         like = jax.eval_shape(optimizer.init, params)
@@ -154,7 +159,7 @@ def _compare(optimizer: Any, shapes: Shapes, steps: int) -> tuple[Any, Any]:
         grads = draw_like(differentiated(shapes.tree), total * seed + t + 1)
         value = jnp.float32(1.0)
         _, new = call_update(optimizer, signed(sign, grads), state, signed(sign, theta), value, lambda p: value)
-        return _as(new, state)
+        return keep_dtypes(new, state)
 
     def step(carry: Any, t: Any) -> tuple[Any, None]:
         states, parity = carry
@@ -163,7 +168,7 @@ def _compare(optimizer: Any, shapes: Shapes, steps: int) -> tuple[Any, Any]:
         return (states, jax.tree.map(lambda *x: _joined(t >= total - steps, *x), parity, _parity(states))), None
 
     signs, seeds = jnp.array([1.0, -1.0, 1.0]), jnp.array([0, 0, 1])
-    start = lax.map(lambda sign: jax.tree.map(_strong, optimizer.init(signed(sign, draw(0)))), signs)
+    start = lax.map(lambda sign: strongly_typed(optimizer.init(signed(sign, draw(0)))), signs)
     nothing = [(jnp.bool_(True), jnp.float32(0.0), jnp.float32(0.0)) for _ in jax.tree.leaves(start)]
     nothing = jax.tree.map(lambda x, y: x.astype(y.dtype), nothing, _parity(start))
     (states, parity), _ = lax.scan(step, (start, nothing), jnp.arange(total))
@@ -175,7 +180,7 @@ def _next(optimizer: Any, state: Any, shapes: Shapes, seed: Any) -> Any:
     """Return the state after one more step on a random gradient."""
     params, grads = draw_like(shapes.tree, 2 * seed + 7), draw_like(differentiated(shapes.tree), 2 * seed + 8)
     _, new = call_update(optimizer, grads, state, params, jnp.float32(1.0), lambda p: jnp.float32(1.0))
-    return _as(new, state)
+    return keep_dtypes(new, state)
 
 
 def _parity(states: Any) -> list[tuple[Any, Any, Any]]:
@@ -205,7 +210,7 @@ def _push(optimizer: Any, states: tuple[Any, Any], shapes: Shapes, steps: int) -
         def advance(old: Any) -> tuple[Any, Any]:
             value = jnp.float32(0.0)
             updates, new = call_update(optimizer, grads, old, zeros, value, lambda p: value)
-            return updates, _as(new, old)
+            return updates, keep_dtypes(new, old)
 
         updates, states = lax.map(advance, states)
         found = [differ, *map(_two_differ, jax.tree.leaves(updates))]
@@ -265,12 +270,3 @@ def _is_float(leaf: Any) -> bool:
 
 def _size(x: Any) -> Any:
     return jnp.sqrt(jnp.sum(jnp.square(x.astype(jnp.promote_types(x.dtype, jnp.float32)))))
-
-
-def _strong(leaf: Any) -> Any:
-    leaf = jnp.asarray(leaf)
-    return leaf if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else lax.convert_element_type(leaf, leaf.dtype)
-
-
-def _as(new: Any, old: Any) -> Any:
-    return jax.tree.map(lambda x, y: x if x.dtype == y.dtype else x.astype(y.dtype), new, old)

@@ -1,5 +1,6 @@
 """The training step on one coordinate of curvature λ, as a small matrix derived from the optimizer itself."""
 
+from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -13,7 +14,14 @@ from jax.flatten_util import ravel_pytree
 from jaxopt_study.dynamics.freezing import holding
 from jaxopt_study.dynamics.periods import period
 from jaxopt_study.dynamics.roles import Role, leaf_paths, leaf_roles
-from jaxopt_study.dynamics.updates import as_transformation, call_update, differentiated, holds_lookahead
+from jaxopt_study.dynamics.updates import (
+    as_transformation,
+    call_update,
+    differentiated,
+    holds_lookahead,
+    keep_dtypes,
+)
+from jaxopt_study.programs import strongly_typed
 from jaxopt_study.transforms import gradient_point
 
 _LONG = 1000  # steps after which a product of momenta has reached its limit
@@ -46,12 +54,13 @@ def recursions(optimizer: Any, opt_state: Any, params: Any, steps: int | None = 
         For every leaf of the parameters, in order, the recursion of one of its coordinates.
 
     Raises:
+        TypeError: If the optimizer is none, or `steps` no integer.
         ValueError: If the update mixes parameters even at zero gradient or is not finite there, or `opt_state` is of
             another optimizer.
     """
     optimizer = as_transformation(optimizer)
     with jax.enable_x64(True):
-        one = _one_coordinate(optimizer, params)
+        one = one_coordinate(optimizer, params)
         steps = period("stability_threshold", optimizer, one, opt_state, steps)
         roles = leaf_roles(optimizer, one, steps)
         state = (
@@ -74,22 +83,32 @@ def recursions(optimizer: Any, opt_state: Any, params: Any, steps: int | None = 
         return _split(len(jax.tree.leaves(differentiated(one))), constants, slopes, gains[0])
 
 
-def _one_coordinate(optimizer: Any, params: Any) -> Any:
-    """Return parameters of the same structure, each with a single coordinate."""
+def one_coordinate(optimizer: Any, params: Any) -> Any:
+    """Return parameters of the same structure in double precision, each with a single coordinate.
+
+    Args:
+        optimizer: An Optax transformation.
+        params: The parameters; None for one scalar, or for the pair of them that `optax.lookahead` takes.
+
+    Returns:
+        Zeros.
+
+    Raises:
+        ValueError: If a scalar will not do for the optimizer.
+    """
     one = jax.tree.map(lambda leaf: jnp.zeros((1,) * jnp.ndim(leaf), jnp.float64), 0.0 if params is None else params)
     if params is not None:
         return one
-    try:
-        if holds_lookahead(jax.eval_shape(optimizer.init, pair := optax.LookaheadParams(one, one))):
+    pair = optax.LookaheadParams(one, one)
+    with suppress(Exception):  # whatever a transformation raises that was not made for pairs
+        if holds_lookahead(jax.eval_shape(optimizer.init, pair)):
             return pair
-    except Exception:  # whatever a transformation raises that was not made for pairs
-        pair = None
     try:
         jax.eval_shape(optimizer.init, one)
     except Exception as error:
         raise ValueError(
-            "stability_threshold: the optimizer cannot be initialised for a single number, as where masks or groups "
-            "name parameters. Pass params=…, the parameters that the state was made with."
+            "The optimizer cannot be initialised for a single number, as where masks or groups name parameters. Pass "
+            "params=…, the parameters that the state was made with."
         ) from error
     return one
 
@@ -102,10 +121,10 @@ def _late_state(optimizer: Any, params: Any, roles: tuple[Role, ...], steps: int
             lambda p: jnp.where(t % 2 == 0, jnp.ones_like(p), -jnp.ones_like(p)), differentiated(params)
         )
         _, new = call_update(optimizer, grads, state, params, jnp.float64(1.0), lambda p: jnp.float64(1.0))
-        return jax.tree.map(lambda x, y: jnp.asarray(x).astype(y.dtype), new, state), None
+        return keep_dtypes(new, state), None
 
     def run() -> Any:
-        start = jax.tree.map(lambda x: lax.convert_element_type(x, x.dtype), _arrays(optimizer.init(params)))
+        start = strongly_typed(optimizer.init(params))
         # Of whole periods, so that what starts anew stands at its start, and what does not shows how far it got.
         return lax.scan(step, start, jnp.arange(_LONG * steps))[0]
 
@@ -123,7 +142,7 @@ def _late_state(optimizer: Any, params: Any, roles: tuple[Role, ...], steps: int
 
 def _with_clocks(optimizer: Any, params: Any, roles: tuple[Role, ...], opt_state: Any) -> Any:
     """Return a state for one coordinate with the clocks of another state of the same optimizer."""
-    leaves, structure = jax.tree.flatten(_arrays(optimizer.init(params)))
+    leaves, structure = jax.tree.flatten(strongly_typed(optimizer.init(params)))
     given = dict(zip(leaf_paths(opt_state), jax.tree.leaves(opt_state), strict=True))
     paths = leaf_paths(jax.tree.unflatten(structure, leaves))
     for i, (path, role) in enumerate(zip(paths, roles, strict=True)):
@@ -188,8 +207,7 @@ def _matrices(optimizer: Any, params: Any, state: Any, roles: tuple[Role, ...]) 
 
     gains = jax.jacfwd(moved_by)(flat_grads)
     _, later = update(jax.tree.map(jnp.zeros_like, differentiated(params)), params, memory)
-    later = jax.tree.map(lambda new, old: jnp.asarray(new).astype(old.dtype), later, state)
-    return (zero, one - zero, gains), later
+    return (zero, one - zero, gains), keep_dtypes(later, state)
 
 
 def _split(num_params: int, constants: np.ndarray, slopes: np.ndarray, gains: np.ndarray) -> list[Recursion]:
@@ -215,10 +233,6 @@ def _split(num_params: int, constants: np.ndarray, slopes: np.ndarray, gains: np
         rows, columns = chosen[:, None], chosen
         blocks.append(Recursion(constants[:, rows, columns], slopes[:, rows, columns], float(gains[i, i])))
     return blocks
-
-
-def _arrays(state: Any) -> Any:
-    return jax.tree.map(jnp.asarray, state)
 
 
 def _is_key(leaf: Any) -> bool:

@@ -49,6 +49,7 @@ def stability_threshold(
         some updates of a single coordinate, and compiling them, about a second.
 
     Raises:
+        TypeError: If the optimizer is none, or `num_steps` no integer.
         ValueError: If the update mixes parameters, the state does not belong to the optimizer, parameters are needed
             and not given, or `num_steps` is no multiple of the period.
 

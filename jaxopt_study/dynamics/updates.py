@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 from jax.core import Tracer
 
@@ -78,6 +79,19 @@ def call_update(
     if not any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
         extra = {name: argument for name, argument in extra.items() if name in parameters}
     return update(grads, state, params, **extra)
+
+
+def keep_dtypes(new: Any, old: Any) -> Any:
+    """Return a state after an update in the dtypes it had before, so that a loop can carry it.
+
+    Args:
+        new: The state after the update.
+        old: The state before.
+
+    Returns:
+        The new state. To be called in a trace, where random keys can be converted, too.
+    """
+    return jax.tree.map(lambda x, y: jnp.asarray(x).astype(jnp.result_type(y)), new, old)
 
 
 def check_optimizer(optimizer: Any, opt_state: Any, params: Any) -> Any:

@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxopt_study.dynamics.updates import call_update
+from jaxopt_study.dynamics.updates import call_update, keep_dtypes
+from jaxopt_study.programs import strongly_typed
 from jaxopt_study.training.batches import Curriculum, batch_indices, prepare
 from jaxopt_study.training.curvature_probe import CurvatureProbe
 from jaxopt_study.training.evaluation import measure
@@ -41,7 +42,7 @@ def start(plan: Plan, inputs: Inputs, params: Any, key: Any) -> tuple[Constants,
         stopped=jnp.bool_(False),
         best=None,
     )
-    carry = jax.tree.map(_strong, carry)
+    carry = strongly_typed(carry)
     if plan.early_stopping:
         worst = jnp.inf if plan.early_stopping.mode == "min" else -jnp.inf
         values = jax.eval_shape(lambda: evaluate_carry(plan, inputs, carry))
@@ -58,7 +59,7 @@ def start(plan: Plan, inputs: Inputs, params: Any, key: Any) -> tuple[Constants,
         probe = bound_probe(plan, inputs, constants)
         if probe.init is not None:
             memory = probe.init(*_probe_arguments(plan, inputs, constants, carry, jnp.int32(0)))
-            carry = replace(carry, probe_memory=jax.tree.map(_strong, jax.tree.map(jnp.asarray, memory)))
+            carry = replace(carry, probe_memory=strongly_typed(memory))
     return constants, carry
 
 
@@ -106,7 +107,7 @@ def step(plan: Plan, inputs: Inputs, constants: Constants, carry: Carry, t: Any)
         updates, opt_state = call_update(optimizer, grads, carry.opt_state, carry.params, loss, value_fn)
         _check_state(carry.opt_state, opt_state)
         new = optax.apply_updates(carry.params, updates), opt_state, model_state
-        return jax.tree.map(lambda x, y: jnp.asarray(x).astype(y.dtype), new, old)
+        return keep_dtypes(new, old)
 
     # A branch, not a select between old and new, which makes XLA keep both: twice the time, six times the compiling.
     old = carry.params, carry.opt_state, carry.model_state
@@ -212,9 +213,3 @@ def _track_best(rule: EarlyStopping | None, carry: Carry, values: dict[str, Any]
 
 def _keep(condition: Any, new: Any, old: Any) -> Any:
     return jax.tree.map(lambda a, b: jnp.where(condition, jnp.asarray(a).astype(b.dtype), b), new, old)
-
-
-def _strong(leaf: Any) -> Any:
-    # A weak type becomes strong after one step, and everything would be compiled again.
-    leaf = jnp.asarray(leaf)
-    return jax.lax.convert_element_type(leaf, leaf.dtype)

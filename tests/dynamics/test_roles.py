@@ -76,3 +76,14 @@ def test_roles(name):
         assert role == expected.get(ending, "clock"), path
         seen.add(ending)
     assert seen >= set(expected)
+
+
+def test_a_period_too_long_to_compose_is_none_too_long_for_roles():
+    roles = state_roles(optax.MultiSteps(optax.sgd(0.1, 0.9), 100), jnp.zeros(2))
+    assert {path for path, role in roles.items() if role == "memory"} == {".acc_grads", ".inner_opt_state[0].trace"}
+
+
+def test_a_counter_without_a_period_is_refused_with_what_can_be_done():
+    growing = optax.MultiSteps(optax.sgd(0.1), lambda step: 2 + step // 8)
+    with pytest.raises(ValueError, match=r"state_roles: .*\.mini_step.* without a period.*\. Pass the transformation"):
+        state_roles(growing, jnp.zeros(2))

@@ -260,6 +260,9 @@ def test_one_gain_does_not_stand_for_a_period():
         stability_limit(tx)
     with pytest.raises(ValueError, match=r"preconditioned_sharpness: .* only after 2 steps"):
         preconditioned_sharpness(tx, tx.init(params), lambda p, _: jnp.sum(p**2), params)
+    for wrapped, steps in ((optax.lookahead(optax.sgd(0.1), 3, 0.5), 3), (multi_steps(optax.sgd(0.1), 100), 100)):
+        with pytest.raises(ValueError, match=f"stability_limit: .* only after {steps} steps"):
+            stability_limit(wrapped)
 
 
 def test_a_perturbation_of_unit_length_has_no_threshold():
@@ -270,5 +273,12 @@ def test_a_perturbation_of_unit_length_has_no_threshold():
 
 def test_groups_without_their_parameters_are_asked_for_them():
     tx = optax.partition({"slow": optax.sgd(0.01), "fast": optax.sgd(0.1, 0.9)}, {"a": "slow", "b": "fast"})
-    with pytest.raises(ValueError, match=r"Pass params="):
-        stability_threshold(tx)
+    for function in (stability_threshold, stability_limit):
+        with pytest.raises(ValueError, match=r"Pass params="):
+            function(tx)
+
+
+@pytest.mark.parametrize("function", [stability_threshold, stability_limit])
+def test_what_is_no_optimizer_is_refused(function):
+    with pytest.raises(TypeError, match="must be an Optax transformation; received 'sgd'"):
+        function("sgd")
