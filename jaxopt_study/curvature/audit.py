@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxopt_study.curvature import vectors
-from jaxopt_study.curvature.checks import check_operator, key_or_fixed
+from jaxopt_study.curvature.checks import check_concrete, check_operator, key_or_fixed
 from jaxopt_study.curvature.operator import Operator
 from jaxopt_study.curvature.widening import in_double_precision
 from jaxopt_study.types import Key, Matvec, Vector
@@ -118,7 +118,7 @@ def audit(op: Operator, *, key: Key | None = None, double_precision: bool = True
         kind of product once.
 
     Raises:
-        TypeError: If `op` is no operator or `key` no key.
+        TypeError: If `op` is no operator or `key` no key, or inside a trace.
 
     Example:
         >>> from jaxopt_study.curvature import from_matvec, hessian
@@ -129,8 +129,9 @@ def audit(op: Operator, *, key: Key | None = None, double_precision: bool = True
         >>> print(audit(shift, key=jax.random.key(0)).messages[0])
         Not symmetric: ...
     """
+    check_concrete("audit", check_operator("audit", op))
     key = key_or_fixed(key, "audit")
-    product = _Counted(check_operator("audit", op).product())
+    product = _Counted(op.product())
     key_v, *keys = jax.random.split(key, 4)
     probes, norm = _probes(product, vectors.random_like(op.like, key=key_v, distribution="sphere"))
     if not math.isfinite(norm):

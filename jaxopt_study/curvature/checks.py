@@ -10,6 +10,7 @@ from jax.core import Tracer
 
 from jaxopt_study.curvature.selection import leaf_paths
 from jaxopt_study.curvature.vectors import spread
+from jaxopt_study.programs import is_traced
 from jaxopt_study.types import Key, Params, Vector
 
 
@@ -112,6 +113,22 @@ def check_operator(name: str, op: Any) -> Any:
     return op
 
 
+def check_concrete(name: str, *values: Any) -> None:
+    """Raise TypeError inside a trace, where a function works from Python.
+
+    Args:
+        name: The function's, for the message.
+        *values: Its arguments, pytrees of arrays.
+    """
+    if is_traced(values):
+        raise TypeError(
+            f"{name} works from Python and takes concrete arrays; received traced ones, or was called inside jax.jit, "
+            "jax.vmap or a probe of `train`. Record the run with train(…, record_params_every=…) and call it on the "
+            "snapshots; inside the run use CurvatureProbe, which has `gain_sharpness`, `step_eigenvalues` and, by "
+            "`measure`, what can be traced."
+        )
+
+
 def check_integer(name: str, argument: str, value: Any) -> int:
     """Return a static count as an `int`; its range is not checked.
 
@@ -135,6 +152,23 @@ def check_integer(name: str, argument: str, value: Any) -> int:
     return int(value)
 
 
+def check_number(name: str, argument: str, value: Any, *, usual: float | None = None) -> None:
+    """Check that an argument is one real number, of Python, NumPy or JAX.
+
+    Args:
+        name: Who asks, for the message.
+        argument: What it is called.
+        value: The number.
+        usual: What to give instead.
+
+    Raises:
+        TypeError: If it is anything else.
+    """
+    if isinstance(value, bool) or not (isinstance(value, Real) or (hasattr(value, "dtype") and np.ndim(value) == 0)):
+        remedy = "" if usual is None else f" Give {usual:g}."
+        raise TypeError(f"{name} needs {argument}, a number; received {describe_argument(value)}.{remedy}")
+
+
 def check_tolerance(name: str, tol: Any, noise_floor: Any, *, times: int = 1, usual: float = 1e-3) -> None:
     """Check that a tolerance is not below what the noise of the products lets anybody reach.
 
@@ -151,8 +185,7 @@ def check_tolerance(name: str, tol: Any, noise_floor: Any, *, times: int = 1, us
     """
     if isinstance(tol, Tracer) or isinstance(noise_floor, Tracer):
         return
-    if isinstance(tol, bool) or not (isinstance(tol, Real) or (hasattr(tol, "dtype") and np.ndim(tol) == 0)):
-        raise TypeError(f"{name} needs tol, a number; received {describe_argument(tol)}. Give {usual:g}.")
+    check_number(name, "tol", tol, usual=usual)
     least = times * float(noise_floor)
     if not float(tol) >= least:
         multiple = f"{times} times " if times > 1 else ""

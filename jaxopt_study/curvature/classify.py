@@ -6,26 +6,24 @@ from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array
 
 from jaxopt_study.curvature import inertia, vectors
 from jaxopt_study.curvature.audit import noise_floor as expected_noise
 from jaxopt_study.curvature.checks import key_or_fixed
+from jaxopt_study.curvature.criticality import FLATNESS, Tolerances, check_tolerances, flatness_at
 from jaxopt_study.curvature.eigenpairs import Eigenpairs, eigenpairs
 from jaxopt_study.curvature.escape import Escape, escape_along
 from jaxopt_study.curvature.estimate import check_count
 from jaxopt_study.curvature.export import unravel
 from jaxopt_study.curvature.index import MorseIndex, check_tau, index_of, morse_index
 from jaxopt_study.curvature.landscape import slope
-from jaxopt_study.curvature.layout import layout_of
 from jaxopt_study.curvature.loss_operators import hessian
 from jaxopt_study.curvature.mean_operator import MeanOperator
 from jaxopt_study.curvature.sharpness import Bracket, sharpness
 from jaxopt_study.types import Batch, Key, LossFn, Params, Vector
 
-FLATNESS = 1e-3  # below it, a walk of the parameters' own length leaves the gradient what it is, to a thousandth
 _PAIR_TOL = 1e-3
 _CONFIDENCE = 0.99
 _WIDTH = 0.25  # of a bracket: what is nearer to ±τ than that needs no more digits, but another τ
@@ -145,7 +143,7 @@ def classify_point(
         problems at once.
 
     Raises:
-        TypeError: If loss or parameters do not suit a Hessian.
+        TypeError: If loss or parameters do not suit a Hessian, `key` is no key or a tolerance no number.
         ValueError: If a tolerance is not positive, `tol` or `tau` is below the noise floor, or a number is too small.
 
     Example:
@@ -163,17 +161,15 @@ def classify_point(
         Regions of Deep Network Losses, Neural Computation 33. Milnor (1963), Morse Theory, section 2: the index.
     """
     name = "classify_point"
-    for argument, number in [("gradient_tol", gradient_tol), ("flatness", flatness)]:
-        if number is not None and not isinstance(number, Tracer) and not (np.isfinite(number) and number > 0):
-            raise ValueError(f"{name} needs {argument} > 0; received {number}.")
+    key = key_or_fixed(key, name)
     check_count(name, "num_directions", num_directions, 1)
     check_count(name, "max_matvecs", max_matvecs, 2)
     op = cast(MeanOperator, hessian(loss, params, data, batch_size=batch_size))
     floor = expected_noise(op) if noise_floor is None else float(noise_floor)
-    tol = _check_tol(tol, floor, layout_of(op.like).scalar)
+    tolerances = check_tolerances(name, op, floor, tol, gradient_tol, flatness)
     value, g, hg = slope(op)
-    key_index, key_pairs, key_low, key_high, key_flat, key_walk = jax.random.split(key_or_fixed(key), 6)
-    of_critical = op.params, value, g, hg, tol, gradient_tol, flatness
+    key_index, key_pairs, key_low, key_high, key_flat, key_walk = jax.random.split(key, 6)
+    here = op.params, value, g, hg
     if op.size <= max_dense:
         compression = inertia.of_all(op)
         index = index_of(compression, tau, noise_floor=floor)
@@ -182,7 +178,7 @@ def classify_point(
         values, residuals = _rayleigh(pair, op.matmat(pair))
         smallest, largest = (jnp.stack([x - index.error, x + index.error]) for x in values)
         ends = _Ends(values, residuals, smallest, largest, jax.tree.map(lambda leaf: leaf[:1], pair))
-        verdict = _judge(of_critical, ends, index)
+        verdict = _judge(here, tolerances, ends, index)
         spent = index.num_matvecs + 3
     else:
         index = morse_index(op, tau, key=key_index, noise_floor=floor, max_dense=max_dense)
@@ -192,13 +188,13 @@ def classify_point(
         brackets = _brackets(op, (key_low, key_high), floor, max_matvecs if traced else min(_FEW, max_matvecs))
         spent = index.num_matvecs + found.num_matvecs + brackets.num_matvecs.sum() + 1
         ends = _ends(found, brackets, floor * index.scale)
-        verdict = _judge(of_critical, ends, index)
+        verdict = _judge(here, tolerances, ends, index)
         if not traced and max_matvecs > _FEW and int(verdict.kind) == PointKind.UNRESOLVED:
             # From the same starts, so that the brackets' confidence is that of one.
             brackets = _brackets(op, (key_low, key_high), floor, max_matvecs)
             spent += brackets.num_matvecs.sum()
             ends = _ends(found, brackets, floor * index.scale)
-            verdict = _judge(of_critical, ends, index)
+            verdict = _judge(here, tolerances, ends, index)
     ways = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), ends.down, flat)
     escape = escape_along(op, value, g, ways, key=key_walk)
     return Classification(
@@ -236,17 +232,6 @@ class _Verdict(NamedTuple):
     open_below: Array  # whether a way down is to be expected or cannot be excluded
 
 
-def _check_tol(tol: Any, floor: float, dtype: Any) -> Any:
-    if tol is None:
-        return max(float(np.sqrt(jnp.finfo(dtype).eps)), floor)
-    if not isinstance(tol, Tracer) and not tol >= floor:
-        raise ValueError(
-            f"tol must be at least the operator's noise floor, {floor:.1e} relative to its norm; received {tol}. Ask "
-            f"for {max(2 * floor, 1e-3):.1e}, give gradient_tol in units of ‖g‖, or take double precision."
-        )
-    return tol
-
-
 def _brackets(op: MeanOperator, keys: tuple[Key, Key], floor: float, max_matvecs: int) -> Bracket:
     """Return brackets of the largest eigenvalues of −H and of H, stacked."""
     options = {"confidence": _CONFIDENCE, "tol": max(_WIDTH, 4 * floor), "noise_floor": floor}
@@ -274,16 +259,16 @@ def _ends(found: Eigenpairs, brackets: Bracket, margin: Array) -> _Ends:
 
 
 @jax.jit
-def _judge(of_critical: Any, ends: _Ends, index: MorseIndex) -> _Verdict:
-    params, value, g, hg, tol, gradient_tol, flatness = of_critical
+def _judge(here: Any, tolerances: Tolerances, ends: _Ends, index: MorseIndex) -> _Verdict:
+    params, value, g, hg = here
     norm, change = vectors.norm(g), vectors.norm(hg)
     length = 1 + vectors.norm(params)
     extent = jnp.max(jnp.abs(ends.values))
-    limit = jnp.asarray(tol * extent * length if gradient_tol is None else gradient_tol, norm.dtype)
-    flat_by = jnp.where(norm > 0, change * length / jnp.where(norm > 0, norm, 1) ** 2, jnp.inf)
+    limit, flat_by = tolerances.limit(extent, length), flatness_at(norm, change, length)
     kind, index = _of_critical(ends, index)
     critical = norm <= limit
-    kind = jnp.where(critical, kind, jnp.where(flat_by <= flatness, PointKind.GRADIENT_FLAT, PointKind.NOT_CRITICAL))
+    away = jnp.where(flat_by <= tolerances.flatness, PointKind.GRADIENT_FLAT, PointKind.NOT_CRITICAL)
+    kind = jnp.where(critical, kind, away)
     finite = jnp.isfinite(value) & jnp.isfinite(norm) & jnp.isfinite(extent)
     kind = jnp.where(finite, kind, PointKind.NOT_FINITE).astype(jnp.int32)
     open_below = jnp.isin(kind, jnp.array([PointKind.SADDLE, PointKind.DEGENERATE, PointKind.UNRESOLVED]))

@@ -7,18 +7,16 @@ from typing import Any, Literal, NamedTuple, cast, get_args
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
-from jax.core import Tracer
 from jaxtyping import Array
 
 from jaxopt_study.curvature import newton_steps, vectors
 from jaxopt_study.curvature.audit import noise_floor as expected_noise
-from jaxopt_study.curvature.checks import check_tolerance, key_or_fixed
-from jaxopt_study.curvature.classify import FLATNESS
+from jaxopt_study.curvature.checks import key_or_fixed
+from jaxopt_study.curvature.criticality import FLATNESS, Tolerances, check_tolerances, flatness_at
 from jaxopt_study.curvature.estimate import check_count
 from jaxopt_study.curvature.landscape import value_and_gradient
-from jaxopt_study.curvature.layout import layout_of, seed_words
+from jaxopt_study.curvature.layout import seed_words
 from jaxopt_study.curvature.loss_operators import hessian
 from jaxopt_study.curvature.mean_operator import MeanOperator
 from jaxopt_study.programs import jit_solver
@@ -104,12 +102,6 @@ class _Settings(NamedTuple):
     cutoff: float
 
 
-class _Tolerances(NamedTuple):
-    tol: Any
-    gradient_tol: Any  # None, or a number that replaces tol ‖H‖ (1 + ‖θ‖)
-    flatness: Any
-
-
 def find_critical_point(
     loss: LossFn,
     params: Params,
@@ -166,7 +158,7 @@ def find_critical_point(
         be used under `jit` and `vmap`.
 
     Raises:
-        TypeError: If loss or parameters do not suit a Hessian, or `key` is no key.
+        TypeError: If loss or parameters do not suit a Hessian, `key` is no key or a tolerance no number.
         ValueError: If the method is unknown, a count too small, a tolerance not positive, or `tol` below the noise
             floor.
 
@@ -192,23 +184,17 @@ def find_critical_point(
         raise ValueError(f"{name} needs method, one of {known}; received {method!r}.")
     check_count(name, "max_steps", max_steps, 1)
     check_count(name, "num_basis", num_basis, 1)
-    for argument, number in [("tol", tol), ("gradient_tol", gradient_tol), ("flatness", flatness)]:
-        if number is not None and not isinstance(number, Tracer) and not (np.isfinite(number) and number > 0):
-            raise ValueError(f"{name} needs {argument} > 0; received {number}.")
+    key = key_or_fixed(key, name)
     op = cast(MeanOperator, hessian(loss, params, data, batch_size=batch_size))
     floor = expected_noise(op) if noise_floor is None else float(noise_floor)
     settings = _Settings(
         cast(CriticalPointMethod, method), min(num_basis, op.size), max_steps, newton_steps.CUTOFF * floor
     )
-    if tol is None:
-        tol = max(float(jnp.finfo(layout_of(op.like).scalar).eps) ** 0.5, floor)
-    if gradient_tol is None:
-        check_tolerance(name, tol, floor)
-    return _search(op, key_or_fixed(key, name), _Tolerances(tol, gradient_tol, flatness), settings)
+    return _search(op, key, check_tolerances(name, op, floor, tol, gradient_tol, flatness), settings)
 
 
 @partial(jit_solver, static_argnums=3)
-def _search(op: MeanOperator, key: Key, tolerances: _Tolerances, settings: _Settings) -> CriticalPointSearch:
+def _search(op: MeanOperator, key: Key, tolerances: Tolerances, settings: _Settings) -> CriticalPointSearch:
     seed = seed_words(key)
     last = lax.while_loop(
         lambda state: state.status < 0,
@@ -232,7 +218,7 @@ def _begin(op: MeanOperator, settings: _Settings) -> _State:
     )
 
 
-def _advance(op: MeanOperator, seed: Array, tolerances: _Tolerances, settings: _Settings, state: _State) -> _State:
+def _advance(op: MeanOperator, seed: Array, tolerances: Tolerances, settings: _Settings, state: _State) -> _State:
     # Judges the point that was reached and, if the search goes on, takes a step.
     here = replace(op, params=state.params)
     length = 1 + vectors.norm(state.params)
@@ -240,10 +226,7 @@ def _advance(op: MeanOperator, seed: Array, tolerances: _Tolerances, settings: _
     proposal = newton_steps.propose(
         settings.method, here, state.g, radius, seed, num_basis=settings.num_basis, cutoff=settings.cutoff
     )
-    limit = tolerances.tol * proposal.scale * length if tolerances.gradient_tol is None else tolerances.gradient_tol
-    limit = jnp.asarray(limit, state.norm.dtype)
-    safe = jnp.where(state.norm > 0, state.norm, 1)
-    flatness = jnp.where(state.norm > 0, proposal.change * length / safe**2, jnp.inf).astype(state.norm.dtype)
+    limit, flatness = tolerances.limit(proposal.scale, length), flatness_at(state.norm, proposal.change, length)
     finite = jnp.isfinite(state.value) & jnp.isfinite(state.norm) & jnp.isfinite(proposal.scale)
     status = jnp.where(state.num_steps >= settings.max_steps, SearchStatus.OUT_OF_STEPS, -1)
     status = jnp.where(flatness <= tolerances.flatness, SearchStatus.GRADIENT_FLAT, status)

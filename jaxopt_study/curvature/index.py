@@ -14,7 +14,7 @@ from scipy import special
 
 from jaxopt_study.curvature import inertia
 from jaxopt_study.curvature.audit import noise_floor as expected_noise
-from jaxopt_study.curvature.checks import key_or_fixed
+from jaxopt_study.curvature.checks import check_operator, key_or_fixed
 from jaxopt_study.curvature.estimate import check_count, check_fraction
 from jaxopt_study.curvature.inertia import Compression
 from jaxopt_study.curvature.operator import Operator
@@ -123,6 +123,7 @@ def morse_index(
         are 0, the intervals [0, n] and the estimates NaN.
 
     Raises:
+        TypeError: If `op` is no operator or `key` no key.
         ValueError: If `tau` is below the noise floor, or an argument is out of range. Inside a trace a smaller τ is
             raised to the noise floor; the result holds the τ that was used.
 
@@ -142,6 +143,8 @@ def morse_index(
         stochastic Lanczos quadrature, ICML.
     """
     name = "morse_index"
+    check_operator(name, op)
+    key = key_or_fixed(key, name)
     for argument, value, least in [
         ("num_basis", num_basis, 1), ("block_size", block_size, 1), ("num_probes", num_probes, 2),
         ("num_steps", num_steps, 1), ("max_dense", max_dense, 0),
@@ -151,7 +154,7 @@ def morse_index(
     floor = expected_noise(op) if noise_floor is None else float(noise_floor)
     if op.size <= max_dense:
         return index_of(inertia.of_all(op), tau, noise_floor=floor)
-    key_space, key_probes = jax.random.split(key_or_fixed(key))
+    key_space, key_probes = jax.random.split(key)
     compression = inertia.of_krylov_space(
         op, num_basis=min(num_basis, op.size), block_size=min(block_size, op.size), noise_floor=floor, key=key_space
     )

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jax.core import Tracer
+
 
 
 def as_transformation(optimizer: Any) -> Any:
@@ -27,22 +27,6 @@ def as_transformation(optimizer: Any) -> Any:
     if not isinstance(optimizer, optax.GradientTransformation):
         raise TypeError(f"optimizer must be an Optax transformation; received {optimizer!r}.")
     return optimizer
-
-
-def check_concrete(name: str, *values: Any) -> None:
-    """Raise TypeError if a value is traced, where a function works from Python.
-
-    Args:
-        name: The function's, for the message.
-        *values: Pytrees of arrays.
-    """
-    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(values)):
-        raise TypeError(
-            f"{name} works from Python and takes concrete arrays; received traced ones, as inside jax.jit, jax.vmap or "
-            "a probe of `train`. Record the run with train(…, record_params_every=…) and call it on the snapshots; "
-            "inside the run use CurvatureProbe, which has `gain_sharpness`, `step_eigenvalues` and, by `measure`, what "
-            "can be traced."
-        )
 
 
 def differentiated(params: Any) -> Any:

@@ -235,3 +235,10 @@ def test_the_assumed_noise_floor_covers_the_rounding_of_ordinary_networks(depth,
 def test_the_assumed_noise_floor_follows_the_coarsest_dtype():
     assert noise_floor(from_matrix(jnp.eye(2))) == 16 * EPS
     assert noise_floor(from_matrix(jnp.eye(2, dtype=jnp.bfloat16))) == 16 * 2.0**-7
+
+
+def test_inside_a_trace_the_audit_says_where_it_can_be_called():
+    op = hessian(loss, W, X)
+    for traced in (lambda given: audit(given).norm, lambda _: audit(op).norm):
+        with pytest.raises(TypeError, match=r"audit works from Python.*record_params_every"):
+            jax.jit(traced)(op)

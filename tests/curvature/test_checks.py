@@ -20,9 +20,13 @@ audit, eigenpairs, sharpness, spectral_density, trace, diagonal, log_det, condit
         curvature.diagonal, curvature.log_det, curvature.condition_number, curvature.ill_conditioning,
     ],
 )  # fmt: skip
-find_critical_point, cross_check, noise_floor = map(
-    unwrap, [curvature.find_critical_point, curvature.cross_check, curvature.noise_floor]
-)
+morse_index, classify_point, find_critical_point, cross_check, noise_floor = map(
+    unwrap,
+    [
+        curvature.morse_index, curvature.classify_point, curvature.find_critical_point, curvature.cross_check,
+        curvature.noise_floor,
+    ],
+)  # fmt: skip
 
 
 def squares(params, batch):
@@ -37,14 +41,17 @@ SOLVERS = {
     "trace": trace,
     "diagonal": diagonal,
     "log_det": log_det,
+    "morse_index": lambda op, key, **options: morse_index(op, key=key, **options),
     "condition_number": condition_number,
     "ill_conditioning": lambda op, key, k=1, **options: ill_conditioning(op, jnp.ones(3), k=k, key=key, **options),
     "find_critical_point": lambda op, key, **options: find_critical_point(
         squares, jnp.full(3, 0.01), key=key, **options
     ),
+    "classify_point": lambda op, key, **options: classify_point(squares, jnp.full(3, 0.01), key=key, **options),
 }
-OF_OPERATORS = [name for name in SOLVERS if name != "find_critical_point"]
-OF_TOLERANCES = ["eigenpairs", "sharpness", "spectral_density", "condition_number", "ill_conditioning"]
+OF_LOSSES = ["find_critical_point", "classify_point"]
+OF_OPERATORS = [name for name in SOLVERS if name not in OF_LOSSES]
+OF_TOLERANCES = ["eigenpairs", "sharpness", "spectral_density", "condition_number", "ill_conditioning", *OF_LOSSES]
 
 
 @pytest.mark.parametrize("name", OF_OPERATORS)
@@ -113,7 +120,7 @@ def test_other_counts_of_eigenpairs_are_checked_as_well(argument):
         eigenpairs(OP, 1, key=KEY, **{argument: 10.0})
 
 
-@pytest.mark.parametrize("name", [*OF_TOLERANCES, "find_critical_point"])
+@pytest.mark.parametrize("name", OF_TOLERANCES)
 def test_a_tolerance_below_the_noise_floor_is_refused_wherever_one_is_taken(name):
     with pytest.raises(ValueError, match=r"tol must be at least .*noise floor, .*; received 1e-09. Ask for"):
         SOLVERS[name](OP, key=KEY, tol=1e-9)
@@ -127,6 +134,16 @@ def test_a_tolerance_below_the_noise_floor_is_refused_wherever_one_is_taken(name
 def test_a_tolerance_that_is_no_number_is_refused(name):
     with pytest.raises(TypeError, match=f"{name} needs tol, a number; received 'tight'"):
         SOLVERS[name](OP, key=KEY, tol="tight")
+
+
+@pytest.mark.parametrize("name", OF_LOSSES)
+@pytest.mark.parametrize("argument", ["gradient_tol", "flatness"])
+def test_the_other_tolerances_of_a_point_are_positive_numbers(name, argument):
+    with pytest.raises(TypeError, match=f"{name} needs {argument}, a number; received 'tight'"):
+        SOLVERS[name](OP, key=KEY, **{argument: "tight"})
+    for wrong in (0.0, float("inf")):
+        with pytest.raises(ValueError, match=f"{name} needs {argument} > 0; received {wrong}"):
+            SOLVERS[name](OP, key=KEY, **{argument: wrong})
 
 
 def test_a_default_tolerance_gives_way_to_the_noise_floor():

@@ -314,9 +314,9 @@ def test_wrong_arguments_are_named():
     with pytest.raises(ValueError, match="noise floor"):
         classify_point(loss, jnp.zeros(2), key=KEY, tau=1e-12)
     for tol in (1e-30, float("nan"), -1.0):
-        with pytest.raises(ValueError, match="tol must be at least the operator's noise floor"):
+        with pytest.raises(ValueError, match=r"tol must be at least the operator's noise floor|tol > 0"):
             classify_point(loss, jnp.zeros(2), key=KEY, tol=tol)
-    with pytest.raises(ValueError, match="or take double precision"):
+    with pytest.raises(ValueError, match="in double precision"):
         classify_point(loss, jnp.zeros(2), key=KEY, tol=1e-3, noise_floor=1e-2)
     with pytest.raises(ValueError, match="max_matvecs, an integer ≥ 2; received 1"):
         classify_point(loss, jnp.zeros(2), key=KEY, max_matvecs=1)
