@@ -45,7 +45,7 @@ def _eig(matrix: torch.Tensor, eigenvectors: bool) -> tuple[torch.Tensor, torch.
     return torch.stack([values.real, values.imag], 1), vectors.real
 
 
-torch.eig = _eig  # type: ignore[attr-defined]
+torch.eig = _eig
 
 
 class Counter:
@@ -138,10 +138,10 @@ TOP5 = {
 def top5_products(case: Case, torch_case: TorchCase) -> dict[str, int]:
     """Count each peer's products for five eigenpairs, in a call of its own."""
     module = sys.modules["pyhessian.hessian"]
-    module.hessian_vector_product = counted = Counter(module.hessian_vector_product)  # type: ignore[attr-defined]
+    module.hessian_vector_product = counted = Counter(module.hessian_vector_product)
     torch.manual_seed(0)
     pyhessian_of(torch_case).eigenvalues(top_n=5)
-    module.hessian_vector_product = counted.function  # type: ignore[attr-defined]
+    module.hessian_vector_product = counted.function
     linear = curvlinops_of(torch_case).to_scipy()
     matvec = Counter(linear.matvec)
     start = np.random.default_rng(0).standard_normal(linear.shape[0]).astype(np.float32)
@@ -235,7 +235,7 @@ def products(model: torch.nn.Module, data: Any, calls: int) -> dict[str, Method]
     form = pyhessian.hessian(model, criterion, data=data, cuda=False)
     parameters = list(model.parameters())
     v = [torch.randn_like(p) for p in parameters]
-    product = sys.modules["pyhessian.hessian"].hessian_vector_product  # type: ignore[attr-defined]
+    product = sys.modules["pyhessian.hessian"].hessian_vector_product
 
     def gradients() -> None:
         for _ in range(calls):
@@ -252,7 +252,7 @@ def difference_of_products(case: Case, torch_case: TorchCase) -> float:
     """Return the relative difference of H v by PyHessian and by JAX, to see that the networks are the same."""
     form = pyhessian_of(torch_case)
     v = [torch.randn_like(p) for p in form.params]
-    image = sys.modules["pyhessian.hessian"].hessian_vector_product(form.gradsH, form.params, v)  # type: ignore[attr-defined]
+    image = sys.modules["pyhessian.hessian"].hessian_vector_product(form.gradsH, form.params, v)
     theirs, start = torch_case.to_jax(list(image)), [jnp.asarray(leaf) for leaf in torch_case.to_jax(v)]
     gradient = jax.grad(case.loss)
     ours = jax.jit(lambda p, d, x: jax.jvp(lambda q: gradient(q, d), (p,), (x,))[1])(case.params, case.data, start)

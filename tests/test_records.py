@@ -100,7 +100,7 @@ def test_what_json_cannot_hold_is_refused_at_once(results, message):
 
 def test_an_unknown_status_is_refused():
     with pytest.raises((RecordError, TypeError)):
-        Record("demo", "a", config={}, results={}, status="done")  # pyright: ignore[reportArgumentType]
+        Record("demo", "a", config={}, results={}, status="done")
 
 
 def test_content_hash_sees_values_and_not_order():

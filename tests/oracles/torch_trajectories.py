@@ -57,7 +57,7 @@ def load() -> dict:
 
 def main() -> None:
     import numpy as np
-    import torch  # pyright: ignore[reportMissingImports]
+    import torch
 
     from tests.oracles import gradients
 
