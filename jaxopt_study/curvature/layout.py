@@ -96,9 +96,9 @@ class Layout:
         """
         leaves, structure = jax.tree.flatten(self.like)
         serial = jnp.asarray(serial).astype(jnp.uint32)
-        ends = itertools.accumulate((math.prod(leaf.shape) for leaf in leaves), initial=0)
+        starts = itertools.accumulate((math.prod(leaf.shape) for leaf in leaves), initial=0)
         return structure.unflatten(
-            [_normal(leaf, start, seed, serial, b) for leaf, start in zip(leaves, ends, strict=False)]
+            [_normal(leaf, start, seed, serial, b) for leaf, start in zip(leaves, starts, strict=False)]
         )
 
 

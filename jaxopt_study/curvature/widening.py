@@ -73,9 +73,9 @@ def _apply(equation: Any, values: list[Any]) -> list[Any]:
         raise TypeError(f"its program holds a {name}, which exists for its own dtypes only")
     if name == "reduce_precision":  # JAX puts it where it stores what a derivative needs
         return values
-    drawn = name == "jit" and not any(_is_inexact(atom.aval) for atom in equation.invars)
+    drawn = name == "jit" and not any(jnp.issubdtype(atom.aval.dtype, jnp.inexact) for atom in equation.invars)
     if drawn or name in _OF_BITS:
-        narrow = [_cast(value, atom.aval) for value, atom in zip(values, equation.invars, strict=True)]
+        narrow = [_cast(value, atom.aval.dtype) for value, atom in zip(values, equation.invars, strict=True)]
         return [_widen(result) for result in _listed(primitive, primitive.bind(*narrow, **equation.params))]
     if name in _CALLS:
         inner = equation.params[_CALLS[name]]
@@ -111,10 +111,6 @@ def _positional(program: core.Jaxpr, consts: Any, *inputs: Any) -> list[Any]:
     return _evaluate(program, consts, inputs)
 
 
-def _is_inexact(aval: Any) -> bool:
-    return jnp.issubdtype(aval.dtype, jnp.inexact)
-
-
 def _wide(dtype: Any) -> Any:
     if jnp.issubdtype(dtype, jnp.floating):
         return np.dtype(np.float64)
@@ -122,8 +118,8 @@ def _wide(dtype: Any) -> Any:
 
 
 def _widen(x: Any) -> Any:
-    return _cast(x, jax.ShapeDtypeStruct(jnp.shape(x), _wide(x.dtype))) if hasattr(x, "dtype") else x
+    return _cast(x, _wide(x.dtype)) if hasattr(x, "dtype") else x
 
 
-def _cast(x: Any, like: Any) -> Any:
-    return x.astype(like.dtype) if _is_inexact(like) and x.dtype != like.dtype else x
+def _cast(x: Any, dtype: Any) -> Any:
+    return x.astype(dtype) if jnp.issubdtype(dtype, jnp.inexact) and x.dtype != dtype else x

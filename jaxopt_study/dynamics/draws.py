@@ -28,6 +28,6 @@ def draw_like(like: Any, seed: Any) -> Vector:
         True True
     """
     leaves, structure = jax.tree.flatten(describe(like))
-    # Leaf by leaf, so that the numbers are the same however the leaves are spread over devices.
+    # Leaf by leaf, because a flat layout would not keep the leaves' dtypes and shardings.
     layout = Layout(tuple(leaves), structure, flat=False)
     return jax.tree.map(lambda leaf: leaf[0], layout.random(seed_words(jnp.zeros(1, jnp.uint32)), seed, 1))

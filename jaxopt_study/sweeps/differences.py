@@ -12,7 +12,7 @@ from jaxopt_study.sweeps.scores import Mode, penalised, sign_of
 
 Test = Literal["signed-rank", "t"]
 ROUNDING = 1e-12  # of levels and p-values, which meet exactly at powers of two
-SINGLE = 2 * float(np.finfo(np.float32).eps)
+SINGLE = 2 * float(np.finfo(np.float32).eps)  # what rounding leaves of the difference of equal scores, relative to them
 Verdict = Literal["a is better", "b is better", "no detectable difference"]
 
 

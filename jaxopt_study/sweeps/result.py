@@ -189,12 +189,12 @@ class Search:
         for name, value in self.configs[trial].items():
             dimension = self.space[name]
             side = dimension.edge(value, margin)
-            half = dimension.edge(value, 0.25)  # None for options, which have no order
-            if side is None and half is not None:
+            nearest = dimension.edge(value, 0.25)  # None for options, which have no order
+            if side is None and nearest is not None:
                 run = [self.configs[i] for i in np.flatnonzero(self.finished.all(axis=1))]
                 rivals = [config[name] for config in run if name in config]
-                outermost = max(rivals) if half == "high" else min(rivals)
-                side = half if value == outermost and rivals.count(value) < len(rivals) else None
+                outermost = max(rivals) if nearest == "high" else min(rivals)
+                side = nearest if value == outermost and rivals.count(value) < len(rivals) else None
             if side is not None:
                 found[name] = side
         return found
