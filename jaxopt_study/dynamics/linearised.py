@@ -18,7 +18,7 @@ from jaxopt_study.curvature.checks import describe
 from jaxopt_study.dynamics.draws import draw_like
 from jaxopt_study.dynamics.freezing import holding
 from jaxopt_study.dynamics.roles import Freeze, frozen_leaves, leaf_owners
-from jaxopt_study.dynamics.updates import call_update, differentiated
+from jaxopt_study.dynamics.updates import call_update, differentiated, keep_dtypes
 from jaxopt_study.transforms import gradient_point
 from jaxopt_study.types import Matvec
 
@@ -129,8 +129,7 @@ class LinearStep:
                 value,
                 lambda p: self._over_batches(partial(self.loss, p)),
             )
-        state = jax.tree.map(lambda new, old: jnp.asarray(new).astype(jnp.result_type(old)), state, self.opt_state)
-        return optax.apply_updates(self.params, updates), state
+        return optax.apply_updates(self.params, updates), keep_dtypes(state, self.opt_state)
 
     def balanced(self) -> "LinearStep":
         """Return the same map in units in which parameters and memories move each other equally.
@@ -199,7 +198,7 @@ def linear_step(
     data: Any,
     freeze: Freeze,
     batch_size: int | None,
-    steps: int | None = None,
+    steps: int = 1,
 ) -> LinearStep:
     """Check the arguments, find out what is frozen, and return the derivative of the step in its own units.
 
@@ -211,7 +210,7 @@ def linear_step(
         data: What the loss is taken over.
         freeze: See `stability`.
         batch_size: Examples per batch, or None.
-        steps: The optimizer's period; None to find it.
+        steps: The optimizer's period.
 
     Returns:
         The map. Cost: a dozen updates, to find out what is frozen.

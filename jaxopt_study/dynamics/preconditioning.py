@@ -9,13 +9,13 @@ import jax.numpy as jnp
 from jax.tree_util import register_dataclass
 
 from jaxopt_study.curvature import vectors
-from jaxopt_study.curvature.checks import key_or_fixed
+from jaxopt_study.curvature.checks import check_concrete, key_or_fixed
 from jaxopt_study.curvature.sharpness import Bracket, sharpness
 from jaxopt_study.dynamics.linearised import LinearStep, gain, linear_step
 from jaxopt_study.dynamics.periods import refuse_period
 from jaxopt_study.dynamics.scalar_problem import recursions
 from jaxopt_study.dynamics.threshold import thresholds
-from jaxopt_study.dynamics.updates import check_concrete, check_optimizer
+from jaxopt_study.dynamics.updates import check_optimizer
 from jaxopt_study.types import Batch, Key, LossFn, Params
 
 

@@ -104,24 +104,21 @@ def _roles(optimizer: Any, shapes: Any, steps: int) -> tuple[Role, ...]:
     return tuple("centre" if k in idle and r == "memory" else r for k, r in zip(kinds, roles, strict=True))
 
 
-def frozen_leaves(
-    optimizer: Any, params: Any, freeze: Freeze, steps: int | None = None
-) -> tuple[tuple[bool, ...], tuple[bool, ...]]:
+def frozen_leaves(optimizer: Any, params: Any, freeze: Freeze, steps: int) -> tuple[tuple[bool, ...], tuple[bool, ...]]:
     """Return which leaves of the state are variables of the linearised step, and which results are held constant.
 
     Args:
         optimizer: Any Optax transformation.
         params: The parameters.
         freeze: "statistics", "nothing", or a function of a path that says what to freeze.
-        steps: The optimizer's period; None to find it, as for a `CurvatureProbe`.
+        steps: The optimizer's period.
 
     Returns:
         For every leaf, whether it varies, and whether its new value is held constant inside the update.
 
     Raises:
-        ValueError: If `freeze` is none of these, or the period cannot be told.
+        ValueError: If `freeze` is none of these.
     """
-    steps = period("CurvatureProbe", optimizer, params, composes=False) if steps is None else steps
     roles = leaf_roles(optimizer, params, steps)
     if callable(freeze):
         like = jax.eval_shape(optimizer.init, params)

@@ -9,13 +9,13 @@ import numpy as np
 
 from jaxopt_study.curvature import vectors
 from jaxopt_study.curvature.audit import GROWTH
-from jaxopt_study.curvature.checks import key_or_fixed
+from jaxopt_study.curvature.checks import check_concrete, check_number, key_or_fixed
 from jaxopt_study.dynamics.arnoldi import arnoldi
 from jaxopt_study.dynamics.composition import Composition, compose
 from jaxopt_study.dynamics.linearised import linear_step
 from jaxopt_study.dynamics.periods import period
 from jaxopt_study.dynamics.roles import Freeze, leaf_paths
-from jaxopt_study.dynamics.updates import check_concrete, check_optimizer
+from jaxopt_study.dynamics.updates import check_optimizer
 from jaxopt_study.types import Batch, Key, LossFn, Params
 
 Kind = Literal["stable", "marginal", "oscillation", "escape", "unknown"]
@@ -133,7 +133,7 @@ def stability(
         restarts, and p linearisations.
 
     Raises:
-        TypeError: If the optimizer, the parameters or the loss are of the wrong kind, or arrays are traced.
+        TypeError: If the optimizer, the parameters, the loss or tol are of the wrong kind, or arrays are traced.
         ValueError: If the state belongs to others, the parameters are not finite, the period cannot be told, or
             `num_steps`, k, tol or `basis_size` are out of range.
 
@@ -150,6 +150,7 @@ def stability(
         preconditioner).
     """
     basis_size = max(20, 3 * k) if basis_size is None else basis_size
+    check_number("stability", "tol", tol, usual=1e-3)
     _check(k, tol, basis_size)
     check_concrete("stability", opt_state, params, data)
     optimizer = check_optimizer(optimizer, opt_state, params)

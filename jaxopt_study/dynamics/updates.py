@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import optax
 
 
-
 def as_transformation(optimizer: Any) -> Any:
     """Return an optimizer as an Optax transformation, `optax.MultiSteps` too.
 

@@ -16,7 +16,7 @@ from jaxopt_study.curvature.operator import Operator
 from jaxopt_study.dynamics import account_step
 from jaxopt_study.dynamics.along import outermost
 from jaxopt_study.dynamics.linearised import LinearStep, gain
-from jaxopt_study.dynamics.periods import refuse_period
+from jaxopt_study.dynamics.periods import period, refuse_period
 from jaxopt_study.dynamics.roles import frozen_leaves
 from jaxopt_study.dynamics.updates import call_update
 from jaxopt_study.training.trajectory import Probe
@@ -111,7 +111,8 @@ class CurvatureProbe:
         with jax.ensure_compile_time_eval():
             if self.stability_matvecs:
                 refuse_period("CurvatureProbe(stability_matvecs=…)", known, params)
-            return replace(self, roles=frozen_leaves(known, params, "statistics"))
+            steps = period("CurvatureProbe", known, params, composes=False)
+            return replace(self, roles=frozen_leaves(known, params, "statistics", steps))
 
     def bind(self, optimizer: optax.GradientTransformation, loss: Callable[..., Any], data: Any) -> Probe:
         """Return the measurement for an optimizer, loss and data; `train` calls this."""

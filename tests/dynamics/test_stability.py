@@ -1,5 +1,7 @@
 """The spectral radius of the training step, against dense Jacobians and hand-made block matrices."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -325,6 +327,8 @@ def test_wrong_arguments_say_what_to_do():
         stability(bowl, state, bowl, params, data, key=KEY)
     with pytest.raises(ValueError, match="NaN"):
         stability(GD, state, bowl, params.at[0].set(jnp.nan), data, key=KEY)
+    with pytest.raises(TypeError, match="stability needs tol, a number"):
+        inspect.unwrap(stability)(GD, state, bowl, params, data, key=KEY, tol="1e-3")  # past the tests' type checker
     with pytest.raises(ValueError, match="k must be at least 2"):
         stability(GD, state, bowl, params, data, key=KEY, k=1)
     with pytest.raises(ValueError, match="tol must lie"):
