@@ -10,6 +10,8 @@ from rich.table import Table
 from rich.text import Text
 from scipy import stats
 
+from jaxopt_study.figures.digits import digits_apart
+
 Verdict = Literal["PASS", "FAIL", "NOT RESOLVED"]
 COLOURS: Mapping[Verdict, str] = {"PASS": "green", "FAIL": "red", "NOT RESOLVED": "yellow"}
 
@@ -42,7 +44,11 @@ class Measurement:
     def __str__(self) -> str:
         if self.lower == self.upper:
             return f"{self.value:.7g}"
-        return f"{self.value:.4g} [{self.lower:.4g}, {self.upper:.4g}]"
+        digits = digits_apart(self.lower, self.upper, 4)
+        low, high = f"{self.lower:.{digits}g}", f"{self.upper:.{digits}g}"
+        if low == high:  # the same in all digits worth printing
+            return f"{self.value:.7g} ± {max(self.upper - self.value, self.value - self.lower):.1e}"
+        return f"{self.value:.{digits}g} [{low}, {high}]"
 
 
 def exact(value: float, *, error: float = 0.0) -> Measurement:

@@ -16,12 +16,13 @@ from PIL import Image
 
 from jaxopt_study import problems, records
 from jaxopt_study.cli import diagnosis, main
-from jaxopt_study.cli.curvature_report import eigenvalue_rows, with_error
+from jaxopt_study.cli.curvature_report import eigenvalue_rows, interval, table_rows, with_error
 from jaxopt_study.cli.diagnosis import Stage
 from jaxopt_study.cli.expressions import UserError
 from jaxopt_study.cli.heats import repeated
 from jaxopt_study.cli.progress import waiting
 from jaxopt_study.cli.targets import find_target
+from jaxopt_study.figures.spectrum import resolved
 
 RATE, DECAY = 0.05, 0.9
 MINE = """
@@ -199,11 +200,12 @@ def test_the_record_says_what_was_asked_of_which_parameters_and_data(diagnosed, 
 
 def test_the_table_of_eigenvalues_agrees_with_the_record(diagnosed, folder):
     rows = list(csv.DictReader((folder / "some" / "eigenvalues.csv").read_text().splitlines()))
-    assert list(rows[0]) == ["source", "end", "rank", "value", "residual", "converged"]
+    assert list(rows[0]) == ["source", "end", "rank", "value", "residual", "converged", "resolved"]
     pairs = [row for row in rows if row["source"] == "eigenpairs"]
     found = diagnosed[3].results["eigenpairs"]
     assert [float(row["value"]) for row in pairs] == found["values"]
     assert [float(row["residual"]) for row in pairs] == found["residuals"]
+    assert [row["resolved"] == "True" for row in pairs] == found["resolved"]
     assert [(row["end"], row["rank"]) for row in pairs] == [
         ("smallest", "1"), ("smallest", "2"), ("largest", "2"), ("largest", "1")
     ]  # fmt: skip
@@ -215,6 +217,57 @@ def test_outliers_are_ranked_from_their_own_end():
     assert [(row["end"], row["rank"], row["value"]) for row in rows] == [
         ("largest", 1, 9.0), ("largest", 2, 5.0), ("smallest", 1, -3.0)
     ]  # fmt: skip
+
+
+def test_an_eigenvalue_that_converged_is_marked_where_its_residual_reaches_zero_or_another():
+    pairs = {
+        "values": [-0.5, -0.4, 0.1, 9.0], "residuals": [0.06, 0.06, 0.2, 0.2], "converged": [True] * 4, "num_matvecs": 5
+    }  # fmt: skip
+    pairs["resolved"] = resolved(pairs["values"], pairs["residuals"]).tolist()
+    assert pairs["resolved"] == [False, False, False, True]
+    rows, _ = eigenvalue_rows({"eigenpairs": pairs})
+    assert [(row["converged"], row["resolved"]) for row in rows] == [(True, False)] * 3 + [(True, True)]
+    errors = [error for _, _, error, _ in table_rows({"eigenpairs": pairs})]
+    assert errors == ["residuals ≤ 2.0e-01, 1 not resolved", "residuals ≤ 6.0e-02, 2 not resolved"]
+
+
+@pytest.mark.parametrize(
+    ("interval", "confidence", "shown"),
+    [
+        ([178.1, 17002.9], 0.95, ("178 to 17,003", "λ < −2.0e-05 (95%), ≥ 16 proved")),
+        ([16.0, 16.0], None, ("16", "λ < −2.0e-05")),
+        ([16.0, 18.0], None, ("16 to 18", "λ < −2.0e-05")),
+    ],
+)
+def test_a_count_that_is_only_bounded_is_shown_as_a_range(interval, confidence, shown):
+    index = {
+        "lower_bound": 16, "estimate": 722.6, "interval": interval, "flat": 3.0, "flat_interval": [3.0, 3.0],
+        "tau": 2e-5, "confidence": confidence,
+    }  # fmt: skip
+    found = {
+        "index": index, "gradient_norm": 1.0, "gradient_tol": 0.1, "verdict": "not critical", "num_matvecs": 9,
+        "escape": {"seen": False},
+    }  # fmt: skip
+    rows = {quantity: (value, error) for quantity, value, error, _ in table_rows({"classification": found})}
+    assert rows["negative eigenvalues"] == shown
+    assert rows["flat eigenvalues"][0] == "3"
+
+
+@pytest.mark.parametrize(("max_dense", "confidence"), [(500, None), (1, 0.95)])
+def test_the_record_says_how_sure_the_counts_are(folder, stages, monkeypatch, max_dense, confidence):
+    monkeypatch.setattr(diagnosis, "MAX_DENSE", max_dense)
+    stages(audit=passed, classification=diagnosis.classification)
+    assert main(["curvature", "mine_for_curvature:without_data", "--out", f"counts-{max_dense}"]) == 0
+    index = records.load(f"counts-{max_dense}").results["classification"]["index"]
+    assert index["confidence"] == (None if index["exact"] else confidence)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "shown"),
+    [(0.003021, 0.003024, "0.003021 to 0.003024"), (0.0194401, 0.0194402, "0.0194401 to 0.0194402"), (2.0, 2.0, "2")],
+)
+def test_the_ends_of_an_interval_are_printed_to_digits_that_differ(low, high, shown):
+    assert interval(low, high) == shown
 
 
 def test_the_printed_table_fits_eighty_columns_and_the_figure_can_be_opened(diagnosed, folder):

@@ -142,6 +142,19 @@ def test_verdict_asks_where_the_whole_interval_lies(measured, verdict):
     assert Claim("", measured, REGION, Control("outside", OUTSIDE)).verdict == verdict
 
 
+@pytest.mark.parametrize(
+    ("measured", "shown"),
+    [
+        (exact(0.75), "0.75"),
+        (Measurement(2.0, 1.9, 2.1, 3, "t"), "2 [1.9, 2.1]"),
+        (Measurement(0.00302, 0.0030199, 0.0030201, 3, "t"), "0.00302 [0.0030199, 0.0030201]"),
+        (exact(2.0, error=1e-12), "2 ± 1.0e-12"),
+    ],
+)
+def test_an_interval_is_never_printed_as_one_number_twice(measured, shown):
+    assert str(measured) == shown
+
+
 @pytest.mark.parametrize("control", [INSIDE, exact(2.0, error=0.1)])
 def test_claim_does_not_pass_if_its_control_does_not_fail(control):
     claim = Claim("vacuous", INSIDE, REGION, Control("no variation", control))

@@ -10,35 +10,41 @@ from rich.table import Table
 
 from jaxopt_study import figures, records
 from jaxopt_study.cli.targets import Target
+from jaxopt_study.figures.digits import digits_apart
+from jaxopt_study.figures.spectrum import count_range, resolved
 
-COLUMNS = ("source", "end", "rank", "value", "residual", "converged")
+COLUMNS = ("source", "end", "rank", "value", "residual", "converged", "resolved")
 SHOWN = 3  # eigenvalues of each end in the printed table
 Row = tuple[str, str, str, str]
 
 
 def eigenvalue_rows(results: Mapping[str, Any]) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
-    """Return one row per eigenvalue that was resolved by itself.
+    """Return one row per eigenvalue that was computed by itself.
 
     Args:
         results: By stage; stages may be missing.
 
     Returns:
         Rows, and their columns. "source" is "eigenpairs" or "outliers" (of the spectral density), "rank" counts from
-        the end, 1 the outermost; the true eigenvalue is within "residual".
+        the end, 1 the outermost; a true eigenvalue is within "residual". "converged" is whether that is within the
+        tolerance, which is relative to the largest of all; "resolved" whether it also leaves out 0 and the others.
     """
     rows = []
     if "eigenpairs" in results:
         found = results["eigenpairs"]
         values, count = found["values"], len(found["values"])
+        apart = resolved(values, found["residuals"]).tolist()
         for i, value in enumerate(values):  # the smaller half comes first, all in ascending order
             end, rank = ("smallest", i + 1) if i < count // 2 else ("largest", count - i)
-            rows.append(("eigenpairs", end, rank, value, found["residuals"][i], found["converged"][i]))
+            rows.append(("eigenpairs", end, rank, value, found["residuals"][i], found["converged"][i], apart[i]))
     if "spectral_density" in results:
         found = results["spectral_density"]
-        above = [value > found["grid"][-1] for value in found["outliers"]["values"]]
-        for i, value in enumerate(found["outliers"]["values"]):  # in descending order
+        values, residuals = found["outliers"]["values"], found["outliers"]["residuals"]
+        above = [value > found["grid"][-1] for value in values]
+        apart = resolved(values, residuals).tolist()
+        for i, value in enumerate(values):  # in descending order
             end, rank = ("largest", i + 1) if above[i] else ("smallest", len(above) - i)
-            rows.append(("outliers", end, rank, value, found["outliers"]["residuals"][i], True))
+            rows.append(("outliers", end, rank, value, residuals[i], True, apart[i]))
     return [dict(zip(COLUMNS, row, strict=True)) for row in rows], COLUMNS
 
 
@@ -62,8 +68,7 @@ def draw(results: Mapping[str, Any], target: Target, folder: Path) -> list[str]:
             edge, rate = found["threshold"], results["threshold"]["limit"] / found["threshold"]
             label = f"edge of {shortened(target.expression)}: {edge:.4g}"
         else:
-            low, high = found["ratio"]
-            title += f"\npreconditioned sharpness / threshold: {low:.3g} to {high:.3g}"
+            title += f"\npreconditioned sharpness / threshold: {interval(*found['ratio'])}"
     figure = figures.spectrum(results, title=title, edge=edge, edge_label=label, rate=rate)
     records.write_atomically(folder / "spectrum.png", figures.render(figure))
     return ["spectrum.png"]
@@ -81,6 +86,8 @@ def show(console: Console, record: records.Record, target: Target, files: Sequen
     for row in table_rows(results):
         table.add_row(*row)
     console.print(table, highlight=False, markup=False)
+    if "eigenpairs" in results and not all(results["eigenpairs"]["resolved"]):
+        console.print("Not resolved: value ± residual reaches 0 or that of another.", highlight=False, markup=False)
     console.print(
         f"\n{sum(results['seconds'].values()):.0f} s in all. In {folder}: {', '.join(files)}",
         soft_wrap=True,
@@ -135,10 +142,8 @@ def with_error(value: float, error: float) -> str:
 
 def interval(low: float, high: float) -> str:
     """Return two bounds to so many digits that they differ."""
-    if low == high:
-        return f"{low:.4g}"
-    digits = next((d for d in range(4, 8) if f"{low:.{d}g}" != f"{high:.{d}g}"), 8)
-    return f"{low:.{digits}g} to {high:.{digits}g}"
+    digits = digits_apart(low, high, 4)
+    return f"{low:.4g}" if low == high else f"{low:.{digits}g} to {high:.{digits}g}"
 
 
 def _of_audit(found: Mapping[str, Any]) -> Iterator[Row]:
@@ -149,11 +154,13 @@ def _of_eigenpairs(found: Mapping[str, Any]) -> Iterator[Row]:
     half = len(found["values"]) // 2
     ends = {"largest": slice(None, half - 1 if half else None, -1), "smallest": slice(0, half)}
     for end, of in ends.items():
-        values, residuals, converged = (found[name][of] for name in ("values", "residuals", "converged"))
+        values, residuals = found["values"][of], found["residuals"][of]
         if values:
             listed = " ".join(f"{value:.3g}" for value in values[:SHOWN]) + (" …" if len(values) > SHOWN else "")
-            lost = len(values) - sum(converged)
-            error = f"residuals ≤ {max(residuals):.1e}" + (f", {lost} not converged" if lost else "")
+            error = f"residuals ≤ {max(residuals):.1e}"
+            for quality in ("converged", "resolved"):
+                lost = len(values) - sum(found[quality][of])
+                error += f", {lost} not {quality}" if lost else ""
             yield f"{end} eigenvalues", listed, error, str(found["num_matvecs"]) if end == "largest" else ""
 
 
@@ -193,10 +200,11 @@ def _of_classification(found: Mapping[str, Any]) -> Iterator[Row]:
     error = f"‖g‖ {found['gradient_norm']:.2g} {sign} {found['gradient_tol']:.2g}"
     yield "kind of point", found["verdict"], error, str(found["num_matvecs"])
     index = found["index"]
-    for name, estimate, bounds in (("negative", "estimate", "interval"), ("flat", "flat", "flat_interval")):
-        low, high = index[bounds]
-        limit = f"λ < −{index['tau']:.1e}" if name == "negative" else f"|λ| ≤ {index['tau']:.1e}"
-        yield f"{name} eigenvalues", f"{index[estimate]:,.0f} ({low:,.0f} to {high:,.0f})", limit, ""
+    sure, proved = "", ""
+    if index["confidence"] is not None:
+        sure, proved = f" ({100 * index['confidence']:.3g}%)", f", ≥ {index['lower_bound']:,} proved"
+    yield "negative eigenvalues", count_range(*index["interval"]), f"λ < −{index['tau']:.1e}{sure}{proved}", ""
+    yield "flat eigenvalues", count_range(*index["flat_interval"]), f"|λ| ≤ {index['tau']:.1e}{sure}", ""
     if found["escape"]["seen"]:
         yield "  way down", f"loss falls by {found['escape']['fall']:.3g}", f"± {found['escape']['rounding']:.1e}", ""
 

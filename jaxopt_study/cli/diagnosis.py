@@ -11,10 +11,13 @@ import numpy as np
 from jaxopt_study import curvature, dynamics
 from jaxopt_study.cli.targets import Target
 from jaxopt_study.curvature.batching import batch_mean
+from jaxopt_study.figures.spectrum import resolved
 from jaxopt_study.types import Batch, LossFn, Params
 
 TRACE_RANK = 20
 BRACKET = 0.01  # relative width asked for
+MAX_DENSE = 500  # up to so many parameters all eigenvalues are computed
+CONFIDENCE = 0.95  # of the counts of eigenvalues beyond that, the default of `morse_index`
 
 Results = Mapping[str, Mapping[str, Any]]
 
@@ -84,7 +87,7 @@ def eigenpairs(subject: Subject, so_far: Results) -> dict[str, Any]:
         key=subject.key("eigenpairs"),
         noise_floor=_floor(so_far),
     )
-    return _plain(pairs._replace(vectors=None))
+    return _plain(pairs._replace(vectors=None)) | {"resolved": resolved(pairs.values, pairs.residuals)}
 
 
 def sharpness(subject: Subject, so_far: Results) -> dict[str, Any]:
@@ -144,9 +147,11 @@ def classification(subject: Subject, so_far: Results) -> dict[str, Any]:
         key=subject.key("classification"),
         batch_size=subject.choices.batch_size,
         noise_floor=_floor(so_far),
+        max_dense=MAX_DENSE,
     )
     plain = _plain(found._replace(index=None, escape=None)) | {"verdict": found.verdict}
-    index = _plain(found.index) | {"exact": found.index.exact}
+    sampled = subject.op.size > MAX_DENSE and not found.index.exact
+    index = _plain(found.index) | {"exact": found.index.exact, "confidence": CONFIDENCE if sampled else None}
     return plain | {"index": index, "escape": _plain(found.escape._replace(direction=None))}
 
 

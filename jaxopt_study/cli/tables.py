@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from jaxopt_study import records
+from jaxopt_study.figures.digits import decimals_apart, digits_apart
 
 
 def number(value: float | int) -> str:
@@ -35,11 +36,16 @@ def interval(estimate: float | int, lower: float | int, upper: float | int, *, s
         upper: Upper end.
         share: Whether they are shares, such as accuracies, which get three decimals.
 
+    Returns:
+        The three in as many digits as tell the two ends apart.
+
     Example:
-        >>> interval(0.95, 0.94, 0.97, share=True), interval(0.1234, 0.1, np.inf)
-        ('.950 (.940–.970)', '0.123 (0.1–∞)')
+        >>> interval(0.95, 0.94, 0.97, share=True), interval(0.1234, 0.1, np.inf), interval(0.3022, 0.30213, 0.30224)
+        ('.950 (.940–.970)', '0.123 (0.1–∞)', '0.3022 (0.3021–0.3022)')
     """
-    return f"{_one(estimate, share)} ({_one(lower, share)}–{_one(upper, share)})"
+    digits = decimals_apart(lower, upper, 3) if share else digits_apart(lower, upper, 3)
+    one, low, high = (_one(value, share, digits) for value in (estimate, lower, upper))
+    return f"{one} ({low}–{high})"
 
 
 def difference(estimate: float | int, lower: float | int, upper: float | int, *, share: bool = False) -> str:
@@ -51,11 +57,15 @@ def difference(estimate: float | int, lower: float | int, upper: float | int, *,
         upper: Upper end.
         share: Whether it is one of shares, such as accuracies, which get three decimals.
 
+    Returns:
+        The three in as many digits as tell the two ends apart.
+
     Example:
         >>> difference(0.123, -0.1, np.inf), difference(-0.02, -0.03, -0.01, share=True)
         ('+0.12 (−0.1 … ∞)', '−.020 (−.030 … −.010)')
     """
-    one, low, high = (_signed(value, share) for value in (estimate, lower, upper))
+    digits = decimals_apart(lower, upper, 3) if share else digits_apart(lower, upper, 2)
+    one, low, high = (_signed(value, share, digits) for value in (estimate, lower, upper))
     return f"{one} ({low} … {high})"
 
 
@@ -69,14 +79,14 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
     records.write_atomically(path, table.to_csv(index=False, lineterminator="\n"))
 
 
-def _signed(value: Any, share: bool) -> str:
+def _signed(value: Any, share: bool, digits: int) -> str:
     if not np.isfinite(value):
-        return _one(value, share)
-    text = f"{value:+.3f}".replace("0.", ".", 1) if share else f"{value:+.2g}"
+        return _one(value, share, digits)
+    text = f"{value:+.{digits}f}".replace("0.", ".", 1) if share else f"{value:+.{digits}g}"
     return text.replace("-", "−", 1) if text.startswith("-") else text
 
 
-def _one(value: Any, share: bool) -> str:
+def _one(value: Any, share: bool, digits: int) -> str:
     if not np.isfinite(value):
         return "∞" if value > 0 else "−∞" if value < 0 else "?"
-    return f"{value:.3f}".removeprefix("0") if share else f"{value:.3g}"
+    return f"{value:.{digits}f}".removeprefix("0") if share else f"{value:.{digits}g}"

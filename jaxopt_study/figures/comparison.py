@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import ConnectionPatch, Patch, Rectangle
 
 from jaxopt_study.figures.bars import Triple, draw_interval, reach, triples
+from jaxopt_study.figures.digits import digits_apart
 from jaxopt_study.figures.style import SETTINGS, Appearance, appearances, new_figure
 from jaxopt_study.figures.ticks import log_ticks
 
@@ -168,8 +169,10 @@ def difference_matrix(
                 if i == j:
                     continue
                 axes.add_patch(Rectangle((j - 0.47, i - 0.45), 0.94, 0.9, facecolor=TINTS[int(sign[i, j])]))
-                axes.text(j, i - 0.14, _number(middle[i, j]), ha="center", va="center", fontweight="bold", fontsize=9)
-                ends = f"{_number(low[i, j], 2)} … {_number(high[i, j], 2)}"
+                digits = digits_apart(low[i, j], high[i, j], 2)
+                estimate = _number(middle[i, j], max(3, digits))
+                axes.text(j, i - 0.14, estimate, ha="center", va="center", fontweight="bold", fontsize=9)
+                ends = f"{_number(low[i, j], digits)} … {_number(high[i, j], digits)}"
                 axes.text(j, i + 0.2, ends, ha="center", va="center", fontsize=7.5)
         axes.set_xlim(-0.5, m - 0.5)
         axes.set_ylim(m - 0.5, -0.5)
@@ -202,7 +205,7 @@ def _draw_row(
         )  # fmt: skip
 
 
-def _number(x: float, digits: int = 3) -> str:
+def _number(x: float, digits: int) -> str:
     if np.isnan(x) or x == 0:
         return "?" if np.isnan(x) else "0"
     return f"{x:+.{digits}g}".replace("-", "−").replace("inf", "∞")

@@ -10,12 +10,19 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
+from jaxopt_study.figures.digits import digits_apart
 from jaxopt_study.figures.parabola import draw_parabola
 from jaxopt_study.figures.style import COLOURS, SETTINGS, new_figure
 
 BULK, APART, PAIRS, BRACKET, EDGE = COLOURS[0], COLOURS[1], COLOURS[6], COLOURS[2], COLOURS[3]
 SHARE = 3  # how far below the height of a single eigenvalue the axis of densities begins
 WIDE = 8  # a spectrum so many times as wide as its bulk is drawn on a logarithmic axis
+# How eigenpairs are filled, by what is known of them, and what the legend says.
+MARKS = {
+    "resolved": (PAIRS, "eigenpairs ± residual"),
+    "unresolved": ("#BFBFBF", "eigenpairs ± residual, not resolved"),
+    "unconverged": ("white", "eigenpairs that did not converge"),
+}
 
 
 def spectrum(
@@ -30,13 +37,15 @@ def spectrum(
 
     Above, the spectral density of the bulk, in a band of two standard errors over the probes; outliers at the height
     that a single eigenvalue has under the same kernel. Below, on the same axis, eigenpairs with their residuals as
-    bars, and the bracket of the largest eigenvalue. Aside, the quadratic model along the gradient. The axis of the
-    eigenvalues is linear about zero and logarithmic beyond where the spectrum is much wider than its bulk.
+    bars, in grey where these reach 0 or each other (`resolved`), and the bracket of the largest eigenvalue. Aside, the
+    quadratic model along the gradient. The title says how many eigenvalues are negative, as a range if that is all that
+    is known. The axis of the eigenvalues is linear about zero and logarithmic beyond where the spectrum is much wider
+    than its bulk.
 
     Args:
         results: What was measured, as in the record of `jaxopt-study curvature`: "eigenpairs", "sharpness",
-            "spectral_density" and "gradient", each a mapping with the fields of the results of that name in
-            `curvature`; what is missing is left out.
+            "spectral_density", "gradient" and "classification", each a mapping with the fields of the results of that
+            name in `curvature`; of the last only "index" is drawn. What is missing is left out.
         title: What the figure is about.
         edge: The eigenvalue beyond which an optimizer's step is unstable; None draws none.
         edge_label: What the legend calls it.
@@ -70,7 +79,7 @@ def spectrum(
         _draw_density(density, found, edge)
         _scale(ends, results, found, edge)
         density.tick_params(labelbottom=False)
-        density.set_title(title, loc="left")
+        density.set_title("\n".join(line for line in (title, _negative(results)) if line), loc="left")
         handles, labels = density.get_legend_handles_labels()
         more_handles, more_labels = ends.get_legend_handles_labels()
         handles, labels = [*handles, *more_handles], [*labels, *more_labels]
@@ -84,13 +93,57 @@ def spectrum(
     return figure
 
 
+def resolved(values: Any, residuals: Any) -> np.ndarray:
+    """Return which eigenvalues are known apart from 0 and from each other.
+
+    Within its residual of each value there is an eigenvalue. Where two such intervals overlap it may be the same, and
+    where one reaches 0 its sign is open, whatever tolerance the residual was asked for.
+
+    Args:
+        values: Shape (k,).
+        residuals: Shape (k,).
+
+    Returns:
+        Shape (k,): whether value ± residual holds neither 0 nor a part of another's.
+
+    Example:
+        >>> resolved([-2.0, -1.9, 0.1, 5.0], [0.1, 0.1, 0.2, 0.2]).tolist()
+        [False, False, False, True]
+    """
+    values, residuals = np.asarray(values, dtype=float), np.asarray(residuals, dtype=float)
+    low, high = values - residuals, values + residuals
+    overlaps = (low[:, None] <= high) & (low <= high[:, None])
+    return (overlaps.sum(axis=1) == 1) & ((low > 0) | (high < 0))  # 1: only itself
+
+
+def count_range(low: float | int, high: float | int) -> str:
+    """Return how many there are, as a range if only its two ends are known.
+
+    Example:
+        >>> count_range(178.1, 17002.9), count_range(3, 3), count_range(0.2, 0.4)
+        ('178 to 17,003', '3', '0 to 1')
+    """
+    low, high = np.floor(low), np.ceil(high)
+    return f"{low:,.0f}" if low == high else f"{low:,.0f} to {high:,.0f}"
+
+
+def _negative(results: Mapping[str, Any]) -> str:
+    """Return a line on the number of negative eigenvalues; empty if they were not counted."""
+    index = results.get("classification", {}).get("index")
+    if index is None:
+        return ""
+    sure = f" ({100 * index['confidence']:.3g}%)" if index.get("confidence") else ""
+    return f"eigenvalues below −{index['tau']:.1e}: {count_range(*index['interval'])}{sure}"
+
+
 def _draw_density(axes: Axes, found: dict[str, Any], edge: float | int | None) -> None:
     axes.set_ylabel("share of eigenvalues per unit of λ")
     axes.set_yscale("log")
     if not found:
         axes.text(0.5, 0.5, "no spectral density", transform=axes.transAxes, ha="center", color="#7F7F7F")
         return
-    grid, middle, error = (found[name] for name in ("grid", "density", "density_error"))
+    grid, middle, error, width = (found[name] for name in ("grid", "density", "density_error", "kernel_width"))
+    axes.set_ylabel(f"share of eigenvalues per unit of λ\n(Gaussian kernel, σ = {width:.2g})")
     floor, single = found["floor"], SHARE * found["floor"]
     axes.plot(grid, np.where(middle > floor, middle, np.nan), color=BULK, label="density of the bulk")
     axes.fill_between(
@@ -112,13 +165,14 @@ def _draw_ends(axes: Axes, results: Mapping[str, Any], edge: float | int | None,
     rows: list[str] = []
     if "eigenpairs" in results:
         pairs = {name: np.asarray(results["eigenpairs"][name]) for name in ("values", "residuals", "converged")}
-        for converged, face in ((True, PAIRS), (False, "white")):
-            of = pairs["converged"].astype(bool) == converged
+        apart = np.where(resolved(pairs["values"], pairs["residuals"]), "resolved", "unresolved")
+        kinds = np.where(pairs["converged"].astype(bool), apart, "unconverged")
+        for kind, (face, label) in MARKS.items():
+            of = kinds == kind
             if of.any():
                 axes.errorbar(
                     pairs["values"][of], np.full(of.sum(), len(rows)), xerr=pairs["residuals"][of], fmt="d",
-                    color=PAIRS, markerfacecolor=face, markersize=5, elinewidth=1.4, capsize=4,
-                    label="eigenpairs ± residual" if converged else "eigenpairs that did not converge",
+                    color=PAIRS, markerfacecolor=face, markersize=5, elinewidth=1.4, capsize=4, label=label,
                 )  # fmt: skip
         rows.append("eigenpairs")
     if "sharpness" in results:
@@ -128,9 +182,10 @@ def _draw_ends(axes: Axes, results: Mapping[str, Any], edge: float | int | None,
             [(low + high) / 2], [len(rows)], xerr=[(high - low) / 2], fmt="none",
             ecolor=BRACKET, elinewidth=4, capsize=7, capthick=2, label=f"bracket of λmax ({100 * sure:.3g}%)",
         )  # fmt: skip
+        digits = digits_apart(low, high, 4)
         axes.annotate(
-            f"{low:.4g} to {high:.4g}", (low, len(rows)), (-9, 0), textcoords="offset points", ha="right", va="center",
-            color=BRACKET, fontsize=9,
+            f"{low:.{digits}g} to {high:.{digits}g}", (low, len(rows)), (-9, 0), textcoords="offset points",
+            ha="right", va="center", color=BRACKET, fontsize=9,
         )  # fmt: skip
         rows.append("sharpness")
     if edge is not None:

@@ -82,6 +82,12 @@ def test_every_difference_has_its_cell_coloured_by_who_is_better():
     assert figures.render(figure, dpi=20)
 
 
+def test_a_narrow_interval_has_digits_that_tell_its_ends_apart():
+    one = np.array([[0.0, 0.0030215], [-0.0030215, 0.0]])
+    figure = figures.difference_matrix(["a", "b"], one, one - 5e-7, one + 5e-7, np.sign(one), unit="loss")
+    assert [text.get_text() for text in figure.axes[0].texts[:2]] == ["+0.003021", "+0.003021 … +0.003022"]
+
+
 def test_matrices_of_another_shape_are_refused():
     with pytest.raises(ValueError, match="2 × 2 matrices"):
         figures.difference_matrix(["a", "b"], *(np.zeros((3, 3)),) * 4, unit="loss")

@@ -60,6 +60,7 @@ def test_density_outliers_pairs_and_bracket_are_where_they_were_measured():
         assert [100.0] * 2 in [list(line.get_xdata()) for line in axes.lines]
     assert "edge of sgd: 100" in labels(figure)
     assert "eigenpairs that did not converge" in labels(figure)
+    assert f"σ = {WIDTH}" in density.get_ylabel()
     assert parabola.get_xlabel() == "step ε"
 
 
@@ -138,3 +139,27 @@ def test_small_changes_are_counted_in_powers_of_ten():
     axes = drawn(8e-6, gg=4e-6)
     assert axes.get_ylabel() == "change of the loss   ($10^{-6}$)"
     assert axes.get_ylim()[0] == pytest.approx(-1.5)
+
+
+def test_eigenpairs_that_cannot_be_told_apart_are_drawn_as_such():
+    pairs = {"values": [-0.5, -0.45, 20.0], "residuals": [0.04, 0.04, 0.01], "converged": [True] * 3}
+    figure = figures.spectrum(results(eigenpairs=pairs))
+    solid, grey, _ = panels(figure)[1].containers
+    np.testing.assert_array_equal(solid.lines[0].get_xdata(), [20.0])
+    np.testing.assert_array_equal(grey.lines[0].get_xdata(), [-0.5, -0.45])
+    assert solid.lines[0].get_markerfacecolor() != grey.lines[0].get_markerfacecolor()
+    assert "eigenpairs ± residual, not resolved" in labels(figure)
+
+
+def test_the_number_of_negative_eigenvalues_is_a_range_where_it_is_only_bounded():
+    def title(interval, **index):
+        index |= {"interval": interval, "tau": 2e-5}
+        return panels(figures.spectrum(results(classification={"index": index}), title="a"))[0].get_title(loc="left")
+
+    assert title([178.1, 17002.9], confidence=0.95) == "a\neigenvalues below −2.0e-05: 178 to 17,003 (95%)"
+    assert title(np.array([3.0, 3.0]), confidence=None) == "a\neigenvalues below −2.0e-05: 3"
+
+
+def test_the_ends_of_a_narrow_bracket_are_told_apart():
+    found = results(sharpness={"lower": 50.0001, "upper": 50.0002, "confidence": 0.99})
+    assert [text.get_text() for text in panels(figures.spectrum(found))[1].texts] == ["50.0001 to 50.0002"]
