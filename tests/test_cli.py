@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -17,8 +18,8 @@ import optax
 import pytest
 from PIL import Image
 
-from jaxopt_study import optimizers, problems, records, transforms
-from jaxopt_study.cli import main
+from jaxopt_study import figures, optimizers, problems, records, transforms
+from jaxopt_study.cli import compare_figures, main
 from jaxopt_study.cli.expressions import UserError, read_optimizer
 from jaxopt_study.cli.listings import Problems
 from jaxopt_study.cli.progress import JobBar
@@ -240,6 +241,40 @@ def test_the_printed_table_fits_eighty_columns_and_shows_both_rankings_and_who_w
     assert "—" in row
     assert f"{said['tuned']['medians']['rated'][0]:.3f}".removeprefix("0") in row
     assert "1.64e-02" in out  # what SGD reaches on the plane
+    assert "In parentheses: interval of the median. Rank: 1 has the best median. —: not run." in flat
+
+
+def test_who_has_no_settings_for_the_contour_problem_is_named_wherever_it_is_missing(study, tmp_path, monkeypatch):
+    results = study["resumed"].record.results
+    assert results["not_on_plane"] == ["rated"]
+    assert "Not on x²/20 + y², for want of default settings: rated." in study["resumed"].out
+    titles, rates = {}, []
+
+    def trajectories(problem, paths, *, title, together=False, **options):
+        titles[together] = title
+        rates.append(options.get("rates"))
+        return figures.new_figure(1, 1)
+
+    def animation(problem, paths, *, title):
+        titles["animation"] = title
+        return b""
+
+    monkeypatch.setattr(figures, "trajectories", trajectories)
+    monkeypatch.setattr(figures, "race_animation", animation)
+    paths = {"curves": {"path": [[[-7.0, 2.0], [0.0, 0.0]]]}, "problem": "bowl"}
+    entries = [
+        {**paths, "optimizer": "sgd", "spec": optimizers.sgd(0.95).to_json()},
+        {**paths, "optimizer": "own", "spec": None, "config": {"learning_rate": 0.02}},
+    ]
+    draw = partial(compare_figures.draw, plane=problems.planar.bowl(), folder=tmp_path, title="", settings={})
+    draw(entries, None, absent=["rated", "other"])
+    assert rates[0] == {"sgd": 0.95, "own": 0.02}
+    assert "after each name its learning rate\nwithout rated, other (no default settings)" in titles[False]
+    assert titles[True].endswith("without rated, other (no default settings)")
+    assert titles["animation"] == "x²/20 + y², without rated, other"
+    draw([*entries, {**paths, "optimizer": "unknown", "spec": None}], None)
+    assert titles[False].endswith("after a name its learning rate")
+    assert "without" not in titles[False] + titles[True] + titles["animation"]
 
 
 def test_a_tuned_value_at_an_end_of_its_range_is_flagged_with_a_wider_range(study):

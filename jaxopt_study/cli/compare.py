@@ -91,6 +91,7 @@ class Progress:
     entries: list[dict[str, Any]] = field(default_factory=list)
     comparison: sweeps.Comparison | None = None
     files: list[str] = field(default_factory=list)
+    absent: list[str] = field(default_factory=list)  # from the contour problem
 
     @property
     def failed(self) -> list[dict[str, Any]]:
@@ -133,6 +134,7 @@ def compare(config: Compare, console: Console) -> int:
         results={
             "entries": so_far.entries,
             "comparison": compare_report.summary(so_far.comparison),
+            "not_on_plane": so_far.absent,
             "seconds": time.perf_counter() - began,
             "data_source": dataset.source,
         },
@@ -163,6 +165,7 @@ def _run(
     so_far: Progress,
 ) -> None:
     bowl = problems.planar.bowl()
+    so_far.absent += [name for name, runner in runners.items() if runner.on_plane is None]
     with JobBar() as bar:
         for entry in run_heats(on_plane(bowl, runners), {}, folder, bar, resume=config.resume):
             so_far.entries.append(entry)
@@ -180,8 +183,9 @@ def _run(
                 _probe(settings, able, network, data_hash, folder, so_far, bar, resume=config.resume)
         bar.begin("drawing")
         so_far.files += compare_figures.draw(
-            so_far.entries, so_far.comparison, bowl, folder, title=described(settings), settings=settings
-        )
+            so_far.entries, so_far.comparison, bowl, folder, title=described(settings), settings=settings,
+            absent=so_far.absent,
+        )  # fmt: skip
 
 
 def _on_network(

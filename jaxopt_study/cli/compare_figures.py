@@ -26,6 +26,7 @@ def draw(
     *,
     title: str,
     settings: Mapping[str, Any],
+    absent: Sequence[str] = (),
 ) -> list[str]:
     """Draw and write every figure.
 
@@ -36,6 +37,7 @@ def draw(
         folder: Where the files go.
         title: What was trained.
         settings: The configuration.
+        absent: Who has no settings for the planar problem.
 
     Returns:
         The names of the files.
@@ -53,13 +55,18 @@ def draw(
     paths = {entry["optimizer"]: entry["curves"]["path"][0] for entry in whole if entry["problem"] == plane.name}
     if paths:
         steps = max(map(len, paths.values())) - 1
+        without = f"without {', '.join(absent)}" if absent else ""
         about = f"x²/20 + y²: {steps} steps from (−7, 2)"
+        reason = f"\n{without} (no default settings)" if absent else ""
         rates = {name: rate for name in paths if (rate := _rate(whole, plane.name, name)) is not None}
-        beside = f"{about}; after each name its learning rate" if rates else about
-        pictures["trajectories.png"] = figures.render(figures.trajectories(plane, paths, title=beside, rates=rates))
-        together = figures.trajectories(plane, paths, together=True, title=about)
+        every = "each name" if len(rates) == len(paths) else "a name"
+        beside = about + (f"; after {every} its learning rate" if rates else "")
+        alone = figures.trajectories(plane, paths, title=beside + reason, rates=rates)
+        pictures["trajectories.png"] = figures.render(alone)
+        together = figures.trajectories(plane, paths, together=True, title=about + reason)
         pictures["trajectories-together.png"] = figures.render(together)
-        pictures["race.gif"] = figures.race_animation(plane, paths, title="x²/20 + y²")
+        short = ", ".join(part for part in ("x²/20 + y²", without) if part)
+        pictures["race.gif"] = figures.race_animation(plane, paths, title=short)
     for file, content in pictures.items():
         records.write_atomically(folder / file, content)
     return list(pictures)
@@ -69,7 +76,7 @@ def _rate(entries: Sequence[Mapping[str, Any]], problem: str, name: str) -> floa
     """Return the learning rate with which an optimizer ran on a problem, None if it has none or more than one."""
     (entry,) = [entry for entry in entries if (entry["problem"], entry["optimizer"]) == (problem, name)]
     if entry.get("spec") is None:
-        return None
+        return entry.get("config", {}).get(RATE)
     values = from_json(entry["spec"]).hyperparams.items()
     rates = [value for path, value in values if path.rpartition(".")[2] == RATE]
     return float(rates[0]) if len(rates) == 1 and isinstance(rates[0], int | float) else None

@@ -163,6 +163,7 @@ def show(
         metric, tuned = comparison.metric.replace("_", " "), comparison.budget > 0
         tell(f"{record.name}, {config['steps']} steps: median {metric} of {config['seeds']} seeds, 95% interval")
         console.print(_rankings(comparison))
+        tell(_footnote(comparison))
         tell("")
         for settings in SETTINGS[: 1 + tuned]:
             heading = "Notes' settings" if settings == "default" else f"Tuned, {_budget(config)}"
@@ -184,7 +185,16 @@ def show(
         steps = on_plane[0]["curves"]["step"][-1]
         ends = sorted((entry["finals"]["train_loss"][0], entry["optimizer"]) for entry in on_plane)
         tell(f"\nx²/20 + y² after {steps} steps: {', '.join(f'{name} {value:.2e}' for value, name in ends)}.")
+    if absent := record.results["not_on_plane"]:
+        tell(f"Not on x²/20 + y², for want of default settings: {', '.join(absent)}.", style="yellow")
     tell(f"\n{record.results['seconds']:.0f} s in all. In {folder}: {', '.join(files)}", soft_wrap=True)
+
+
+def _footnote(comparison: Comparison) -> str:
+    """Return what the columns of `_rankings` hold."""
+    missing = len(comparison.of(None, "default")) < len(comparison.candidates)
+    told = "In parentheses: interval of the median. Rank: 1 has the best median."
+    return f"{told} —: not run." if missing else told
 
 
 def _rankings(comparison: Comparison) -> Table:

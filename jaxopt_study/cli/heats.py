@@ -20,25 +20,34 @@ MEASUREMENTS = 10  # of curvature along a run, besides the last
 
 @dataclass(frozen=True)
 class Heat:
-    """One optimizer at given settings on one problem."""
+    """One optimizer at given settings on one problem; `config` are those that it cannot tell itself."""
 
     problem: str
     name: str
     settings: str
     optimizer: optax.GradientTransformation
     run: Callable[[optax.GradientTransformation], race.Result]
+    config: Mapping[str, Any] | None = None
 
 
 def on_plane(plane: Problem, runners: Mapping[str, Contestant]) -> list[Heat]:
-    """Return the runs on the contour problem, which share its programs.
+    """Return the runs on the contour problem, which share its programs; none of who has no settings for it.
 
     Args:
         plane: The problem.
         runners: Who competes.
     """
     program = race.Race(plane, num_steps=POINTS - 1, record_params_every=1)
-    chosen = {name: runner.on_plane for name, runner in runners.items()}
-    return [Heat(plane.name, name, "default", tx, program.run) for name, tx in chosen.items() if tx is not None]
+    return [
+        Heat(plane.name, name, "default", runner.on_plane, program.run, config=_own_settings(runner))
+        for name, runner in runners.items()
+        if runner.on_plane is not None
+    ]
+
+
+def _own_settings(runner: Contestant) -> Mapping[str, Any] | None:
+    """Return the default settings of a user's optimizer; the notes' have settings of the contour problem's own."""
+    return runner.on_network.defaults if runner.path else None
 
 
 def repeated(
@@ -100,6 +109,7 @@ def run_heats(
         entry = _kept(part, wanted) if resume and described["spec"] is not None else None
         if entry is None:
             start = {"problem": heat.problem, "optimizer": heat.name, "settings": heat.settings, **described}
+            start |= {} if heat.config is None else {"config": heat.config}
             try:
                 entry = records.plain(start | _outcome(heat.run(heat.optimizer), heat.optimizer))
             except Exception as error:  # a user's optimizer may raise anything; the others go on
