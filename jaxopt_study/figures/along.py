@@ -8,21 +8,24 @@ from matplotlib.figure import Figure
 
 from jaxopt_study.figures.panels import Panel, panels
 
+ONE = "1: edge of stability; change as predicted"
+
 
 def curvature_along_runs(measured: Mapping[str, Mapping[str, Any]], *, title: str = "") -> Figure:
     """Draw what `training.CurvatureProbe` measured along the runs of several optimizers.
 
-    Left the largest eigenvalue of the Hessian, in the middle the gain sharpness over the stability limit, 1 at the edge
-    of stability, right the change of the loss in a step over what the quadratic model predicts, 1 where it holds.
+    Left the largest eigenvalue of the Hessian, in the middle the preconditioned sharpness (the probe's gain sharpness)
+    over the stability limit, 1 at the edge of stability, right the change of the loss in a step over what the quadratic
+    model predicts, 1 where it holds.
 
     Args:
         measured: By optimizer: "step" (K,), "limit", and of shape (seeds, K) "gain_sharpness", "linear", "quadratic",
             "realised", and (seeds, K, k) "eigenvalues". NaN where nothing was measured. Steps may differ between
-            optimizers.
+            optimizers. Whoever's limit is NaN is not in the middle, and the title says so.
         title: What the runs were.
 
     Returns:
-        A figure with three axes and one legend; lines are medians over seeds, bands their range.
+        A figure with three axes and one legend; lines and bands are those of `panels`.
 
     Raises:
         ValueError: If there is nothing to draw.
@@ -44,20 +47,24 @@ def curvature_along_runs(measured: Mapping[str, Mapping[str, Any]], *, title: st
     shown = [
         Panel("sharpness (largest eigenvalue)", of(lambda v: _array(v, "eigenvalues")[..., 0]), log=True),
         Panel(
-            "gain sharpness / stability limit",
+            "preconditioned sharpness / limit",
             of(lambda v: _array(v, "gain_sharpness") / float(v["limit"])),
             level=1.0,
+            level_label=ONE,
             log=True,
         ),
         Panel(
             "realised / predicted change of the loss",
             of(lambda v: _array(v, "realised") / (_array(v, "linear") + _array(v, "quadratic"))),
             level=1.0,
+            level_label=ONE,
             smallest=-1.0,
             largest=3.0,
         ),
     ]
-    return panels(steps, shown, title=title)
+    unlimited = [name for name, lanes in shown[1].curves.items() if not np.isfinite(lanes).any()]
+    told = f"no single stability limit: {', '.join(unlimited)}" if unlimited else ""
+    return panels(steps, shown, title="\n".join(line for line in (title, told) if line))
 
 
 def _array(values: Mapping[str, Any], key: str) -> np.ndarray:

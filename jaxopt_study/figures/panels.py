@@ -22,6 +22,7 @@ class Panel:
         curves: By name, shape (seeds, K). A step at which no seed has a finite value is passed over: nothing was
             measured there. Where only some have one the curve is interrupted.
         level: A height at which to draw a line across, such as a limit.
+        level_label: What the legend calls that line; empty leaves it out.
         log: Whether the axis is logarithmic.
         smallest: Lower end of the axis; None fits it.
         largest: Upper end of the axis; None fits it.
@@ -30,6 +31,7 @@ class Panel:
     title: str
     curves: Mapping[str, Any]
     level: float | int | None = None
+    level_label: str = ""
     log: bool = False
     smallest: float | int | None = None
     largest: float | int | None = None
@@ -71,8 +73,10 @@ def panels(
     share, band = ((0, 0.5, 1), "range") if seeds <= SMALL else ((0.25, 0.5, 0.75), "quartiles")
     with matplotlib.rc_context(dict(SETTINGS)):
         width = (3.6 if columns < 3 else 3.2) * min(columns, len(shown))
-        beside = min(len(names), max(2, int(width / (0.75 + 0.09 * max(map(len, names))))))
-        figure = new_figure(width, 0.5 + 2.9 * rows + 0.2 * max(0, -(-len(names) // beside) - 2))
+        told = [*names, *dict.fromkeys(panel.level_label for panel in shown if panel.level_label)]
+        beside = _columns(told, width)
+        height = (0.5 if seeds == 1 else 0.65) + 2.9 * rows + 0.2 * max(0, -(-len(told) // beside) - 2)
+        figure = new_figure(width, height)
         grid = figure.subplots(rows, min(columns, len(shown)), squeeze=False, sharex=True).ravel()
         for axes, panel in zip(grid, shown, strict=False):
             for number, (name, values) in enumerate(panel.curves.items()):
@@ -86,7 +90,7 @@ def panels(
                 axes.fill_between(x, low, high, color=looks[name].color, alpha=0.15, linewidth=0)
                 axes.plot(x, middle, label=name, **looks[name].line(markevery=(0.03 * (number % 4), 0.15)))
             if panel.level is not None:
-                axes.axhline(panel.level, color="black", linewidth=1.0, zorder=3)
+                axes.axhline(panel.level, color="black", linewidth=1.0, zorder=3, label=panel.level_label or None)
             axes.set_yscale("log" if panel.log else "linear")
             axes.set_ylim(panel.smallest, panel.largest)
             if panel.log:
@@ -98,16 +102,25 @@ def panels(
         for axes in grid[: len(shown) : min(columns, len(shown))]:
             axes.set_ylabel(ylabel)
         for axes in grid[max(0, len(shown) - grid.size // rows) : len(shown)]:
-            axes.set_xlabel(xlabel if seeds == 1 else f"{xlabel}   (median and {band} of {seeds} seeds)")
+            axes.set_xlabel(xlabel if seeds == 1 else f"{xlabel}\n(line: median, band: {band} of {seeds} seeds)")
             axes.tick_params(labelbottom=True)
         figure.suptitle(title, x=0.01, ha="left", fontsize=11)
         handles = {}
         for axes in grid:
             handles |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
         figure.legend(
-            [handles[name] for name in names], names, loc="outside lower center", handlelength=3.0, ncols=beside
+            [handles[label] for label in told], told, loc="outside lower center", handlelength=3.0, ncols=beside
         )
     return figure
+
+
+def _columns(labels: Sequence[str], width: float) -> int:
+    """Return in how many columns a legend fits into so many inches."""
+
+    def taken(columns: int) -> float:
+        return sum(0.75 + 0.09 * max(map(len, column)) for column in np.array_split(labels, columns))
+
+    return next((columns for columns in range(len(labels), 1, -1) if taken(columns) <= width), 1)
 
 
 def _label_log(axes: Any) -> None:

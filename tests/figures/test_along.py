@@ -26,7 +26,9 @@ def test_the_panels_show_sharpness_its_ratio_to_the_limit_and_the_account_of_the
     assert [axes.get_yscale() for axes in figure.axes] == ["log", "log", "linear"]
     for axes, levels in ((sharp, []), (edge, [1.0]), (account, [1.0])):
         assert [line.get_ydata()[0] for line in axes.lines[2:]] == levels
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b"]
+    told = ["a", "b", "1: edge of stability; change as predicted"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == told
+    assert edge.get_title(loc="left") == "preconditioned sharpness / limit"
     assert account.get_ylim() == (-1.0, 3.0)
 
 
@@ -45,3 +47,9 @@ def test_steps_at_which_nothing_was_measured_are_passed_over_and_may_differ():
 def test_nothing_to_draw_is_refused():
     with pytest.raises(ValueError, match="at least one optimizer"):
         figures.curvature_along_runs({})
+
+
+def test_an_optimizer_without_a_stability_limit_is_named():
+    figure = figures.curvature_along_runs({"a": probed([0, 1]), "b": probed([0, 1], limit=np.nan)}, title="two")
+    assert figure.get_suptitle() == "two\nno single stability limit: b"
+    assert figures.curvature_along_runs({"a": probed([0, 1])}, title="one").get_suptitle() == "one"

@@ -61,5 +61,17 @@ def test_bands_are_those_of_learning_curves_and_what_all_show_is_at_the_left():
     left, right = panels(STEPS, [Panel("one", {"a": lanes}), Panel("two", {"a": lanes})], ylabel="loss (nats)").axes
     band = left.collections[0].get_paths()[0].vertices[:, 1]
     assert (band.min(), band.max()) == (3.0, 7.0)
-    assert "quartiles of 9 seeds" in left.get_xlabel()
+    assert "line: median, band: quartiles of 9 seeds" in left.get_xlabel()
     assert (left.get_ylabel(), right.get_ylabel()) == ("loss (nats)", "")
+
+
+def test_the_legend_says_what_a_line_across_is_and_stays_within_the_figure():
+    names = [f"optimizer {i} with a name" for i in range(7)]
+    curves = {name: [[1.0, 2.0, 3.0]] for name in names}
+    levels = [Panel(str(i), curves, level=2.0, level_label="the limit") for i in range(2)]
+    figure = panels(STEPS, levels, columns=2)
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == [*names, "the limit"]
+    figure.canvas.draw()
+    box = legend.get_window_extent()
+    assert 0 <= box.x0 < box.x1 <= figure.bbox.x1
