@@ -42,7 +42,7 @@ class Compare(OnNetwork):
     optimizer: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="MODULE:FUNCTION")] = ()
     """Your own optimizer beside the others: module:function, returning any Optax transformation. If the function has an
     argument learning_rate it is tuned, from 1e-5 to 10 or as --space says; otherwise it takes none, and runs as it is.
-    """
+    Without a default of that argument it is reported tuned only, and is not in the contour race."""
     only: Annotated[tuple[str, ...], shown("NAME [NAME ...]", "all")] = ()
     """Names of the notes' optimizers to run."""
     budget: int = 10
