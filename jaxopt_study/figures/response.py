@@ -7,6 +7,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from jaxopt_study.figures.curves import SMALL
 from jaxopt_study.figures.style import SETTINGS, appearances, new_figure
 
 
@@ -27,9 +28,12 @@ def response(
 ) -> Figure:
     """Draw one curve per optimizer over a common axis, with one point of each marked.
 
+    Of several seeds the curve is the median, in a band: the range of up to five seeds, and the quartiles of more; the
+    axis says which.
+
     Args:
         x: Shape (K,): the number that is varied.
-        curves: By name, shape (K,); where not finite the curve is interrupted.
+        curves: By name, shape (K,) or (seeds, K); where a seed is not finite the curve is interrupted.
         xlabel: What is varied, with its unit.
         ylabel: What results, with its unit.
         marks: By name, a point (x, y) to mark, such as a setting somebody recommends.
@@ -45,7 +49,7 @@ def response(
         A figure with one axes and a legend.
 
     Raises:
-        ValueError: If there are no curves, or one does not have shape (K,).
+        ValueError: If there are no curves, or one does not have shape (K,) or (seeds, K).
 
     Example:
         >>> figure = response([1, 2], {"a": [3.0, 4.0]}, xlabel="learning rate", ylabel="loss", marks={"a": (1, 3.0)})
@@ -57,14 +61,20 @@ def response(
     if not arrays:
         raise ValueError("response needs at least one curve; received none.")
     for name, values in arrays.items():
-        if values.shape != x.shape or x.ndim != 1:
+        if x.ndim != 1 or values.shape[-1:] != x.shape or values.ndim > 2 or not values.size:
             raise ValueError(f"The curve {name!r} needs one value per x, shape {x.shape}; received {values.shape}.")
+    lanes = {name: np.atleast_2d(values) for name, values in arrays.items()}
+    seeds = max(map(len, lanes.values()))
+    share, band = ((0, 0.5, 1), "range") if seeds <= SMALL else ((0.25, 0.5, 0.75), "quartiles")
     looks = appearances(arrays)
     with matplotlib.rc_context(dict(SETTINGS)):
         figure = new_figure(8.0, 4.2)
         axes = figure.add_subplot()
-        for name, values in arrays.items():
-            axes.plot(x, np.where(np.isfinite(values), values, np.nan), label=name, **looks[name].line(marker=""))
+        for name, values in lanes.items():
+            low, middle, high = np.quantile(np.where(np.isfinite(values).all(axis=0), values, np.nan), share, axis=0)
+            if len(values) > 1:
+                axes.fill_between(x, low, high, color=looks[name].color, alpha=0.15, linewidth=0)
+            axes.plot(x, middle, label=name, **looks[name].line(marker=""))
         for name, at in (marks or {}).items():
             look = looks[name]
             axes.plot(*at, look.marker, color=look.color, markersize=9, markeredgecolor="black", zorder=5)
@@ -76,7 +86,8 @@ def response(
         axes.set_yscale("log" if log_y else "linear")
         axes.set_xlim(x[0], x[-1])
         axes.set_ylim(smallest, largest)
-        axes.set(xlabel=xlabel, ylabel=ylabel)
+        spread = f"   (line: median, band: {band} of {seeds} seeds)" if seeds > 1 else ""
+        axes.set(xlabel=f"{xlabel}{spread}", ylabel=ylabel)
         axes.set_title(title, loc="left")
         figure.legend(loc="outside right center", alignment="left", handlelength=3.4)
     return figure

@@ -192,3 +192,24 @@ def test_the_notes_optimizers_look_the_same_in_whichever_company():
     assert len({look.marker for look in all_of_them.values()}) == 9
     many = figures.appearances(["sgd", *map(str, range(32))])
     assert len({(look.color, look.linestyle) for look in many.values()}) == 33
+
+
+def test_a_response_over_seeds_is_the_median_in_a_band_and_of_one_run_only_a_line():
+    lanes = np.array([[1.0, 2.0, 8.0, 1.0], [3.0, 4.0, np.inf, 1.0], [2.0, 9.0, 9.0, 4.0]])
+    figure = figures.response(STEPS, {"a": lanes, "b": lanes[0]}, xlabel="rate", ylabel="loss")
+    (axes,) = figure.axes
+    several, single = axes.lines
+    np.testing.assert_allclose(several.get_ydata(), [2.0, 4.0, np.nan, 1.0])
+    np.testing.assert_allclose(single.get_ydata(), lanes[0])
+    (band,) = axes.collections
+    heights = band.get_paths()[0].vertices[:, 1]
+    assert (heights.min(), heights.max()) == (1.0, 9.0)
+    assert axes.get_xlabel() == "rate   (line: median, band: range of 3 seeds)"
+    many = figures.response([1, 2], {"a": np.arange(9.0)[:, None] + np.zeros(2)}, xlabel="rate", ylabel="loss").axes[0]
+    heights = many.collections[0].get_paths()[0].vertices[:, 1]
+    assert (heights.min(), heights.max()) == (2.0, 6.0)
+    assert "quartiles of 9 seeds" in many.get_xlabel()
+    assert figures.response([1, 2], {"a": [1, 2]}, xlabel="rate", ylabel="loss").axes[0].get_xlabel() == "rate"
+    for wrong in ([[1.0, 2.0]], np.ones((1, 1, 4)), np.ones((0, 4))):
+        with pytest.raises(ValueError, match="one value per x"):
+            figures.response(STEPS, {"a": wrong}, xlabel="rate", ylabel="loss")
