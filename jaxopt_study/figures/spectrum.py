@@ -87,7 +87,10 @@ def spectrum(
             draw_parabola(figure.add_subplot(grid[0, 1]), results["gradient"], rate=rate)
             corner = figure.add_subplot(grid[1, 1])
             corner.set_axis_off()
-            corner.legend(handles, labels, loc="upper left", bbox_to_anchor=(-0.28, 1.1), fontsize=9)
+            apart = 0.5 if len(labels) < 8 else 0.2  # so that all of them fit
+            corner.legend(
+                handles, labels, loc="upper left", bbox_to_anchor=(-0.28, 1.1), fontsize=9, labelspacing=apart
+            )
         else:
             figure.legend(handles, labels, loc="outside lower left", ncols=2, fontsize=9)
     return figure

@@ -163,3 +163,16 @@ def test_the_number_of_negative_eigenvalues_is_a_range_where_it_is_only_bounded(
 def test_the_ends_of_a_narrow_bracket_are_told_apart():
     found = results(sharpness={"lower": 50.0001, "upper": 50.0002, "confidence": 0.99})
     assert [text.get_text() for text in panels(figures.spectrum(found))[1].texts] == ["50.0001 to 50.0002"]
+
+
+def test_the_longest_legend_stays_within_the_figure():
+    pairs = {
+        "values": [-0.5, -0.1, -0.1, 20.0], "residuals": [0.2, 0.1, 0.1, 0.01], "converged": [False, True, True, True]
+    }  # fmt: skip
+    figure = figures.spectrum(results(eigenpairs=pairs), edge=100.0)
+    (legend,) = [axes.get_legend() for axes in figure.axes if axes.get_legend() is not None]
+    assert len(legend.get_texts()) == 8
+    figure.canvas.draw()
+    box = legend.get_window_extent()
+    assert figure.bbox.y0 <= box.y0
+    assert box.x1 <= figure.bbox.x1
