@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxopt_study import problems, records
+from jaxopt_study import figures, problems, records
 from jaxopt_study.cli import diagnosis, main
-from jaxopt_study.cli.curvature_report import eigenvalue_rows, interval, table_rows, with_error
+from jaxopt_study.cli.curvature_report import draw, eigenvalue_rows, interval, table_rows, with_error
 from jaxopt_study.cli.diagnosis import Stage
 from jaxopt_study.cli.expressions import UserError
 from jaxopt_study.cli.heats import repeated
@@ -251,6 +251,23 @@ def test_a_count_that_is_only_bounded_is_shown_as_a_range(interval, confidence, 
     rows = {quantity: (value, error) for quantity, value, error, _ in table_rows({"classification": found})}
     assert rows["negative eigenvalues"] == shown
     assert rows["flat eigenvalues"][0] == "3"
+
+
+def test_the_edge_in_the_figure_of_a_run_is_named_by_its_optimizer(folder, tmp_path, monkeypatch):
+    labels = []
+
+    def spectrum(results, *, edge_label, **options):
+        labels.append(edge_label)
+        return figures.new_figure(1, 1)
+
+    monkeypatch.setattr(figures, "spectrum", spectrum)
+    results = {
+        "eigenpairs": {}, "threshold": {"limit": 2.0},
+        "preconditioned": {"threshold": 20.0, "preconditioner": {"min": 1.0, "max": 1.0}},
+    }  # fmt: skip
+    draw(results, find_target("race", "momentum", 0), tmp_path)
+    draw(results, find_target("mine_for_curvature:loss_and_params", "momentum(0.05)", 0), tmp_path)
+    assert labels == ["edge of momentum: 20", "edge of momentum(0.05): 20"]
 
 
 @pytest.mark.parametrize(("max_dense", "confidence"), [(500, None), (1, 0.95)])

@@ -66,7 +66,7 @@ def draw(results: Mapping[str, Any], target: Target, folder: Path) -> list[str]:
         found = results["preconditioned"]
         if is_plain(found):
             edge, rate = found["threshold"], results["threshold"]["limit"] / found["threshold"]
-            label = f"edge of {shortened(target.expression)}: {edge:.4g}"
+            label = f"edge of {shortened(target.described['optimizer'])}: {edge:.4g}"
         else:
             title += f"\npreconditioned sharpness / threshold: {interval(*found['ratio'])}"
     figure = figures.spectrum(results, title=title, edge=edge, edge_label=label, rate=rate)
