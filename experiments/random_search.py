@@ -63,7 +63,7 @@ PRESETS = {
 
 def sgd(learning_rate: Any, weight_decay: Any) -> Transform:
     """Return the book's optimizer: weight decay is part of the gradient, and biases do not decay."""
-    weights = lambda params: jax.tree.map(lambda leaf: leaf.ndim >= 2, params)  # noqa: E731
+    weights = lambda params: jax.tree.map(lambda leaf: leaf.ndim >= 2, params)
     return chain(add_decayed_weights(weight_decay, mask=weights), scale_by_learning_rate(learning_rate))
 
 
@@ -165,7 +165,7 @@ def claims(record: Record) -> list[Claim]:
         return mean_over_seeds([row[name] - row["notes"] for row in accuracy])
 
     def scanned(rate: float, decay: float = config["decays"][0]) -> np.ndarray:
-        near_to = lambda x, y: abs(x - y) < 1e-6 * y  # noqa: E731
+        near_to = lambda x, y: abs(x - y) < 1e-6 * y
         (found,) = [
             np.array(one["test_accuracy"])
             for one in results["scan"]

@@ -147,7 +147,7 @@ class Race:
             def lanes(leaves: Any, keys: Any, starts: Any, examples: Any) -> Trajectory:
                 tx = jax.tree.unflatten(structure, leaves) if travels else optimizer
                 problem = self.problem.replace(**examples)
-                one = lambda key, start: train(problem, tx, key=key, params=start, **self._options)  # noqa: E731
+                one = lambda key, start: train(problem, tx, key=key, params=start, **self._options)
                 return jax.vmap(one)(keys, starts)
 
             program = jax.jit(lanes).lower(*arguments).compile()
@@ -240,7 +240,7 @@ def specification(optimizer: optax.GradientTransformation) -> dict[str, Any]:
 
 def _wait(trajectory: Trajectory) -> Trajectory:
     # A PRNG key cannot be asked whether it is ready; its numbers can.
-    is_key = lambda x: jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)  # noqa: E731
+    is_key = lambda x: jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
     leaves: list[Any] = [jax.random.key_data(x) if is_key(x) else x for x in jax.tree.leaves(trajectory)]
     pause = 1e-3
     while not all(leaf.is_ready() for leaf in leaves):

@@ -47,7 +47,7 @@ def _run(tx, grads=GRADS, params=START, *, held=False):
         outputs.append(updates)
         trajectory.append(params)
         states.append(state)
-    stack = lambda trees: jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *trees)  # noqa: E731
+    stack = lambda trees: jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *trees)
     return SimpleNamespace(outputs=stack(outputs), params=stack(trajectory), states=states)
 
 

@@ -192,7 +192,7 @@ def _products(results: dict[str, Any]) -> int:
 
 def _complain(results: dict[str, Any], errors: dict[str, str]) -> None:
     said = Console(stderr=True)
-    tell: Callable[[str, str], None] = lambda text, style: said.print(  # noqa: E731
+    tell: Callable[[str, str], None] = lambda text, style: said.print(
         text, style=style, markup=False, highlight=False, soft_wrap=True
     )
     if "audit" in results:

@@ -154,7 +154,7 @@ def _outcome(result: race.Result, optimizer: optax.GradientTransformation) -> di
 
 def _stability_limit(optimizer: optax.GradientTransformation, result: race.Result) -> float:
     """Return the gain sharpness at which the optimizer is at its edge, NaN where a single number does not decide."""
-    of_one = lambda tree: jax.tree.map(lambda leaf: leaf[0], tree)  # noqa: E731
+    of_one = lambda tree: jax.tree.map(lambda leaf: leaf[0], tree)
     run = result.trajectory
     try:
         return dynamics.stability_limit(optimizer, of_one(run.opt_state), of_one(run.params))

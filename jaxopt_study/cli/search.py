@@ -200,5 +200,5 @@ def _problem(
 
     keyword = inspect.Parameter.KEYWORD_ONLY
     signature = inspect.Signature([inspect.Parameter(name, keyword, default=None) for name in wanted])
-    problem.__signature__ = signature  # type: ignore[attr-defined]  # by which a search knows whose a name is
+    problem.__signature__ = signature  # by which a search knows whose a name is
     return problem

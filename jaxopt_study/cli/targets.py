@@ -160,7 +160,7 @@ def _from_run(
     problem = network_problem(record.config, dataset)
     optimizer = _optimizer(entry)
     ended = repeated(problem, record.config, slice(start, start + 1)).run(optimizer)
-    of_one = lambda tree: jax.tree.map(lambda leaf: leaf[0], tree)  # noqa: E731
+    of_one = lambda tree: jax.tree.map(lambda leaf: leaf[0], tree)
     before, now = entry["finals"]["test_loss"][start], float(ended.finals["test_loss"][0])
     return Target(
         name=f"{record.name}-{entry['optimizer'].replace(':', '.')}-{start}",

@@ -139,7 +139,7 @@ def _restart(
     kept |= {int(np.argmin(np.abs(values - values[i].conj()))) for i in kept}
 
     # SciPy counts the arguments of what it is given to call, so no decorator (a type checker's) may stand around it.
-    is_kept = lambda real, imag: int(np.argmin(np.abs(values - complex(real, imag)))) in kept  # noqa: E731
+    is_kept = lambda real, imag: int(np.argmin(np.abs(values - complex(real, imag)))) in kept
     triangle, rotation, dim = schur(matrix[:m], output="real", sort=is_kept)  # pyright: ignore[reportAssignmentType]
     dim = min(max(dim, 1), m - 1)
     if dim < m - 1 and triangle[dim, dim - 1] != 0:
@@ -198,7 +198,7 @@ def _cluster_error(matrix: np.ndarray, last: np.ndarray, value: complex, residua
     """
     radius = _CLUSTER * max(abs(value), 1.0)
     # SciPy counts the arguments of what it is given to call, so no decorator (a type checker's) may stand around it.
-    is_near = lambda x: abs(x - value) <= radius  # noqa: E731
+    is_near = lambda x: abs(x - value) <= radius
     triangle, basis, count = schur(matrix, output="complex", sort=is_near)  # pyright: ignore
     if count < 2:
         return np.inf

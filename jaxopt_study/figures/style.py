@@ -85,8 +85,7 @@ def appearances(names: Iterable[str]) -> dict[str, Appearance]:
     left = (i for i in itertools.count() if not places or i not in KNOWN.values())
     places |= {name: next(left) for name in [name for name in names if name not in places]}
     return {
-        name: Appearance(COLOURS[i % len(COLOURS)], DASHES[i % len(DASHES)], MARKERS[i % len(MARKERS)])
-        for name, i in ((name, places[name]) for name in names)
+        name: Appearance(*(looks[places[name] % len(looks)] for looks in (COLOURS, DASHES, MARKERS))) for name in names
     }
 
 

@@ -57,7 +57,7 @@ class Splits:
 def splits(problems: Iterable[Problem]) -> Splits:
     """Return on which examples all problems can be reported, and by which their settings can be chosen."""
     problems = list(problems)
-    everywhere = lambda part: all(getattr(one, part) is not None for one in problems)  # noqa: E731
+    everywhere = lambda part: all(getattr(one, part) is not None for one in problems)
     select = "validation" if everywhere("validation") else "train"
     return Splits(select, "test" if everywhere("test") else select)
 

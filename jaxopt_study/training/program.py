@@ -103,7 +103,7 @@ def step(plan: Plan, inputs: Inputs, constants: Constants, carry: Carry, t: Any)
     applied = carry.active & jnp.isfinite(loss)
 
     def apply(old: tuple[Any, Any, Any]) -> tuple[Any, Any, Any]:
-        value_fn = lambda params: loss_at(params)[0]  # noqa: E731
+        value_fn = lambda params: loss_at(params)[0]
         updates, opt_state = call_update(optimizer, grads, carry.opt_state, carry.params, loss, value_fn)
         _check_state(carry.opt_state, opt_state)
         new = optax.apply_updates(carry.params, updates), opt_state, model_state

@@ -265,5 +265,5 @@ def _same_leaf(a: Any, b: Any) -> bool:
 
 
 def _expand_parts(value: Any) -> Any:
-    is_part = lambda x: isinstance(x, (optax.GradientTransformation, Function))  # noqa: E731
+    is_part = lambda x: isinstance(x, (optax.GradientTransformation, Function))
     return jax.tree.map(lambda part: part.expand() if isinstance(part, Transform) else part, value, is_leaf=is_part)

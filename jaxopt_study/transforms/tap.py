@@ -115,7 +115,7 @@ def read_taps(state: Any) -> dict[str, TapMetrics]:
 def _measure(before: Any, after: Any, raw: Any) -> TapMetrics:
     real = jnp.result_type(float)
     # Inside optax.masked a tap sees a part of the tree, and its angle is to that part of the raw gradient.
-    masked = lambda x: isinstance(x, optax.MaskedNode)  # noqa: E731
+    masked = lambda x: isinstance(x, optax.MaskedNode)
     raw = jax.tree.map(lambda y, g: y if masked(y) else g, after, raw, is_leaf=masked)
     norm_out, norm_raw = optax.tree.norm(after), optax.tree.norm(raw)
     product = optax.tree.vdot(after, raw)

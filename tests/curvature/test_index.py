@@ -105,7 +105,7 @@ def over_starts():
 
     spectra = jnp.asarray(np.stack(list(SPECTRA.values())), jnp.float32)
     keys = jax.random.split(jax.random.key(7), 40)
-    over_keys = lambda d: jax.lax.map(lambda key: one(d, key), keys)  # noqa: E731
+    over_keys = lambda d: jax.lax.map(lambda key: one(d, key), keys)
     return jax.device_get(jax.jit(lambda: jax.lax.map(over_keys, spectra))())
 
 

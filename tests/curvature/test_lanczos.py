@@ -69,7 +69,7 @@ def plain_lanczos(d, steps):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_a_hundred_steps_make_no_ghosts_where_the_plain_recurrence_does(dtype):
     spectrum = np.r_[10.0, 5.0, 3.0, np.linspace(-1, 1, 397)].astype(dtype)
-    copies = lambda values: np.sum(np.abs(values - 10) < 1e-2)  # noqa: E731
+    copies = lambda values: np.sum(np.abs(values - 10) < 1e-2)
     with jax.enable_x64(dtype is np.float64):
         space = grow(jnp.asarray(spectrum), jax.random.key(0), 100)
         assert copies(np.asarray(lanczos.ritz(space, 1)[0])[:100]) == 1

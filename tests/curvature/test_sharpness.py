@@ -36,7 +36,7 @@ def trials(confidence, tol, max_matvecs):
 
     @jax.jit
     def run(spectra, keys):
-        one = lambda d, key: enclose(from_matvec(Partial(jnp.multiply, d), d), plan, limits, key=key)  # noqa: E731
+        one = lambda d, key: enclose(from_matvec(Partial(jnp.multiply, d), d), plan, limits, key=key)
         return jax.vmap(jax.vmap(one, (None, 0)))(spectra, keys)
 
     spectra = jnp.asarray(np.stack(list(SPECTRA.values())), jnp.float32)
@@ -99,7 +99,7 @@ def test_agrees_with_the_dense_hessian_and_bounds_the_learning_rate():
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(40, 6)), rng.normal(size=40)
     params = {"w": jnp.asarray(rng.normal(size=(6, 3)), jnp.float32), "v": jnp.ones(3)}
-    loss = lambda p, b: jnp.mean((jnp.tanh(b[0] @ p["w"]) @ p["v"] - b[1]) ** 2)  # noqa: E731
+    loss = lambda p, b: jnp.mean((jnp.tanh(b[0] @ p["w"]) @ p["v"] - b[1]) ** 2)
     batch = (jnp.asarray(x, jnp.float32), jnp.asarray(y, jnp.float32))
     bracket = sharpness(hessian(loss, params, batch), key=jax.random.key(0))
     flat, unravel = jax.flatten_util.ravel_pytree(params)

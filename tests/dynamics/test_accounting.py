@@ -43,7 +43,7 @@ def test_terms_are_gradient_and_dense_hessian():
         updates = descent(params, data, 0.3)
         flat, restore = jax.flatten_util.ravel_pytree(params)
         u = jax.flatten_util.ravel_pytree(updates)[0]
-        f = lambda z: loss(restore(z), data)  # noqa: E731
+        f = lambda z: loss(restore(z), data)
         found = account_step(loss, params, updates, data)
         np.testing.assert_allclose(found.linear, jax.grad(f)(flat) @ u, rtol=1e-12)
         np.testing.assert_allclose(found.quadratic, 0.5 * u @ jax.hessian(f)(flat) @ u, rtol=1e-12)

@@ -123,10 +123,10 @@ def test_groups_carry_the_ratio_of_their_thresholds():
 def test_unmoved_coordinate_has_no_weight():
     tx = optimizers.adagrad(0.1, eps=0.0)
     params = {"a": jnp.zeros((2, 2)), "b": jnp.ones(2)}
-    only_b = lambda p, _: 2.0 * jnp.sum(p["b"] ** 2)  # noqa: E731
+    only_b = lambda p, _: 2.0 * jnp.sum(p["b"] ** 2)
     with pytest.raises(ValueError, match="does not answer"):  # a whole parameter without gradient, and ε = 0
         preconditioner(tx, tx.init(params), only_b, params)
-    half = lambda p, _: 2.0 * jnp.sum(p["b"] ** 2) + jnp.sum(p["a"][0] ** 2)  # noqa: E731
+    half = lambda p, _: 2.0 * jnp.sum(p["b"] ** 2) + jnp.sum(p["a"][0] ** 2)
     params = {"a": jnp.array([[1.0, 1.0], [0.0, 0.0]]), "b": jnp.ones(2)}
     found = preconditioned_sharpness(tx, tx.init(params), half, params, key=KEY)
     assert found.upper == pytest.approx(1.0, rel=1e-2)  # 4/√16, 2/√4

@@ -92,7 +92,7 @@ def nonzero(values):
 
 def hessian_and_gradient(params, point=None):
     flat, restore = ravel_pytree(params)
-    f = lambda z: loss(restore(z), None)  # noqa: E731
+    f = lambda z: loss(restore(z), None)
     at = flat if point is None else ravel_pytree(point)[0]
     return np.asarray(jax.hessian(f)(at)), np.asarray(jax.grad(f)(at))
 
@@ -516,7 +516,7 @@ def test_single_precision_lies_within_its_errors_of_double(name):
         params = optax.apply_updates(params, jax.tree.map(lambda u: 0.1 * u, updates))
     found = stability(tx, state, loss, params, single, key=KEY, tol=1e-4)
     with jax.enable_x64(True):
-        wide = lambda tree: jax.tree.map(  # noqa: E731
+        wide = lambda tree: jax.tree.map(
             lambda x: x.astype(jnp.float64) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree
         )
         exact = stability(tx, wide(state), loss, wide(params), wide(single), key=KEY, tol=1e-10)

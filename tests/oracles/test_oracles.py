@@ -248,7 +248,7 @@ def test_amsgrad_never_lets_a_denominator_shrink_and_reddis_adam_goes_the_wrong_
             params = np.clip(params, -1.0, 1.0)
         return params[0]
 
-    rate = lambda count: 0.5 / np.sqrt(count + 1.0)  # noqa: E731
+    rate = lambda count: 0.5 / np.sqrt(count + 1.0)
     assert final(adam_family.adam(rate, 0.0, b2, correct_m=False, correct_v=False)) > 0.99
     assert final(adam_family.amsgrad_paper(rate, 0.0, b2)) < -0.99
 

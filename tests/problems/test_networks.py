@@ -119,7 +119,7 @@ def test_batch_norm_trains_with_the_batchs_statistics_and_evaluates_with_the_run
     problem = networks.mlp_classifier(DIGITS, widths=(8,), normalisation="batch")
     params, state = jax.jit(problem.init)(KEY), problem.init_state(KEY)
     shifted = {"batch_stats": {"norm_0": {"mean": jnp.full(8, 3.0), "var": jnp.full(8, 4.0)}}}
-    step = lambda state: problem.step_loss(params, state, DIGITS.train, KEY)[0]  # noqa: E731
+    step = lambda state: problem.step_loss(params, state, DIGITS.train, KEY)[0]
     assert step(state) == step(shifted)
     pre = DIGITS.train["x"] @ params["dense_0"]["kernel"]
     hidden = jax.nn.relu((pre - 3) / jnp.sqrt(4 + 1e-5))

@@ -122,7 +122,7 @@ def test_compilation_is_shared_where_it_can_be(compilations):
     flavour = {"flavour": sweeps.choices("a", "b", "c")}
     assert compiled(lambda learning_rate, flavour: optax.sgd(learning_rate, 0.8), flavour, 9) == 1
     numbers = {"momentum": sweeps.choices(0.5, 0.7, 0.9), "power": sweeps.integers(1, 3, static=False)}
-    maker = lambda learning_rate, momentum, power: optax.sgd(learning_rate / power, momentum)  # noqa: E731
+    maker = lambda learning_rate, momentum, power: optax.sgd(learning_rate / power, momentum)
     assert compiled(maker, numbers, 20, "random") == 1
     conditional = {
         "method": sweeps.choices("sgd", "momentum"),

@@ -30,17 +30,17 @@ def decayed_matrices(params):
 
 def scale_by_dimension():
     """Looks at the number of dimensions in no operation, only in the value of a constant."""
-    update = lambda u, s, p=None: (jax.tree.map(lambda leaf: leaf * (0.5 if leaf.ndim > 1 else 1.0), u), s)  # noqa: E731
+    update = lambda u, s, p=None: (jax.tree.map(lambda leaf: leaf * (0.5 if leaf.ndim > 1 else 1.0), u), s)
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
 def scale_by_rows():
-    update = lambda u, s, p=None: (jax.tree.map(lambda leaf: leaf * len(jnp.atleast_1d(leaf)), u), s)  # noqa: E731
+    update = lambda u, s, p=None: (jax.tree.map(lambda leaf: leaf * len(jnp.atleast_1d(leaf)), u), s)
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
 def reversed_leaves():
-    update = lambda u, s, p=None: (jax.tree.map(lambda leaf: jnp.flip(leaf), u), s)  # noqa: E731
+    update = lambda u, s, p=None: (jax.tree.map(lambda leaf: jnp.flip(leaf), u), s)
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
@@ -48,7 +48,7 @@ def swapped_by_shape():
     """The same operations on other operands: what a comparison of operation names would miss."""
 
     def update(updates, state, params=None):
-        scale = lambda leaf: (jnp.sum(leaf), jnp.max(leaf))[:: 1 if leaf.ndim > 1 else -1]  # noqa: E731
+        scale = lambda leaf: (jnp.sum(leaf), jnp.max(leaf))[:: 1 if leaf.ndim > 1 else -1]
         return jax.tree.map(lambda leaf: leaf * scale(leaf)[0] - scale(leaf)[1], updates), state
 
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)

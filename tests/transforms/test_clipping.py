@@ -30,7 +30,7 @@ ZERO = {name: np.zeros_like(value) for name, value in PARAMS.items()}
 
 def apply(tx, grads, params=PARAMS):
     with jax.enable_x64(True):
-        to_jax = lambda tree: jax.tree.map(jnp.asarray, tree)  # noqa: E731
+        to_jax = lambda tree: jax.tree.map(jnp.asarray, tree)
         grads, params = to_jax(grads), to_jax(params)
         updates, _ = tx.update(grads, tx.init(params), params)
         return jax.tree.map(np.asarray, updates)

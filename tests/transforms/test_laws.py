@@ -196,7 +196,7 @@ def test_vmap_over_parameters_and_gradients_is_a_loop(case):
         start = params()
         lanes = [gradients(start, seed=seed) for seed in range(2)]
         starts = [jax.tree.map(lambda p, s=s: p * s, start) for s in (1.0, -0.5)]
-        stack = lambda trees: jax.tree.map(lambda *x: jnp.stack(x), *trees)  # noqa: E731
+        stack = lambda trees: jax.tree.map(lambda *x: jnp.stack(x), *trees)
         together = jax.vmap(lambda p, g: run(case.tx, p, g))(stack(starts), stack(lanes))
         for lane in range(2):
             alone = run(case.tx, starts[lane], lanes[lane])
@@ -301,7 +301,7 @@ def test_a_run_continues_from_its_checkpoint(case):
     _, state = run(case.tx, start, grads[:2])
     saved = flax.serialization.to_bytes(bits(state))
     restored = flax.serialization.from_bytes(bits(case.tx.init(start)), saved)
-    with_keys = lambda old, x: jax.random.wrap_key_data(x) if is_key(old) else jnp.asarray(x)  # noqa: E731
+    with_keys = lambda old, x: jax.random.wrap_key_data(x) if is_key(old) else jnp.asarray(x)
     resumed = jax.tree.map(with_keys, state, restored)
     assert_close(case.tx.update(grads[2], resumed, start), case.tx.update(grads[2], state, start), rtol=0.0)
 

@@ -180,7 +180,7 @@ def gamma(count):
 def test_reformulated_holds_the_lookahead_points_of_the_true_method(rate, decay):
     with jax.enable_x64(True):
         hessian = jnp.array([[3.0, 1.0], [1.0, 10.0]])
-        gradient = lambda x: hessian @ x + 0.3 * jnp.sin(5 * x)  # noqa: E731
+        gradient = lambda x: hessian @ x + 0.3 * jnp.sin(5 * x)
         true, reformulated = nesterov_lookahead(rate, decay), chain(scale_by_learning_rate(rate), nesterov(decay))
         start = jnp.array([1.0, -2.0])
         theta, phi = start, start
@@ -308,7 +308,7 @@ def test_misordered_nesterov_breaks_where_the_true_one_is_stable():
 
 
 def test_gradient_at_the_parameters_makes_it_the_heavy_ball():
-    ignored = lambda params, state: params  # noqa: E731
+    ignored = lambda params, state: params
     for sharpness in (0.5, 3.79, 3.81):
         wrong = spectral_radius(optimizers.nesterov_lookahead(1.0, DECAY), [sharpness], at=ignored)
         assert wrong == pytest.approx(spectral_radius(optimizers.momentum(1.0, DECAY), [sharpness]), abs=1e-9)

@@ -212,7 +212,7 @@ def test_equal_transformations_are_one_key_of_a_dictionary():
 
 
 def test_keys_are_compared_by_value():
-    noise = lambda seed: transforms.add_gradient_noise(0.1, 0.5, jax.random.key(seed))  # noqa: E731
+    noise = lambda seed: transforms.add_gradient_noise(0.1, 0.5, jax.random.key(seed))
     assert noise(1) == noise(1)
     assert noise(1) != noise(2)
 
