@@ -93,14 +93,15 @@ def test_a_compressed_space_keeps_its_relation_and_can_grow(b):
         d = jnp.asarray(SPECTRA["uniform"])
         space = grow(d, jax.random.key(1), 24 // b, b)
         values, coefficients, _ = lanczos.ritz(space, b)
-        space = lanczos.compress(space, values, coefficients, jnp.int32(6), 6, b)
+        compress, extend = jax.jit(lanczos.compress, static_argnums=(4, 5)), jax.jit(lanczos.extend, static_argnums=0)
+        space = compress(space, values, coefficients, jnp.int32(6), 6, b)
         seed, layout = seed_words(jax.random.key(2)), layout_of(jax.ShapeDtypeStruct(d.shape, d.dtype))
         residuals = lanczos.ritz(space, b)[2][:6]
         true = d * space.basis[:6] - values[:6, None] * space.basis[:6]
         np.testing.assert_allclose(residuals, jnp.linalg.norm(true, axis=1), atol=1e-13)
         for _ in range(3):
             products = d * lanczos.pending(space, b)
-            space, _ = lanczos.extend(layout, space, products, seed, jnp.asarray(1e-14), jnp.bool(True))
+            space, _ = extend(layout, space, products, seed, jnp.asarray(1e-14), jnp.bool(True))
         m = 6 + 3 * b
         assert int(space.count) == m
         q, t = space.basis[: m + b], space.projected[: m + b, :m]
