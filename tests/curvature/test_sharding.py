@@ -228,9 +228,8 @@ def slow(*values):
 @pytest.mark.parametrize(
     ("program", "mesh"),
     [
-        (PRODUCTS + MOVEMENT, PLAIN),
+        (PRODUCTS + MOVEMENT + SOLVERS, PLAIN),
         (EIGENPAIRS, EXPLICIT),
-        (SOLVERS, PLAIN),
         slow(PRODUCTS, EXPLICIT),
         slow(PRODUCTS + EIGENPAIRS, SET),
         slow(EIGENPAIRS + ESTIMATES, PLAIN),

@@ -23,7 +23,7 @@ def problem(dtype):
 
 
 def descent(params, data, rate):
-    return jax.tree.map(lambda g: -rate * g, jax.grad(loss)(params, data))
+    return jax.tree.map(lambda g: -rate * g, jax.jit(jax.grad(loss))(params, data))
 
 
 def test_quadratic_is_predicted_exactly():
@@ -43,7 +43,7 @@ def test_terms_are_gradient_and_dense_hessian():
         updates = descent(params, data, 0.3)
         flat, restore = jax.flatten_util.ravel_pytree(params)
         u = jax.flatten_util.ravel_pytree(updates)[0]
-        f = lambda z: loss(restore(z), data)
+        f = jax.jit(lambda z: loss(restore(z), data))
         found = account_step(loss, params, updates, data)
         np.testing.assert_allclose(found.linear, jax.grad(f)(flat) @ u, rtol=1e-12)
         np.testing.assert_allclose(found.quadratic, 0.5 * u @ jax.hessian(f)(flat) @ u, rtol=1e-12)

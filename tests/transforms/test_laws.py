@@ -218,7 +218,7 @@ def test_lane_of_a_sweep_equals_the_solo_run(case):
         grads = gradients(start, 2)
         solo = [scaled(case.tx, factor) for factor in (0.5, 0.875)]
         lanes = jax.tree.map(lambda *x: jnp.stack(x), *map(numeric, solo))
-        eager = lambda tx: two_steps(compiled.__wrapped__, tx, start, grads)  # noqa: E731
+        eager = lambda tx: two_steps(compiled.__wrapped__, tx, start, grads)
         together = jax.vmap(eager, axis_size=len(solo))(lanes)
         for lane, tx in enumerate(solo):
             assert_close(jax.tree.map(lambda x, i=lane: x[i], together), two_steps(compiled, tx, start, grads))
