@@ -19,10 +19,14 @@ def on_device(tree: Any) -> Any:
 
 
 def _leaf_on_device(leaf: Any) -> Any:
-    if not isinstance(leaf, np.ndarray) or leaf.flags.writeable:
+    if not isinstance(leaf, np.ndarray):
         return jax.device_put(leaf)
+    # On a CPU an array that is aligned to 64 bytes would be shared with the device, even where may_alias is False: it
+    # could then be changed under a run, and a remembered one would never be let go.
+    if leaf.flags.writeable:
+        return jax.device_put(leaf.copy())
     key = id(leaf), jax.config.read("jax_enable_x64")  # which decides the dtype of the copy
     if key not in _copies:
-        _copies[key] = jax.device_put(leaf, may_alias=False)  # an alias would keep the array alive for ever
+        _copies[key] = jax.device_put(leaf.copy())
         weakref.finalize(leaf, _copies.pop, key, None)
     return _copies[key]
