@@ -146,7 +146,7 @@ def linen_dropped(params, x):
     return jnp.mean(Dropped().apply({"params": params}, x, rngs={"dropout": jax.random.key(7)}) ** 2)
 
 
-@pytest.mark.parametrize("name", ["jax.random", "linen"])
+@pytest.mark.parametrize("name", ["jax.random", pytest.param("linen", marks=pytest.mark.slow)])
 def test_a_dropout_key_that_is_fixed_draws_the_same_mask_in_double_precision(name):
     function, params = (dropped, W) if name == "jax.random" else (linen_dropped, Dropped().init(
         {"params": KEY, "dropout": KEY}, X)["params"])  # fmt: skip
@@ -166,7 +166,7 @@ def coarse(params, x):
     return jnp.mean(jnp.tanh(x.astype(jnp.bfloat16) @ params["in"].astype(jnp.bfloat16)).astype(jnp.float32) ** 2)
 
 
-@pytest.mark.parametrize("function", [cancelling, coarse])
+@pytest.mark.parametrize("function", [cancelling, pytest.param(coarse, marks=pytest.mark.slow)])
 def test_a_loss_that_rounding_spoils_is_noisy_with_or_without_a_fixed_mask(function):
     for masked in (function, lambda params, x: function(params, x) + 0.1 * dropped(params, x)):
         found = audit(hessian(masked, W, X), key=KEY)

@@ -45,8 +45,10 @@ def classify_planar(name, places):
     ("name", "dtype"),
     [
         *((name, np.float64) for name in PLANAR if name != "ackley"),
-        *((name, np.float32) for name in PLANAR[:2]),
-        *(pytest.param(name, np.float32, marks=pytest.mark.slow) for name in ("beale", "rastrigin", "ackley")),
+        *(
+            pytest.param(name, np.float32, marks=pytest.mark.slow)
+            for name in (*PLANAR[:2], "beale", "rastrigin", "ackley")
+        ),
         pytest.param("ackley", np.float64, marks=pytest.mark.slow),
     ],
 )
@@ -122,7 +124,7 @@ def dense_hessian(loss, params):
     return np.asarray(jax.jit(jax.hessian(lambda x: loss(unravel(x), None)))(jnp.asarray(flat, jnp.float64)))
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dtype", [np.float32, pytest.param(np.float64, marks=pytest.mark.slow)])
 def test_the_origin_of_a_deep_linear_network_is_degenerate_and_no_minimum(dtype):
     problem = problems.deep_linear_network(depth=3)
     with jax.enable_x64(dtype == np.float64):
