@@ -1,0 +1,288 @@
+"""Checks of public arguments: type, range, finiteness, structure.
+
+Every public function checks what it is given with these before anything is compiled. Each check returns the value in
+its canonical form, or raises TypeError for a value of the wrong kind and ValueError for one out of range. The message
+says which function was called, what it expects, what it received and what to do. Traced values pass: their kind is
+checked, their value cannot be.
+"""
+
+import math
+from collections.abc import Collection
+from numbers import Integral, Real
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+from jaxopt_study.types import Key, Params
+
+_INFINITY = math.inf
+
+
+def describe_argument(value: Any) -> str:
+    """Return what an argument is, for the end of "received …"."""
+    if value is None or isinstance(value, bool | int | float | complex | str | bytes):
+        text = repr(value)
+        return text if len(text) <= 80 else f"{text[:77]}…"
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    dtype, shape = getattr(value, "dtype", None), getattr(value, "shape", None)
+    if dtype is not None and shape is not None:
+        if shape == () and not isinstance(value, Tracer) and isinstance(value, np.ndarray | np.generic | jax.Array):
+            return f"{value}, an array {dtype}[]"
+        return f"an array {dtype}{list(shape)}"
+    if callable(value):
+        return f"the function {getattr(value, '__name__', type(value).__name__)}"
+    return f"a {type(value).__name__}"
+
+
+def check_integer(
+    who: str, name: str, value: Any, low: int | None = None, high: int | None = None, *, remedy: str = ""
+) -> int:
+    """Return a static count as an `int`.
+
+    Args:
+        who: The function that was called, for the message.
+        name: The argument's name.
+        value: An integer of Python or NumPy, or a concrete integer array of shape ().
+        low: The least value allowed; None for no bound.
+        high: The largest value allowed; None for no bound.
+        remedy: A sentence for the end of the message.
+
+    Returns:
+        The same number.
+
+    Raises:
+        TypeError: If it is a bool, a float, traced, or anything else.
+        ValueError: If it is out of range.
+    """
+    expected = f"an integer{_integer_range(low, high)}"
+    if isinstance(value, Tracer):
+        raise TypeError(f"{who} needs {name} to be {expected}, known before compiling; received a traced value.")
+    if isinstance(value, jax.Array | np.ndarray) and value.shape == () and jnp.issubdtype(value.dtype, jnp.integer):
+        value = int(value)
+    if not isinstance(value, Integral) or isinstance(value, bool | np.bool_):
+        whole = isinstance(value, float | np.floating) and math.isfinite(value) and float(value).is_integer()
+        hint = f" Give {int(value)}." if whole else _end(remedy)
+        raise TypeError(f"{who} needs {name} to be {expected}; received {describe_argument(value)}.{hint}")
+    number = int(value)
+    if (low is not None and number < low) or (high is not None and number > high):
+        raise ValueError(f"{who} needs {name} to be {expected}; received {number}.{_end(remedy)}")
+    return number
+
+
+def check_real(
+    who: str,
+    name: str,
+    value: Any,
+    low: float = -_INFINITY,
+    high: float = _INFINITY,
+    *,
+    closed: str | None = None,
+    remedy: str = "",
+) -> Any:
+    """Return one real number, if it lies in an interval.
+
+    Args:
+        who: The function that was called, for the message.
+        name: The argument's name.
+        value: A real number of Python, NumPy or JAX, or an array of shape (); a traced one is not checked for range.
+        low: Lower end of the interval.
+        high: Upper end of the interval.
+        closed: Which ends belong to the interval, "[]", "[)", "(]" or "()". The default includes finite ends and
+            excludes infinite ones.
+        remedy: A sentence for the end of the message.
+
+    Returns:
+        The number as it was given.
+
+    Raises:
+        TypeError: If it is a bool, text, complex, an array of several numbers, or anything else.
+        ValueError: If it is out of range or not a number.
+    """
+    closed = closed or f"{'[' if math.isfinite(low) else '('}{']' if math.isfinite(high) else ')'}"
+    expected = _interval(low, high, closed)
+    if not is_real_scalar(value):
+        raise TypeError(f"{who} needs {name} to be {expected}; received {describe_argument(value)}.{_end(remedy)}")
+    if not isinstance(value, Tracer):
+        number = float(value)
+        above = number >= low if closed[0] == "[" else number > low
+        below = number <= high if closed[1] == "]" else number < high
+        if not (above and below):
+            raise ValueError(f"{who} needs {name} to be {expected}; received {value}.{_end(remedy)}")
+    return value
+
+
+def is_real_scalar(value: Any) -> bool:
+    """Return whether a value is one real number of Python, NumPy or JAX, traced or not; a bool is none."""
+    if isinstance(value, bool | np.bool_):
+        return False
+    if isinstance(value, Real):
+        return True
+    dtype = getattr(value, "dtype", None)
+    if dtype is None or getattr(value, "shape", None) != ():
+        return False
+    return bool(jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer))
+
+
+def check_bool(who: str, name: str, value: Any) -> bool:
+    """Return a flag as a `bool`; raise TypeError for anything else, a traced or numeric value included."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{who} needs {name} to be True or False; received {describe_argument(value)}.")
+    return bool(value)
+
+
+def check_choice(who: str, name: str, value: Any, choices: Collection[Any], *, remedy: str = "") -> Any:
+    """Return a value, if it is one of a few; raise ValueError that lists them otherwise."""
+    known = isinstance(value, str | int | float | bool | None) and any(
+        type(value) is type(choice) and value == choice for choice in choices
+    )
+    if not known:
+        listed = ", ".join(map(repr, choices))
+        raise ValueError(
+            f"{who} needs {name} to be one of {listed}; received {describe_argument(value)}.{_end(remedy)}"
+        )
+    return value
+
+
+def check_callable(who: str, name: str, value: Any, *, expected: str = "a function") -> Any:
+    """Return a function; raise TypeError for anything that cannot be called."""
+    if not callable(value):
+        raise TypeError(f"{who} needs {name} to be {expected}; received {describe_argument(value)}.")
+    return value
+
+
+def check_key(who: str, key: Any, *, name: str = "key") -> Key:
+    """Return one random key of JAX.
+
+    Args:
+        who: The function that was called, for the message.
+        key: From `jax.random.key` of any implementation, or from the older `jax.random.PRNGKey`.
+        name: The argument's name.
+
+    Returns:
+        The key.
+
+    Raises:
+        TypeError: If it is something else, a number say.
+        ValueError: If there are several keys.
+    """
+    dtype = getattr(key, "dtype", None)
+    typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
+    old = dtype == jnp.uint32 and np.ndim(key) > 0 and np.shape(key)[-1] == _old_key_size()
+    if not typed and not old:
+        raise TypeError(
+            f"{who} needs {name} to be a random key of JAX; received {describe_argument(key)}. Give jax.random.key(0), "
+            "and another number for other draws."
+        )
+    if np.ndim(key) != (0 if typed else 1):
+        raise ValueError(
+            f"{who} needs {name} to be one key; received an array of keys of shape {np.shape(key)}. Give one of them, "
+            "as in key[0], or vmap over them."
+        )
+    return jnp.asarray(key)
+
+
+def _old_key_size() -> int:
+    return jax.eval_shape(lambda: jax.random.PRNGKey(0)).shape[0]
+
+
+def check_params(who: str, params: Any, *, name: str = "params", finite: bool = True) -> Params:
+    """Return parameters as arrays, if all of them are real floating-point arrays.
+
+    Args:
+        who: The function that was called, for the message.
+        params: A pytree of floating-point arrays; NumPy arrays and Python floats are converted.
+        name: The argument's name.
+        finite: Whether NaN and infinity are refused in concrete arrays.
+
+    Returns:
+        The parameters as JAX arrays.
+
+    Raises:
+        TypeError: If a leaf is no array, complex, or not floating.
+        ValueError: If there is no leaf, or a number is not finite.
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    if not leaves:
+        raise ValueError(f"{who} needs {name} with at least one array; received a pytree without leaves.")
+    for path, leaf in leaves:
+        at = f"{name}{jax.tree_util.keystr(path)}"
+        try:
+            dtype = jnp.result_type(leaf)
+        except TypeError as error:
+            raise TypeError(
+                f"{who} needs {name} to be arrays; {at} is {describe_argument(leaf)}. Keep what is not trained out of "
+                "the parameters, in the loss."
+            ) from error
+        if jnp.issubdtype(dtype, jnp.complexfloating):
+            raise TypeError(
+                f"{who} needs {name} to be real; {at} is {dtype}. Give the real and the imaginary part as two leaves."
+            )
+        if not jnp.issubdtype(dtype, jnp.floating):
+            raise TypeError(
+                f"{who} needs {name} to be floating-point; {at} is {dtype}. Convert it, or keep it elsewhere."
+            )
+        if finite and not isinstance(leaf, Tracer) and not is_finite(leaf):
+            raise ValueError(
+                f"{who} needs {name} to be finite; {at} holds NaN or infinity. Take parameters from before the run "
+                "diverged."
+            )
+    return jax.tree.map(jnp.asarray, params)
+
+
+def is_finite(leaf: Any) -> bool:
+    """Return whether every number of a concrete array is finite; on a CPU without compiling anything."""
+    if isinstance(leaf, jax.Array) and any(device.platform != "cpu" for device in leaf.devices()):
+        return bool(jnp.isfinite(leaf).all())
+    array = np.asarray(leaf)
+    return bool(np.isfinite(array if array.dtype.kind in "fciub" else array.astype(np.float32)).all())
+
+
+def check_structure(who: str, name: str, value: Any, like: Any, *, of: str = "params") -> Any:
+    """Return a pytree as arrays, if its structure and shapes are those of another one.
+
+    Args:
+        who: The function that was called, for the message.
+        name: The argument's name.
+        value: The pytree.
+        like: A pytree of arrays or `jax.ShapeDtypeStruct`s.
+        of: What the message calls the other pytree.
+
+    Returns:
+        The pytree, its leaves as arrays.
+
+    Raises:
+        ValueError: If structure or shapes differ.
+    """
+    expected, received = jax.tree.structure(like), jax.tree.structure(value)
+    if expected != received:
+        raise ValueError(f"{who} needs {name} to have the structure of {of}, {expected}; received {received}.")
+    for (path, leaf), x in zip(jax.tree_util.tree_leaves_with_path(like), jax.tree.leaves(value), strict=True):
+        if np.shape(x) != np.shape(leaf):
+            raise ValueError(
+                f"{who} needs {name}{jax.tree_util.keystr(path)} to have the shape of {of}, {np.shape(leaf)}; received "
+                f"{np.shape(x)}."
+            )
+    return jax.tree.map(jnp.asarray, value)
+
+
+def _integer_range(low: int | None, high: int | None) -> str:
+    if low is not None and high is not None:
+        return f" from {low} to {high}"
+    return "" if low is high is None else f" ≥ {low}" if low is not None else f" ≤ {high}"
+
+
+def _interval(low: float, high: float, closed: str) -> str:
+    if low == -_INFINITY and high == _INFINITY:
+        return "a real number" if closed == "[]" else "a finite real number"
+    if high == _INFINITY:
+        sign = "≥" if closed[0] == "[" else ">"
+        return f"a real number {sign} {low:g}" if closed[1] == "]" else f"a finite real number {sign} {low:g}"
+    return f"a real number in {closed[0]}{low:g}, {high:g}{closed[1]}"
+
+
+def _end(remedy: str) -> str:
+    return f" {remedy}" if remedy else ""
