@@ -107,7 +107,10 @@ def check_real(
     if not is_real_scalar(value):
         raise TypeError(f"{who} needs {name} to be {expected}; received {describe_argument(value)}.{_end(remedy)}")
     if not isinstance(value, Tracer):
-        number = float(value)
+        try:
+            number = float(value)
+        except OverflowError:  # an integer of more than 308 digits
+            number = math.copysign(math.inf, value)
         above = number >= low if closed[0] == "[" else number > low
         below = number <= high if closed[1] == "]" else number < high
         if not (above and below):

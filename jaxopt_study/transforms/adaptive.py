@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
+from jaxopt_study.checks import check_bool
 from jaxopt_study.transforms.constructors import atom
 from jaxopt_study.transforms.scalars import (
     ScalarLike,
@@ -64,11 +65,13 @@ def scale_by_update_rms(decay: ScalarLike = 0.95, *, eps: ScalarLike = 1e-6) -> 
         return UpdateRmsState(jax.tree.map(jnp.zeros_like, params))
 
     def update(updates: Any, state: UpdateRmsState, params: Any = None, **extra: Any) -> tuple[Any, UpdateRmsState]:
-        new = jax.tree.map(lambda x, e: jnp.sqrt(e + cast(eps, e.dtype)) * x, updates, state.average)
-        average = jax.tree.map(
-            lambda d, e: cast(decay, e.dtype) * e + cast(rate, e.dtype) * (d * d), new, state.average
-        )
-        return new, UpdateRmsState(average)
+        new = jax.tree.map(lambda x, e: jnp.sqrt(e + cast(eps, e.dtype)) * x.astype(e.dtype), updates, state.average)
+
+        def move(d: Array, e: Array) -> Array:
+            moved = cast(decay, e.dtype) * e + cast(rate, e.dtype) * (d * d)
+            return jnp.minimum(moved, jnp.finfo(e.dtype).max)  # an infinite one would make 0 · ∞ of the next zero
+
+        return new, UpdateRmsState(jax.tree.map(move, new, state.average))
 
     return Transform(init, update)
 
@@ -81,7 +84,7 @@ class NadamAverageState(NamedTuple):
     count: Int[Array, "*batch"]  # steps taken
 
 
-@atom(state=NadamAverageState)
+@atom(state=NadamAverageState, linear=True)
 def nadam_average(
     decay: ScalarLike = 0.9, *, momentum_decay: ScalarLike = 0.004, average_with_schedule: bool = True
 ) -> Transform:
@@ -114,6 +117,7 @@ def nadam_average(
     """
     check_decay("nadam_average", decay)
     check_non_negative("nadam_average", "momentum_decay", momentum_decay)
+    check_bool("nadam_average", "average_with_schedule", average_with_schedule)
 
     def init(params: Any) -> NadamAverageState:
         real = jnp.result_type(float)
@@ -122,8 +126,9 @@ def nadam_average(
         )
 
     def momentum(step: Array) -> Array:
-        growth = jnp.asarray(momentum_decay) * step.astype(jnp.result_type(float))
-        return jnp.asarray(decay) * (1 - 0.5 * jnp.asarray(0.96) ** growth)
+        real = jnp.result_type(float)
+        growth = jnp.asarray(momentum_decay, dtype=real) * step.astype(real)
+        return jnp.asarray(decay, dtype=real) * (1 - 0.5 * jnp.asarray(0.96, dtype=real) ** growth)
 
     def update(
         updates: Any, state: NadamAverageState, params: Any = None, **extra: Any
@@ -133,6 +138,7 @@ def nadam_average(
         product = state.product * now
         kept = now if average_with_schedule else decay
         fresh = 1 - now if average_with_schedule else complement(decay)
+        updates = jax.tree.map(lambda g, m: g.astype(m.dtype), updates, state.average)
         average = jax.tree.map(lambda g, m: cast(kept, m.dtype) * m + cast(fresh, m.dtype) * g, updates, state.average)
         ahead, direct = coming / (1 - product * coming), (1 - now) / (1 - product)
         new = jax.tree.map(lambda g, m: cast(ahead, m.dtype) * m + cast(direct, m.dtype) * g, updates, average)
@@ -180,6 +186,7 @@ def rectify(decay: ScalarLike = 0.999, *, threshold: ScalarLike = 4.0, inclusive
     """
     check_decay("rectify", decay)
     check_interval("rectify", "threshold", threshold, 4.0, float("inf"), remedy="Below 4 the variance is infinite.")
+    check_bool("rectify", "inclusive", inclusive)
 
     def init(params: Any) -> RectifyState:
         del params
@@ -190,9 +197,10 @@ def rectify(decay: ScalarLike = 0.999, *, threshold: ScalarLike = 4.0, inclusive
         count = increment(state.count)
         time = count.astype(real)
         gathered = one_minus_power(decay, count)
-        longest = 2.0 / complement(decay) - 1.0
+        longest = 2.0 / cast(complement(decay), real) - 1.0
+        least = cast(threshold, real)
         memory = longest - 2.0 * time * (1.0 - gathered) / gathered
-        known = memory >= threshold if inclusive else memory > threshold
+        known = memory >= least if inclusive else memory > least
         safe = jnp.where(known, memory, 5.0)
         square = (safe - 4.0) * (safe - 2.0) * longest / ((longest - 4.0) * (longest - 2.0) * safe)
         factor = 1.0 / jnp.sqrt(jnp.where(known, square, 1.0))

@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
+from jaxopt_study.checks import check_integer
 from jaxopt_study.transforms.constructors import atom
-from jaxopt_study.transforms.scalars import ScalarLike, check_decay, check_non_negative, increment, one_minus_power
+from jaxopt_study.transforms.scalars import ScalarLike, check_decay, check_interval, increment, one_minus_power, wider
 from jaxopt_study.transforms.spec import Transform
 
 
@@ -17,7 +18,7 @@ class BiasCorrectionState(NamedTuple):
     count: Int[Array, "*batch"]  # t
 
 
-@atom(state=BiasCorrectionState)
+@atom(state=BiasCorrectionState, linear=True)
 def bias_correction(decay: ScalarLike, *, power: float = 1.0, ahead: int = 0) -> Transform:
     """Divide by the weight that a moving average started at zero has gathered.
 
@@ -41,6 +42,7 @@ def bias_correction(decay: ScalarLike, *, power: float = 1.0, ahead: int = 0) ->
 
     Raises:
         ValueError: If `decay` is outside [0, 1), or `ahead` is negative.
+        TypeError: If an argument is of the wrong kind.
 
     Example:
         >>> tx = chain(ema(0.999), bias_correction(0.999))
@@ -52,7 +54,8 @@ def bias_correction(decay: ScalarLike, *, power: float = 1.0, ahead: int = 0) ->
         Kingma and Ba (2015), section 3 and Algorithm 1. Optax computes 1 − β**t directly.
     """
     check_decay("bias_correction", decay)
-    check_non_negative("bias_correction", "ahead", ahead)
+    check_interval("bias_correction", "power", power, -float("inf"), float("inf"), closed="()")
+    check_integer("bias_correction", "ahead", ahead, 0)
 
     def init(params: Any) -> BiasCorrectionState:
         del params
@@ -66,7 +69,7 @@ def bias_correction(decay: ScalarLike, *, power: float = 1.0, ahead: int = 0) ->
         factor = 1 / weight if power == 1.0 else weight**-power
 
         def correct(g: Array) -> Array:
-            precise = jnp.promote_types(g.dtype, jnp.float32)
+            precise = wider(g.dtype, jnp.dtype(jnp.float32))
             return (g.astype(precise) * factor.astype(precise)).astype(g.dtype)
 
         return jax.tree.map(correct, updates), BiasCorrectionState(count)

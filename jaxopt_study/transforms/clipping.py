@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
+from jaxopt_study.checks import check_integer
 from jaxopt_study.transforms.constructors import atom
-from jaxopt_study.transforms.scalars import ScalarLike, cast, check_interval, check_limit, increment
+from jaxopt_study.transforms.scalars import ScalarLike, cast, check_interval, check_limit, increment, wider
 from jaxopt_study.transforms.spec import Transform
 
 
@@ -30,6 +31,7 @@ def clip_by_value(max_value: ScalarLike) -> Transform:
 
     Raises:
         ValueError: If `max_value` is negative.
+        TypeError: If `max_value` is not one real number, or the gradient complex.
 
     Example:
         >>> print(clip_by_value(1.0).update(jnp.array([0.5, -3.0]), optax.EmptyState())[0])
@@ -62,6 +64,7 @@ def clip_by_global_norm(max_norm: ScalarLike) -> Transform:
 
     Raises:
         ValueError: If `max_norm` is negative.
+        TypeError: If `max_norm` is not one real number, or the gradient complex.
 
     Example:
         >>> print(clip_by_global_norm(1.0).update(jnp.array([3.0, 4.0]), optax.EmptyState())[0])
@@ -74,8 +77,8 @@ def clip_by_global_norm(max_norm: ScalarLike) -> Transform:
     check_limit("clip_by_global_norm", "max_norm", max_norm)
 
     def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
-        factor = shrink(norm(jax.tree.leaves(updates)), max_norm)
-        return jax.tree.map(lambda g: factor.astype(g.dtype) * g, updates), state
+        length = norm(jax.tree.leaves(updates))
+        return jax.tree.map(lambda g: shorten(g, length, max_norm), updates), state
 
     return Transform(optax.init_empty_state, update)
 
@@ -94,6 +97,7 @@ def clip_by_leaf_norm(max_norm: ScalarLike) -> Transform:
 
     Raises:
         ValueError: If `max_norm` is negative.
+        TypeError: If `max_norm` is not one real number, or the gradient complex.
 
     Example:
         >>> grads = {"a": jnp.array([3.0, 4.0]), "b": jnp.array([0.5])}
@@ -106,7 +110,7 @@ def clip_by_leaf_norm(max_norm: ScalarLike) -> Transform:
     check_limit("clip_by_leaf_norm", "max_norm", max_norm)
 
     def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
-        return jax.tree.map(lambda g: shrink(norm([g]), max_norm).astype(g.dtype) * g, updates), state
+        return jax.tree.map(lambda g: shorten(g, norm([g]), max_norm), updates), state
 
     return Transform(optax.init_empty_state, update)
 
@@ -147,8 +151,8 @@ def clip_by_unit_norm(clipping: ScalarLike = 0.01, *, eps: ScalarLike = 1e-3) ->
 
     def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
         def clip(g: Array, p: Array) -> Array:
-            limit = cast(clipping, g.dtype) * jnp.maximum(unit_norm(p), cast(eps, p.dtype)).astype(g.dtype)
-            return shrink(unit_norm(g), limit).astype(g.dtype) * g
+            weight = unit_norm(p).value
+            return shorten(g, unit_norm(g), cast(clipping, weight.dtype) * jnp.maximum(weight, cast(eps, weight.dtype)))
 
         return jax.tree.map(clip, updates, params), state
 
@@ -196,8 +200,7 @@ def clip_by_percentile(percentile: ScalarLike = 10.0, *, window: int = 1000) -> 
         networks, Algorithm 1 (p = 10), there with an unbounded memory.
     """
     check_interval("clip_by_percentile", "percentile", percentile, 0.0, 100.0, closed="[]")
-    if window < 1:
-        raise ValueError(f"clip_by_percentile: window must be at least 1, received {window}.")
+    window = check_integer("clip_by_percentile", "window", window, 1)
 
     def init(params: Any) -> PercentileClipState:
         del params
@@ -209,47 +212,65 @@ def clip_by_percentile(percentile: ScalarLike = 10.0, *, window: int = 1000) -> 
     ) -> tuple[Any, PercentileClipState]:
         length = norm(jax.tree.leaves(updates))
         # A norm that is not finite would stay in the window and stop all clipping; the step itself is not hidden.
-        seen = jnp.where(jnp.isfinite(length), length, 0).astype(state.norms.dtype)
+        # One that is only too long for the dtype is remembered as the longest.
+        known = jnp.minimum(length.value.astype(state.norms.dtype), jnp.finfo(state.norms.dtype).max)
+        seen = jnp.where(jnp.isfinite(length.relative), known, 0)
         norms = jnp.asarray(state.norms).at[state.count % window].set(seen)  # NumPy's, if read from a file
         count = increment(state.count)
         filled = jnp.minimum(count, window)
-        position = jnp.asarray(percentile, dtype=norms.dtype) / 100 * (filled - 1)
+        position = jnp.asarray(percentile, dtype=norms.dtype) / 100 * (filled - 1).astype(norms.dtype)
         low = jnp.floor(position).astype(jnp.int32)
         ordered = jnp.sort(norms)
         below, above = ordered[low], ordered[jnp.minimum(low + 1, filled - 1)]
-        threshold = below + (position - low) * (above - below)
-        factor = shrink(length, threshold)
-        return jax.tree.map(lambda g: factor.astype(g.dtype) * g, updates), PercentileClipState(norms, count)
+        threshold = below + (position - low.astype(norms.dtype)) * (above - below)
+        return jax.tree.map(lambda g: shorten(g, length, threshold), updates), PercentileClipState(norms, count)
 
     return Transform(init, update)
 
 
-def norm(leaves: Sequence[Any], axis: Any = None) -> Array:
+class Length(NamedTuple):
+    """A Euclidean norm in two factors, since the norm of finite numbers may be too large for their dtype."""
+
+    scale: Array  # the largest magnitude, or nearly; 1 if that is zero or not finite
+    relative: Array  # the norm over it
+
+    @property
+    def value(self) -> Array:
+        """The norm itself, infinite if it is beyond the dtype."""
+        return self.scale * self.relative
+
+
+def norm(leaves: Sequence[Any], axis: Any = None) -> Length:
     """Return the Euclidean norm of some arrays together, right for any finite values.
 
-    Squares of values beyond 1e19 overflow in single precision: the plain norm of a finite gradient is then infinite,
-    and clipping by it would silently return zeros. Divided by the largest magnitude first, they do not.
+    Squares of values beyond 1e19 overflow in single precision, and below 1e-19 they vanish: clipping by the plain norm
+    of a finite gradient would silently return zeros, or not clip. Divided by the largest magnitude first, they do not.
     """
     keep = axis is not None
-    largest = [jnp.max(jnp.abs(x), axis=axis, keepdims=keep, initial=0) for x in leaves]
-    top = functools.reduce(jnp.maximum, largest, jnp.zeros(()))
-    scale = jax.lax.stop_gradient(jnp.where((top > 0) & jnp.isfinite(top), top, 1))  # its value cancels
-    # Each leaf is summed in single precision at least: a sum of 65,505 ones is infinite in half.
-    wide = [jnp.promote_types(x.dtype, jnp.float32) for x in leaves]
-    squares = [
-        jnp.sum(jnp.square(x.astype(d) / scale.astype(d)), axis=axis, keepdims=keep)
-        for x, d in zip(leaves, wide, strict=True)
-    ]
-    total = functools.reduce(jnp.add, squares, jnp.zeros(()))
-    return jnp.where(total > 0, scale * jnp.sqrt(jnp.where(total > 0, total, 1)), total)  # differentiable at zero
+    # Summed in single precision at least: a sum of 65,505 ones is infinite in half.
+    precise = wider(*(x.dtype for x in leaves), jnp.dtype(jnp.float32))
+    largest = [jnp.max(jnp.abs(x), axis=axis, keepdims=keep, initial=0).astype(precise) for x in leaves]
+    top = functools.reduce(jnp.maximum, largest, jnp.zeros((), dtype=precise))
+    # A compiler may divide by multiplying with the reciprocal, which must not vanish either.
+    top = jnp.where((top > 0) & jnp.isfinite(top), jnp.minimum(top, 1 / jnp.finfo(precise).tiny), 1)
+    scale = jax.lax.stop_gradient(top)  # its value cancels
+    squares = [jnp.sum(jnp.square(x.astype(precise) / scale), axis=axis, keepdims=keep) for x in leaves]
+    total = functools.reduce(jnp.add, squares, jnp.zeros((), dtype=precise))
+    return Length(scale, jnp.where(total > 0, jnp.sqrt(jnp.where(total > 0, total, 1)), total))  # differentiable at 0
 
 
-def shrink(norm: Array, limit: Any) -> Array:
-    """Return min(1, limit / norm), which is 1 for a zero norm and NaN only for a norm that is NaN."""
-    limit = cast(limit, norm.dtype)
-    return jnp.where(norm > limit, limit / jnp.where(norm > 0, norm, 1), jnp.where(jnp.isnan(norm), norm, 1))
+def shorten(x: Array, length: Length, limit: Any) -> Array:
+    """Return x · min(1, limit / norm), which is x for a zero norm and NaN only for a norm that is NaN.
+
+    The factor alone may vanish where the product does not: 1 / 3e38 is 0 in single precision.
+    """
+    scale, relative = length
+    limit = cast(limit, relative.dtype)
+    short = (x.astype(relative.dtype) / scale) * (limit / jnp.where(relative > 0, relative, 1))
+    is_long, unknown = length.value > limit, jnp.isnan(relative)
+    return jnp.where(is_long, short.astype(x.dtype), jnp.where(unknown, relative.astype(x.dtype), x))
 
 
-def unit_norm(x: Array) -> Array:
+def unit_norm(x: Array) -> Length:
     """Return the norm of each unit of a leaf, in a shape that broadcasts against it."""
     return norm([x], axis=tuple(range(x.ndim - 1)) if x.ndim > 1 else tuple(range(x.ndim)))

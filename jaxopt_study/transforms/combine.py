@@ -4,15 +4,19 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import optax
+from jaxtyping import Array
 
+from jaxopt_study.checks import describe_argument
 from jaxopt_study.transforms.constructors import atom
 from jaxopt_study.transforms.mismatch import MismatchError
 from jaxopt_study.transforms.spec import Transform
 from jaxopt_study.transforms.tap import TapState
 
 
-@atom(state=tuple)
+@atom(state=tuple, contains=True)
 def chain(*parts: optax.GradientTransformation) -> Transform:
     """Apply transformations one after another.
 
@@ -74,7 +78,7 @@ class MergeState(NamedTuple):
     branches: tuple[Any, ...]
 
 
-@atom(state=MergeState)
+@atom(state=MergeState, contains=True)
 def merge(fn: Callable[..., Any], *branches: optax.GradientTransformation) -> Transform:
     """Give the same gradient to several branches and combine what they return, leaf by leaf.
 
@@ -109,12 +113,24 @@ def merge(fn: Callable[..., Any], *branches: optax.GradientTransformation) -> Tr
     """
     if isinstance(fn, optax.GradientTransformation) or not callable(fn):
         raise TypeError(
-            f"merge: the first argument must be the function that combines the branches, received {fn!r}: write "
+            "merge: the first argument must be the function that combines the branches, received "
+            f"{describe_argument(fn)}: write "
             "merge(fn, branch, …)."
         )
     if not branches:
         raise ValueError("merge: expected at least one branch, received none; each is what fn gets as one argument.")
     transforms = _checked("merge", branches)
+
+    def combine(g: Array, *x: Any) -> Array:
+        combined = jnp.asarray(fn(*x))
+        shapes = {np.shape(combined), *map(np.shape, x)}
+        if len(shapes) > 1:  # where branches change the gradient's shape, all of them do
+            raise MismatchError(
+                f"merge: gradient, state and parameters differ in shape: the branches returned "
+                f"{', '.join(str(np.shape(branch)) for branch in x)}, and the function made {np.shape(combined)} of "
+                "them. Combine arrays of one shape, elementwise."
+            )
+        return combined.astype(g.dtype)
 
     def init(params: Any) -> MergeState:
         return MergeState(tuple(branch.init(params) for branch in transforms))
@@ -127,7 +143,7 @@ def merge(fn: Callable[..., Any], *branches: optax.GradientTransformation) -> Tr
             ),
             strict=True,
         )
-        return jax.tree.map(lambda g, *x: fn(*x).astype(g.dtype), updates, *outputs), MergeState(states)
+        return jax.tree.map(combine, updates, *outputs), MergeState(states)
 
     return Transform(init, update)
 

@@ -3,6 +3,7 @@
 import functools
 import inspect
 from collections.abc import Callable, Mapping
+from numbers import Real
 from typing import Any, ParamSpec, TypeVar
 
 import jax
@@ -10,7 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxopt_study.transforms.mismatch import MismatchError, check_params, check_shapes, check_state, explain
+from jaxopt_study.checks import check_bool, check_callable, describe_argument
+from jaxopt_study.transforms import traced
+from jaxopt_study.transforms.mismatch import (
+    MismatchError,
+    as_arrays,
+    check_params,
+    check_shapes,
+    check_state,
+    explain,
+)
 from jaxopt_study.transforms.printing import import_path
 from jaxopt_study.transforms.scalars import ScalarLike, ScalarOrSchedule
 from jaxopt_study.transforms.spec import Constructor, Spec, Transform, construct
@@ -19,33 +29,52 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def atom(*, state: type = optax.EmptyState, params: bool = False) -> Callable[[Callable[P, R]], Callable[P, R]]:
+def atom(
+    *, state: type = optax.EmptyState, params: bool = False, linear: bool = False, contains: bool = False
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Make a constructor of transformations that are not made of others.
 
-    The update checks what a user may get wrong before the atom runs: a state that belongs to another chain, and missing
-    parameters.
+    Init and update check what a user may get wrong before the atom runs: a state that belongs to another chain, missing
+    parameters, complex numbers. Numbers of Python and arrays of NumPy are converted.
 
     Args:
         state: The class of the atom's state.
         params: Whether the update needs the parameters.
+        linear: Whether the output is linear in gradient and parameters, so that complex ones are right: the real and
+            the imaginary part then do what two real parameters would. They are refused otherwise.
+        contains: Whether it passes the gradient to other transformations, which check it themselves and may change its
+            shape on purpose.
 
     Returns:
         A decorator for functions that return `Transform(init, update)`.
+
+    Raises:
+        TypeError: If an argument is of the wrong kind.
     """
+    if not isinstance(state, type):
+        raise TypeError(f"atom needs state to be the class of the state; received {describe_argument(state)}.")
+    for argument, value in (("params", params), ("linear", linear), ("contains", contains)):
+        check_bool("atom", argument, value)
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        check_callable("atom", "the decorated object", function, expected="a function that returns a Transform")
         name = function.__name__
-        expected, needs_params = state, params
+        expected, needs_params, is_linear = state, params, linear or contains
 
         @functools.wraps(function)
         def build(*args: P.args, **kwargs: P.kwargs) -> R:
             built: Any = function(*args, **kwargs)
 
+            def init(params: Any) -> Any:
+                return built.init(as_arrays(name, "params", params, is_linear=is_linear))
+
             # Optax itself passes some of these by keyword, so their names are part of the interface.
             def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> Any:
                 check_state(name, expected, state)
+                updates = as_arrays(name, "the gradient", updates, is_linear=is_linear)
                 if needs_params:
                     check_params(name, updates, params)
+                    params = as_arrays(name, "params", params, is_linear=is_linear)
                 try:
                     new, new_state = built.update(updates, state, params, **extra)
                 except MismatchError:  # a part inside has said what is wrong
@@ -53,10 +82,10 @@ def atom(*, state: type = optax.EmptyState, params: bool = False) -> Callable[[C
                 except (ValueError, TypeError) as error:
                     explain(name, built, updates, state, error)
                     raise
-                check_shapes(name, updates, new, state, new_state)
+                check_shapes(name, updates, new, state, new_state, reshapes=contains)
                 return new, new_state
 
-            return Transform(built.init, update)  # pyright: ignore[reportReturnType]
+            return Transform(init, update)  # pyright: ignore[reportReturnType]
 
         return _constructor(function, build, "atom")
 
@@ -73,10 +102,20 @@ def composite(
 
     Returns:
         A decorator for functions that return a `Transform`.
+
+    Raises:
+        TypeError: If `conventions` is not a mapping of mappings.
     """
-    table = tuple((name, tuple(values.items())) for name, values in (conventions or {}).items())
+    given = {} if conventions is None else conventions
+    if not isinstance(given, Mapping) or not all(isinstance(values, Mapping) for values in given.values()):
+        raise TypeError(
+            "composite needs conventions to be a mapping from a convention's name to its defaults; received "
+            f"{describe_argument(conventions)}. Write @composite() if there are none."
+        )
+    table = tuple((name, tuple(values.items())) for name, values in given.items())
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        check_callable("composite", "the decorated object", function, expected="a function that returns a Transform")
         return _constructor(function, function, "composite", table)
 
     return decorate
@@ -90,7 +129,11 @@ def named_function(function: Callable[P, R]) -> Callable[P, R]:
 
     Returns:
         A constructor with the same signature whose result is a `Function`.
+
+    Raises:
+        TypeError: If it is not a function.
     """
+    check_callable("named_function", "the decorated object", function)
     return _constructor(function, function, "function")
 
 
@@ -134,10 +177,14 @@ def lift(constructor: Callable[..., Any]) -> Callable[..., Any]:
 
 @functools.cache  # so that lifting a function twice gives equal transformations
 def _lift(function: Callable[..., Any]) -> Callable[..., Any]:
+    name = getattr(function, "__qualname__", repr(function))
+
     @functools.wraps(function)
     def build(*args: Any, **kwargs: Any) -> Any:
-        built = function(*args, **kwargs)
-        return _keep_dtypes(built) if isinstance(built, optax.GradientTransformation) else built
+        explain_traced = functools.partial(traced.explained, function, name, args, kwargs)
+        with explain_traced():
+            built = traced.form_for(function, args, kwargs)(*args, **kwargs)
+        return _lifted(built, name, explain_traced) if isinstance(built, optax.GradientTransformation) else built
 
     return _constructor(function, build, "lifted")
 
@@ -162,7 +209,13 @@ def _constructor(function: Any, build: Any, kind: str, conventions: tuple[Any, .
 
 
 def _bind(constructor: Constructor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    bound = constructor.signature.bind(*args, **kwargs)
+    parameters = constructor.signature.parameters
+    if "accumulator_dtype" in kwargs and "dtype" in parameters and constructor.kind != "lifted":  # Optax's name for it
+        kwargs = {"dtype" if name == "accumulator_dtype" else name: value for name, value in kwargs.items()}
+    try:
+        bound = constructor.signature.bind(*args, **kwargs)
+    except TypeError as error:
+        raise TypeError(f"{constructor.name}: {error}. Its arguments are {', '.join(parameters)}.") from None
     bound.apply_defaults()
     arguments = dict(bound.arguments)
     if constructor.conventions:
@@ -178,7 +231,8 @@ def _bind(constructor: Constructor, args: tuple[Any, ...], kwargs: dict[str, Any
         if isinstance(value, np.generic):  # as from np.linspace: the same number, in a form that is saved exactly
             value = arguments[name] = value.item()
         # A whole number given for a real hyperparameter is the same hyperparameter, not another program.
-        if type(value) is int and constructor.signature.parameters[name].annotation in _REAL:
+        whole = isinstance(value, Real) and not isinstance(value, bool | float)  # Python's integers and fractions
+        if whole and parameters[name].annotation in _REAL and abs(value) < 1e300:
             arguments[name] = float(value)
     return arguments
 
@@ -186,14 +240,21 @@ def _bind(constructor: Constructor, args: tuple[Any, ...], kwargs: dict[str, Any
 _REAL = (ScalarLike, ScalarOrSchedule, ScalarLike | None, ScalarOrSchedule | None)
 
 
-def _keep_dtypes(transformation: optax.GradientTransformation) -> Transform:
+def _lifted(transformation: optax.GradientTransformation, name: str, explain_traced: Callable[[], Any]) -> Transform:
+    """Return a transformation that keeps dtypes, does not broadcast, and explains what it cannot do when traced."""
     inner = optax.with_extra_args_support(transformation)
 
+    def init(params: Any) -> Any:
+        with explain_traced():
+            return inner.init(params)
+
     def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> Any:
-        new, new_state = inner.update(updates, state, params, **extra)
+        with explain_traced():
+            new, new_state = inner.update(updates, state, params, **extra)
+        check_shapes(f"lift({name})", updates, new, state, state, reshapes=True)
         return _as_before(new, updates), _as_before(new_state, state)
 
-    return Transform(inner.init, update)
+    return Transform(init, update)
 
 
 def _as_before(new: Any, old: Any) -> Any:

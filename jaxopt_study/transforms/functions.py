@@ -8,9 +8,12 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
+from jaxopt_study.checks import describe_argument
 from jaxopt_study.transforms.constructors import atom, named_function
+from jaxopt_study.transforms.mismatch import refuse_complex
 from jaxopt_study.transforms.scalars import (
     ScalarLike,
+    align,
     cast,
     check_interval,
     check_non_negative,
@@ -41,7 +44,8 @@ def divide_by_root(*, eps: ScalarLike = 1e-8, eps_root: ScalarLike = 0.0) -> Cal
         m / (√(v + ε_root) + ε)
 
     Where ε stands matters once √v is small against it: outside, it is compared with the gradient's size; inside, with
-    its square. Where the divisor is 0 (both ε are 0, or too small for the dtype, and no gradient was seen), it is 0.
+    its square. Where the divisor is 0 (both ε are 0, or too small for the dtype, and no gradient was seen, or only such
+    as have no square in it: |g| < 1e-19 in single precision), it is 0. Where v has overflowed it is 0, too.
 
     Args:
         eps: ε ≥ 0, outside the root: PyTorch's place, and the Adam paper's.
@@ -64,6 +68,8 @@ def divide_by_root(*, eps: ScalarLike = 1e-8, eps_root: ScalarLike = 0.0) -> Cal
     check_non_negative("divide_by_root", "eps_root", eps_root)
 
     def divide(numerator: Array, second: Array) -> Array:
+        refuse_complex("divide_by_root", "its arguments", (numerator, second))
+        numerator, second = align(numerator, second)
         dtype = second.dtype
         inside = second if concrete(eps_root) == 0.0 else second + cast(eps_root, dtype)
         if _protects(eps, dtype) or _protects(eps_root, dtype):
@@ -105,7 +111,10 @@ def divide_by_deviation(*, eps: ScalarLike = 1e-8, eps_root: ScalarLike = 0.0) -
     ratio = divide_by_root(eps=eps, eps_root=eps_root)
 
     def divide(numerator: Array, second: Array, mean: Array) -> Array:
-        return ratio(numerator, jnp.maximum(second - mean * mean, 0))  # rounding may leave a negative variance
+        refuse_complex("divide_by_deviation", "its arguments", (numerator, second, mean))
+        numerator, second, mean = align(numerator, second, mean)
+        square = jnp.minimum(mean * mean, jnp.finfo(mean.dtype).max)  # where it overflows v has, too: no ∞ − ∞
+        return ratio(numerator, jnp.maximum(second - square, 0))  # rounding may leave a negative variance
 
     return divide
 
@@ -135,6 +144,7 @@ def divide_by(*, eps: ScalarLike = 0.0) -> Callable[[Array, Array], Array]:
     check_non_negative("divide_by", "eps", eps)
 
     def divide(numerator: Array, norm: Array) -> Array:
+        numerator, norm = align(numerator, norm)
         return _ratio(numerator, norm + cast(eps, norm.dtype))
 
     return divide
@@ -160,7 +170,12 @@ def root(*, eps: ScalarLike = 0.0, eps_root: ScalarLike = 0.0) -> Callable[[Arra
     """
     check_non_negative("root", "eps", eps)
     check_non_negative("root", "eps_root", eps_root)
-    return lambda v: jnp.sqrt(v + cast(eps_root, v.dtype)) + cast(eps, v.dtype)
+
+    def function(v: Array) -> Array:
+        refuse_complex("root", "its argument", v)
+        return jnp.sqrt(v + cast(eps_root, v.dtype)) + cast(eps, v.dtype)
+
+    return function
 
 
 @named_function
@@ -181,7 +196,12 @@ def magnitude(*, eps: ScalarLike = 0.0) -> Callable[[Array], Array]:
         5.0
     """
     check_non_negative("magnitude", "eps", eps)
-    return lambda g: jnp.abs(g) + cast(eps, g.dtype)
+
+    def function(g: Array) -> Array:
+        refuse_complex("magnitude", "its argument", g)
+        return jnp.abs(g) + cast(eps, g.dtype)
+
+    return function
 
 
 @named_function
@@ -189,16 +209,25 @@ def weighted_sum(weight: ScalarLike) -> Callable[[Array, Array], Array]:
     """Return the function a + w·b.
 
     Args:
-        weight: w.
+        weight: w, any finite number.
 
     Returns:
         A function of two arrays for `merge`.
+
+    Raises:
+        ValueError: If `weight` is not finite.
 
     Example:
         >>> print(weighted_sum(0.5)(jnp.array(1.0), jnp.array(4.0)))
         3.0
     """
-    return lambda a, b: a + cast(weight, b.dtype) * b
+    check_interval("weighted_sum", "weight", weight, -float("inf"), float("inf"), closed="()")
+
+    def add(a: Array, b: Array) -> Array:
+        a, b = align(a, b)
+        return a + cast(weight, b.dtype) * b
+
+    return add
 
 
 @named_function
@@ -220,10 +249,15 @@ def interpolate(decay: ScalarLike) -> Callable[[Array, Array], Array]:
     """
     check_interval("interpolate", "decay", decay, 0.0, 1.0, closed="[]")
     rate = complement(decay)
-    return lambda a, b: cast(decay, a.dtype) * a + cast(rate, b.dtype) * b
+
+    def mix(a: Array, b: Array) -> Array:
+        a, b = align(a, b)
+        return cast(decay, a.dtype) * a + cast(rate, b.dtype) * b
+
+    return mix
 
 
-@atom()
+@atom(linear=True)
 def identity() -> Transform:
     """Change nothing: the branch of a `merge` that is the gradient itself.
 
@@ -248,10 +282,18 @@ def elementwise(fn: Callable[[Array], Array]) -> Transform:
     Returns:
         A stateless transformation. Cost: fused with its neighbours, that of `fn`.
 
+    Raises:
+        TypeError: If `fn` is not a function of arrays, or the gradient complex.
+
     Example:
         >>> print(elementwise(jnp.sign).update(jnp.array([-2.0, 0.0, 3.0]), optax.EmptyState())[0])
         [-1.  0.  1.]
     """
+    if isinstance(fn, optax.GradientTransformation) or not callable(fn):
+        raise TypeError(
+            f"elementwise needs fn to be a function of one array; received {describe_argument(fn)}. Transformations "
+            "are put together with chain."
+        )
 
     def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
         return jax.tree.map(fn, updates), state

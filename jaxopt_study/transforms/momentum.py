@@ -1,9 +1,11 @@
 """Momentum: steps that remember steps, and where their gradient is taken."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
 
@@ -11,9 +13,11 @@ from jaxopt_study.transforms.constructors import atom
 from jaxopt_study.transforms.scalars import (
     ScalarLike,
     ScalarOrSchedule,
+    align,
     at_step,
     cast,
     check_decay,
+    check_dtype,
     check_non_negative,
     increment,
 )
@@ -43,8 +47,8 @@ class NesterovLookaheadState(NamedTuple):
     next_decay: Float[Array, "*batch"]  # γₜ₊₁
 
 
-@atom(state=HeavyBallState)
-def heavy_ball(decay: ScalarOrSchedule) -> Transform:
+@atom(state=HeavyBallState, linear=True)
+def heavy_ball(decay: ScalarOrSchedule, *, dtype: Any = None) -> Transform:
     """Replace the gradient by the decaying sum of past gradients.
 
     With decay γ and a₀ = 0:
@@ -58,12 +62,15 @@ def heavy_ball(decay: ScalarOrSchedule) -> Transform:
 
     Args:
         decay: γ in [0, 1), or a schedule of it.
+        dtype: dtype of the memory; None keeps the parameters'. The output has the wider of it and the gradient's dtype.
+            Optax's name, `accumulator_dtype`, is understood, too.
 
     Returns:
         A transformation whose output and state have the parameters' structure. Cost: one read and one write of a.
 
     Raises:
         ValueError: If `decay` is outside [0, 1).
+        TypeError: If an argument is of the wrong kind.
 
     Example:
         >>> tx = heavy_ball(0.5)
@@ -77,21 +84,22 @@ def heavy_ball(decay: ScalarOrSchedule) -> Transform:
         Polyak (1964), Some methods of speeding up the convergence of iteration methods. Optax's `trace`, without a
         schedule for γ.
     """
-    check_decay("heavy_ball", decay)
+    check_decay("heavy_ball", decay, schedule=True)
+    check_dtype("heavy_ball", dtype)
 
     def init(params: Any) -> HeavyBallState:
-        return HeavyBallState(jax.tree.map(jnp.zeros_like, params), jnp.zeros((), dtype=jnp.int32))
+        return HeavyBallState(_zeros(params, dtype), jnp.zeros((), dtype=jnp.int32))
 
     def update(updates: Any, state: HeavyBallState, params: Any = None, **extra: Any) -> tuple[Any, HeavyBallState]:
-        gamma = at_step(decay, state.count)
-        trace = jax.tree.map(lambda g, a: cast(gamma, a.dtype) * a + g, updates, state.trace)
-        return trace, HeavyBallState(trace, increment(state.count))
+        gamma = at_step(decay, state.count, "heavy_ball", "decay")
+        new = jax.tree.map(functools.partial(_remember, gamma), updates, state.trace)
+        return new, HeavyBallState(_like(new, state.trace), increment(state.count))
 
     return Transform(init, update)
 
 
-@atom(state=NesterovState)
-def nesterov(decay: ScalarOrSchedule) -> Transform:
+@atom(state=NesterovState, linear=True)
+def nesterov(decay: ScalarOrSchedule, *, dtype: Any = None) -> Transform:
     """Replace the gradient by its Nesterov sum, so that the parameters themselves are the look-ahead points.
 
     With decay γ and a₀ = 0:
@@ -105,12 +113,15 @@ def nesterov(decay: ScalarOrSchedule) -> Transform:
 
     Args:
         decay: γ in [0, 1), or a schedule of it.
+        dtype: dtype of the memory; None keeps the parameters'. The output has the wider of it and the gradient's dtype.
+            Optax's name, `accumulator_dtype`, is understood, too.
 
     Returns:
         A transformation whose output and state have the parameters' structure. Cost: one read and one write of a.
 
     Raises:
         ValueError: If `decay` is outside [0, 1).
+        TypeError: If an argument is of the wrong kind.
 
     Example:
         >>> tx = nesterov(0.9)
@@ -123,23 +134,24 @@ def nesterov(decay: ScalarOrSchedule) -> Transform:
         Bengio, Boulanger-Lewandowski and Pascanu (2013), Advances in optimizing recurrent networks, equations (6) and
         (7). Optax's `trace(nesterov=True)`, without schedules and readout.
     """
-    check_decay("nesterov", decay)
+    check_decay("nesterov", decay, schedule=True)
+    check_dtype("nesterov", dtype)
 
     def init(params: Any) -> NesterovState:
         count = jnp.zeros((), dtype=jnp.int32)
-        return NesterovState(jax.tree.map(jnp.zeros_like, params), count, _decay_array(decay, count))
+        return NesterovState(_zeros(params, dtype), count, _decay_array("nesterov", decay, count))
 
     def update(updates: Any, state: NesterovState, params: Any = None, **extra: Any) -> tuple[Any, NesterovState]:
         count = increment(state.count)
-        gamma, coming = at_step(decay, state.count), at_step(decay, count)
-        trace = jax.tree.map(lambda g, a: cast(gamma, a.dtype) * a + g, updates, state.trace)
-        new = jax.tree.map(lambda g, a: g + cast(coming, a.dtype) * a, updates, trace)
-        return new, NesterovState(trace, count, _decay_array(decay, count))
+        gamma, coming = (at_step(decay, step, "nesterov", "decay") for step in (state.count, count))
+        sums = jax.tree.map(functools.partial(_remember, gamma), updates, state.trace)
+        new = jax.tree.map(functools.partial(_remember, coming), updates, sums)
+        return new, NesterovState(_like(sums, state.trace), count, _decay_array("nesterov", decay, count))
 
     return Transform(init, update)
 
 
-@atom(state=NesterovLookaheadState)
+@atom(state=NesterovLookaheadState, linear=True)
 def nesterov_lookahead(learning_rate: ScalarOrSchedule, decay: ScalarOrSchedule) -> Transform:
     """Step by Nesterov's velocity, from a gradient taken at the look-ahead point.
 
@@ -180,22 +192,24 @@ def nesterov_lookahead(learning_rate: ScalarOrSchedule, decay: ScalarOrSchedule)
         Nesterov (1983), A method of solving a convex programming problem with convergence rate O(1/k²); Sutskever,
         Martens, Dahl and Hinton (2013), equations (3) and (4). Optax has no transformation that looks ahead.
     """
-    check_non_negative("nesterov_lookahead", "learning_rate", learning_rate)
-    check_decay("nesterov_lookahead", decay)
+    check_non_negative("nesterov_lookahead", "learning_rate", learning_rate, schedule=True)
+    check_decay("nesterov_lookahead", decay, schedule=True)
 
     def init(params: Any) -> NesterovLookaheadState:
         count = jnp.zeros((), dtype=jnp.int32)
-        return NesterovLookaheadState(jax.tree.map(jnp.zeros_like, params), count, _decay_array(decay, count))
+        coming = _decay_array("nesterov_lookahead", decay, count)
+        return NesterovLookaheadState(jax.tree.map(jnp.zeros_like, params), count, coming)
 
     def update(
         updates: Any, state: NesterovLookaheadState, params: Any = None, **extra: Any
     ) -> tuple[Any, NesterovLookaheadState]:
-        rate, gamma = at_step(learning_rate, state.count), state.next_decay
+        rate = at_step(learning_rate, state.count, "nesterov_lookahead", "learning_rate")
+        gamma = state.next_decay
         velocity = jax.tree.map(
-            lambda g, v: gamma.astype(v.dtype) * v + cast(rate, v.dtype) * g, updates, state.velocity
+            lambda g, v: gamma.astype(v.dtype) * v + cast(rate, v.dtype) * g.astype(v.dtype), updates, state.velocity
         )
         count = increment(state.count)
-        new_state = NesterovLookaheadState(velocity, count, _decay_array(decay, count))
+        new_state = NesterovLookaheadState(velocity, count, _decay_array("nesterov_lookahead", decay, count))
         return jax.tree.map(jnp.negative, velocity), new_state
 
     return Transform(init, update)
@@ -219,7 +233,7 @@ def gradient_point(params: Any, state: Any) -> Any:
         Parameters of the same structure. Cost: one pass over the parameters, none without a look-ahead.
 
     Raises:
-        ValueError: If a look-ahead's velocity does not have the structure of the parameters.
+        ValueError: If a look-ahead's velocity does not have the structure and shapes of the parameters.
 
     Example:
         >>> tx = nesterov_lookahead(0.1, 0.9)
@@ -253,7 +267,8 @@ def readout(params: Any, state: Any, *, learning_rate: ScalarLike | None = None)
         θ, of the same structure; `params` itself for a chain without `nesterov`.
 
     Raises:
-        ValueError: If a trace does not have the structure of the parameters.
+        ValueError: If a trace does not have the structure and shapes of the parameters, or `learning_rate` is negative.
+        TypeError: If `learning_rate` is not one real number.
 
     Example:
         >>> tx = chain(scale_by_learning_rate(0.1), nesterov(0.9))
@@ -264,6 +279,8 @@ def readout(params: Any, state: Any, *, learning_rate: ScalarLike | None = None)
     References:
         Bengio, Boulanger-Lewandowski and Pascanu (2013), Advances in optimizing recurrent networks, section 3.5.
     """
+    if learning_rate is not None:
+        check_non_negative("readout", "learning_rate", learning_rate)
     sign = -1.0 if learning_rate is None else learning_rate
     point = params
     for found in _states(state, NesterovState):
@@ -271,8 +288,23 @@ def readout(params: Any, state: Any, *, learning_rate: ScalarLike | None = None)
     return point
 
 
-def _decay_array(decay: Any, count: Any) -> Array:
-    return jnp.asarray(at_step(decay, count), dtype=jnp.result_type(float))
+def _decay_array(atom: str, decay: Any, count: Any) -> Array:
+    return jnp.asarray(at_step(decay, count, atom, "decay"), dtype=jnp.result_type(float))
+
+
+def _zeros(params: Any, dtype: Any) -> Any:
+    return jax.tree.map(lambda p: jnp.zeros_like(p, dtype=dtype), params)
+
+
+def _remember(gamma: Any, g: Array, a: Array) -> Array:
+    """Return γ a + g in the wider of their dtypes."""
+    g, a = align(g, a)
+    return cast(gamma, a.dtype) * a + g
+
+
+def _like(new: Any, old: Any) -> Any:
+    """Return a state in the dtypes it had."""
+    return jax.tree.map(lambda n, o: n.astype(o.dtype), new, old)
 
 
 def _states(state: Any, kind: type) -> list[Any]:
@@ -284,9 +316,11 @@ def _shift(params: Any, direction: Any, amount: Array, caller: str) -> Any:
     def move(d: Any, p: Any) -> Any:
         if isinstance(d, optax.MaskedNode):  # stands for a part of the tree that this transformation does not see
             return p
+        if np.shape(p) != np.shape(d):
+            raise ValueError(f"{np.shape(d)} in the state, {np.shape(p)} in the parameters.")
         # A batched state outside vmap has one decay per lane and lanes first in every leaf.
         scale = amount.reshape(amount.shape + (1,) * (d.ndim - amount.ndim)).astype(d.dtype)
-        return p + scale * d
+        return p + (scale * d).astype(jnp.result_type(p))
 
     try:
         return jax.tree.map(move, direction, params, is_leaf=lambda x: isinstance(x, optax.MaskedNode))

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
+from jaxopt_study.checks import check_key
 from jaxopt_study.transforms.constructors import atom
 from jaxopt_study.transforms.scalars import ScalarLike, cast, check_non_negative, increment
 from jaxopt_study.transforms.spec import Transform
@@ -39,8 +40,8 @@ def add_gradient_noise(eta: ScalarLike, gamma: ScalarLike, key: Key) -> Transfor
         A transformation with the structure and dtypes of the gradient. Cost: one normal number per coordinate.
 
     Raises:
-        ValueError: If `eta` or `gamma` is negative.
-        TypeError: If `key` is not a PRNG key.
+        ValueError: If `eta` or `gamma` is negative, or `key` holds several keys.
+        TypeError: If `key` is not a random key, another argument no number, or the gradient complex.
 
     Example:
         >>> tx = add_gradient_noise(0.01, 0.55, jax.random.key(0))
@@ -55,8 +56,7 @@ def add_gradient_noise(eta: ScalarLike, gamma: ScalarLike, key: Key) -> Transfor
     """
     check_non_negative("add_gradient_noise", "eta", eta)
     check_non_negative("add_gradient_noise", "gamma", gamma)
-    if isinstance(key, int) or not hasattr(key, "dtype"):
-        raise TypeError(f"add_gradient_noise: key must be a PRNG key, received {key!r}; use jax.random.key(seed).")
+    check_key("add_gradient_noise", key)
 
     def init(params: Any) -> GradientNoiseState:
         del params
@@ -67,8 +67,9 @@ def add_gradient_noise(eta: ScalarLike, gamma: ScalarLike, key: Key) -> Transfor
         updates: Any, state: GradientNoiseState, params: Any = None, **extra: Any
     ) -> tuple[Any, GradientNoiseState]:
         next_key, now = jax.random.split(state.key)
-        time = 1.0 + state.count.astype(jnp.result_type(float))
-        deviation = jnp.sqrt(jnp.asarray(eta) / time ** jnp.asarray(gamma))
+        real = jnp.result_type(float)
+        time = 1.0 + state.count.astype(real)
+        deviation = jnp.sqrt(jnp.asarray(eta, dtype=real) / time ** jnp.asarray(gamma, dtype=real))
         leaves, structure = jax.tree.flatten(updates)
         keys = jax.random.split(now, max(1, len(leaves)))
         # Drawn flat, so that a leaf gets the same noise in whatever shape it is carried.

@@ -7,8 +7,10 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
-from jaxopt_study.transforms.clipping import norm, shrink, unit_norm
+from jaxopt_study.checks import check_integer
+from jaxopt_study.transforms.clipping import norm, shorten, unit_norm
 from jaxopt_study.transforms.constructors import atom
+from jaxopt_study.transforms.mismatch import MismatchError
 from jaxopt_study.transforms.scalars import ScalarLike, cast, check_interval, check_limit
 from jaxopt_study.transforms.spec import Transform
 
@@ -32,7 +34,9 @@ def project_to_max_norm(max_norm: ScalarLike, *, axis: int | tuple[int, ...] | N
         A stateless transformation. Cost: one read of the parameters and one more of the update.
 
     Raises:
-        ValueError: If `max_norm` is not positive, or the update is called without parameters.
+        ValueError: If `max_norm` is not positive, a matrix has no such axis, or the update is called without parameters
+            or with those of another shape.
+        TypeError: If an argument is of the wrong kind, or the gradient complex.
 
     Example:
         >>> params, updates = jnp.ones((4, 1)), jnp.full((4, 1), 9.0)
@@ -45,16 +49,23 @@ def project_to_max_norm(max_norm: ScalarLike, *, axis: int | tuple[int, ...] | N
         4).
     """
     check_interval("project_to_max_norm", "max_norm", max_norm, 0.0, float("inf"), closed="(]")
+    axes = () if axis is None else axis if isinstance(axis, tuple) else (axis,)
+    axes = tuple(check_integer("project_to_max_norm", "axis", i) for i in axes)
 
     def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
         def project(u: Array, p: Array) -> Array:
             if p.ndim < 2:
                 return u
+            if any(not -p.ndim <= i < p.ndim for i in axes):
+                raise MismatchError(
+                    f"project_to_max_norm: axis {axis} does not exist in a parameter of shape {p.shape}. Take axes "
+                    "that all matrices have, or put optax.masked around the transformation."
+                )
             end = p.astype(u.dtype) + u
-            length = unit_norm(end) if axis is None else norm([end], axis=axis)
-            inside = length <= cast(max_norm, length.dtype)
+            length = unit_norm(end) if axis is None else norm([end], axis=axes)
             # Inside the set the update passes untouched, without the rounding of adding and subtracting θ.
-            return jnp.where(inside, u, end * shrink(length, max_norm).astype(u.dtype) - p.astype(u.dtype))
+            inside = length.value <= cast(max_norm, length.value.dtype)
+            return jnp.where(inside, u, shorten(end, length, max_norm) - p.astype(u.dtype))
 
         return jax.tree.map(project, updates, params), state
 
@@ -76,7 +87,9 @@ def clip_weights(max_value: ScalarLike) -> Transform:
         A stateless transformation. Cost: one read of the parameters.
 
     Raises:
-        ValueError: If `max_value` is negative, or the update is called without parameters.
+        ValueError: If `max_value` is negative, or the update is called without parameters or with those of another
+            shape.
+        TypeError: If `max_value` is not one real number, or the gradient complex.
 
     Example:
         >>> params = jnp.array([0.5, -0.5])

@@ -10,6 +10,7 @@ import optax
 from jax.core import Tracer
 from jaxtyping import Array
 
+from jaxopt_study import checks
 from jaxopt_study.types import Schedule
 
 ScalarLike = float | int | jax.Array | np.ndarray | np.generic
@@ -18,42 +19,45 @@ ScalarOrSchedule = ScalarLike | Callable[..., Any]
 
 def concrete(value: Any) -> float | None:
     """Return a hyperparameter as a Python float, or None where its value is not known while Python runs."""
-    if callable(value) or isinstance(value, Tracer):
+    if isinstance(value, Tracer) or not checks.is_real_scalar(value):
         return None
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return None
+    return float(value)
 
 
 def check_interval(
-    atom: str, name: str, value: Any, low: float, high: float, *, closed: str = "[)", remedy: str = ""
+    atom: str,
+    name: str,
+    value: Any,
+    low: float,
+    high: float,
+    *,
+    closed: str = "[)",
+    remedy: str = "",
+    schedule: bool = False,
 ) -> None:
-    """Raise ValueError if a concrete hyperparameter lies outside an interval; traced values and schedules pass."""
-    if value is None or isinstance(value, (str, bytes)):
-        raise TypeError(f"{atom}: {name} must be a number, an array or a schedule, received {value!r}.")
-    number = concrete(value)
-    if number is None:
+    """Raise TypeError unless a hyperparameter is one real number, and ValueError if it lies outside an interval.
+
+    The value of a traced one is not known; a schedule passes where `schedule` says that one may be given.
+    """
+    if schedule and is_schedule(value):
         return
-    above = number >= low if closed[0] == "[" else number > low
-    below = number <= high if closed[1] == "]" else number < high
-    if not (above and below):
-        interval = f"{closed[0]}{low:g}, {high:g}{closed[1]}"
-        raise ValueError(f"{atom}: {name} must lie in {interval}, received {value}.{' ' + remedy if remedy else ''}")
+    if schedule and not checks.is_real_scalar(value):
+        remedy = "Give a number, or a schedule: a function of the step."
+    checks.check_real(atom, name, value, low, high, closed=closed, remedy=remedy)
 
 
-def check_decay(atom: str, value: Any, name: str = "decay") -> None:
+def check_decay(atom: str, value: Any, name: str = "decay", *, schedule: bool = False) -> None:
     """Raise ValueError unless a concrete decay lies in [0, 1)."""
     remedy = "A decay is the weight of the past: 0.9 remembers about 10 steps, 0.999 about 1000."
     number = concrete(value)
     if number is not None and number > 1:
         remedy += f" For a memory of n steps use 1 - 1/n (here {1 - 1 / number:g})."
-    check_interval(atom, name, value, 0.0, 1.0, remedy=remedy)
+    check_interval(atom, name, value, 0.0, 1.0, remedy=remedy, schedule=schedule)
 
 
-def check_non_negative(atom: str, name: str, value: Any, remedy: str = "") -> None:
-    """Raise ValueError if a concrete hyperparameter is negative or not a number."""
-    check_interval(atom, name, value, 0.0, np.inf, remedy=remedy)
+def check_non_negative(atom: str, name: str, value: Any, remedy: str = "", *, schedule: bool = False) -> None:
+    """Raise ValueError if a concrete hyperparameter is negative or not finite."""
+    check_interval(atom, name, value, 0.0, np.inf, remedy=remedy, schedule=schedule)
 
 
 def check_limit(atom: str, name: str, value: Any) -> None:
@@ -61,9 +65,70 @@ def check_limit(atom: str, name: str, value: Any) -> None:
     check_interval(atom, name, value, 0.0, np.inf, closed="[]", remedy="Infinity clips nothing.")
 
 
-def at_step(value: ScalarOrSchedule | Schedule, count: Any) -> Any:
-    """Return a hyperparameter at a step: a schedule is called with the number of steps already taken."""
-    return value(count) if callable(value) else value
+def check_statistic(atom: str, value: Any) -> None:
+    """Raise TypeError if a statistic φ cannot be called."""
+    if value is not None:
+        checks.check_callable(atom, "of", value, expected="an elementwise function such as jnp.square")
+
+
+def check_dtype(atom: str, value: Any) -> None:
+    """Raise TypeError unless the dtype of an accumulator is None or a real floating-point one."""
+    if value is None:
+        return
+    try:
+        dtype = jnp.dtype(value)
+    except TypeError:
+        dtype = None
+    if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(
+            f"{atom} needs dtype to be a real floating-point dtype, or None for the parameters'; received "
+            f"{checks.describe_argument(value)}. Give jnp.float32, say."
+        )
+
+
+def is_schedule(value: Any) -> bool:
+    """Return whether a hyperparameter is a function of the step; a class is none."""
+    return callable(value) and not isinstance(value, type)
+
+
+def at_step(value: ScalarOrSchedule | Schedule, count: Any, atom: str = "a schedule", name: str = "value") -> Any:
+    """Return a hyperparameter at a step: a schedule is called with the number of steps already taken.
+
+    Args:
+        value: A number or a schedule.
+        count: Steps already taken.
+        atom: Who asks, for the message.
+        name: The hyperparameter's name.
+
+    Returns:
+        One real number.
+
+    Raises:
+        TypeError: If a schedule returns anything else.
+    """
+    if not is_schedule(value):
+        return value
+    now = value(count)  # pyright: ignore[reportCallIssue]
+    if not checks.is_real_scalar(now):
+        raise TypeError(
+            f"{atom} needs {name} to be one real number at every step; its schedule returned "
+            f"{checks.describe_argument(now)}."
+        )
+    return now
+
+
+def wider(*dtypes: Any) -> Any:
+    """Return the dtype that holds all of these, whatever promotions JAX is told to allow."""
+    if len(set(dtypes)) == 1:
+        return dtypes[0]
+    with jax.numpy_dtype_promotion("standard"):
+        return jnp.result_type(*dtypes)
+
+
+def align(*arrays: Array) -> list[Array]:
+    """Return arrays in the widest of their dtypes."""
+    dtype = wider(*(x.dtype for x in arrays))
+    return [x.astype(dtype) for x in arrays]
 
 
 def cast(value: Any, dtype: Any) -> Any:

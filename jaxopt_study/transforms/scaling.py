@@ -4,6 +4,7 @@ from typing import Literal
 
 import jax.numpy as jnp
 
+from jaxopt_study.checks import check_bool, check_choice
 from jaxopt_study.transforms.adaptive import nadam_average, rectify, scale_by_update_rms
 from jaxopt_study.transforms.bias_correction import bias_correction
 from jaxopt_study.transforms.combine import chain, merge
@@ -111,6 +112,7 @@ def scale_by_rms(
     References:
         Tieleman and Hinton (2012), Lecture 6.5, slide 29 (ρ = .9); Graves (2013) (centred). Optax fixes the place of ε.
     """
+    check_bool("scale_by_rms", "centered", centered)
     second = ema(decay, of=jnp.square, initial=initial)
     if centered:
         return merge(divide_by_deviation(eps=eps, eps_root=eps_root), identity(), second, ema(decay))
@@ -225,8 +227,7 @@ def scale_by_amsgrad(
         "before": chain(square, bias_correction(b2), running_max()),
         "after": chain(square, running_max(), bias_correction(b2)),
     }
-    if correction not in seconds:
-        raise ValueError(f"scale_by_amsgrad: correction must be one of {', '.join(seconds)}, received {correction!r}.")
+    check_choice("scale_by_amsgrad", "correction", correction, seconds.keys())
     first = ema(b1) if correction == "none" else _corrected_ema(b1)
     return merge(divide_by_root(eps=eps, eps_root=eps_root), first, seconds[correction])
 
@@ -336,6 +337,7 @@ def scale_by_radam(
         Liu et al. (2020), On the variance of the adaptive learning rate and beyond, Algorithm 2. PyTorch: > 5 and ε
         beside √v; Optax: ≥ 5 and ε beside √v̂.
     """
+    check_bool("scale_by_radam", "eps_corrected", eps_corrected)
     square = ema(b2, of=jnp.square)
     if eps_corrected:
         denominator = chain(square, bias_correction(b2), elementwise(root(eps=eps)))

@@ -8,15 +8,20 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
+from jaxopt_study.checks import check_bool, check_callable
 from jaxopt_study.transforms.constructors import atom
+from jaxopt_study.transforms.mismatch import refuse_complex
 from jaxopt_study.transforms.scalars import (
     ScalarLike,
     cast,
     check_decay,
+    check_dtype,
     check_interval,
     check_non_negative,
+    check_statistic,
     complement,
     concrete,
+    wider,
 )
 from jaxopt_study.transforms.spec import Transform
 
@@ -48,7 +53,7 @@ class DifferenceState(NamedTuple):
     started: Array  # whether there was a step before, boolean scalar
 
 
-@atom(state=EmaState)
+@atom(state=EmaState, linear=True)
 def ema(
     decay: ScalarLike,
     *,
@@ -64,15 +69,22 @@ def ema(
         mₜ = β mₜ₋₁ + (1 − β) φ(gₜ)
 
     It starts at m₀ and is pulled towards it for about 1/(1−β) steps; it does not correct that: `bias_correction` does.
-    It is computed as mₜ₋₁ + (1 − β)(φ(gₜ) − mₜ₋₁), with 1 − β formed in double precision, because β itself rounded to
-    single precision moves the average by up to 3e-3 at β = .99999. In single precision an average of nearly constant
-    values stops moving once its steps round away, up to 6e-8/(1 − β) from them, relatively.
+    It is computed as mₜ₋₁ + ((1 − β)φ(gₜ) − (1 − β)mₜ₋₁), with 1 − β formed in double precision, because β itself
+    rounded to single precision moves the average by up to 3e-3 at β = .99999. In single precision an average of nearly
+    constant values stops moving once its steps round away, up to 6e-8/(1 − β) from them, relatively.
+
+    Range: (1 − β)φ(g) must be a normal number of the average's dtype. With φ the square and β = .999 that is |g| from
+    3e-18 to 1.8e19 in single precision and bfloat16, from .25 to 255 in float16. Below, the square vanishes and ε
+    alone divides. Above, the average is infinite from then on, and a step divided by its root is 0, never NaN: that
+    coordinate rests, as it does in Optax. Clip the gradient if it may get there.
 
     Args:
         decay: β in [0, 1). Traced, it is taken as it is: the rounding of β then matters as said above.
-        of: φ, an elementwise function of the gradient, such as `jnp.square`; None takes the gradient itself.
+        of: φ, an elementwise function of the gradient, such as `jnp.square`; None takes the gradient itself. It is
+            applied in the wider of the gradient's and the average's dtype.
         initial: m₀. With a start other than 0, `bias_correction` is wrong.
         dtype: dtype of the average; None keeps the parameters'. Use `jnp.float32` under half-precision parameters.
+            Optax's name for it, `accumulator_dtype`, is understood, too.
         lagged: Return mₜ₋₁, the average before this step, which Lion interpolates with the gradient.
 
     Returns:
@@ -80,6 +92,7 @@ def ema(
 
     Raises:
         ValueError: If `decay` is outside [0, 1).
+        TypeError: If an argument is of the wrong kind, or the gradient complex and `of` or `dtype` given.
 
     Example:
         >>> tx = ema(0.75, of=jnp.square)
@@ -93,20 +106,32 @@ def ema(
         Kingma and Ba (2015), Adam, Algorithm 1. Optax's `ema` corrects the bias inside and takes no statistic.
     """
     check_decay("ema", decay)
+    check_interval("ema", "initial", initial, -float("inf"), float("inf"), closed="()")
+    check_statistic("ema", of)
+    check_dtype("ema", dtype)
+    check_bool("ema", "lagged", lagged)
     rate = complement(decay)
     host = isinstance(rate, float)
+    is_linear = of is None and dtype is None
 
     def init(params: Any) -> EmaState:
+        if not is_linear:
+            refuse_complex("ema", "params", params)
         return EmaState(_full(params, initial, dtype))
 
     def move(m: Array, g: Array) -> Array:
-        x = (g if of is None else of(g)).astype(m.dtype)
+        x = _statistic(of, g, m.dtype)
+        # A statistic of finite gradients may overflow, and an infinite average stays so: ∞ − ∞ and 0·∞ must not occur.
+        bounded = m if of is None else jnp.clip(m, -jnp.finfo(m.dtype).max, jnp.finfo(m.dtype).max)
         if host and rate <= 0.5:
-            return m + rate * (x - m)
+            return m + (rate * x - rate * bounded)  # not rate (x − m), which overflows where signs change
         # For a short memory the difference would lose x beside a large m; traced decays may be short.
-        return cast(decay, m.dtype) * m + cast(rate, m.dtype) * x
+        beta = cast(decay, m.dtype)
+        return beta * jnp.where(beta == 0, bounded, m) + cast(rate, m.dtype) * x
 
     def update(updates: Any, state: EmaState, params: Any = None, **extra: Any) -> tuple[Any, EmaState]:
+        if not is_linear:
+            refuse_complex("ema", "the gradient", updates)
         average = jax.tree.map(lambda g, m: move(m, g), updates, state.average)
         return (state.average if lagged else average), EmaState(average)
 
@@ -124,16 +149,21 @@ def total(*, of: Statistic = jnp.square, initial: ScalarLike = 0.0, dtype: Any =
     It forgets nothing: a step divided by √Sₜ can only shrink, which is AdaGrad's strength on sparse gradients and its
     weakness on long runs. For a memory that fades use `ema`. Not a step by itself: `merge` it with the gradient.
 
+    Range: squares of |g| from 1.1e-19 to 1.8e19 are normal numbers in single precision and bfloat16, from .008 to 255
+    in float16. Below, the square vanishes, and S₀ and ε alone divide. Above, the sum is infinite from then on, and a
+    step divided by its root is 0: that coordinate rests.
+
     Args:
-        of: φ, an elementwise function of the gradient.
+        of: φ, an elementwise function of the gradient, applied in the wider of the gradient's and the sum's dtype.
         initial: S₀ ≥ 0. The paper uses 0; Optax's `adagrad` starts at 0.1.
-        dtype: dtype of the sum; None keeps the parameters'.
+        dtype: dtype of the sum; None keeps the parameters'. Optax's name, `accumulator_dtype`, is understood, too.
 
     Returns:
         A transformation whose output and state have the parameters' structure. Cost: one read and one write of S.
 
     Raises:
         ValueError: If `initial` is negative.
+        TypeError: If an argument is of the wrong kind, or the gradient complex.
 
     Example:
         >>> tx = total()
@@ -147,12 +177,14 @@ def total(*, of: Statistic = jnp.square, initial: ScalarLike = 0.0, dtype: Any =
         Duchi, Hazan and Singer (2011), Adaptive Subgradient Methods, JMLR 12: the diagonal case.
     """
     check_non_negative("total", "initial", initial)
+    check_callable("total", "of", of, expected="an elementwise function such as jnp.square")
+    check_dtype("total", dtype)
 
     def init(params: Any) -> TotalState:
         return TotalState(_full(params, initial, dtype))
 
     def update(updates: Any, state: TotalState, params: Any = None, **extra: Any) -> tuple[Any, TotalState]:
-        sums = jax.tree.map(lambda g, s: s + of(g).astype(s.dtype), updates, state.total)
+        sums = jax.tree.map(lambda g, s: s + _statistic(of, g, s.dtype), updates, state.total)
         return sums, TotalState(sums)
 
     return Transform(init, update)
@@ -173,15 +205,17 @@ def running_max(
 
     Args:
         decay: β in [0, 1].
-        of: φ, an elementwise function of the gradient; None takes the gradient itself.
+        of: φ, an elementwise function of the gradient, applied in the wider of the gradient's and the maximum's dtype;
+            None takes the gradient itself.
         initial: u₀.
-        dtype: dtype of the maximum; None keeps the parameters'.
+        dtype: dtype of the maximum; None keeps the parameters'. Optax's name, `accumulator_dtype`, is understood, too.
 
     Returns:
         A transformation whose output and state have the parameters' structure. Cost: one read and one write of u.
 
     Raises:
         ValueError: If `decay` is outside [0, 1].
+        TypeError: If an argument is of the wrong kind, or the gradient complex.
 
     Example:
         >>> tx = running_max(0.5, of=jnp.abs)
@@ -196,12 +230,15 @@ def running_max(
         section 7.1, equation (12) (β = β₂).
     """
     check_interval("running_max", "decay", decay, 0.0, 1.0, closed="[]")
+    check_interval("running_max", "initial", initial, -float("inf"), float("inf"), closed="()")
+    check_statistic("running_max", of)
+    check_dtype("running_max", dtype)
 
     def init(params: Any) -> RunningMaxState:
         return RunningMaxState(_full(params, initial, dtype))
 
     def move(u: Array, g: Array) -> Array:
-        x = (g if of is None else of(g)).astype(u.dtype)
+        x = _statistic(of, g, u.dtype)
         return jnp.maximum(u if concrete(decay) == 1.0 else cast(decay, u.dtype) * u, x)
 
     def update(updates: Any, state: RunningMaxState, params: Any = None, **extra: Any) -> tuple[Any, RunningMaxState]:
@@ -211,7 +248,7 @@ def running_max(
     return Transform(init, update)
 
 
-@atom(state=DifferenceState)
+@atom(state=DifferenceState, linear=True)
 def difference() -> Transform:
     """Replace the gradient by its change since the step before.
 
@@ -240,11 +277,21 @@ def difference() -> Transform:
         return DifferenceState(_full(params, 0.0, None), jnp.zeros((), dtype=bool))
 
     def update(updates: Any, state: DifferenceState, params: Any = None, **extra: Any) -> tuple[Any, DifferenceState]:
-        change = jax.tree.map(lambda g, p: jnp.where(state.started, g - p, 0), updates, state.previous)
-        return change, DifferenceState(updates, jnp.ones((), dtype=bool))
+        change = jax.tree.map(lambda g, p: jnp.where(state.started, g - p.astype(g.dtype), 0), updates, state.previous)
+        previous = jax.tree.map(lambda g, p: g.astype(p.dtype), updates, state.previous)
+        return change, DifferenceState(previous, jnp.ones((), dtype=bool))
 
     return Transform(init, update)
 
 
 def _full(params: Any, value: Any, dtype: Any) -> Any:
-    return jax.tree.map(lambda p: jnp.full_like(p, cast(value, dtype or jnp.asarray(p).dtype), dtype=dtype), params)
+    def fill(p: Any) -> Array:
+        kind = jnp.dtype(dtype or p.dtype)
+        return jnp.full_like(p, cast(value, kind), dtype=kind)
+
+    return jax.tree.map(fill, params)
+
+
+def _statistic(of: Statistic | None, g: Array, dtype: Any) -> Array:
+    """Return φ(g) in a dtype: φ acts in the wider of both, since a square may overflow or vanish in the narrower."""
+    return g.astype(dtype) if of is None else jnp.asarray(of(g.astype(wider(g.dtype, dtype)))).astype(dtype)

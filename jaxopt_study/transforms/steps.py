@@ -7,8 +7,10 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int
 
+from jaxopt_study.checks import check_bool
 from jaxopt_study.transforms.constructors import atom
-from jaxopt_study.transforms.scalars import ScalarLike, ScalarOrSchedule, at_step, cast, check_non_negative, increment
+from jaxopt_study.transforms.mismatch import MismatchError
+from jaxopt_study.transforms.scalars import ScalarOrSchedule, at_step, cast, check_non_negative, increment
 from jaxopt_study.transforms.spec import Transform
 
 
@@ -18,7 +20,7 @@ class LearningRateState(NamedTuple):
     count: Int[Array, "*batch"]
 
 
-@atom(state=LearningRateState)
+@atom(state=LearningRateState, linear=True)
 def scale_by_learning_rate(learning_rate: ScalarOrSchedule, *, flip_sign: bool = True) -> Transform:
     """Turn a direction of ascent into a step of descent.
 
@@ -35,6 +37,7 @@ def scale_by_learning_rate(learning_rate: ScalarOrSchedule, *, flip_sign: bool =
 
     Raises:
         ValueError: If `learning_rate` is negative.
+        TypeError: If an argument is of the wrong kind, or a schedule does not return one real number.
 
     Example:
         >>> tx = scale_by_learning_rate(lift(optax.linear_schedule)(1.0, 0.0, 2))
@@ -48,7 +51,8 @@ def scale_by_learning_rate(learning_rate: ScalarOrSchedule, *, flip_sign: bool =
         another state with a schedule than without.
     """
     remedy = "The step is −learning_rate × gradient; to ascend use flip_sign=False."
-    check_non_negative("scale_by_learning_rate", "learning_rate", learning_rate, remedy)
+    check_non_negative("scale_by_learning_rate", "learning_rate", learning_rate, remedy, schedule=True)
+    check_bool("scale_by_learning_rate", "flip_sign", flip_sign)
     sign = -1.0 if flip_sign else 1.0
 
     def init(params: Any) -> LearningRateState:
@@ -56,14 +60,14 @@ def scale_by_learning_rate(learning_rate: ScalarOrSchedule, *, flip_sign: bool =
         return LearningRateState(jnp.zeros((), dtype=jnp.int32))
 
     def update(updates: Any, state: LearningRateState, params: Any = None, **extra: Any) -> tuple[Any, Any]:
-        rate = sign * at_step(learning_rate, state.count)
+        rate = sign * at_step(learning_rate, state.count, "scale_by_learning_rate", "learning_rate")
         new = jax.tree.map(lambda g: cast(rate, g.dtype) * g, updates)
         return new, LearningRateState(increment(state.count))
 
     return Transform(init, update)
 
 
-@atom()
+@atom(linear=True)
 def negate() -> Transform:
     """Turn a direction of ascent into one of descent, at its own length.
 
@@ -81,8 +85,14 @@ def negate() -> Transform:
     return Transform(optax.init_empty_state, update)
 
 
-@atom(params=True)
-def add_decayed_weights(weight_decay: ScalarLike, *, mask: Any = None, flip_sign: bool = False) -> Transform:
+class DecayedWeightsState(NamedTuple):
+    """Number of steps taken, which a schedule needs."""
+
+    count: Int[Array, "*batch"]
+
+
+@atom(state=DecayedWeightsState, params=True, linear=True)
+def add_decayed_weights(weight_decay: ScalarOrSchedule, *, mask: Any = None, flip_sign: bool = False) -> Transform:
     """Add a multiple of the parameters to the gradient.
 
     With decay λ:
@@ -92,16 +102,18 @@ def add_decayed_weights(weight_decay: ScalarLike, *, mask: Any = None, flip_sign
     Before the statistics of an adaptive method it is L2 regularisation; behind them, decoupled weight decay.
 
     Args:
-        weight_decay: λ ≥ 0.
+        weight_decay: λ ≥ 0, or a schedule of it.
         mask: Which parameters decay: a pytree of booleans with the structure of the parameters or a prefix of it, or a
             function from the parameters to one. None decays all.
         flip_sign: True behind `scale_by_learning_rate`, where the input is already a step of descent.
 
     Returns:
-        A stateless transformation. Cost: one read of the parameters.
+        A transformation whose state is a counter. Cost: one read of the parameters.
 
     Raises:
-        ValueError: If `weight_decay` is negative, or the update is called without parameters.
+        ValueError: If `weight_decay` is negative, the mask does not fit the parameters, or the update is called without
+            parameters or with those of another shape.
+        TypeError: If an argument is of the wrong kind.
 
     Example:
         >>> tx = add_decayed_weights(0.5)
@@ -112,18 +124,44 @@ def add_decayed_weights(weight_decay: ScalarLike, *, mask: Any = None, flip_sign
     References:
         Loshchilov and Hutter (2019), Decoupled Weight Decay Regularization, Algorithm 1 (L2) and 2 (decoupled).
     """
-    check_non_negative("add_decayed_weights", "weight_decay", weight_decay)
-    strength = (-1.0 if flip_sign else 1.0) * weight_decay  # pyright: ignore[reportOperatorIssue]
+    check_non_negative("add_decayed_weights", "weight_decay", weight_decay, schedule=True)
+    check_bool("add_decayed_weights", "flip_sign", flip_sign)
+    if not callable(mask):
+        _check_mask(mask)
+    sign = -1.0 if flip_sign else 1.0
 
-    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
-        chosen = True if mask is None else mask(params) if callable(mask) else mask
-        spread = jax.tree.map(lambda m, p: jax.tree.map(lambda _: m, p), chosen, params)
+    def init(params: Any) -> DecayedWeightsState:
+        del params
+        return DecayedWeightsState(jnp.zeros((), dtype=jnp.int32))
+
+    def update(updates: Any, state: DecayedWeightsState, params: Any = None, **extra: Any) -> tuple[Any, Any]:
+        strength = sign * at_step(weight_decay, state.count, "add_decayed_weights", "weight_decay")
+        spread = _spread(mask, params)
         decayed = jax.tree.map(
             lambda m, g, p: g + cast(strength, g.dtype) * p.astype(g.dtype) if m else g, spread, updates, params
         )
-        return decayed, state
+        return decayed, DecayedWeightsState(increment(state.count))
 
-    return Transform(optax.init_empty_state, update)
+    return Transform(init, update)
+
+
+def _check_mask(mask: Any) -> None:
+    for path, chosen in jax.tree_util.tree_leaves_with_path(mask):
+        check_bool("add_decayed_weights", f"mask{jax.tree_util.keystr(path)}", chosen)
+
+
+def _spread(mask: Any, params: Any) -> Any:
+    """Return one boolean for every parameter."""
+    chosen = True if mask is None else mask(params) if callable(mask) else mask
+    _check_mask(chosen)
+    try:
+        return jax.tree.map(lambda m, p: jax.tree.map(lambda _: m, p), chosen, params)
+    except ValueError as error:
+        raise MismatchError(
+            "add_decayed_weights: mask must have the structure of the parameters, or a prefix of it, with True or "
+            f"False at its leaves; the parameters are {jax.tree.structure(params)}, the mask is "
+            f"{jax.tree.structure(chosen)}."
+        ) from error
 
 
 class ProximalDecayState(NamedTuple):
@@ -132,8 +170,8 @@ class ProximalDecayState(NamedTuple):
     count: Int[Array, "*batch"]
 
 
-@atom(state=ProximalDecayState, params=True)
-def decay_proximally(weight_decay: ScalarLike, learning_rate: ScalarOrSchedule) -> Transform:
+@atom(state=ProximalDecayState, params=True, linear=True)
+def decay_proximally(weight_decay: ScalarOrSchedule, learning_rate: ScalarOrSchedule) -> Transform:
     """Shrink the end of the step towards zero.
 
     With the step's end θ + u, decay λ and learning rate η:
@@ -144,14 +182,16 @@ def decay_proximally(weight_decay: ScalarLike, learning_rate: ScalarOrSchedule) 
     a gradient step on ½λ‖θ‖². Put it last.
 
     Args:
-        weight_decay: λ ≥ 0.
+        weight_decay: λ ≥ 0, or a schedule of it.
         learning_rate: η ≥ 0, or a schedule of it: the one that scaled the step.
 
     Returns:
         A transformation whose state is a counter. Cost: one read of the parameters.
 
     Raises:
-        ValueError: If an argument is negative, or the update is called without parameters.
+        ValueError: If an argument is negative, or the update is called without parameters or with those of another
+            shape.
+        TypeError: If an argument is of the wrong kind.
 
     Example:
         >>> tx = decay_proximally(1.0, 1.0)
@@ -163,15 +203,18 @@ def decay_proximally(weight_decay: ScalarLike, learning_rate: ScalarOrSchedule) 
         Xie, Zhou, Li, Lin and Yan (2022), Adan, Algorithm 1, line 7; Zhuang, Liu, Cutkosky and Orabona (2022),
         Understanding AdamW through proximal methods and scale-freeness.
     """
-    check_non_negative("decay_proximally", "weight_decay", weight_decay)
-    check_non_negative("decay_proximally", "learning_rate", learning_rate)
+    check_non_negative("decay_proximally", "weight_decay", weight_decay, schedule=True)
+    check_non_negative("decay_proximally", "learning_rate", learning_rate, schedule=True)
 
     def init(params: Any) -> ProximalDecayState:
         del params
         return ProximalDecayState(jnp.zeros((), dtype=jnp.int32))
 
     def update(updates: Any, state: ProximalDecayState, params: Any = None, **extra: Any) -> tuple[Any, Any]:
-        strength = weight_decay * at_step(learning_rate, state.count)
+        decay = at_step(weight_decay, state.count, "decay_proximally", "weight_decay")
+        rate = at_step(learning_rate, state.count, "decay_proximally", "learning_rate")
+        real = jnp.result_type(float)
+        strength = cast(decay, real) * cast(rate, real)
 
         def shrink(u: Array, p: Array) -> Array:
             amount = cast(strength, u.dtype)

@@ -6,8 +6,12 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array
 
+from jaxopt_study.checks import check_bool, describe_argument
+from jaxopt_study.transforms.clipping import Length, norm
 from jaxopt_study.transforms.constructors import atom
+from jaxopt_study.transforms.scalars import wider
 from jaxopt_study.transforms.spec import Transform
 
 
@@ -16,8 +20,8 @@ class TapMetrics(NamedTuple):
 
     norm_in: Any  # Euclidean norm of what entered
     norm_out: Any  # Euclidean norm of what left
-    cosine: Any  # cosine of the angle between what left and the raw gradient; 0 if either vanishes
-    clipped_fraction: Any  # share of coordinates that left smaller in magnitude than they entered
+    cosine: Any  # cosine of the angle between what left and the raw gradient; 0 if either vanishes or shapes differ
+    clipped_fraction: Any  # share of coordinates that left smaller in magnitude than they entered; 0 if shapes differ
 
 
 @flax.struct.dataclass
@@ -29,7 +33,7 @@ class TapState:
     name: str = flax.struct.field(pytree_node=False)
 
 
-@atom(state=object)  # the watched transformation's own state when not enabled
+@atom(state=object, contains=True)  # the watched transformation's own state when not enabled
 def tap(name: str, inner: optax.GradientTransformation | None = None, *, enabled: bool = True) -> Transform:
     """Record what a transformation does to the gradient, and change nothing.
 
@@ -47,10 +51,12 @@ def tap(name: str, inner: optax.GradientTransformation | None = None, *, enabled
             `tx.replace({"*enabled": False})` turns all taps of a chain off.
 
     Returns:
-        A transformation with the output of `inner`. Cost: about four reads of the gradient; none if not enabled.
+        A transformation with the output of `inner`. Cost: about eight reads of the gradient, two for each norm, which
+        no finite gradient overflows; none if not enabled.
 
     Raises:
         ValueError: If the name is empty.
+        TypeError: If the name is no text, or `inner` no transformation.
 
     Example:
         >>> tx = chain(tap("clip", clip_by_global_norm(1.0)), scale_by_learning_rate(0.1))
@@ -62,6 +68,12 @@ def tap(name: str, inner: optax.GradientTransformation | None = None, *, enabled
     References:
         Optax's `monitor` measures too, and does not run inside `scan`.
     """
+    if not isinstance(name, str):
+        raise TypeError(f"tap needs name to be text; received {describe_argument(name)}.")
+    check_bool("tap", "enabled", enabled)
+    if inner is not None and not isinstance(inner, optax.GradientTransformation):
+        hint = " Call it: it is a constructor." if callable(inner) else ""
+        raise TypeError(f"tap needs inner to be an Optax transformation; received {describe_argument(inner)}.{hint}")
     if not name:
         raise ValueError("tap: expected a name under which the reading is found, received an empty one.")
     watched = optax.identity() if inner is None else inner
@@ -113,19 +125,36 @@ def read_taps(state: Any) -> dict[str, TapMetrics]:
 
 
 def _measure(before: Any, after: Any, raw: Any) -> TapMetrics:
-    real = jnp.result_type(float)
     # Inside optax.masked a tap sees a part of the tree, and its angle is to that part of the raw gradient.
     masked = lambda x: isinstance(x, optax.MaskedNode)
     raw = jax.tree.map(lambda y, g: y if masked(y) else g, after, raw, is_leaf=masked)
-    norm_out, norm_raw = optax.tree.norm(after), optax.tree.norm(raw)
-    product = optax.tree.vdot(after, raw)
-    scale = norm_out * norm_raw
-    pairs = list(zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True))
-    smaller = sum(jnp.sum(jnp.abs(y) < jnp.abs(x)) for x, y in pairs)
+    entered, left, taken = (_reals(tree) for tree in (before, after, raw))
+    length, start = norm(left), norm(taken)
+    pairs = list(zip(entered, left, strict=True))
+    same_shapes = all(x.shape == y.shape for x, y in pairs)
+    smaller = sum(jnp.sum(jnp.abs(y) < jnp.abs(x)) for x, y in pairs) if same_shapes else 0
     metrics = (
-        optax.tree.norm(before),
-        norm_out,
-        jnp.where(scale == 0, 0, product / jnp.where(scale == 0, 1, scale)),
+        norm(entered).value,
+        length.value,
+        _cosine(left, length, taken, start),
         smaller / max(1, sum(x.size for x, _ in pairs)),
     )
-    return TapMetrics(*(jnp.asarray(value, dtype=real) for value in metrics))
+    return TapMetrics(*(jnp.asarray(value).astype(jnp.result_type(float)) for value in metrics))
+
+
+def _reals(tree: Any) -> list[Array]:
+    """Return the leaves as real arrays: a complex one is its real and its imaginary part."""
+    leaves = jax.tree.leaves(tree)
+    return [part for x in leaves for part in ((x.real, x.imag) if jnp.iscomplexobj(x) else (x,))]
+
+
+def _cosine(left: list[Array], length: Length, raw: list[Array], start: Length) -> Array:
+    """Return the cosine of the angle between two lists of arrays of these norms; each is scaled, so none overflows."""
+    if [x.shape for x in left] != [x.shape for x in raw]:  # gradients of single examples, which have no angle
+        return jnp.zeros(())
+    precise = wider(length.relative.dtype, start.relative.dtype)
+    unit = lambda x, scale: x.astype(precise) / scale.astype(precise)
+    products = [jnp.sum(unit(y, length.scale) * unit(g, start.scale)) for y, g in zip(left, raw, strict=True)]
+    both = length.relative.astype(precise) * start.relative.astype(precise)
+    total = sum(products, jnp.zeros((), dtype=precise))
+    return jnp.where(both == 0, 0, total / jnp.where(both == 0, 1, both))

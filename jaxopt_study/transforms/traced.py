@@ -1,0 +1,63 @@
+"""Lifted constructors whose hyperparameters are traced, as in a search: some decide in Python by their values."""
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.core import Tracer
+
+_DECISIONS = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+)
+
+
+def form_for(function: Callable[..., Any], args: Any, kwargs: Any) -> Callable[..., Any]:
+    """Return the constructor that can be called with these arguments: another one if they are traced and it cannot."""
+    return _FORMS.get(function, function) if _any_traced((args, kwargs)) else function
+
+
+@contextmanager
+def explained(function: Callable[..., Any], name: str, args: Any, kwargs: Any) -> Iterator[None]:
+    """Turn JAX's error about a decision by a traced value into one that names the hyperparameter and what to do."""
+    try:
+        yield
+    except _DECISIONS as error:
+        bound = inspect.signature(function).bind(*args, **kwargs).arguments
+        traced = [argument for argument, value in bound.items() if _any_traced(value)]
+        if not traced:
+            raise
+        raise TypeError(
+            f"lift({name}): it decides in Python by a hyperparameter whose value is not known while a search, jit or "
+            f"vmap compiles; traced here: {', '.join(traced)}. Give that one as a plain number, one optimizer for each "
+            "value, and search the others. A schedule can be searched by a factor on it: chain(…, "
+            "scale_by_learning_rate(schedule, flip_sign=False), scale_by_learning_rate(factor))."
+        ) from error
+
+
+def _any_traced(value: Any) -> bool:
+    return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(value))
+
+
+def _warmup_cosine_decay(
+    init_value: Any,
+    peak_value: Any,
+    warmup_steps: int,
+    decay_steps: int,
+    end_value: Any = 0.0,
+    exponent: Any = 1.0,
+) -> optax.Schedule:
+    """Return Optax's schedule of this name; Optax asks in Python whether the peak is 0."""
+    flat = peak_value == 0
+    alpha = jnp.where(flat, 0.0, end_value / jnp.where(flat, 1.0, peak_value))
+    warmup = optax.linear_schedule(init_value, peak_value, warmup_steps)
+    decay = optax.cosine_decay_schedule(peak_value, decay_steps - warmup_steps, alpha, exponent)
+    return optax.join_schedules([warmup, decay], [warmup_steps])
+
+
+_FORMS: dict[Any, Callable[..., Any]] = {optax.warmup_cosine_decay_schedule: _warmup_cosine_decay}
