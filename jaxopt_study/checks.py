@@ -289,3 +289,19 @@ def _interval(low: float, high: float, closed: str) -> str:
 
 def _end(remedy: str) -> str:
     return f" {remedy}" if remedy else ""
+
+
+def check_static_real(
+    who: str,
+    name: str,
+    value: Any,
+    low: float = -_INFINITY,
+    high: float = _INFINITY,
+    *,
+    closed: str | None = None,
+    remedy: str = "",
+) -> float:
+    """Return one real number that has to be known before compiling as a `float`; otherwise like `check_real`."""
+    if isinstance(value, Tracer):
+        raise TypeError(f"{who} needs {name} to be a number known before compiling; received a traced value.")
+    return float(check_real(who, name, value, low, high, closed=closed, remedy=remedy))

@@ -6,7 +6,9 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
+from jaxopt_study.checks import check_bool, check_real
 from jaxopt_study.curvature import vectors
 from jaxopt_study.curvature.checks import check_concrete, check_operator, key_or_fixed
 from jaxopt_study.curvature.operator import Operator
@@ -118,7 +120,8 @@ def audit(op: Operator, *, key: Key | None = None, double_precision: bool = True
         kind of product once.
 
     Raises:
-        TypeError: If `op` is no operator or `key` no key, or inside a trace.
+        TypeError: If `op` is no operator, `key` no key or `double_precision` no bool, or inside a trace.
+        ValueError: If `op` has no coordinates.
 
     Example:
         >>> from jaxopt_study.curvature import from_matvec, hessian
@@ -130,7 +133,7 @@ def audit(op: Operator, *, key: Key | None = None, double_precision: bool = True
         Not symmetric: ...
     """
     check_concrete("audit", check_operator("audit", op))
-    key = key_or_fixed(key, "audit")
+    key, double_precision = key_or_fixed(key, "audit"), check_bool("audit", "double_precision", double_precision)
     product = _Counted(op.product())
     key_v, *keys = jax.random.split(key, 4)
     probes, norm = _probes(product, vectors.random_like(op.like, key=key_v, distribution="sphere"))
@@ -179,6 +182,7 @@ def noise_floor(op: Operator) -> float:
 
     Raises:
         TypeError: If `op` is no operator.
+        ValueError: If it has no coordinates.
 
     Example:
         >>> from jaxopt_study.curvature import from_matrix
@@ -186,6 +190,36 @@ def noise_floor(op: Operator) -> float:
         True
     """
     return GROWTH * _unit(check_operator("noise_floor", op))
+
+
+def check_noise_floor(name: str, op: Operator, value: Any, *, below: float = 1.0) -> Any:
+    """Return the noise floor that a function was given, or the one that rounding leads to expect.
+
+    Args:
+        name: Who asks, for the messages.
+        op: The operator.
+        value: The argument; None for the default.
+        below: What it has to be smaller than, for the function to make sense of a product.
+
+    Returns:
+        The floor; a Python float unless it is traced.
+
+    Raises:
+        TypeError: If it is no real number.
+        ValueError: If it is not in [0, below), or the default is not, as for parameters of eight bits.
+    """
+    remedy = "It is the error of a product relative to the norm: pass audit(op).noise_floor, or leave it out."
+    if value is not None:
+        value = check_real(name, "noise_floor", value, 0.0, below, closed="[)", remedy=remedy)
+        return value if isinstance(value, Tracer) else float(value)
+    floor = noise_floor(op)
+    if not floor < below:
+        raise ValueError(
+            f"{name} needs products that are right to a share below {below:g} of the norm; those in {op.dtype} are "
+            f"taken to be wrong by {floor:.1e}. Convert the parameters to float32, or pass what was measured: "
+            "noise_floor=audit(op).noise_floor."
+        )
+    return floor
 
 
 def _unit(op: Operator) -> float:

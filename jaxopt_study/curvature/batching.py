@@ -6,9 +6,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
+from jaxopt_study.checks import check_integer
 from jaxopt_study.curvature.vectors import accumulator, placed, spread
 from jaxopt_study.types import Batch
 
@@ -86,7 +86,7 @@ def is_divided(data: Batch, batch_size: int | None) -> bool:
     return max(shards, default=1) > 1 and all(batch_size % count == 0 for count in shards)
 
 
-def check_batches(name: str, data: Batch | None, batch_size: int | None) -> Batch:
+def check_batches(name: str, data: Batch | None, batch_size: Any) -> Batch:
     """Return the data as arrays, if they can be read in batches of that size.
 
     Args:
@@ -104,10 +104,7 @@ def check_batches(name: str, data: Batch | None, batch_size: int | None) -> Batc
     data = jax.tree.map(partial(_as_array, name), data, is_leaf=lambda part: isinstance(part, Iterator))
     if batch_size is None:
         return data
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer):
-        raise TypeError(f"batch_size of {name} must be an integer or None; received {batch_size!r}.")
-    if batch_size < 1:
-        raise ValueError(f"batch_size of {name} must be at least 1, or None for all examples; received {batch_size}.")
+    check_integer(name, "batch_size", batch_size, 1, remedy="None takes all examples at once.")
     shapes = [x.shape for x in jax.tree.leaves(data)]
     if not shapes:
         raise ValueError(f"{name} with batch_size needs data; received none. Leave batch_size out.")

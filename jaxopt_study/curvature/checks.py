@@ -1,6 +1,5 @@
 """What an operator is given, checked before anything is compiled."""
 
-from numbers import Integral, Real
 from typing import Any
 
 import jax
@@ -8,86 +7,18 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from jaxopt_study.checks import check_key, check_real, describe_argument, is_real_scalar
 from jaxopt_study.curvature.selection import leaf_paths
 from jaxopt_study.curvature.vectors import spread
 from jaxopt_study.programs import is_traced
 from jaxopt_study.types import Key, Params, Vector
 
-
-def check_params(name: str, params: Any) -> Params:
-    """Return the parameters as arrays, if a Hessian exists for them.
-
-    Args:
-        name: Who asks, for the messages.
-        params: A pytree of floating arrays.
-
-    Returns:
-        The parameters; NumPy arrays and Python floats converted.
-
-    Raises:
-        TypeError: If a leaf is not a real floating array.
-        ValueError: If there is no leaf, or a number is not finite.
-    """
-    leaves = jax.tree.leaves(params)
-    if not leaves:
-        raise ValueError(f"{name} needs parameters with at least one array; received none.")
-    for path, leaf in zip(leaf_paths(params), leaves, strict=True):
-        try:
-            dtype = jnp.result_type(leaf)
-        except TypeError as error:
-            raise TypeError(
-                f"{name} needs parameters that are arrays; the leaf {path!r} is a {type(leaf).__name__}. Take what is "
-                "not trained out of the parameters and into the loss."
-            ) from error
-        if jnp.issubdtype(dtype, jnp.complexfloating):
-            raise TypeError(
-                f"{name} needs real parameters; the leaf {path!r} is {dtype}. Give its real and imaginary part as two "
-                "leaves."
-            )
-        if not jnp.issubdtype(dtype, jnp.floating):
-            raise TypeError(
-                f"{name} needs floating parameters; the leaf {path!r} is {dtype}. Take what is not trained out of the "
-                "parameters and into the loss."
-            )
-    params = jax.tree.map(jnp.asarray, params)
-    for path, leaf in zip(leaf_paths(params), jax.tree.leaves(params), strict=True):
-        if not isinstance(leaf, Tracer) and not _is_finite(leaf):
-            raise ValueError(
-                f"{name} needs finite parameters; the leaf {path!r} holds NaN or infinity. Take parameters from before "
-                "the run diverged."
-            )
-    return params
+_LOOSEST = 0.5  # a tolerance above it is no advice
 
 
 def key_or_fixed(key: Any, name: str = "A solver") -> Key:
     """Return the key, or where none is given the same one every time: the answer then repeats."""
     return jax.random.key(0) if key is None else check_key(name, key)
-
-
-def check_key(name: str, key: Any) -> Key:
-    """Return the key, if it is one.
-
-    Args:
-        name: Who asks, for the messages.
-        key: From `jax.random.key`, or from the older `jax.random.PRNGKey`.
-
-    Returns:
-        The key.
-
-    Raises:
-        TypeError: If it is something else, a number say.
-        ValueError: If there are several.
-    """
-    dtype = getattr(key, "dtype", None)
-    typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
-    if not typed and (dtype != jnp.uint32 or np.ndim(key) == 0):
-        raise TypeError(
-            f"{name} needs key, a random key of JAX's; received {describe_argument(key)}. Give jax.random.key(0), and "
-            "another number for other draws."
-        )
-    if np.ndim(key) != (0 if typed else 1):
-        raise ValueError(f"{name} needs one key; received an array of them, of shape {np.shape(key)}. Give key[0].")
-    return jnp.asarray(key)
 
 
 def check_operator(name: str, op: Any) -> Any:
@@ -102,6 +33,7 @@ def check_operator(name: str, op: Any) -> Any:
 
     Raises:
         TypeError: If it is a matrix, a function or anything else.
+        ValueError: If its vectors have no coordinates.
     """
     from jaxopt_study.curvature.operator import Operator  # which needs the checks of this module
 
@@ -109,6 +41,11 @@ def check_operator(name: str, op: Any) -> Any:
         raise TypeError(
             f"{name} needs an operator; received {describe_argument(op)}. Make one by from_matrix(matrix), "
             "from_matvec(function, like) or hessian(loss, params, data)."
+        )
+    if op.size == 0:
+        raise ValueError(
+            f"{name} needs an operator of size n ≥ 1; received one of which all leaves are empty. Give it parameters "
+            "that are not."
         )
     return op
 
@@ -129,79 +66,37 @@ def check_concrete(name: str, *values: Any) -> None:
         )
 
 
-def check_integer(name: str, argument: str, value: Any) -> int:
-    """Return a static count as an `int`; its range is not checked.
-
-    Args:
-        name: Who asks, for the message.
-        argument: What it is called.
-        value: An integer; NumPy's will do.
-
-    Returns:
-        The same number.
-
-    Raises:
-        TypeError: If it is a bool, a float or anything else.
-    """
-    if not isinstance(value, Integral) or isinstance(value, bool):
-        remedy = f"Give {int(value)}" if isinstance(value, float) and value.is_integer() else "Give an int"
-        raise TypeError(
-            f"{name} needs {argument}, an integer; received {describe_argument(value)}. {remedy}: it fixes sizes of "
-            "arrays, and cannot be traced."
-        )
-    return int(value)
-
-
-def check_number(name: str, argument: str, value: Any, *, usual: float | None = None) -> None:
-    """Check that an argument is one real number, of Python, NumPy or JAX.
-
-    Args:
-        name: Who asks, for the message.
-        argument: What it is called.
-        value: The number.
-        usual: What to give instead.
-
-    Raises:
-        TypeError: If it is anything else.
-    """
-    if isinstance(value, bool) or not (isinstance(value, Real) or (hasattr(value, "dtype") and np.ndim(value) == 0)):
-        remedy = "" if usual is None else f" Give {usual:g}."
-        raise TypeError(f"{name} needs {argument}, a number; received {describe_argument(value)}.{remedy}")
-
-
 def check_tolerance(name: str, tol: Any, noise_floor: Any, *, times: int = 1, usual: float = 1e-3) -> None:
-    """Check that a tolerance is not below what the noise of the products lets anybody reach.
+    """Check that a tolerance is a share of the norm, and not below what the noise of the products lets anybody reach.
 
     Args:
         name: Who asks, for the messages.
-        tol: Relative to the norm of the operator. A traced one is not checked.
-        noise_floor: Relative error of a product. A traced one is not checked.
+        tol: Relative to the norm of the operator. The range of a traced one is not checked.
+        noise_floor: Relative error of a product; may be traced.
         times: How many noise floors are the least.
         usual: What to ask for instead, if the floor allows.
 
     Raises:
         TypeError: If the tolerance is no real number.
-        ValueError: If it is below the floor, or NaN.
+        ValueError: If it is not between 0 and 1, or below the floor.
     """
-    if isinstance(tol, Tracer) or isinstance(noise_floor, Tracer):
+    if isinstance(noise_floor, Tracer):
+        check_real(name, "tol", tol, 0.0, 1.0, closed="()")
         return
-    check_number(name, "tol", tol, usual=usual)
     least = times * float(noise_floor)
-    if not float(tol) >= least:
+    remedy = (
+        f"Ask for {max(2 * least, usual):.1e}, or build the operator in double precision."
+        if 2 * least <= _LOOSEST
+        else "No tolerance that could be met says anything: convert the parameters to float32 or float64. If the "
+        "products are better than that, pass what was measured: noise_floor=audit(op).noise_floor."
+    )
+    check_real(name, "tol", tol, 0.0, 1.0, closed="()", remedy=remedy)
+    if not isinstance(tol, Tracer) and float(tol) < least:
         multiple = f"{times} times " if times > 1 else ""
         raise ValueError(
             f"{name}: tol must be at least {multiple}the operator's noise floor, {least:.1e} relative to its norm; "
-            f"received {tol}. Ask for {max(2 * least, usual):.1e}, or build the operator in double precision."
+            f"received {tol}. {remedy}"
         )
-
-
-def describe_argument(value: Any) -> str:
-    """Return what an argument is, for the end of "received …"."""
-    if isinstance(value, int | float | str | None):
-        return repr(value)
-    if hasattr(value, "dtype") and hasattr(value, "shape"):
-        return f"an array {value.dtype}{list(value.shape)}"
-    return "a function" if callable(value) else f"a {type(value).__name__}"
 
 
 def describe(tree: Any, shardings: tuple[Any, ...] | None = None) -> Any:
@@ -292,13 +187,31 @@ def check_same_space(a: Any, b: Any) -> None:
 
 
 def check_positive(like: Any, preconditioner: Any) -> Params:
-    """Return a diagonal preconditioner as arrays, if it is positive and fits the operator."""
+    """Return a diagonal preconditioner as arrays, if it is positive and fits the operator.
+
+    Args:
+        like: What the operator takes.
+        preconditioner: A pytree of real arrays or numbers.
+
+    Returns:
+        The preconditioner.
+
+    Raises:
+        TypeError: If a leaf is no real array.
+        ValueError: If structure or shapes differ, or a number is not positive and finite.
+    """
     if jax.tree.structure(preconditioner) != jax.tree.structure(like):
         raise ValueError(
             f"The preconditioner must have the structure of the parameters, {jax.tree.structure(like)}; received "
             f"{jax.tree.structure(preconditioner)}."
         )
-    leaves = [jnp.asarray(p) for p in jax.tree.leaves(preconditioner)]
+    given = jax.tree.leaves(preconditioner)
+    for path, p in zip(leaf_paths(like), given, strict=True):
+        if not (is_real_scalar(p) or isinstance(p, np.ndarray | jax.Array)) or jnp.iscomplexobj(p):
+            raise TypeError(
+                f"The leaf {path!r} of the preconditioner must be a real array; received {describe_argument(p)}."
+            )
+    leaves = [jnp.asarray(p) for p in given]
     for path, leaf, p in zip(leaf_paths(like), jax.tree.leaves(like), leaves, strict=True):
         if p.shape != () and p.shape != leaf.shape:
             raise ValueError(
@@ -310,12 +223,6 @@ def check_positive(like: Any, preconditioner: Any) -> Params:
                 "adaptive optimizers do."
             )
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
-
-
-def _is_finite(leaf: jax.Array) -> bool:
-    if leaf.devices() and all(device.platform == "cpu" for device in leaf.devices()) and spread(leaf) is None:
-        return bool(np.isfinite(np.asarray(leaf, dtype=None)).all())  # without compiling anything
-    return bool(jnp.isfinite(leaf).all())
 
 
 def _summary(like: Any) -> str:

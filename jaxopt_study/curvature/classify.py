@@ -9,13 +9,13 @@ import jax.numpy as jnp
 from jax.core import Tracer
 from jaxtyping import Array
 
+from jaxopt_study.checks import check_integer, check_real, check_static_real
 from jaxopt_study.curvature import inertia, vectors
-from jaxopt_study.curvature.audit import noise_floor as expected_noise
+from jaxopt_study.curvature.audit import check_noise_floor
 from jaxopt_study.curvature.checks import key_or_fixed
 from jaxopt_study.curvature.criticality import FLATNESS, Tolerances, check_tolerances, flatness_at
 from jaxopt_study.curvature.eigenpairs import Eigenpairs, eigenpairs
 from jaxopt_study.curvature.escape import Escape, escape_along
-from jaxopt_study.curvature.estimate import check_count
 from jaxopt_study.curvature.export import unravel
 from jaxopt_study.curvature.index import MorseIndex, check_tau, index_of, morse_index
 from jaxopt_study.curvature.landscape import slope
@@ -143,8 +143,10 @@ def classify_point(
         problems at once.
 
     Raises:
-        TypeError: If loss or parameters do not suit a Hessian, `key` is no key or a tolerance no number.
-        ValueError: If a tolerance is not positive, `tol` or `tau` is below the noise floor, or a number is too small.
+        TypeError: If loss or parameters do not suit a Hessian, `key` is no key, a count no integer or a tolerance no
+            number.
+        ValueError: If a tolerance is not positive, `tol` or `tau` is below the noise floor, or another number is out of
+            range.
 
     Example:
         >>> saddle = lambda p, batch: p["x"] ** 2 - p["y"] ** 2
@@ -162,14 +164,19 @@ def classify_point(
     """
     name = "classify_point"
     key = key_or_fixed(key, name)
-    check_count(name, "num_directions", num_directions, 1)
-    check_count(name, "max_matvecs", max_matvecs, 2)
+    num_directions = check_integer(name, "num_directions", num_directions, 1)
+    max_dense, max_matvecs = (
+        check_integer(name, "max_dense", max_dense, 0),
+        check_integer(name, "max_matvecs", max_matvecs, 2),
+    )
+    tau = None if tau is None else check_real(name, "tau", tau, 0.0)
     op = cast(MeanOperator, hessian(loss, params, data, batch_size=batch_size))
-    floor = expected_noise(op) if noise_floor is None else float(noise_floor)
+    # Beyond a quarter of the norm no bracket is narrower than what it encloses.
+    floor = check_static_real(name, "noise_floor", check_noise_floor(name, op, noise_floor, below=0.25))
     tolerances = check_tolerances(name, op, floor, tol, gradient_tol, flatness)
-    value, g, hg = slope(op)
+    value, g, image = slope(op)
     key_index, key_pairs, key_low, key_high, key_flat, key_walk = jax.random.split(key, 6)
-    here = op.params, value, g, hg
+    here = op.params, value, g, image
     if op.size <= max_dense:
         compression = inertia.of_all(op)
         index = index_of(compression, tau, noise_floor=floor)
@@ -260,11 +267,11 @@ def _ends(found: Eigenpairs, brackets: Bracket, margin: Array) -> _Ends:
 
 @jax.jit
 def _judge(here: Any, tolerances: Tolerances, ends: _Ends, index: MorseIndex) -> _Verdict:
-    params, value, g, hg = here
-    norm, change = vectors.norm(g), vectors.norm(hg)
+    params, value, g, image = here
+    norm, stretch = vectors.norm(g), vectors.norm(image)
     length = 1 + vectors.norm(params)
     extent = jnp.max(jnp.abs(ends.values))
-    limit, flat_by = tolerances.limit(extent, length), flatness_at(norm, change, length)
+    limit, flat_by = tolerances.limit(extent, length), flatness_at(norm, stretch, length)
     kind, index = _of_critical(ends, index)
     critical = norm <= limit
     away = jnp.where(flat_by <= tolerances.flatness, PointKind.GRADIENT_FLAT, PointKind.NOT_CRITICAL)
@@ -305,10 +312,11 @@ def _of_critical(ends: _Ends, index: MorseIndex) -> tuple[Array, MorseIndex]:
 
 @partial(jax.jit, static_argnums=(3,))
 def _directions(matrix: Array, tau: Array, key: Key, number: int) -> tuple[Array, Array]:
+    matrix, unit = vectors.unscaled(matrix)
     values, columns = jnp.linalg.eigh((matrix + matrix.T) / 2)
     ends = columns[:, jnp.array([0, -1])].T
     # Random directions among the flat ones: along others a quadratic rise would hide what the higher orders do.
-    flat = jnp.abs(values) <= tau
+    flat = jnp.abs(unit * values) <= tau
     random = jax.random.normal(key, (number, values.shape[0]), matrix.dtype) * flat
     return ends, jnp.matmul(random, columns.T, precision="highest")
 

@@ -6,13 +6,14 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array
 
+from jaxopt_study.checks import check_integer, is_finite
 from jaxopt_study.curvature import vectors
-from jaxopt_study.curvature.audit import noise_floor as expected_noise
-from jaxopt_study.curvature.checks import check_integer, check_operator, check_tolerance, check_vector, key_or_fixed
+from jaxopt_study.curvature.audit import check_noise_floor
+from jaxopt_study.curvature.checks import check_operator, check_tolerance, check_vector, key_or_fixed
 from jaxopt_study.curvature.eigenpairs import Eigenpairs, eigenpairs
-from jaxopt_study.curvature.estimate import check_count
 from jaxopt_study.curvature.operator import Operator
 from jaxopt_study.types import Key, Vector
 
@@ -128,8 +129,8 @@ def condition_number(
         Value, bounds and status. Cost: up to `max_matvecs` products; memory as for `eigenpairs`.
 
     Raises:
-        TypeError: If `op` is no operator, `key` no key or `tol` no number.
-        ValueError: If n = 1 has no two ends, `tol` is below the noise floor, or `eigenpairs` refuses an argument.
+        TypeError: If `op` is no operator, `key` no key, a count no integer or a tolerance no number.
+        ValueError: If n = 1 has no two ends, `tol` is below the noise floor, or an argument out of range.
 
     Example:
         >>> from jaxopt_study.curvature import from_matvec
@@ -148,11 +149,15 @@ def condition_number(
     name = "condition_number"
     if check_operator(name, op).size < 2:
         raise ValueError("condition_number needs an operator of size n ≥ 2, which has two ends; received n = 1.")
-    floor = expected_noise(op) if noise_floor is None else noise_floor
-    tol = 2 * floor if tol is None else tol
-    check_tolerance(name, tol, floor, usual=2 * floor)
+    key, floor = key_or_fixed(key, name), check_noise_floor(name, op, noise_floor, below=0.5)
+    usual = 2 * floor if isinstance(floor, Tracer) or floor > 0 else 2 * vectors.epsilon(op.like)
+    tol = usual if tol is None else tol
+    check_tolerance(name, tol, floor, usual=usual)
+    max_matvecs = check_integer(name, "max_matvecs", max_matvecs, 4, remedy="Two ends are to be found and checked.")
+    if num_basis is not None:
+        num_basis = check_integer(name, "num_basis", num_basis, min(op.size, 3))
     pairs = eigenpairs(
-        op, 2, which="BE", tol=tol, key=key_or_fixed(key, name),
+        op, 2, which="BE", tol=tol, key=key,
         num_basis=min(op.size, 40) if num_basis is None else num_basis,
         max_matvecs=max_matvecs, noise_floor=floor,
     )  # fmt: skip
@@ -207,8 +212,9 @@ def ill_conditioning(
         The terms, the steps and the share. Cost: one product, and those of `eigenpairs(op, k + 1)`.
 
     Raises:
-        ValueError: If k is out of range, `tol` below the noise floor, or the gradient does not fit.
-        TypeError: If `op` is no operator, `key` no key, k no integer, or the gradient is not made of arrays.
+        ValueError: If k is out of range, `tol` below the noise floor, or the gradient does not fit or is not finite.
+        TypeError: If `op` is no operator, `key` no key, k no integer, a tolerance no number, or the gradient is not
+            made of arrays.
 
     Example:
         >>> from jaxopt_study.curvature import from_matrix
@@ -223,23 +229,31 @@ def ill_conditioning(
     """
     name = "ill_conditioning"
     check_operator(name, op)
-    k = check_integer(name, "k", k)
-    check_count(name, "k", k, 0)
-    if k > op.size:
-        raise ValueError(f"ill_conditioning needs k ≤ n = {op.size}; received {k}.")
+    k = check_integer(name, "k", k, 0, op.size)
     grads = check_vector(op.like, grads, what="gradient")
-    floor = expected_noise(op) if noise_floor is None else noise_floor
-    if k:
-        check_tolerance(name, tol, floor)
+    if not all(isinstance(leaf, Tracer) or is_finite(leaf) for leaf in jax.tree.leaves(grads)):
+        raise ValueError(f"{name} needs a finite gradient; received one that holds NaN or infinity.")
+    key, floor = key_or_fixed(key, name), check_noise_floor(name, op, noise_floor)
+    check_tolerance(name, tol, floor if k else 0)
+    grads, unit = _without_unit(grads)
     image = op @ grads
     if k == 0:
-        return _terms(grads, image, None, floor, 0)
-    pairs = eigenpairs(op, min(k + 1, op.size), which="LA", tol=tol, key=key_or_fixed(key, name), noise_floor=floor)
-    return _terms(grads, image, pairs, floor, k)
+        return _terms(grads, unit, image, None, floor, 0)
+    pairs = eigenpairs(op, min(k + 1, op.size), which="LA", tol=tol, key=key, noise_floor=floor)
+    return _terms(grads, unit, image, pairs, floor, k)
 
 
-@partial(jax.jit, static_argnums=4)
-def _terms(grads: Vector, image: Vector, pairs: Eigenpairs | None, noise_floor: Any, k: int) -> IllConditioning:
+@jax.jit
+def _without_unit(grads: Vector) -> tuple[Vector, Array]:
+    scaled, unit = vectors.unscaled(grads)
+    return jax.tree.map(lambda x, like: x.astype(like.dtype), scaled, grads), unit
+
+
+@partial(jax.jit, static_argnums=5)
+def _terms(
+    grads: Vector, unit: Array, image: Vector, pairs: Eigenpairs | None, noise_floor: Any, k: int
+) -> IllConditioning:
+    """Return the terms, from the gradient divided by a power of two, its image, and that unit."""
     gg, ghg, length = vectors.inner(grads, grads), vectors.inner(grads, image), vectors.norm(image)
     some = gg > 0
     norm, nan = jnp.sqrt(gg), jnp.full((), jnp.nan, gg.dtype)
@@ -263,8 +277,20 @@ def _terms(grads: Vector, image: Vector, pairs: Eigenpairs | None, noise_floor: 
     infinite = jnp.where(jnp.isfinite(ghg) & some, jnp.inf, jnp.nan)
     cauchy = jnp.where(downhill & some, gg / jnp.where(downhill, ghg, 1), infinite)
     product = norm * length
+    nothing = jnp.where(some, 0, jnp.nan).astype(gg.dtype)
     return IllConditioning(
-        norm, gg, ghg, error, length, jnp.where(some, ghg / jnp.where(some, gg, 1), nan), cauchy, 2 * cauchy,
-        jnp.where(product > 0, ghg / jnp.where(product > 0, product, 1), nan), ghg < -error, share, share_error, values,
-        num_matvecs,
-    )  # fmt: skip
+        gradient_norm=unit * norm,
+        gg=unit * gg * unit,
+        ghg=unit * ghg * unit,
+        ghg_error=unit * error * unit,
+        hg_norm=unit * length,
+        curvature=ghg / jnp.where(some, gg, 1) + nothing,
+        cauchy_step=cauchy,
+        largest_step=2 * cauchy,
+        cosine=jnp.where(product > 0, ghg / jnp.where(product > 0, product, 1), jnp.nan),
+        negative=ghg < -error,
+        top_share=share,
+        top_share_error=share_error,
+        top_values=values,
+        num_matvecs=num_matvecs,
+    )

@@ -10,11 +10,11 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
+from jaxopt_study.checks import check_choice, check_integer, check_static_real
 from jaxopt_study.curvature import newton_steps, vectors
-from jaxopt_study.curvature.audit import noise_floor as expected_noise
+from jaxopt_study.curvature.audit import check_noise_floor
 from jaxopt_study.curvature.checks import key_or_fixed
 from jaxopt_study.curvature.criticality import FLATNESS, Tolerances, check_tolerances, flatness_at
-from jaxopt_study.curvature.estimate import check_count
 from jaxopt_study.curvature.landscape import value_and_gradient
 from jaxopt_study.curvature.layout import seed_words
 from jaxopt_study.curvature.loss_operators import hessian
@@ -158,7 +158,8 @@ def find_critical_point(
         be used under `jit` and `vmap`.
 
     Raises:
-        TypeError: If loss or parameters do not suit a Hessian, `key` is no key or a tolerance no number.
+        TypeError: If loss or parameters do not suit a Hessian, `key` is no key, a count no integer or a tolerance no
+            number.
         ValueError: If the method is unknown, a count too small, a tolerance not positive, or `tol` below the noise
             floor.
 
@@ -179,14 +180,14 @@ def find_critical_point(
         Neural Computation 33.
     """
     name = "find_critical_point"
-    if method not in get_args(CriticalPointMethod):
-        known = ", ".join(map(repr, get_args(CriticalPointMethod)))
-        raise ValueError(f"{name} needs method, one of {known}; received {method!r}.")
-    check_count(name, "max_steps", max_steps, 1)
-    check_count(name, "num_basis", num_basis, 1)
+    check_choice(name, "method", method, get_args(CriticalPointMethod))
+    max_steps, num_basis = (
+        check_integer(name, "max_steps", max_steps, 1),
+        check_integer(name, "num_basis", num_basis, 1),
+    )
     key = key_or_fixed(key, name)
     op = cast(MeanOperator, hessian(loss, params, data, batch_size=batch_size))
-    floor = expected_noise(op) if noise_floor is None else float(noise_floor)
+    floor = check_static_real(name, "noise_floor", check_noise_floor(name, op, noise_floor))
     settings = _Settings(
         cast(CriticalPointMethod, method), min(num_basis, op.size), max_steps, newton_steps.CUTOFF * floor
     )
@@ -226,7 +227,7 @@ def _advance(op: MeanOperator, seed: Array, tolerances: Tolerances, settings: _S
     proposal = newton_steps.propose(
         settings.method, here, state.g, radius, seed, num_basis=settings.num_basis, cutoff=settings.cutoff
     )
-    limit, flatness = tolerances.limit(proposal.scale, length), flatness_at(state.norm, proposal.change, length)
+    limit, flatness = tolerances.limit(proposal.scale, length), flatness_at(state.norm, proposal.stretch, length)
     finite = jnp.isfinite(state.value) & jnp.isfinite(state.norm) & jnp.isfinite(proposal.scale)
     status = jnp.where(state.num_steps >= settings.max_steps, SearchStatus.OUT_OF_STEPS, -1)
     status = jnp.where(flatness <= tolerances.flatness, SearchStatus.GRADIENT_FLAT, status)
@@ -266,7 +267,8 @@ def _line_search(
             falls = value <= state.value + _ARMIJO * t * proposal.slope
             return jnp.where(jnp.abs(value - state.value) <= noise, norm < state.norm, falls)
         # Less than before, and not only within rounding of what is asked for: progress that cannot be seen is none.
-        return (norm < state.norm) & (norm**2 <= state.norm**2 + 2 * _ARMIJO * t * proposal.slope)
+        left = norm / jnp.where(state.norm > 0, state.norm, 1)
+        return (norm < state.norm) & (left**2 <= 1 + 2 * _ARMIJO * t * proposal.slope)
 
     def trial(carry: Any) -> Any:
         t, tried, *_ = carry

@@ -3,11 +3,10 @@
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-import numpy as np
-from jax.core import Tracer
 from jaxtyping import Array
 
-from jaxopt_study.curvature.checks import check_number, check_tolerance
+from jaxopt_study.checks import check_real
+from jaxopt_study.curvature.checks import check_tolerance
 from jaxopt_study.curvature.layout import layout_of
 from jaxopt_study.curvature.operator import Operator
 
@@ -44,21 +43,17 @@ def check_tolerances(
 
     Raises:
         TypeError: If one is no number.
-        ValueError: If one is not positive and finite, or `tol` is below the noise floor.
+        ValueError: If one is not positive and finite, or `tol` is below the noise floor or not below 1.
     """
-    for argument, number in [("tol", tol), ("gradient_tol", gradient_tol), ("flatness", flatness)]:
-        if number is None or isinstance(number, Tracer):
-            continue
-        check_number(name, argument, number)
-        if not (np.isfinite(number) and number > 0):
-            raise ValueError(f"{name} needs {argument} > 0; received {number}.")
+    check_real(name, "flatness", flatness, 0.0, closed="()")
+    if gradient_tol is not None:
+        check_real(name, "gradient_tol", gradient_tol, 0.0, closed="()")
     if tol is None:
         tol = max(float(jnp.finfo(layout_of(op.like).scalar).eps) ** 0.5, noise_floor)
-    if gradient_tol is None:
-        check_tolerance(name, tol, noise_floor)
+    check_tolerance(name, tol, noise_floor if gradient_tol is None else 0.0)
     return Tolerances(tol, gradient_tol, flatness)
 
 
-def flatness_at(norm: Array, change: Array, length: Array) -> Array:
-    """Return ‖Hg‖ (1 + ‖θ‖)/‖g‖², from its three norms; ∞ where the gradient is zero."""
-    return jnp.where(norm > 0, change * length / jnp.where(norm > 0, norm, 1) ** 2, jnp.inf).astype(norm.dtype)
+def flatness_at(norm: Array, stretch: Array, length: Array) -> Array:
+    """Return ‖Hg‖ (1 + ‖θ‖)/‖g‖², from ‖g‖, ‖Hg‖/‖g‖ and 1 + ‖θ‖; ∞ where the gradient is zero."""
+    return jnp.where(norm > 0, stretch / jnp.where(norm > 0, norm, 1) * length, jnp.inf).astype(norm.dtype)

@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
@@ -18,13 +19,20 @@ from jaxopt_study.types import Key, Vector
 class Method(NamedTuple):
     """A solver as four functions; `plan` has a `layout` and a `block_size`, `state` a flag `done`.
 
-    Both ways of running it call the same four, and only they know what is computed.
+    Both ways of running it call the same four, and only they know what is computed. What they compute with is H/s,
+    where s is the power of two next to the largest entry of the first product: numbers of order one, whatever the
+    operator's scale, and the same ones for H and 2H. `result` multiplies by s what has the dimension of an eigenvalue.
     """
 
     initial: Callable[..., Any]  # (plan, seed, start) -> state
     wanted: Callable[..., Vector]  # (plan, state) -> the block to be multiplied next, in the layout of the plan
-    advance: Callable[..., Any]  # (plan, limits, seed, state, products) -> state
-    result: Callable[..., Any]  # (plan, limits, state) -> what the user gets
+    advance: Callable[..., Any]  # (plan, limits, seed, state, products/s) -> state
+    result: Callable[..., Any]  # (plan, limits, state, s) -> what the user gets
+
+
+class _Run(NamedTuple):
+    state: Any
+    unit: Array  # s; 0 as long as every product was zero
 
 
 def run(method: Method, op: Operator, plan: Any, limits: Any, key: Key, start: Vector | None) -> Any:
@@ -47,14 +55,27 @@ def trace(method: Method, op: Operator, plan: Any, limits: Any, key: Key, start:
     seed = seed_words(key)
     product = _in_layout(plan.layout, op, plan.block_size)
     last = lax.while_loop(
-        lambda state: ~state.done,
-        lambda state: method.advance(plan, limits, seed, state, product(method.wanted(plan, state))),
-        method.initial(plan, seed, start),
+        lambda run: ~run.state.done,
+        lambda run: _taken(method, plan, limits, seed, run, product(method.wanted(plan, run.state))),
+        _started(method, plan, seed, start),
     )
-    return method.result(plan, limits, last)
+    return _ended(method, plan, limits, last)
 
 
 _compiled = jit_solver(trace, static_argnums=(0, 2))
+
+
+def _started(method: Method, plan: Any, seed: Array, start: Vector | None) -> _Run:
+    return _Run(method.initial(plan, seed, start), jnp.zeros((), plan.layout.scalar))
+
+
+def _taken(method: Method, plan: Any, limits: Any, seed: Array, run: _Run, products: Vector) -> _Run:
+    unit = vectors.settled_unit(run.unit, products)
+    return _Run(method.advance(plan, limits, seed, run.state, vectors.in_units(unit, products)), unit)
+
+
+def _ended(method: Method, plan: Any, limits: Any, run: _Run) -> Any:
+    return method.result(plan, limits, run.state, jnp.where(run.unit > 0, run.unit, 1))
 
 
 def _in_layout(layout: Layout, op: Operator, b: int) -> Callable[[Vector], Vector]:
@@ -72,33 +93,33 @@ def _in_layout(layout: Layout, op: Operator, b: int) -> Callable[[Vector], Vecto
 
 def _from_python(method: Method, op: Operator, plan: Any, limits: Any, key: Key, start: Vector | None) -> Any:
     product = op.product()
-    state, asked, seed = _begin(method, plan, key, start)
-    while not bool(state.done):
+    run, asked, seed = _begin(method, plan, key, start)
+    while not bool(run.state.done):
         images = vectors.stack([product(vector) for vector in asked])
-        state, asked = _advance(method, plan, limits, seed, state, images)
-    return _finish(method, plan, limits, state)
+        run, asked = _advance(method, plan, limits, seed, run, images)
+    return _finish(method, plan, limits, run)
 
 
-def _asked(method: Method, plan: Any, state: Any) -> list[Vector]:
-    block = method.wanted(plan, state)
+def _asked(method: Method, plan: Any, run: _Run) -> list[Vector]:
+    block = method.wanted(plan, run.state)
     return [plan.layout.unpack(vectors.row(block, i)) for i in range(plan.block_size)]
 
 
 @partial(jit_solver, static_argnums=(0, 1))
-def _begin(method: Method, plan: Any, key: Key, start: Vector | None) -> tuple[Any, list[Vector], Array]:
+def _begin(method: Method, plan: Any, key: Key, start: Vector | None) -> tuple[_Run, list[Vector], Array]:
     seed = seed_words(key)
-    state = method.initial(plan, seed, start)
-    return state, _asked(method, plan, state), seed
+    run = _started(method, plan, seed, start)
+    return run, _asked(method, plan, run), seed
 
 
 @partial(jit_solver, static_argnums=(0, 1), donate_argnums=4)
 def _advance(
-    method: Method, plan: Any, limits: Any, seed: Array, state: Any, images: Vector
-) -> tuple[Any, list[Vector]]:
-    state = method.advance(plan, limits, seed, state, jax.vmap(plan.layout.pack)(images))
-    return state, _asked(method, plan, state)
+    method: Method, plan: Any, limits: Any, seed: Array, run: _Run, images: Vector
+) -> tuple[_Run, list[Vector]]:
+    run = _taken(method, plan, limits, seed, run, jax.vmap(plan.layout.pack)(images))
+    return run, _asked(method, plan, run)
 
 
 @partial(jit_solver, static_argnums=(0, 1))
-def _finish(method: Method, plan: Any, limits: Any, state: Any) -> Any:
-    return method.result(plan, limits, state)
+def _finish(method: Method, plan: Any, limits: Any, run: _Run) -> Any:
+    return _ended(method, plan, limits, run)

@@ -7,16 +7,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from jaxopt_study.checks import check_choice, check_integer, check_key, check_params
 from jaxopt_study.curvature import driving, restarting, vectors
-from jaxopt_study.curvature.audit import GROWTH
-from jaxopt_study.curvature.audit import noise_floor as expected_noise
-from jaxopt_study.curvature.checks import check_integer, check_key, check_operator, check_tolerance
+from jaxopt_study.curvature.audit import GROWTH, check_noise_floor
+from jaxopt_study.curvature.checks import check_operator, check_tolerance
 from jaxopt_study.curvature.driving import Method
 from jaxopt_study.curvature.layout import Layout, layout_of
 from jaxopt_study.curvature.operator import Operator
 from jaxopt_study.curvature.restarting import Limits, Plan, State, Which
 from jaxopt_study.types import Key, Vector
 
+_NAME = "eigenpairs"
 _BREAKDOWN = 100  # ε times this, or the noise floor if larger, separates a new direction from rounding
 _RANDOM_SHARE = 0.1  # length of the random part of a warm start beside one given vector
 
@@ -94,9 +95,9 @@ def eigenpairs(
         the product takes. Time: of a step, one product and four to eight reads of the basis.
 
     Raises:
-        TypeError: If `op` is no operator, `key` no key, a count no integer or `tol` no number.
-        ValueError: If k, a size or a budget is out of range, `which` is unknown, `tol` is below the noise floor, or
-            `start` does not fit the operator.
+        TypeError: If `op` is no operator, `key` no key, a count no integer, a tolerance no number or `start` no array.
+        ValueError: If k, a size, a budget or `noise_floor` is out of range, `which` is unknown, `tol` is below the
+            noise floor or not below 1, or `start` does not fit the operator.
 
     Example:
         >>> from jaxopt_study.curvature import from_matvec
@@ -114,16 +115,15 @@ def eigenpairs(
         Appl. 22. Daniel, Gragg, Kaufman and Stewart (1976), Math. Comp. 30: a pass of Gram–Schmidt is repeated while it
         shortens. Parlett (1998), The Symmetric Eigenvalue Problem, theorem 4.5.1: the residual bounds the error.
     """
-    name = "eigenpairs"
-    check_operator(name, op)
-    key = check_key(name, key)
-    k, block_size = check_integer(name, "k", k), check_integer(name, "block_size", block_size)
-    num_basis = None if num_basis is None else check_integer(name, "num_basis", num_basis)
-    max_matvecs = None if max_matvecs is None else check_integer(name, "max_matvecs", max_matvecs)
+    check_operator(_NAME, op)
+    key = check_key(_NAME, key)
     plan = make_plan(op, k, which=which, num_basis=num_basis, block_size=block_size)
-    floor = expected_noise(op) if noise_floor is None else noise_floor
-    check_tolerance(name, tol, floor)
-    limits = _limits(plan, tol, max_matvecs, floor)
+    floor = check_noise_floor(_NAME, op, noise_floor)
+    check_tolerance(_NAME, tol, floor)
+    if max_matvecs is not None:
+        remedy = f"Half of them find k = {plan.k} pairs, and half check them."
+        max_matvecs = check_integer(_NAME, "max_matvecs", max_matvecs, 2 * plan.check_cost, remedy=remedy)
+    limits = limits_for(plan, tol, max_matvecs=max_matvecs, noise_floor=floor)
     if start is not None:
         start = _as_block(plan.layout, start)
     pairs = driving.run(_METHOD, op, plan, limits, key, start)
@@ -132,11 +132,11 @@ def eigenpairs(
 
 def make_plan(
     op: Operator,
-    k: int,
+    k: Any,
     *,
-    which: Which | str = "LA",
-    num_basis: int | None = None,
-    block_size: int = 1,
+    which: Any = "LA",
+    num_basis: Any = None,
+    block_size: Any = 1,
     every: int | None = None,
 ) -> Plan:
     """Check the static choices of a solve and collect them, for `solve`.
@@ -154,23 +154,19 @@ def make_plan(
         A plan: hashable, to be a static argument.
 
     Raises:
+        TypeError: If a count is no integer.
         ValueError: If a choice is out of range.
     """
     layout = layout_of(op.like)
     n = layout.size
-    if not 1 <= k <= n:
-        raise ValueError(f"k must be between 1 and the operator's size, {n}; received {k}.")
-    if which not in get_args(Which):
-        raise ValueError(f"which must be one of {', '.join(map(repr, get_args(Which)))}; received {which!r}.")
-    if not 1 <= block_size <= n:
-        raise ValueError(f"block_size must be between 1 and the operator's size, {n}; received {block_size}.")
+    k = check_integer(_NAME, "k", k, 1, n, remedy="The operator has no more eigenvalues than coordinates.")
+    check_choice(_NAME, "which", which, get_args(Which))
+    block_size = check_integer(_NAME, "block_size", block_size, 1, n)
     if num_basis is None:
         num_basis = min(n, max(2 * k + 10, k + 20, k + 8 * block_size))
-    elif not min(n, k + block_size) <= num_basis:
-        raise ValueError(
-            f"num_basis must be at least k + block_size = {k + block_size}, or the operator's size, {n}; "
-            f"received {num_basis}. A basis of 2k + 10 = {2 * k + 10} rows converges well."
-        )
+    else:
+        remedy = f"It holds k pairs and a block; a basis of 2k + 10 = {2 * k + 10} rows converges well."
+        num_basis = check_integer(_NAME, "num_basis", num_basis, min(n, k + block_size), remedy=remedy)
     if num_basis + 2 * block_size >= n:
         num_basis = -(-n // block_size) * block_size  # so near to the whole space, there is nothing to restart for
     if every is None:
@@ -204,18 +200,9 @@ def limits_for(plan: Plan, tol: Any, *, max_matvecs: int | None = None, noise_fl
     return Limits(jnp.asarray(tol, dtype), breakdown, jnp.asarray(max(budget, 2 * plan.check_cost), jnp.int32))
 
 
-def _limits(plan: Plan, tol: Any, max_matvecs: int | None, floor: float) -> Limits:
-    least = 2 * plan.check_cost
-    if max_matvecs is not None and max_matvecs < least:
-        raise ValueError(
-            f"max_matvecs must be at least {least}, half to find k = {plan.k} pairs and half to check them; "
-            f"received {max_matvecs}."
-        )
-    return limits_for(plan, tol, max_matvecs=max_matvecs, noise_floor=floor)
-
-
 def _as_block(layout: Layout, start: Vector) -> Vector:
     like = layout.structure.unflatten(layout.leaves)
+    start = check_params(_NAME, start, name="start", finite=False)
     remedy = "give a vector of the parameters' structure and shapes, or a block of them with one more leading axis."
     if jax.tree.structure(start) != layout.structure:
         raise ValueError(
@@ -238,15 +225,15 @@ def _starting_block(plan: Plan, seed: Array, start: Vector | None) -> Vector:
         return random
     given = jax.vmap(layout.pack)(start)
     s = jax.tree.leaves(given)[0].shape[0]
-    lengths = jax.vmap(vectors.norm)(given)
+    given, lengths = jax.vmap(vectors.normalize)(given)
     usable = (lengths > 0) & jnp.isfinite(lengths)
     given = jax.tree.map(lambda leaf: jnp.where(usable.reshape(-1, *(1,) * (leaf.ndim - 1)), leaf, 0), given)
-    shares = (jnp.arange(s)[:, None] % b == jnp.arange(b)) / jnp.where(usable, lengths, 1)[:, None]
-    random = jax.vmap(vectors.scale)(_RANDOM_SHARE / jax.vmap(vectors.norm)(random), random)
+    shares = jnp.arange(s)[:, None] % b == jnp.arange(b)
+    random = jax.vmap(vectors.scale)(_RANDOM_SHARE / jax.vmap(vectors.plain_norm)(random), random)
     return vectors.add(random, vectors.combine(given, shares.astype(layout.scalar)))
 
 
-def _result(plan: Plan, limits: Limits, state: State) -> Eigenpairs:
+def _result(plan: Plan, limits: Limits, state: State, unit: Array) -> Eigenpairs:
     k = plan.k
     healthy = jnp.isfinite(state.space.scale)
     residuals = jnp.where(healthy, state.residuals[:k], jnp.nan)
@@ -256,12 +243,12 @@ def _result(plan: Plan, limits: Limits, state: State) -> Eigenpairs:
         order = np.argsort([i // 2 if i % 2 else k - 1 - i // 2 for i in range(k)])
         values, residuals, basis = jax.tree.map(lambda leaf: leaf[order], (values, residuals, basis))
     return Eigenpairs(
-        values=values,
+        values=unit * values,
         vectors=basis,
-        residuals=residuals,
+        residuals=unit * residuals,
         num_matvecs=state.num_matvecs,
         converged=residuals <= limits.tol * state.extent,
-        scale=jnp.where(healthy, state.extent, jnp.nan),
+        scale=jnp.where(healthy, unit * state.extent, jnp.nan),
     )
 
 

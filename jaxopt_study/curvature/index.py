@@ -7,15 +7,14 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array
 from scipy import special
 
+from jaxopt_study.checks import check_integer, check_real, check_static_real
 from jaxopt_study.curvature import inertia
-from jaxopt_study.curvature.audit import noise_floor as expected_noise
+from jaxopt_study.curvature.audit import check_noise_floor
 from jaxopt_study.curvature.checks import check_operator, key_or_fixed
-from jaxopt_study.curvature.estimate import check_count, check_fraction
 from jaxopt_study.curvature.inertia import Compression
 from jaxopt_study.curvature.operator import Operator
 from jaxopt_study.curvature.quadrature import Quadrature, lanczos_quadrature
@@ -123,7 +122,7 @@ def morse_index(
         are 0, the intervals [0, n] and the estimates NaN.
 
     Raises:
-        TypeError: If `op` is no operator or `key` no key.
+        TypeError: If `op` is no operator, `key` no key, a count no integer or another argument no number.
         ValueError: If `tau` is below the noise floor, or an argument is out of range. Inside a trace a smaller τ is
             raised to the noise floor; the result holds the τ that was used.
 
@@ -145,13 +144,18 @@ def morse_index(
     name = "morse_index"
     check_operator(name, op)
     key = key_or_fixed(key, name)
-    for argument, value, least in [
-        ("num_basis", num_basis, 1), ("block_size", block_size, 1), ("num_probes", num_probes, 2),
-        ("num_steps", num_steps, 1), ("max_dense", max_dense, 0),
-    ]:  # fmt: skip
-        check_count(name, argument, value, least)
-    check_fraction(name, "confidence", confidence)
-    floor = expected_noise(op) if noise_floor is None else float(noise_floor)
+    num_basis, block_size = (
+        check_integer(name, "num_basis", num_basis, 1),
+        check_integer(name, "block_size", block_size, 1),
+    )
+    num_probes, num_steps = (
+        check_integer(name, "num_probes", num_probes, 2),
+        check_integer(name, "num_steps", num_steps, 1),
+    )
+    max_dense = check_integer(name, "max_dense", max_dense, 0)
+    confidence = check_static_real(name, "confidence", confidence, 0.0, 1.0, closed="()")
+    floor = check_static_real(name, "noise_floor", check_noise_floor(name, op, noise_floor))
+    tau = None if tau is None else check_real(name, "tau", tau, 0.0)
     if op.size <= max_dense:
         return index_of(inertia.of_all(op), tau, noise_floor=floor)
     key_space, key_probes = jax.random.split(key)
@@ -176,7 +180,7 @@ def check_tau(tau: Any, compression: Compression, noise_floor: float) -> Array:
     """Return τ as an array: the default for None, and never below the noise floor.
 
     Args:
-        tau: As in `morse_index`.
+        tau: As in `morse_index`: None, or a finite number.
         compression: Of H, for its scale.
         noise_floor: Relative error of a product.
 
@@ -184,14 +188,14 @@ def check_tau(tau: Any, compression: Compression, noise_floor: float) -> Array:
         A scalar.
 
     Raises:
-        ValueError: If τ is known and not a number at or above the noise floor.
+        ValueError: If τ is known and below the noise floor.
     """
     least = noise_floor * compression.scale
     if tau is None:
         return _TAU * compression.error(noise_floor)
     if isinstance(tau, Tracer) or isinstance(least, Tracer):
         return jnp.maximum(jnp.asarray(tau, least.dtype), least)
-    if np.ndim(tau) != 0 or not math.isfinite(tau) or (math.isfinite(float(least)) and float(tau) < float(least)):
+    if math.isfinite(float(least)) and float(tau) < float(least):
         raise ValueError(
             f"tau must be a number at or above the noise floor of an eigenvalue, {float(least):.2e} here "
             f"({noise_floor:.1e} of the largest eigenvalue); received {tau}. Leave tau out to use what is resolved, or "

@@ -44,18 +44,18 @@ class Compression(NamedTuple):
         lack of orthogonality are taken as measured.
         """
         square = self._square()
-        asymmetry = jnp.linalg.norm(square - square.T) / 2
+        asymmetry = vectors.norm(square - square.T) / 2
         products = jnp.sqrt(self.count.astype(square.dtype)) * noise_floor * self.scale
         return products + asymmetry + self.deviation * self.scale
 
     def eigenvalues(self, first: Array | None = None) -> Array:
         """Return the eigenvalues on all columns, or on the first so many, ascending; NaN in the place of the others."""
         count = self.count if first is None else first
-        square = self._square(count)
+        square, unit = vectors.unscaled(self._square(count))
         known = jnp.arange(square.shape[0]) < count
         beyond = 1 + 2 * jnp.max(jnp.sum(jnp.abs(square), axis=0))
         values = jnp.linalg.eigvalsh((square + square.T) / 2 + jnp.diag(jnp.where(known, 0, beyond)))
-        return jnp.where(known, values, jnp.nan)
+        return jnp.where(known, unit * values, jnp.nan)
 
     def _square(self, count: Array | None = None) -> Array:
         m = self.matrix.shape[1]
@@ -119,7 +119,8 @@ def of_krylov_space(op: Operator, *, num_basis: int, block_size: int, noise_floo
 @jax.jit
 def spectral_scale(matrix: Array) -> Array:
     """Return the largest |eigenvalue| of the symmetric part of a matrix."""
-    return jnp.max(jnp.abs(jnp.linalg.eigvalsh((matrix + matrix.T) / 2)))
+    matrix, unit = vectors.unscaled(matrix)
+    return unit * jnp.max(jnp.abs(jnp.linalg.eigvalsh((matrix + matrix.T) / 2)))
 
 
 def _initial(plan: SpacePlan, seed: Array, start: None) -> _State:
@@ -141,7 +142,7 @@ def _finite(space: Space) -> Array:
     return jnp.isfinite(space.scale)
 
 
-def _result(plan: SpacePlan, noise_floor: Array, state: _State) -> Compression:
+def _result(plan: SpacePlan, noise_floor: Array, state: _State, unit: Array) -> Compression:
     space, m, b = state.space, plan.num_basis, plan.block_size
     known = jnp.arange(m + b) < space.count
     products = vectors.gram(space.basis, space.basis)
@@ -153,10 +154,10 @@ def _result(plan: SpacePlan, noise_floor: Array, state: _State) -> Compression:
     loose = (couplings <= 2 * math.sqrt(b) * noise_floor * space.scale) & (ends <= space.count)
     exhausted = jnp.where(jnp.any(loose), jnp.asarray(ends, jnp.int32)[jnp.argmax(loose)], 0)
     return Compression(
-        matrix=space.projected[:m, :m] + nothing,
+        matrix=unit * space.projected[:m, :m] + nothing,
         count=jnp.minimum(space.count, m).astype(jnp.int32),
         deviation=deviation + nothing,
-        scale=space.scale + nothing,
+        scale=unit * space.scale + nothing,
         exhausted=exhausted.astype(jnp.int32),
         num_matvecs=space.count.astype(jnp.int32),
     )

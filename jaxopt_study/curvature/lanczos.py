@@ -44,8 +44,7 @@ def begin(layout: Layout, block: Vector, room: int, seed: Array) -> Space:
         zero,
         jnp.int32(1),
     )
-    lengths = jax.vmap(vectors.norm)(block)
-    block = jax.vmap(vectors.scale)(1 / jnp.where(lengths > 0, lengths, 1), block)
+    block, _ = jax.vmap(vectors.normalize)(block)
     if b == 1:
         return space._replace(basis=_put_rows(space.basis, 0, block), count=jnp.int32(0))
     threshold = jnp.asarray(100 * jnp.finfo(dtype).eps, dtype)
@@ -77,7 +76,7 @@ def extend(
     Args:
         layout: Layout of the vectors.
         space: The space; room for b more rows is needed.
-        products: H times `pending(space, b)`.
+        products: H times `pending(space, b)`, H of order one: lengths are squared as they are.
         seed: For random directions.
         breakdown: Relative size of what counts as rounding.
         active: Whether to do it; if False only the scale and the free room of the space change.
@@ -87,7 +86,7 @@ def extend(
         in each pass, O(n m b) operations.
     """
     b = jax.tree.leaves(products)[0].shape[0]
-    scale = jnp.maximum(space.scale, jnp.max(jax.vmap(vectors.norm)(products)))
+    scale = jnp.maximum(space.scale, jnp.max(jax.vmap(vectors.plain_norm)(products)))
     block, above, within, replaced, serial = _orthonormalize(layout, space, products, seed, breakdown * scale, active)
     columns = lax.dynamic_update_slice_in_dim(above, within, space.count + b, 0)
     projected = lax.dynamic_update_slice_in_dim(space.projected, columns, space.count, 1)
@@ -173,7 +172,7 @@ def _orthonormalize(
     present = (jnp.arange(m) < filled)[:, None]
 
     def once(state: _Pass) -> _Pass:
-        lengths = jax.vmap(vectors.norm)(state.block)
+        lengths = jax.vmap(vectors.plain_norm)(state.block)
         coefficients = jnp.where(present, vectors.gram(space.basis, state.block), 0)
         block = vectors.subtract(state.block, _combined(space.basis, coefficients))
 
@@ -184,7 +183,7 @@ def _orthonormalize(
             if b > 1:
                 along = jnp.where(jnp.arange(b) < i, vectors.project(block, y), 0)
                 y = vectors.subtract(y, vectors.combine(block, along))
-            length = vectors.norm(y)
+            length = vectors.plain_norm(y)
             none_left = filled + i >= layout.size
             random = (length * state.within[i, i] <= threshold) & ~replaced[i] & ~none_left
             inverse = jnp.where(none_left, 0, 1 / jnp.where(length > 0, length, 1))

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
+from jaxopt_study.curvature import vectors
 from jaxopt_study.curvature.batching import batch_mean
 from jaxopt_study.curvature.mean_operator import MeanOperator
 from jaxopt_study.types import Params, Vector
@@ -25,9 +26,9 @@ def value_and_gradient(op: MeanOperator, params: Params) -> tuple[Array, Vector]
 
 @jax.jit
 def slope(op: MeanOperator) -> tuple[Array, Vector, Vector]:
-    """Return loss, gradient g and Hg at the operator's parameters."""
+    """Return loss, gradient g and Hg/‖g‖ at the operator's parameters; Hg itself has the square of the loss's scale."""
     value, g = value_and_gradient(op, op.params)
-    return value, g, op.matvec(g)
+    return value, g, op.matvec(vectors.normalize(g)[0])
 
 
 def losses(op: MeanOperator, points: Params) -> Array:

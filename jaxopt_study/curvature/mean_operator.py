@@ -13,9 +13,10 @@ from jax import lax
 from jax.core import Tracer
 from jax.tree_util import Partial
 
+from jaxopt_study.checks import check_bool, check_choice, check_params
 from jaxopt_study.curvature import vectors
 from jaxopt_study.curvature.batching import batch_mean, batches_of, check_batches, is_divided, num_examples
-from jaxopt_study.curvature.checks import check_params, describe
+from jaxopt_study.curvature.checks import describe
 from jaxopt_study.curvature.coupling import check_no_statistics, refusing_batch_norm
 from jaxopt_study.curvature.operator import Loop, Operator
 from jaxopt_study.curvature.selection import merge, split
@@ -183,9 +184,9 @@ def mean_operator(
     params: Params,
     data: Batch | None,
     *,
-    batch_size: int | None,
-    remat: bool | None,
-    precision: str,
+    batch_size: Any,
+    remat: Any,
+    precision: Any,
 ) -> MeanOperator:
     """Check the arguments of an operator of a loss, and make it.
 
@@ -207,8 +208,8 @@ def mean_operator(
     name = local.name
     for argument in fields(local):
         _check_function(name, argument.name, getattr(local, argument.name))
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision of {name} must be one of {', '.join(PRECISIONS)}; received {precision!r}.")
+    check_choice(name, "precision", precision, PRECISIONS)
+    remat = None if remat is None else check_bool(name, "remat", remat)
     check_no_statistics(name, params)
     params = check_params(name, params)
     data = check_batches(name, data, batch_size)
@@ -231,7 +232,7 @@ def mean_operator(
         shardings=tuple(map(vectors.spread, leaves)),
         batch_size=None if batch_size is None else int(batch_size),
         interleave=is_divided(data, batch_size),
-        remat=batch_size is not None if remat is None else bool(remat),
+        remat=batch_size is not None if remat is None else remat,
         matmul=precision,
         way="host" if on_host else "compiled",
     )

@@ -7,8 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.core import Tracer
 from jaxtyping import Array
 
+from jaxopt_study.checks import check_integer, check_real, is_real_scalar
 from jaxopt_study.curvature import vectors
 from jaxopt_study.curvature.checks import check_block, check_positive, check_same_space, check_vector
 from jaxopt_study.curvature.export import to_dense, to_scipy
@@ -142,11 +144,12 @@ class Operator(ABC):
         return self + (-1.0) * other
 
     def __mul__(self, factor: Any) -> "Operator":
-        if isinstance(factor, Operator) or jnp.ndim(factor) != 0:
+        if not is_real_scalar(factor):
             return NotImplemented
         from jaxopt_study.curvature.algebra import Scaled
 
-        return Scaled(self, jnp.asarray(factor, dtype=jnp.promote_types(self.dtype, jnp.float32)))
+        factor = jnp.asarray(factor, dtype=jnp.promote_types(self.dtype, jnp.float32))
+        return Scaled(self, check_real("A multiple of an operator", "the factor", factor))
 
     __rmul__ = __mul__
 
@@ -154,6 +157,10 @@ class Operator(ABC):
         return self * -1.0
 
     def __truediv__(self, factor: Any) -> "Operator":
+        if not is_real_scalar(factor):
+            return NotImplemented
+        if not isinstance(factor, Tracer) and float(factor) == 0:
+            raise ValueError("An operator divided by a number needs one that is not 0.")
         return self * (1.0 / factor)
 
     def restrict(self, selection: Selection) -> "Operator":
@@ -206,7 +213,7 @@ class Operator(ABC):
 
     def to_dense(self, *, max_size: int = 5_000) -> Array:
         """Return the n × n matrix; coordinates in the order of the leaves, each row by row."""
-        return to_dense(self, max_size=max_size)
+        return to_dense(self, max_size=check_integer("to_dense", "max_size", max_size, 0))
 
     def to_scipy(self) -> Any:
         """Return a `scipy.sparse.linalg.LinearOperator` on ravelled vectors, with one shared linearisation."""

@@ -154,7 +154,7 @@ def _true_residuals(plan: Plan, state: State, products: Vector) -> Array:
     padded = jnp.concatenate([state.values, jnp.zeros(plan.check_cost - plan.k, state.values.dtype)])
     values = lax.dynamic_slice_in_dim(padded, state.checked, b)
     images = jax.vmap(vectors.axpy)(-values, state.asked, products)
-    return lax.dynamic_update_slice_in_dim(state.residuals, jax.vmap(vectors.norm)(images), state.checked, 0)
+    return lax.dynamic_update_slice_in_dim(state.residuals, jax.vmap(vectors.plain_norm)(images), state.checked, 0)
 
 
 def _spent(plan: Plan, limits: Limits, state: State) -> Array:

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
+from jaxopt_study.checks import check_integer, check_key, check_static_real
 from jaxopt_study.curvature import driving, lanczos, vectors
-from jaxopt_study.curvature.audit import GROWTH
-from jaxopt_study.curvature.audit import noise_floor as expected_noise
-from jaxopt_study.curvature.checks import check_integer, check_key, check_operator, check_tolerance
+from jaxopt_study.curvature.audit import GROWTH, check_noise_floor
+from jaxopt_study.curvature.checks import check_operator, check_tolerance
 from jaxopt_study.curvature.driving import Method
 from jaxopt_study.curvature.lanczos import Space
 from jaxopt_study.curvature.layout import Layout, layout_of
@@ -116,7 +116,7 @@ def sharpness(
         The bracket. Memory: max_matvecs vectors. Time: of a step, one product and four to eight reads of the basis.
 
     Raises:
-        TypeError: If `op` is no operator, `key` no key, `max_matvecs` no integer or `tol` no number.
+        TypeError: If `op` is no operator, `key` no key, `max_matvecs` no integer or another argument no number.
         ValueError: If an argument is out of range, or `tol` below what the noise floor allows.
 
     Example:
@@ -135,13 +135,10 @@ def sharpness(
     """
     name = "sharpness"
     layout = layout_of(check_operator(name, op).like)
-    floor = expected_noise(op) if noise_floor is None else float(noise_floor)
-    key, max_matvecs = check_key(name, key), check_integer(name, "max_matvecs", max_matvecs)
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence must be between 0 and 1, both excluded; received {confidence}. Take .99.")
+    key, floor = check_key(name, key), check_noise_floor(name, op, noise_floor)
+    confidence = check_static_real(name, "confidence", confidence, 0.0, 1.0, closed="()", remedy="Take 0.99.")
     check_tolerance(name, tol, floor, times=4, usual=0.01)  # which widens the bracket on both sides
-    if max_matvecs < 2:
-        raise ValueError(f"max_matvecs must be at least 2, one to find and one to check; received {max_matvecs}.")
+    max_matvecs = check_integer(name, "max_matvecs", max_matvecs, 2, remedy="One is to find, and one to check.")
     plan = bracket_plan(op, confidence=confidence, max_matvecs=max_matvecs)
     bracket = driving.run(_METHOD, op, plan, bracket_limits(layout, tol, floor), key, None)
     return bracket._replace(vector=layout.deliver(bracket.vector))
@@ -220,7 +217,7 @@ def _advance(plan: BracketPlan, limits: BracketLimits, seed: Array, state: _Stat
     v, image = vectors.row(state.vector, 0), vectors.row(products, 0)
     square = vectors.inner(v, v)
     lower = vectors.inner(v, image) / square
-    residual = vectors.norm(vectors.axpy(-lower, v, image)) / jnp.sqrt(square)
+    residual = vectors.plain_norm(vectors.axpy(-lower, v, image)) / jnp.sqrt(square)
     breakdown = jnp.maximum(limits.noise_floor, _BREAKDOWN * jnp.finfo(plan.layout.scalar).eps)
     space, invariant = lanczos.extend(plan.layout, state.space, products, seed, breakdown, ~state.checking)
     checked = state.checking
@@ -266,11 +263,11 @@ def _reciprocal(value: Array) -> Array:
     return jnp.where(value > 0, 2 / jnp.where(value > 0, value, 1), jnp.where(jnp.isnan(value), value, jnp.inf))
 
 
-def _result(plan: BracketPlan, limits: BracketLimits, state: _State) -> Bracket:
+def _result(plan: BracketPlan, limits: BracketLimits, state: _State, unit: Array) -> Bracket:
     return Bracket(
-        lower=state.lower,
-        upper=state.upper,
-        residual=state.residual,
+        lower=unit * state.lower,
+        upper=unit * state.upper,
+        residual=unit * state.residual,
         num_matvecs=state.num_matvecs,
         confidence=jnp.asarray(plan.confidence, plan.layout.scalar),
         converged=state.upper - state.lower <= 1.01 * limits.tol * jnp.abs(state.upper),

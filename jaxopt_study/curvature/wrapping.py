@@ -14,6 +14,7 @@ from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from jaxtyping import Array
 
+from jaxopt_study.checks import check_callable, check_choice, check_params, describe_argument
 from jaxopt_study.curvature.checks import describe
 from jaxopt_study.curvature.operator import Loop, Operator
 from jaxopt_study.types import Matvec, Vector
@@ -79,18 +80,18 @@ def from_matvec(matvec: Callable[[Any], Any], like: Any, *, loop: Loop = "compil
         >>> print((op @ {"x": jnp.ones(3)})["x"])
         [2. 2. 2.]
     """
-    if loop not in {"compiled", "host"}:
-        raise ValueError(f"loop must be 'compiled' or 'host'; received {loop!r}.")
+    check_callable("from_matvec", "matvec", matvec)
+    check_choice("from_matvec", "loop", loop, ("compiled", "host"))
+    check_params(
+        "from_matvec",
+        jax.tree.map(lambda leaf: np.zeros((), leaf.dtype) if isinstance(leaf, jax.ShapeDtypeStruct) else leaf, like),
+        name="like",
+        finite=False,
+    )
     like = describe(jax.tree.map(lambda leaf: leaf if hasattr(leaf, "dtype") else jnp.asarray(leaf), like))
     leaves, structure = jax.tree.flatten(like)
-    if not leaves:
-        raise ValueError("from_matvec needs an example vector with at least one array; received none.")
-    if not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves):
-        raise TypeError(
-            f"from_matvec needs vectors of real floating numbers; received dtypes {[str(x.dtype) for x in leaves]}."
-        )
     function = matvec if isinstance(matvec, Partial) else Partial(matvec)
-    result = jax.eval_shape(function, like)
+    result = jax.eval_shape(partial(_arrays_from, function), like)
     given, found = jax.tree.flatten(result)
     if found != structure or any(x.shape != y.shape or x.dtype != y.dtype for x, y in zip(leaves, given, strict=True)):
         raise ValueError(
@@ -119,24 +120,39 @@ def from_matrix(matrix: ArrayLike) -> Operator:
         >>> print(op @ jnp.ones(2), (op / 2).to_dense()[0])
         [ 3. -1.] [1.5 0. ]
     """
-    if jnp.ndim(matrix) != 2 or jnp.shape(matrix)[0] != jnp.shape(matrix)[1] or jnp.shape(matrix)[0] == 0:
-        raise ValueError(f"from_matrix needs a square matrix (n, n) with n ≥ 1; received shape {jnp.shape(matrix)}.")
+    given = matrix
+    try:
+        matrix = jnp.asarray(given)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"from_matrix needs a square matrix of real numbers; received {describe_argument(given)}."
+        ) from error
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or matrix.shape[0] == 0:
+        raise ValueError(f"from_matrix needs a square matrix (n, n) with n ≥ 1; received shape {matrix.shape}.")
     if jnp.iscomplexobj(matrix):
         raise TypeError("from_matrix needs a real matrix; received a complex one.")
-    matrix = jnp.asarray(matrix)
     if not jnp.issubdtype(matrix.dtype, jnp.floating):
         matrix = matrix.astype(float)
     if not isinstance(matrix, Tracer):
         host = np.asarray(matrix.astype(jnp.promote_types(matrix.dtype, jnp.float32)))
         if not np.isfinite(host).all():
             raise ValueError("from_matrix needs a finite matrix; received NaN or infinity.")
-        gap, largest = np.abs(host - host.T).max(), np.abs(host).max()
+        largest = np.abs(host).max()
+        gap = 2 * np.abs(host / 2 - host.T / 2).max()  # halves, as the difference of two large numbers may overflow
         if gap > np.sqrt(jnp.finfo(matrix.dtype).eps) * largest:
             raise ValueError(
                 f"from_matrix needs a symmetric matrix; received one with max |A − Aᵀ| = {gap:.3g} where "
                 f"max |A| = {largest:.3g}. Give (A + Aᵀ)/2 if that is what is meant."
             )
     return _FromMatrix(matrix)
+
+
+def _arrays_from(function: Matvec, v: Vector) -> Vector:
+    image = function(v)
+    for leaf in jax.tree.leaves(image):
+        if not hasattr(leaf, "dtype") and not isinstance(leaf, float | int):
+            raise TypeError(f"matvec must return a vector like its argument; received {describe_argument(leaf)}.")
+    return image
 
 
 def _multiply(matrix: Array, v: Vector) -> Vector:

@@ -77,8 +77,11 @@ def test_the_saddles_of_a_linear_network_are_found_though_none_of_them_is_isolat
             at, began = (np.asarray(jax.flatten_util.ravel_pytree(p)[0]) for p in (found.params, start))
             assert np.sum(np.linalg.eigvalsh(hessian(at)) < -1e-4) == point.index, point.label
             assert np.linalg.norm(at - began) < 0.3
-            # The control: along the manifold H is singular, and a solver that divides by it is thrown out.
-            astray += np.linalg.norm(plain_newton(gradient, hessian, began) - began) > 100
+            # The control: along the manifold H is singular, and a solver that divides by it is thrown out, or stopped.
+            try:
+                astray += np.linalg.norm(plain_newton(gradient, hessian, began) - began) > 100
+            except np.linalg.LinAlgError:
+                astray += 1
     assert astray >= 3
 
 
@@ -198,5 +201,5 @@ def test_wrong_choices_are_named():
         find_critical_point(gradient_flat, jnp.zeros(2), method="newton", key=KEY)
     with pytest.raises(ValueError, match="max_steps"):
         find_critical_point(gradient_flat, jnp.zeros(2), max_steps=0, key=KEY)
-    with pytest.raises(ValueError, match="flatness > 0"):
+    with pytest.raises(ValueError, match="flatness to be a finite real number > 0"):
         find_critical_point(gradient_flat, jnp.zeros(2), flatness=0.0, key=KEY)

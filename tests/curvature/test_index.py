@@ -154,8 +154,9 @@ def test_a_tau_below_the_noise_floor_is_refused():
     op = diagonal([3.0, -1.0])
     with pytest.raises(ValueError, match="at or above the noise floor"):
         morse_index(op, tau=1e-9, key=KEY)
-    with pytest.raises(ValueError, match="at or above the noise floor"):
-        morse_index(op, tau=float("nan"), key=KEY)
+    for wrong in (float("nan"), float("inf"), -1.0):
+        with pytest.raises(ValueError, match=f"tau to be a finite real number ≥ 0; received {wrong}"):
+            morse_index(op, tau=wrong, key=KEY)
     raised = jax.jit(lambda tau: morse_index(op, tau, key=KEY))(1e-9)  # inside a trace it is raised instead
     np.testing.assert_allclose(raised.tau, noise_floor(op) * 3, rtol=1e-5)
 

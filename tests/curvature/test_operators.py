@@ -193,7 +193,7 @@ WRONG = {
     "infinite": (lambda op, good, single: from_matrix(np.full((2, 2), np.inf)), ValueError, "finite"),
     "complex": (lambda op, good, single: from_matrix(np.eye(2) * 1j), TypeError, "real matrix"),
     "no leaves": (lambda op, good, single: from_matvec(lambda v: v, {}), ValueError, "at least one array"),
-    "int like": (lambda op, good, single: from_matvec(lambda v: v, jnp.ones(2, int)), TypeError, "real floating"),
+    "int like": (lambda op, good, single: from_matvec(lambda v: v, jnp.ones(2, int)), TypeError, "floating-point"),
     "changes": (lambda op, good, single: from_matvec(lambda v: v[:2], jnp.ones(3)), ValueError, "must return a vector"),
     "empty": (lambda op, good, single: vectors.inner({}, {}), ValueError, "at least one leaf"),
 }  # fmt: skip

@@ -149,11 +149,11 @@ def test_double_precision_reaches_a_narrow_bracket():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"confidence": 1.0}, "confidence must be between 0 and 1, both excluded; received 1.0"),
-        ({"confidence": 0.0}, "confidence must be between 0 and 1"),
+        ({"confidence": 1.0}, "confidence to be a real number in .0, 1.; received 1.0. Take 0.99"),
+        ({"confidence": 0.0}, "confidence to be a real number in .0, 1.; received 0.0"),
         ({"tol": 1e-7}, "tol must be at least 4 times the operator's noise floor, 7.6e-06"),
         ({"noise_floor": 1e-2}, "Ask for 8.0e-02"),
-        ({"max_matvecs": 1}, "max_matvecs must be at least 2"),
+        ({"max_matvecs": 1}, "max_matvecs to be an integer ≥ 2; received 1"),
     ],
 )
 def test_wrong_arguments_get_their_own_message(change, message):
