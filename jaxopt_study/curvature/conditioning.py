@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from jaxopt_study.checks import check_integer, check_real
 from jaxopt_study.curvature import vectors
 from jaxopt_study.curvature.audit import noise_floor as expected_noise
-from jaxopt_study.curvature.checks import check_integer, check_operator, check_tolerance, check_vector, key_or_fixed
+from jaxopt_study.curvature.checks import check_operator, check_tolerance, check_vector, key_or_fixed
 from jaxopt_study.curvature.eigenpairs import Eigenpairs, eigenpairs
-from jaxopt_study.curvature.estimate import check_count
 from jaxopt_study.curvature.operator import Operator
 from jaxopt_study.types import Key, Vector
 
@@ -148,9 +148,10 @@ def condition_number(
     name = "condition_number"
     if check_operator(name, op).size < 2:
         raise ValueError("condition_number needs an operator of size n ≥ 2, which has two ends; received n = 1.")
-    floor = expected_noise(op) if noise_floor is None else noise_floor
+    floor = _floor(name, op, noise_floor)
     tol = 2 * floor if tol is None else tol
     check_tolerance(name, tol, floor, usual=2 * floor)
+    check_real(name, "tol", tol, 0.0, 1.0)
     pairs = eigenpairs(
         op, 2, which="BE", tol=tol, key=key_or_fixed(key, name),
         num_basis=min(op.size, 40) if num_basis is None else num_basis,
@@ -223,48 +224,56 @@ def ill_conditioning(
     """
     name = "ill_conditioning"
     check_operator(name, op)
-    k = check_integer(name, "k", k)
-    check_count(name, "k", k, 0)
-    if k > op.size:
-        raise ValueError(f"ill_conditioning needs k ≤ n = {op.size}; received {k}.")
+    k = check_integer(name, "k", k, 0, op.size)
     grads = check_vector(op.like, grads, what="gradient")
-    floor = expected_noise(op) if noise_floor is None else noise_floor
+    floor = _floor(name, op, noise_floor)
+    check_real(name, "tol", tol, 0.0, 1.0)
     if k:
         check_tolerance(name, tol, floor)
-    image = op @ grads
+    key = key_or_fixed(key, name)
+    direction, norm = _direction(grads)
+    image = op @ direction
     if k == 0:
-        return _terms(grads, image, None, floor, 0)
-    pairs = eigenpairs(op, min(k + 1, op.size), which="LA", tol=tol, key=key_or_fixed(key, name), noise_floor=floor)
-    return _terms(grads, image, pairs, floor, k)
+        return _terms(direction, norm, image, None, floor, 0)
+    pairs = eigenpairs(op, min(k + 1, op.size), which="LA", tol=tol, key=key, noise_floor=floor)
+    return _terms(direction, norm, image, pairs, floor, k)
 
 
-@partial(jax.jit, static_argnums=4)
-def _terms(grads: Vector, image: Vector, pairs: Eigenpairs | None, noise_floor: Any, k: int) -> IllConditioning:
-    gg, ghg, length = vectors.inner(grads, grads), vectors.inner(grads, image), vectors.norm(image)
-    some = gg > 0
-    norm, nan = jnp.sqrt(gg), jnp.full((), jnp.nan, gg.dtype)
+_direction = jax.jit(vectors.normalize)
+
+
+@partial(jax.jit, static_argnums=5)
+def _terms(
+    direction: Vector, norm: Array, image: Vector, pairs: Eigenpairs | None, noise_floor: Any, k: int
+) -> IllConditioning:
+    """Return the terms from g/‖g‖, ‖g‖ and H g/‖g‖, whose products do not leave the range of the numbers."""
+    some, curvature, length = norm > 0, vectors.inner(direction, image), vectors.norm(image)
+    nan = jnp.full((), jnp.nan, norm.dtype)
     if pairs is None:
-        share, share_error, values, spread = nan, nan, jnp.zeros(0, gg.dtype), length
+        share, share_error, values, spread = nan, nan, jnp.zeros(0, norm.dtype), length
         num_matvecs = jnp.int32(1)
     else:
         values = pairs.values[:k]
-        inside = vectors.project(jax.tree.map(lambda leaf: leaf[:k], pairs.vectors), grads)
-        share = jnp.where(some, jnp.sum((inside / jnp.where(some, norm, 1)) ** 2), nan)
-        sine = jnp.zeros((), gg.dtype)  # the whole space holds everything
+        inside = vectors.project(jax.tree.map(lambda leaf: leaf[:k], pairs.vectors), direction)
+        share = jnp.where(some, jnp.sum(inside**2), nan)
+        sine = jnp.zeros((), norm.dtype)  # the whole space holds everything
         if pairs.values.shape[0] > k:
             gap = jnp.maximum(pairs.values[k - 1] - pairs.values[k] - pairs.residuals[k], 0)
             worst = jnp.sqrt(float(k)) * jnp.max(pairs.residuals[:k])
             sine = jnp.where(worst < gap, worst / jnp.where(gap > 0, gap, 1), 1)
-        share_error = jnp.where(some, jnp.minimum(2 * sine + sine**2, 1), nan).astype(gg.dtype)
-        spread = jnp.maximum(length, pairs.scale * norm)
+        share_error = jnp.where(some, jnp.minimum(2 * sine + sine**2, 1), nan).astype(norm.dtype)
+        spread = jnp.maximum(length, pairs.scale)
         num_matvecs = jnp.asarray(pairs.num_matvecs + 1, jnp.int32)
-    error = (noise_floor * norm * spread).astype(gg.dtype)
-    downhill = ghg > 0
-    infinite = jnp.where(jnp.isfinite(ghg) & some, jnp.inf, jnp.nan)
-    cauchy = jnp.where(downhill & some, gg / jnp.where(downhill, ghg, 1), infinite)
-    product = norm * length
+    error = (noise_floor * spread).astype(norm.dtype)
+    downhill = curvature > 0
+    infinite = jnp.where(jnp.isfinite(curvature) & some, jnp.inf, jnp.nan)
+    cauchy = jnp.where(downhill & some, 1 / jnp.where(downhill, curvature, 1), infinite)
+    cosine = jnp.where(length > 0, curvature / jnp.where(length > 0, length, 1), nan)
     return IllConditioning(
-        norm, gg, ghg, error, length, jnp.where(some, ghg / jnp.where(some, gg, 1), nan), cauchy, 2 * cauchy,
-        jnp.where(product > 0, ghg / jnp.where(product > 0, product, 1), nan), ghg < -error, share, share_error, values,
-        num_matvecs,
+        norm, norm**2, norm * curvature * norm, norm * error * norm, norm * length, jnp.where(some, curvature, nan),
+        cauchy, 2 * cauchy, cosine, curvature < -error, share, share_error, values, num_matvecs,
     )  # fmt: skip
+
+
+def _floor(who: str, op: Operator, noise_floor: Any) -> Any:
+    return expected_noise(op) if noise_floor is None else check_real(who, "noise_floor", noise_floor, 0.0, 1.0)
