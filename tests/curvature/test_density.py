@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxopt_study.curvature import cross_check, from_matrix, from_matvec, hessian, spectral_density
-from jaxopt_study.curvature.estimate import band_of_shares
+from jaxopt_study.curvature.estimate import band_of_shares, mean_and_error
 from jaxopt_study.curvature.quadrature import Quadrature, lanczos_quadrature, probe_vectors
 
 KEY = jax.random.key(0)
@@ -244,6 +244,20 @@ def test_the_share_of_one_eigenvalue_is_in_the_band_and_within_its_errors_as_oft
     assert 0.9 <= np.mean(np.abs(mean - np.mean(spectrum)) <= 1.96 * error) <= 0.96
     np.testing.assert_allclose(np.mean(error**2), np.var(mean), rtol=0.25)
     np.testing.assert_allclose(np.mean(error**2), np.var(spectrum) / 10 / 21, rtol=0.1)  # n/2 + 1 = 21
+
+
+@pytest.mark.parametrize("factor", [1.0, 1e-30, 1e30])
+def test_standard_errors_are_those_of_numpy_at_any_scale(factor):
+    samples = np.random.default_rng(0).normal(size=(5, 3))
+    mean, error = mean_and_error(jnp.asarray(samples * factor, jnp.float32))
+    np.testing.assert_allclose(mean / factor, samples.mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(error / factor, samples.std(axis=0, ddof=1) / np.sqrt(5), rtol=1e-5)
+
+
+def test_an_eigenvalue_at_a_grid_point_counts_as_below_it():
+    zero = from_matrix(jnp.zeros((60, 60)))
+    result = spectral_density(zero, num_probes=2, num_steps=3, key=KEY, grid=jnp.array([-1e-30, 0.0, 1e-30]))
+    np.testing.assert_allclose(result.cdf, [0, 1, 1], atol=1e-6)
 
 
 @pytest.mark.parametrize("factor", [2.0**-100, 2.0**100])

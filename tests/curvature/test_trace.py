@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jaxopt_study.curvature import diagonal, from_matrix, from_matvec, ggn, hessian, trace
+from jaxopt_study.curvature.trace import _orthonormal
 
 KEY = jax.random.key(0)
 DECAYING = np.concatenate([[80.0, -40.0, 20.0, 10.0], 1 / np.arange(1.0, 117.0)])
@@ -119,6 +120,15 @@ def test_pytrees_restricted_operators_and_the_host_loop_are_exact_too():
     np.testing.assert_array_equal(estimate.value["w"], truth["w"])
     assert estimate.value["scalar"] is None
     assert estimate.num_matvecs == 7
+
+
+def test_the_basis_of_the_sketch_is_orthonormal_though_its_rows_are_nearly_parallel():
+    rows = np.ones((4, 60)) + 0.02 * np.random.default_rng(0).normal(size=(4, 60))
+    for factor in (1.0, 1e30, 1e-30):
+        basis = np.asarray(_orthonormal(jnp.asarray(rows * factor, jnp.float32)), np.float64)
+        np.testing.assert_allclose(basis @ basis.T, np.eye(4), atol=5e-6)
+        inside = rows @ basis.T @ basis
+        np.testing.assert_allclose(inside, rows, atol=1e-4)
 
 
 def test_where_the_sketch_holds_all_of_the_operator_only_rounding_is_left():
