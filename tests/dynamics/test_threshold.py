@@ -249,6 +249,22 @@ def test_threshold_of_a_period_is_that_of_its_map(name):
     np.testing.assert_allclose(stability_threshold(tx), expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "tx",
+    [
+        optax.sgd(0.01, momentum=0.0),
+        optax.chain(optax.trace(0.0), optax.sgd(0.01)),
+        optimizers.momentum(0.01, 0.0),
+        optax.adam(0.01, b1=0.0),
+        optimizers.adam(0.01, b1=0.0),
+    ],
+    ids=["sgd", "trace", "momentum", "optax adam", "adam"],
+)
+def test_a_momentum_of_decay_zero_is_none(tx):
+    np.testing.assert_allclose(stability_threshold(tx), 200.0, rtol=1e-6)  # 2/η
+    np.testing.assert_allclose(stability_limit(tx), 2.0, rtol=1e-6)
+
+
 def test_counters_of_different_periods_stand_as_before_after_their_least_common_multiple():
     tx = optax.chain(optax.apply_every(2), optax.apply_every(3), optax.sgd(0.05))
     assert period("a test", tx, jnp.zeros(2)) == 6

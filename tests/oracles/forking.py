@@ -1,8 +1,8 @@
 """Run tests of several copies of the package, each in a fork of a process that has imported everything else.
 
 A script: it reads a list of [root, tests] as JSON and prints a line [status, output] for each. Importing JAX and its
-like takes longer than most tests, and a fork before anything is computed has it for nothing. Status is pytest's, or None
-where a signal ended the tests, such as the alarm that ends a loop without end.
+like takes longer than most tests, and a fork before anything is computed has it for nothing. Status is pytest's, or
+None where a signal ended the tests, such as the alarm that ends a loop without end.
 """
 
 import json
