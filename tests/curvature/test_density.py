@@ -10,6 +10,7 @@ import pytest
 
 from jaxopt_study.curvature import cross_check, from_matrix, from_matvec, hessian, spectral_density
 from jaxopt_study.curvature.estimate import band_of_shares, mean_and_error
+from jaxopt_study.curvature.outliers import find_outliers
 from jaxopt_study.curvature.quadrature import Quadrature, lanczos_quadrature, probe_vectors
 
 KEY = jax.random.key(0)
@@ -187,6 +188,19 @@ def test_a_spectrum_without_outliers_lists_none(spectrum):
     assert bool(result.finite)
     np.testing.assert_allclose(np.trapezoid(result.density, result.grid), 1, atol=2e-3)
     np.testing.assert_allclose(np.asarray(result.cdf)[[0, -1]], [0, 1], atol=1e-5)
+
+
+@pytest.mark.parametrize(("residual", "apart"), [(1e-4, 2), (0.1, 0)])
+def test_a_node_that_every_probe_has_is_no_outlier_until_its_residual_is_small(residual, apart):
+    nodes = np.tile(np.concatenate([[-4.0], np.linspace(0, 1, 10), [9.0]]), (3, 1))
+    weights = np.tile(np.concatenate([[1 / 300], np.full(10, (1 - 2 / 300) / 10), [1 / 300]]), (3, 1))
+    arrays = [jnp.asarray(x, jnp.float32) for x in (nodes, weights, np.full_like(nodes, residual))]
+    nothing = jnp.zeros((3, 12))
+    found = Quadrature(*arrays, jnp.full(3, 12), jnp.zeros(3), nothing, nothing, jnp.int32(36))
+    outliers, theirs = find_outliers(found, 300, tol=1e-3, min_gap=0.25, max_outliers=4)
+    assert int(outliers.count) == apart
+    np.testing.assert_array_equal(theirs.sum(axis=1), apart)
+    np.testing.assert_array_equal(outliers.values[:apart], [9.0, -4.0][:apart])
 
 
 @pytest.mark.slow

@@ -134,7 +134,7 @@ CURVATURE = [
         "curvature/outliers.py",
         "(converged & same &",
         "(same &",
-        DENSITY + "test_an_eigenvalue_that_has_not_converged_is_no_outlier",
+        DENSITY + "test_a_node_that_every_probe_has_is_no_outlier_until_its_residual_is_small",
     ),
     # Condition numbers and the terms of a step.
     _edit(
@@ -166,8 +166,7 @@ CURVATURE = [
         "curvature/inertia.py",
         "jnp.sum(values < -tau - error),",
         "jnp.sum(values < -tau),",
-        "curvature/test_index.py::test_the_bound_never_exceeds_the_truth_and_a_count_without_margin_does",
-        "curvature/test_index.py::test_an_eigenvalue_at_the_edge_of_tau_is_left_open",
+        "curvature/test_index.py::test_only_eigenvalues_beyond_tau_by_more_than_their_error_are_proved",
     ),
     _edit(
         "curvature/sharpness.py",
