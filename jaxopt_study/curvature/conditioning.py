@@ -151,9 +151,8 @@ def condition_number(
     floor = _floor(name, op, noise_floor)
     tol = 2 * floor if tol is None else tol
     check_tolerance(name, tol, floor, usual=2 * floor)
-    check_real(name, "tol", tol, 0.0, 1.0)
     pairs = eigenpairs(
-        op, 2, which="BE", tol=tol, key=key_or_fixed(key, name),
+        op, 2, which="BE", tol=check_real(name, "tol", tol, 0.0, 1.0), key=key_or_fixed(key, name),
         num_basis=min(op.size, 40) if num_basis is None else num_basis,
         max_matvecs=max_matvecs, noise_floor=floor,
     )  # fmt: skip
@@ -215,7 +214,7 @@ def ill_conditioning(
         >>> from jaxopt_study.curvature import from_matrix
         >>> op = from_matrix(jnp.diag(jnp.array([10.0, 1.0])))
         >>> result = ill_conditioning(op, jnp.array([1.0, 1.0]), k=1, key=jax.random.key(0))
-        >>> print(result.gg, result.ghg, result.largest_step.round(4), result.top_share.round(4))
+        >>> print(result.gg.round(4), result.ghg.round(4), result.largest_step.round(4), result.top_share.round(4))
         2.0 11.0 0.3636 0.5
 
     References:
