@@ -1,7 +1,9 @@
-"""Mutation tests: every small error in an atom's arithmetic must be noticed by a comparison with its reference.
+"""Mutation tests: every small error must be noticed.
 
-Each module of atoms is copied with one change at a time (`tests.oracles.mutations`), run for some steps and compared.
-A mutant that nobody notices fails the test, unless it is listed below with the reason why it computes the same.
+Each module of atoms is copied with one change at a time (`tests.oracles.mutations`), run for some steps and compared
+with its reference. A mutant that nobody notices fails the test, unless it is listed below with the reason why it
+computes the same. Outside of the atoms, mistakes that a maintainer might make (`tests.oracles.edits`) are put into
+copies of the package, and the default tests must fail.
 """
 
 import importlib
@@ -13,8 +15,8 @@ import numpy as np
 import pytest
 
 from jaxopt_study import transforms
-from tests.oracles import gradients
-from tests.oracles.mutations import mutants, survivors, unchanged
+from tests.oracles import edits, gradients
+from tests.oracles.mutations import ROOT, mutants, survivors, unchanged, unnoticed
 from tests.oracles.references import adagrad_family, adam_family, atoms, descent
 from tests.oracles.references.reference import run
 
@@ -479,3 +481,21 @@ def test_the_errors_the_study_warns_of_are_among_the_mutants():
     assert "bias_correction: increment(state.count) → state.count" in labels
     assert "ema: complement(decay) → decay" in labels
     assert len(labels) > 200
+
+
+def test_every_edit_fits_the_source_as_it_is_and_names_a_test_that_exists():
+    for edit in edits.EDITS:
+        assert (ROOT / "jaxopt_study" / edit.module).read_text().count(edit.original) == 1, edit.label
+        assert edit.changed not in (edit.original, "")
+        for test in edit.tests:
+            file, name = test.split("::")
+            assert f"def {name}(" in (ROOT / "tests" / file).read_text(), test
+    assert len({edit.label for edit in edits.EDITS}) == len(edits.EDITS)
+    counts = [len(found) for found in (edits.CURVATURE, edits.DYNAMICS, edits.SWEEPS, edits.TRAINING)]
+    assert all(count >= least for count, least in zip(counts, (20, 12, 15, 13), strict=True))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("package", ["CURVATURE", "DYNAMICS", "SWEEPS", "TRAINING"])
+def test_every_edit_of_a_package_is_noticed_by_its_tests(package):
+    assert unnoticed(getattr(edits, package)) == []

@@ -9,10 +9,10 @@ from jax import lax
 from jax.core import Tracer
 from jaxtyping import Array
 
+from jaxopt_study.checks import check_integer, check_real, describe_argument
 from jaxopt_study.curvature import vectors
 from jaxopt_study.curvature.checks import check_operator
 from jaxopt_study.curvature.density import SpectralDensity
-from jaxopt_study.curvature.estimate import check_count
 from jaxopt_study.curvature.operator import Operator
 from jaxopt_study.curvature.quadrature import probe_vectors
 from jaxopt_study.programs import jit_solver
@@ -71,8 +71,8 @@ def cross_check(
         Moments and verdict. Cost: p·K products, memory of five vectors; one probe after the other.
 
     Raises:
-        TypeError: If `op` is no operator.
-        ValueError: If `num_steps` is no positive integer, or the sizes of operator and density differ.
+        TypeError: If `op` is no operator, `density` none, or `num_steps` no integer.
+        ValueError: If `num_steps` or `tolerance` is not positive, or the sizes of operator and density differ.
 
     Example:
         >>> from jaxopt_study.curvature import from_matvec, spectral_density
@@ -89,7 +89,13 @@ def cross_check(
         Saad and Yang (2016), Approximating spectral densities of large matrices, SIAM Review 58.
     """
     check_operator("cross_check", op)
-    check_count("cross_check", "num_steps", num_steps, 1)
+    if not isinstance(density, SpectralDensity):
+        raise TypeError(
+            f"cross_check needs density, what spectral_density returned; received {describe_argument(density)}."
+        )
+    num_steps = check_integer("cross_check", "num_steps", num_steps, 1)
+    if tolerance is not None:
+        check_real("cross_check", "tolerance", tolerance, 0.0, closed="()")
     if not isinstance(density.size, Tracer) and int(density.size) != op.size:
         raise ValueError(
             f"cross_check needs the operator of which the density was made, of size {int(density.size)}; received one "

@@ -220,7 +220,7 @@ def ill_conditioning(
         >>> from jaxopt_study.curvature import from_matrix
         >>> op = from_matrix(jnp.diag(jnp.array([10.0, 1.0])))
         >>> result = ill_conditioning(op, jnp.array([1.0, 1.0]), k=1, key=jax.random.key(0))
-        >>> print(result.gg, result.ghg, result.largest_step.round(4), result.top_share.round(4))
+        >>> print(result.gg.round(4), result.ghg.round(4), result.largest_step.round(4), result.top_share.round(4))
         2.0 11.0 0.3636 0.5
 
     References:
@@ -235,62 +235,45 @@ def ill_conditioning(
         raise ValueError(f"{name} needs a finite gradient; received one that holds NaN or infinity.")
     key, floor = key_or_fixed(key, name), check_noise_floor(name, op, noise_floor)
     check_tolerance(name, tol, floor if k else 0)
-    grads, unit = _without_unit(grads)
-    image = op @ grads
+    direction, norm = _direction(grads)
+    image = op @ direction
     if k == 0:
-        return _terms(grads, unit, image, None, floor, 0)
+        return _terms(direction, norm, image, None, floor, 0)
     pairs = eigenpairs(op, min(k + 1, op.size), which="LA", tol=tol, key=key, noise_floor=floor)
-    return _terms(grads, unit, image, pairs, floor, k)
+    return _terms(direction, norm, image, pairs, floor, k)
 
 
-@jax.jit
-def _without_unit(grads: Vector) -> tuple[Vector, Array]:
-    scaled, unit = vectors.unscaled(grads)
-    return jax.tree.map(lambda x, like: x.astype(like.dtype), scaled, grads), unit
+_direction = jax.jit(vectors.normalize)
 
 
 @partial(jax.jit, static_argnums=5)
 def _terms(
-    grads: Vector, unit: Array, image: Vector, pairs: Eigenpairs | None, noise_floor: Any, k: int
+    direction: Vector, norm: Array, image: Vector, pairs: Eigenpairs | None, noise_floor: Any, k: int
 ) -> IllConditioning:
-    """Return the terms, from the gradient divided by a power of two, its image, and that unit."""
-    gg, ghg, length = vectors.inner(grads, grads), vectors.inner(grads, image), vectors.norm(image)
-    some = gg > 0
-    norm, nan = jnp.sqrt(gg), jnp.full((), jnp.nan, gg.dtype)
+    """Return the terms from g/‖g‖, ‖g‖ and H g/‖g‖, whose products do not leave the range of the numbers."""
+    some, curvature, length = norm > 0, vectors.inner(direction, image), vectors.norm(image)
+    nan = jnp.full((), jnp.nan, norm.dtype)
     if pairs is None:
-        share, share_error, values, spread = nan, nan, jnp.zeros(0, gg.dtype), length
+        share, share_error, values, spread = nan, nan, jnp.zeros(0, norm.dtype), length
         num_matvecs = jnp.int32(1)
     else:
         values = pairs.values[:k]
-        inside = vectors.project(jax.tree.map(lambda leaf: leaf[:k], pairs.vectors), grads)
-        share = jnp.where(some, jnp.sum((inside / jnp.where(some, norm, 1)) ** 2), nan)
-        sine = jnp.zeros((), gg.dtype)  # the whole space holds everything
+        inside = vectors.project(jax.tree.map(lambda leaf: leaf[:k], pairs.vectors), direction)
+        share = jnp.where(some, jnp.sum(inside**2), nan)
+        sine = jnp.zeros((), norm.dtype)  # the whole space holds everything
         if pairs.values.shape[0] > k:
             gap = jnp.maximum(pairs.values[k - 1] - pairs.values[k] - pairs.residuals[k], 0)
             worst = jnp.sqrt(float(k)) * jnp.max(pairs.residuals[:k])
             sine = jnp.where(worst < gap, worst / jnp.where(gap > 0, gap, 1), 1)
-        share_error = jnp.where(some, jnp.minimum(2 * sine + sine**2, 1), nan).astype(gg.dtype)
-        spread = jnp.maximum(length, pairs.scale * norm)
+        share_error = jnp.where(some, jnp.minimum(2 * sine + sine**2, 1), nan).astype(norm.dtype)
+        spread = jnp.maximum(length, pairs.scale)
         num_matvecs = jnp.asarray(pairs.num_matvecs + 1, jnp.int32)
-    error = (noise_floor * norm * spread).astype(gg.dtype)
-    downhill = ghg > 0
-    infinite = jnp.where(jnp.isfinite(ghg) & some, jnp.inf, jnp.nan)
-    cauchy = jnp.where(downhill & some, gg / jnp.where(downhill, ghg, 1), infinite)
-    product = norm * length
-    nothing = jnp.where(some, 0, jnp.nan).astype(gg.dtype)
+    error = (noise_floor * spread).astype(norm.dtype)
+    downhill = curvature > 0
+    infinite = jnp.where(jnp.isfinite(curvature) & some, jnp.inf, jnp.nan)
+    cauchy = jnp.where(downhill & some, 1 / jnp.where(downhill, curvature, 1), infinite)
+    cosine = jnp.where(length > 0, curvature / jnp.where(length > 0, length, 1), nan)
     return IllConditioning(
-        gradient_norm=unit * norm,
-        gg=unit * gg * unit,
-        ghg=unit * ghg * unit,
-        ghg_error=unit * error * unit,
-        hg_norm=unit * length,
-        curvature=ghg / jnp.where(some, gg, 1) + nothing,
-        cauchy_step=cauchy,
-        largest_step=2 * cauchy,
-        cosine=jnp.where(product > 0, ghg / jnp.where(product > 0, product, 1), jnp.nan),
-        negative=ghg < -error,
-        top_share=share,
-        top_share_error=share_error,
-        top_values=values,
-        num_matvecs=num_matvecs,
-    )
+        norm, norm**2, norm * curvature * norm, norm * error * norm, norm * length, jnp.where(some, curvature, nan),
+        cauchy, 2 * cauchy, cosine, curvature < -error, share, share_error, values, num_matvecs,
+    )  # fmt: skip

@@ -1,5 +1,6 @@
 """How the eigenvalues are distributed: the density of a spectrum, with errors, and what stands apart from it."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -10,14 +11,22 @@ from jax import lax
 from jax.core import Tracer
 from jax.typing import ArrayLike
 from jaxtyping import Array
-from scipy import special
 
+from jaxopt_study.checks import (
+    check_bool,
+    check_callable,
+    check_integer,
+    check_key,
+    check_real,
+    describe_argument,
+    is_finite,
+)
 from jaxopt_study.curvature.audit import noise_floor as expected_noise
-from jaxopt_study.curvature.checks import check_key, check_operator, check_tolerance
-from jaxopt_study.curvature.estimate import Estimate, check_count, check_fraction, mean_and_error
+from jaxopt_study.curvature.checks import check_operator, check_tolerance
+from jaxopt_study.curvature.estimate import TWO_PROBES, Estimate, band_of_shares, mean_and_error, mean_of_function
 from jaxopt_study.curvature.operator import Operator
 from jaxopt_study.curvature.outliers import Outliers, find_outliers
-from jaxopt_study.curvature.quadrature import Quadrature, lanczos_quadrature
+from jaxopt_study.curvature.quadrature import Quadrature, check_divisor, lanczos_quadrature
 from jaxopt_study.types import Key
 
 _GRID = 512
@@ -71,10 +80,15 @@ class SpectralDensity(NamedTuple):
                 for each probe.
 
         Returns:
-            Mean and standard error over the probes. No further product.
+            Mean and standard error. No further product.
+
+        Raises:
+            TypeError: If it is no function.
         """
-        values = jnp.where(self.quadrature.weights == 0, 0, function(self.quadrature.nodes))
-        value, error = mean_and_error(jnp.sum(self.quadrature.weights * values, axis=1))
+        check_callable("expectation", "function", function, expected="a function of an array")
+        weights = self.quadrature.weights
+        values = jnp.where(weights == 0, 0, function(self.quadrature.nodes))
+        value, error = mean_of_function(weights, values, self.size)
         return Estimate(value, error, self.num_matvecs)
 
 
@@ -103,7 +117,9 @@ def spectral_density(
 
     estimates density and cumulative share. The band of F has both errors in it. For one probe the share below λ lies
     between the sums without the last node ≤ λ and with the first node > λ (Chebyshev, Markov, Stieltjes), which is how
-    far m steps resolve the spectrum; to these ends Student's t over the probes is added, for each λ by itself.
+    far m steps resolve the spectrum. To these ends the error of sampling is added, for each λ by itself: the share of k
+    of n eigenvalues in one probe has the distribution Beta(k/2, (n − k)/2), whatever the eigenvalues, so its variance
+    is known, 2F(1 − F)/(n + 2), and the band holds those F that the mean of p such shares does not contradict (Wilson).
 
     Nodes at either end which every probe has found, with small residuals, with the weight of one eigenvalue, and beyond
     a wide gap, are listed as outliers and are no part of `density`. The Krylov vectors are kept orthogonal, so that no
@@ -134,9 +150,9 @@ def spectral_density(
         pass, which reads m/2 vectors twice on average. Memory: (m + 4) vectors for each probe at work.
 
     Raises:
-        TypeError: If `op` is no operator, `key` no key or `tol` no number.
+        TypeError: If `op` is no operator, `key` no key, or a number none or traced that must be known.
         ValueError: If a count is too small, a fraction out of range, `tol` below the noise floor, the kernel width not
-            positive or the grid empty.
+            positive, or the grid empty or not finite.
 
     Example:
         >>> from jaxopt_study.curvature import from_matvec
@@ -154,31 +170,26 @@ def spectral_density(
         estimation of tr(f(A)) via stochastic Lanczos quadrature, SIAM J. Matrix Anal. Appl. 38. Simon (1984), The
         Lanczos algorithm with partial reorthogonalization, Math. Comp. 42: orthogonality to √ε suffices. Chen, Trogdon
         and Ubaru (2021), Analysis of stochastic Lanczos quadrature, ICML. Ghorbani, Krishnan and Xiao (2019), ICML, for
-        10 probes of 90 steps, with a kernel, on networks.
+        10 probes of 90 steps, with a kernel, on networks. Wilson (1927), J. Am. Stat. Assoc. 22.
     """
     name = "spectral_density"
     check_operator(name, op)
     key = check_key(name, key)
-    check_count(name, "num_probes", num_probes, 2)
-    check_count(name, "num_steps", num_steps, 1)
-    check_count(name, "max_outliers", max_outliers, 0)
-    check_fraction(name, "confidence", confidence)
-    floor = expected_noise(op) if noise_floor is None else float(noise_floor)
+    num_probes = check_integer(name, "num_probes", num_probes, 2, remedy=TWO_PROBES)
+    num_steps = check_integer(name, "num_steps", num_steps, 1)
+    max_outliers = check_integer(name, "max_outliers", max_outliers, 0)
+    reorthogonalize = check_bool(name, "reorthogonalize", reorthogonalize)
+    confidence = _static(name, "confidence", confidence, 1.0)
+    floor = expected_noise(op) if noise_floor is None else _static(name, "noise_floor", noise_floor, 1.0, closed="[)")
     tol = max(_TOL, floor) if tol is None else tol
     check_tolerance(name, tol, floor)
-    check_fraction(name, "tol", tol)
-    if min_gap <= 0:
-        raise ValueError(f"{name} needs min_gap > 0; received {min_gap!r}. Nothing stands apart without a gap.")
-    if probes_at_once is not None and (probes_at_once < 1 or num_probes % probes_at_once):
-        raise ValueError(
-            f"{name} needs probes_at_once, a divisor of num_probes = {num_probes}; received {probes_at_once}."
-        )
-    if not isinstance(kernel_width, Tracer) and kernel_width is not None and not float(kernel_width) > 0:
-        raise ValueError(f"{name} needs kernel_width > 0; received {kernel_width!r}.")
+    tol = _static(name, "tol", tol, 1.0)
+    min_gap = _static(name, "min_gap", min_gap, math.inf, remedy="Nothing stands apart without a gap.")
+    probes_at_once = check_divisor(name, probes_at_once, num_probes)
+    if kernel_width is not None:
+        check_real(name, "kernel_width", kernel_width, 0.0, closed="()")
     if grid is not None:
-        grid = jnp.asarray(grid)
-        if grid.ndim != 1 or grid.shape[0] == 0:
-            raise ValueError(f"{name} needs a grid of shape (g,), g ≥ 1; received shape {grid.shape}.")
+        grid = _as_grid(name, grid)
     keys = jax.random.split(key, num_probes)
     quadrature = lanczos_quadrature(
         op, keys, num_steps=num_steps, reorthogonalize=reorthogonalize, probes_at_once=probes_at_once
@@ -193,6 +204,27 @@ def spectral_density(
         lambda column: lax.slice_in_dim(column, 0, count) if column.ndim else column, result.outliers
     )
     return result._replace(outliers=trimmed)
+
+
+def _static(who: str, name: str, value: Any, high: float, *, closed: str = "()", remedy: str = "") -> float:
+    """Return a number between 0 and a largest one that is known before compiling."""
+    if isinstance(value, Tracer):
+        raise TypeError(f"{who} needs {name} to be a number known before compiling; received a traced value.")
+    return float(check_real(who, name, value, 0.0, high, closed=closed, remedy=remedy))
+
+
+def _as_grid(who: str, grid: Any) -> Array:
+    try:
+        points = jnp.asarray(grid)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{who} needs grid to be an array of numbers; received {describe_argument(grid)}.") from error
+    if points.ndim != 1 or points.shape[0] == 0:
+        raise ValueError(f"{who} needs a grid of shape (g,), g ≥ 1; received shape {points.shape}.")
+    if not (jnp.issubdtype(points.dtype, jnp.floating) or jnp.issubdtype(points.dtype, jnp.integer)):
+        raise TypeError(f"{who} needs grid to be real numbers; received {describe_argument(points)}.")
+    if not isinstance(points, Tracer) and not is_finite(points):
+        raise ValueError(f"{who} needs a grid of finite numbers; received NaN or infinity in it.")
+    return points
 
 
 @partial(jax.jit, static_argnums=(4, 5, 6))
@@ -232,12 +264,11 @@ def _summary(
     exhausted = (quadrature.num_nodes < m) | (m == size)
     density, share, lower, upper = jax.vmap(of_probe)(nodes, weights, bulk, exhausted)
     (density, density_error), (cdf, cdf_error) = mean_and_error(density), mean_and_error(share)
-    (lower, lower_error), (upper, upper_error) = mean_and_error(lower), mean_and_error(upper)
-    t = float(special.stdtrit(p - 1, 0.5 + confidence / 2))  # Student's quantile
+    lower, _ = band_of_shares(jnp.mean(lower, axis=0), p, size, confidence)
+    _, upper = band_of_shares(jnp.mean(upper, axis=0), p, size, confidence)
     finite = jnp.all(jnp.isfinite(nodes))
     nothing = jnp.where(finite, 0.0, jnp.nan).astype(nodes.dtype)
     return SpectralDensity(
         grid + nothing, density + nothing, density_error + nothing, width + nothing, cdf + nothing, cdf_error + nothing,
-        jnp.clip(lower - t * lower_error, 0, 1) + nothing, jnp.clip(upper + t * upper_error, 0, 1) + nothing,
-        outliers, quadrature, keys, jnp.asarray(size, dtype=jnp.int32), finite,
+        lower + nothing, upper + nothing, outliers, quadrature, keys, jnp.asarray(size, dtype=jnp.int32), finite,
     )  # fmt: skip

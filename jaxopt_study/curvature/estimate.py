@@ -1,10 +1,12 @@
 """A number drawn from random probes, and its error."""
 
-import math
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array
+from scipy import special
+
+TWO_PROBES = "Two are the fewest that show an error."
 
 
 class Estimate(NamedTuple):
@@ -13,7 +15,7 @@ class Estimate(NamedTuple):
     Attributes:
         value: The estimate, a scalar, or a pytree like the parameters.
         standard_error: Its standard deviation over the choice of probes, estimated from their spread; of the same form.
-            What rounding and mini-batches add is not in it.
+            What rounding and mini-batches add is not in it: 0 says that the value is exact but for them.
         num_matvecs: Products that it took.
     """
 
@@ -24,8 +26,66 @@ class Estimate(NamedTuple):
 
 def mean_and_error(samples: Array) -> tuple[Array, Array]:
     """Return the mean over the leading axis and its standard error s/√p, s² with p − 1 in the denominator."""
+    return jnp.mean(samples, axis=0), standard_error(samples)
+
+
+def standard_error(samples: Array) -> Array:
+    """Return √(Σ (x − mean)² / (p (p − 1))) over the leading axis; the squares stay in range for any size of x."""
     p = samples.shape[0]
-    return jnp.mean(samples, axis=0), jnp.std(samples, axis=0, ddof=1) / math.sqrt(p)
+    deviation = jnp.abs(samples - jnp.mean(samples, axis=0))
+    largest = jnp.max(deviation, axis=0)
+    scale = jnp.where(largest > 0, largest, 1)
+    return largest * jnp.sqrt(jnp.sum((deviation / scale) ** 2, axis=0) / (p * (p - 1)))
+
+
+def mean_of_function(weights: Array, values: Array, size: Any) -> tuple[Array, Array]:
+    """Return the mean of a function of the n eigenvalues, and its standard error, from quadratures of random vectors.
+
+    For v uniform on the unit sphere, vᵀ f(H) v has the variance V/N, where V is the variance of f over the eigenvalues
+    and N = n/2 + 1. Its estimate from all nodes has less error than the spread of p numbers, above all a skewed one:
+
+        mean = μ = (1/p) Σ wᵢ fᵢ,  error² = (1/p) Σ wᵢ (fᵢ − μ)² / (pN − 1)
+
+    Args:
+        weights: w of p probes (p, m); each row has the sum 1.
+        values: f at the nodes (p, m).
+        size: n.
+
+    Returns:
+        The mean and its standard error.
+    """
+    p = weights.shape[0]
+    mean = jnp.sum(weights * values) / p
+    deviation = jnp.where(weights == 0, 0, jnp.abs(values - mean))
+    largest = jnp.max(deviation)
+    scale = jnp.where(largest > 0, largest, 1)
+    spread = jnp.sum(weights * (deviation / scale) ** 2) / p
+    return mean, largest * jnp.sqrt(spread / (p * (size / 2 + 1) - 1))
+
+
+def band_of_shares(mean: Array, num_probes: int, size: int, confidence: float) -> tuple[Array, Array]:
+    """Return the ends of a confidence interval for a share k/n of the eigenvalues, from its mean over p probes.
+
+    For v uniform on the unit sphere, the squares of v's components along k of n eigenvectors have a sum that is
+    Beta(k/2, (n − k)/2), of mean F = k/n and variance F (1 − F)/N with N = n/2 + 1. Few eigenvalues make it skewed, and
+    the spread of few probes is then no measure of it. But as the variance is known for every F, those F can be found
+    from which the mean is no further than z of their own standard deviations: Wilson's interval, of pN trials.
+
+    Args:
+        mean: Means of the shares over the probes.
+        num_probes: p.
+        size: n.
+        confidence: In (0, 1).
+
+    Returns:
+        The lower and the upper ends, in [0, 1].
+    """
+    trials = num_probes * (size / 2 + 1)
+    z = float(special.ndtri(0.5 + confidence / 2))
+    middle = (mean + z**2 / (2 * trials)) / (1 + z**2 / trials)
+    inside = jnp.maximum(mean * (1 - mean), 0) / trials + (z / (2 * trials)) ** 2
+    half = z * jnp.sqrt(inside) / (1 + z**2 / trials)
+    return jnp.clip(middle - half, 0, mean), jnp.clip(middle + half, mean, 1)
 
 
 def check_count(name: str, argument: str, value: Any, least: int) -> None:

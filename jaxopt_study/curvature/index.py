@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 from jaxtyping import Array
-from scipy import special
 
 from jaxopt_study.checks import check_integer, check_real, check_static_real
 from jaxopt_study.curvature import inertia
 from jaxopt_study.curvature.audit import check_noise_floor
 from jaxopt_study.curvature.checks import check_operator, key_or_fixed
+from jaxopt_study.curvature.estimate import band_of_shares
 from jaxopt_study.curvature.inertia import Compression
 from jaxopt_study.curvature.operator import Operator
 from jaxopt_study.curvature.quadrature import Quadrature, lanczos_quadrature
@@ -95,7 +95,7 @@ def morse_index(
 
         |√(share below a) − √(Σ_{θ ≤ a} w)| ≤ Σ √w min(1, r/|θ − a|),
 
-    which is the sharp one where nodes have converged. To these, Student's t over the probes is added.
+    which is the sharp one where nodes have converged. To these, the error of sampling is added, of known variance.
 
     Eigenvalues within ±τ are called flat, which is a statement about τ: that a direction is flat indeed, to all orders,
     no Hessian can tell.
@@ -265,15 +265,15 @@ def _from_space(compression: Compression, tau: Array, n: int, b: int, noise_floo
 def _from_probes(found: MorseIndex, quadrature: Quadrature, n: int, confidence: float) -> MorseIndex:
     """Return the numbers estimated, unless they are exact already."""
     p, dtype = quadrature.nodes.shape[0], quadrature.nodes.dtype
-    t = float(special.stdtrit(p - 1, 0.5 + confidence / 2))  # Student's quantile
     nodes = quadrature.nodes, quadrature.weights, quadrature.residuals
     minus = jax.vmap(partial(_share, -found.tau, "left"))(*nodes)
     plus = jax.vmap(partial(_share, found.tau, "right"))(*nodes)
     below, above = found.lower_bound.astype(dtype), found.positive_lower_bound.astype(dtype)
 
     def interval(lower: Array, upper: Array, least: Array, most: Array) -> Array:
-        spread_lower, spread_upper = (jnp.std(x, ddof=1) / math.sqrt(p) for x in (lower, upper))
-        ends = jnp.stack([jnp.mean(lower) - t * spread_lower, jnp.mean(upper) + t * spread_upper])
+        first, _ = band_of_shares(jnp.mean(lower), p, n, confidence)
+        _, last = band_of_shares(jnp.mean(upper), p, n, confidence)
+        ends = jnp.stack([first, last])
         ends = jnp.where(finite, ends, jnp.arange(2)).astype(dtype)
         return jnp.clip(n * ends, least, most)
 

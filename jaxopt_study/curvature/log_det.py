@@ -5,16 +5,16 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.core import Tracer
 from jax.typing import ArrayLike
 from jaxtyping import Array
 
+from jaxopt_study.checks import check_integer, check_key, check_real
+from jaxopt_study.curvature import vectors
 from jaxopt_study.curvature.audit import noise_floor as expected_noise
-from jaxopt_study.curvature.checks import check_key, check_operator
-from jaxopt_study.curvature.estimate import check_count, mean_and_error
+from jaxopt_study.curvature.checks import check_operator
+from jaxopt_study.curvature.estimate import TWO_PROBES, mean_of_function
 from jaxopt_study.curvature.operator import Operator
-from jaxopt_study.curvature.quadrature import Quadrature, lanczos_quadrature
+from jaxopt_study.curvature.quadrature import Quadrature, check_divisor, lanczos_quadrature
 from jaxopt_study.types import Key
 
 
@@ -23,7 +23,7 @@ class LogDet(NamedTuple):
 
     Attributes:
         value: The estimate; NaN where it makes no sense.
-        standard_error: Its standard deviation over the choice of probes, estimated from their spread.
+        standard_error: Its standard deviation over the choice of probes, from the variance of the logarithms.
         truncation: By how much the last quarter of the Lanczos steps has lowered the estimate. Further steps lower it
             further, typically by less: Gauss quadrature of a logarithm comes from above.
         smallest: The smallest Ritz value of H + s. If it is negative beyond rounding, H + s is not positive definite,
@@ -53,9 +53,10 @@ def log_det(
     noise_floor: float | None = None,
     probes_at_once: int | None = None,
 ) -> LogDet:
-    """Estimate log det(H + s) = tr log(H + s) by stochastic Lanczos quadrature.
+    """Compute log det(H + s) = tr log(H + s), or estimate it by stochastic Lanczos quadrature.
 
-    For p vectors v uniform on the unit sphere, with nodes θ and weights w of m steps of Lanczos each,
+    If n ≤ m, it is the sum of the logarithms of the eigenvalues of the n × n matrix, with a standard error of 0. Else,
+    for p vectors v uniform on the unit sphere, with nodes θ and weights w of m steps of Lanczos each,
 
         log det(H + s) ≈ n · mean of Σᵢ wᵢ log(θᵢ + s)
 
@@ -75,11 +76,11 @@ def log_det(
 
     Returns:
         The estimate and its errors: the standard error of sampling, the truncation of the quadrature. Cost: p·m
-        products after one linearisation; memory m + 4 vectors for each probe at work.
+        products after one linearisation; memory m + 4 vectors for each probe at work; or n products and 3n² numbers.
 
     Raises:
-        TypeError: If `op` is no operator or `key` no key.
-        ValueError: If a count is too small or the shift is not a finite number.
+        TypeError: If `op` is no operator, `key` no key, a count no integer, or the shift no number.
+        ValueError: If a count is too small, or the shift or the noise floor out of range.
 
     Example:
         >>> from jaxopt_study.curvature import from_matvec
@@ -98,14 +99,32 @@ def log_det(
     """
     check_operator("log_det", op)
     key = check_key("log_det", key)
-    check_count("log_det", "num_probes", num_probes, 2)
-    check_count("log_det", "num_steps", num_steps, 1)
-    if jnp.ndim(shift) != 0 or (not isinstance(shift, Tracer) and not bool(np.isfinite(np.asarray(shift)))):
-        raise ValueError(f"log_det needs a finite scalar shift; received {shift!r}.")
+    num_probes = check_integer("log_det", "num_probes", num_probes, 2, remedy=TWO_PROBES)
+    num_steps = check_integer("log_det", "num_steps", num_steps, 1)
+    probes_at_once = check_divisor("log_det", probes_at_once, num_probes)
+    check_real("log_det", "shift", shift)
+    if noise_floor is not None:
+        check_real("log_det", "noise_floor", noise_floor, 0.0, 1.0, closed="[)")
+    floor = expected_noise(op) if noise_floor is None else noise_floor
+    if op.size <= num_steps:
+        return _exact(op.to_dense(max_size=op.size), shift, floor)
     keys = jax.random.split(key, num_probes)
     quadrature = lanczos_quadrature(op, keys, num_steps=num_steps, probes_at_once=probes_at_once)
-    floor = expected_noise(op) if noise_floor is None else noise_floor
     return _log_det(quadrature, shift, floor, op.size)
+
+
+@jax.jit
+def _exact(matrix: Array, shift: ArrayLike, noise_floor: Any) -> LogDet:
+    finite = jnp.all(jnp.isfinite(matrix))
+    scaled, unit = vectors.unscaled(jnp.where(finite, (matrix + matrix.T) / 2, 0))
+    eigenvalues = unit * jnp.linalg.eigvalsh(scaled) + jnp.where(finite, 0, jnp.nan)
+    values = eigenvalues + jnp.asarray(shift, eigenvalues.dtype)
+    smallest = jnp.min(values)
+    largest = jnp.maximum(jnp.max(jnp.abs(values)), jnp.max(jnp.abs(eigenvalues)))
+    positive = jnp.isfinite(smallest) & (smallest > noise_floor * largest)
+    nothing = jnp.where(positive, 0.0, jnp.nan).astype(values.dtype)
+    num_matvecs = jnp.asarray(matrix.shape[0], dtype=jnp.int32)
+    return LogDet(jnp.sum(_log(values)) + nothing, nothing, nothing, smallest, positive, positive, num_matvecs)
 
 
 @partial(jax.jit, static_argnums=3)
@@ -114,16 +133,15 @@ def _log_det(quadrature: Quadrature, shift: ArrayLike, noise_floor: Any, size: i
     smallest = jnp.min(nodes)
     largest = jnp.maximum(jnp.max(jnp.abs(nodes)), jnp.max(jnp.abs(quadrature.nodes)))
     positive = jnp.isfinite(smallest) & (smallest > noise_floor * largest)
-    sums = jnp.sum(quadrature.weights * _log(nodes), axis=1)
-    value, error = mean_and_error(size * sums)
+    mean, error = mean_of_function(quadrature.weights, _log(nodes), size)
     earlier = quadrature.leading(max(1, 3 * nodes.shape[1] // 4))
-    before = jnp.sum(earlier.weights * _log(earlier.nodes + shift), axis=1)
-    truncation = size * jnp.mean(before - sums)
+    before, _ = mean_of_function(earlier.weights, _log(earlier.nodes + shift), size)
     resolved = jnp.all(jnp.where(nodes == smallest, quadrature.residuals < smallest, True)) & positive
     nothing = jnp.where(positive, 0.0, jnp.nan).astype(nodes.dtype)
     return LogDet(
-        value + nothing, error + nothing, truncation + nothing, smallest, positive, resolved, quadrature.num_matvecs
-    )
+        size * mean + nothing, size * error + nothing, size * (before - mean) + nothing, smallest, positive, resolved,
+        quadrature.num_matvecs,
+    )  # fmt: skip
 
 
 def _log(x: Array) -> Array:

@@ -2,13 +2,14 @@
 
 import math
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
+from jaxopt_study.checks import check_integer
 from jaxopt_study.curvature import vectors
 from jaxopt_study.curvature.layout import Layout, layout_of, seed_words
 from jaxopt_study.curvature.operator import Operator
@@ -61,7 +62,8 @@ class _State(NamedTuple):
     previous: Vector  # qⱼ₋₁
     diagonal: Array  # α (m,)
     offdiagonal: Array  # β (m,): βⱼ couples qⱼ and qⱼ₊₁
-    scale: Array  # the largest ‖H q‖
+    unit: Array  # a power of two of which the products are counted, so that no square leaves its range; 0 before them
+    scale: Array  # the largest ‖H q‖, in this unit as α and β are
     orthogonality: Array
     alive: Array  # whether qⱼ is a new direction
 
@@ -71,6 +73,16 @@ def probe_vectors(op: Operator, key: Key) -> Vector:
     layout = layout_of(op.like)
     direction = jax.tree.map(lambda leaf: leaf[0], layout.random(seed_words(key), 0, 1))
     return layout.unpack(vectors.normalize(direction)[0])
+
+
+def check_divisor(who: str, probes_at_once: Any, num_probes: int) -> int | None:
+    """Return how many probes are to run side by side, if their number can be divided by it; None for the default."""
+    if probes_at_once is None:
+        return None
+    number = check_integer(who, "probes_at_once", probes_at_once, 1)
+    if num_probes % number:
+        raise ValueError(f"{who} needs probes_at_once, a divisor of num_probes = {num_probes}; received {number}.")
+    return number
 
 
 def lanczos_quadrature(
@@ -174,19 +186,21 @@ def _begin(layout: Layout, start: Vector, num_steps: int, reorthogonalize: bool)
     basis = tuple(vectors.zeros_basis(layout.like, rows) for _ in range(chunks))
     lost = zero if reorthogonalize else jnp.full((), jnp.nan, dtype)
     return _State(
-        jnp.int32(0), basis, start, vectors.zeros_like(layout.like), zeros, zeros, zero, lost, jnp.bool_(True)
+        jnp.int32(0), basis, start, vectors.zeros_like(layout.like), zeros, zeros, zero, zero, lost, jnp.bool_(True)
     )
 
 
 def _advance(state: _State, image: Vector, layout: Layout, reorthogonalize: bool, axis: str | None) -> _State:
     """Return the state after the step that H qⱼ allows; where the space is exhausted already, only count."""
     j, q = state.step, state.q
-    scale = jnp.maximum(state.scale, vectors.norm(image))
+    unit = vectors.settled_unit(state.unit, image)
+    image = vectors.in_units(unit, image)
+    scale = jnp.maximum(state.scale, vectors.plain_norm(image))
     beta = jnp.where(j > 0, state.offdiagonal[jnp.maximum(j - 1, 0)], 0)
     u = vectors.axpy(-beta, state.previous, image)
     alpha = vectors.inner(u, q)
     u = vectors.axpy(-alpha, q, u)
-    length = vectors.norm(u)
+    length = vectors.plain_norm(u)
     basis, lost = state.basis, state.orthogonality
     if reorthogonalize:
         basis = _store(basis, j, q)
@@ -197,9 +211,10 @@ def _advance(state: _State, image: Vector, layout: Layout, reorthogonalize: bool
     beta = jnp.where(going, length, 0)
     after = _State(
         j + 1, basis, vectors.scale(jnp.where(going, 1 / jnp.where(going, length, 1), 0), u), q,
-        state.diagonal.at[j].set(alpha), state.offdiagonal.at[j].set(beta), scale, lost, going & jnp.isfinite(length),
+        state.diagonal.at[j].set(alpha), state.offdiagonal.at[j].set(beta), unit, scale, lost,
+        going & jnp.isfinite(length),
     )  # fmt: skip
-    kept = ("diagonal", "offdiagonal", "scale", "orthogonality", "alive")
+    kept = ("diagonal", "offdiagonal", "unit", "scale", "orthogonality", "alive")
     held = {name: jnp.where(state.alive, getattr(after, name), getattr(state, name)) for name in kept}
     # A marker beyond the last step, so that the number of steps can be read from the matrix.
     held["diagonal"] = jnp.where(state.alive, held["diagonal"], state.diagonal.at[j].set(jnp.inf))
@@ -220,7 +235,7 @@ def _orthogonalize(
     ) -> tuple[Array, Vector, Array, Array, Array]:
         count, u, found, _, before = carry
         u, largest = _one_pass(basis, j, u)
-        return count + 1, u, jnp.maximum(found, largest), before, vectors.norm(u)
+        return count + 1, u, jnp.maximum(found, largest), before, vectors.plain_norm(u)
 
     _, u, found, _, remaining = lax.while_loop(again, one_pass, (jnp.int32(0), u, 0 * length, length, length))
     return u, found, remaining
@@ -258,7 +273,8 @@ def _rows(basis: tuple[Vector, ...]) -> int:
 
 def _quadrature(state: _State) -> Quadrature:
     taken = state.step - jnp.sum(jnp.isposinf(state.diagonal), axis=1, dtype=jnp.int32)  # (p,)
-    return _from_matrices(state.diagonal, state.offdiagonal, taken, state.orthogonality)
+    unit = jnp.where(state.unit == 0, 1, state.unit)[:, None]
+    return _from_matrices(state.diagonal * unit, state.offdiagonal * unit, taken, state.orthogonality)
 
 
 @jax.jit
@@ -276,6 +292,7 @@ def _nodes(diagonal: Array, offdiagonal: Array, taken: Array) -> tuple[Array, Ar
     finite = jnp.all(jnp.isfinite(jnp.where(exists, diagonal, 0)) & jnp.isfinite(offdiagonal))
     alpha = jnp.where(exists & finite, diagonal, 0)
     beta = jnp.where(exists & finite, offdiagonal, 0)
+    (alpha, beta), unit = vectors.unscaled((alpha, beta))
     coupling = jnp.where(index < taken - 1, beta, 0)[:-1]
     bound = jnp.max(jnp.abs(alpha)) + 2 * jnp.max(jnp.abs(beta))
     alpha = jnp.where(exists, alpha, 2 * bound + 1)  # rows that do not exist come last in ascending order
@@ -286,7 +303,7 @@ def _nodes(diagonal: Array, offdiagonal: Array, taken: Array) -> tuple[Array, Ar
     residuals = jnp.where(exists, jnp.abs(rotations[taken - 1] * beta[taken - 1]), 0)
     rounding = _floor(jnp.max(jnp.abs(values)))
     nothing = jnp.where(finite, 0.0, jnp.nan).astype(values.dtype)
-    return values + nothing, weights / jnp.sum(weights) + nothing, residuals + rounding + nothing
+    return unit * values + nothing, weights / jnp.sum(weights) + nothing, unit * (residuals + rounding) + nothing
 
 
 def _floor(scale: Array) -> Array:

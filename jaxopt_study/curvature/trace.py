@@ -1,4 +1,4 @@
-"""Trace and diagonal of an operator, from random probes with the largest part taken out."""
+"""Trace and diagonal of an operator: without error where the products suffice, else from random probes."""
 
 import math
 from functools import partial
@@ -9,14 +9,17 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
+from jaxopt_study.checks import check_integer, check_key
 from jaxopt_study.curvature import vectors
-from jaxopt_study.curvature.checks import check_key, check_operator
-from jaxopt_study.curvature.estimate import Estimate, check_count
+from jaxopt_study.curvature.checks import check_operator
+from jaxopt_study.curvature.coordinates import as_vector, diagonal_entries
+from jaxopt_study.curvature.estimate import TWO_PROBES, Estimate, standard_error
 from jaxopt_study.curvature.operator import Operator
 from jaxopt_study.programs import jit_solver
 from jaxopt_study.types import Key, Matvec, Vector
 
 _BLOCK_BYTES = 2**32  # on accelerators as many probes at once as fit in this
+_FEW = 32  # coordinates: fewer are not sampled, because two vectors of signs may then be the same
 _DROPPED = 100  # directions whose share in the sketch is below √(ε times this) of the largest are not deflated
 
 What = Literal["trace", "diagonal"]
@@ -25,15 +28,17 @@ What = Literal["trace", "diagonal"]
 class _Moments(NamedTuple):
     count: Array
     mean: Vector
-    squares: Vector  # Σ (x − mean)²
+    spread: Vector  # √Σ (x − mean)², not squared, which would leave the range of the numbers
 
 
 def trace(
     op: Operator, *, num_probes: int = 60, rank: int = 20, key: Key, probes_at_once: int | None = None
 ) -> Estimate:
-    """Estimate tr H from random probes, after taking out an r-dimensional space in which most of H lies.
+    """Compute tr H, or estimate it from random probes after taking out an r-dimensional space in which most of H lies.
 
-    With Q an orthonormal basis of H Ω for r random vectors Ω, P = 1 − QQᵀ, and p vectors x of independent ±1,
+    If n ≤ p + 2r, or n ≤ 32, n products with the coordinate vectors e give Σ eᵀHe, to rounding, with a standard error
+    of 0. For more coordinates, with Q an orthonormal basis of H Ω for r normal vectors Ω, P = 1 − QQᵀ, and p vectors x
+    of independent ±1,
 
         tr H = tr QᵀHQ + tr PHP ≈ tr QᵀHQ + mean of (Px)ᵀ H (Px)
 
@@ -45,17 +50,18 @@ def trace(
     Args:
         op: H, symmetric; not necessarily positive.
         num_probes: p ≥ 2.
-        rank: r ≥ 0, at most n. 0 is Hutchinson's estimator.
+        rank: r ≥ 0. 0 is Hutchinson's estimator.
         key: For the probes.
         probes_at_once: How many vectors are multiplied side by side, in blocks. None takes one on a CPU, and on
             accelerators as many as fit into 4 GiB.
 
     Returns:
         Trace and its standard error; NaN where a product was. Cost: p + 2r products after one linearisation, r reads of
-        the basis for each probe; memory 2r + 4 vectors. ± 2 standard errors hold the trace in about 95% of cases.
+        the basis for each probe; memory 2r + 4 vectors; or n products and the memory of two vectors. ± 2 standard
+        errors hold the trace in about 95% of cases; of few probes take Student's t with p − 1 degrees of freedom.
 
     Raises:
-        TypeError: If `op` is no operator or `key` no key.
+        TypeError: If `op` is no operator, `key` no key or a count no integer.
         ValueError: If `num_probes` < 2, `rank` < 0 or `probes_at_once` < 1.
 
     Example:
@@ -82,9 +88,11 @@ def trace(
 def diagonal(
     op: Operator, *, num_probes: int = 60, rank: int = 20, key: Key, probes_at_once: int | None = None
 ) -> Estimate:
-    """Estimate the diagonal of H from random probes, after taking out an r-dimensional space in which most of H lies.
+    """Compute the diagonal of H, or estimate it after taking out an r-dimensional space in which most of H lies.
 
-    With Q an orthonormal basis of H Ω for r random vectors Ω, P = 1 − QQᵀ, Z = HQ, and p vectors x of independent ±1,
+    If n ≤ p + 2r, or n ≤ 32, n products with the coordinate vectors e give all eᵀHe, to rounding, with standard errors
+    of 0. For more coordinates, with Q an orthonormal basis of H Ω for r normal vectors Ω, P = 1 − QQᵀ, Z = HQ, and p
+    vectors x of independent ±1,
 
         H = ZQᵀ + QZᵀ − Q(QᵀZ)Qᵀ + PHP,  diag PHP ≈ mean of x ∘ PHP x
 
@@ -94,16 +102,16 @@ def diagonal(
     Args:
         op: H, symmetric.
         num_probes: p ≥ 2.
-        rank: r ≥ 0, at most n. 0 estimates the whole diagonal from probes.
+        rank: r ≥ 0. 0 estimates the whole diagonal from probes.
         key: For the probes.
         probes_at_once: How many vectors are multiplied side by side, in blocks; None as for `trace`.
 
     Returns:
         Diagonal and standard errors, pytrees like the parameters. Cost: p + 2r products after one linearisation, 2r
-        reads of the basis for each probe; memory 2r + 6 vectors.
+        reads of the basis for each probe; memory 2r + 6 vectors; or n products and the memory of three vectors.
 
     Raises:
-        TypeError: If `op` is no operator or `key` no key.
+        TypeError: If `op` is no operator, `key` no key or a count no integer.
         ValueError: If `num_probes` < 2, `rank` < 0 or `probes_at_once` < 1.
 
     Example:
@@ -122,14 +130,21 @@ def diagonal(
 
 
 def _estimate(what: What, op: Operator, num_probes: int, rank: int, key: Key, at_once: int | None) -> Estimate:
-    check_count(what, "num_probes", num_probes, 2)
-    check_count(what, "rank", rank, 0)
+    num_probes = check_integer(what, "num_probes", num_probes, 2, remedy=TWO_PROBES)
+    rank = check_integer(what, "rank", rank, 0)
     if at_once is not None:
-        check_count(what, "probes_at_once", at_once, 1)
-    rank = min(rank, op.size)
+        at_once = check_integer(what, "probes_at_once", at_once, 1)
+    if op.size <= max(num_probes + 2 * rank, _FEW):
+        return _exact(what, op, at_once or _vectors_at_once(op, op.size))
     if op.loop == "host":
         return _on_host(what, op, num_probes, rank, key)
     return _compiled(what, op, num_probes, rank, key, at_once)
+
+
+def _exact(what: What, op: Operator, together: int) -> Estimate:
+    entries = diagonal_entries(op, together)
+    value = jnp.sum(entries) if what == "trace" else as_vector(op.like, entries)
+    return Estimate(value, jax.tree.map(lambda x: x * 0, value), jnp.asarray(op.size, dtype=jnp.int32))  # NaN stays
 
 
 @partial(jit_solver, static_argnums=(0, 2, 3, 5))
@@ -180,7 +195,8 @@ def _probe(op: Operator, key: Key) -> Vector:
 
 
 def _random_rows(op: Operator, key: Key, rank: int) -> Vector:
-    return jax.vmap(partial(_probe, op))(jax.random.split(key, rank))
+    # Normal, not ±1: no direction is orthogonal to them but by rounding.
+    return jax.vmap(lambda k: vectors.random_like(op.like, key=k))(jax.random.split(key, rank))
 
 
 def _outside(basis: Vector | None, x: Vector) -> Vector:
@@ -205,23 +221,26 @@ def _none(what: What, op: Operator) -> _Moments:
 
 
 def _gather(moments: _Moments, sample: Vector) -> _Moments:
-    """Return mean and variance with one more sample, without the cancellation of Σx² − (Σx)²."""
+    """Return mean and spread with one more sample, without the cancellation of Σx² − (Σx)²."""
     count = moments.count + 1
+    share = jnp.sqrt(moments.count / count)
     mean = jax.tree.map(lambda m, x: m + (x - m) / count.astype(m.dtype), moments.mean, sample)
-    squares = jax.tree.map(
-        lambda s, x, before, after: s + (x - before) * (x - after), moments.squares, sample, moments.mean, mean
+    spread = jax.tree.map(
+        lambda s, x, before: jnp.hypot(s, share.astype(s.dtype) * (x - before)), moments.spread, sample, moments.mean
     )
-    return _Moments(count, mean, squares)
+    return _Moments(count, mean, spread)
 
 
 def _gathered(samples: Vector, count: int) -> _Moments:
     mean = jax.tree.map(lambda x: jnp.mean(x, axis=0), samples)
-    squares = jax.tree.map(lambda x, m: jnp.sum((x - m) ** 2, axis=0), samples, mean)
-    return _Moments(jnp.int32(count), mean, squares)
+    spread = jax.tree.map(lambda x: standard_error(x) * math.sqrt(count * (count - 1)), samples)
+    return _Moments(jnp.int32(count), mean, spread)
 
 
 def _orthonormal(rows: Vector) -> Vector:
     """Return an orthonormal basis of the span of the rows; rows of zeros in place of directions that hardly count."""
+    dtypes = jax.tree.map(lambda row: row.dtype, rows)
+    rows, _ = vectors.unscaled(rows)  # whose squares stay in range
     for _ in range(2):  # the second time, the rows are close to orthonormal and rounding is small
         gram = vectors.gram(rows, rows)
         finite = jnp.all(jnp.isfinite(gram))
@@ -229,18 +248,23 @@ def _orthonormal(rows: Vector) -> Vector:
         kept = values > _DROPPED * jnp.finfo(values.dtype).eps * jnp.max(values)
         factors = jnp.where(kept, 1 / jnp.sqrt(jnp.where(kept, values, 1)), 0)
         rows = vectors.combine(rows, jnp.where(finite, rotation * factors, jnp.nan))
-    return rows
+    return jax.tree.map(lambda row, dtype: row.astype(dtype), rows, dtypes)
 
 
 def _finish(what: What, moments: _Moments, basis: Vector | None, images: Vector | None, num_matvecs: int) -> Estimate:
     p = moments.count
-    error = jax.tree.map(lambda s: jnp.sqrt(s / (p * (p - 1)).astype(s.dtype)), moments.squares)
-    value = moments.mean
+    error = jax.tree.map(lambda s: s / jnp.sqrt(p * (p - 1)).astype(s.dtype), moments.spread)
+    value, size = moments.mean, jax.tree.map(jnp.abs, moments.mean)
     if basis is not None and what == "trace":
-        value = value + sum(jnp.sum(part) for part in jax.tree.leaves(jax.tree.map(jnp.multiply, basis, images)))
+        terms = jax.vmap(vectors.inner)(basis, images)
+        value, size = value + jnp.sum(terms), size + jnp.sum(jnp.abs(terms))
     elif basis is not None:
         inside = vectors.combine(basis, vectors.gram(basis, images))  # Q(QᵀZ), row by row
-        value = jax.tree.map(lambda v, q, z, qm: v + jnp.sum(q * (2 * z - qm), axis=0), value, basis, images, inside)
+        terms = jax.tree.map(lambda q, z, qm: q * (2 * z - qm), basis, images, inside)
+        value = jax.tree.map(lambda v, t: v + jnp.sum(t, axis=0), value, terms)
+        size = jax.tree.map(lambda v, t: v + jnp.sum(jnp.abs(t), axis=0), size, terms)
+    # Where nothing is left to sample, only rounding is: no error is smaller than the last digit of what was added.
+    error = jax.tree.map(lambda e, s: jnp.maximum(e, jnp.finfo(s.dtype).eps * s), error, size)
     return Estimate(value, error, jnp.asarray(num_matvecs, dtype=jnp.int32))
 
 

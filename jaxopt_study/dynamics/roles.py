@@ -89,19 +89,22 @@ def _roles(optimizer: Any, shapes: Any, steps: int) -> tuple[Role, ...]:
     memories = {kind for kind, role in zip(kinds, roles, strict=True) if role == "memory"}
     if not memories:
         return tuple(roles)
-    idle = set(memories)
+    idle, remembering = set(memories), set()
     for t in range(steps):  # what moves nothing in one phase of a period may do so in another
         quiet = _without(structure, leaves, roles, keep=lambda _: False, kinds=kinds)
         for kind in sorted(idle):
             alone = _without(structure, leaves, roles, lambda k, kind=kind: k == kind, kinds)
             others = [role == "memory" and k != kind for role, k in zip(roles, kinds, strict=True)]
             updates, differing = _push(optimizer, (quiet, alone), Shapes(shapes), steps)
+            remembering |= {k for k, differs in zip(kinds, differing, strict=True) if k == kind and differs}
             if updates or any(differs and watch for differs, watch in zip(differing, others, strict=True)):
                 idle.remove(kind)
         if not idle or t == steps - 1:
             break
         leaves = jax.tree.leaves(_next(optimizer, structure.unflatten(leaves), Shapes(shapes), t))
-    return tuple("centre" if k in idle and r == "memory" else r for k, r in zip(kinds, roles, strict=True))
+    # A momentum of decay 0 moves nothing either, but the gradient passes through it: it must not be held.
+    centres = idle & remembering
+    return tuple("centre" if k in centres and r == "memory" else r for k, r in zip(kinds, roles, strict=True))
 
 
 def frozen_leaves(optimizer: Any, params: Any, freeze: Freeze, steps: int) -> tuple[tuple[bool, ...], tuple[bool, ...]]:

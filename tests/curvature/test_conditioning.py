@@ -102,6 +102,21 @@ def test_an_eigenvector_is_all_in_the_top_space_and_turns_at_two_over_its_eigenv
     np.testing.assert_allclose([result.cosine, result.top_share, result.largest_step], [1, 1, 0.2], rtol=1e-3)
 
 
+@pytest.mark.parametrize(("factor", "length"), [(2.0**-100, 1.0), (2.0**100, 1.0), (1.0, 2.0**-80), (1.0, 2.0**80)])
+def test_the_terms_scale_as_the_operator_and_the_gradient_do(factor, length):
+    matrix, _ = rotated(SPECTRUM)
+    g = np.random.default_rng(2).normal(size=60).astype(np.float32)
+    one = ill_conditioning(from_matrix(matrix), jnp.asarray(g))
+    other = ill_conditioning(from_matrix(matrix * np.float32(factor)), jnp.asarray(g * np.float32(length)))
+    for name, power in {"curvature": 1, "cauchy_step": -1, "largest_step": -1, "cosine": 0}.items():
+        np.testing.assert_allclose(getattr(other, name) * factor**-power, getattr(one, name), rtol=1e-5)
+    np.testing.assert_allclose(other.gradient_norm / length, one.gradient_norm, rtol=1e-6)
+    np.testing.assert_allclose(other.hg_norm / length / factor, one.hg_norm, rtol=1e-5)
+    if length == 1.0:
+        for name in ("ghg", "ghg_error"):
+            np.testing.assert_allclose(getattr(other, name) / factor, getattr(one, name), rtol=1e-5)
+
+
 def test_negative_curvature_has_no_largest_step_and_is_said():
     matrix, rotation = rotated(SPECTRUM)
     result = ill_conditioning(from_matrix(matrix), jnp.asarray(rotation[:, 0], jnp.float32))

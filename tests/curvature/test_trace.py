@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jaxopt_study.curvature import diagonal, from_matrix, from_matvec, ggn, hessian, trace
+from jaxopt_study.curvature.trace import _orthonormal
 
 KEY = jax.random.key(0)
 DECAYING = np.concatenate([[80.0, -40.0, 20.0, 10.0], 1 / np.arange(1.0, 117.0)])
@@ -42,6 +43,116 @@ def test_two_standard_errors_hold_the_trace_as_often_as_they_should(spectrum, nu
     assert covered(1.0) < 0.8  # the errors are not just large
     bias = np.mean(np.asarray(value) - truth)
     assert abs(bias) < 4 * np.std(value) / np.sqrt(300)
+
+
+@pytest.mark.parametrize("num_probes", [2, 3])
+def test_the_mean_square_of_the_standard_error_is_the_variance_of_the_estimate(num_probes):
+    matrix = rotated(np.concatenate([[9.0, -7.0, 5.0], np.linspace(-1, 1, 37)]))
+    value, error = map(np.asarray, many(from_matrix(matrix), jax.random.split(jax.random.key(2), 1500), num_probes, 0))
+    variance = 2 * (np.sum(matrix.astype(np.float64) ** 2) - np.sum(np.diag(matrix) ** 2.0)) / num_probes
+    np.testing.assert_allclose(np.var(value), variance, rtol=0.2)
+    spread = 4 * np.std(error**2) / np.sqrt(len(error))
+    assert abs(np.mean(error**2) - variance) < spread < 0.25 * variance
+
+
+def test_standard_errors_of_the_diagonal_have_the_closed_form_of_their_probes():
+    matrix = rotated(np.linspace(-1, 2, 40))
+    op = from_matrix(matrix)
+    run = jax.jit(lambda keys: jax.lax.map(lambda k: diagonal(op, num_probes=3, rank=0, key=k)[:2], keys))
+    value, error = map(np.asarray, run(jax.random.split(KEY, 800)))
+    off = matrix.astype(np.float64) - np.diag(np.diag(matrix))
+    np.testing.assert_allclose(np.mean(error**2, axis=0), np.sum(off**2, axis=1) / 3, rtol=0.3)
+    np.testing.assert_allclose(np.mean(error**2), np.mean(off**2) * 40 / 3, rtol=0.05)
+    assert np.all(np.abs(np.mean(value, axis=0) - np.diag(matrix)) < 5 * np.std(value, axis=0) / np.sqrt(800))
+
+
+@pytest.mark.parametrize(
+    ("n", "num_probes", "rank"),
+    [(1, 60, 20), (2, 2, 0), (3, 2, 0), (5, 60, 20), (32, 2, 0), (50, 4, 23), (100, 60, 20)],
+)
+def test_what_the_products_suffice_for_is_exact(n, num_probes, rank):
+    matrix = rotated(np.random.default_rng(n).normal(size=n) * 3)
+    op = from_matrix(matrix)
+    for seed in range(3):
+        key = jax.random.key(seed)
+        of_trace = trace(op, num_probes=num_probes, rank=rank, key=key)
+        of_diagonal = diagonal(op, num_probes=num_probes, rank=rank, key=key)
+        np.testing.assert_array_equal(of_diagonal.value, np.diag(matrix))
+        np.testing.assert_allclose(of_trace.value, np.trace(matrix.astype(np.float64)), atol=1e-6 * n)
+        assert of_trace.standard_error == 0
+        assert not np.any(of_diagonal.standard_error)
+        assert of_trace.num_matvecs == of_diagonal.num_matvecs == n
+
+
+def test_one_product_too_few_is_an_estimate_and_says_so():
+    matrix = rotated(np.linspace(-3, 3, 51))
+    for estimator, truth in ((trace, np.trace(matrix)), (diagonal, np.diag(matrix))):
+        estimate = estimator(from_matrix(matrix), num_probes=10, rank=20, key=KEY)
+        assert np.all(estimate.standard_error > 0)
+        assert np.all(np.abs(estimate.value - truth) < 5 * estimate.standard_error)
+        assert estimate.num_matvecs == 50
+
+
+def test_pytrees_restricted_operators_and_the_host_loop_are_exact_too():
+    like = {"scalar": jnp.zeros(()), "one": jnp.zeros(1), "none": jnp.zeros((0, 3)), "w": jnp.zeros((2, 3))}
+    matrix = rotated(np.arange(1.0, 9.0))
+    sizes = {name: np.size(leaf) for name, leaf in like.items()}
+    starts = dict(zip(sorted(sizes), np.cumsum([0] + [sizes[name] for name in sorted(sizes)]), strict=False))
+
+    def multiply(v):
+        image = matrix @ jnp.concatenate([v[name].reshape(-1) for name in sorted(like)])
+        return {
+            name: image[starts[name] : starts[name] + sizes[name]].reshape(leaf.shape) for name, leaf in like.items()
+        }
+
+    truth = {
+        name: np.diag(matrix)[starts[name] : starts[name] + sizes[name]].reshape(leaf.shape)
+        for name, leaf in like.items()
+    }
+    for loop in ("compiled", "host"):
+        op = from_matvec(multiply, like, loop=loop)
+        estimate = diagonal(op, num_probes=2, rank=1, key=KEY)
+        jax.tree.map(np.testing.assert_array_equal, estimate.value, truth)
+        jax.tree.map(lambda x: np.testing.assert_array_equal(x, 0), estimate.standard_error)
+        np.testing.assert_allclose(trace(op, key=KEY).value, 36.0, rtol=1e-5)
+    block = op.restrict(lambda path: path in ("w", "one"))
+    estimate = diagonal(block, num_probes=2, rank=0, key=KEY)
+    np.testing.assert_array_equal(estimate.value["w"], truth["w"])
+    assert estimate.value["scalar"] is None
+    assert estimate.num_matvecs == 7
+
+
+def test_the_basis_of_the_sketch_is_orthonormal_though_its_rows_are_nearly_parallel():
+    rows = np.ones((4, 60)) + 0.02 * np.random.default_rng(0).normal(size=(4, 60))
+    for factor in (1.0, 1e30, 1e-30):
+        basis = np.asarray(_orthonormal(jnp.asarray(rows * factor, jnp.float32)), np.float64)
+        np.testing.assert_allclose(basis @ basis.T, np.eye(4), atol=5e-6)
+        inside = rows @ basis.T @ basis
+        np.testing.assert_allclose(inside, rows, atol=1e-4)
+
+
+def test_where_the_sketch_holds_all_of_the_operator_only_rounding_is_left():
+    pair = np.zeros(40)
+    pair[[3, 8]] = 1.0, -1.0  # half of all vectors of signs are orthogonal to it
+    low_rank = rotated(np.concatenate([[30.0, -4.0, 1.0], np.zeros(117)]))
+    for matrix, rank in ((np.outer(pair, pair).astype(np.float32), 1), (low_rank, 6)):
+        op, truth = from_matrix(matrix), np.trace(matrix.astype(np.float64))
+        value, error = map(np.asarray, many(op, jax.random.split(KEY, 50), 3, rank))
+        assert np.all(error < 1e-5 * np.abs(matrix).sum())
+        assert np.all(np.abs(value - truth) <= 10 * error + 1e-6 * np.abs(np.diag(matrix)).sum())
+        assert np.all(error > 0)
+
+
+@pytest.mark.parametrize("factor", [2.0**-100, 2.0**100])
+def test_the_estimates_scale_as_the_operator_does(factor):
+    matrix = rotated(np.concatenate([[9.0, -7.0, 5.0], np.linspace(-1, 1, 57)]))
+    for estimator in (trace, diagonal):
+        for rank in (0, 4):
+            one, other = (
+                estimator(from_matrix(matrix * np.float32(c)), num_probes=4, rank=rank, key=KEY) for c in (1, factor)
+            )
+            np.testing.assert_allclose(other.value / factor, one.value, rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(other.standard_error / factor, one.standard_error, rtol=1e-3, atol=1e-6)
 
 
 def test_deflation_pays_where_few_eigenvalues_are_large_and_not_where_none_is():
@@ -177,8 +288,8 @@ def test_products_that_are_not_finite_show():
     ("arguments", "message"),
     [
         ({"num_probes": 1}, "integer ≥ 2; received 1. Two are the fewest that show an error"),
-        ({"rank": -1}, "rank, an integer ≥ 0; received -1"),
-        ({"probes_at_once": 0}, "probes_at_once, an integer ≥ 1; received 0"),
+        ({"rank": -1}, "rank to be an integer ≥ 0; received -1"),
+        ({"probes_at_once": 0}, "probes_at_once to be an integer ≥ 1; received 0"),
     ],
 )
 def test_wrong_arguments_are_refused(estimator, arguments, message):

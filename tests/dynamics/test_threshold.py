@@ -8,6 +8,7 @@ import pytest
 
 from jaxopt_study import optimizers, transforms
 from jaxopt_study.dynamics import preconditioned_sharpness, stability_limit, stability_threshold
+from jaxopt_study.dynamics.periods import period
 from jaxopt_study.transforms import chain, gradient_point, scale_by_learning_rate
 
 RATE, DECAY = 0.01, 0.9
@@ -248,6 +249,28 @@ def test_threshold_of_a_period_is_that_of_its_map(name):
     np.testing.assert_allclose(stability_threshold(tx), expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "tx",
+    [
+        optax.sgd(0.01, momentum=0.0),
+        optax.chain(optax.trace(0.0), optax.sgd(0.01)),
+        optimizers.momentum(0.01, 0.0),
+        optax.adam(0.01, b1=0.0),
+        optimizers.adam(0.01, b1=0.0),
+    ],
+    ids=["sgd", "trace", "momentum", "optax adam", "adam"],
+)
+def test_a_momentum_of_decay_zero_is_none(tx):
+    np.testing.assert_allclose(stability_threshold(tx), 200.0, rtol=1e-6)  # 2/η
+    np.testing.assert_allclose(stability_limit(tx), 2.0, rtol=1e-6)
+
+
+def test_counters_of_different_periods_stand_as_before_after_their_least_common_multiple():
+    tx = optax.chain(optax.apply_every(2), optax.apply_every(3), optax.sgd(0.05))
+    assert period("a test", tx, jnp.zeros(2)) == 6
+    assert period("a test", optax.chain(optax.apply_every(4), optax.apply_every(6)), jnp.zeros(2)) == 12
+
+
 def test_threshold_of_a_period_is_the_same_in_every_phase():
     tx, params = optax.MultiSteps(optax.sgd(0.05), 2), jnp.zeros(2)
     state = tx.init(params)
@@ -261,6 +284,12 @@ def test_threshold_of_steps_that_alternate_by_a_running_counter_is_told_by_num_s
     assert stability_threshold(tx, num_steps=2) == pytest.approx(20.0, rel=1e-8)
     with pytest.raises(ValueError, match="num_steps must be a multiple of 2"):
         stability_threshold(multi_steps(optax.sgd(0.1), 2), num_steps=3)
+
+
+@pytest.mark.parametrize(("rate", "decay"), [(0.01, 0.0), (0.5, 0.9)])
+def test_the_limit_is_the_threshold_in_units_of_the_gain(rate, decay):
+    assert stability_limit(optax.sgd(rate, momentum=decay)) == pytest.approx(2 + 2 * decay)  # η λ of heavy ball
+    assert stability_threshold(optax.sgd(rate, momentum=decay)) == pytest.approx((2 + 2 * decay) / rate)
 
 
 def test_one_gain_does_not_stand_for_a_period():

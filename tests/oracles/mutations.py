@@ -1,17 +1,30 @@
-"""Small errors put into a module's source, one at a time: what a careless hand does to an optimizer.
+"""Small errors put into a module's source, one at a time: what a careless hand does.
 
-A mutant is a copy of the module's syntax tree with one change inside a function's body: an ε on the other side of its
-root, a count off by one, β for 1 − β, or a wrong operator. Checks of arguments, error messages, annotations and
-defaults are left alone: they are not mathematics.
+There are two kinds. Of the atoms, whose modules are small and run by themselves, every mutant of some kinds is made. Of
+other modules, in which one function calls another across files and compiled programs, `Edit` describes mutants one by
+one, and each is held to the tests that ought to notice it.
+
+A mutant of an atom is a copy of the module's syntax tree with one change inside a function's body: an ε on the other
+side of its root, a count off by one, β for 1 − β, or a wrong operator. Checks of arguments, error messages, annotations
+and defaults are left alone: they are not mathematics.
 """
 
 import ast
 import copy
 import inspect
-from collections.abc import Callable, Iterator
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
+ROOT = Path(__file__).parents[2]
 DECAYS = {"decay", "rate", "gamma", "coming", "kept", "fresh", "now", "b1", "b2"}
 OPERATORS = {
     ast.Add: ast.Sub,
@@ -177,3 +190,89 @@ def survivors(module: ModuleType, checks: dict[str, Callable[[Any], None]]) -> t
             continue
         alive.append(mutant.label)
     return alive, count
+
+
+class Edit(NamedTuple):
+    """A change of one line that somebody might make, and the default tests that must notice it.
+
+    It is applied to the text of a copy of the package, not to a syntax tree, because code that JAX compiles is known by
+    its functions: a copy in a process of its own shares no compiled program with the original.
+    """
+
+    module: str  # relative to the package
+    original: str  # a fragment that occurs once in the module
+    changed: str
+    tests: tuple[str, ...]  # node ids, relative to `tests`
+
+    @property
+    def label(self) -> str:
+        """What is changed, in one line."""
+        return f"{self.module}: {' '.join(self.original.split())} → {' '.join(self.changed.split())}"
+
+    def apply(self, package: Path) -> None:
+        """Write the changed module; raise ValueError if the fragment does not occur exactly once."""
+        path = package / self.module
+        source = path.read_text()
+        if source.count(self.original) != 1:
+            raise ValueError(
+                f"{self.module} has the fragment {self.original!r} {source.count(self.original)} times, not once. "
+                "Write the edit anew for the source as it is."
+            )
+        path.write_text(source.replace(self.original, self.changed))
+
+
+def copied(folder: Path) -> Path:
+    """Copy what running tests needs into a folder, and return it."""
+    for name in ("jaxopt_study", "tests"):
+        shutil.copytree(ROOT / name, folder / name)
+    for name in ("conftest.py", "pyproject.toml"):
+        shutil.copy2(ROOT / name, folder / name)
+    return folder
+
+
+def run_tests(jobs: Iterable[tuple[Path, Iterable[str]]]) -> list[tuple[int | None, str]]:
+    """Run tests of copies one after the other; return pytest's exit status, None for a signal, and output of each."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, ROOT / "tests" / "oracles" / "forking.py"],
+        input=json.dumps([(str(root), list(tests)) for root, tests in jobs]),
+        env={**environment, "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(f"The tests of the copies were not run: {done.stderr[-2000:]}")
+    return [(status, output) for status, output in map(json.loads, done.stdout.splitlines())]
+
+
+def unnoticed(edits: list[Edit], *, together: int = 2) -> list[str]:
+    """Apply each edit to a copy of its own and run its tests; describe those that no test noticed.
+
+    Args:
+        edits: The edits.
+        together: How many processes work at them.
+
+    Returns:
+        For each edit that was not noticed, what happened instead. A copy without an edit comes first in each process:
+        its tests must pass, or failing means nothing.
+    """
+
+    def share(edits: list[Edit]) -> list[str]:
+        with tempfile.TemporaryDirectory() as folder:
+            roots = [copied(Path(folder) / str(number)) for number in range(len(edits) + 1)]
+            for root, edit in zip(roots[1:], edits, strict=True):
+                edit.apply(root / "jaxopt_study")
+            everything = dict.fromkeys(test for edit in edits for test in edit.tests)
+            (status, output), *rest = run_tests(
+                [(roots[0], everything), *((root, edit.tests) for root, edit in zip(roots[1:], edits, strict=True))]
+            )
+        found = [] if status == 0 else [f"without an edit pytest ended with {status}\n{output}"]
+        for edit, (status, output) in zip(edits, rest, strict=True):
+            if status not in (1, None):  # a test failed, or a loop did not end
+                end = "survived" if status == 0 else f"pytest ended with {status}"
+                found.append(f"{end}: {edit.label}\n{output}")
+        return found
+
+    with ThreadPoolExecutor(together) as pool:
+        return [line for lines in pool.map(share, [edits[i::together] for i in range(together)]) for line in lines]

@@ -72,6 +72,16 @@ def test_it_is_the_paired_test_against_every_rival():
     assert 0 < sum(expected) < 6
 
 
+@pytest.mark.parametrize("seeds", [2, 3, 6])
+def test_a_trial_leaves_the_set_where_students_t_rejects_it_and_no_earlier(seeds):
+    noise = np.random.default_rng(seeds).normal(size=seeds)
+    noise -= noise.mean()
+    critical = stats.t.ppf(0.95, seeds - 1) * noise.std(ddof=1) / np.sqrt(seeds)
+    for factor, kept in ((0.99, True), (1.01, False)):
+        found = indistinguishable(np.stack([np.zeros(seeds), noise + factor * critical]), mode="min")
+        np.testing.assert_array_equal(found, [True, kept])
+
+
 def test_diverged_trials_are_out_unless_all_are():
     scores = np.random.default_rng(3).normal(size=(4, 3))
     scores[1, 2] = np.nan

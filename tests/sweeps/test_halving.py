@@ -67,6 +67,16 @@ def test_the_best_is_among_those_that_went_furthest(halved, full):
     assert halved.best.trial == full.best.trial  # on a quadratic those that are ahead stay ahead
 
 
+@pytest.mark.parametrize(
+    ("num_trials", "factor", "kept"), [(1, 2, 1), (2, 3, 1), (4, 3, 2), (7, 2, 4), (9, 3, 3), (10, 3, 4)]
+)
+def test_a_rung_keeps_the_ceiling_of_its_share(num_trials, factor, kept):
+    scores = np.random.default_rng(num_trials).permutation(num_trials).astype(float)
+    for mode, best in (("min", np.argsort(scores)), ("max", np.argsort(-scores))):
+        survivors = sweeps.Halving(min_steps=1, factor=factor).survivors(scores, mode)
+        np.testing.assert_array_equal(survivors, np.sort(best[:kept]))
+
+
 def test_diverged_trials_never_go_on():
     scores = np.array([np.nan, 3.0, 1.0, np.nan, 2.0, np.nan])
     halving = sweeps.Halving(min_steps=1, factor=2)

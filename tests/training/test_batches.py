@@ -144,6 +144,13 @@ def test_a_curriculum_admits_the_easiest_examples_first():
     assert set(difficulty[np.asarray(draw(jnp.arange(5))).ravel()]) > {0.0, 1.0, 2.0, 3.0, 4.0}
 
 
+@pytest.mark.parametrize(("share", "admitted"), [(0.01, 1), (0.2, 1), (0.21, 2), (0.5, 3), (0.81, 5), (1.0, 5)])
+def test_a_curriculum_rounds_the_number_of_examples_up(share, admitted):
+    order = Curriculum(np.array([4.0, 0.0, 3.0, 1.0, 2.0]), lambda step: jnp.float32(share))
+    drawn = batch_indices(order.pace, prepare(order, jax.random.key(0)), 0, 200, 5)
+    assert set(np.asarray(drawn).tolist()) == set([1, 3, 4, 2, 0][:admitted])  # from easy to hard
+
+
 def test_a_constant_pace_of_one_is_sampling_with_replacement():
     order = Curriculum(np.arange(10.0), pace=lambda t: 1.0)
     prepared = prepare(order, jax.random.key(0))

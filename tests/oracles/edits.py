@@ -1,0 +1,525 @@
+"""Mistakes that a maintainer might make outside of the atoms, each with the default tests that must notice it."""
+
+from tests.oracles.mutations import Edit
+
+TRACE = "curvature/test_trace.py::"
+DENSITY = "curvature/test_density.py::"
+CONDITIONING = "curvature/test_conditioning.py::"
+THRESHOLD = "dynamics/test_threshold.py::"
+STABILITY = "dynamics/test_stability.py::"
+ACCOUNTING = "dynamics/test_accounting.py::"
+DIFFERENCES = "sweeps/test_differences.py::"
+INTERVALS = "sweeps/test_intervals.py::"
+ENDINGS = "training/test_endings.py::"
+TRAIN = "training/test_train.py::"
+BATCHES = "training/test_batches.py::"
+
+
+def _edit(module: str, original: str, changed: str, *tests: str) -> Edit:
+    return Edit(module, original, changed, tests)
+
+
+CURVATURE = [
+    # Degrees of freedom, quantiles and bands of what random probes say.
+    _edit(
+        "curvature/trace.py",
+        "p * (p - 1)",
+        "p * p",
+        TRACE + "test_the_mean_square_of_the_standard_error_is_the_variance_of_the_estimate",
+    ),
+    _edit(
+        "curvature/trace.py",
+        "jnp.sqrt(moments.count / count)",
+        "moments.count / count",
+        TRACE + "test_standard_errors_of_the_diagonal_have_the_closed_form_of_their_probes",
+    ),
+    _edit(
+        "curvature/trace.py",
+        "op.size <= max(",
+        "op.size < max(",
+        TRACE + "test_what_the_products_suffice_for_is_exact",
+    ),
+    _edit(
+        "curvature/trace.py",
+        "q * (2 * z - qm)",
+        "q * (z - qm)",
+        TRACE + "test_standard_errors_of_the_diagonal_cover_it",
+    ),
+    _edit(
+        "curvature/trace.py",
+        "for _ in range(2):",
+        "for _ in range(1):",
+        TRACE + "test_the_basis_of_the_sketch_is_orthonormal_though_its_rows_are_nearly_parallel",
+    ),
+    _edit(
+        "curvature/coordinates.py",
+        "here = jnp.arange(start,",
+        "here = start + jnp.arange(start,",
+        TRACE + "test_pytrees_restricted_operators_and_the_host_loop_are_exact_too",
+    ),
+    _edit(
+        "curvature/estimate.py",
+        "(p * (p - 1))",
+        "(p * p)",
+        DENSITY + "test_standard_errors_are_those_of_numpy_at_any_scale",
+    ),
+    _edit(
+        "curvature/estimate.py",
+        "(p * (size / 2 + 1) - 1)",
+        "(p * (size + 1) - 1)",
+        DENSITY + "test_the_share_of_one_eigenvalue_is_in_the_band_and_within_its_errors_as_often_as_they_say",
+    ),
+    _edit(
+        "curvature/estimate.py",
+        "ndtri(0.5 + confidence / 2)",
+        "ndtri(confidence)",
+        DENSITY + "test_the_band_covers_skewed_shares",
+    ),
+    _edit(
+        "curvature/estimate.py",
+        "num_probes * (size / 2 + 1)",
+        "num_probes * (size + 1)",
+        DENSITY + "test_the_band_covers_skewed_shares",
+    ),
+    # Quadrature, and what is read from it.
+    _edit(
+        "curvature/quadrature.py",
+        "rotations[0] ** 2",
+        "jnp.abs(rotations[0])",
+        DENSITY + "test_exhausted_spaces_end_with_the_exact_measure",
+    ),
+    _edit(
+        "curvature/quadrature.py",
+        "rotations[taken - 1] * beta",
+        "rotations[0] * beta",
+        DENSITY + "test_converged_outliers_are_listed_with_their_errors_and_are_no_part_of_the_bulk",
+    ),
+    _edit(
+        "curvature/quadrature.py",
+        "u = vectors.subtract(u, vectors.combine(chunk, c))",
+        "u = vectors.scale(1.0, u)",
+        DENSITY + "test_isolated_eigenvalues_have_no_ghosts_and_the_quadrature_is_that_of_the_dense_matrix",
+    ),
+    _edit(
+        "curvature/density.py",
+        "sums[jnp.maximum(below - 1, 0)]",
+        "sums[below]",
+        DENSITY + "test_the_band_of_the_shares_covers_the_truth_as_often_as_it_says",
+    ),
+    _edit(
+        "curvature/density.py",
+        'side="right"',
+        'side="left"',
+        DENSITY + "test_an_eigenvalue_at_a_grid_point_counts_as_below_it",
+    ),
+    _edit(
+        "curvature/chebyshev.py",
+        "2 * twos -",
+        "twos -",
+        DENSITY + "test_chebyshev_moments_agree_and_object_to_a_wrong_quadrature",
+    ),
+    _edit(
+        "curvature/log_det.py",
+        "3 * nodes.shape[1] // 4",
+        "nodes.shape[1]",
+        "curvature/test_log_det.py::test_few_steps_overestimate_and_say_so",
+    ),
+    _edit(
+        "curvature/log_det.py",
+        "quadrature.residuals < smallest",
+        "quadrature.residuals > smallest",
+        "curvature/test_log_det.py::test_few_steps_overestimate_and_say_so",
+    ),
+    _edit(
+        "curvature/outliers.py",
+        "(converged & same &",
+        "(same &",
+        DENSITY + "test_a_node_that_every_probe_has_is_no_outlier_until_its_residual_is_small",
+    ),
+    # Condition numbers and the terms of a step.
+    _edit(
+        "curvature/conditioning.py",
+        "2 * cauchy",
+        "cauchy",
+        CONDITIONING + "test_terms_and_steps_are_those_of_the_dense_matrix",
+    ),
+    _edit(
+        "curvature/conditioning.py",
+        "jnp.sum(inside**2)",
+        "jnp.sqrt(jnp.sum(inside**2))",
+        CONDITIONING + "test_terms_and_steps_are_those_of_the_dense_matrix",
+    ),
+    _edit(
+        "curvature/conditioning.py",
+        "smallest < -noise",
+        "smallest < noise",
+        CONDITIONING + "test_an_undetermined_condition_number_has_no_value_but_a_true_lower_bound",
+    ),
+    # Indices, brackets and eigenpairs.
+    _edit(
+        "curvature/index.py",
+        "jnp.sum(values < -tau) + nan",
+        "jnp.sum(values < tau) + nan",
+        "curvature/test_index.py::test_counts_of_small_operators_are_exact_and_say_so",
+    ),
+    _edit(
+        "curvature/inertia.py",
+        "jnp.sum(values < -tau - error),",
+        "jnp.sum(values < -tau),",
+        "curvature/test_index.py::test_only_eigenvalues_beyond_tau_by_more_than_their_error_are_proved",
+    ),
+    _edit(
+        "curvature/sharpness.py",
+        "jnp.where(value > 0, 2 /",
+        "jnp.where(value > 0, 1 /",
+        "curvature/test_sharpness.py::test_agrees_with_the_dense_hessian_and_bounds_the_learning_rate",
+    ),
+    _edit(
+        "curvature/overlap.py",
+        "0.5 * (1 - confidence)",
+        "1 - confidence",
+        "curvature/test_sharpness.py::test_overlap_quantile_agrees_with_sampling",
+        "curvature/test_sharpness.py::test_the_share_that_misses_is_the_one_allowed",
+    ),
+    _edit(
+        "curvature/lanczos.py",
+        "_MAX_PASSES = 6",
+        "_MAX_PASSES = 1",
+        "curvature/test_lanczos.py::test_the_projected_matrix_is_the_compression_of_the_operator",
+        "curvature/test_lanczos.py::test_a_hundred_steps_make_no_ghosts_where_the_plain_recurrence_does",
+    ),
+    _edit(
+        "curvature/restarting.py",
+        "(-values, state.asked",
+        "(values, state.asked",
+        "curvature/test_eigenpairs.py::test_a_small_basis_restarts_and_finds_the_same",
+    ),
+    _edit(
+        "curvature/criticality.py",
+        "jnp.where(norm > 0, norm, 1) ** 2",
+        "jnp.where(norm > 0, norm, 1)",
+        "curvature/test_classify.py::test_a_gradient_flat_point_is_neither_critical_nor_simply_not",
+    ),
+    _edit(
+        "curvature/batching.py",
+        "* (rest / total)",
+        "* (size / total)",
+        "curvature/test_loss_operators.py::test_they_are_the_dense_matrices_however_the_data_are_read",
+    ),
+    _edit(
+        "curvature/algebra.py",
+        "x / jnp.sqrt(p)",
+        "x / p",
+        "curvature/test_operators.py::test_sums_multiples_blocks_and_preconditioning_are_those_of_matrices",
+    ),
+]
+
+DYNAMICS = [
+    _edit(
+        "dynamics/threshold.py", "_PASSED = 1e-10", "_PASSED = 1e-2", THRESHOLD + "test_threshold_is_the_closed_form"
+    ),
+    _edit(
+        "dynamics/scalar_problem.py", "one - zero, gains", "one, gains", THRESHOLD + "test_threshold_is_the_closed_form"
+    ),
+    _edit("dynamics/scalar_problem.py", "_LATE = 2**30", "_LATE = 2", THRESHOLD + "test_threshold_is_the_closed_form"),
+    _edit(
+        "dynamics/limit.py",
+        "abs(block.gain) * threshold",
+        "threshold / abs(block.gain)",
+        THRESHOLD + "test_the_limit_is_the_threshold_in_units_of_the_gain",
+    ),
+    _edit(
+        "dynamics/accounting.py",
+        "0.5 * vectors.inner(curved",
+        "vectors.inner(curved",
+        ACCOUNTING + "test_quadratic_is_predicted_exactly",
+    ),
+    _edit("dynamics/accounting.py", "end - start", "start - end", ACCOUNTING + "test_quadratic_is_predicted_exactly"),
+    _edit(
+        "dynamics/accounting.py",
+        "applied = vectors.subtract(after, before)",
+        "applied = updates",
+        ACCOUNTING + "test_an_update_below_rounding_did_not_happen",
+    ),
+    _edit(
+        "dynamics/preconditioning.py",
+        "else own / threshold",
+        "else threshold / own",
+        "dynamics/test_preconditioning.py::test_groups_carry_the_ratio_of_their_thresholds",
+    ),
+    _edit(
+        "dynamics/preconditioning.py",
+        "leaf / block.gain",
+        "leaf * block.gain",
+        "dynamics/test_preconditioning.py::test_adams_preconditioner_is_the_root_of_its_second_moment",
+    ),
+    _edit(
+        "dynamics/stability.py",
+        "leading.real > 0",
+        "leading.real < 0",
+        STABILITY + "test_verdict_tells_oscillation_from_escape",
+    ),
+    _edit(
+        "dynamics/stability.py",
+        "sizes > 1.0 + errors",
+        "sizes > 1.0",
+        STABILITY + "test_verdict_is_unknown_where_the_error_decides_nothing",
+    ),
+    _edit(
+        "dynamics/stability.py",
+        "max(size, 0.0) ** (1 / num_steps)",
+        "max(size, 0.0)",
+        STABILITY + "test_more_steps_than_one_tell_oscillation_from_escape",
+    ),
+    _edit(
+        "dynamics/composition.py",
+        "vectors.inner(before[0], leading[0]) < 0",
+        "vectors.inner(before[0], leading[0]) > 0",
+        STABILITY + "test_more_steps_than_one_tell_oscillation_from_escape",
+    ),
+    _edit(
+        "dynamics/arnoldi.py",
+        "[[real, imag], [-imag, real]]",
+        "[[real, -imag], [imag, real]]",
+        STABILITY + "test_complex_pair_beyond_the_circle_is_an_oscillation",
+    ),
+    _edit(
+        "dynamics/periods.py",
+        "math.lcm(*(",
+        "max(1, *(",
+        THRESHOLD + "test_counters_of_different_periods_stand_as_before_after_their_least_common_multiple",
+    ),
+]
+
+SWEEPS = [
+    _edit(
+        "sweeps/halving.py",
+        "-(-len(scores) // self.factor)",
+        "len(scores) // self.factor",
+        "sweeps/test_halving.py::test_a_rung_keeps_the_ceiling_of_its_share",
+    ),
+    _edit(
+        "sweeps/halving.py",
+        "-(-steps // every) * every",
+        "steps // every * every",
+        "sweeps/test_halving.py::test_rungs_end_at_evaluations_and_at_the_last_step",
+    ),
+    _edit(
+        "sweeps/halving.py",
+        "* every) < num_steps",
+        "* every) <= num_steps",
+        "sweeps/test_halving.py::test_rungs_end_at_evaluations_and_at_the_last_step",
+    ),
+    _edit(
+        "sweeps/differences.py",
+        "1 - (1 - level) / len(rows)",
+        "level",
+        DIFFERENCES + "test_a_family_of_equals_has_rarely_a_winner",
+        DIFFERENCES + "test_the_matrices_agree_with_the_pairs",
+    ),
+    _edit(
+        "sweeps/differences.py",
+        "2 * stats.t.sf(",
+        "stats.t.sf(",
+        DIFFERENCES + "test_few_seeds_get_students_t_and_say_so",
+    ),
+    _edit(
+        "sweeps/differences.py",
+        "stats.t.ppf((1 + level) / 2, n - 1)",
+        "stats.t.ppf((1 + level) / 2, n)",
+        DIFFERENCES + "test_few_seeds_get_students_t_and_say_so",
+    ),
+    _edit(
+        "sweeps/differences.py",
+        ">= abs(2 * positive - total)",
+        "> abs(2 * positive - total)",
+        DIFFERENCES + "test_p_is_that_of_all_sign_flips",
+    ),
+    _edit(
+        "sweeps/differences.py",
+        "averages[outside - 1], averages[count - outside]",
+        "averages[outside], averages[count - outside - 1]",
+        DIFFERENCES + "test_the_interval_leaves_out_exactly_the_shifts_that_the_test_rejects",
+    ),
+    _edit(
+        "sweeps/intervals.py",
+        "centre = (k + z**2 / 2)",
+        "centre = (k + z**2)",
+        INTERVALS + "test_wilson_is_scipys",
+    ),
+    _edit(
+        "sweeps/intervals.py",
+        "stats.t.ppf((1 + level) / 2, n - 1)",
+        "stats.t.ppf(level, n - 1)",
+        INTERVALS + "test_three_values_have_students_interval",
+    ),
+    _edit(
+        "sweeps/intervals.py",
+        "ordered[..., outside - 1], ordered[..., n - outside]",
+        "ordered[..., outside], ordered[..., n - outside - 1]",
+        INTERVALS + "test_the_median_lies_between_the_order_statistics_of_the_sign_test",
+    ),
+    _edit(
+        "sweeps/best_of.py",
+        "n - np.arange(1, n + 1)",
+        "n - np.arange(n)",
+        "sweeps/test_best_of.py::test_best_of_k_is_that_of_all_subsets",
+    ),
+    _edit(
+        "sweeps/best_of.py",
+        "0.5 ** (1 / budgets)",
+        "0.5**budgets",
+        "sweeps/test_best_of.py::test_the_median_is_covered_at_every_k_and_not_by_half_the_interval",
+    ),
+    _edit(
+        "sweeps/distinguish.py",
+        "(1 - level) / max(len(costs) - 1, 1)",
+        "(1 - level)",
+        "sweeps/test_distinguish.py::test_a_trial_leaves_the_set_where_students_t_rejects_it_and_no_earlier",
+        "sweeps/test_distinguish.py::test_the_best_trial_is_in_the_set",
+    ),
+    _edit(
+        "sweeps/distinguish.py",
+        "axis=1, ddof=1) / num_seeds",
+        "axis=1) / num_seeds",
+        "sweeps/test_distinguish.py::test_a_trial_leaves_the_set_where_students_t_rejects_it_and_no_earlier",
+        "sweeps/test_distinguish.py::test_the_best_trial_is_in_the_set",
+    ),
+    _edit(
+        "sweeps/protocol.py",
+        "jax.random.fold_in(jax.random.split(key)[1], number), num_seeds",
+        "jax.random.split(jax.random.fold_in(jax.random.split(key)[0], number))[1], num_seeds",
+        "sweeps/test_compare.py::test_reporting_seeds_are_paired_and_none_of_them_tuned",
+    ),
+    _edit(
+        "sweeps/scores.py",
+        "cost <= sign_of(mode) * target",
+        "cost < sign_of(mode) * target",
+        "sweeps/test_scores.py::test_the_first_step_at_the_target_is_that_of_a_loop",
+    ),
+    _edit(
+        "sweeps/scores.py",
+        "= sign * np.inf",
+        "= np.inf",
+        "sweeps/test_scores.py::test_nan_becomes_the_worst_score_and_the_argument_stays_as_it_was",
+    ),
+    _edit(
+        "sweeps/profiles.py",
+        "ratios[:, :, None] <= factors",
+        "ratios[:, :, None] < factors",
+        "sweeps/test_profiles.py::test_shares_are_those_of_the_definition",
+    ),
+    _edit(
+        "sweeps/ranges.py",
+        "u * (high - low) + 0.5",
+        "u * (high - low)",
+        "sweeps/test_space.py::test_integers_own_equal_cells_and_on_a_log_scale_cells_of_equal_ratio",
+    ),
+    _edit(
+        "sweeps/dimension.py",
+        'return "low" if u <= margin else "high"',
+        'return "high" if u <= margin else "low"',
+        "sweeps/test_space.py::test_an_edge_is_told_with_its_side",
+    ),
+]
+
+TRAINING = [
+    _edit(
+        "training/program.py",
+        "failures >= rule.patience",
+        "failures > rule.patience",
+        ENDINGS + "test_early_stopping_restores_the_best_parameters",
+    ),
+    _edit(
+        "training/program.py",
+        "_keep(better, carry.params, best.params)",
+        "carry.params",
+        ENDINGS + "test_early_stopping_restores_the_best_parameters",
+    ),
+    _edit(
+        "training/program.py",
+        "gain > rule.min_delta",
+        "gain > 0",
+        ENDINGS + "test_improvements_below_min_delta_do_not_count",
+    ),
+    _edit(
+        "training/program.py",
+        'best.value - value if rule.mode == "min"',
+        'best.value - value if rule.mode == "max"',
+        ENDINGS + "test_early_stopping_restores_the_best_parameters",
+    ),
+    _edit(
+        "training/train.py",
+        "params if best is None else best.params",
+        "params",
+        ENDINGS + "test_early_stopping_restores_the_best_parameters",
+    ),
+    _edit(
+        "training/program.py",
+        "jax.random.fold_in(constants.step_key, t)",
+        "constants.step_key",
+        TRAIN + "test_model_state_and_randomness_reach_the_step",
+    ),
+    _edit(
+        "training/program.py",
+        "point = gradient_point(carry.params, carry.opt_state)",
+        "point = carry.params",
+        TRAIN + "test_the_gradient_is_taken_at_the_look_ahead_point",
+    ),
+    _edit(
+        "training/loops.py",
+        "(first + every - 1) // every",
+        "first // every",
+        TRAIN + "test_long_runs_of_many_parts_are_seamless",
+    ),
+    _edit(
+        "training/batches.py",
+        "jnp.ceil(order(step)",
+        "jnp.floor(order(step)",
+        BATCHES + "test_a_curriculum_rounds_the_number_of_examples_up",
+    ),
+    _edit(
+        "training/batches.py",
+        "(1.0 - self.start) * step",
+        "step",
+        BATCHES + "test_a_curriculum_admits_the_easiest_examples_first",
+    ),
+    _edit(
+        "training/batches.py",
+        "wrapped = position >= num_examples",
+        "wrapped = position > num_examples",
+        BATCHES + "test_every_epoch_holds_every_example_exactly_once_at_any_batch_size",
+    ),
+    _edit(
+        "training/batches.py",
+        "epoch + wrapped.astype(jnp.uint32) if",
+        "epoch if",
+        BATCHES + "test_every_epoch_holds_every_example_exactly_once_at_any_batch_size",
+    ),
+    _edit(
+        "training/batches.py",
+        "jax.random.fold_in(prepared, step)",
+        "prepared",
+        BATCHES + "test_with_replacement_every_draw_is_uniform_and_independent",
+    ),
+    _edit(
+        "training/batches.py",
+        "else jnp.uint32(0)",
+        "else epoch",
+        BATCHES + "test_once_repeats_the_first_order",
+    ),
+    _edit(
+        "training/evaluation.py",
+        "v.sum(0) * batch_size",
+        "v.sum(0)",
+        TRAIN + "test_evaluation_counts_every_example_once_whatever_the_batch_size",
+    ),
+    _edit(
+        "training/evaluation.py",
+        "lambda v: v * rest",
+        "lambda v: v * batch_size",
+        TRAIN + "test_evaluation_counts_every_example_once_whatever_the_batch_size",
+    ),
+]
+
+EDITS = CURVATURE + DYNAMICS + SWEEPS + TRAINING
