@@ -19,7 +19,7 @@ import cases
 import jax
 import numpy as np
 import optax
-from sidebyside import alternate, check, ratio, store, summary
+from sidebyside import alternate, check, output_file, ratio, store, summary
 
 from jaxopt_study import optimizers
 
@@ -102,7 +102,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=21, help="rounds of alternation of the run time")
     parser.add_argument("--compilations", type=int, default=5, help="rounds of alternation of the compile time")
-    parser.add_argument("--output", type=Path, help="where to write the JSON; default: benchmarks/results")
+    parser.add_argument("--output", type=output_file, help="where to write the JSON; default: benchmarks/results")
     args = parser.parse_args()
     trees = {"784-100×6-10, 14 leaves": cases.mlp_shapes(), "ResNet-18's kernels, 160 leaves": cases.resnet18_shapes()}
     records = [

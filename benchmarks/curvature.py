@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from curvature_cases import PEERS, peers_record, show
-from sidebyside import alternate, check, ratio, store, summary
+from sidebyside import alternate, check, output_file, ratio, store, summary
 
 from jaxopt_study.curvature import eigenpairs, hessian
 
@@ -249,7 +249,7 @@ def main() -> None:
         "--data-dir", type=Path, help="folder with MNIST's IDX files; default: random data of its shape"
     )
     parser.add_argument("--rounds", type=int, help="rounds of alternation; default: enough for each measurement")
-    parser.add_argument("--output", type=Path, help="where to write the JSON; default: benchmarks/results")
+    parser.add_argument("--output", type=output_file, help="where to write the JSON; default: benchmarks/results")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--weights", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()

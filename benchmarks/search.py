@@ -21,7 +21,7 @@ import itertools
 
 import numpy as np
 from search_peers import BATCH, EPOCHS, WIDTHS, Workers, numpy_trials, torch_trials
-from sidebyside import alternate, check, ratio, store, summary
+from sidebyside import alternate, check, output_file, ratio, store, summary
 
 CORES = 2
 NUM_TRIALS = 100
@@ -313,7 +313,7 @@ def main() -> None:
     parser.add_argument("names", nargs="+", choices=list(BENCHMARKS))
     parser.add_argument("--data-dir", required=True, help="folder with MNIST's four IDX files")
     parser.add_argument("--rounds", type=int, help="how often each is measured")
-    parser.add_argument("--output", type=Path, help="a file instead of benchmarks/results")
+    parser.add_argument("--output", type=output_file, help="a file instead of benchmarks/results")
     options = parser.parse_args()
     for name in options.names:
         run, rounds = BENCHMARKS[name]

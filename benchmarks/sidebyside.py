@@ -1,5 +1,6 @@
 """Measure methods side by side: alternating in one process, medians and quartiles, and the machine they ran on."""
 
+import argparse
 import json
 import os
 import platform
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from jaxopt_study import files
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("jax", "jaxlib", "optax", "flax", "numpy", "torch")
@@ -85,6 +88,14 @@ def machine() -> dict[str, Any]:
         "versions": versions,
         "date": date.today().isoformat(),
     }
+
+
+def output_file(text: str) -> Path:
+    """Return the path of a file that can be written, for an option; before anything is measured."""
+    try:
+        return files.check_place(text)
+    except files.PathError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def store(name: str, record: dict[str, Any], output: Path | None) -> None:

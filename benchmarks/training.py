@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import torch
-from sidebyside import alternate, check, ratio, store, summary
+from sidebyside import alternate, check, output_file, ratio, store, summary
 
 from jaxopt_study import optimizers
 from jaxopt_study.problems import Problem
@@ -421,7 +421,7 @@ def main() -> None:
         "--data-dir", type=Path, help="folder with MNIST's IDX files; default: random data of its shape"
     )
     parser.add_argument("--rounds", type=int, help="rounds of alternation; default: enough for each measurement")
-    parser.add_argument("--output", type=Path, help="where to write the JSON; default: benchmarks/results")
+    parser.add_argument("--output", type=output_file, help="where to write the JSON; default: benchmarks/results")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     args = parser.parse_args()
     torch.set_num_threads(THREADS)

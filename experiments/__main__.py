@@ -4,13 +4,15 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from experiments.claims import summary, table
-from experiments.experiment import Outcome, conclude, discover, execute
+from experiments.experiment import Experiment, Outcome, conclude, discover, execute
+from jaxopt_study.files import PathError
 from jaxopt_study.problems.datasets import DatasetError
 from jaxopt_study.records import RecordError, load
 from jaxopt_study.sweeps import use_cpu_cores
@@ -24,7 +26,8 @@ def main(arguments: Sequence[str] | None = None, *, console: Console | None = No
         console: Where to write; None writes to standard output.
 
     Returns:
-        0; with `--check`, 1 if a claim failed; 2 if data or a record are missing or damaged.
+        0; with `--check`, 1 if a claim failed; 2 if data or a record are missing or damaged, or the folder
+        cannot be written.
     """
     console = console or Console(width=None if sys.stdout.isatty() else 160)
     found = discover()
@@ -42,12 +45,22 @@ def main(arguments: Sequence[str] | None = None, *, console: Console | None = No
             if asked.command == "run":
                 outcome = execute(name, experiment, asked.preset, out=asked.out, data_dir=asked.data_dir)
             else:
-                outcome = conclude(experiment, load(asked.out / name), folder=asked.out / name)
-        except (DatasetError, RecordError) as error:
+                outcome = _judged(experiment, asked.out / name)
+        except (DatasetError, PathError, RecordError) as error:
             console.print(f"[red]{name}:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
             return 2
         failed += _report(outcome, console)
     return int(asked.check and failed > 0)
+
+
+def _judged(experiment: Experiment[Any], folder: Path) -> Outcome:
+    record = load(folder)
+    try:
+        return conclude(experiment, record, folder=folder)
+    except (AttributeError, LookupError, TypeError, ValueError) as error:  # a record is data, and may say anything
+        raise RecordError(
+            f"{folder} does not hold what this experiment writes ({type(error).__name__}: {error}). Run it again."
+        ) from error
 
 
 def _report(outcome: Outcome, console: Console) -> int:

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 import experiments
 from experiments.claims import Claim
+from jaxopt_study import files
 from jaxopt_study.figures import render
 from jaxopt_study.records import Record, save, write_atomically
 
@@ -81,17 +82,21 @@ def execute(
         The outcome.
 
     Raises:
-        ValueError: If there is no such preset.
+        ValueError: If there is no such preset, or the folder cannot be written; before anything is run.
     """
     if preset not in experiment.presets:
         raise ValueError(f"{name} has the presets {sorted(experiment.presets)}; received {preset!r}.")
+    folder = None
+    if out is not None:
+        folder = files.check_folder(files.as_path(out) / files.check_name("An experiment's name", name))
+        files.check_place(folder / "record.json")
     config = experiment.presets[preset]
     results = dict(experiment.run(config, data_dir))
     data_hash = results.pop("data_sha256", None)
     record = Record(
         "experiment", name, config={"preset": preset, **asdict(config)}, results=results, data_hash=data_hash
     )
-    return conclude(experiment, record, folder=None if out is None else out / name)
+    return conclude(experiment, record, folder=folder)
 
 
 def conclude(experiment: Experiment[Any], record: Record, *, folder: Path | None = None) -> Outcome:
@@ -107,9 +112,9 @@ def conclude(experiment: Experiment[Any], record: Record, *, folder: Path | None
     """
     claims = experiment.claims(record)
     record = replace(record, results={**record.results, "claims": [asdict(claim) for claim in claims]})
-    files = []
+    written = []
     if folder is not None:
-        files.append(save(record, folder / "record.json"))
+        written.append(save(record, folder / "record.json"))
         for stem, figure in experiment.figures(record).items():
-            files.append(write_atomically(folder / f"{stem}.png", render(figure, dpi=150)))
-    return Outcome(record, claims, files)
+            written.append(write_atomically(folder / f"{stem}.png", render(figure, dpi=150)))
+    return Outcome(record, claims, written)

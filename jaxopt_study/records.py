@@ -22,10 +22,16 @@ from typing import Any, Literal, get_args
 import jax
 import numpy as np
 
+from jaxopt_study import files
+
 FORMAT = "jaxopt_study.record/1"
 Status = Literal["complete", "interrupted", "failed"]
 
 _UNWRITTEN = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+_PARTS = ("config", "results", "environment")
+_AROUND = 10  # layers around a part of a record, or around the configuration of a journal
+_MAX_DEPTH = files.MAX_DEPTH - _AROUND
+_MAX_BITS = 10_000  # of an integer; Python reads and writes no more than 4,300 digits
 _PACKAGES = ("jaxopt-study", "jax", "jaxlib", "optax", "flax", "numpy")
 
 
@@ -46,7 +52,7 @@ class Record:
 
     Attributes:
         kind: What made it: "compare", "experiment", …
-        name: Which one of its kind.
+        name: Which one of its kind; it may become the name of a file or a folder.
         config: Everything that was asked for; with the same code and environment it gives the same results.
         results: Everything that came out.
         environment: Where it was computed; by default here and now.
@@ -55,7 +61,7 @@ class Record:
         created: When, in UTC, as ISO 8601.
 
     Raises:
-        RecordError: If a value cannot be written as JSON, or the status is unknown.
+        RecordError: If a value cannot be written as JSON, the status is unknown, or the name cannot be a file's.
 
     Example:
         >>> record = Record("demo", "nan", config={"rate": 0.1}, results={"losses": np.array([1.0, np.nan])})
@@ -73,10 +79,26 @@ class Record:
     created: str = field(default_factory=_now)
 
     def __post_init__(self):
-        if self.status not in get_args(Status):
-            raise RecordError(f"A record's status is one of {get_args(Status)}; received {self.status!r}.")
-        for part in ("config", "results", "environment"):
+        _check_fields({item.name: getattr(self, item.name) for item in fields(self)})
+        for part in _PARTS:
             object.__setattr__(self, part, plain(getattr(self, part), part))
+
+
+def _check_fields(content: Mapping[str, Any]) -> None:
+    """Raise RecordError if a field is not what it should be."""
+    if content["status"] not in get_args(Status):
+        raise RecordError(f"A record's status is one of {get_args(Status)}; received {content['status']!r}.")
+    for what in ("kind", "name"):
+        try:
+            files.check_name(f"A record's {what}", content[what])
+        except files.PathError as error:
+            raise RecordError(str(error)) from None
+    for what, kinds in {"created": str, "data_hash": str | None}.items():
+        if not isinstance(content[what], kinds):
+            raise RecordError(f"A record's {what} is text; received {content[what]!r}.")
+    for part in _PARTS:
+        if not isinstance(content[part], Mapping) and not is_dataclass(content[part]):
+            raise RecordError(f"A record's {part} is a dictionary; received {type(content[part]).__name__}.")
 
 
 def environment() -> dict[str, Any]:
@@ -126,7 +148,9 @@ def content_hash(value: Any) -> str:
         >>> content_hash({"a": 1, "b": (2, 3)}) == content_hash({"b": [2, 3], "a": 1})
         True
     """
-    text = json.dumps(_encode(plain(value)), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    text = json.dumps(
+        _encode(_plain(value, "value", -_AROUND)), sort_keys=True, separators=(",", ":"), ensure_ascii=False
+    )
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -143,6 +167,9 @@ def save(record: Record, path: str | Path, *, durable: bool = False) -> Path:
     Returns:
         The file's path.
 
+    Raises:
+        RecordError: If it cannot be written.
+
     Example:
         >>> import tempfile
         >>> record = Record("demo", "empty", config={}, results={})
@@ -151,13 +178,15 @@ def save(record: Record, path: str | Path, *, durable: bool = False) -> Path:
         ...     print(path.name, load(path) == record)
         record.json True
     """
-    path = Path(path)
-    if path.is_dir() or not path.suffix:
-        path = path / "record.json"
+    path = _path(path)
     content = {name.name: getattr(record, name.name) for name in fields(record)}
     document = {"format": FORMAT, **content, "sha256": content_hash(content)}
     text = json.dumps(_encode(document), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    return write_atomically(path, text, durable=durable)
+    try:
+        path = path / "record.json" if path.is_dir() or not path.suffix else path
+        return write_atomically(path, text, durable=durable)
+    except OSError as error:
+        raise RecordError(_unwritten(path, error)) from error
 
 
 def load(path: str | Path) -> Record:
@@ -172,17 +201,19 @@ def load(path: str | Path) -> Record:
     Raises:
         RecordError: If there is no such file, or it is not a record, damaged, changed by hand or of another format.
     """
-    path = Path(path)
-    path = path / "record.json" if path.is_dir() else path
+    path = _path(path)
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        path = path / "record.json" if path.is_dir() else path
+        document = files.parse_json(files.read_bounded(path).decode())
     except FileNotFoundError:
         raise RecordError(f"{path} does not exist. Expected a file that `save` wrote.") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise RecordError(f"{path} is damaged or not a record: {error}. Make it again.") from None
     found = document.get("format") if isinstance(document, dict) else type(document).__name__
     if found != FORMAT:
-        raise RecordError(f"{path} is not a record of this version: expected format {FORMAT!r}, received {found!r}.")
+        raise RecordError(
+            f"{path} is not a record of this version: expected format {FORMAT!r}, received {repr(found)[:80]}."
+        )
     expected = {item.name for item in fields(Record)}
     content = {name: value for name, value in document.items() if name not in ("format", "sha256")}
     if set(content) != expected:
@@ -191,9 +222,13 @@ def load(path: str | Path) -> Record:
             f"{sorted(set(content) - expected)}."
         )
     content = _decode(content)
-    if content_hash(content) != document.get("sha256"):
-        raise RecordError(f"{path} is not as it was written: its contents do not match its hash. Make it again.")
-    return Record(**content)
+    try:
+        if content_hash(content) != document.get("sha256"):
+            raise RecordError("its contents do not match its hash.")
+        _check_fields(content)
+        return Record(**content)
+    except RecordError as error:
+        raise RecordError(f"{path} is not as it was written: {error} Make it again.") from None
 
 
 def write_csv(path: str | Path, rows: Iterable[Mapping[str, Any]], columns: Sequence[str] | None = None) -> Path:
@@ -208,7 +243,7 @@ def write_csv(path: str | Path, rows: Iterable[Mapping[str, Any]], columns: Sequ
         The file's path.
 
     Raises:
-        RecordError: If rows differ in their columns, or there are neither rows nor columns.
+        RecordError: If rows differ in their columns, there are neither rows nor columns, or the file cannot be written.
     """
     rows = list(rows)
     if columns is None:
@@ -222,7 +257,11 @@ def write_csv(path: str | Path, rows: Iterable[Mapping[str, Any]], columns: Sequ
         if set(row) != set(columns):
             raise RecordError(f"Row {number} has the columns {sorted(row)}; expected {sorted(columns)}.")
         writer.writerow([plain(row[column], column) for column in columns])
-    return write_atomically(Path(path), text.getvalue())
+    path = _path(path)
+    try:
+        return write_atomically(path, text.getvalue())
+    except OSError as error:
+        raise RecordError(_unwritten(path, error)) from error
 
 
 def write_atomically(path: str | Path, content: str | bytes, *, durable: bool = False) -> Path:
@@ -235,11 +274,16 @@ def write_atomically(path: str | Path, content: str | bytes, *, durable: bool = 
 
     Returns:
         The file's path.
+
+    Raises:
+        OSError: If it cannot be written; the old contents are as they were.
+        RecordError: If it is no path.
     """
-    path = Path(path)
+    path = _path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     data = content.encode() if isinstance(content, str) else content
-    handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    prefix = os.fsencode(f".{path.name}.")[: files.MAX_NAME]  # a name may be as long as the file system allows
+    handle, draft = tempfile.mkstemp(dir=path.parent, prefix=os.fsdecode(prefix))
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
@@ -273,26 +317,46 @@ def plain(value: Any, where: str = "value") -> Any:
         >>> plain({"a": np.float32(0.5), "b": (1, np.arange(2))})
         {'a': 0.5, 'b': [1, [0, 1]]}
     """
+    return _plain(value, where, 0)
+
+
+def _plain(value: Any, where: str, depth: int) -> Any:
     if isinstance(value, float) and math.isnan(value):
         return math.nan  # always this one, so that records with NaN compare equal
     if isinstance(value, str) and value in _UNWRITTEN:
         raise RecordError(f"{where} is the string {value!r}, which stands for a number in a record; use another word.")
-    if value is None or type(value) in (bool, int, float, str):
+    if type(value) is int and value.bit_length() > _MAX_BITS:
+        raise RecordError(f"{where} is an integer of {value.bit_length():,} bits, too long for a text. Use a float.")
+    if value is None or type(value) in (bool, int, float):
         return value
+    if type(value) is str:
+        return _checked_text(value, where)
+    if depth > _MAX_DEPTH:
+        raise RecordError(f"{where[:80]}… is nested deeper than {_MAX_DEPTH}. Flatten it.")
     if isinstance(value, Mapping):
         for key in value:
             if not isinstance(key, str):
                 raise RecordError(f"{where} has the key {key!r}; keys of a record are strings. Convert it with str.")
-        return {str(key): plain(item, f"{where}[{key!r}]") for key, item in value.items()}
+            _checked_text(key, where)
+        return {str(key): _plain(item, f"{where}[{key!r}]", depth + 1) for key, item in value.items()}
     if is_dataclass(value) and not isinstance(value, type):
-        return plain(asdict(value), where)
+        return _plain(asdict(value), where, depth)
     if isinstance(value, Path | str):
-        return str(value)
+        return _checked_text(str(value), where)
     if isinstance(value, np.ndarray | np.generic | jax.Array):
-        return plain(np.asarray(value).tolist(), where)
+        return _plain(np.asarray(value).tolist(), where, depth)
     if isinstance(value, list | tuple):
-        return [plain(item, where) for item in value]
+        return [_plain(item, where, depth + 1) for item in value]
     raise RecordError(f"{where} cannot be written as JSON: {value!r}. Convert it to numbers, strings, lists or dicts.")
+
+
+def _checked_text(text: str, where: str) -> str:
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise RecordError(f"{where} has a character that cannot be written: {error}. Replace it.") from None
+    return text
 
 
 def _encode(value: Any) -> Any:
@@ -311,6 +375,17 @@ def _decode(value: Any) -> Any:
     if isinstance(value, list):
         return [_decode(item) for item in value]
     return _UNWRITTEN.get(value, value) if isinstance(value, str) else value
+
+
+def _path(path: str | Path) -> Path:
+    try:
+        return files.as_path(path)
+    except ValueError as error:
+        raise RecordError(str(error)) from None
+
+
+def _unwritten(path: Path, error: OSError) -> str:
+    return f"{path} could not be written: {error.strerror or error}. Make room, or choose another path."
 
 
 def _flush_folder(folder: Path) -> None:

@@ -20,7 +20,7 @@ from PIL import Image
 
 from jaxopt_study import figures, optimizers, problems, records, transforms
 from jaxopt_study.cli import compare_figures, main
-from jaxopt_study.cli.expressions import UserError, read_optimizer
+from jaxopt_study.cli.expressions import UserError, read_maker, read_optimizer
 from jaxopt_study.cli.listings import Problems
 from jaxopt_study.cli.progress import JobBar
 from jaxopt_study.race import Race
@@ -479,12 +479,20 @@ def test_what_explain_prints_can_be_given_to_it(name):
         "adam(*[1e-3])", "adam(**{})", "adam(lambda: 1)", "adam(x for x in y)", "adamant(1)", "adam(",
         "3", "divide_by_root()",
         "sgd(-1)", "adam(convention='none')", "optax.GradientTransformation(1, 2)", "optax.global_norm",
-        "optax.no_such",
+        "optax.no_such", "optax.tree_map_params(jnp.iterable, 1, 2, transform_non_params=jnp.savez)",
+        "optax.inject_hyperparams(optax.adam)(1e-3)", "optax.stateless(jnp.square)", "ema(0.9, of=jnp.savez)",
+        "elementwise(jnp.frompyfunc)", "elementwise(jax.pure_callback)", "elementwise(jax.debug.print)",
+        "optax._src.alias.adam(1e-3)", "adam(10**400)", "adam(" + "9" * 5000 + ")", "adam(" + "-" * 5000 + "1)",
+        "adam" + ".a" * 5000, "(" * 500 + ")" * 500, "adam(\0)", "optax.sgdr_schedule(jnp.square)",
+        "optax.masked(sgd(0.1), mask=jnp.load)",
     ],
 )  # fmt: skip
-def test_an_expression_runs_nothing_else(text):
-    with pytest.raises(UserError):
-        read_optimizer(text)
+def test_an_expression_runs_nothing_else(text, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for read in (read_optimizer, read_maker):
+        with pytest.raises(UserError):
+            read(text)
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_interrupted_process_ends_at_once_with_130(monkeypatch, capsys):

@@ -29,6 +29,7 @@ MINE = """
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 rng = np.random.default_rng(0)
 SCALES = np.array([6.0, 3.0, 2.0, 1.0, 1.0, 0.7, 0.5, 0.3])
@@ -57,6 +58,15 @@ def masked(params, data):
     return 0.5 * jnp.mean((keep * data["x"] @ params["w"] - data["y"]) ** 2)
 
 dropped = (masked, {"w": W}, {"x": X, "y": Y})
+
+moved = optax.trace(0.5).update({"w": W}, optax.trace(0.5).init({"w": W}))[1]
+with_state = (squares, {"w": W}, {"x": X, "y": Y}, moved)
+with_state_and_no_data = (lambda params: jnp.sum(params["w"] ** 4), {"w": W}, None, moved)
+
+def optimizer(rate=0.05):
+    with open("was-called", "w") as file:
+        file.write("x")
+    return optax.sgd(rate)
 
 asymmetric = (twisted, np.array([1.0, 2.0, 3.0]))
 vector = (lambda params: params, np.ones(3))
@@ -411,6 +421,10 @@ def test_a_tolerance_below_the_noise_floor_of_the_audit_is_refused_by_every_stag
         (["race", "--out", "mine_for_curvature.py"], "is a file"),
         (["race", "--out", "race"], "holds something already"),
         (["mine_for_curvature:without_data", "--out", "mine_for_curvature.py/below"], "cannot be written"),
+        (["\0"], "cannot be used"),
+        (["x" * 300], "cannot be used"),
+        (["mine_for_curvature:without_data", "--out", "x" * 300], "name another folder"),
+        (["mine_for_curvature:without_data", "--out", ""], "name another folder"),
         (["race", "--settings", "tuned"], "ran at these settings only: default"),
     ],
 )
@@ -419,7 +433,7 @@ def test_what_cannot_be_done_is_one_line_and_code_2(folder, capsys, arguments, m
     shown = capsys.readouterr().err.strip()
     assert shown.startswith("Error: ")
     assert len(shown.splitlines()) == 1
-    assert message in shown
+    assert message.lower() in shown.lower()
     assert not (folder / "results").exists()
 
 
@@ -462,6 +476,134 @@ def test_a_run_that_is_not_what_it_was_is_refused(folder, tmp_path, change, mess
     (tmp_path / "race").symlink_to(folder / "race")
     with pytest.raises(UserError, match=message):
         find_target(changed(tmp_path, "changed", change), None, 0)
+
+
+def of_code(**named):
+    """Return a change that lets the last entry be built by a function that the record names."""
+    return with_entries(lambda entries: [*entries[:-1], {**entries[-1], "spec": None, **named}])
+
+
+@pytest.mark.parametrize("optimizer", [None, "momentum", "subprocess:momentum", "os:momentum"])
+@pytest.mark.parametrize(
+    "named",
+    [
+        {"module": "subprocess:check_output", "config": {"args": ["touch", "was-called"]}},
+        {"module": "os:system", "config": {"command": "touch was-called"}},
+        {"module": "mine_for_curvature:optimizer", "config": {}},
+        {"module": None}, {"module": 3}, {"module": ["os", "system"]},
+    ],
+)  # fmt: skip
+def test_a_record_names_no_code(folder, tmp_path, optimizer, named):
+    (tmp_path / "race").symlink_to(folder / "race")
+    with pytest.raises(UserError, match=r"A record runs no code|does not say how|not as `jaxopt-study compare`"):
+        find_target(changed(tmp_path, "changed", of_code(**named)), optimizer, 0)
+    assert not (folder / "was-called").exists()
+
+
+def test_the_user_names_their_own_code(folder, tmp_path):
+    (tmp_path / "race").symlink_to(folder / "race")
+    change = of_code(module="mine_for_curvature:optimizer", config={"rate": 0.25}, optimizer="optimizer")
+    path = changed(tmp_path, "changed", change)
+    with pytest.raises(UserError, match=r"name it yourself, with --optimizer mine_for_curvature:optimizer"):
+        find_target(path, "optimizer", 0)
+    target = find_target(path, "mine_for_curvature:optimizer", 0)
+    (folder / "was-called").unlink()
+    step, _ = target.optimizer.update(target.params, target.opt_state, target.params)
+    jax.tree.map(lambda new, old: np.testing.assert_allclose(new, -0.25 * old), step, target.params)
+
+
+FORGED_SETTINGS = [
+    {"data": "from_arrays"}, {"data": "load_idx"}, {"data": ["digits"]}, {"data": None}, {"widths": "44"},
+    {"widths": [4.5]}, {"widths": [-1]}, {"widths": [2**40]}, {"steps": "3"}, {"steps": -1}, {"steps": True},
+    {"batch_size": 0}, {"seed": "x"}, {"seed": 2**70}, {"seeds": None}, {"seeds": 10**9}, {"evaluate_every": 0},
+]  # fmt: skip
+FORGED_ENTRIES = [
+    {"config": []}, {"optimizer": 3}, {"optimizer": ["momentum"]}, {"settings": {}}, {"spec": {"call": "os:system"}},
+    {"spec": "[" * 10_000}, {"spec": "{}"}, {"finals": {}}, {"finals": {"test_loss": 3}}, {"diverged": [1]},
+    {"finals": {"test_loss": ["a", "b"]}}, {"expression": 3}, {"diverged": {}},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", FORGED_SETTINGS, ids=repr)
+def test_settings_in_a_record_are_checked_as_if_they_were_typed(folder, tmp_path, change):
+    (tmp_path / "race").symlink_to(folder / "race")
+    path = changed(tmp_path, "changed", lambda record: replace(record, config={**record.config, **change}))
+    with pytest.raises(UserError):
+        find_target(path, None, 0)
+
+
+@pytest.mark.parametrize("change", FORGED_ENTRIES, ids=repr)
+def test_entries_of_a_record_are_checked(folder, tmp_path, change):
+    (tmp_path / "race").symlink_to(folder / "race")
+    path = changed(tmp_path, "changed", with_entries(lambda entries: [*entries[:-1], {**entries[-1], **change}]))
+    with pytest.raises(UserError):
+        find_target(path, None, 0)
+
+
+@pytest.mark.parametrize("results", [{}, {"entries": 3}, {"entries": [3]}, {"entries": {"a": 1}}])
+def test_results_that_are_no_entries_are_refused(folder, tmp_path, results):
+    (tmp_path / "race").symlink_to(folder / "race")
+    with pytest.raises(UserError, match=r"entries|had finished"):
+        find_target(changed(tmp_path, "changed", lambda record: replace(record, results=results)), None, 0)
+
+
+def test_a_name_in_a_record_does_not_lead_out_of_the_results(folder, tmp_path, monkeypatch, capsys, stages):
+    stages(audit=passed)
+    (tmp_path / "race").symlink_to(folder / "race")
+    change = with_entries(lambda entries: [*entries[:-1], {**entries[-1], "optimizer": "../../../up"}])
+    path = changed(tmp_path, "changed", change)
+    assert main(["curvature", path]) == 2
+    assert "must be one name" in capsys.readouterr().err
+    assert not (folder / "results").exists()
+
+
+def test_the_state_that_the_user_gives_is_the_one_that_is_measured(folder, capsys, stages):
+    seen = []
+
+    def state(subject, so_far):
+        seen.append(subject.target.opt_state)
+        return {"num_matvecs": 0}
+
+    stages(audit=passed, state=Stage("", state, of_optimizer=True))
+    optimizer = "chain(lift(optax.trace)(0.5), scale_by_learning_rate(0.1))"
+    for number, name in enumerate(("with_state", "with_state_and_no_data")):
+        arguments = ["--optimizer", "optax.trace(0.5)", "--out", f"state-{number}"]
+        assert main(["curvature", f"mine_for_curvature:{name}", *arguments]) == 0
+        assert "fresh" not in capsys.readouterr().err
+        assert records.load(f"state-{number}").config["opt_state"] == "given"
+        np.testing.assert_array_equal(seen[-1].trace["w"], seen[0].trace["w"])
+        assert np.abs(seen[-1].trace["w"]).min() > 0
+    arguments = ["--optimizer", optimizer, "--out", "state-fresh"]
+    assert main(["curvature", "mine_for_curvature:loss_and_params", *arguments]) == 0
+    told = capsys.readouterr().err
+    assert "fresh one before its first step" in told
+    assert "let mine_for_curvature:loss_and_params return (loss, params, data, opt_state)" in told
+    assert records.load("state-fresh").config["opt_state"] == "fresh"
+    assert not np.any(jax.tree.leaves(seen[-1])[0])
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "message"),
+    [(None, "name the optimizer with --optimizer"), ("adam(1e-3)", "to have the structure of the state of adam")],
+)
+def test_a_state_that_belongs_to_no_optimizer_is_refused(folder, capsys, optimizer, message):
+    arguments = [] if optimizer is None else ["--optimizer", optimizer]
+    assert main(["curvature", "mine_for_curvature:with_state", *arguments]) == 2
+    assert message in capsys.readouterr().err
+    assert not (folder / "results").exists()
+
+
+@pytest.mark.parametrize(("floor", "remedy"), [(0.01, "Ask for --tolerance 2e-02, or cast"), (0.9, "Cast parameters")])
+def test_the_advice_on_a_noise_floor_can_be_followed(folder, stages, floor, remedy):
+    def noisy(subject, so_far):
+        return {**passed(subject, so_far), "verdict": "noisy", "noise_floor": floor}
+
+    stages(audit=noisy, eigenpairs=diagnosis.eigenpairs, sharpness=diagnosis.sharpness)
+    assert main(["curvature", "mine_for_curvature:without_data", "--out", f"advice-{floor}"]) == 1
+    errors = records.load(f"advice-{floor}").results["errors"]
+    assert remedy in errors["eigenpairs"]
+    assert ("sharpness" in errors) == (floor > 0.25)
+    assert all("float32" in error for error in errors.values())
 
 
 def test_a_run_that_ends_elsewhere_when_repeated_says_so(folder, tmp_path):

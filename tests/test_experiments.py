@@ -1,5 +1,6 @@
 """Experiments are found, not listed; each is run small, and the way claims are judged is itself tested."""
 
+import argparse
 import io
 import json
 from dataclasses import asdict, dataclass, replace
@@ -27,7 +28,7 @@ from experiments.claims import (
     table,
 )
 from experiments.experiment import Experiment, conclude, discover, execute
-from jaxopt_study.records import load
+from jaxopt_study.records import Record, load, save
 
 EXPERIMENTS = discover()
 QUICK = {"quadratic_rates", "saddle_index", "trajectories"}  # of the smoke runs
@@ -283,6 +284,62 @@ def test_figures_are_written_under_their_names(tmp_path):
         "record.json",
         "picture.png",
     ]
+
+
+@pytest.mark.parametrize("out", ["file", "file/below", "x" * 300, "/proc/no/out", "\0"])
+def test_a_place_that_cannot_be_written_is_refused_before_anything_is_run(monkeypatch, tmp_path, out):
+    def run(config, data_dir):
+        raise AssertionError("it ran")
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "taken" / "invented" / "record.json").mkdir(parents=True)
+    monkeypatch.setattr(command_line, "discover", lambda: {"invented": replace(invented(INSIDE), run=run)})
+    for place in (out, "taken"):
+        status, output = run_main("run", "invented", "--out", place)
+        assert status == 2, output
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "taken"]
+
+
+@pytest.mark.parametrize("name", ["..", "../x", "a/b", "", "/tmp/x"])
+def test_the_name_of_an_experiment_does_not_lead_out_of_its_folder(tmp_path, name):
+    with pytest.raises(ValueError, match="must be one name"):
+        execute(name, invented(INSIDE), "smoke", out=tmp_path)
+
+
+def test_home_is_understood(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    execute("one", invented(INSIDE), "smoke", out=Path("~/out"))
+    assert (tmp_path / "out" / "one" / "record.json").exists()
+
+
+@pytest.mark.parametrize("name", sorted(EXPERIMENTS))
+def test_a_record_of_something_else_is_refused_in_one_line(name, tmp_path):
+    save(Record("experiment", name, config={}, results={}), tmp_path / name)
+    status, output = run_main("judge", name, "--out", str(tmp_path))
+    assert status == 2
+    assert "does not hold what this experiment writes" in output
+
+
+@pytest.mark.parametrize("output", ["folder", "file/below", "x" * 300, "", "/proc/no/x.json"])
+def test_a_benchmark_measures_nothing_that_it_could_not_write(tmp_path, monkeypatch, output):
+    monkeypatch.syspath_prepend(Path(command_line.__file__).parents[1] / "benchmarks")
+    from sidebyside import output_file
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(argparse.ArgumentTypeError):
+        output_file(output)
+    assert output_file("new/deep/result.json") == Path("new/deep/result.json")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+
+
+def test_every_benchmark_checks_its_output():
+    folder = Path(command_line.__file__).parents[1] / "benchmarks"
+    taking = [path.read_text() for path in folder.glob("*.py") if '"--output"' in path.read_text()]
+    checked = [text for text in taking if '"--output", type=output_file' in text]
+    assert len(checked) == len([text for text in taking if "add_argument" in text]) >= 4
 
 
 def test_unknown_preset_is_refused():

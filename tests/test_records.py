@@ -1,5 +1,6 @@
 """Records: what is written comes back, and what is damaged is refused."""
 
+import contextlib
 import csv
 import json
 import math
@@ -162,3 +163,122 @@ def test_a_durable_write_flushes_the_file_before_it_takes_its_name_and_the_folde
     path = records.write_atomically(tmp_path / "file.txt", "durable", durable=True)
     assert steps[1:] == [len("durable"), "name", "folder"]
     assert path.read_text() == "durable"
+
+
+# Files from anyone.
+
+
+def forged(tmp_path, **changes):
+    """Write a file with the right hash for whatever it says."""
+    path = records.save(a_record(), tmp_path)
+    document = json.loads(path.read_text()) | changes
+    content = {name: value for name, value in document.items() if name not in {"format", "sha256"}}
+    with contextlib.suppress(RecordError):
+        document["sha256"] = records.content_hash(records._decode(content))
+    path.write_text(json.dumps(document))
+    return path
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"kind": 3}, {"kind": ["a"]}, {"name": None}, {"name": "../../etc"}, {"name": "/etc"}, {"name": "a/b"},
+        {"name": ""}, {"name": "x" * 300}, {"name": "a\0b"}, {"name": ".."}, {"status": []}, {"status": {}},
+        {"config": []}, {"config": "x"}, {"config": None}, {"results": 3}, {"environment": [1]}, {"data_hash": 3},
+        {"data_hash": {}}, {"created": None}, {"format": []}, {"results": {"a": "\ud800"}},
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_a_forged_record_ends_in_the_same_error(tmp_path, changes):
+    path = forged(tmp_path, **changes)
+    with pytest.raises(RecordError, match=r"record\.json"):
+        records.load(path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 100_000, '{"a":' * 100_000, "[" * 100_000 + "]" * 100_000, "9" * 5000, "NaN", "", "\ufeff{}", "nul", '"x',
+        '{"format": "jaxopt_study.record/1", "format": "jaxopt_study.record/1"}', "3", "null",
+        '{"format": "jaxopt_study.record/1", "config": ' + "[" * 300 + "]" * 300 + "}",
+    ],
+    ids=lambda text: text[:20],
+)  # fmt: skip
+def test_json_of_any_depth_type_or_size_ends_in_the_same_error(tmp_path, text):
+    path = tmp_path / "record.json"
+    path.write_text(text)
+    with pytest.raises(RecordError, match=r"record\.json"):
+        records.load(tmp_path)
+
+
+def test_changes_anywhere_in_a_record_are_noticed_or_harmless(tmp_path):
+    path = records.save(a_record(), tmp_path)
+    text, draw, record = path.read_bytes(), np.random.default_rng(0), records.load(path)
+    for _ in range(150):
+        changed = bytearray(text)
+        for _ in range(draw.integers(1, 4)):
+            changed[draw.integers(len(text))] = draw.integers(256)
+        path.write_bytes(changed[: draw.integers(1, len(text) + 1)] if draw.random() < 0.3 else changed)
+        with contextlib.suppress(RecordError):
+            assert records.load(path) == record
+
+
+@pytest.mark.parametrize(
+    "value", ["deep", "round", 10**5000, "\ud800", {"\ud800": 1}], ids=lambda value: str(type(value))
+)
+def test_what_could_not_be_read_again_is_not_written(value):
+    if value == "deep":
+        value = []
+        for _ in range(5000):
+            value = [value]
+    if value == "round":
+        value = []
+        value.append(value)
+    with pytest.raises(RecordError):
+        Record("demo", "a", config={}, results={"value": value})
+
+
+def test_the_deepest_record_comes_back(tmp_path):
+    value = 1.0
+    for _ in range(records._MAX_DEPTH):
+        value = [value]
+    record = Record("demo", "a", config={}, results={"value": value})
+    assert records.load(records.save(record, tmp_path)) == record
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../x", "/etc/passwd", "a/b", "a\\b", "a\0b", "x" * 300])
+def test_a_record_is_named_by_what_can_be_a_files_name(name):
+    for given in ({"kind": name, "name": "a"}, {"kind": "demo", "name": name}):
+        with pytest.raises((RecordError, TypeError), match=r"A record's (kind|name) must|kind|name"):
+            Record(**given, config={}, results={})
+
+
+def test_home_is_understood_in_every_path(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert records.save(a_record(), "~/here") == tmp_path / "here" / "record.json"
+    assert records.load("~/here") == records.load("~/here/record.json")
+    assert records.write_csv("~/table.csv", [{"a": 1}]) == tmp_path / "table.csv"
+    assert records.write_atomically("~/text", "x") == tmp_path / "text"
+
+
+@pytest.mark.parametrize("path", ["", "\0", "x" * 300, "~nobody-of-this-name/x", "/proc/no/such", "/dev/zero"])
+def test_a_path_that_cannot_be_is_refused_by_name(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises((RecordError, TypeError)):
+        records.load(path)
+    if path != "/dev/zero":
+        with pytest.raises((RecordError, TypeError)):
+            records.save(a_record(), path)
+        with pytest.raises((RecordError, TypeError)):
+            records.write_csv(path, [{"a": 1}])
+
+
+def test_a_folder_in_a_files_place_is_refused(tmp_path):
+    (tmp_path / "table.csv").mkdir()
+    with pytest.raises(RecordError, match=r"table.csv could not be written"):
+        records.write_csv(tmp_path / "table.csv", [{"a": 1}])
+    assert [entry.name for entry in tmp_path.iterdir()] == ["table.csv"]
+
+
+def test_a_file_may_have_the_longest_name(tmp_path):
+    assert records.write_atomically(tmp_path / ("é" * 127), "x").read_text() == "x"

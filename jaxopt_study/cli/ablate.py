@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import jax
@@ -12,10 +13,11 @@ from rich.console import Console
 from jaxopt_study import records, sweeps
 from jaxopt_study.cli import ablate_report
 from jaxopt_study.cli.expressions import UserError, read_optimizer
-from jaxopt_study.cli.folders import choose_folder, make_folder
+from jaxopt_study.cli.folders import choose_folder, results_folder
 from jaxopt_study.cli.network import OnNetwork, described, load_data, network_problem
 from jaxopt_study.cli.progress import JobBar
 from jaxopt_study.cli.spaces import read_space
+from jaxopt_study.problems import Problem
 from jaxopt_study.sweeps import Space
 from jaxopt_study.sweeps.variants import variants_of
 from jaxopt_study.transforms import Transform
@@ -106,13 +108,38 @@ def ablate(config: Ablate, console: Console) -> int:
         raise UserError(f"Nothing can be left out of {config.optimizer!r}, which is {optimizer.expand()!r}.")
     space = _space(config, optimizer) if config.budget else None
     dataset = load_data(config)
-    name = config.optimizer.partition("(")[0].rpartition(":")[2]
+    name = config.optimizer.partition("(")[0].rpartition(":")[2] or "optimizer"
     folder = choose_folder(config.out, "ablate", name, resume=config.resume)
     problem = network_problem(settings, dataset)
-    make_folder(folder)
+    with results_folder(folder):
+        found = _run(config, settings, optimizer, problem, neutral, space, folder)
+    if found is None:
+        return 130
+    record = records.Record(
+        "ablate",
+        name,
+        config=settings,
+        results=ablate_report.summary(found) | {"seconds": time.perf_counter() - began, "data_source": dataset.source},
+        data_hash=dataset.sha256,
+    )
+    files = ablate_report.write(record, found, folder, title=f"{config.optimizer} on {described(settings)}")
+    ablate_report.show(console, record, found, files, folder)
+    return 0
+
+
+def _run(
+    config: Ablate,
+    settings: Mapping[str, Any],
+    optimizer: Transform,
+    problem: Problem,
+    neutral: Mapping[str, float] | None,
+    space: Space | None,
+    folder: Path,
+) -> sweeps.Ablation | None:
+    """Return what came of the variants; None after an interrupt."""
     try:
         with JobBar() as bar:
-            found = sweeps.ablate(
+            return sweeps.ablate(
                 optimizer,
                 problem,
                 num_steps=settings["steps"],
@@ -132,19 +159,9 @@ def ablate(config: Ablate, console: Console) -> int:
     except sweeps.ComparisonInterrupted:
         message = f"Interrupted. What had finished is kept in {folder}; go on with the same arguments and "
         Console(stderr=True).print(f"{message}--out {folder} --resume.", markup=False, highlight=False, soft_wrap=True)
-        return 130
+        return None
     except (TypeError, ValueError) as error:
         raise UserError(str(error)) from error
-    record = records.Record(
-        "ablate",
-        name,
-        config=settings,
-        results=ablate_report.summary(found) | {"seconds": time.perf_counter() - began, "data_source": dataset.source},
-        data_hash=dataset.sha256,
-    )
-    files = ablate_report.write(record, found, folder, title=f"{config.optimizer} on {described(settings)}")
-    ablate_report.show(console, record, found, files, folder)
-    return 0
 
 
 def _neutral(texts: tuple[str, ...]) -> dict[str, float] | None:

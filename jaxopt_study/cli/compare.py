@@ -14,7 +14,7 @@ from jaxopt_study import problems, records, sweeps
 from jaxopt_study.cli import compare_figures, compare_report
 from jaxopt_study.cli.contestants import Contestant, contestants, failure_of
 from jaxopt_study.cli.expressions import UserError
-from jaxopt_study.cli.folders import choose_folder, make_folder
+from jaxopt_study.cli.folders import choose_folder, results_folder
 from jaxopt_study.cli.heats import Heat, curvature_probe, on_plane, repeated, run_heats
 from jaxopt_study.cli.network import OnNetwork, described, load_data, network_problem, shown
 from jaxopt_study.cli.progress import JobBar
@@ -119,12 +119,12 @@ def compare(config: Compare, console: Console) -> int:
     folder = choose_folder(config.out, "compare", config.data, resume=config.resume)
     _check_configuration(folder, settings)
     network = network_problem(settings, dataset)
-    make_folder(folder)
     so_far, status = Progress(), "complete"
-    try:
-        _run(config, settings, runners, network, dataset.sha256, folder, so_far)
-    except KeyboardInterrupt:
-        status = "interrupted"
+    with results_folder(folder):
+        try:
+            _run(config, settings, runners, network, dataset.sha256, folder, so_far)
+        except KeyboardInterrupt:
+            status = "interrupted"
     if so_far.failed and status == "complete":
         status = "failed"
     record = records.Record(
@@ -214,7 +214,7 @@ def _on_network(
             journal=journal,
             progress=bar.sweep(network.name, "validation loss", *stages),
         )
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise UserError(str(error)) from error
 
 

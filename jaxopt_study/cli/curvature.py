@@ -33,11 +33,12 @@ class Curvature:
 
     target: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TARGET")]
     """A results folder of `jaxopt-study compare`, whose run is repeated; or your own module:name, which is (loss,
-    params) or (loss, params, data) with a scalar loss(params, data), the mean over the examples, or a function that
-    returns one."""
+    params), (loss, params, data) or (loss, params, data, opt_state) with a scalar loss(params, data), the mean over the
+    examples, or a function that returns one."""
     optimizer: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
-    """Of a folder: which of its optimizers, in the state in which the run left it. Of your own loss: one as in
-    `jaxopt-study explain`, such as "adam(1e-3)", in the state before its first step."""
+    """Of a folder: which of its optimizers, in the state in which the run left it; name one that your own code built as
+    it was named in `compare`, module:function, for a folder runs no code. Of your own loss: one as in `jaxopt-study
+    explain`, such as "adam(1e-3)", in the state that TARGET gives, else in the one before its first step."""
     settings: Annotated[
         Literal["default", "tuned"] | None,
         tyro.conf.arg(metavar="{default,tuned}", help_behavior_hint="(default: tuned, if it was)"),
@@ -115,7 +116,7 @@ def diagnose(config: Curvature, console: Console) -> int:
         UserError: If something asked for cannot be done.
     """
     choices = config.choices()
-    choose_folder(config.out, "curvature", "")  # before anything takes time
+    choose_folder(config.out, "curvature", "target")  # before anything takes time
     target = find_target(
         config.target, config.optimizer, config.start, settings=config.settings, data_dir=config.data_dir,
         download=config.download,

@@ -16,6 +16,8 @@ from jaxopt_study.types import Batch, LossFn, Params
 
 TRACE_RANK = 20
 BRACKET = 0.01  # relative width asked for
+BRACKET_FLOORS = 4  # noise floors that the width is at least
+CAST = "Cast parameters and data to float32, or to float64 with JAX_ENABLE_X64=1."
 MAX_DENSE = 500  # up to so many parameters all eigenvalues are computed
 CONFIDENCE = 0.95  # of the counts of eigenvalues beyond that, the default of `morse_index`
 
@@ -83,7 +85,7 @@ def eigenpairs(subject: Subject, so_far: Results) -> dict[str, Any]:
         subject.op,
         min(subject.choices.num_eigenpairs, subject.op.size),
         which="BE",
-        tol=subject.choices.tolerance,
+        tol=_tolerance(subject, so_far),
         key=subject.key("eigenpairs"),
         noise_floor=_floor(so_far),
     )
@@ -93,8 +95,10 @@ def eigenpairs(subject: Subject, so_far: Results) -> dict[str, Any]:
 def sharpness(subject: Subject, so_far: Results) -> dict[str, Any]:
     """Return a bracket of the largest eigenvalue, and so of the critical learning rate of gradient descent."""
     floor = _floor(so_far)
+    if BRACKET_FLOORS * floor >= 1:
+        raise ValueError(f"The products' noise floor, {floor:.1e}, leaves nothing of the largest eigenvalue. {CAST}")
     bracket = curvature.sharpness(
-        subject.op, key=subject.key("sharpness"), tol=max(BRACKET, 4 * floor), noise_floor=floor
+        subject.op, key=subject.key("sharpness"), tol=max(BRACKET, BRACKET_FLOORS * floor), noise_floor=floor
     )
     return _plain(bracket._replace(vector=None)) | {"critical_learning_rate": bracket.learning_rate}
 
@@ -105,7 +109,7 @@ def spectral_density(subject: Subject, so_far: Results) -> dict[str, Any]:
         subject.op,
         num_probes=subject.choices.num_probes,
         num_steps=min(subject.choices.num_steps, subject.op.size),
-        tol=subject.choices.tolerance,
+        tol=_tolerance(subject, so_far),
         noise_floor=_floor(so_far),
         key=subject.key("spectral_density"),
     )
@@ -131,7 +135,7 @@ def gradient(subject: Subject, so_far: Results) -> dict[str, Any]:
         grads,
         k=min(-(-choices.num_eigenpairs // 2), subject.op.size),
         key=subject.key("gradient"),
-        tol=choices.tolerance,
+        tol=_tolerance(subject, so_far),
         noise_floor=_floor(so_far),
     )
     return _plain(found) | {"loss": value}
@@ -231,6 +235,17 @@ def loss_and_gradient(loss: LossFn, params: Params, data: Batch, batch_size: int
 
 def _floor(so_far: Results) -> float:
     return float(so_far["audit"]["noise_floor"])
+
+
+def _tolerance(subject: Subject, so_far: Results) -> float:
+    """Return the tolerance asked for, if the products are exact enough for it."""
+    floor, tolerance = _floor(so_far), subject.choices.tolerance
+    if tolerance < floor:
+        remedy = f"Ask for --tolerance {2 * floor:.0e}, or cast" if 2 * floor < 0.1 else "Cast"
+        raise ValueError(
+            f"--tolerance {tolerance:g} is below the products' noise floor, {floor:.1e}. {CAST.replace('Cast', remedy)}"
+        )
+    return tolerance
 
 
 def _plain(found: Any) -> dict[str, Any]:

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 import optax
 
 from jaxopt_study import optimizers, transforms
+from jaxopt_study.transforms import vocabulary
 
 _PATH = re.compile(r"[\w.]+:[\w.]+")
 DEFAULT_RATE = 0.01  # for a bare name of an optimizer whose learning rate has no default
@@ -47,19 +47,21 @@ def read_optimizer(text: str) -> optax.GradientTransformation:
     if _PATH.fullmatch(text):
         return import_optimizer(text)
     try:
-        expression = ast.parse(text.strip(), mode="eval").body
-    except SyntaxError as error:
-        raise UserError(
-            f"{text!r} is no expression ({error.msg}). Write adam, 'adam(1e-3)' or module:function."
-        ) from None
+        expression = parse(text)
+    except ValueError as error:
+        raise UserError(f"{text!r} is no expression ({error}). Write adam, 'adam(1e-3)' or module:function.") from None
     try:
         built = (
             _bare(expression, text)
             if isinstance(expression, ast.Name | ast.Attribute)
             else _value(expression, text, whole=True)
         )
+    except UserError:
+        raise
     except (TypeError, ValueError) as error:
         raise UserError(f"{text!r} cannot be built: {error}") from None
+    except Exception as error:  # Optax's constructors raise anything, if their arguments make no sense
+        raise UserError(f"{text!r} cannot be built: {type(error).__name__}: {error}") from None
     if not isinstance(built, optax.GradientTransformation):
         raise UserError(f"{text!r} is {built!r}, not an optimizer. Write adam, 'adam(1e-3)' or module:function.")
     return built
@@ -87,8 +89,8 @@ def read_maker(text: str) -> Callable[..., optax.GradientTransformation] | trans
     if _PATH.fullmatch(text):
         return import_maker(text)
     try:
-        expression = ast.parse(text.strip(), mode="eval").body
-    except SyntaxError:
+        expression = parse(text)
+    except ValueError:
         expression = None
     if isinstance(expression, ast.Name | ast.Attribute):
         return _constructor(expression, text, whole=True)
@@ -96,6 +98,28 @@ def read_maker(text: str) -> Callable[..., optax.GradientTransformation] | trans
     if not isinstance(built, transforms.Transform):
         raise UserError(f"{text!r} does not say what its hyperparameters are. Name its function without arguments.")
     return built
+
+
+def parse(text: str) -> ast.expr:
+    """Return the syntax tree of one expression.
+
+    Args:
+        text: The expression.
+
+    Returns:
+        The tree.
+
+    Raises:
+        ValueError: If it is none; the message is a few words.
+    """
+    try:
+        expression = ast.parse(text.strip(), mode="eval").body
+        ast.unparse(expression)  # which messages do; it takes most of the stack
+        return expression
+    except SyntaxError as error:
+        raise ValueError(error.msg) from None
+    except (RecursionError, MemoryError):
+        raise ValueError("it is nested too deeply") from None
 
 
 def import_optimizer(path: str) -> optax.GradientTransformation:
@@ -226,44 +250,46 @@ def _value(node: ast.expr, text: str, *, whole: bool = False) -> Any:
         constructor = _constructor(node.func, text, whole=whole)
         arguments = [_value(item, text) for item in node.args]
         return constructor(*arguments, **{str(item.arg): _value(item.value, text) for item in node.keywords})
-    module, name = _dotted(node)
-    if module == "jnp" and _is_function(getattr(jnp, name, None)):
-        return getattr(jnp, name)  # a statistic, as in ema(0.999, of=jnp.square)
+    function = vocabulary.written(vocabulary.functions()).get(_spoken(node))
+    if function is not None:
+        return function  # a statistic, as in ema(0.999, of=jnp.square)
     try:
         return ast.literal_eval(node)
-    except ValueError:
+    except (ValueError, TypeError, SyntaxError):
         raise UserError(
-            f"{text!r} has the argument {ast.unparse(node)!r}; arguments are numbers, strings and functions of jnp and "
-            "calls of optimizers and atoms. For anything else write a function and name it as module:function."
+            f"{text!r} has the argument {ast.unparse(node)!r}; arguments are numbers, strings, elementwise functions "
+            "such as jnp.square or jax.nn.relu, and calls of optimizers and atoms. For anything else write a function "
+            "and name it as module:function."
         ) from None
 
 
 def _constructor(node: ast.expr, text: str, *, whole: bool = False) -> Callable[..., Any]:
-    module, name = _dotted(node)
+    module, _, name = _spoken(node).rpartition(".")
     tables = {"optimizers": optimizers.named(), "transforms": atoms()}
     # `nesterov` is an optimizer and an atom: alone the first is meant, and the second in a chain, as chains print.
     order = [module] if module else ["optimizers", "transforms"] if whole else ["transforms", "optimizers"]
     for table in order:
         if name in tables.get(table, {}):
             return tables[table][name]
-    if module == "optax" and _is_function(getattr(optax, name, None)):
-        return transforms.lift(getattr(optax, name))
-    if isinstance(node, ast.Call) and _dotted(node.func)[1] == "lift" and len(node.args) == 1 and not node.keywords:
+    of_optax = vocabulary.written(vocabulary.optax_constructors()).get(f"{module}.{name}")
+    if of_optax is not None:
+        return transforms.lift(of_optax)
+    if isinstance(node, ast.Call) and _spoken(node.func) == "lift" and len(node.args) == 1 and not node.keywords:
         return _constructor(node.args[0], text)  # as an expression prints: lift(optax.adam)(0.1)
     raise UserError(
-        f"{text!r} calls {ast.unparse(node)!r}, which is no optimizer or atom of this package, nor of Optax. "
-        "`jaxopt-study optimizers` lists them; your own is named module:function."
+        f"{text!r} calls {ast.unparse(node)!r}, which is no optimizer or atom of this package, and no transformation "
+        "or schedule of Optax that may be named here. `jaxopt-study optimizers` lists them; your own is named "
+        "module:function."
     )
 
 
-def _dotted(node: ast.expr) -> tuple[str, str]:
-    if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and not node.attr.startswith("_"):
-        return node.value.id, node.attr
-    return "", node.id if isinstance(node, ast.Name) else ""
-
-
-def _is_function(value: Any) -> bool:
-    return callable(value) and not isinstance(value, type)
+def _spoken(node: ast.AST) -> str:
+    """Return a name with its module, such as "jnp.square"; "" for anything else than a name."""
+    parts: list[str] = []
+    while isinstance(node, ast.Attribute):
+        parts.append(node.attr)
+        node = node.value
+    return ".".join([node.id, *reversed(parts)]) if isinstance(node, ast.Name) else ""
 
 
 def _functions(module: Any) -> str:

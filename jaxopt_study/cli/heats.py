@@ -8,9 +8,9 @@ from typing import Any
 import jax
 import optax
 
-from jaxopt_study import dynamics, race, records, sweeps
+from jaxopt_study import dynamics, files, race, records, sweeps
 from jaxopt_study.cli.contestants import Contestant
-from jaxopt_study.cli.progress import JobBar
+from jaxopt_study.cli.progress import JobBar, waiting
 from jaxopt_study.problems import Problem
 from jaxopt_study.training import CurvatureProbe
 
@@ -105,19 +105,19 @@ def run_heats(
         bar.begin(f"{heat.problem} {heat.name}", number, len(heats))
         described = race.specification(heat.optimizer)
         wanted = {**asked, "problem": heat.problem, "settings": heat.settings, "spec": described["spec"]}
-        part = folder / "parts" / f"{heat.problem}-{heat.name.replace(':', '.')}.json"
+        name = files.check_name("A run's name", f"{heat.problem}-{heat.name.replace(':', '.')}")
+        part = folder / "parts" / f"{name}.json"
         entry = _kept(part, wanted) if resume and described["spec"] is not None else None
         if entry is None:
             start = {"problem": heat.problem, "optimizer": heat.name, "settings": heat.settings, **described}
             start |= {} if heat.config is None else {"config": heat.config}
             try:
-                entry = records.plain(start | _outcome(heat.run(heat.optimizer), heat.optimizer))
+                result = waiting(lambda heat=heat: heat.run(heat.optimizer))
+                entry = records.plain(start | _outcome(result, heat.optimizer))
             except Exception as error:  # a user's optimizer may raise anything; the others go on
                 entry = records.plain(start | {"error": f"{type(error).__name__}: {error}"})
             else:
-                records.save(
-                    records.Record("compare-part", f"{heat.problem}/{heat.name}", config=wanted, results=entry), part
-                )
+                records.save(records.Record("compare-part", part.stem, config=wanted, results=entry), part)
         bar.end(entry)
         yield entry
 
@@ -127,7 +127,8 @@ def _kept(part: Path, wanted: Mapping[str, Any]) -> dict[str, Any] | None:
         kept = records.load(part)
     except records.RecordError:  # none, or a damaged one, which is made again
         return None
-    return dict(kept.results) if kept.config == records.plain(wanted) else None
+    whole = {"problem", "optimizer", "settings", "diverged", "curves", "finals"} <= set(kept.results)
+    return dict(kept.results) if whole and kept.config == records.plain(wanted) else None
 
 
 def _outcome(result: race.Result, optimizer: optax.GradientTransformation) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import inspect
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import jax
@@ -14,7 +15,7 @@ from jaxopt_study import records, sweeps
 from jaxopt_study.cli import search_report
 from jaxopt_study.cli.contestants import default_space
 from jaxopt_study.cli.expressions import UserError, read_maker
-from jaxopt_study.cli.folders import choose_folder, make_folder
+from jaxopt_study.cli.folders import choose_folder, results_folder
 from jaxopt_study.cli.network import OnNetwork, described, load_data, network_problem, shown
 from jaxopt_study.cli.progress import JobBar
 from jaxopt_study.cli.spaces import read_space
@@ -106,38 +107,11 @@ def search(config: Search, console: Console) -> int:
     maker = read_maker(config.optimizer)
     space = _space(config, maker)
     dataset = load_data(config)
-    name = config.optimizer.partition("(")[0].rpartition(":")[2]
+    name = config.optimizer.partition("(")[0].rpartition(":")[2] or "optimizer"
     folder = choose_folder(config.out, "search", name, resume=config.resume)
     problem = _problem(space, maker, settings, dataset)
-    make_folder(folder)
-    status: records.Status = "complete"
-    try:
-        with JobBar() as bar:
-            runs = ("searching", config.trials * config.seeds)
-            found = sweeps.search(
-                maker,
-                space,
-                problem,
-                num_trials=config.trials,
-                num_steps=settings["steps"],
-                key=jax.random.key(config.seed),
-                num_seeds=config.seeds,
-                sampler=config.sampler,
-                halving=None if config.halve_from is None else sweeps.Halving(config.halve_from),
-                metric=f"validation_{config.metric}",
-                batch_size=settings["batch_size"],
-                evaluate_every=settings["evaluate_every"],
-                journal=folder / "journal",
-                progress=bar.sweep(config.data, f"validation {config.metric}", runs),
-            )
-    except sweeps.SearchInterrupted as interrupt:
-        found, status = interrupt.search, "interrupted"
-    except (TypeError, ValueError) as error:  # of the space, or the journal
-        raise UserError(str(error)) from error
-    except Exception as error:
-        if ":" not in config.optimizer:
-            raise
-        raise UserError(f"{config.optimizer} fails with {type(error).__name__}: {error}") from error
+    with results_folder(folder):
+        found, status = _run(config, settings, maker, space, problem, folder)
     num_examples = len(jax.tree.leaves(dataset.validation)[0]) if config.metric == "accuracy" else None
     record = records.Record(
         "search",
@@ -160,6 +134,39 @@ def search(config: Search, console: Console) -> int:
     pictures = search_report.draw(found, folder, num_examples, title=f"{name} on {described(settings)}")
     search_report.show(console, record, found, [*pictures, *files], folder)
     return 0 if record.results["best"] else 1
+
+
+def _run(
+    config: Search, settings: Mapping[str, Any], maker: Any, space: Space, problem: Any, folder: Path
+) -> tuple[sweeps.Search, records.Status]:
+    try:
+        with JobBar() as bar:
+            runs = ("searching", config.trials * config.seeds)
+            found = sweeps.search(
+                maker,
+                space,
+                problem,
+                num_trials=config.trials,
+                num_steps=settings["steps"],
+                key=jax.random.key(config.seed),
+                num_seeds=config.seeds,
+                sampler=config.sampler,
+                halving=None if config.halve_from is None else sweeps.Halving(config.halve_from),
+                metric=f"validation_{config.metric}",
+                batch_size=settings["batch_size"],
+                evaluate_every=settings["evaluate_every"],
+                journal=folder / "journal",
+                progress=bar.sweep(config.data, f"validation {config.metric}", runs),
+            )
+    except sweeps.SearchInterrupted as interrupt:
+        return interrupt.search, "interrupted"
+    except (TypeError, ValueError) as error:  # of the space, or the journal
+        raise UserError(str(error)) from error
+    except Exception as error:
+        if ":" not in config.optimizer:
+            raise
+        raise UserError(f"{config.optimizer} fails with {type(error).__name__}: {error}") from error
+    return found, "complete"
 
 
 def _space(config: Search, maker: Any) -> Space:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from jaxopt_study import sweeps
-from jaxopt_study.cli.expressions import UserError
+from jaxopt_study.cli.expressions import UserError, parse
 from jaxopt_study.cli.tables import number
 from jaxopt_study.sweeps import Choices, Conditional, Dimension, Integers, LogUniform, Space, Uniform
 
@@ -101,9 +101,9 @@ def _read_dimension(text: str) -> tuple[str, Dimension]:
     condition = _CONDITION.fullmatch(rest)
     expression = condition[1] if condition else rest
     try:
-        node = ast.parse(expression, mode="eval").body
-    except SyntaxError as error:
-        raise UserError(f'--space "{text}" is no expression ({error.msg}); expected {FORMS}.') from None
+        node = parse(expression)
+    except ValueError as error:
+        raise UserError(f'--space "{text}" is no expression ({error}); expected {FORMS}.') from None
     if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name) or node.func.id not in KINDS:
         raise UserError(f'--space "{text}": {expression!r} is no range; expected {FORMS}.')
     try:
@@ -111,9 +111,9 @@ def _read_dimension(text: str) -> tuple[str, Dimension]:
         keywords = {str(item.arg): _literal(item.value) for item in node.keywords}
         dimension = KINDS[node.func.id](*arguments, **keywords)
         if condition:
-            value = _literal(ast.parse(condition[3], mode="eval").body)
+            value = _literal(parse(condition[3]))
             dimension = sweeps.conditional(dimension, on=condition[2], equals=value)
-    except (TypeError, ValueError, SyntaxError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise UserError(f'--space "{text}": {error}') from None
     return name, dimension
 
@@ -123,5 +123,5 @@ def _literal(node: ast.expr) -> Any:
         return node.id
     try:
         return ast.literal_eval(node)
-    except ValueError:
+    except (ValueError, TypeError, SyntaxError):
         raise ValueError(f"{ast.unparse(node)!r} is neither a number nor a word") from None

@@ -12,16 +12,26 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxopt_study import records, transforms
+from jaxopt_study import files, records, transforms
+from jaxopt_study.checks import check_structure
 from jaxopt_study.cli.compare import Compare
 from jaxopt_study.cli.expressions import UserError, call_maker, import_maker, import_named, read_optimizer
 from jaxopt_study.cli.heats import repeated
-from jaxopt_study.cli.network import load_data, network_problem
+from jaxopt_study.cli.network import SETTINGS, load_data, network_problem
+from jaxopt_study.cli.progress import waiting
 from jaxopt_study.problems.datasets import Dataset
 from jaxopt_study.types import Batch, LossFn, Params
 
 DRIFT = 1e-3  # of the test loss, relative, between a run and its repetition, without a word
-FORMS = "(loss, params) or (loss, params, data) with a scalar loss(params, data), or a function that returns one"
+FORMS = (
+    "(loss, params), (loss, params, data) or (loss, params, data, opt_state) with a scalar loss(params, data), or a "
+    "function that returns one"
+)
+FRESH = (
+    "The optimizer's state is the fresh one before its first step, so that the threshold, the preconditioned sharpness "
+    "and the stability are those of a first step from here. For a run's own state let {path} return (loss, params, "
+    "data, opt_state), where data may be None."
+)
 
 
 @dataclass(frozen=True)
@@ -79,8 +89,13 @@ def find_target(
     Raises:
         UserError: If there is none, or it is not what it should be.
     """
-    if Path(path).exists():
-        return _from_run(Path(path), optimizer, settings, start, data_dir, download)
+    try:
+        found = files.as_path(path)
+        exists = found.exists()
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path!r} cannot be used: {error}.") from None
+    if exists:
+        return _from_run(found, optimizer, settings, start, data_dir, download)
     if re.fullmatch(r"[\w.]+:[\w.]+", path):
         if data_dir is not None or download or start or settings:
             raise UserError(
@@ -113,22 +128,18 @@ def _from_module(path: str, optimizer: str | None) -> Target:
             raise UserError(
                 f"{path!r}: calling it without arguments fails with {type(error).__name__}: {error}"
             ) from error
-    if not isinstance(found, tuple) or len(found) not in {2, 3} or not callable(found[0]):
+    if not isinstance(found, tuple) or len(found) not in {2, 3, 4} or not callable(found[0]):
         raise UserError(f"{path!r} gives {_shortened(found)}; expected {FORMS}.")
-    loss, params, *rest = found
+    loss: Any = found[0]
+    params, data, given = (*found[1:], None, None)[:3]
     try:
-        params, data = (jax.tree.map(jnp.asarray, part) for part in (params, rest[0] if rest else None))
+        params, data, given = (jax.tree.map(jnp.asarray, part) for part in (params, data, given))
     except (TypeError, ValueError) as error:
         raise UserError(f"{path!r}: parameters and data must be pytrees of arrays: {error}") from None
-    built, state = None, None
-    if optimizer is not None:
-        built = read_optimizer(optimizer)
-        try:
-            state = built.init(params)
-        except Exception as error:
-            raise UserError(
-                f"{optimizer!r} cannot start from these parameters: {type(error).__name__}: {error}"
-            ) from error
+    if given is not None and optimizer is None:
+        raise UserError(f"{path!r} gives the state of an optimizer: name the optimizer with --optimizer.")
+    built = None if optimizer is None else read_optimizer(optimizer)
+    fresh = built is not None and given is None
     return Target(
         name=path.rpartition(":")[2],
         loss=_of_two(loss),
@@ -136,10 +147,29 @@ def _from_module(path: str, optimizer: str | None) -> Target:
         data=data,
         data_hash=None if data is None else content_hash(data),
         optimizer=built,
-        opt_state=state,
+        opt_state=None if built is None else _state(built, optimizer, params, given, path),
         expression=optimizer,
-        described={"target": path, "optimizer": optimizer},
+        described={
+            "target": path,
+            "optimizer": optimizer,
+            "opt_state": None if built is None else "fresh" if fresh else "given",
+        },
+        note=FRESH.format(path=path) if fresh else None,
     )
+
+
+def _state(built: Any, optimizer: str | None, params: Params, given: Any, path: str) -> Any:
+    """Return the given state, if it is one of this optimizer's; if none is given, the one before a first step."""
+    try:
+        state = built.init(params)
+    except Exception as error:
+        raise UserError(f"{optimizer!r} cannot start from these parameters: {type(error).__name__}: {error}") from error
+    if given is None:
+        return state
+    try:
+        return check_structure(repr(path), "opt_state", given, state, of=f"the state of {optimizer}")
+    except ValueError as error:
+        raise UserError(f"{error} Give the state that this optimizer had, or leave it out.") from None
 
 
 def _from_run(
@@ -153,13 +183,18 @@ def _from_run(
     if record.kind != "compare":
         raise UserError(f"{path} is a record of kind {record.kind!r}; expected one of `jaxopt-study compare`.")
     entry = _entry(record, wanted, settings)
-    seeds = record.config["seeds"]
+    config = _settings(record)
+    seeds = config["seeds"]
     if not 0 <= start < seeds:
         raise UserError(f"--start must be from 0 to {seeds - 1}, one of the run's {seeds} starts; received {start}.")
-    dataset = _data_of(record, data_dir, download)
-    problem = network_problem(record.config, dataset)
-    optimizer = _optimizer(entry)
-    ended = repeated(problem, record.config, slice(start, start + 1)).run(optimizer)
+    for part in (entry["diverged"], entry["finals"].get("test_loss")):
+        if isinstance(part, list) and len(part) == seeds and all(isinstance(one, bool | int | float) for one in part):
+            continue
+        raise UserError(f"{path} does not have what `jaxopt-study compare` writes of {seeds} starts. Make it again.")
+    optimizer = _optimizer(entry, wanted)
+    dataset = _data_of(record, config, data_dir, download)
+    problem = network_problem(config, dataset)
+    ended = waiting(lambda: repeated(problem, config, slice(start, start + 1)).run(optimizer))
     of_one = lambda tree: jax.tree.map(lambda leaf: leaf[0], tree)
     before, now = entry["finals"]["test_loss"][start], float(ended.finals["test_loss"][0])
     return Target(
@@ -177,7 +212,7 @@ def _from_run(
             "settings": entry["settings"],
             "start": start,
             "diverged": entry["diverged"][start],
-            "compare": dict(record.config),
+            "compare": config,
             "test_loss": {"compared": before, "repeated": now},
         },
         note=_drift(before, now),
@@ -186,12 +221,20 @@ def _from_run(
 
 def _entry(record: records.Record, wanted: str | None, settings: str | None) -> dict[str, Any]:
     """Return what a comparison keeps of one optimizer, tuned if it was and nothing else is asked for."""
-    ran = [e for e in record.results["entries"] if e["problem"] == record.name and "error" not in e]
-    names = list(dict.fromkeys(entry["optimizer"] for entry in ran))
+    entries = record.results.get("entries")
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise UserError("The record has no entries as `jaxopt-study compare` writes them. Make the comparison again.")
+    ran = [entry for entry in entries if entry.get("problem") == record.name and "error" not in entry]
     if not ran:
         raise UserError(f"No optimizer had finished on {record.name} in this comparison. Go on with it: --resume.")
     if any("config" not in entry for entry in ran):
         raise UserError("It is a comparison by an earlier version. Make it again.")
+    for entry in ran:
+        if wrong := [name for name, kind in _KINDS.items() if not isinstance(entry.get(name), kind)]:
+            raise UserError(
+                f"The record's entries are not as `jaxopt-study compare` writes them: {', '.join(wrong)}. Make it anew."
+            )
+    names = list(dict.fromkeys(entry["optimizer"] for entry in ran))
     if wanted is None and len(names) > 1:
         raise UserError(f"Several optimizers ran. Say which one with --optimizer: {', '.join(names)}.")
     asked = names[0] if wanted is None else wanted
@@ -201,13 +244,48 @@ def _entry(record: records.Record, wanted: str | None, settings: str | None) -> 
         raise UserError(f"--optimizer {asked}: not among those that ran, {', '.join(names)}.")
     if settings is not None and settings not in found:
         raise UserError(f"--settings {settings}: {name} ran at these settings only: {', '.join(found)}.")
-    return found[settings or ("tuned" if "tuned" in found else "default")]
+    return found[settings or ("tuned" if "tuned" in found else next(iter(found)))]
 
 
-def _optimizer(entry: dict[str, Any]) -> Any:
+_KINDS = {
+    "optimizer": str, "settings": str, "expression": str | None, "spec": str | None, "module": str | None,
+    "config": dict, "diverged": list, "finals": dict,
+}  # fmt: skip
+
+
+def _settings(record: records.Record) -> dict[str, Any]:
+    """Return the settings of a comparison's network, if they are such as the command line takes.
+
+    A record is data that may come from anyone: what it says is checked as if somebody had typed it.
+    """
+    asked = record.config
+    whole = ("seed", "steps", "batch_size", "evaluate_every", "seeds")
+    known = asked.get("data") in list(SETTINGS) and isinstance(asked.get("widths"), list)
+    counts: list[Any] = [asked.get(name) for name in whole] + (asked["widths"] if known else [])
+    if not known or not all(type(count) is int and abs(count) < 2**31 for count in counts):
+        raise UserError("The record's settings are not those of `jaxopt-study compare`. Make the comparison again.")
+    if any(count < 1 for count in counts[1:]):
+        raise UserError("The record's settings are out of range. Make the comparison again.")
+    return dict(asked)
+
+
+def _optimizer(entry: dict[str, Any], wanted: str | None) -> Any:
+    """Return the optimizer of an entry; code of the user's only where the user names it, for a record is data."""
+    module = entry["module"]
     if entry["spec"] is not None:
-        return transforms.from_json(entry["spec"])
-    return call_maker(entry["module"], import_maker(entry["module"]), **entry["config"])
+        try:
+            return transforms.from_json(entry["spec"])
+        except ValueError as error:
+            if module is None:
+                raise UserError(f"The record's optimizer cannot be built: {error}") from None
+    elif module is None:
+        raise UserError(f"The record does not say how {entry['optimizer']} is built. Make the comparison again.")
+    if wanted is None or wanted != module:
+        raise UserError(
+            f"{entry['optimizer']} was built by a function, which the record calls {module!r}. A record runs no code: "
+            f"if that function is yours and is to be called, name it yourself, with --optimizer {module}."
+        )
+    return call_maker(wanted, import_maker(wanted), **entry["config"])
 
 
 def _drift(before: float, now: float) -> str | None:
@@ -220,8 +298,8 @@ def _drift(before: float, now: float) -> str | None:
     )
 
 
-def _data_of(record: records.Record, data_dir: Path | None, download: bool) -> Dataset:
-    asked = Compare(data=record.config["data"], seed=record.config["seed"], data_dir=data_dir, download=download)
+def _data_of(record: records.Record, config: dict[str, Any], data_dir: Path | None, download: bool) -> Dataset:
+    asked = Compare(data=config["data"], seed=config["seed"], data_dir=data_dir, download=download)
     dataset = load_data(asked)
     if dataset.sha256 != record.data_hash:
         raise UserError(

@@ -1,17 +1,22 @@
 """The bytes of one chunk of a journal: arrays of lanes, the study they belong to, and proof that they are whole.
 
 A chunk is an ordinary NumPy archive (`numpy.load` reads it). Its ZIP comment is the SHA-256 of all bytes before it, so
-that nothing of a damaged file is ever interpreted.
+that nothing of a damaged file is ever interpreted. A hash says nothing about who wrote it, so what is read is checked
+as if anyone had.
 """
 
 import hashlib
 import io
 import json
+import math
 import zipfile
 from collections.abc import Mapping
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
+
+from jaxopt_study import files
 
 FORMAT = "jaxopt_study.journal/1"
 
@@ -68,13 +73,89 @@ def unpack(study: str, data: bytes) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     body, digest = data[:-_DIGITS], data[-_DIGITS:]
     if hashlib.sha256(body).hexdigest().encode() != digest:
         raise ValueError("it is truncated or damaged: its contents do not match its hash")
-    with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-        header: dict[str, Any] = json.loads(archive["header"].tobytes()) if "header" in archive else {}
-        if header.get("format") != FORMAT:
-            raise ValueError(f"its format is {header.get('format')!r}, expected {FORMAT!r}")
-        if header["study"] != study:
-            raise ValueError("it belongs to another study")
-        names = [name.removeprefix(_PREFIX) for name in archive.files if name.startswith(_PREFIX)]
-        arrays = {name: archive[_PREFIX + name] for name in names}
-        arrays |= {name: arrays[name].view(np.dtype(dtype)) for name, dtype in header["foreign"].items()}
-        return archive["lanes"], arrays
+    try:
+        members = _members(data)
+    except Exception as error:  # a hash proves that bytes are whole, not who wrote them
+        raise ValueError(f"it is not an archive of arrays: {type(error).__name__}: {error}") from None
+    header = _header(members.pop("header", None))
+    if header.get("format") != FORMAT:
+        raise ValueError(f"its format is {repr(header.get('format'))[:80]}, expected {FORMAT!r}")
+    if header.get("study") != study:
+        raise ValueError("it belongs to another study")
+    lanes = members.pop("lanes", None)
+    if lanes is None or lanes.dtype != np.int64 or lanes.ndim != 1:
+        raise ValueError("its lanes are not integers of shape (n,)")
+    if (lanes < 0).any() or len(np.unique(lanes)) < len(lanes):
+        raise ValueError("its lanes are negative, or one is there twice")
+    if strange := [name for name in members if not name.startswith(_PREFIX)]:
+        raise ValueError(f"it holds {strange[0][:80]!r}, which no chunk does")
+    arrays = {name.removeprefix(_PREFIX): array for name, array in members.items()}
+    arrays |= _foreign(header.get("foreign"), arrays)
+    for name, array in arrays.items():
+        if array.dtype.kind == "V" and array.dtype.isbuiltin != _REGISTERED:
+            raise ValueError(f"the dtype of {name!r} is {array.dtype}, not of numbers")
+        if array.shape[:1] != lanes.shape:
+            raise ValueError(f"{name!r} has shape {array.shape}, which does not fit {len(lanes)} lanes")
+    return lanes, arrays
+
+
+def _members(data: bytes) -> dict[str, np.ndarray]:
+    """Return the arrays of an archive by name; none has more bytes than stand in the archive."""
+    found: dict[str, np.ndarray] = {}
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        entries = archive.infolist()
+        if any(entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1 for entry in entries):
+            raise ValueError("it is compressed or encrypted, and a chunk is neither")
+        if sum(entry.file_size for entry in entries) > len(data):
+            raise ValueError("it announces more bytes than it has")
+        for entry in entries:
+            name = entry.filename.removesuffix(".npy")
+            if name in found:
+                raise ValueError(f"it holds {name!r} twice")
+            found[name] = _array(archive.read(entry))
+    return found
+
+
+def _array(member: bytes) -> np.ndarray:
+    """Return the array in the bytes of a NumPy file, of which its header must describe every one."""
+    file = io.BytesIO(member)
+    version = np.lib.format.read_magic(file)
+    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
+    if read is None:
+        raise ValueError(f"its arrays are of version {version}")
+    shape, fortran, dtype = read(file)
+    if dtype.hasobject or dtype.subdtype or dtype.names or not dtype.itemsize or any(size < 0 for size in shape):
+        raise ValueError(f"an array of {dtype} and shape {shape} is not one of numbers")
+    size, there = math.prod(shape) * dtype.itemsize, len(member) - file.tell()
+    if size != there:
+        raise ValueError(f"an array of {dtype} and shape {shape} has {size} bytes, but {there} stand there")
+    if not size:
+        return np.zeros(shape, dtype)
+    flat = np.frombuffer(member, dtype, offset=file.tell())
+    return flat.reshape(shape, order="F" if fortran else "C").copy(order="K")
+
+
+def _header(member: np.ndarray | None) -> dict[str, Any]:
+    try:
+        header = {} if member is None else files.parse_json(member.tobytes().decode())
+    except ValueError as error:
+        raise ValueError(f"its header is no JSON: {error}") from None
+    if not isinstance(header, dict):
+        raise ValueError("its header is no dictionary")
+    return header
+
+
+def _foreign(named: Any, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the arrays whose dtypes NumPy's files do not know, by the names that the header gives these."""
+    if not isinstance(named, dict) or not all(isinstance(dtype, str) for dtype in named.values()):
+        raise ValueError("its header does not say which arrays have which dtype")
+    found = {}
+    for name, word in named.items():
+        try:
+            dtype = jnp.dtype(word)
+            if dtype.isbuiltin != _REGISTERED or name not in arrays or arrays[name].dtype != f"V{dtype.itemsize}":
+                raise TypeError("no such array")
+        except TypeError as error:
+            raise ValueError(f"its header gives {name[:80]!r} the dtype {word[:80]!r}: {error}") from None
+        found[name] = arrays[name].view(dtype)
+    return found

@@ -1,12 +1,13 @@
 """Run lanes on a machine: one compiled program per shape of trial, a few calls in flight, results as they come."""
 
 import hashlib
+import math
 import os
 import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -21,6 +22,7 @@ from jaxopt_study.programs import RANDOM_DRAWS, constants, contains
 from jaxopt_study.sweeps.layout import TRIALS, Layout, place, usable_cores
 from jaxopt_study.sweeps.trials import Lane
 
+_PATIENCE = 0.5  # seconds that a call in flight gets to end after an interrupt
 _IN_FLIGHT = 2  # calls given to the devices ahead of the one whose results are awaited
 _MAX_PROGRAMS = 32  # kept from sweep to sweep, the latest
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
@@ -109,33 +111,54 @@ def _repeated(jaxpr: Any, like: Any) -> Lane:
     return lambda one, shared: structure.unflatten(flat(*jax.tree.leaves((one, shared))))
 
 
-def build(groups: Sequence[tuple[Traced, Any, Any, Layout]]) -> list[Program]:
+class AbandonedError(Exception):
+    """Somebody interrupted before the programs were compiled."""
+
+
+def build(
+    groups: Sequence[tuple[Traced, Any, Any, Layout]], interrupted: Callable[[], bool] = lambda: False
+) -> list[Program]:
     """Compile trials for their layouts, side by side; with fewer lanes at once where they do not fit the memory.
 
     Args:
         groups: For each trial the traced trial, arguments of its lanes with a leading axis, what they share, placed
             (only shapes and dtypes are used), and the layout asked for.
+        interrupted: Is asked now and then whether to go on; what is being compiled then ends in the background.
 
     Returns:
         The programs, whose layouts may be narrower than those asked for.
+
+    Raises:
+        AbandonedError: If somebody interrupted.
     """
     limit = device_memory()
-    with ThreadPoolExecutor(usable_cores()) as pool:  # XLA compiles outside of Python's lock; lowering is inside it
+    pool = ThreadPoolExecutor(usable_cores())  # XLA compiles outside of Python's lock; lowering is inside it
+    try:
         begun: dict[Any, Callable[[], Program]] = {}
-        waiting = [_compiled(pool, begun, *group) for group in groups]
+        waiting = [_compiled(pool, begun, interrupted, *group) for group in groups]
         programs = []
         for (traced, lanes, shared, layout), finish in zip(groups, waiting, strict=True):
             program = finish()
             while (needed := _bytes_needed(program.executable)) > limit and layout.width > 1:
                 layout = replace(layout, width=max(1, min(layout.width // 2, int(layout.width * limit / needed))))
-                program = _compiled(pool, begun, traced, lanes, shared, layout)()
+                program = _compiled(pool, begun, interrupted, traced, lanes, shared, layout)()
             programs.append(program)
-    return programs
+        return programs
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _awaited(future: Future[Any], interrupted: Callable[[], bool]) -> Any:
+    while not wait([future], timeout=0.05).done:  # an interrupt gets through here, not while waiting for a lock
+        if interrupted():
+            raise AbandonedError
+    return future.result()
 
 
 def _compiled(
     pool: Executor,
     begun: dict[Any, Callable[[], Program]],
+    interrupted: Callable[[], bool],
     traced: Traced,
     lanes: Any,
     shared: Any,
@@ -155,6 +178,8 @@ def _compiled(
         return lambda: program
     if known in begun:
         return begun[known]
+    if interrupted():
+        raise AbandonedError
     if traced.start is not None:
         spread = _spread(traced.start, layout)
         start = pool.submit(jax.jit(spread).lower(arguments, shared).compile, RANDOM_DRAWS)
@@ -162,7 +187,8 @@ def _compiled(
     executable = pool.submit(jax.jit(_spread(traced.lane, layout)).lower(arguments, shared).compile)
 
     def finish() -> Program:
-        program = Program(layout, executable.result(), None if start is None else start.result())
+        compiled = _awaited(executable, interrupted)
+        program = Program(layout, compiled, None if start is None else _awaited(start, interrupted))
         _programs[known] = program
         while len(_programs) > _MAX_PROGRAMS:
             del _programs[next(iter(_programs))]
@@ -173,7 +199,12 @@ def _compiled(
 
 
 def run(
-    program: Program, lanes: Any, shared: Any, which: np.ndarray, done: np.ndarray
+    program: Program,
+    lanes: Any,
+    shared: Any,
+    which: np.ndarray,
+    done: np.ndarray,
+    interrupted: Callable[[], bool] = lambda: False,
 ) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
     """Compute lanes, a call after the other.
 
@@ -186,6 +217,8 @@ def run(
         shared: What all lanes share, placed as the program expects it.
         which: Which lanes belong to this program, in order.
         done: Of all lanes, which need not be computed. A call is left out if it has no other.
+        interrupted: Is asked now and then whether to go on. Calls in flight then have half a second to end; others are
+            given up, and end in the background.
 
     Yields:
         After each call the lanes that were to be computed and their records, on every process the same.
@@ -202,8 +235,10 @@ def run(
             arguments |= {"start": program.start(arguments, shared)}
         waiting.append((part, ~done[part], program.executable(arguments, shared)))
         if len(waiting) > _IN_FLIGHT:
+            if not _ready(waiting[0][2], interrupted):
+                return
             yield _fetched(*waiting.popleft())
-    while waiting:
+    while waiting and _ready(waiting[0][2], interrupted):
         yield _fetched(*waiting.popleft())
 
 
@@ -238,11 +273,20 @@ def _spread(lane: Lane, layout: Layout) -> Callable[[Any, Any], Any]:
     )
 
 
-def _fetched(part: np.ndarray, wanted: np.ndarray, record: Any) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    pause = 1e-4
+def _ready(record: Any, interrupted: Callable[[], bool]) -> bool:
+    # Wait for a call; False if it takes longer than somebody who interrupts is to wait.
+    pause, deadline = 1e-4, math.inf
     while not all(leaf.is_ready() for leaf in jax.tree.leaves(record)):
+        if interrupted() and jax.process_count() == 1:  # the others would wait for this process
+            deadline = min(deadline, time.perf_counter() + _PATIENCE)
+        if time.perf_counter() > deadline:
+            return False
         time.sleep(pause)  # an interrupt gets through here, not while waiting inside XLA
         pause = min(1.2 * pause, 0.02)
+    return True
+
+
+def _fetched(part: np.ndarray, wanted: np.ndarray, record: Any) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     if jax.process_count() > 1:
         record = multihost_utils.process_allgather(record, tiled=True)
     return part[wanted], {name: np.asarray(values)[: len(part)][wanted] for name, values in record.items()}

@@ -17,12 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from jaxopt_study import records
+from jaxopt_study import files, records
 from jaxopt_study.sweeps import chunks
 
 _STUDY, _LOCK = "study.json", ".lock"
-_CHUNK = re.compile(r"chunk-(\d+)\.npz")
+_CHUNK = re.compile(r"chunk-(\d{1,9})\.npz")
 _DRAFT = re.compile(r"\.(study\.json|chunk-\d+\.npz)\..+")  # what a killed write leaves behind
+_MAX_BYTES = 2**34  # of a chunk
 _SHOWN = 12  # differences listed in a message
 
 
@@ -73,10 +74,10 @@ class Journal:
             JournalError: If the folder cannot be written, is in use, holds other things, has a journal of another
                 configuration (the message lists what differs), or its disk lacks room.
         """
-        folder = Path(folder)
         try:
+            folder = files.as_path(folder)
             asked = records.plain(config, "config")
-        except records.RecordError as error:
+        except ValueError as error:
             raise JournalError(str(error)) from None
         _make_folder(folder)
         lock = _lock(folder)
@@ -95,8 +96,8 @@ class Journal:
     def peek(folder: str | Path) -> Mapping[str, Any]:
         """Return the configuration of the journal in a folder; empty if there is none that can be read."""
         try:
-            return records.load(Path(folder) / _STUDY).config
-        except (OSError, records.RecordError):
+            return records.load(files.as_path(folder) / _STUDY).config
+        except ValueError:
             return {}
 
     def append(self, lanes: np.ndarray, arrays: Mapping[str, Any]) -> None:
@@ -131,24 +132,35 @@ class Journal:
         self._lanes = known | set(numbers.tolist())
         self._kinds = _kinds(arrays)
 
-    def load(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    def load(
+        self, *, num_lanes: int | None = None, like: Mapping[str, np.ndarray] | None = None
+    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Return everything in the journal.
+
+        Args:
+            num_lanes: How many lanes the study has, if it is known; the journal's must be among them.
+            like: Arrays of the names, dtypes and further axes that the journal's must have, if that is known.
 
         Returns:
             The lanes' numbers, int64, in the order in which they were written, and the arrays by name with the lanes
             as leading axis; no arrays if there are no chunks.
 
         Raises:
-            JournalError: If a chunk is truncated, damaged, of another study, or repeats lanes. The message names the
-                file; without it, only its lanes are computed again.
+            JournalError: If a chunk is truncated, damaged, of another study, repeats lanes, or does not hold what this
+                study's do. The message names the file; without it, only its lanes are computed again.
         """
         self._check_open()
+        expected = None if like is None else _kinds(like)
         known: set[int] = set()
         found: list[tuple[np.ndarray, dict[str, np.ndarray]]] = []
         kinds = None
         for _, path in self._chunks():
             try:
-                lanes, arrays = chunks.unpack(self._study, path.read_bytes())
+                lanes, arrays = chunks.unpack(self._study, files.read_bounded(path, _MAX_BYTES))
+                if num_lanes is not None and len(lanes) and lanes.max() >= num_lanes:
+                    raise ValueError(f"it has lane {lanes.max()}, and the study has {num_lanes}")
+                if expected is not None and _kinds(arrays) != expected:
+                    raise ValueError(f"its arrays are {_kinds(arrays)}, those of the study {expected}")
                 if repeated := known & set(lanes.tolist()):
                     raise ValueError(f"it repeats lanes of chunks before it, such as {min(repeated)}")
                 if kinds is not None and _kinds(arrays) != kinds:
@@ -208,9 +220,9 @@ def _kinds(arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[np.dtype, tuple[
 
 
 def _make_folder(folder: Path) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise JournalError(f"A journal is a folder; {folder} is a file. Choose another path.")
     try:
+        if folder.exists() and not folder.is_dir():
+            raise JournalError(f"A journal is a folder; {folder} is a file. Choose another path.")
         folder.mkdir(parents=True, exist_ok=True)
         names = [entry.name for entry in folder.iterdir() if not entry.name.startswith(".")]
     except OSError as error:
@@ -266,13 +278,14 @@ def _check_room(folder: Path, expected_bytes: int) -> None:
 def _write_or_compare(folder: Path, config: Any) -> None:
     """Write what is computed in a folder; if that is written already, insist that it is equal."""
     path = folder / _STUDY
-    try:
-        if not path.exists():
-            written = records.Record("journal", "study", config=config, results={"format": chunks.FORMAT})
+    if not path.exists():
+        written = records.Record("journal", "study", config=config, results={"format": chunks.FORMAT})
+        try:
             records.save(written, path, durable=True)
+        except records.RecordError as error:
+            raise JournalError(f"{error} Nothing was computed, so nothing is lost.") from None
+    try:
         record = records.load(path)
-    except OSError as error:
-        raise JournalError(f"{path} could not be written: {error}. Nothing was computed, so nothing is lost.") from None
     except records.RecordError as error:
         raise JournalError(
             f"{error} It says what the chunks are: restore it from a copy, or choose another folder."

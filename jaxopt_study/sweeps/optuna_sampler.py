@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+from jaxopt_study import files
 from jaxopt_study.sweeps.space import Space
 from jaxopt_study.sweeps.suggest import config_of, suggest
 
@@ -260,7 +261,7 @@ def _storage(optuna: Any, storage: str | Path | None) -> Any:
     if storage is None:
         return optuna.storages.InMemoryStorage()
     if "://" not in str(storage):
-        path = Path(storage).resolve()  # Optuna's lock of a relative path is never released for the dead
+        path = files.check_place(storage).resolve()  # Optuna's lock of a relative path is never released for the dead
         path.parent.mkdir(parents=True, exist_ok=True)
         backend = optuna.storages.journal.JournalFileBackend(str(path))
         return optuna.storages.JournalStorage(backend)

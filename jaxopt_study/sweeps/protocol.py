@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from jaxopt_study import files
 from jaxopt_study.problems import Problem
 from jaxopt_study.records import plain
 from jaxopt_study.sweeps.comparison import Comparison, Report, Settings
@@ -101,6 +102,9 @@ def tune_and_report(
         ComparisonInterrupted: On Ctrl-C.
     """
     _check(entrants, budget, tune_seeds, report_seeds)
+    if journal is not None:
+        for where in entrants:
+            files.check_name("A problem's name, which its folder in the journal gets,", where)
     tune_key, _ = jax.random.split(key)
     found = Comparison([], {}, budget, metric, select_by, default_mode(metric), default_mode(select_by))
 

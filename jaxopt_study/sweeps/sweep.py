@@ -123,14 +123,17 @@ def sweep(
         interrupted = stack.enter_context(interrupts())
         left = [group for group in groups if not finished[group.which].all()]
         shared = [group.layout.placed(group.shared) for group in left]
-        programs = engine.build([(g.traced, g.lanes, s, g.layout) for g, s in zip(left, shared, strict=True)])
+        programs: list[engine.Program] = []
+        asked_for = [(g.traced, g.lanes, s, g.layout) for g, s in zip(left, shared, strict=True)]
+        with contextlib.suppress(engine.AbandonedError):
+            programs = engine.build(asked_for, interrupted)
         compiled = time.perf_counter()
         chunk = _Chunk(book, records)
         if finished.any():
             bar(int(finished.sum()), total, _best(records[metric][finished, -1], mode))
-        for group, program, common in zip(left, programs, shared, strict=True):
+        for group, program, common in zip(left, programs, shared, strict=bool(programs)):
             started, before = time.perf_counter(), finished.copy()
-            for lanes, values in engine.run(program, group.lanes, common, group.which, finished):
+            for lanes, values in engine.run(program, group.lanes, common, group.which, finished, interrupted):
                 for what, found in values.items():
                     records[what][lanes] = found
                 finished[lanes] = True
@@ -311,7 +314,7 @@ def _hash_of(arrays: Any) -> str:
 
 
 def _restore(book: Journal, records: dict[str, np.ndarray], finished: np.ndarray) -> None:
-    lanes, values = book.load()
+    lanes, values = book.load(num_lanes=len(finished), like=records)
     for what, found in values.items():
         records[what][lanes] = found
     finished[lanes] = True

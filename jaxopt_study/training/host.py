@@ -75,25 +75,36 @@ def _written(plan: Plan, records: dict[str, Any], first: int, stop: int) -> dict
 def interrupts() -> Iterator[Callable[[], bool]]:
     """Hold back Ctrl-C until the part in progress is safe; a second Ctrl-C acts at once.
 
+    The same holds for SIGTERM in a program that lets it interrupt: one whose handler is Python's own of Ctrl-C, or says
+    that it can be held back by a method `hold`, which is then called in its place.
+
     Yields:
         A function that says whether Ctrl-C was pressed.
     """
     pressed = threading.Event()
-    outer = signal.getsignal(signal.SIGINT) if threading.current_thread() is threading.main_thread() else None
-    if outer is not signal.default_int_handler:  # no main thread, or a program with its own idea of an interrupt
-        yield pressed.is_set
-        return
+    outer: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        outer = {number: handler for number, handler in handlers.items() if _interrupts(handler)}
 
     def press(number: int, frame: Any) -> None:
         if pressed.is_set():
-            signal.default_int_handler(number, frame)
+            outer[number](number, frame)
         pressed.set()
+        getattr(outer[number], "hold", lambda: None)()
 
-    signal.signal(signal.SIGINT, press)
+    for number in outer:
+        signal.signal(number, press)
     try:
         yield pressed.is_set
     finally:
-        signal.signal(signal.SIGINT, outer)
+        for number, handler in outer.items():
+            signal.signal(number, handler)
+
+
+def _interrupts(handler: Any) -> bool:
+    """Return whether a handler is one that can be held back, and not a program's own idea of an interrupt."""
+    return handler is signal.default_int_handler or hasattr(handler, "hold")
 
 
 class Bar:

@@ -10,7 +10,13 @@ import numpy as np
 from jax.core import Tracer
 
 WIDTH = 88
-PUBLIC_MODULES = {"jnp": "jax.numpy", "jax.nn": "jax.nn", "optax": "optax", "jax.lax": "jax.lax"}
+PUBLIC_MODULES = {
+    "jnp": "jax.numpy",
+    "jax.nn": "jax.nn",
+    "optax": "optax",
+    "optax.contrib": "optax.contrib",
+    "jax.lax": "jax.lax",
+}
 
 
 def render_call(spec: Any) -> str:
@@ -74,19 +80,23 @@ def import_path(function: Any) -> str | None:
     name = getattr(function, "__qualname__", None) or getattr(function, "__name__", None)
     if name is None:
         return None
-    for module in (*PUBLIC_MODULES.values(), getattr(function, "__module__", None)):
-        if module and resolve(f"{module}:{name}") is function:
+    for module in PUBLIC_MODULES.values():
+        if vars(importlib.import_module(module)).get(name) is function:  # what a module has, not what it forwards
             return f"{module}:{name}"
-    return None
+    home = f"{getattr(function, '__module__', None)}:{name}"
+    return home if resolve(home) is function else None
 
 
 def resolve(path: str) -> Any:
-    """Return what a "module:name" path points to, or None if there is nothing."""
+    """Return what a "module:name" path points to, or None if there is nothing.
+
+    It imports the module, and so runs its code: only for paths of this program's own, never for those that a file has.
+    """
     module, _, name = path.partition(":")
     try:
         found: Any = importlib.import_module(module)
         for part in name.split("."):
             found = getattr(found, part)
-    except (ImportError, AttributeError):
+    except (ImportError, AttributeError, ValueError):  # ValueError: "module:" with a dot too many, or none
         return None
     return found

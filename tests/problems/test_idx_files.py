@@ -4,8 +4,10 @@ import functools
 import gzip
 import hashlib
 import http.server
+import os
 import struct
 import threading
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -288,3 +290,127 @@ def test_known_hashes_are_complete_and_tell_all_files_apart():
     assert tuple(datasets.MNIST.files) == tuple(datasets.FASHION_MNIST.files) == NAMES
     assert len({file.md5 for file in files}) == len({file.gzip_sha256 for file in files}) == 8
     assert all(len(bytes.fromhex(file.md5)) == 16 and len(bytes.fromhex(file.gzip_sha256)) == 32 for file in files)
+
+
+# Files from anyone.
+
+
+def header(*shape):
+    return struct.pack(f">{1 + len(shape)}I", 0x0800 + len(shape), *shape)
+
+
+def peak(function):
+    """Return the most memory that Python held for a function, beside what it held before."""
+    tracemalloc.start()
+    try:
+        function()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_no_more_is_unpacked_than_the_header_announces(tmp_path):
+    path = tmp_path / "bomb.gz"
+    path.write_bytes(gzip.compress(header(3) + bytes(2**26), mtime=0))  # 65 kB that become 64 MB
+    assert path.stat().st_size < 2**17
+
+    def read():
+        with pytest.raises(DatasetError, match=r"bomb.gz is corrupted: its header announces 3 labels.*has more"):
+            read_idx(path, "labels")
+
+    assert peak(read) < 2**20
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((2**32 - 1, 2**32 - 1, 2**32 - 1), r"at most 2,147,483,648 are read"),
+        ((2**16, 2**16, 2**32 - 1), r"at most 2,147,483,648 are read"),
+        ((2**31, 2**31, 2), r"at most 2,147,483,648 are read"),  # 2⁶³, which is negative in 64 bits
+        ((2**32 - 1, 0, 3), r"is empty"),
+        ((0, 28, 28), r"is empty"),
+        ((1000, 1000, 1000), r"is truncated.*(it has \d+|cannot hold them)"),
+    ],
+)
+def test_what_a_header_announces_is_checked_before_anything_is_allocated(tmp_path, shape, message, packed):
+    content = header(*shape) + bytes(100)
+    if 0 in shape:
+        content = header(*shape)
+    path = tmp_path / "images"
+    path.write_bytes(gzip.compress(content) if packed else content)
+
+    def read():
+        with pytest.raises(DatasetError, match=message):
+            read_idx(path, "images")
+
+    assert peak(read) < 2**20
+
+
+@pytest.mark.parametrize("magic", [0x0802, 0x0804, 0x0903, 0x0D03, 0x0E01, 0xFFFF0803, 0x03080000])
+def test_other_types_and_numbers_of_dimensions_are_refused(tmp_path, magic):
+    path = tmp_path / "images"
+    path.write_bytes(struct.pack(">4I", magic, 1, 1, 1) + b"x")
+    for kind in ("images", "labels"):
+        with pytest.raises(DatasetError, match="no such file"):
+            read_idx(path, kind)
+
+
+def test_a_gzip_file_of_several_members_is_one_file_and_rubbish_behind_it_is_refused(tmp_path):
+    path, content = tmp_path / "labels", CONTENTS[NAMES[1]]
+    path.write_bytes(gzip.compress(content[:20]) + gzip.compress(content[20:]))
+    np.testing.assert_array_equal(read_idx(path, "labels"), ARRAYS[NAMES[1]])
+    for rubbish in (b"rubbish", gzip.compress(b"x")):
+        path.write_bytes(gzip.compress(content) + rubbish)
+        with pytest.raises(DatasetError, match="labels is corrupted"):
+            read_idx(path, "labels")
+
+
+def test_what_never_ends_is_not_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in ("/dev/zero", tmp_path / "pipe"):
+        with pytest.raises(DatasetError, match="device or a pipe"):
+            read_idx(path, "images")
+
+
+def test_cut_and_changed_files_end_in_the_same_error(tmp_path):
+    draw, path, refused = np.random.default_rng(0), tmp_path / "file", 0
+    for _ in range(300):
+        content = bytearray([*CONTENTS.values(), *PACKED.values()][draw.integers(8)])
+        for _ in range(draw.integers(1, 4)):
+            content[draw.integers(min(len(content), 40))] = draw.integers(256)
+        path.write_bytes(content[: draw.integers(len(content)) + 1])
+        for kind in ("images", "labels"):
+            try:
+                assert read_idx(path, kind).ndim == (3 if kind == "images" else 1)
+            except DatasetError:
+                refused += 1
+    assert refused > 300
+
+
+def test_home_is_understood_in_a_path(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write(tmp_path / "data")
+    assert len(read_idx(f"~/data/{NAMES[1]}.gz", "labels")) == 40
+    assert datasets.load_idx(archive(), "~/data").sizes["test"] == 20
+
+
+@pytest.mark.parametrize("path", ["", "\0", "x" * 300, "~nobody-of-this-name/x"])
+def test_a_path_that_is_none_is_refused(path, monkeypatch):
+    with pytest.raises(DatasetError):
+        read_idx(path, "images")
+    if path:
+        with pytest.raises(DatasetError):
+            datasets.load_idx(archive(), path)
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../x", "/etc", "a/b", "a\\b", "a\0b", "a\nb", "x" * 300])
+def test_a_name_that_would_leave_its_folder_is_refused(name):
+    data = {"x": np.ones((2, 1), np.float32), "y": np.zeros(2, np.int32)}
+    with pytest.raises(DatasetError, match=r"A data set's name must"):
+        datasets.Dataset(name, data)
+    with pytest.raises(DatasetError, match="Every name in the archive"):
+        archive(name)
+    if name == "..":
+        with pytest.raises(DatasetError, match="Every name in the archive"):
+            archive(folders=("toy", "../toy"))

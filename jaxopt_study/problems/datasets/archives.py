@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxopt_study import files
 from jaxopt_study.problems.datasets.dataset import DatasetError
-from jaxopt_study.problems.datasets.idx import IdxKind, content_md5, parse_idx, read_bytes
+from jaxopt_study.problems.datasets.idx import IdxKind, content_md5, parse_idx, read_content
 
 DATA_VARIABLE = "JAXOPT_STUDY_DATA"
 
@@ -32,6 +33,9 @@ class IdxArchive:
         mirrors: Addresses under which the gzip files lie, tried in turn.
         files: The files by name, without ".gz": training images and labels, test images and labels.
         folders: Names that other programs give its folder.
+
+    Raises:
+        DatasetError: If a name would lead out of the folder of the data.
     """
 
     name: str
@@ -39,6 +43,13 @@ class IdxArchive:
     mirrors: tuple[str, ...]
     files: Mapping[str, IdxFile]
     folders: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        try:
+            for part in (self.name, *self.files, *(part for folder in self.folders for part in folder.split("/"))):
+                files.check_name(f"Every name in the archive {self.title!r}", part)
+        except ValueError as error:
+            raise DatasetError(str(error)) from None
 
 
 MNIST = IdxArchive(
@@ -144,7 +155,7 @@ def read_archive(
         paths[name] = _download(archive, name, folder)
     arrays = {}
     for name, file in archive.files.items():
-        content = read_bytes(paths[name])
+        content = read_content(paths[name])
         _check_identity(archive, name, content, paths[name], verify=verify)
         arrays[name] = parse_idx(content, file.kind, str(paths[name]))
     return arrays
@@ -157,9 +168,13 @@ def _roots(archive: IdxArchive, data_dir: str | Path | None) -> list[Path]:
         import pooch  # here: it imports tqdm, which warns in a notebook without widgets
 
         return [Path(pooch.os_cache("jaxopt_study")) / archive.name]
-    base = Path(named).expanduser()
-    if not base.is_dir() and (base.exists() or data_dir is None):
-        origin = "data_dir" if data_dir else f"the environment variable {DATA_VARIABLE}"
+    origin = "data_dir" if data_dir else f"the environment variable {DATA_VARIABLE}"
+    try:
+        base = files.as_path(named)
+        missing = not base.is_dir() and (base.exists() or data_dir is None)
+    except (OSError, ValueError) as error:  # a name that is too long, say
+        raise DatasetError(f"{named}, given by {origin}, is no folder: {error}.") from None
+    if missing:
         raise DatasetError(
             f"{base}, given by {origin}, is no folder. Name a folder that holds {archive.title}'s files."
         )

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxopt_study import files
+
 Examples = dict[str, np.ndarray]  # {"x": inputs, "y": targets}, with a common leading axis
 
 
@@ -32,7 +34,8 @@ class Dataset:
         sha256: Hash of names, shapes, types and bytes of all arrays: equal hashes mean equal examples in equal order.
 
     Raises:
-        DatasetError: If arrays have different lengths, or labels lie outside {0, …, num_classes − 1}.
+        DatasetError: If the name cannot be a file's, arrays have different lengths, or labels lie outside
+            {0, …, num_classes − 1}.
     """
 
     name: str
@@ -45,6 +48,10 @@ class Dataset:
     sha256: str = field(init=False)
 
     def __post_init__(self):
+        try:
+            files.check_name("A data set's name", self.name)
+        except ValueError as error:
+            raise DatasetError(str(error)) from None
         for part, examples in self.parts.items():
             _check(self.name, part, examples, self.num_classes)
             object.__setattr__(self, part, {key: _read_only(array) for key, array in examples.items()})

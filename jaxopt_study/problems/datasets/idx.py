@@ -2,42 +2,104 @@
 
 import gzip
 import hashlib
+import math
+import stat
 import struct
 import zlib
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
+from jaxopt_study import files
 from jaxopt_study.problems.datasets.dataset import DatasetError
 
 IdxKind = Literal["images", "labels"]
 
-_MAGIC = {"images": 0x0803, "labels": 0x0801}  # 08 = unsigned byte, then the number of dimensions
+_MAGIC: dict[IdxKind, int] = {"images": 0x0803, "labels": 0x0801}  # 08 = unsigned byte, then the number of dimensions
 _GZIP_MAGIC = b"\x1f\x8b"
+_MOST_PACKED = 1032  # bytes that one byte of a gzip file can stand for
+_MAX_BYTES = 2**31  # of one file; MNIST's largest has 47 MB
+_PIECE = 2**20
 
 
-def read_bytes(path: Path) -> bytes:
-    """Read a file, decompressing it if its first bytes, whatever its name, are those of gzip.
+def read_content(path: Path) -> bytes:
+    """Read an IDX file, decompressing it if its first bytes, whatever its name, are those of gzip.
+
+    No more is read than the file's header announces, and one byte to see that there is no more. A header that announces
+    more than the file can hold is refused before anything is allocated.
 
     Args:
         path: The file.
 
     Returns:
-        Its uncompressed bytes.
+        Its uncompressed bytes: a header and all that it announces; or fewer than four bytes, or only the first four,
+        if they are not those of an IDX file.
 
     Raises:
-        DatasetError: If the file cannot be read, or its compressed data end early or fail their checksum.
+        DatasetError: If the file cannot be read, is shorter or longer than its header announces, or its compressed data
+            fail their checksum.
     """
     try:
-        raw = path.read_bytes()
-        return gzip.decompress(raw) if raw.startswith(_GZIP_MAGIC) else raw
+        found = path.stat()
+        if stat.S_ISDIR(found.st_mode):
+            raise IsADirectoryError(21, "Is a directory")
+        if not stat.S_ISREG(found.st_mode):
+            raise DatasetError(f"{path} cannot be read: it is a device or a pipe. Name a file.")
+        with path.open("rb") as file:
+            packed = file.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
+            file.seek(0)
+            if packed:
+                with gzip.GzipFile(fileobj=file) as unpacked:
+                    return _bounded(unpacked, path, found.st_size * _MOST_PACKED, compressed=True)
+            return _bounded(file, path, found.st_size, compressed=False)
     except EOFError as error:
         raise DatasetError(f"{path} is truncated: its compressed data end early. Download it again.") from error
     except (gzip.BadGzipFile, zlib.error) as error:
         raise DatasetError(f"{path} is corrupted: {error}. Download it again.") from error
     except OSError as error:
         raise DatasetError(f"{path} cannot be read: {error}. Check the path and its permissions.") from error
+
+
+def _bounded(file: Any, path: Path, most: int, *, compressed: bool) -> bytes:
+    start = file.read(4)
+    kind = next((kind for kind, magic in _MAGIC.items() if start == struct.pack(">I", magic)), None)
+    if kind is None:
+        return start
+    size = 4 * (_MAGIC[kind] & 0xFF)
+    content = bytearray(start + file.read(size))
+    if len(content) < 4 + size:
+        return bytes(content)
+    shape, expected = _announced(bytes(content), kind)
+    if expected > _MAX_BYTES:
+        raise DatasetError(
+            f"{path} is corrupted: its header announces {' × '.join(map(str, shape))} {kind}, that is {expected:,} "
+            f"bytes; at most {_MAX_BYTES:,} are read. Download it again."
+        )
+    if expected > most:
+        holds = (
+            f"it has {most}" if not compressed else f"its {most // _MOST_PACKED:,} compressed bytes cannot hold them"
+        )
+        raise DatasetError(
+            f"{path} is truncated: its header announces {shape[0]} {kind}, that is {expected} bytes in all; {holds}. "
+            "Download it again."
+        )
+    while len(content) <= expected and (piece := file.read(min(_PIECE, expected + 1 - len(content)))):
+        content += piece
+    if len(content) > expected:
+        length = "more" if compressed else str(most)
+        raise DatasetError(
+            f"{path} is corrupted: its header announces {shape[0]} {kind}, that is {expected} bytes in all; it has "
+            f"{length}. Download it again."
+        )
+    return bytes(content)
+
+
+def _announced(content: bytes, kind: IdxKind) -> tuple[tuple[int, ...], int]:
+    """Return the shape in a header, and how many bytes the whole file must have: exactly, however large."""
+    num_dims = _MAGIC[kind] & 0xFF
+    shape = struct.unpack(f">{num_dims}I", content[4 : 4 + 4 * num_dims])
+    return shape, 4 + 4 * num_dims + math.prod(shape)
 
 
 def read_idx(path: str | Path, kind: IdxKind) -> np.ndarray:
@@ -65,7 +127,11 @@ def read_idx(path: str | Path, kind: IdxKind) -> np.ndarray:
     References:
         LeCun, Cortes and Burges, The MNIST database of handwritten digits: "File formats".
     """
-    return parse_idx(read_bytes(Path(path)), kind, str(path))
+    try:
+        path = files.as_path(path)
+    except ValueError as error:
+        raise DatasetError(str(error)) from None
+    return parse_idx(read_content(path), kind, str(path))
 
 
 def parse_idx(content: bytes, kind: IdxKind, path: str) -> np.ndarray:
@@ -94,12 +160,12 @@ def parse_idx(content: bytes, kind: IdxKind, path: str) -> np.ndarray:
             f"{path} should hold {kind} (magic number {_MAGIC[kind]}), but it holds {other} (magic number {magic}). "
             "Were image and label files swapped or renamed?"
         )
-    num_dims = _MAGIC[kind] & 0xFF
-    header = 4 + 4 * num_dims
+    header = 4 + 4 * (_MAGIC[kind] & 0xFF)
     if len(content) < header:
         raise DatasetError(f"{path} is truncated: {len(content)} bytes, shorter than its header. Download it again.")
-    shape = struct.unpack(f">{num_dims}I", content[4:header])
-    expected = header + int(np.prod(shape, dtype=np.int64))
+    shape, expected = _announced(content, kind)
+    if 0 in shape:
+        raise DatasetError(f"{path} is empty: its header announces {' × '.join(map(str, shape))} {kind}. Name another.")
     if len(content) != expected:
         fault = "truncated" if len(content) < expected else "corrupted"
         raise DatasetError(
