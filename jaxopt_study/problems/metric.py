@@ -8,7 +8,7 @@ from jaxopt_study.checks import check_callable, check_choice
 from jaxopt_study.types import LossFn, Mode
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-MODES = ("min", "max")
+MODES: tuple[Mode, Mode] = ("min", "max")
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Metric:
     """
 
     fn: Callable[..., Any]
-    mode: Mode
+    mode: Mode | str
 
     def __post_init__(self):
         check_callable("Metric", "fn", self.fn, expected="a function of (params, batch)")
@@ -44,7 +44,7 @@ class Metric:
         return self.fn(*arguments)
 
 
-def better(mode: Mode) -> Callable[[Function], Function]:
+def better(mode: Mode | str) -> Callable[[Function], Function]:
     """Return a decorator that writes down which values of a function are better, for functions that are metrics.
 
     Args:
@@ -71,8 +71,8 @@ def better(mode: Mode) -> Callable[[Function], Function]:
 
 def mode_of(metric: Callable[..., Any]) -> Mode | None:
     """Return which values of a metric are better, or None if it does not say."""
-    mode = getattr(metric, "mode", None)
-    return mode if isinstance(mode, str) and mode in MODES else None
+    declared = getattr(metric, "mode", None)
+    return next((mode for mode in MODES if declared == mode), None)
 
 
 def directed_as(metric: Callable[..., Any], function: LossFn) -> LossFn:

@@ -286,7 +286,7 @@ def _check_metric(problem: Problem, metric: str, splits: tuple[str, ...]) -> Non
     )
 
 
-def _direction(problem: Problem, rule: EarlyStopping) -> Mode:
+def _direction(problem: Problem, rule: EarlyStopping) -> Mode | str:
     """Return which values of the metric of an early stopping are better."""
     name = rule.metric.partition("_")[2]
     mode = problem.mode_of(name) if rule.mode is None else rule.mode

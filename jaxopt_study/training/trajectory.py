@@ -25,7 +25,7 @@ class EarlyStopping:
 
     metric: str = "validation_loss"
     patience: int = 5
-    mode: Mode | None = None
+    mode: Mode | str | None = None
     min_delta: float = 0.0
 
     def __post_init__(self):
@@ -36,8 +36,8 @@ class EarlyStopping:
             )
         if self.mode not in ("min", "max", None):
             raise ValueError(
-                f"Early stopping's mode is 'min' or 'max', or None for what the metric declares; received {self.mode!r}. "
-                "Use 'max' for an accuracy."
+                "Early stopping's mode is 'min' or 'max', or None for what the metric declares; received "
+                f"{self.mode!r}. Use 'max' for an accuracy."
             )
         if not self.min_delta >= 0.0:
             raise ValueError(f"Early stopping's min_delta is ≥ 0; received {self.min_delta}.")
