@@ -1,6 +1,8 @@
 """Run lanes on a machine: one compiled program per shape of trial, a few calls in flight, results as they come."""
 
+import contextlib
 import hashlib
+import math
 import os
 import re
 import time
@@ -22,7 +24,10 @@ from jaxopt_study.sweeps.layout import TRIALS, Layout, place, usable_cores
 from jaxopt_study.sweeps.trials import Lane
 
 _IN_FLIGHT = 2  # calls given to the devices ahead of the one whose results are awaited
+_GRACE = 0.5  # seconds that what is nearly done is waited for after an interrupt
 _MAX_PROGRAMS = 32  # kept from sweep to sweep, the latest
+Call = tuple[np.ndarray, np.ndarray, Any]
+
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
@@ -96,6 +101,7 @@ def trace(lane: Lane, start: Lane | None, one: Any, shared: Any, mesh: Mesh) -> 
         The traced trial. Cost: the user's functions run once.
     """
     start_jaxpr = None
+    one, shared = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (one, shared))  # wherever arrays lie
     with use_abstract_mesh(mesh.abstract_mesh.update_axis_types({TRIALS: AxisType.Manual})):
         if start is not None:
             start_jaxpr, like = jax.make_jaxpr(start, return_shape=True)(one, shared)
@@ -109,33 +115,68 @@ def _repeated(jaxpr: Any, like: Any) -> Lane:
     return lambda one, shared: structure.unflatten(flat(*jax.tree.leaves((one, shared))))
 
 
-def build(groups: Sequence[tuple[Traced, Any, Any, Layout]]) -> list[Program]:
+def build(
+    groups: Sequence[tuple[Traced, Any, Any, Layout]], interrupted: Callable[[], bool] = lambda: False
+) -> list[Program]:
     """Compile trials for their layouts, side by side; with fewer lanes at once where they do not fit the memory.
 
     Args:
         groups: For each trial the traced trial, arguments of its lanes with a leading axis, what they share, placed
             (only shapes and dtypes are used), and the layout asked for.
+        interrupted: Whether to give up.
 
     Returns:
-        The programs, whose layouts may be narrower than those asked for.
+        The programs, whose layouts may be narrower than those asked for; fewer after an interrupt. What was being
+        compiled then is left to end by itself.
     """
     limit = device_memory()
-    with ThreadPoolExecutor(usable_cores()) as pool:  # XLA compiles outside of Python's lock; lowering is inside it
-        begun: dict[Any, Callable[[], Program]] = {}
-        waiting = [_compiled(pool, begun, *group) for group in groups]
-        programs = []
+    pool = ThreadPoolExecutor(usable_cores())  # XLA compiles outside of Python's lock; lowering is inside it
+    begun: dict[Any, Callable[[], Program]] = {}
+    programs: list[Program] = []
+    ask = interrupted if jax.process_count() == 1 else lambda: False  # processes compile and compute together
+    try:
+        waiting = []
+        for group in groups:
+            if ask():
+                return programs
+            waiting.append(_compiled(pool, begun, ask, *group))
         for (traced, lanes, shared, layout), finish in zip(groups, waiting, strict=True):
             program = finish()
             while (needed := _bytes_needed(program.executable)) > limit and layout.width > 1:
                 layout = replace(layout, width=max(1, min(layout.width // 2, int(layout.width * limit / needed))))
-                program = _compiled(pool, begun, traced, lanes, shared, layout)()
+                program = _compiled(pool, begun, ask, traced, lanes, shared, layout)()
             programs.append(program)
+    except _GaveUpError:
+        return programs
+    finally:
+        pool.shutdown(wait=not ask(), cancel_futures=True)
     return programs
+
+
+class _GaveUpError(Exception):
+    """Somebody interrupted what was waited for."""
+
+
+def _wait(ready: Callable[[], bool], interrupted: Callable[[], bool]) -> None:
+    """Wait where an interrupt gets through, which it does not inside XLA.
+
+    Raises:
+        _GaveUpError: After an interrupt, if half a second more was not enough.
+    """
+    pause, until = 1e-4, math.inf
+    while not ready():
+        if interrupted():
+            until = min(until, time.monotonic() + _GRACE)
+            if time.monotonic() > until:
+                raise _GaveUpError
+        time.sleep(pause)
+        pause = min(1.2 * pause, 0.02)
 
 
 def _compiled(
     pool: Executor,
     begun: dict[Any, Callable[[], Program]],
+    interrupted: Callable[[], bool],
     traced: Traced,
     lanes: Any,
     shared: Any,
@@ -162,6 +203,7 @@ def _compiled(
     executable = pool.submit(jax.jit(_spread(traced.lane, layout)).lower(arguments, shared).compile)
 
     def finish() -> Program:
+        _wait(lambda: executable.done() and (start is None or start.done()), interrupted)
         program = Program(layout, executable.result(), None if start is None else start.result())
         _programs[known] = program
         while len(_programs) > _MAX_PROGRAMS:
@@ -173,7 +215,12 @@ def _compiled(
 
 
 def run(
-    program: Program, lanes: Any, shared: Any, which: np.ndarray, done: np.ndarray
+    program: Program,
+    lanes: Any,
+    shared: Any,
+    which: np.ndarray,
+    done: np.ndarray,
+    interrupted: Callable[[], bool] = lambda: False,
 ) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
     """Compute lanes, a call after the other.
 
@@ -186,12 +233,25 @@ def run(
         shared: What all lanes share, placed as the program expects it.
         which: Which lanes belong to this program, in order.
         done: Of all lanes, which need not be computed. A call is left out if it has no other.
+        interrupted: Whether to stop without waiting for the calls in flight, which then end by themselves.
 
     Yields:
         After each call the lanes that were to be computed and their records, on every process the same.
     """
+    ask = interrupted if jax.process_count() == 1 else lambda: False  # processes gather results together
+    with contextlib.suppress(_GaveUpError):
+        for part, wanted, record in _ahead(_calls(program, lanes, shared, which, done)):
+            _wait(lambda record=record: all(leaf.is_ready() for leaf in jax.tree.leaves(record)), ask)
+            yield _fetched(part, wanted, record)
+
+
+def _calls(program: Program, lanes: Any, shared: Any, which: np.ndarray, done: np.ndarray) -> Iterator[Call]:
+    """Give the devices a call after the other.
+
+    Yields:
+        Which lanes a call computes, which of them are wanted, and its results, which may not be there yet.
+    """
     size = program.layout.lanes_per_call
-    waiting: deque[tuple[np.ndarray, np.ndarray, Any]] = deque()
     for first in range(0, len(which), size):
         part = which[first : first + size]
         if done[part].all():
@@ -200,11 +260,21 @@ def run(
         arguments = jax.tree.map(lambda x, rows=filled: place(x[rows], program.layout.sharding), lanes)
         if program.start is not None:
             arguments |= {"start": program.start(arguments, shared)}
-        waiting.append((part, ~done[part], program.executable(arguments, shared)))
+        yield part, ~done[part], program.executable(arguments, shared)
+
+
+def _ahead(calls: Iterator[Call]) -> Iterator[Call]:
+    """Start a few calls ahead of the one that is awaited.
+
+    Yields:
+        The calls, in order.
+    """
+    waiting: deque[Call] = deque()
+    for call in calls:
+        waiting.append(call)
         if len(waiting) > _IN_FLIGHT:
-            yield _fetched(*waiting.popleft())
-    while waiting:
-        yield _fetched(*waiting.popleft())
+            yield waiting.popleft()
+    yield from waiting
 
 
 def device_memory() -> int:
@@ -239,10 +309,6 @@ def _spread(lane: Lane, layout: Layout) -> Callable[[Any, Any], Any]:
 
 
 def _fetched(part: np.ndarray, wanted: np.ndarray, record: Any) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    pause = 1e-4
-    while not all(leaf.is_ready() for leaf in jax.tree.leaves(record)):
-        time.sleep(pause)  # an interrupt gets through here, not while waiting inside XLA
-        pause = min(1.2 * pause, 0.02)
     if jax.process_count() > 1:
         record = multihost_utils.process_allgather(record, tiled=True)
     return part[wanted], {name: np.asarray(values)[: len(part)][wanted] for name, values in record.items()}
