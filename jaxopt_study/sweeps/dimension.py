@@ -67,7 +67,7 @@ class Dimension(ABC):
         Returns:
             "low", "high", or None; always None for choices, which have no order.
         """
-        check_real("edge", "margin", margin, 0, 0.5, closed="[)")
+        check_real("edge", "margin", margin, 0.0, 0.5, closed="[)")
         u = self.unit(value)
         return "low" if u <= margin else "high" if u >= 1 - margin else None
 

@@ -98,8 +98,8 @@ def rank_outside(n: int, share: float, probability: float) -> int:
         (1, 0)
     """
     n = check_integer("rank_outside", "n", n, 0)
-    check_real("rank_outside", "share", share, 0, 1)
-    check_real("rank_outside", "probability", probability, 0, 1)
+    check_real("rank_outside", "share", share, 0.0, 1.0)
+    check_real("rank_outside", "probability", probability, 0.0, 1.0)
     return int(np.searchsorted(stats.binom.cdf(np.arange(n), n, share), probability, side="right"))
 
 
@@ -211,7 +211,7 @@ def check_level(who: str, level: float) -> None:
         TypeError: If it is not a number.
         ValueError: If it is outside (0, 1).
     """
-    check_real(who, "level", level, 0, 1, closed="()", remedy="Give 0.95, say.")
+    check_real(who, "level", level, 0.0, 1.0, closed="()", remedy="Give 0.95, say.")
 
 
 def _student(values: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:

@@ -66,7 +66,7 @@ class OptunaSampler:
     ):
         optuna = _optuna()
         check_choice("OptunaSampler", "direction", direction, ("minimize", "maximize"))
-        check_real("OptunaSampler", "heartbeat", heartbeat, 0, closed="()", remedy="It is in seconds.")
+        check_real("OptunaSampler", "heartbeat", heartbeat, 0.0, closed="()", remedy="It is in seconds.")
         if storage is not None and not isinstance(storage, str | Path):
             raise TypeError(
                 "OptunaSampler needs storage to be None, a database's URL or the path of a file; received "

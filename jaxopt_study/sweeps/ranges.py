@@ -18,8 +18,8 @@ _INTEGERS = (-(2**31), 2**31 - 1)  # JAX's default integers have 32 bits
 class Uniform(Dimension):
     """Real numbers, every interval as probable as it is long; `uniform` makes it."""
 
-    low: float
-    high: float
+    low: float | int
+    high: float | int
     static: bool = field(default=False, kw_only=True)
 
     def __post_init__(self):
@@ -45,8 +45,8 @@ class Uniform(Dimension):
 class LogUniform(Dimension):
     """Positive numbers, every ratio as probable as its logarithm; `log_uniform` makes it."""
 
-    low: float
-    high: float
+    low: float | int
+    high: float | int
     static: bool = field(default=False, kw_only=True)
 
     def __post_init__(self):
@@ -132,7 +132,7 @@ class Integers(Dimension):
         return self.low - 0.5, self.high + 0.5
 
 
-def uniform(low: float | int, high: float | int, *, static: bool = False) -> Uniform:
+def uniform(low: Any, high: Any, *, static: bool = False) -> Uniform:
     """Search real numbers between two ends, each interval as probable as it is long.
 
     It is for quantities that add up, such as a dropout rate. What acts by its order of magnitude, such as a learning
@@ -158,7 +158,7 @@ def uniform(low: float | int, high: float | int, *, static: bool = False) -> Uni
     return Uniform(low, high, static=static)
 
 
-def log_uniform(low: float | int, high: float | int, *, static: bool = False) -> LogUniform:
+def log_uniform(low: Any, high: Any, *, static: bool = False) -> LogUniform:
     """Search positive numbers between two ends, each decade as probable as the next.
 
     Args:

@@ -170,9 +170,9 @@ def test_examples_are_not_constants_of_the_program(monkeypatch):
     sizes = []
     lower = engine._compiled
 
-    def watched(pool, begun, made, lanes, shared, layout):
+    def watched(pool, begun, interrupted, made, lanes, shared, layout):
         sizes.append(len(jax.jit(made.lane).lower(jax.tree.map(lambda leaf: leaf[0], lanes), shared).as_text()))
-        return lower(pool, begun, made, lanes, shared, layout)
+        return lower(pool, begun, interrupted, made, lanes, shared, layout)
 
     monkeypatch.setattr(engine, "_compiled", watched)
     made = traced(problem)
