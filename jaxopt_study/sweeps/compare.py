@@ -120,10 +120,10 @@ def compare(
         "compare", mesh=mesh, width=width, journal=journal, progress=progress, sampler=sampler, budget=(budget, 0),
         num_steps=(num_steps, 0), tune_seeds=(tune_seeds, 1), report_seeds=(report_seeds, 1),
     )  # fmt: skip
+    _check(candidates, problems)
     select_by, select_mode = (metric, mode or select_mode) if select_by in (None, metric) else (select_by, select_mode)
     mode = common_direction("compare", metric, mode, problems.values())
     select_mode = common_direction("compare", select_by, select_mode, problems.values())
-    _check(candidates, problems)
     examples = splits(problems.values())
     options = {"batch_size": batch_size, "order": order, "evaluate_batch_size": evaluate_batch_size}
     shared: dict[Any, Trials] = {}  # candidates that differ in their space only are traced once

@@ -13,6 +13,7 @@ import numpy as np
 import optax
 from jax.core import Tracer
 
+from jaxopt_study.checks import describe_argument
 from jaxopt_study.problems import Problem
 from jaxopt_study.programs import RANDOM_DRAWS
 from jaxopt_study.sweeps.keys import IMPLEMENTATION
@@ -65,6 +66,11 @@ class Trials:
                 "Expected a function of hyperparameters that makes an optimizer, such as optax.sgd, or a Transform; "
                 f"received {self.make_optimizer!r}. For one whose hyperparameters are settled pass lambda: it."
             )
+        if not callable(self.problem) and not isinstance(self.problem, Problem):
+            raise TypeError(
+                "Expected a Problem, or a function of hyperparameters that makes one; received "
+                f"{describe_argument(self.problem)}."
+            )
         takers = {
             "the optimizer": _arguments(self.make_optimizer),
             "the problem": [] if isinstance(self.problem, Problem) else _arguments(self.problem),
@@ -74,11 +80,6 @@ class Trials:
             if not any(self.taken_by(name).values()):
                 offers = "; ".join(f"{who} takes {', '.join(found) or 'nothing'}" for who, found in takers.items())
                 raise ValueError(f"Nothing takes the hyperparameter {name!r} of the space: {offers}. Rename it.")
-            if name in TRAIN_OPTIONS and name not in self.static:
-                raise ValueError(
-                    f"The values of {name!r} shape the program: search integers(…) or choices(…, static=True), not "
-                    "numbers that travel through one."
-                )
 
     def optimizer(self, config: Mapping[str, Any]) -> optax.GradientTransformation:
         """Return the optimizer of a configuration, whose values may be traced."""

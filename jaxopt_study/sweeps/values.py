@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxopt_study.checks import check_integer
 from jaxopt_study.sweeps.space import Space
-from jaxopt_study.sweeps.trials import Trials
+from jaxopt_study.sweeps.trials import TRAIN_OPTIONS, Trials
 from jaxopt_study.transforms import Transform
 from jaxopt_study.transforms.paths import match
 
@@ -51,6 +51,12 @@ def check_values(trials: Trials, configs: Sequence[Mapping[str, Any]], space: Sp
         _try(trials.optimizer, "optimizer", trials, {**configs[i], **rounded}, space, f"{who} {i}")
         if trials.start_varies():
             _try(trials.problem_of, "problem", trials, configs[i], space, f"{who} {i}")
+        for name in TRAIN_OPTIONS:
+            if name in configs[i] and name not in trials.static:
+                raise ValueError(
+                    f"The values of {name!r} shape the program: search integers(…) or choices(…, static=True), not "
+                    "numbers that travel through one."
+                )
         if "batch_size" in configs[i]:
             num_examples = trials.problem_of(configs[i]).num_examples
             check_integer(f"{who} {i}", "batch_size", configs[i]["batch_size"], 1, num_examples)
