@@ -198,6 +198,9 @@ def claims(record: Record) -> list[Claim]:
     ]
 
 
+GUESSING = {"test_accuracy": 0.1, "test_loss": np.log(10), "loss": np.log(10)}  # what one of ten classes at random has
+
+
 def _report(record: Record, settings: str, label: str) -> Mapping[str, Any]:
     (found,) = [r for r in record.results["reports"] if (r["settings"], r["optimizer"]) == (settings, label)]
     return found
@@ -205,7 +208,7 @@ def _report(record: Record, settings: str, label: str) -> Mapping[str, Any]:
 
 def _of(record: Record, settings: str, what: str) -> dict[str, np.ndarray]:
     """Return a result by optimizer, one number per seed; a run that diverged has that of guessing."""
-    guess = 0.1 if what.endswith("accuracy") else np.log(10)
+    guess = GUESSING[what]
     found = {label: np.array(_report(record, settings, label)[what]) for label, *_ in record.config["ranges"]}
     return {label: np.where(np.isfinite(values), values, guess) for label, values in found.items()}
 

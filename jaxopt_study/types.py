@@ -1,7 +1,7 @@
 """The types that every layer shares."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import jax
 from jaxtyping import Array, Float, PyTree
@@ -14,4 +14,5 @@ Batch = PyTree  # arrays whose leading axis counts examples
 Vector = PyTree  # a tangent of the parameters: their structure, shapes and dtypes
 Matvec = Callable[[Any], Any]  # vector -> vector, linear
 LossFn = Callable[..., Any]  # loss(params, batch) -> scalar
+Mode = Literal["min", "max"]  # whether smaller or larger values of a metric are better
 Schedule = Callable[[Any], Any]  # step count (0 for the first step) -> value

@@ -39,7 +39,8 @@ def summary(found: Ablation) -> dict[str, Any]:
         rows.append(row)
     chosen = {name: dict(report.config) for name, report in found.comparison.of().items()}
     return records.plain({
-        "metric": found.comparison.metric, "level": found.level, "variants": rows, "chosen": chosen
+        "metric": found.comparison.metric, "mode": found.comparison.mode, "level": found.level, "variants": rows,
+        "chosen": chosen,
     })  # fmt: skip
 
 

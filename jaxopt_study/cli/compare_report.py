@@ -55,7 +55,8 @@ def summary(comparison: Comparison | None) -> dict[str, Any] | None:
     if comparison is None:
         return None
     found: dict[str, Any] = {
-        "metric": comparison.metric, "selected_by": comparison.selected_by, "budget": comparison.budget, "level": 0.95
+        "metric": comparison.metric, "mode": comparison.mode,
+        "selected_by": comparison.selected_by, "budget": comparison.budget, "level": 0.95
     }  # fmt: skip
     for settings in SETTINGS[: 2 if comparison.budget else 1]:
         medians = comparison.median(None, settings)
@@ -207,7 +208,7 @@ def _rankings(comparison: Comparison) -> Table:
         table.add_column("rank", justify="right")
     if tuned:
         table.add_column("learning rate" if _only_rates(comparison) else "tuned values")
-    share = comparison.metric.endswith("accuracy")
+    share = comparison.mode == "max"
     flags = boundaries(comparison)
     rows = {row["candidate"]: row for row in comparison.table().to_dict("records")}
     for name in comparison.ranking(None, "tuned"):

@@ -40,7 +40,7 @@ def summary(found: Search, num_examples: int | None) -> dict[str, Any]:
             "scores": choice.scores, "boundary": dict(choice.boundary),
         }  # fmt: skip
     return records.plain({
-        "metric": found.metric, "best": best, "num_finished": run.sum(),
+        "metric": found.metric, "mode": found.mode, "best": best, "num_finished": run.sum(),
         "num_diverged": found.diverged.any(axis=1).sum(), "may_be_best": np.flatnonzero(maybe), "level": 0.95,
         "layout": found.layout, "compile_seconds": found.compile_seconds, "run_seconds": found.run_seconds,
     })  # fmt: skip
@@ -79,7 +79,7 @@ def draw(found: Search, folder: Path, num_examples: int | None, *, title: str) -
         return []
     score = found.metric.replace("_", " ")
     label = " ".join((score.split()[0], UNITS[score.split()[1]]))
-    log = not found.metric.endswith("accuracy")
+    log = found.mode == "min"
     best_of = found.best_of_k()
     pictures = {
         "best-of-k.png": figures.budget_curves(
@@ -132,7 +132,7 @@ def show(console: Console, record: records.Record, found: Search, files: Sequenc
         tell(f"All {trials} trials diverged: search where steps are smaller.", style="red")
     else:
         settings = ", ".join(f"{name} {_shown(value)}" for name, value in best["config"].items())
-        worth = interval(best["score"], *best["interval"], share=found.metric.endswith("accuracy"))
+        worth = interval(best["score"], *best["interval"], share=found.mode == "max")
         if np.isinf(best["interval"]).all():
             worth = f"{best['score']:.4g} (one seed: its error is unknown)"
         tell(f"Best of {trials} trials: {settings}")

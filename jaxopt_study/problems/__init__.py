@@ -5,11 +5,12 @@ from jaxopt_study.problems.adapters import from_linen, from_nnx, from_pytree
 from jaxopt_study.problems.catalogue import catalogue, listed
 from jaxopt_study.problems.least_squares import least_squares, linear_regression
 from jaxopt_study.problems.linear_network import deep_linear_network, linear_network
-from jaxopt_study.problems.problem import CriticalPoint, Problem
+from jaxopt_study.problems.problem import CriticalPoint, Metric, Problem
 from jaxopt_study.problems.quadratic import noisy_quadratic, quadratic, random_rotation
 
 __all__ = [
     "CriticalPoint",
+    "Metric",
     "Problem",
     "catalogue",
     "datasets",

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen, nnx
 
+from jaxopt_study.problems.metric import directed_as
 from jaxopt_study.problems.problem import Problem
 from jaxopt_study.types import Batch, Key, LossFn, ModelState, Params, Scalar
 
@@ -82,7 +83,7 @@ def from_pytree(
         init=lambda key: jax.tree.map(jnp.array, trained),
         loss=restored(loss),
         data=data,
-        metrics={label: restored(metric) for label, metric in (metrics or {}).items()},
+        metrics={label: directed_as(metric, restored(metric)) for label, metric in (metrics or {}).items()},
         **attributes,
     )
     if fault := _not_scalar(name, problem.loss, trained, _sample(data)):
@@ -174,7 +175,7 @@ def from_linen(
         title,
         variables,
         evaluated(loss),
-        {label: evaluated(metric) for label, metric in (metrics or {}).items()},
+        {label: directed_as(metric, evaluated(metric)) for label, metric in (metrics or {}).items()},
         step_loss if random or shapes[1] else None,
         data,
         shapes,
@@ -267,7 +268,7 @@ def from_nnx(
         title,
         variables,
         evaluated(loss),
-        {label: evaluated(metric) for label, metric in (metrics or {}).items()},
+        {label: directed_as(metric, evaluated(metric)) for label, metric in (metrics or {}).items()},
         step_loss if tags or shapes[1] or training != evaluating else None,
         data,
         shapes,
@@ -285,7 +286,7 @@ def _model_problem(title, variables, loss, metrics, step_loss, data, shapes, att
         init=lambda key: variables(key)[0],
         loss=arity(loss),
         data=data,
-        metrics={label: arity(metric) for label, metric in metrics.items()},
+        metrics={label: directed_as(metric, arity(metric)) for label, metric in metrics.items()},
         init_state=(lambda key: variables(key)[1]) if shapes[1] else None,
         step_loss=step_loss,
         **attributes,

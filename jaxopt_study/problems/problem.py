@@ -7,7 +7,9 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from jaxopt_study.types import Batch, Key, LossFn, ModelState, Params, Scalar
+from jaxopt_study.problems.metric import Metric as Metric  # its public place
+from jaxopt_study.problems.metric import mode_of
+from jaxopt_study.types import Batch, Key, LossFn, Mode, ModelState, Params, Scalar
 
 Kind = Literal["minimum", "saddle", "maximum", "degenerate"]
 
@@ -42,7 +44,8 @@ class Problem:
         data: Training examples, arrays with a common leading axis; None for a deterministic problem.
         validation: Examples for choosing, in the same form.
         test: Examples for the final report, in the same form.
-        metrics: Further scalars of the same arguments as `loss`, by name; means over the examples of the batch.
+        metrics: Further scalars of the same arguments as `loss`, by name; means over the examples of the batch. A
+            `Metric` says which values are better, which choosing by it needs.
         init_state: `init_state(key) -> model_state`, or None.
         step_loss: `step_loss(params, model_state, batch, key) -> (loss, model_state)`, what a training step
             differentiates; None means `loss`.
@@ -89,6 +92,22 @@ class Problem:
     def saddles(self) -> tuple[CriticalPoint, ...]:
         """The known saddle points."""
         return tuple(point for point in self.critical_points if point.kind == "saddle")
+
+    def mode_of(self, metric: str) -> Mode | None:
+        """Return whether smaller ("min") or larger ("max") values of a metric are better, None if it does not say.
+
+        Args:
+            metric: "loss", which is minimised, or a name in `metrics`.
+
+        Raises:
+            ValueError: If the problem has no such metric.
+        """
+        if metric == "loss":
+            return "min"
+        if metric not in self.metrics:
+            known = ", ".join(map(repr, ("loss", *sorted(self.metrics))))
+            raise ValueError(f"Problem {self.name!r} has the metrics {known}; received {metric!r}.")
+        return mode_of(self.metrics[metric])
 
     def replace(self, **changes: Any) -> "Problem":
         """Return a copy with some attributes changed."""

@@ -7,10 +7,11 @@ from jaxopt_study.sweeps.comparison import Comparison, Report
 from jaxopt_study.sweeps.dimension import Dimension
 from jaxopt_study.sweeps.halving import Halving
 from jaxopt_study.sweeps.journal import Journal, JournalError
+from jaxopt_study.sweeps.keys import report_keys, search_keys
 from jaxopt_study.sweeps.layout import use_cpu_cores
 from jaxopt_study.sweeps.options import Choices, Conditional, choices, conditional
 from jaxopt_study.sweeps.optuna_sampler import OptunaSampler
-from jaxopt_study.sweeps.protocol import ComparisonInterrupted, report_keys
+from jaxopt_study.sweeps.protocol import ComparisonInterrupted
 from jaxopt_study.sweeps.ranges import Integers, LogUniform, Uniform, integers, log_uniform, uniform
 from jaxopt_study.sweeps.result import Choice, Search
 from jaxopt_study.sweeps.samplers import sample
@@ -47,6 +48,7 @@ __all__ = [
     "report_keys",
     "sample",
     "search",
+    "search_keys",
     "uniform",
     "use_cpu_cores",
 ]

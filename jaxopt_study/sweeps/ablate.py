@@ -8,19 +8,22 @@ from typing import Any, Literal
 import pandas as pd
 from jax.sharding import Mesh
 
+from jaxopt_study.checks import describe_argument
 from jaxopt_study.problems import Problem
+from jaxopt_study.sweeps.arguments import check_run, common_direction
 from jaxopt_study.sweeps.comparison import Comparison, Settings
 from jaxopt_study.sweeps.differences import Difference, paired_difference
+from jaxopt_study.sweeps.intervals import check_level
 from jaxopt_study.sweeps.protocol import Entrant, splits, tune_and_report
 from jaxopt_study.sweeps.scores import sign_of
 from jaxopt_study.sweeps.search import static_names
-from jaxopt_study.sweeps.space import Space
+from jaxopt_study.sweeps.space import Space, as_space
 from jaxopt_study.sweeps.trials import TRAIN_OPTIONS, Trials
 from jaxopt_study.sweeps.variants import Variant, variants_of
 from jaxopt_study.training.batches import Order
 from jaxopt_study.transforms import Transform
 from jaxopt_study.transforms.paths import match
-from jaxopt_study.types import Key
+from jaxopt_study.types import Key, Mode
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,6 +130,8 @@ def ablate(
     sampler: Literal["random", "grid", "sobol"] = "random",
     metric: str = "loss",
     select_by: str | None = None,
+    mode: Mode | str | None = None,
+    select_mode: Mode | str | None = None,
     level: float = 0.95,
     batch_size: int | None = None,
     order: Order = "epochs",
@@ -159,6 +164,8 @@ def ablate(
         sampler: As in `search`.
         metric: What is reported, as in `compare`.
         select_by: What chooses, as in `compare`.
+        mode: As in `compare`.
+        select_mode: As in `compare`.
         level: Of the intervals and verdicts.
         batch_size: As in `train`.
         order: As in `train`.
@@ -174,7 +181,7 @@ def ablate(
         for each variant of another structure; with a budget, that many trials more.
 
     Raises:
-        TypeError: If the optimizer is not a `Transform`.
+        TypeError: If the optimizer is not a `Transform`, or as in `compare`.
         ValueError: If a path names nothing, there is a budget but no space, or as in `compare`.
         JournalError: As in `search`.
         ComparisonInterrupted: On Ctrl-C.
@@ -194,10 +201,20 @@ def ablate(
     References:
         Meyes et al. (2019), Ablation studies in artificial neural networks, for the idea and its name.
     """
+    check_level("ablate", level)
+    check_run(
+        "ablate", mesh=mesh, width=width, journal=journal, progress=progress, sampler=sampler, budget=(budget, 0),
+        num_steps=(num_steps, 0), tune_seeds=(tune_seeds, 1), num_seeds=(num_seeds, 1),
+    )  # fmt: skip
+    if not isinstance(problem, Problem):
+        raise TypeError(f"ablate needs a Problem; received {describe_argument(problem)}.")
+    select_by, select_mode = (metric, mode or select_mode) if select_by in (None, metric) else (select_by, select_mode)
+    mode = common_direction("ablate", metric, mode, [problem])
+    select_mode = common_direction("ablate", select_by, select_mode, [problem])
     found = variants_of(optimizer, neutral=neutral)
     if space is None and budget:
         raise ValueError(f"ablate needs a space to spend its budget of {budget} trials on; received space=None.")
-    space = space if space is None or isinstance(space, Space) else Space(space)
+    space = space if space is None else as_space(space)
     _check_tuned(space, found[0])
     examples = splits([problem])
     options = {"batch_size": batch_size, "order": order, "evaluate_batch_size": evaluate_batch_size}
@@ -219,7 +236,9 @@ def ablate(
         report_seeds=num_seeds,
         sampler=sampler,
         metric=f"{examples.report}_{metric}",
-        select_by=f"{examples.select}_{select_by or metric}",
+        select_by=f"{examples.select}_{select_by}",
+        mode=mode,
+        select_mode=select_mode,
         journal=journal,
         mesh=mesh,
         width=width,

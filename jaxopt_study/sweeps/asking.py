@@ -11,6 +11,7 @@ from jaxopt_study.sweeps.optuna_sampler import OptunaSampler
 from jaxopt_study.sweeps.space import Space
 from jaxopt_study.sweeps.sweep import Outcome
 from jaxopt_study.sweeps.trials import Trials
+from jaxopt_study.sweeps.values import check_values
 
 _ASKED_PER_DEVICE = 4
 
@@ -34,18 +35,27 @@ def ask_and_tell(
         The configurations this process has run, and what came of them.
 
     Raises:
-        ValueError: If the study had enough trials before, so that there is nothing to run.
+        ValueError: If the study had enough trials before, so that there is nothing to run, or if a constructor refuses
+            a value; what was told before stays in the study.
     """
     metric, configs, parts = run.keywords["metric"], [], []
     while batch := sampler.ask(space, _ASKED_PER_DEVICE * jax.device_count(), num_trials=num_trials):
-        outcome = run([(trials, config) for _, config in batch], journal=None, asked={})
+        chosen = [config for _, config in batch]
+        check_values(trials, chosen, space, "After those that were told and kept, a trial asked for, number")
+        try:
+            outcome = run([(trials, config) for config in chosen], journal=None, asked={})
+        except KeyboardInterrupt:  # while it was traced
+            if not parts:
+                raise
+            parts[-1] = replace(parts[-1], interrupted=True)
+            break
         diverged = outcome.records["diverged_at"] >= 0
-        scores = np.where(diverged, np.nan, outcome.records[metric][..., -1]).mean(axis=1)
+        scores = np.where(diverged, np.nan, outcome.records[metric][..., -1].astype(float)).mean(axis=1)
         complete: np.ndarray = np.all(outcome.finished, axis=1)
         for i, (handle, _) in enumerate(batch):
             if complete[i]:
                 sampler.tell(handle, float(scores[i]))
-        configs += [config for _, config in batch]
+        configs += chosen
         parts.append(outcome)
         if outcome.interrupted:
             break

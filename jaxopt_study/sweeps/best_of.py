@@ -6,6 +6,7 @@ import numpy as np
 from scipy import stats
 from scipy.special import gammaln
 
+from jaxopt_study.checks import check_choice, check_integer
 from jaxopt_study.sweeps.intervals import Interval, check_level
 from jaxopt_study.sweeps.scores import Mode, penalised, sign_of
 
@@ -65,6 +66,7 @@ def best_of_k(
         Show Your Work with Confidence, NAACL: the median, and why not to bootstrap.
     """
     values, budgets = _checked("best_of_k", scores, k, mode, average, level)
+    seed = check_integer("best_of_k", "seed", seed, 0)
     costs = np.sort(sign_of(mode) * values)
     weights = _weights(len(costs), budgets)
     if average == "mean":
@@ -123,6 +125,7 @@ def chosen_of_k(
         As `best_of_k`.
     """
     selecting, budgets = _checked("chosen_of_k", selection, k, mode, average, level)
+    seed = check_integer("chosen_of_k", "seed", seed, 0)
     report_mode = mode if report_mode is None else report_mode
     reported = sign_of(report_mode) * penalised(report, report_mode)
     if reported.shape != selecting.shape:
@@ -201,6 +204,7 @@ def _checked(
     who: str, scores: Any, k: Any, mode: Mode | str, average: Average | str, level: float
 ) -> tuple[np.ndarray, np.ndarray]:
     check_level(who, level)
+    check_choice(who, "average", average, get_args(Average))
     values, budgets = penalised(scores, mode), np.atleast_1d(np.asarray(k))
     if values.ndim != 1 or not len(values):
         raise ValueError(
@@ -209,8 +213,6 @@ def _checked(
     whole = np.issubdtype(budgets.dtype, np.integer) and budgets.ndim == 1
     if not whole or not ((budgets >= 1) & (budgets <= len(values))).all():
         raise ValueError(f"{who} needs whole numbers of trials from 1 to {len(values)}; received k = {k}.")
-    if average not in get_args(Average):
-        raise ValueError(f'average is "median" or "mean"; received {average!r}.')
     return values, budgets
 
 

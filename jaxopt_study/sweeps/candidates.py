@@ -7,7 +7,8 @@ from typing import Any
 
 import optax
 
-from jaxopt_study.sweeps.space import Space
+from jaxopt_study.checks import describe_argument
+from jaxopt_study.sweeps.space import as_space
 from jaxopt_study.sweeps.trials import MakeOptimizer
 from jaxopt_study.transforms import Transform
 
@@ -39,12 +40,14 @@ class Candidate:
                 f"A candidate needs a function that makes an optimizer, or a Transform; received "
                 f"{self.make_optimizer!r}. For an Optax transformation without anything to tune pass lambda: it."
             )
-        space = self.space if self.space is None or isinstance(self.space, Space) else Space(self.space)
+        space = self.space if self.space is None else as_space(self.space)
         object.__setattr__(self, "space", space)
         names = tuple(space or ())
         object.__setattr__(self, "names", names)
         if self.defaults is None:
             object.__setattr__(self, "defaults", _defaults(self.make_optimizer, names))
+        elif not isinstance(self.defaults, Mapping):
+            raise TypeError(f"Defaults are values by name; received {describe_argument(self.defaults)}.")
         else:
             needed = {name for name in names if space is not None and space.active(name, self.defaults)}
             if not needed <= set(self.defaults) <= set(names):

@@ -6,15 +6,17 @@ from typing import Any, Literal
 
 from jax.sharding import Mesh
 
+from jaxopt_study.checks import describe_argument
 from jaxopt_study.problems import Problem
+from jaxopt_study.sweeps.arguments import check_run, common_direction
 from jaxopt_study.sweeps.candidates import Candidate, as_candidate
 from jaxopt_study.sweeps.comparison import Comparison
 from jaxopt_study.sweeps.protocol import Entrant, splits, tune_and_report
 from jaxopt_study.sweeps.search import static_names
-from jaxopt_study.sweeps.space import Space
+from jaxopt_study.sweeps.space import as_space
 from jaxopt_study.sweeps.trials import Trials
 from jaxopt_study.training.batches import Order
-from jaxopt_study.types import Key
+from jaxopt_study.types import Key, Mode
 
 
 def compare(
@@ -29,6 +31,8 @@ def compare(
     sampler: Literal["random", "grid", "sobol"] = "random",
     metric: str = "loss",
     select_by: str | None = None,
+    mode: Mode | str | None = None,
+    select_mode: Mode | str | None = None,
     batch_size: int | None = None,
     order: Order = "epochs",
     evaluate_every: int | None = None,
@@ -58,13 +62,17 @@ def compare(
         problem: One problem, or several by name.
         budget: Trials of each candidate's tuning on each problem, ≥ 0.
         num_steps: T, of every run.
-        key: Decides trials and seeds; tuning and reporting have keys of their own.
+        key: Decides trials and seeds; tuning and reporting have keys of their own. Of any implementation;
+            `report_keys(key, …)[j]` says how the start and the batches of reporting seed j follow.
         tune_seeds: Runs of each trial, ≥ 1.
         report_seeds: Runs of each report, ≥ 1. With fewer than six, intervals assume normal differences.
         sampler: As in `search`.
         metric: What is reported: "loss" or the name of one of the problem's metrics; on the test examples, or those
             for validation or training if there are none.
         select_by: The metric by which settings are chosen, on the validation examples; None takes `metric`.
+        mode: Whether smaller ("min") or larger ("max") values of `metric` are better; None takes what it declares:
+            losses are minimised, a `problems.Metric` says it, and a metric that does not is refused.
+        select_mode: The same of `select_by`; None takes `mode` if that is the same metric, else what it declares.
         batch_size: As in `train`.
         order: As in `train`.
         evaluate_every: As in `train`; the cadence of the curves and of `steps_to_target`. None evaluates at the start
@@ -76,13 +84,15 @@ def compare(
         progress: As in `search`.
 
     Returns:
-        Reports, and how the settings were found. Cost: for each candidate and problem (budget · tune_seeds + 2 ·
-        report_seeds) · T gradients, and two programs to compile.
+        Reports, and how the settings were found; `replay` of either runs any seed alone. Cost: for each candidate and
+        problem (budget · tune_seeds + 2 · report_seeds) · T gradients, and two programs to compile.
 
     Raises:
         ValueError: If an argument is out of range, there are no candidates, a candidate has neither a space nor default
-            settings, a space has a name that nothing takes, or a problem lacks the metric.
-        TypeError: If a candidate is not one.
+            settings, a space has a name that nothing takes or a value that a constructor refuses, or a problem lacks
+            the metric or it does not say which values are better.
+        TypeError: If a candidate is not one, an argument is of another kind, or a function decides in Python by a value
+            that is traced.
         JournalError: As in `search`.
         ComparisonInterrupted: On Ctrl-C, a `KeyboardInterrupt` with the reports that are complete.
 
@@ -105,15 +115,21 @@ def compare(
         Schmidt, Schneider and Hennig (2021), Descending through a crowded valley, ICML, for budgets and default
         settings. Bouthillier et al. (2021), Accounting for variance in machine learning benchmarks, MLSys, for seeds.
     """
-    candidates = {name: as_candidate(name, given) for name, given in candidates.items()}
-    problems = {problem.name: problem} if isinstance(problem, Problem) else dict(problem)
+    candidates, problems = _candidates(candidates), _problems(problem)
+    check_run(
+        "compare", mesh=mesh, width=width, journal=journal, progress=progress, sampler=sampler, budget=(budget, 0),
+        num_steps=(num_steps, 0), tune_seeds=(tune_seeds, 1), report_seeds=(report_seeds, 1),
+    )  # fmt: skip
     _check(candidates, problems)
+    select_by, select_mode = (metric, mode or select_mode) if select_by in (None, metric) else (select_by, select_mode)
+    mode = common_direction("compare", metric, mode, problems.values())
+    select_mode = common_direction("compare", select_by, select_mode, problems.values())
     examples = splits(problems.values())
     options = {"batch_size": batch_size, "order": order, "evaluate_batch_size": evaluate_batch_size}
     shared: dict[Any, Trials] = {}  # candidates that differ in their space only are traced once
 
     def trials(candidate: Candidate, where: str, one: Problem) -> Trials:
-        static = static_names(Space(candidate.space)) if candidate.space else ()
+        static = static_names(as_space(candidate.space)) if candidate.space else ()
         made = Trials(
             candidate.make_optimizer, one, num_steps, evaluate_every, examples.select, (), static, options
         )  # fmt: skip
@@ -123,7 +139,7 @@ def compare(
         where: {
             name: Entrant(
                 trials(candidate, where, one),
-                None if candidate.space is None else Space(candidate.space),
+                None if candidate.space is None else as_space(candidate.space),
                 candidate.defaults,
             )
             for name, candidate in candidates.items()
@@ -138,12 +154,30 @@ def compare(
         report_seeds=report_seeds,
         sampler=sampler,
         metric=f"{examples.report}_{metric}",
-        select_by=f"{examples.select}_{select_by or metric}",
+        select_by=f"{examples.select}_{select_by}",
+        mode=mode,
+        select_mode=select_mode,
         journal=journal,
         mesh=mesh,
         width=width,
         progress=progress,
     )
+
+
+def _candidates(given: Any) -> dict[str, Candidate]:
+    if not isinstance(given, Mapping):
+        raise TypeError(
+            'compare needs candidates by name, {"sgd": (optimizers.sgd, space), …}; received '
+            f"{describe_argument(given)}."
+        )
+    return {name: as_candidate(name, one) for name, one in given.items()}
+
+
+def _problems(given: Any) -> dict[str, Problem]:
+    problems = {given.name: given} if isinstance(given, Problem) else given
+    if not isinstance(problems, Mapping) or not all(isinstance(one, Problem) for one in problems.values()):
+        raise TypeError(f"compare needs a Problem, or several by name; received {describe_argument(given)}.")
+    return dict(problems)
 
 
 def _check(candidates: Mapping[str, Candidate], problems: Mapping[str, Problem]) -> None:
@@ -153,4 +187,5 @@ def _check(candidates: Mapping[str, Candidate], problems: Mapping[str, Problem])
         )
     for candidate in candidates.values():
         for one in problems.values():
-            Trials(candidate.make_optimizer, one, 0, None, None, (), (), {}).check_names(candidate.names)
+            static = static_names(as_space(candidate.space)) if candidate.space else ()
+            Trials(candidate.make_optimizer, one, 0, None, None, (), static, {}).check_names(candidate.names)

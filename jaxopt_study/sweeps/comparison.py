@@ -2,17 +2,21 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
 
+from jaxopt_study.checks import check_choice, check_integer
 from jaxopt_study.sweeps.best_of import best_of_k
 from jaxopt_study.sweeps.differences import Differences, paired_differences
 from jaxopt_study.sweeps.intervals import Interval, median_interval
 from jaxopt_study.sweeps.profiles import Profile, performance_profile
 from jaxopt_study.sweeps.result import Search
 from jaxopt_study.sweeps.scores import Mode, penalised, sign_of, steps_to_target
+from jaxopt_study.sweeps.trials import Trials
+from jaxopt_study.training import Trajectory
+from jaxopt_study.types import Key
 
 Settings = Literal["default", "tuned"]
 
@@ -32,6 +36,9 @@ class Report:
         steps: Shape (K,).
         diverged: Shape (seeds,).
         seconds_per_step: What a step keeps a device busy, evaluations included; NaN if read from a journal.
+        trials: How it is run, for `replay`.
+        fixed: Further hyperparameters of its runs.
+        seed_keys: Shape (seeds,): what decides each seed, as `report_keys` says.
     """
 
     problem: str
@@ -44,6 +51,29 @@ class Report:
     steps: np.ndarray
     diverged: np.ndarray
     seconds_per_step: float
+    trials: Trials | None = None
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    seed_keys: Key | None = None
+
+    def replay(self, seed: int = 0, **options: Any) -> Trajectory:
+        """Run one seed of the report again by itself, as `Search.replay`.
+
+        Args:
+            seed: Which.
+            **options: Arguments of `train` to add, or to give in place of the comparison's.
+
+        Returns:
+            The trajectory; its numbers are those of the report up to rounding.
+
+        Raises:
+            TypeError: If the seed is not an integer.
+            ValueError: If there is no such seed, or the report was not made by `compare` or `ablate`.
+        """
+        if self.trials is None or self.seed_keys is None:
+            raise ValueError("Only a report of sweeps.compare or sweeps.ablate knows how its runs are made.")
+        seed = check_integer("replay", "seed", seed, 0, len(self.seed_keys) - 1)
+        config = {**self.fixed, **self.config}
+        return self.trials.replay(config, self.seed_keys[seed], self.trials.num_steps, **options)
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,6 +125,7 @@ class Comparison:
             ValueError: If there is no such problem, or None was given and there are several.
         """
         problem = self._known(problem)
+        check_choice("A comparison", "settings", settings, get_args(Settings))
         found = [report for report in self.reports if report.problem == problem]
         chosen = {report.candidate: report for report in found if report.settings == settings}
         fixed = {report.candidate: report for report in found if (problem, report.candidate) not in self.searches}

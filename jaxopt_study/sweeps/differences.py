@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from scipy import stats
 
+from jaxopt_study.checks import check_choice, describe_argument
 from jaxopt_study.sweeps.intervals import check_level
 from jaxopt_study.sweeps.scores import Mode, penalised, sign_of
 
@@ -121,8 +122,7 @@ def paired_difference(
             f"received {first.shape} and {second.shape}."
         )
     n = len(first)
-    if test is not None and test not in get_args(Test):
-        raise ValueError(f'test is "signed-rank", "t" or None; received {test!r}.')
+    check_choice("paired_difference", "test", test, (*get_args(Test), None))
     attainable = 2.0 ** (1 - n) <= 1 - level + ROUNDING
     with np.errstate(invalid="ignore"):
         differences = first - second
@@ -165,6 +165,7 @@ def paired_differences(
         Matrices of all differences, row − column.
 
     Raises:
+        TypeError: If scores are not numbers by name.
         ValueError: If there are fewer than two results, or as `paired_difference`.
 
     Example:
@@ -175,6 +176,8 @@ def paired_differences(
          [-1  0]]
     """
     check_level("paired_differences", level)
+    if not isinstance(scores, Mapping):
+        raise TypeError(f"paired_differences needs scores by name; received {describe_argument(scores)}.")
     names = tuple(scores)
     m = len(names)
     if m < 2:

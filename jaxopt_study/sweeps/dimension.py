@@ -9,6 +9,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from jaxopt_study.checks import check_real
+from jaxopt_study.sweeps.scores import numbers
+
 Edge = Literal["low", "high"]
 
 
@@ -64,15 +67,14 @@ class Dimension(ABC):
         Returns:
             "low", "high", or None; always None for choices, which have no order.
         """
-        if not 0 <= margin < 0.5:
-            raise ValueError(f"edge: expected a margin in [0, 0.5), received {margin!r}.")
+        check_real("edge", "margin", margin, 0.0, 0.5, closed="[)")
         u = self.unit(value)
         return "low" if u <= margin else "high" if u >= 1 - margin else None
 
 
 def coordinates(u: float | int | np.ndarray) -> np.ndarray:
     """Return unit coordinates as an array of float64, checked to be in [0, 1]."""
-    u = np.asarray(u, np.float64)
+    u = numbers("at", "u", u)
     inside = (u >= 0) & (u <= 1)
     if not inside.all():
         raise ValueError(f"Expected unit coordinates in [0, 1], received {u[~inside].ravel()[0]}.")

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from jaxopt_study.checks import check_integer
 from jaxopt_study.sweeps.intervals import check_level
 from jaxopt_study.sweeps.scores import Mode, penalised, sign_of
 
@@ -63,14 +64,16 @@ def indistinguishable(
         54, for the success and the failure that are added to estimate p.
     """
     check_level("indistinguishable", level)
+    if num_examples is not None:
+        num_examples = check_integer("indistinguishable", "num_examples", num_examples, 1)
     costs = sign_of(mode) * penalised(scores, mode)
     if costs.ndim != 2 or not costs.size:
         raise ValueError(f"indistinguishable needs scores of shape (trials, seeds); received {costs.shape}.")
     num_seeds = costs.shape[1]
     alive = np.asarray(np.all(np.isfinite(costs), axis=1))
-    if num_examples is not None and not ((num_examples > 0) & (np.abs(costs[alive] - sign_of(mode) / 2) <= 0.5).all()):
+    if num_examples is not None and not (np.abs(costs[alive] - sign_of(mode) / 2) <= 0.5).all():
         raise ValueError(
-            f"num_examples is for accuracies: it needs a positive number of examples and scores in [0, 1]; received "
+            f"num_examples is for accuracies: it needs scores in [0, 1]; received num_examples="
             f"{num_examples} and scores from {np.nanmin(scores)} to {np.nanmax(scores)}."
         )
     if not alive.any() or (num_seeds == 1 and num_examples is None):

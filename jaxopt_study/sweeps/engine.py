@@ -1,5 +1,6 @@
 """Run lanes on a machine: one compiled program per shape of trial, a few calls in flight, results as they come."""
 
+import contextlib
 import hashlib
 import math
 import os
@@ -7,7 +8,7 @@ import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -22,9 +23,11 @@ from jaxopt_study.programs import RANDOM_DRAWS, constants, contains
 from jaxopt_study.sweeps.layout import TRIALS, Layout, place, usable_cores
 from jaxopt_study.sweeps.trials import Lane
 
-_PATIENCE = 0.5  # seconds that a call in flight gets to end after an interrupt
 _IN_FLIGHT = 2  # calls given to the devices ahead of the one whose results are awaited
+_GRACE = 0.5  # seconds that what is nearly done is waited for after an interrupt
 _MAX_PROGRAMS = 32  # kept from sweep to sweep, the latest
+Call = tuple[np.ndarray, np.ndarray, Any]
+
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
@@ -98,6 +101,7 @@ def trace(lane: Lane, start: Lane | None, one: Any, shared: Any, mesh: Mesh) -> 
         The traced trial. Cost: the user's functions run once.
     """
     start_jaxpr = None
+    one, shared = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (one, shared))  # wherever arrays lie
     with use_abstract_mesh(mesh.abstract_mesh.update_axis_types({TRIALS: AxisType.Manual})):
         if start is not None:
             start_jaxpr, like = jax.make_jaxpr(start, return_shape=True)(one, shared)
@@ -111,10 +115,6 @@ def _repeated(jaxpr: Any, like: Any) -> Lane:
     return lambda one, shared: structure.unflatten(flat(*jax.tree.leaves((one, shared))))
 
 
-class AbandonedError(Exception):
-    """Somebody interrupted before the programs were compiled."""
-
-
 def build(
     groups: Sequence[tuple[Traced, Any, Any, Layout]], interrupted: Callable[[], bool] = lambda: False
 ) -> list[Program]:
@@ -123,36 +123,54 @@ def build(
     Args:
         groups: For each trial the traced trial, arguments of its lanes with a leading axis, what they share, placed
             (only shapes and dtypes are used), and the layout asked for.
-        interrupted: Is asked now and then whether to go on; what is being compiled then ends in the background.
+        interrupted: Whether to give up.
 
     Returns:
-        The programs, whose layouts may be narrower than those asked for.
-
-    Raises:
-        AbandonedError: If somebody interrupted.
+        The programs, whose layouts may be narrower than those asked for; fewer after an interrupt. What was being
+        compiled then is left to end by itself.
     """
     limit = device_memory()
     pool = ThreadPoolExecutor(usable_cores())  # XLA compiles outside of Python's lock; lowering is inside it
+    begun: dict[Any, Callable[[], Program]] = {}
+    programs: list[Program] = []
+    ask = interrupted if jax.process_count() == 1 else lambda: False  # processes compile and compute together
     try:
-        begun: dict[Any, Callable[[], Program]] = {}
-        waiting = [_compiled(pool, begun, interrupted, *group) for group in groups]
-        programs = []
+        waiting = []
+        for group in groups:
+            if ask():
+                return programs
+            waiting.append(_compiled(pool, begun, ask, *group))
         for (traced, lanes, shared, layout), finish in zip(groups, waiting, strict=True):
             program = finish()
             while (needed := _bytes_needed(program.executable)) > limit and layout.width > 1:
                 layout = replace(layout, width=max(1, min(layout.width // 2, int(layout.width * limit / needed))))
-                program = _compiled(pool, begun, interrupted, traced, lanes, shared, layout)()
+                program = _compiled(pool, begun, ask, traced, lanes, shared, layout)()
             programs.append(program)
+    except _GaveUpError:
         return programs
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        pool.shutdown(wait=not ask(), cancel_futures=True)
+    return programs
 
 
-def _awaited(future: Future[Any], interrupted: Callable[[], bool]) -> Any:
-    while not wait([future], timeout=0.05).done:  # an interrupt gets through here, not while waiting for a lock
+class _GaveUpError(Exception):
+    """Somebody interrupted what was waited for."""
+
+
+def _wait(ready: Callable[[], bool], interrupted: Callable[[], bool]) -> None:
+    """Wait where an interrupt gets through, which it does not inside XLA.
+
+    Raises:
+        _GaveUpError: After an interrupt, if half a second more was not enough.
+    """
+    pause, until = 1e-4, math.inf
+    while not ready():
         if interrupted():
-            raise AbandonedError
-    return future.result()
+            until = min(until, time.monotonic() + _GRACE)
+            if time.monotonic() > until:
+                raise _GaveUpError
+        time.sleep(pause)
+        pause = min(1.2 * pause, 0.02)
 
 
 def _compiled(
@@ -172,14 +190,13 @@ def _compiled(
     arguments, start = jax.tree.map(many, lanes), None
     shapes = jax.tree.leaves(jax.tree.map(lambda x: f"{x.dtype}{x.shape}", (arguments, shared)))
     only = traced.lane if traced.calls_back else None
-    known = traced.fingerprint, only, layout, jax.tree.structure((arguments, shared)), *shapes
+    # Equal programs of problems that call their metrics differently are not the same.
+    known = traced.fingerprint, tuple(traced.record), only, layout, jax.tree.structure((arguments, shared)), *shapes
     if known in _programs:
         program = _programs[known]
         return lambda: program
     if known in begun:
         return begun[known]
-    if interrupted():
-        raise AbandonedError
     if traced.start is not None:
         spread = _spread(traced.start, layout)
         start = pool.submit(jax.jit(spread).lower(arguments, shared).compile, RANDOM_DRAWS)
@@ -187,8 +204,8 @@ def _compiled(
     executable = pool.submit(jax.jit(_spread(traced.lane, layout)).lower(arguments, shared).compile)
 
     def finish() -> Program:
-        compiled = _awaited(executable, interrupted)
-        program = Program(layout, compiled, None if start is None else _awaited(start, interrupted))
+        _wait(lambda: executable.done() and (start is None or start.done()), interrupted)
+        program = Program(layout, executable.result(), None if start is None else start.result())
         _programs[known] = program
         while len(_programs) > _MAX_PROGRAMS:
             del _programs[next(iter(_programs))]
@@ -217,14 +234,25 @@ def run(
         shared: What all lanes share, placed as the program expects it.
         which: Which lanes belong to this program, in order.
         done: Of all lanes, which need not be computed. A call is left out if it has no other.
-        interrupted: Is asked now and then whether to go on. Calls in flight then have half a second to end; others are
-            given up, and end in the background.
+        interrupted: Whether to stop without waiting for the calls in flight, which then end by themselves.
 
     Yields:
         After each call the lanes that were to be computed and their records, on every process the same.
     """
+    ask = interrupted if jax.process_count() == 1 else lambda: False  # processes gather results together
+    with contextlib.suppress(_GaveUpError):
+        for part, wanted, record in _ahead(_calls(program, lanes, shared, which, done)):
+            _wait(lambda record=record: all(leaf.is_ready() for leaf in jax.tree.leaves(record)), ask)
+            yield _fetched(part, wanted, record)
+
+
+def _calls(program: Program, lanes: Any, shared: Any, which: np.ndarray, done: np.ndarray) -> Iterator[Call]:
+    """Give the devices a call after the other.
+
+    Yields:
+        Which lanes a call computes, which of them are wanted, and its results, which may not be there yet.
+    """
     size = program.layout.lanes_per_call
-    waiting: deque[tuple[np.ndarray, np.ndarray, Any]] = deque()
     for first in range(0, len(which), size):
         part = which[first : first + size]
         if done[part].all():
@@ -233,13 +261,21 @@ def run(
         arguments = jax.tree.map(lambda x, rows=filled: place(x[rows], program.layout.sharding), lanes)
         if program.start is not None:
             arguments |= {"start": program.start(arguments, shared)}
-        waiting.append((part, ~done[part], program.executable(arguments, shared)))
+        yield part, ~done[part], program.executable(arguments, shared)
+
+
+def _ahead(calls: Iterator[Call]) -> Iterator[Call]:
+    """Start a few calls ahead of the one that is awaited.
+
+    Yields:
+        The calls, in order.
+    """
+    waiting: deque[Call] = deque()
+    for call in calls:
+        waiting.append(call)
         if len(waiting) > _IN_FLIGHT:
-            if not _ready(waiting[0][2], interrupted):
-                return
-            yield _fetched(*waiting.popleft())
-    while waiting and _ready(waiting[0][2], interrupted):
-        yield _fetched(*waiting.popleft())
+            yield waiting.popleft()
+    yield from waiting
 
 
 def device_memory() -> int:
@@ -271,19 +307,6 @@ def _spread(lane: Lane, layout: Layout) -> Callable[[Any, Any], Any]:
         axis_names={TRIALS},
         check_vma=False,
     )
-
-
-def _ready(record: Any, interrupted: Callable[[], bool]) -> bool:
-    # Wait for a call; False if it takes longer than somebody who interrupts is to wait.
-    pause, deadline = 1e-4, math.inf
-    while not all(leaf.is_ready() for leaf in jax.tree.leaves(record)):
-        if interrupted() and jax.process_count() == 1:  # the others would wait for this process
-            deadline = min(deadline, time.perf_counter() + _PATIENCE)
-        if time.perf_counter() > deadline:
-            return False
-        time.sleep(pause)  # an interrupt gets through here, not while waiting inside XLA
-        pause = min(1.2 * pause, 0.02)
-    return True
 
 
 def _fetched(part: np.ndarray, wanted: np.ndarray, record: Any) -> tuple[np.ndarray, dict[str, np.ndarray]]:

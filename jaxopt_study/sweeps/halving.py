@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxopt_study.checks import check_integer
 from jaxopt_study.sweeps.scores import Mode, penalised, sign_of
 from jaxopt_study.sweeps.sweep import Outcome
 from jaxopt_study.sweeps.trials import Trials
@@ -17,10 +18,12 @@ from jaxopt_study.sweeps.trials import Trials
 class Halving:
     """Give every trial a few steps, the best part of them several times as many, and so on.
 
-    With factor η, n trials and r₀ = min_steps, rung i runs the best ⌈n/ηⁱ⌉ trials for r₀·ηⁱ steps, until T. A trial
-    that goes on begins again from its start: nothing but scores is kept between rungs, so that a killed search resumes
-    at any trial. All rungs together cost at most (1 + log_η(T/r₀)) · n · r₀ steps, against n · T without halving;
-    continuing would cost the share 1 − 1/η of that.
+    With factor η, n trials and r₀ = min_steps, rung i runs for r₀·ηⁱ steps, until T, the best ⌈m/η⌉ of the m trials of
+    the rung before; so ⌈n/ηⁱ⌉ trials, fewer where more of them diverge. Quotients are rounded up, as in Karnin et al.,
+    so that one trial always goes on; the papers on hyperparameters round them down. A trial that goes on begins again
+    from its start: nothing but scores is kept between rungs, so that a killed search resumes at any trial. Rung i costs
+    at most n·r₀ + r₀·ηⁱ steps, so for n ≥ T/r₀ all together about (1 + log_η(T/r₀)) · n · r₀, against n · T without
+    halving; continuing would cost the share 1 − 1/η of that.
 
     It assumes that trials which are behind early stay behind. Small learning rates do not.
 
@@ -29,6 +32,7 @@ class Halving:
         factor: η ≥ 2.
 
     Raises:
+        TypeError: If one is not an integer.
         ValueError: If one is out of range.
 
     Example:
@@ -36,17 +40,17 @@ class Halving:
         [10, 30, 90, 200]
 
     References:
-        Jamieson and Talwalkar (2016), Non-stochastic best arm identification and hyperparameter optimization, AISTATS.
+        Karnin, Koren and Somekh (2013), Almost optimal exploration in multi-armed bandits, ICML: ⌈n/2⌉. Jamieson and
+        Talwalkar (2016), Non-stochastic best arm identification and hyperparameter optimization, AISTATS. Li,
+        Jamieson, DeSalvo, Rostamizadeh and Talwalkar (2018), Hyperband, JMLR 18: any η.
     """
 
     min_steps: int
     factor: int = 3
 
     def __post_init__(self):
-        if self.min_steps < 1 or self.factor < 2:
-            raise ValueError(
-                f"Halving needs min_steps ≥ 1 and factor ≥ 2; received {self.min_steps} and {self.factor}."
-            )
+        for name, least in (("min_steps", 1), ("factor", 2)):
+            object.__setattr__(self, name, check_integer("Halving", name, getattr(self, name), least))
 
     def rungs(self, num_steps: int, every: int) -> list[int]:
         """Return the number of steps of each rung.
@@ -58,6 +62,8 @@ class Halving:
         Raises:
             ValueError: If T is less than `min_steps`.
         """
+        num_steps = check_integer("Halving.rungs", "num_steps", num_steps, 0)
+        every = check_integer("Halving.rungs", "every", every, 1)
         if num_steps < self.min_steps:
             raise ValueError(f"Halving from {self.min_steps} steps needs num_steps ≥ that; received {num_steps}.")
         steps, found = self.min_steps, []
@@ -66,14 +72,22 @@ class Halving:
             steps *= self.factor
         return [*dict.fromkeys(found), num_steps]
 
-    def survivors(self, scores: np.ndarray, mode: Mode) -> np.ndarray:
+    def survivors(self, scores: np.ndarray, mode: Mode | str) -> np.ndarray:
         """Return which trials go on to the next rung: the best 1/η of them, at least one; never one that diverged.
 
         Args:
             scores: Shape (n,); NaN for a trial that diverged.
             mode: Whether smaller or larger is better.
+
+        Returns:
+            The numbers of the best ⌈n/η⌉ with a finite score, ascending; of equal scores the first.
+
+        Raises:
+            ValueError: If the shape or `mode` is another.
         """
         costs = sign_of(mode) * penalised(scores, mode)
+        if costs.ndim != 1:
+            raise ValueError(f"Halving needs one score per trial, shape (n,); received {costs.shape}.")
         count = -(-len(scores) // self.factor)
         best = np.argsort(costs, kind="stable")[:count]
         return np.sort(best[np.isfinite(costs[best])])
@@ -106,15 +120,21 @@ def run_halved(
     whole: Outcome | None = None
     for steps in halving.rungs(trials.num_steps, every):
         rung = replace(trials, num_steps=steps)
-        outcome = run(
-            [(rung, configs[i]) for i in left],
-            journal=None if journal is None else Path(journal) / f"{steps}-steps",
-            asked={**asked, "rung": steps, "trials": left},
-        )
+        try:
+            outcome = run(
+                [(rung, configs[i]) for i in left],
+                journal=None if journal is None else Path(journal) / f"{steps}-steps",
+                asked={**asked, "rung": steps, "trials": left},
+            )
+        except KeyboardInterrupt:  # while it was traced
+            if whole is None:
+                raise
+            whole = replace(whole, interrupted=True)
+            break
         whole = _merged(whole, outcome, left, len(configs), len(trials.steps()))
         if outcome.interrupted:
             break
-        final = np.where(outcome.records["diverged_at"] >= 0, np.nan, outcome.records[metric][..., -1])
+        final = np.where(outcome.records["diverged_at"] >= 0, np.nan, outcome.records[metric][..., -1].astype(float))
         left = [left[i] for i in halving.survivors(final.mean(axis=1), mode)]
         if not left:
             break

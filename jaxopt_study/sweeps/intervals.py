@@ -6,6 +6,9 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from jaxopt_study.checks import check_integer, check_real
+from jaxopt_study.sweeps.scores import numbers
+
 NUM_RESAMPLES = 2000
 FEWEST_FOR_RESAMPLING = 5  # below, resamples of equal values are too frequent for a percentile of t
 
@@ -52,6 +55,7 @@ def median_interval(values: Any, *, level: float = 0.95) -> Interval:
         The median and its bounds, each of shape (…), numbers for one sample. Cost: a sort.
 
     Raises:
+        TypeError: If values or `level` are not numbers.
         ValueError: If there are no values, one is NaN, or `level` is outside (0, 1).
 
     Example:
@@ -85,10 +89,17 @@ def rank_outside(n: int, share: float, probability: float) -> int:
     Returns:
         From 0, where not even the smallest value is surely enough below, to n.
 
+    Raises:
+        TypeError: If an argument is not a number.
+        ValueError: If one is out of range.
+
     Example:
         >>> rank_outside(6, 0.5, 0.025), rank_outside(5, 0.5, 0.025)
         (1, 0)
     """
+    n = check_integer("rank_outside", "n", n, 0)
+    check_real("rank_outside", "share", share, 0.0, 1.0)
+    check_real("rank_outside", "probability", probability, 0.0, 1.0)
     return int(np.searchsorted(stats.binom.cdf(np.arange(n), n, share), probability, side="right"))
 
 
@@ -118,6 +129,7 @@ def mean_interval(values: Any, *, level: float = 0.95, seed: int = 0) -> Interva
         The mean and its bounds, each of shape (…), numbers for one sample. Cost: 2,000 weighted sums of the values.
 
     Raises:
+        TypeError: If values or `level` are not numbers.
         ValueError: If there are no values, one is NaN, or `level` is outside (0, 1).
 
     Example:
@@ -131,6 +143,7 @@ def mean_interval(values: Any, *, level: float = 0.95, seed: int = 0) -> Interva
         Should Know About the Bootstrap, American Statistician 69, which measures the same.
     """
     array = _checked("mean_interval", values, level)
+    seed = check_integer("mean_interval", "seed", seed, 0)
     n = array.shape[-1]
     if n < FEWEST_FOR_RESAMPLING:
         lower, upper = _student(array, level)
@@ -160,6 +173,7 @@ def wilson(successes: Any, num_trials: Any, *, level: float = 0.95) -> Interval:
         The share and its bounds.
 
     Raises:
+        TypeError: If counts or `level` are not numbers.
         ValueError: If counts are impossible or `level` is outside (0, 1).
 
     Example:
@@ -172,8 +186,8 @@ def wilson(successes: Any, num_trials: Any, *, level: float = 0.95) -> Interval:
         Statistical Science 16, recommend it for n ≤ 40.
     """
     check_level("wilson", level)
-    k, n = np.broadcast_arrays(np.asarray(successes, dtype=np.float64), np.asarray(num_trials, dtype=np.float64))
-    if not np.all((k >= 0) & (k <= n)):
+    k, n = np.broadcast_arrays(numbers("wilson", "successes", successes), numbers("wilson", "num_trials", num_trials))
+    if not np.all((k >= 0) & (k <= n) & (n < np.inf)):
         raise ValueError(
             f"wilson needs 0 ≤ successes ≤ num_trials; received {successes} successes in {num_trials} trials."
         )
@@ -194,10 +208,10 @@ def check_level(who: str, level: float) -> None:
         level: What it was given.
 
     Raises:
+        TypeError: If it is not a number.
         ValueError: If it is outside (0, 1).
     """
-    if not 0 < level < 1:
-        raise ValueError(f"{who} needs a level between 0 and 1, such as 0.95; received {level}.")
+    check_real(who, "level", level, 0.0, 1.0, closed="()", remedy="Give 0.95, say.")
 
 
 def _student(values: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
@@ -231,7 +245,7 @@ def _percentile_t(values: np.ndarray, level: float, seed: int) -> tuple[np.ndarr
 
 def _checked(who: str, values: Any, level: float) -> np.ndarray:
     check_level(who, level)
-    array = np.asarray(values, dtype=np.float64)
+    array = numbers(who, "values", values)
     if not array.ndim or not array.shape[-1]:
         raise ValueError(f"{who} needs values of shape (…, seeds) with at least one seed; received {array.shape}.")
     if np.any(np.isnan(array)):

@@ -13,6 +13,7 @@ import numpy as np
 from jax.extend import core
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from jaxopt_study.checks import check_integer
 from jaxopt_study.programs import inner_programs
 
 TRIALS = "trials"  # the mesh axis over which lanes are spread
@@ -107,9 +108,7 @@ def use_cpu_cores(count: int | None = None) -> int:
         RuntimeError: If JAX has started already, with another number of CPU devices.
         ValueError: If the count is not positive.
     """
-    count = usable_cores() if count is None else count
-    if count < 1:
-        raise ValueError(f"A number of CPU devices is at least 1; received {count}.")
+    count = usable_cores() if count is None else check_integer("use_cpu_cores", "count", count, 1)
     try:
         jax.config.update("jax_num_cpu_devices", count)
     except RuntimeError:
@@ -125,6 +124,11 @@ def use_cpu_cores(count: int | None = None) -> int:
 def default_mesh() -> Mesh:
     """Return a mesh of all devices of all processes, with the one axis "trials"."""
     return jax.make_mesh((jax.device_count(),), (TRIALS,), axis_types=(AxisType.Auto,))
+
+
+def automatic(mesh: Mesh) -> Mesh:
+    """Return a mesh of the same devices whose axes the compiler divides arrays along by itself, as a sweep needs."""
+    return Mesh(mesh.devices, mesh.axis_names)
 
 
 def choose_width(jaxpr: Any, *, lanes_per_device: int, speed: Speed | None = None) -> int:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxopt_study.checks import check_bool, describe_argument
 from jaxopt_study.sweeps.dimension import Dimension, Edge, coordinates
 
 
@@ -65,6 +66,15 @@ class Conditional(Dimension):
     static: bool = field(init=False)
 
     def __post_init__(self):
+        if not isinstance(self.dimension, Dimension):
+            raise TypeError(
+                "conditional needs a dimension such as log_uniform(1e-4, 1.0); received "
+                f"{describe_argument(self.dimension)}."
+            )
+        if not isinstance(self.on, str):
+            raise TypeError(
+                f"conditional needs on to be the name of another dimension; received {describe_argument(self.on)}."
+            )
         if isinstance(self.dimension, Conditional):
             raise ValueError(
                 f"conditional: a dimension has one condition; received a second one, on {self.on!r}. Make "
@@ -106,8 +116,9 @@ def choices(*options: Any, static: bool | None = None) -> Choices:
         The dimension.
 
     Raises:
+        TypeError: If `static` is no flag.
         ValueError: If there are no options, or one occurs twice, is not a plain value, or cannot be traced though
-            `static` is False.
+            `static` is False; or if all options are given as one list.
 
     Example:
         >>> choices("relu", "tanh").at(0.7)
@@ -115,9 +126,15 @@ def choices(*options: Any, static: bool | None = None) -> Choices:
         >>> choices("relu", "tanh").static, choices(0.9, 0.99).static
         (True, False)
     """
+    if len(options) == 1 and not isinstance(options[0], str) and isinstance(options[0], Iterable):
+        raise ValueError(
+            "choices takes its options one by one, choices(16, 64); received "
+            f"{type(options[0]).__name__} {options[0]!r} as the only one. Write choices(*{options[0]!r}) to search "
+            "among its items; what does not vary belongs where the optimizer or the problem is made."
+        )
     plain = tuple(_python(option) for option in options)
     traced = all(isinstance(option, float) for option in plain)
-    return Choices(plain, static=not traced if static is None else static)
+    return Choices(plain, static=not traced if static is None else check_bool("choices", "static", static))
 
 
 def conditional(dimension: Dimension, *, on: str, equals: Any) -> Conditional:
@@ -134,6 +151,7 @@ def conditional(dimension: Dimension, *, on: str, equals: Any) -> Conditional:
         The dimension; `Space` checks that the other one exists and can have the value.
 
     Raises:
+        TypeError: If it is no dimension, or `on` no name.
         ValueError: If the dimension is already conditional.
 
     Example:

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from jaxopt_study import files
-from jaxopt_study.sweeps.space import Space
+from jaxopt_study.checks import check_choice, check_integer, check_real, describe_argument
+from jaxopt_study.sweeps.space import Space, as_space
 from jaxopt_study.sweeps.suggest import config_of, suggest
+from jaxopt_study.types import Mode
 
 _SPACE = "jaxopt_study:space"  # attribute of a study: what is searched
 _WORKER = "jaxopt_study:worker"  # attribute of a trial: who computes it; of a study, with its name: how often it beat
@@ -39,6 +41,7 @@ class OptunaSampler:
 
     Raises:
         ImportError: If Optuna is not installed; it comes with the extra "optuna".
+        TypeError: If an argument is of another kind.
         ValueError: If the study exists with the other direction, or `heartbeat` is not positive.
 
     Example:
@@ -63,8 +66,15 @@ class OptunaSampler:
         heartbeat: float = 15.0,
     ):
         optuna = _optuna()
-        if not heartbeat > 0:
-            raise ValueError(f"heartbeat: expected a positive number of seconds, received {heartbeat!r}.")
+        check_choice("OptunaSampler", "direction", direction, ("minimize", "maximize"))
+        check_real("OptunaSampler", "heartbeat", heartbeat, 0.0, closed="()", remedy="It is in seconds.")
+        if storage is not None and not isinstance(storage, str | Path):
+            raise TypeError(
+                "OptunaSampler needs storage to be None, a database's URL or the path of a file; received "
+                f"{describe_argument(storage)}."
+            )
+        if not isinstance(study_name, str):
+            raise TypeError(f"OptunaSampler needs study_name to be text; received {describe_argument(study_name)}.")
         self._states = optuna.trial.TrialState
         self._storage = _storage(optuna, storage)
         with _quiet(optuna):
@@ -86,6 +96,16 @@ class OptunaSampler:
         self._signs: dict[str, tuple[Any, float]] = {}  # last beat of each other worker, and when it was new
         self._stop = weakref.finalize(self, _no_beats) if storage is None else self._beat()
 
+    @property
+    def direction(self) -> str:
+        """What the study is to do with a score, "minimize" or "maximize"."""
+        return self._study.direction.name.lower()
+
+    @property
+    def mode(self) -> Mode:
+        """Which scores are better."""
+        return "min" if self.direction == "minimize" else "max"
+
     def ask(self, space: Space, count: int, *, num_trials: int | None = None) -> list[tuple[int, dict[str, Any]]]:
         """Return new trials to compute; wait for some if the rest is in the hands of others.
 
@@ -102,8 +122,10 @@ class OptunaSampler:
         Raises:
             ValueError: If `count` is not positive, or the study searches another space.
         """
-        if count < 1:
-            raise ValueError(f"count: expected at least 1 trial, received {count}.")
+        space = as_space(space)
+        count = check_integer("ask", "count", count, 1)
+        if num_trials is not None:
+            num_trials = check_integer("ask", "num_trials", num_trials, 0)
         self._check_space(space)
         while True:
             taken, finished = self._look()
@@ -126,6 +148,9 @@ class OptunaSampler:
         Raises:
             ValueError: If there is no such trial, or it was told before.
         """
+        handle = check_integer("tell", "handle", handle, 0)
+        if score is not None:
+            check_real("tell", "score", score if score == score else 0.0, closed="[]")  # NaN: it diverged
         self._untold.discard(handle)
         if score is None or not math.isfinite(score):
             return self._finish(handle, self._states.PRUNED)
@@ -140,6 +165,7 @@ class OptunaSampler:
         Returns:
             Handle, configuration and score, None if it diverged, in the order of the handles.
         """
+        space = as_space(space)
         self._check_space(space)
         trials = self._study.get_trials(deepcopy=False, states=(self._states.COMPLETE, self._states.PRUNED))
         return [(trial.number, config_of(space, trial.params), trial.value) for trial in trials]

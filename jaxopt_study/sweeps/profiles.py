@@ -5,6 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from jaxopt_study.checks import check_integer
+from jaxopt_study.sweeps.scores import numbers
+
 
 @dataclass(frozen=True, eq=False)
 class Profile:
@@ -55,7 +58,7 @@ def performance_profile(costs: Any, tau: Any = None) -> Profile:
         Dolan and Moré (2002), Benchmarking optimization software with performance profiles, Mathematical Programming
         91. Gould and Scott (2016), A Note on Performance Profiles, ACM TOMS 43, for what they do not say.
     """
-    table = np.array(costs, dtype=np.float64)
+    table = numbers("performance_profile", "costs", costs)
     if table.ndim != 2 or not table.size:
         raise ValueError(f"performance_profile needs costs of shape (problems, solvers); received {table.shape}.")
     table[np.isnan(table)] = np.inf
@@ -66,7 +69,11 @@ def performance_profile(costs: Any, tau: Any = None) -> Profile:
         )
     least = table.min(axis=1, keepdims=True)
     ratios = np.where(np.isfinite(table), table / np.where(np.isfinite(least), least, 1.0), np.inf)
-    factors = np.unique(np.append(ratios[np.isfinite(ratios)], 1.0)) if tau is None else np.asarray(tau, np.float64)
+    factors = (
+        np.unique(np.append(ratios[np.isfinite(ratios)], 1.0))
+        if tau is None
+        else numbers("performance_profile", "tau", tau)
+    )
     if factors.ndim != 1 or not (factors >= 1).all():
         raise ValueError(f"performance_profile needs factors tau of shape (T,), at least 1; received {tau}.")
     return Profile(factors, (ratios[:, :, None] <= factors).mean(axis=0), ratios)
@@ -93,8 +100,9 @@ def error_cost(accuracies: Any, num_examples: int) -> np.ndarray:
         >>> print(error_cost([1.0, 0.9], 99).round(3))
         [0.005 0.104]
     """
-    values = np.asarray(accuracies, dtype=np.float64)
-    if num_examples < 1 or np.any((values < 0) | (values > 1)):
+    values = numbers("error_cost", "accuracies", accuracies)
+    num_examples = check_integer("error_cost", "num_examples", num_examples, 1)
+    if np.any((values < 0) | (values > 1)):
         raise ValueError(
             f"error_cost needs accuracies in [0, 1] on at least one example; received {accuracies} on {num_examples}."
         )

@@ -13,13 +13,15 @@ from jaxopt_study import files
 from jaxopt_study.problems import Problem
 from jaxopt_study.records import plain
 from jaxopt_study.sweeps.comparison import Comparison, Report, Settings
+from jaxopt_study.sweeps.keys import report_keys, study_key
 from jaxopt_study.sweeps.result import Search
 from jaxopt_study.sweeps.samplers import sample
-from jaxopt_study.sweeps.search import as_search, check_counts, default_mode
+from jaxopt_study.sweeps.search import as_search
 from jaxopt_study.sweeps.space import Space
 from jaxopt_study.sweeps.sweep import Outcome, sweep
 from jaxopt_study.sweeps.trials import Trials
-from jaxopt_study.types import Key
+from jaxopt_study.sweeps.values import check_values
+from jaxopt_study.types import Key, Mode
 
 
 class ComparisonInterrupted(KeyboardInterrupt):
@@ -73,6 +75,8 @@ def tune_and_report(
     sampler: Literal["random", "grid", "sobol"],
     metric: str,
     select_by: str,
+    mode: Mode,
+    select_mode: Mode,
     journal: str | Path | None,
     mesh: Mesh | None,
     width: int | Literal["auto"],
@@ -89,6 +93,8 @@ def tune_and_report(
         sampler: As there.
         metric: What is reported, with its examples: "test_loss".
         select_by: What chooses, with its examples: "validation_loss".
+        mode: Which values of `metric` are better.
+        select_mode: Which values of `select_by` are better.
         journal: As there; a folder for each problem and stage.
         mesh: As there.
         width: As there.
@@ -101,69 +107,89 @@ def tune_and_report(
         ValueError: If an argument is out of range, or an entrant can be neither tuned nor run untuned.
         ComparisonInterrupted: On Ctrl-C.
     """
-    _check(entrants, budget, tune_seeds, report_seeds)
+    _check(entrants, budget)
     if journal is not None:
         for where in entrants:
             files.check_name("A problem's name, which its folder in the journal gets,", where)
-    tune_key, _ = jax.random.split(key)
-    found = Comparison([], {}, budget, metric, select_by, default_mode(metric), default_mode(select_by))
+    key = study_key("A comparison", key)
+    found = Comparison([], {}, budget, metric, select_by, mode, select_mode)
+    draws = [_drawn(here, budget, sampler, _tuning_keys(key, i)[0]) for i, here in enumerate(entrants.values())]
+    for here, drawn in zip(entrants.values(), draws, strict=True):  # before anything is compiled
+        _check_values(here, drawn)
 
     def run(cases: list[tuple[Trials, dict[str, Any]]], stage: str, where: str, seed_keys: Key) -> Outcome:
-        asked = {"stage": stage, "seeds": jax.random.key_data(seed_keys), "cases": [config for _, config in cases]}
-        outcome = sweep(
-            cases, seed_keys=seed_keys, metric=select_by, mode=found.select_mode,
-            journal=None if journal is None else Path(journal) / where / stage, asked=plain(asked),
-            mesh=mesh, width=width, progress=progress, name=f"{stage} on {where}",
-        )  # fmt: skip
+        asked = {
+            "stage": stage,
+            "mode": found.select_mode,
+            "seeds": jax.random.key_data(seed_keys),
+            "cases": [config for _, config in cases],
+        }
+        try:
+            outcome = sweep(
+                cases, seed_keys=seed_keys, metric=select_by, mode=found.select_mode,
+                journal=None if journal is None else Path(journal) / where / stage, asked=plain(asked),
+                mesh=mesh, width=width, progress=progress, name=f"{stage} on {where}",
+            )  # fmt: skip
+        except KeyboardInterrupt as pressed:  # while it was traced
+            raise ComparisonInterrupted(replace(found, complete=False)) from pressed
         if outcome.interrupted:
             raise ComparisonInterrupted(replace(found, complete=False))
         return outcome
 
-    for number, (where, here) in enumerate(entrants.items()):
-        sample_key, seed_key = jax.random.split(jax.random.fold_in(tune_key, number))
-        drawn = {
-            name: (
-                entrant.space,
-                *sample(entrant.space, budget, sampler=sampler, key=sample_key),  # equal spaces, equal trials
-            )
-            for name, entrant in here.items()
-            if budget and entrant.space is not None
-        }
+    for number, ((where, here), drawn) in enumerate(zip(entrants.items(), draws, strict=True)):
         if drawn:
+            tune_keys = jax.random.split(_tuning_keys(key, number)[1], tune_seeds)
             cases = [
                 (here[name].trials, {**here[name].fixed, **config})
                 for name, (_, configs, _) in drawn.items()
                 for config in configs
             ]
-            outcome = run(cases, "tune", where, jax.random.split(seed_key, tune_seeds))
+            outcome = run(cases, "tune", where, tune_keys)
             for i, (name, (space, configs, points)) in enumerate(drawn.items()):
                 part = outcome.rows(slice(i * budget, (i + 1) * budget))
                 found.searches[where, name] = as_search(
-                    part, here[name].trials, space, configs, points, select_by, found.select_mode
+                    part, here[name].trials, space, configs, points, select_by, found.select_mode, tune_keys
                 )
         entries = _entries(here, found.searches, where)
         final = {id(entrant.trials): _reporting(entrant.trials, metric) for entrant in here.values()}
         cases = [(final[id(here[name].trials)], {**here[name].fixed, **config}) for name, _, config in entries]
-        outcome = run(cases, "report", where, report_keys(key, number, report_seeds))
+        seed_keys = report_keys(key, number, report_seeds)
+        outcome = run(cases, "report", where, seed_keys)
         for row, (name, settings, config) in enumerate(entries):
-            trials = here[name].trials
-            found.reports.append(_report(outcome.rows(row), where, name, settings, config, metric, trials))
+            entrant, part = here[name], outcome.rows(row)
+            found.reports.append(_report(part, where, name, settings, config, metric, entrant, seed_keys))
     return found
 
 
-def report_keys(key: Key, number: int, num_seeds: int) -> Key:
-    """Return what decides the reporting seeds of a comparison, so that a run can be repeated.
+Drawn = dict[str, tuple[Space, list[dict[str, Any]], np.ndarray]]  # by candidate: space, trials, points
 
-    Args:
-        key: Of the comparison.
-        number: Position of the problem among its problems.
-        num_seeds: Its `report_seeds`.
 
-    Returns:
-        Shape (num_seeds,). Seed j starts at `problem.init` of, and trains with, the first and second of
-        `jax.random.split(keys[j])`; `Race` does so.
-    """
-    return jax.random.split(jax.random.fold_in(jax.random.split(key)[1], number), num_seeds)
+def _tuning_keys(key: Key, number: int) -> tuple[Key, Key]:
+    """Return what draws the trials of a problem, and what decides their seeds."""
+    sample_key, seed_key = jax.random.split(jax.random.fold_in(jax.random.split(key)[0], number))
+    return sample_key, seed_key
+
+
+def _drawn(
+    here: Mapping[str, Entrant],
+    budget: int,
+    sampler: Literal["random", "grid", "sobol"],
+    sample_key: Key,
+) -> Drawn:
+    return {
+        name: (entrant.space, *sample(entrant.space, budget, sampler=sampler, key=sample_key))  # equal spaces alike
+        for name, entrant in here.items()
+        if budget and entrant.space is not None
+    }
+
+
+def _check_values(here: Mapping[str, Entrant], drawn: Drawn) -> None:
+    for name, entrant in here.items():
+        if name in drawn:
+            space, configs, _ = drawn[name]
+            check_values(entrant.trials, [{**entrant.fixed, **c} for c in configs], space, f"{name!r}: trial")
+        if entrant.defaults is not None:
+            check_values(entrant.trials, [{**entrant.fixed, **entrant.defaults}], None, f"{name!r}: default settings")
 
 
 def _reporting(trials: Trials, metric: str) -> Trials:
@@ -171,10 +197,7 @@ def _reporting(trials: Trials, metric: str) -> Trials:
     return replace(trials, report_on=("test",)) if metric.startswith("test_") else trials
 
 
-def _check(entrants: Mapping[str, Mapping[str, Entrant]], budget: int, tune_seeds: int, report_seeds: int) -> None:
-    check_counts("A comparison", tune_seeds=tune_seeds, report_seeds=report_seeds)
-    if not isinstance(budget, int | np.integer) or isinstance(budget, bool) or budget < 0:
-        raise ValueError(f"A comparison needs budget to be an integer ≥ 0, in trials; received {budget!r}.")
+def _check(entrants: Mapping[str, Mapping[str, Entrant]], budget: int) -> None:
     for here in entrants.values():
         for name, entrant in here.items():
             if entrant.defaults is None and (budget == 0 or entrant.space is None):
@@ -206,8 +229,10 @@ def _report(
     settings: Settings,
     config: Mapping[str, Any],
     metric: str,
-    trials: Trials,
+    entrant: Entrant,
+    seed_keys: Key,
 ) -> Report:
+    trials = entrant.trials
     records = dict(outcome.records)
     diverged = records.pop("diverged_at") >= 0
     records.pop("num_steps")
@@ -226,4 +251,7 @@ def _report(
         steps=trials.steps(),
         diverged=diverged,
         seconds_per_step=seconds / max(trials.num_steps, 1),
+        trials=trials,
+        fixed=entrant.fixed,
+        seed_keys=seed_keys,
     )

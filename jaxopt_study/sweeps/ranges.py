@@ -1,12 +1,14 @@
 """Dimensions that are ranges of numbers: real, on a linear or a logarithmic scale, and whole."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from jaxopt_study.checks import check_bool, check_integer, check_real
 from jaxopt_study.sweeps.dimension import Dimension, Edge, coordinates
+from jaxopt_study.sweeps.scores import numbers
 
 _OUTSIDE = 1e-6  # how far outside the unit interval rounding to float32 may put the coordinate of an end
 _INTEGERS = (-(2**31), 2**31 - 1)  # JAX's default integers have 32 bits
@@ -16,11 +18,12 @@ _INTEGERS = (-(2**31), 2**31 - 1)  # JAX's default integers have 32 bits
 class Uniform(Dimension):
     """Real numbers, every interval as probable as it is long; `uniform` makes it."""
 
-    low: float
-    high: float
+    low: float | int
+    high: float | int
+    static: bool = field(default=False, kw_only=True)
 
     def __post_init__(self):
-        _check_range("uniform", self.low, self.high)
+        _check_range(self, "uniform")
 
     def at(self, u: float | int | np.ndarray) -> Any:
         """Return low + u·(high − low)."""
@@ -31,22 +34,23 @@ class Uniform(Dimension):
         """Return (value − low)/(high − low)."""
         scale = max(abs(self.low), abs(self.high))  # differences of huge numbers must not overflow
         low, high = self.low / scale, self.high / scale
-        return _inside(self, value, (np.asarray(value, np.float64) / scale - low) / (high - low))
+        return _inside(self, value, (numbers("unit", "value", value) / scale - low) / (high - low))
 
     def describe(self) -> dict[str, Any]:
-        """Return the kind and both ends."""
-        return {"kind": "uniform", "low": self.low, "high": self.high}
+        """Return the kind, both ends, and whether a value shapes the program, if it does."""
+        return {"kind": "uniform", "low": self.low, "high": self.high} | _static(self)
 
 
 @dataclass(frozen=True)
 class LogUniform(Dimension):
     """Positive numbers, every ratio as probable as its logarithm; `log_uniform` makes it."""
 
-    low: float
-    high: float
+    low: float | int
+    high: float | int
+    static: bool = field(default=False, kw_only=True)
 
     def __post_init__(self):
-        _check_range("log_uniform", self.low, self.high)
+        _check_range(self, "log_uniform")
         if not self.low > 0:
             raise ValueError(f"log_uniform: expected low > 0, received {self.low!r}; for ranges with 0 use `uniform`.")
 
@@ -59,12 +63,12 @@ class LogUniform(Dimension):
     def unit(self, value: Any) -> Any:
         """Return log(value/low)/log(high/low)."""
         with np.errstate(divide="ignore", invalid="ignore"):  # not positive: outside, and said so below
-            logarithm = np.log(np.asarray(value, np.float64))
+            logarithm = np.log(numbers("unit", "value", value))
         return _inside(self, value, (logarithm - math.log(self.low)) / (math.log(self.high) - math.log(self.low)))
 
     def describe(self) -> dict[str, Any]:
-        """Return the kind and both ends."""
-        return {"kind": "log_uniform", "low": self.low, "high": self.high}
+        """Return the kind, both ends, and whether a value shapes the program, if it does."""
+        return {"kind": "log_uniform", "low": self.low, "high": self.high} | _static(self)
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,10 @@ class Integers(Dimension):
 
     def __post_init__(self):
         first, last = _INTEGERS
+        for name, end in (("low", self.low), ("high", self.high)):
+            object.__setattr__(self, name, check_integer("integers", name, end))
+        for name in ("log", "static"):
+            object.__setattr__(self, name, check_bool("integers", name, getattr(self, name)))
         if not all(type(end) is int and first <= end <= last for end in (self.low, self.high)):
             raise ValueError(
                 f"integers: expected whole numbers of 32 bits, received {self.low!r} and {self.high!r}; for larger "
@@ -100,7 +108,7 @@ class Integers(Dimension):
 
     def unit(self, value: Any) -> Any:
         """Return the middle of the integer's cell."""
-        values = np.asarray(value, np.float64)
+        values = numbers("unit", "value", value)
         _check_known(self, value, (values == np.floor(values)) & (values >= self.low) & (values <= self.high))
         low, high = self._ends()
         if self.log:
@@ -124,7 +132,7 @@ class Integers(Dimension):
         return self.low - 0.5, self.high + 0.5
 
 
-def uniform(low: float | int, high: float | int) -> Uniform:
+def uniform(low: Any, high: Any, *, static: bool = False) -> Uniform:
     """Search real numbers between two ends, each interval as probable as it is long.
 
     It is for quantities that add up, such as a dropout rate. What acts by its order of magnitude, such as a learning
@@ -133,38 +141,43 @@ def uniform(low: float | int, high: float | int) -> Uniform:
     Args:
         low: The smallest value, finite.
         high: The largest value, finite, above `low`.
+        static: Whether a value shapes the program, so that each needs one of its own: for a function that decides by
+            the value while it is built, as some of Optax's schedules do.
 
     Returns:
-        The dimension. Its values are traced: one program runs them all.
+        The dimension. Its values are traced, unless `static`: one program runs them all.
 
     Raises:
+        TypeError: If an end is not a number, or `static` no flag.
         ValueError: If the range is empty or not finite.
 
     Example:
         >>> uniform(-1.0, 3.0).at(np.array([0.0, 0.25, 1.0]))
         array([-1.,  0.,  3.])
     """
-    return Uniform(float(low), float(high))
+    return Uniform(low, high, static=static)
 
 
-def log_uniform(low: float | int, high: float | int) -> LogUniform:
+def log_uniform(low: Any, high: Any, *, static: bool = False) -> LogUniform:
     """Search positive numbers between two ends, each decade as probable as the next.
 
     Args:
         low: The smallest value, above 0.
         high: The largest value, finite, above `low`.
+        static: As in `uniform`.
 
     Returns:
-        The dimension, with values low·(high/low)ᵘ. They are traced: one program runs them all.
+        The dimension, with values low·(high/low)ᵘ. They are traced, unless `static`: one program runs them all.
 
     Raises:
+        TypeError: If an end is not a number, or `static` no flag.
         ValueError: If the range is empty, not finite or reaches 0.
 
     Example:
         >>> print(f"{log_uniform(1e-4, 1.0).at(0.5):.3f}")  # half of the values are below the geometric mean
         0.010
     """
-    return LogUniform(float(low), float(high))
+    return LogUniform(low, high, static=static)
 
 
 def integers(low: int, high: int, *, log: bool = False, static: bool = True) -> Integers:
@@ -181,6 +194,7 @@ def integers(low: int, high: int, *, log: bool = False, static: bool = True) -> 
         The dimension.
 
     Raises:
+        TypeError: If an end is not an integer, or `log` or `static` no flag.
         ValueError: If the range is empty, not of 32 bits, or reaches 0 on a logarithmic scale.
 
     Example:
@@ -206,9 +220,18 @@ def _check_known(dimension: Dimension, value: Any, known: Any) -> None:
         raise ValueError(f"Expected a value of {dimension}, received {wrong!r}.")
 
 
-def _check_range(name: str, low: float, high: float) -> None:
-    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+def _check_range(dimension: Uniform | LogUniform, name: str) -> None:
+    """Complain about ends that are no range; keep them as Python's floats."""
+    for end in ("low", "high"):
+        object.__setattr__(dimension, end, float(check_real(name, end, getattr(dimension, end))))
+    object.__setattr__(dimension, "static", check_bool(name, "static", dimension.static))
+    low, high = dimension.low, dimension.high
+    if not low < high:
         raise ValueError(
             f"{name}: expected finite low < high, received {low!r} and {high!r}. A value that does not vary belongs "
             f"where the optimizer is made, not in the space."
         )
+
+
+def _static(dimension: Dimension) -> dict[str, Any]:
+    return {"static": True} if dimension.static else {}

@@ -7,12 +7,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from jaxopt_study.checks import check_integer
 from jaxopt_study.sweeps.best_of import best_of_k
 from jaxopt_study.sweeps.dimension import Edge
 from jaxopt_study.sweeps.distinguish import indistinguishable
 from jaxopt_study.sweeps.intervals import Interval
 from jaxopt_study.sweeps.scores import Mode
 from jaxopt_study.sweeps.space import Space
+from jaxopt_study.sweeps.trials import Trials
+from jaxopt_study.training import Trajectory
+from jaxopt_study.types import Key
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,8 @@ class Search:
         layout: How the lanes were laid over the machine.
         compile_seconds: What tracing and compiling took.
         run_seconds: What running took.
+        trials: How a trial is run, for `replay`.
+        seed_keys: Shape (s,): what decides each seed, as `search_keys` says.
     """
 
     space: Space
@@ -74,6 +80,8 @@ class Search:
     layout: dict[str, Any] = field(default_factory=dict)
     compile_seconds: float = 0.0
     run_seconds: float = 0.0
+    trials: Trials | None = None
+    seed_keys: Key | None = None
 
     def __repr__(self) -> str:
         done = int(self.finished.all(axis=1).sum())
@@ -86,14 +94,15 @@ class Search:
 
     @property
     def final(self) -> np.ndarray:
-        """The metric after the last step each took, shape (n, s); NaN if it diverged or was not run."""
+        """The metric after the last step each took, shape (n, s); NaN if it diverged, was not run or is infinite."""
         last = np.searchsorted(self.steps, self.num_steps)
         values = np.take_along_axis(self.curves[self.metric], last[..., None], axis=2)[..., 0]
-        return np.where(self.diverged | ~self.finished, np.nan, values.astype(float))
+        values = values.astype(float)
+        return np.where(self.diverged | ~self.finished | np.isinf(values), np.nan, values)
 
     @property
     def scores(self) -> np.ndarray:
-        """The mean of the metric over the seeds, shape (n,); NaN if any seed diverged or was not run."""
+        """The mean of the metric over the seeds, shape (n,); NaN if it is NaN for any seed."""
         return self.final.mean(axis=1)
 
     @property
@@ -108,17 +117,53 @@ class Search:
         """The trial with the best mean score.
 
         Raises:
-            ValueError: If every trial diverged, none was run, or the metric is NaN for all.
+            ValueError: If every trial diverged, none was run, or the metric is NaN or infinite for all.
         """
         trial = int(self.ranking[0])
         if np.isnan(self.scores[trial]):
             whole = self.finished.all(axis=1)
             raise ValueError(
                 f"There is no best trial: of {len(self.configs)}, {whole.sum()} were run with every seed, "
-                f"{(whole & self.diverged.any(axis=1)).sum()} of them diverged, and the others' {self.metric} is NaN. "
-                "Search where steps are smaller, or resume the search; to_pandas() has all there is."
+                f"{(whole & self.diverged.any(axis=1)).sum()} of them diverged, and the others' {self.metric} is NaN "
+                "or infinite. Search where steps are smaller, or resume the search; to_pandas() has all there is."
             )
         return Choice(trial, self.configs[trial], float(self.scores[trial]), self.final[trial], self._edges(trial))
+
+    def replay(self, trial: int, seed: int = 0, **options: Any) -> Trajectory:
+        """Run a trial again by itself, to look closer: with a probe, say, or its parameters kept.
+
+        It is the call of `train` that `search_keys` describes. Its numbers are those of the lane up to rounding: the
+        lane was traced, with hyperparameters in single precision, and may have been vectorised. Where a run is chaotic,
+        as at the edge of stability, rounding grows with the steps.
+
+        Args:
+            trial: Its number, 0 ≤ i < n.
+            seed: Which of its seeds, 0 ≤ j < s.
+            **options: Arguments of `train` to add, or to give in place of the search's.
+
+        Returns:
+            The trajectory, of as many steps as the trial was given.
+
+        Raises:
+            TypeError: If a number is not an integer.
+            ValueError: If there is no such trial or seed, or the search was not made by `search` or `compare`.
+
+        Example:
+            >>> from jaxopt_study import optimizers, problems, sweeps
+            >>> rates = {"learning_rate": sweeps.uniform(0.1, 0.9)}
+            >>> bowl, key = problems.planar.bowl(), jax.random.key(0)
+            >>> found = sweeps.search(optimizers.sgd, rates, bowl, num_trials=3, num_steps=5, key=key)
+            >>> again = found.replay(1, record_params_every=1)
+            >>> again.snapshots.shape, bool(np.isclose(again.evaluations["train_loss"][-1], found.final[1, 0]))
+            ((6, 2), True)
+        """
+        if self.trials is None or self.seed_keys is None:
+            raise ValueError("Only a search made by sweeps.search or sweeps.compare knows how its trials are run.")
+        trial = check_integer("replay", "trial", trial, 0, len(self.configs) - 1)
+        seed = check_integer("replay", "seed", seed, 0, len(self.seed_keys) - 1)
+        whole = self.diverged[trial, seed] or not self.finished[trial, seed]
+        num_steps = int(self.steps[-1] if whole else self.num_steps[trial, seed])  # halving may have stopped it
+        return self.trials.replay(self.configs[trial], self.seed_keys[seed], num_steps, **options)
 
     def indistinguishable(self, *, level: float = 0.95, num_examples: int | None = None) -> np.ndarray:
         """Return which trials cannot be told from the best, shape (n,); trials that were not run are not among them.

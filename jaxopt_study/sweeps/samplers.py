@@ -1,7 +1,7 @@
 """Where in a space the trials of a search lie: at random, on a grid, or evenly by a scrambled Sobol sequence."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -9,15 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.stats import qmc
 
+from jaxopt_study.checks import check_choice, check_integer
 from jaxopt_study.sweeps.dimension import Dimension
+from jaxopt_study.sweeps.keys import study_key
 from jaxopt_study.sweeps.options import Choices, Conditional
 from jaxopt_study.sweeps.ranges import Integers
-from jaxopt_study.sweeps.space import Space
+from jaxopt_study.sweeps.space import Space, as_space
 from jaxopt_study.types import Key
 
 
 def sample(
-    space: Space, num_trials: int, *, sampler: str = "random", key: Key | None = None
+    space: Space | Mapping[str, Any], num_trials: int, *, sampler: str = "random", key: Key | None = None
 ) -> tuple[list[dict[str, Any]], np.ndarray]:
     """Choose the configurations of a search.
 
@@ -32,7 +34,7 @@ def sample(
     The first n trials of a longer search with the same key are those of a search of n trials, except on a grid.
 
     Args:
-        space: What is searched, d dimensions.
+        space: What is searched, d dimensions by name.
         num_trials: n ≥ 1. For a grid, a number that can be reached.
         sampler: "random", "sobol" or "grid".
         key: Decides the points, the same in every process and on every device. A grid needs none.
@@ -42,6 +44,7 @@ def sample(
         does not exist.
 
     Raises:
+        TypeError: If the space is none, or the key is none.
         ValueError: If there is no trial, no such sampler, no key where one is needed, or no grid of n trials; the
             message says which numbers near n have one.
 
@@ -58,16 +61,15 @@ def sample(
         Bergstra and Bengio (2012), Random Search for Hyper-Parameter Optimization, JMLR 13. Owen (1998), Scrambling
         Sobol' and Niederreiter–Xing Points; `scipy.stats.qmc.Sobol`.
     """
-    if num_trials < 1:
-        raise ValueError(f"num_trials: expected at least 1 trial, received {num_trials}.")
+    space = as_space(space)
+    num_trials = check_integer("sample", "num_trials", num_trials, 1)
+    check_choice("sample", "sampler", sampler, (*_SAMPLERS, "grid"))
     if sampler == "grid":
         points = _grid(space, num_trials)
-    elif sampler not in _SAMPLERS:
-        raise ValueError(f"sampler: expected one of {[*_SAMPLERS, 'grid']}, received {sampler!r}.")
     elif key is None:
         raise ValueError(f"The sampler {sampler!r} needs a key; pass key=jax.random.key(0).")
     else:
-        points = _SAMPLERS[sampler](len(space), num_trials, _generator(key))
+        points = _SAMPLERS[sampler](len(space), num_trials, _generator(study_key("sample", key)))
     configs = space.at(points)
     exists = np.array([[name in config for name in space] for config in configs])
     return configs, np.where(exists, points, np.nan)
@@ -83,6 +85,8 @@ def _random(dimensions: int, num_trials: int, rng: np.random.Generator) -> np.nd
 
 
 def _sobol(dimensions: int, num_trials: int, rng: np.random.Generator) -> np.ndarray:
+    if dimensions > qmc.Sobol.MAXDIM:
+        raise ValueError(f"A Sobol sequence has at most {qmc.Sobol.MAXDIM} dimensions; the space has {dimensions}.")
     sequence = qmc.Sobol(dimensions, scramble=True, rng=rng)
     return sequence.random_base2(math.ceil(math.log2(num_trials)))[:num_trials]
 
@@ -153,7 +157,7 @@ def _inner(dimension: Dimension) -> Dimension:
 
 def _is_range(dimension: Dimension) -> bool:
     inner = _inner(dimension)
-    return not isinstance(inner, Choices) and not inner.static
+    return not isinstance(inner, Choices) and not (isinstance(inner, Integers) and inner.static)
 
 
 def _count(dimension: Dimension, levels: int) -> int:

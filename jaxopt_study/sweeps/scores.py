@@ -1,10 +1,12 @@
 """Scores: which direction is better, what a diverged run counts, and when a curve reaches a target."""
 
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
+import jax.numpy as jnp
 import numpy as np
 
-Mode = Literal["min", "max"]  # whether a smaller or a larger score is better
+from jaxopt_study.checks import check_real, describe_argument
+from jaxopt_study.types import Mode
 
 
 def penalised(scores: Any, mode: Mode | str) -> np.ndarray:
@@ -12,8 +14,9 @@ def penalised(scores: Any, mode: Mode | str) -> np.ndarray:
 
         NaN → +∞ if smaller is better, −∞ if larger is
 
-    So a diverged run loses against every run that did not, and no average silently leaves it out. It does not touch
-    finite scores, however bad: an average over them may be dominated by one.
+    So a diverged run loses against every run that did not, and no average silently leaves it out. An infinite score of
+    the better side is an overflow, not a record, and is the worst too. It does not touch finite scores, however bad:
+    an average over them may be dominated by one.
 
     Args:
         scores: Any shape.
@@ -23,16 +26,40 @@ def penalised(scores: Any, mode: Mode | str) -> np.ndarray:
         A copy in double precision, of the same shape.
 
     Raises:
+        TypeError: If scores are not numbers.
         ValueError: If `mode` is unknown.
 
     Example:
-        >>> print(penalised([0.5, np.nan], "min"), penalised([0.5, np.nan], "max"))
+        >>> print(penalised([0.5, np.nan], "min"), penalised([0.5, np.inf], "max"))
         [0.5 inf] [ 0.5 -inf]
     """
     sign = sign_of(mode)
-    array = np.array(scores, dtype=np.float64)
-    array[np.isnan(array)] = sign * np.inf
+    array = numbers("penalised", "scores", scores)
+    array[np.isnan(array) | (array == -sign * np.inf)] = sign * np.inf
     return array
+
+
+def numbers(who: str, name: str, values: Any) -> np.ndarray:
+    """Return real numbers as a fresh array in double precision.
+
+    Args:
+        who: The function that was called, for the message.
+        name: The argument's name.
+        values: An array of any shape, or nested lists.
+
+    Returns:
+        The numbers.
+
+    Raises:
+        TypeError: If they are none: text, complex, objects, or lists of unequal lengths.
+    """
+    try:
+        array = np.asarray(values)
+    except ValueError as error:  # lists of unequal lengths
+        raise TypeError(f"{who} needs {name} to be an array of numbers; received {values!r}.") from error
+    if array.dtype.kind not in "fiub" and not jnp.issubdtype(array.dtype, jnp.floating):
+        raise TypeError(f"{who} needs {name} to be an array of real numbers; received {describe_argument(values)}.")
+    return np.array(array, dtype=np.float64)
 
 
 def sign_of(mode: Mode | str) -> float:
@@ -47,7 +74,7 @@ def sign_of(mode: Mode | str) -> float:
     Raises:
         ValueError: If `mode` is neither.
     """
-    if mode not in get_args(Mode):
+    if not isinstance(mode, str) or mode not in get_args(Mode):
         raise ValueError(f'mode says which scores are better: expected "min" or "max"; received {mode!r}.')
     return 1.0 if mode == "min" else -1.0
 
@@ -69,13 +96,16 @@ def steps_to_target(curves: Any, steps: Any, target: float | int, *, mode: Mode 
         Shape (…): steps; ∞ for a curve that never gets there.
 
     Raises:
+        TypeError: If something is not a number.
         ValueError: If a curve does not have a value per step, steps do not increase, or the target is NaN.
 
     Example:
         >>> print(steps_to_target([[3.0, 1.0, 2.0], [3.0, 2.0, np.nan]], [0, 10, 20], target=1.5))
         [10. inf]
     """
-    cost, places = sign_of(mode) * np.asarray(curves, dtype=np.float64), np.asarray(steps, dtype=np.float64)
+    cost = sign_of(mode) * numbers("steps_to_target", "curves", curves)
+    places = numbers("steps_to_target", "steps", steps)
+    check_real("steps_to_target", "target", target, closed="[]")
     if places.ndim != 1 or not cost.ndim or cost.shape[-1] != len(places):
         raise ValueError(
             f"steps_to_target needs one value per step on the last axis: steps of shape (K,), curves of shape (…, K); "
@@ -87,4 +117,4 @@ def steps_to_target(curves: Any, steps: Any, target: float | int, *, mode: Mode 
     return np.asarray(np.where(reached, places, np.inf).min(axis=-1, initial=np.inf))
 
 
-__all__ = ["Mode", "penalised", "sign_of", "steps_to_target"]
+__all__ = ["Mode", "numbers", "penalised", "sign_of", "steps_to_target"]

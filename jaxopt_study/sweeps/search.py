@@ -9,18 +9,23 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from jaxopt_study.checks import describe_argument
 from jaxopt_study.records import plain
+from jaxopt_study.sweeps.arguments import check_run, direction
 from jaxopt_study.sweeps.asking import ask_and_tell
 from jaxopt_study.sweeps.halving import Halving, run_halved
+from jaxopt_study.sweeps.keys import search_keys, study_key
 from jaxopt_study.sweeps.optuna_sampler import OptunaSampler
 from jaxopt_study.sweeps.result import Mode, Search
 from jaxopt_study.sweeps.samplers import sample
-from jaxopt_study.sweeps.scores import sign_of
-from jaxopt_study.sweeps.space import Space
+from jaxopt_study.sweeps.space import Space, as_space
 from jaxopt_study.sweeps.sweep import Outcome, sweep
-from jaxopt_study.sweeps.trials import MakeOptimizer, MakeProblem, Trials
+from jaxopt_study.sweeps.trials import MakeOptimizer, MakeProblem, Trials, default_split
+from jaxopt_study.sweeps.values import check_values
 from jaxopt_study.training.batches import Order
 from jaxopt_study.types import Key
+
+_LOOKED_AT = 64  # configurations of a space whose trials Optuna chooses later
 
 
 class SearchInterrupted(KeyboardInterrupt):
@@ -47,7 +52,7 @@ def search(
     sampler: Literal["random", "grid", "sobol"] | OptunaSampler = "random",
     halving: Halving | None = None,
     metric: str | None = None,
-    mode: Mode | None = None,
+    mode: Mode | str | None = None,
     batch_size: int | None = None,
     order: Order = "epochs",
     evaluate_every: int | None = None,
@@ -78,7 +83,8 @@ def search(
         num_trials: n ≥ 1.
         num_steps: T ≥ 0, of every trial.
         key: Decides trials and seeds; the same key repeats the same search, and with more trials or seeds (but not on
-            a grid) a longer one begins with it.
+            a grid) a longer one begins with it. Of any implementation; seed j has the key `search_keys(key, s)[j]`,
+            which says how its start and its batches follow.
         num_seeds: s ≥ 1, runs of each configuration.
         sampler: "random", "grid", "sobol" (scrambled), or an `OptunaSampler`, which is asked for a few trials at a
             time and told their scores. Processes whose samplers share a storage share the study: it ends when all of
@@ -86,7 +92,8 @@ def search(
         halving: Stops trials that are behind early; None gives every trial all steps.
         metric: What is optimised: "validation_loss", "validation_accuracy", … at the end of a trial. None takes
             the loss on the validation examples, or on the training examples if there are none.
-        mode: Whether smaller ("min") or larger ("max") is better; None takes "max" for an accuracy, else "min".
+        mode: Whether smaller ("min") or larger ("max") is better; None takes what the metric declares: losses are
+            minimised, a `problems.Metric` says it, and a metric that does not is refused.
         batch_size: As in `train`.
         order: As in `train`.
         evaluate_every: As in `train`; None evaluates at the start and at the end, with `halving` every `min_steps`.
@@ -101,14 +108,17 @@ def search(
             function is called with (runs done, runs in all, best metric so far).
 
     Returns:
-        All trials, and the best. Cost: n·s·T gradients and updates; compiling takes as long for one trial as for many.
+        All trials, and the best; `replay` runs any of them alone. Cost: n·s·T gradients and updates; compiling takes as
+        long for one trial as for many.
 
     Raises:
-        ValueError: If an argument is out of range, the space has a name that nothing takes, or the metric is unknown.
+        TypeError: If an argument is of another kind, or a function decides in Python by a value that is traced.
+        ValueError: If an argument is out of range, the space has a name that nothing takes or a value that a
+            constructor refuses, or the metric is unknown or does not say which values are better.
         JournalError: If the journal belongs to another search, is damaged, in use, or cannot be written; before any
             work is done, or with everything finished before safe on disk.
-        SearchInterrupted: On Ctrl-C, a `KeyboardInterrupt` whose `search` holds the finished trials; a second Ctrl-C
-            stops without it.
+        SearchInterrupted: On Ctrl-C, within a second or two, a `KeyboardInterrupt` whose `search` holds the finished
+            trials; a second Ctrl-C stops without it.
 
     Example:
         >>> from jaxopt_study import optimizers, problems, sweeps
@@ -128,8 +138,16 @@ def search(
     References:
         Bergstra and Bengio (2012), Random search for hyper-parameter optimization, JMLR 13.
     """
-    space = space if isinstance(space, Space) else Space(space)
-    check_counts("search", num_trials=num_trials, num_seeds=num_seeds)
+    space = as_space(space)
+    asking = isinstance(sampler, OptunaSampler)
+    check_run(
+        "search", mesh=mesh, width=width, journal=journal, progress=progress,
+        sampler="random" if asking else sampler, num_trials=(num_trials, 1), num_seeds=(num_seeds, 1),
+        num_steps=(num_steps, 0), **{} if evaluate_every is None else {"evaluate_every": (evaluate_every, 1)},
+    )  # fmt: skip
+    if halving is not None and not isinstance(halving, Halving):
+        raise TypeError(f"search needs halving to be a Halving, or None; received {describe_argument(halving)}.")
+    key = study_key("search", key)
     trials = Trials(
         make_optimizer,
         problem,
@@ -141,8 +159,7 @@ def search(
         options={"batch_size": batch_size, "order": order, "evaluate_batch_size": evaluate_batch_size},
     )
     trials.check_names(space)
-    sample_key, seed_key = jax.random.split(key)
-    asking = isinstance(sampler, OptunaSampler)
+    sample_key, seed_keys = jax.random.split(key)[0], search_keys(key, num_seeds)
     if asking and (journal is not None or halving is not None):
         raise ValueError(
             "A search by Optuna keeps its trials in the sampler's storage and sees all their scores: leave out "
@@ -151,30 +168,33 @@ def search(
     configs, points = (
         ([], np.zeros((0, len(space)))) if asking else sample(space, num_trials, sampler=sampler, key=sample_key)
     )
-    metric = (
-        trials.default_metric(configs[0] if configs else space.at(np.full((1, len(space)), 0.5))[0])
-        if metric is None
-        else metric
-    )
-    mode = default_mode(metric) if mode is None else mode
-    sign_of(mode)
+    if asking:
+        check_values(trials, sample(space, _LOOKED_AT, sampler="random", key=sample_key)[0], space, "Such a trial as")
+    check_values(trials, configs, space)
+    one = trials.problem_of(configs[0] if configs else space.at(np.full((1, len(space)), 0.5))[0])
+    metric = f"{default_split(one)}_loss" if metric is None else metric
+    mode = direction("search", metric, mode, trials.evaluated(one))
+    if asking and sampler.mode != mode:
+        raise ValueError(
+            f"The sampler's study is to {sampler.direction} its scores, and {metric!r} has mode={mode!r}: make the "
+            "sampler with the other direction."
+        )
     run = partial(
-        sweep, seed_keys=jax.random.split(seed_key, num_seeds), metric=metric, mode=mode, mesh=mesh, width=width,
-        progress=progress, name="search",
-    )  # fmt: skip
+        sweep, seed_keys=seed_keys, metric=metric, mode=mode, mesh=mesh, width=width, progress=progress, name="search"
+    )
     if asking:
         configs, outcome = ask_and_tell(sampler, space, trials, num_trials, run)
         points = space.unit(configs)
     else:
         asked = plain({
             "space": space.describe(), "sampler": sampler, "num_trials": num_trials, "num_seeds": num_seeds,
-            "num_steps": num_steps, "key": jax.random.key_data(key), "metric": metric,
+            "num_steps": num_steps, "key": jax.random.key_data(key), "metric": metric, "mode": mode,
         })  # fmt: skip
         if halving is None:
             outcome = run([(trials, config) for config in configs], journal=journal, asked=asked)
         else:
             outcome = run_halved(halving, trials, configs, run, journal, asked)
-    found = as_search(outcome, trials, space, configs, points, metric, mode)
+    found = as_search(outcome, trials, space, configs, points, metric, mode, seed_keys)
     if outcome.interrupted:
         raise SearchInterrupted(found)
     return found
@@ -188,6 +208,7 @@ def as_search(
     points: np.ndarray,
     metric: str,
     mode: Mode,
+    seed_keys: Key,
 ) -> Search:
     """Return what came of a sweep over a space as the result of a search."""
     records = dict(outcome.records)
@@ -207,21 +228,11 @@ def as_search(
         layout=outcome.layout,
         compile_seconds=outcome.compile_seconds,
         run_seconds=outcome.run_seconds,
+        trials=trials,
+        seed_keys=seed_keys,
     )
 
 
 def static_names(space: Space) -> tuple[str, ...]:
     """Return the names whose values shape the program."""
     return tuple(name for name, dimension in space.items() if dimension.static)
-
-
-def default_mode(metric: str) -> Mode:
-    """Return whether smaller or larger values of a metric are better, from its name."""
-    return "max" if metric.endswith("accuracy") else "min"
-
-
-def check_counts(who: str, **counts: int) -> None:
-    """Complain about counts that are not positive integers."""
-    for name, count in counts.items():
-        if not isinstance(count, int | np.integer) or isinstance(count, bool) or count < 1:
-            raise ValueError(f"{who} needs {name} to be an integer ≥ 1; received {count!r}.")

@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from jaxopt_study.checks import describe_argument
 from jaxopt_study.sweeps.dimension import Dimension
 from jaxopt_study.sweeps.options import Choices, Conditional
 from jaxopt_study.sweeps.ranges import Integers
+from jaxopt_study.sweeps.scores import numbers
 
 _STEP = r"(?:[^\W\d]|\*)[\w*]*(\[\d+\])?"  # an identifier or pattern, with the position that tells repeated parts apart
 _NAME = re.compile(rf"{_STEP}(\.{_STEP})*")
@@ -28,7 +30,7 @@ class Space(Mapping[str, Dimension]):
     Raises:
         ValueError: If the space is empty, a name is not a name, or a condition is on an unknown or continuous
             dimension, on itself, in a circle, or on a value that never occurs.
-        TypeError: If something in it is not a dimension.
+        TypeError: If it is no mapping, or something in it is not a dimension.
 
     Example:
         >>> from jaxopt_study.sweeps import choices, conditional, log_uniform, uniform
@@ -43,6 +45,11 @@ class Space(Mapping[str, Dimension]):
     """
 
     def __init__(self, dimensions: Mapping[str, Any]):
+        if not isinstance(dimensions, Mapping):
+            raise TypeError(
+                'A space needs dimensions by name, {"learning_rate": log_uniform(1e-4, 1.0)}; received '
+                f"{describe_argument(dimensions)}."
+            )
         if not dimensions:
             raise ValueError("A space needs at least one dimension; received none.")
         for name, dimension in dimensions.items():
@@ -82,7 +89,7 @@ class Space(Mapping[str, Dimension]):
         Raises:
             ValueError: If the shape is wrong or a coordinate is outside [0, 1].
         """
-        points = np.asarray(points, np.float64)
+        points = numbers("Space.at", "points", points)
         if points.ndim != 2 or points.shape[1] != len(self):
             raise ValueError(f"Expected points of shape (n, {len(self)}), received {points.shape}.")
         configs: list[dict[str, Any]] = [{} for _ in points]
@@ -141,6 +148,11 @@ class Space(Mapping[str, Dimension]):
     def describe(self) -> dict[str, Any]:
         """Return what defines the space, in values that JSON knows; the order of the names is part of it."""
         return {name: {"column": column} | self[name].describe() for column, name in enumerate(self)}
+
+
+def as_space(given: Any) -> Space:
+    """Return a space, or the mapping of dimensions that one is made of, as a space."""
+    return given if isinstance(given, Space) else Space(given)
 
 
 def _check_name(name: Any) -> None:

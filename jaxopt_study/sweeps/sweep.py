@@ -12,18 +12,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh
+from jax.sharding import AbstractMesh, Mesh, use_abstract_mesh
 
 from jaxopt_study.records import environment
 from jaxopt_study.sweeps import engine
 from jaxopt_study.sweeps.journal import Journal, JournalError
-from jaxopt_study.sweeps.layout import TRIALS, Layout, batch_axes, choose_width, default_mesh
+from jaxopt_study.sweeps.layout import TRIALS, Layout, automatic, batch_axes, choose_width, default_mesh
 from jaxopt_study.sweeps.trials import Trials
+from jaxopt_study.sweeps.values import explain_branches
 from jaxopt_study.training.host import Bar, interrupts
 from jaxopt_study.types import Key
 
 _SECONDS_PER_CHUNK = 1.0  # what a kill may cost, if a call is shorter
 
+_NO_MESH = AbstractMesh((), ())
 Progress = bool | Callable[[int, int, float], None] | None  # lanes done, lanes in all, best metric so far
 
 
@@ -59,6 +61,17 @@ class Outcome:
         )
 
 
+@contextlib.contextmanager
+def _as_it_is() -> Iterator[None]:
+    """Run compiled, with NaN a result, and over the sweep's own mesh, whatever JAX is told outside.
+
+    A trial that diverges is no error, as `jax_debug_nans` would have it; lanes are laid over devices here.
+    """
+    with jax.debug_nans(False), jax.debug_infs(False), jax.disable_jit(False), use_abstract_mesh(_NO_MESH):
+        yield
+
+
+@_as_it_is()
 def sweep(
     cases: Sequence[tuple[Trials, Mapping[str, Any]]],
     *,
@@ -92,14 +105,11 @@ def sweep(
 
     Raises:
         JournalError: If the journal is another sweep's, damaged, in use or cannot be written.
-        ValueError: If the metric is not evaluated, the mesh has no axis "trials", or the width is not positive.
+        ValueError: If the metric is not evaluated, or trials evaluate different things.
+        TypeError: If Python code decides by a value that travels through the program.
     """
     began = time.perf_counter()
-    mesh = default_mesh() if mesh is None else mesh
-    if TRIALS not in mesh.axis_names:
-        raise ValueError(f"A sweep spreads its trials over a mesh axis {TRIALS!r}; received {mesh.axis_names}.")
-    if width != "auto" and (isinstance(width, bool) or not isinstance(width, int | np.integer) or width < 1):
-        raise ValueError(f'A sweep needs width to be an integer ≥ 1, or "auto"; received {width!r}.')
+    mesh = default_mesh() if mesh is None else automatic(mesh)
     groups = [_group(cases, members, seed_keys, mesh) for members in _by_program(cases)]
     widths = [width] * len(groups) if width != "auto" else _widths(groups, mesh, journal)
     groups = [replace(group, layout=Layout(mesh, each)) for group, each in zip(groups, widths, strict=True)]
@@ -123,15 +133,13 @@ def sweep(
         interrupted = stack.enter_context(interrupts())
         left = [group for group in groups if not finished[group.which].all()]
         shared = [group.layout.placed(group.shared) for group in left]
-        programs: list[engine.Program] = []
         asked_for = [(g.traced, g.lanes, s, g.layout) for g, s in zip(left, shared, strict=True)]
-        with contextlib.suppress(engine.AbandonedError):
-            programs = engine.build(asked_for, interrupted)
+        programs = engine.build(asked_for, interrupted)
         compiled = time.perf_counter()
-        chunk = _Chunk(book, records)
+        chunk = stack.enter_context(contextlib.closing(_Chunk(book, records)))  # whatever happens, it is written
         if finished.any():
             bar(int(finished.sum()), total, _best(records[metric][finished, -1], mode))
-        for group, program, common in zip(left, programs, shared, strict=bool(programs)):
+        for group, program, common in zip(left, programs, shared, strict=False):  # fewer programs if interrupted
             started, before = time.perf_counter(), finished.copy()
             for lanes, values in engine.run(program, group.lanes, common, group.which, finished, interrupted):
                 for what, found in values.items():
@@ -176,7 +184,7 @@ def _together(journal: str | Path) -> Iterator[None]:
 
 
 def _best(values: np.ndarray, mode: str) -> float:
-    values = values[~np.isnan(values)]
+    values = values[np.isfinite(values)]
     return float("nan") if not values.size else float(values.min() if mode == "min" else values.max())
 
 
@@ -204,11 +212,16 @@ class _Chunk:
         if time.perf_counter() - self._began > _SECONDS_PER_CHUNK:
             self.write()
 
+    def close(self) -> None:
+        """Write what is left."""
+        self.write()
+
     def write(self) -> None:
-        if self._book is not None and self._lanes:
-            lanes = np.concatenate(self._lanes)
+        found, self._lanes, self._began = self._lanes, [], time.perf_counter()
+        if self._book is not None and found:
+            lanes = np.concatenate(found)
             self._book.append(lanes, {what: values[lanes] for what, values in self._records.items()})
-        self._lanes, self._began = [], time.perf_counter()
+            self._began = time.perf_counter()
 
 
 def _by_program(cases: Sequence[tuple[Trials, Mapping[str, Any]]]) -> list[list[int]]:
@@ -247,7 +260,11 @@ def _group(
         start = trials.start(fixed) if trials.start_varies() else None
         one = jax.tree.map(lambda x: x[0], lanes)
         lane = trials.lane(fixed, batch_axes(mesh))
-        trials.traced[asked] = shared, engine.trace(lane, start, one, shared, mesh)
+        try:
+            trials.traced[asked] = shared, engine.trace(lane, start, one, shared, mesh)
+        except Exception as error:
+            explain_branches(error, trials, first, {name: values[0] for name, values in varying.items()})
+            raise
     shared, traced = trials.traced[asked]
     which = (np.asarray(members)[:, None] * num_seeds + np.arange(num_seeds)).ravel()
     rows = np.zeros(which.max() + 1, np.int64)

@@ -13,11 +13,13 @@ import numpy as np
 import optax
 from jax.core import Tracer
 
+from jaxopt_study.checks import describe_argument
 from jaxopt_study.problems import Problem
 from jaxopt_study.programs import RANDOM_DRAWS
+from jaxopt_study.sweeps.keys import IMPLEMENTATION
 from jaxopt_study.training import Trajectory, evaluate, train
 from jaxopt_study.transforms import Transform
-from jaxopt_study.types import Key
+from jaxopt_study.types import Key, Mode
 
 MakeOptimizer = Callable[..., optax.GradientTransformation] | Transform
 MakeProblem = Callable[..., Problem] | Problem
@@ -64,19 +66,24 @@ class Trials:
                 "Expected a function of hyperparameters that makes an optimizer, such as optax.sgd, or a Transform; "
                 f"received {self.make_optimizer!r}. For one whose hyperparameters are settled pass lambda: it."
             )
+        if not callable(self.problem) and not isinstance(self.problem, Problem):
+            raise TypeError(
+                "Expected a Problem, or a function of hyperparameters that makes one; received "
+                f"{describe_argument(self.problem)}."
+            )
         takers = {
             "the optimizer": _arguments(self.make_optimizer),
             "the problem": [] if isinstance(self.problem, Problem) else _arguments(self.problem),
             "train": list(TRAIN_OPTIONS),
         }
         for name in names:
-            if not any(self._taken_by(name).values()):
+            if not any(self.taken_by(name).values()):
                 offers = "; ".join(f"{who} takes {', '.join(found) or 'nothing'}" for who, found in takers.items())
                 raise ValueError(f"Nothing takes the hyperparameter {name!r} of the space: {offers}. Rename it.")
 
     def optimizer(self, config: Mapping[str, Any]) -> optax.GradientTransformation:
         """Return the optimizer of a configuration, whose values may be traced."""
-        mine = {name: value for name, value in config.items() if self._taken_by(name)["optimizer"]}
+        mine = {name: value for name, value in config.items() if self.taken_by(name)["optimizer"]}
         maker = self.make_optimizer
         return maker.replace(mine) if isinstance(maker, Transform) else maker(**mine)
 
@@ -84,15 +91,18 @@ class Trials:
         """Return the problem of a configuration, whose values may be traced."""
         if isinstance(self.problem, Problem):
             return self.problem
-        mine = {name: value for name, value in config.items() if self._taken_by(name)["problem"]}
+        mine = {name: value for name, value in config.items() if self.taken_by(name)["problem"]}
         made = self.problem(**mine)
         if not isinstance(made, Problem):
             raise TypeError(f"The function that makes the problem must return a Problem; received {made!r}.")
         return made
 
-    def default_metric(self, config: Mapping[str, Any]) -> str:
-        """Return the loss on the examples for choosing, or on those for training if there are none."""
-        return "train_loss" if self.problem_of(config).validation is None else "validation_loss"
+    def evaluated(self, problem: Problem) -> dict[str, Mode | None]:
+        """Return what a trial on a problem evaluates, and which values are better, None for what does not say."""
+        on = self.evaluate_on if self.evaluate_on is not None else default_split(problem)
+        known = {name: problem.mode_of(name) for name in ("loss", *sorted(problem.metrics))}
+        splits = dict.fromkeys(((on,) if isinstance(on, str) else tuple(on)) + self.report_on)
+        return {f"{part}_{name}": mode for part in splits for name, mode in known.items()} | {"batch_loss": "min"}
 
     def start_varies(self) -> bool:
         """Return whether where a trial starts may depend on its hyperparameters."""
@@ -125,7 +135,7 @@ class Trials:
                 problem,
                 self.optimizer(config),
                 num_steps=self.num_steps,
-                key=jax.random.wrap_key_data(shared["run_keys"][seed]),
+                key=jax.random.wrap_key_data(shared["run_keys"][seed], impl=IMPLEMENTATION),
                 params=start,
                 evaluate_every=self.every,
                 evaluate_on=self.evaluate_on,
@@ -142,10 +152,28 @@ class Trials:
         """
 
         def start(one: dict[str, Any], shared: dict[str, Any]) -> Any:
-            key = jax.random.wrap_key_data(shared["init_keys"][one["seed"]])
+            key = jax.random.wrap_key_data(shared["init_keys"][one["seed"]], impl=IMPLEMENTATION)
             return self.problem_of({**static, **one["values"]}).init(key)
 
         return start
+
+    def replay(self, config: Mapping[str, Any], seed_key: Key, num_steps: int, **options: Any) -> Trajectory:
+        """Run a trial by itself.
+
+        Args:
+            config: Its hyperparameters.
+            seed_key: What decides its seed.
+            num_steps: T.
+            **options: Arguments of `train` to add, or to give in place of the sweep's.
+
+        Returns:
+            The trajectory.
+        """
+        problem, (init_key, run_key) = self.problem_of(config), jax.random.split(seed_key)
+        given = dict(self.options) | {name: config[name] for name in TRAIN_OPTIONS if name in config}
+        given |= {"evaluate_every": max(num_steps, 1) if self.evaluate_every is None else self.evaluate_every}
+        given |= {"params": problem.init(init_key), "key": run_key, "evaluate_on": self.evaluate_on}
+        return train(problem, self.optimizer(config), **{"num_steps": num_steps, **given, **options})
 
     def _record(self, problem: Problem, run: Trajectory) -> dict[str, Any]:
         record = {name: values for name, values in run.evaluations.items() if name != "step"}
@@ -171,7 +199,7 @@ class Trials:
         Args:
             static: The hyperparameters that shape the program.
             values: One choice of the others: the examples and the shapes must not depend on them.
-            seed_keys: Shape (seeds,).
+            seed_keys: Shape (seeds,), Threefry keys.
         """
         problem = self.problem_of({**static, **values})
         keys = jax.vmap(jax.random.split)(seed_keys)
@@ -183,10 +211,16 @@ class Trials:
             "examples": {part: getattr(problem, part) for part in _SPLITS},
         }
 
-    def _taken_by(self, name: str) -> dict[str, bool]:
+    def taken_by(self, name: str) -> dict[str, bool]:
+        """Return who takes a hyperparameter: "optimizer", "problem", "train"."""
         optimizer = _takes(self.make_optimizer, name)
         problem = not isinstance(self.problem, Problem) and _takes(self.problem, name)
         return {"optimizer": optimizer, "problem": problem, "train": name in TRAIN_OPTIONS}
+
+
+def default_split(problem: Problem) -> str:
+    """Return the examples for choosing, or those for training if there are none."""
+    return "train" if problem.validation is None else "validation"
 
 
 @lru_cache(maxsize=32)

@@ -20,6 +20,7 @@ from jaxopt_study.training.plan import Inputs, Plan
 from jaxopt_study.training.program import batch_at, start, the_optimizer, training_loss
 from jaxopt_study.training.trajectory import EarlyStopping, Probe
 from jaxopt_study.transforms import Transform
+from jaxopt_study.types import Mode
 
 _BUFFER_BYTES = 2**26  # records held on the device between two visits of the host
 _MAX_CAPACITY = 8192  # steps
@@ -69,6 +70,7 @@ def make_plan(
     splits = _splits(problem, evaluate_on) if evaluate_every else ()
     if early_stopping is not None:
         _check_metric(problem, early_stopping.metric, splits)
+        early_stopping = replace(early_stopping, mode=_direction(problem, early_stopping))
     plan = Plan(
         init=problem.init,
         loss=problem.loss,
@@ -282,6 +284,19 @@ def _check_metric(problem: Problem, metric: str, splits: tuple[str, ...]) -> Non
         f"Early stopping watches {metric!r}, which is not evaluated; evaluated are {', '.join(map(repr, known))}. "
         "Add its examples to evaluate_on, or its function to problem.metrics."
     )
+
+
+def _direction(problem: Problem, rule: EarlyStopping) -> Mode | str:
+    """Return which values of the metric of an early stopping are better."""
+    name = rule.metric.partition("_")[2]
+    mode = problem.mode_of(name) if rule.mode is None else rule.mode
+    if mode is None:
+        raise ValueError(
+            f"Early stopping on {rule.metric!r} must know which values are better, and the metric does not say: give "
+            f"EarlyStopping(…, mode='max') or 'min', or declare it as problems.Metric(fn, mode='max') in the "
+            f"metrics of problem {problem.name!r}."
+        )
+    return mode
 
 
 def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:

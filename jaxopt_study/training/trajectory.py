@@ -8,6 +8,8 @@ from typing import Any
 import jax
 from jax.core import Tracer
 
+from jaxopt_study.types import Mode
+
 
 @dataclass(frozen=True)
 class EarlyStopping:
@@ -16,13 +18,14 @@ class EarlyStopping:
     Attributes:
         metric: A name among the evaluations: `"validation_loss"`, `"validation_accuracy"`, …
         patience: Number of evaluations in a row without improvement after which the run ends, ≥ 1.
-        mode: Whether smaller ("min") or larger ("max") is better.
+        mode: Whether smaller ("min") or larger ("max") is better; None takes what the metric declares: losses are
+            minimised, a `problems.Metric` says it. A metric that does not is refused.
         min_delta: An improvement must exceed this, ≥ 0, in the metric's units.
     """
 
     metric: str = "validation_loss"
     patience: int = 5
-    mode: str = "min"
+    mode: Mode | str | None = None
     min_delta: float = 0.0
 
     def __post_init__(self):
@@ -31,9 +34,10 @@ class EarlyStopping:
                 f"Early stopping needs patience ≥ 1 evaluations; received {self.patience}. "
                 "With 1 the run ends at the first evaluation that is no better than the best."
             )
-        if self.mode not in {"min", "max"}:
+        if self.mode not in ("min", "max", None):
             raise ValueError(
-                f"Early stopping's mode is 'min' or 'max'; received {self.mode!r}. Use 'max' for an accuracy."
+                "Early stopping's mode is 'min' or 'max', or None for what the metric declares; received "
+                f"{self.mode!r}. Use 'max' for an accuracy."
             )
         if not self.min_delta >= 0.0:
             raise ValueError(f"Early stopping's min_delta is ≥ 0; received {self.min_delta}.")

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_study import sweeps
-from jaxopt_study.problems import Problem
+from jaxopt_study.problems import Metric, Problem
 from jaxopt_study.sweeps.trials import Trials
 from jaxopt_study.training import train
 
@@ -32,7 +32,7 @@ def regression(**changes):
         data=TRAIN,
         validation=VALIDATION,
         test=TEST,
-        metrics={"accuracy": lambda params, batch: jnp.mean(jnp.abs(residuals(params, batch)) < 1.0)},
+        metrics={"accuracy": Metric(lambda params, batch: jnp.mean(jnp.abs(residuals(params, batch)) < 1.0), "max")},
     ).replace(**changes)
 
 

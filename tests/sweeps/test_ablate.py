@@ -271,8 +271,8 @@ def test_an_interrupted_ablation_goes_on(ablated, tmp_path, monkeypatch):
         ({"space": {"heavy_ball.decay": sweeps.uniform(0, 1)}, "budget": 2}, "Nothing takes .*'heavy_ball.decay'"),
         ({"space": {"weight_decay": sweeps.uniform(0, 1)}}, "add_decayed_weights.weight_decay cannot be tuned and"),
         ({"neutral": {"momentum": 0.0}}, "names no hyperparameters"),
-        ({"num_seeds": 0}, "report_seeds to be an integer ≥ 1; received 0"),
-        ({"metric": "accuracy"}, "'train_accuracy' is not evaluated"),
+        ({"num_seeds": 0}, "num_seeds to be an integer ≥ 1; received 0"),
+        ({"metric": "accuracy"}, "metric='accuracy' is not evaluated; evaluated are 'loss'"),
     ],
 )
 def test_what_cannot_be_ablated_is_refused(compilations, changes, message):

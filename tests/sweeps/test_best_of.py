@@ -149,7 +149,7 @@ def test_what_is_no_search_is_refused(scores, k, message):
 
 
 def test_unknown_words_are_refused():
-    with pytest.raises(ValueError, match='"median" or "mean"'):
+    with pytest.raises(ValueError, match="'median', 'mean'; received 'typical'"):
         best_of_k([1.0], 1, mode="min", average="typical")
     with pytest.raises(ValueError, match='"min" or "max"'):
         best_of_k([1.0], 1, mode="best")

@@ -169,5 +169,5 @@ def test_what_cannot_be_compared_is_refused():
         paired_difference([1.0], [1.0], mode="min", test="sign")
     with pytest.raises(ValueError, match="at least two"):
         paired_differences({"a": [1.0]}, mode="min")
-    with pytest.raises(ValueError, match="between 0 and 1"):
+    with pytest.raises(ValueError, match=r"level to be a real number in \(0, 1\)"):
         paired_differences({"a": [1.0], "b": [2.0]}, mode="min", level=5.0)

@@ -123,5 +123,5 @@ def test_what_is_no_search_is_refused():
             indistinguishable(scores, mode="min")
     with pytest.raises(ValueError, match="accuracies"):
         indistinguishable([[2.3], [0.5]], mode="min", num_examples=100)
-    with pytest.raises(ValueError, match="accuracies"):
+    with pytest.raises(ValueError, match="num_examples to be an integer ≥ 1; received 0"):
         indistinguishable([[0.3], [0.5]], mode="min", num_examples=0)

@@ -1,5 +1,7 @@
 """Successive halving: who goes on is decided by the scores so far, and the result keeps the form of a search's."""
 
+import math
+
 import jax
 import numpy as np
 import pytest
@@ -91,6 +93,44 @@ def test_rungs_end_at_evaluations_and_at_the_last_step():
     assert sweeps.Halving(10, factor=4).rungs(10, every=10) == [10]
 
 
+@pytest.mark.parametrize(("n", "factor"), [(27, 3), (10, 3), (100, 4), (7, 2), (1, 3), (2, 5), (50, 3)])
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_each_rung_has_the_counts_of_sequential_halving_rounded_up(n, factor, mode):
+    """Karnin, Koren and Somekh (2013), any factor: rung i has ⌈n/ηⁱ⌉ trials, those ahead in the rung before."""
+    rng, rule = np.random.default_rng(n), sweeps.Halving(min_steps=2, factor=factor)
+    left = np.arange(n)
+    for rung in range(1, 6):
+        scores = rng.permutation(len(left)).astype(float)
+        kept = rule.survivors(scores, mode)
+        assert len(kept) == math.ceil(n / factor**rung)
+        cost = scores if mode == "min" else -scores
+        assert set(kept) == {i for i in range(len(left)) if (cost < cost[i]).sum() < len(kept)}
+        left = left[kept]
+
+
+@pytest.mark.parametrize(("least", "factor", "num_steps", "every"), [(1, 3, 81, 1), (2, 4, 100, 1), (3, 2, 50, 7)])
+def test_rungs_are_the_powers_rounded_up_to_evaluations(least, factor, num_steps, every):
+    expected = [every * math.ceil(least * factor**i / every) for i in range(20)]
+    expected = sorted({steps for steps in expected if steps < num_steps} | {num_steps})
+    assert sweeps.Halving(least, factor).rungs(num_steps, every) == expected
+
+
+def test_a_search_halves_as_many_trials_as_it_says():
+    """Ten trials, none of which diverges: 10, 4, 2 and 1, in this program's own steps."""
+    found = sweeps.search(
+        optimizers.sgd, {"learning_rate": sweeps.log_uniform(1e-3, 0.5)}, problems.planar.bowl(), num_trials=10,
+        num_steps=27, key=jax.random.key(1), halving=sweeps.Halving(1), width=1,
+    )  # fmt: skip
+    assert not found.diverged.any()
+    assert [int((found.num_steps[:, 0] >= steps).sum()) for steps in (1, 3, 9, 27)] == [10, 4, 2, 1]
+
+
+def test_an_infinite_score_takes_nobodys_place():
+    rule = sweeps.Halving(min_steps=1, factor=2)
+    assert rule.survivors(np.array([np.inf, 1.0, 2.0, 3.0]), "max").tolist() == [2, 3]
+    assert rule.survivors(np.array([-np.inf, 1.0, 2.0, 3.0]), "min").tolist() == [1, 2]
+
+
 def test_a_killed_halving_resumes_from_its_journals(tmp_path, halved):
     first = search(halving=sweeps.Halving(min_steps=10), journal=tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["10-steps", "30-steps", "90-steps"]
@@ -103,7 +143,10 @@ def test_a_killed_halving_resumes_from_its_journals(tmp_path, halved):
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [({"min_steps": 0}, "min_steps ≥ 1"), ({"min_steps": 5, "factor": 1}, "factor ≥ 2")],
+    [
+        ({"min_steps": 0}, "min_steps to be an integer ≥ 1; received 0"),
+        ({"min_steps": 5, "factor": 1}, "factor to be an integer ≥ 2; received 1"),
+    ],
 )
 def test_impossible_rules_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):

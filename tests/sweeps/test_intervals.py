@@ -128,7 +128,7 @@ def test_equal_values_leave_no_width_and_infinite_ones_no_bound():
 
 @pytest.mark.parametrize(("values", "level", "message"), [
     ([1.0, np.nan], 0.95, "penalised"), ([], 0.95, "at least one seed"), (1.0, 0.95, "at least one seed"),
-    ([1.0], 95.0, "between 0 and 1"), ([1.0], 1.0, "between 0 and 1"),
+    ([1.0], 95.0, r"level to be a real number in \(0, 1\); received 95.0"), ([1.0], 1.0, r"in \(0, 1\)"),
 ])  # fmt: skip
 def test_what_has_no_interval_is_refused_with_the_remedy(values, level, message):
     for make in (median_interval, mean_interval):

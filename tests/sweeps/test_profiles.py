@@ -61,6 +61,6 @@ def test_what_has_no_ratio_is_refused():
         performance_profile([1.0])
     with pytest.raises(ValueError, match="at least 1"):
         performance_profile([[1.0, 2.0]], [0.5])
-    for accuracies, count in ((1.2, 10), (0.5, 0)):
-        with pytest.raises(ValueError, match=r"\[0, 1\]"):
+    for accuracies, count, message in ((1.2, 10, r"\[0, 1\]"), (0.5, 0, "num_examples to be an integer ≥ 1")):
+        with pytest.raises(ValueError, match=message):
             error_cost(accuracies, count)

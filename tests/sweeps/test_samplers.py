@@ -202,7 +202,7 @@ def test_a_number_that_no_grid_has_is_refused_with_the_nearest(dimensions, num_t
 def test_no_trials_are_refused_and_one_is_a_search(sampler):
     space = Space({"a": uniform(0, 1)})
     for number in (0, -1):
-        with pytest.raises(ValueError, match=f"at least 1 trial, received {number}"):
+        with pytest.raises(ValueError, match=f"num_trials to be an integer ≥ 1; received {number}"):
             sample(space, number, sampler=sampler, key=jax.random.key(0))
     configs, points = sample(space, 1, sampler=sampler, key=jax.random.key(0))
     assert (len(configs), points.shape) == (1, (1, 1))
@@ -212,5 +212,5 @@ def test_a_missing_key_and_an_unknown_sampler_are_refused():
     space = Space({"a": uniform(0, 1)})
     with pytest.raises(ValueError, match=r"sampler 'sobol' needs a key; pass key=jax.random.key\(0\)"):
         sample(space, 2, sampler="sobol")
-    with pytest.raises(ValueError, match=r"one of \['random', 'sobol', 'grid'\], received 'halton'"):
+    with pytest.raises(ValueError, match="one of 'random', 'sobol', 'grid'; received 'halton'"):
         sample(space, 2, sampler="halton", key=jax.random.key(0))

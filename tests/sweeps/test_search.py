@@ -292,7 +292,7 @@ def test_no_steps_evaluate_the_start(regression):
         ({"num_steps": -1}, "num_steps to be an integer ≥ 0; received -1"),
         ({"evaluate_every": 0}, "evaluate_every to be an integer ≥ 1; received 0"),
         ({"batch_size": 24}, "batch_size"),
-        ({"width": 0}, 'width to be an integer ≥ 1, or "auto"; received 0'),
+        ({"width": 0}, 'width to be an integer ≥ 1; received 0. Or give "auto"'),
         ({"metric": "accuracy"}, "metric='accuracy' is not evaluated; evaluated are .*'validation_accuracy'"),
         ({"metric": "train_loss"}, "'train_loss' is not evaluated"),
         ({"evaluate_on": "holdout"}, "holdout"),

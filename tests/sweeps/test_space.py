@@ -92,7 +92,7 @@ def test_values_are_python_values():
         assert type(dimension.at(0.3)) is kind
     (config,) = Space({"a": uniform(0, 1), "b": integers(0, 3), "c": choices(np.float32(0.5))}).at(np.full((1, 3), 0.3))
     assert [type(value) for value in config.values()] == [float, int, float]
-    assert choices([1, 2]).at(0.0) == (1, 2)
+    assert choices([1, 2], [3]).at(0.0) == (1, 2)
 
 
 def test_floats_are_traced_and_what_shapes_the_program_is_static():
@@ -149,7 +149,10 @@ def test_a_value_that_never_occurs_has_no_coordinate(dimension, value):
         (lambda: choices(1, 1.0), "1.0 occurs again"),
         (lambda: choices(math.nan), "received nan"),
         (lambda: choices(math.sin), "by a name"),
-        (lambda: choices((1, math.sin)), "by a name"),
+        (lambda: choices((1, math.sin), 2), "by a name"),
+        (lambda: choices([16, 64]), r"one by one, choices\(16, 64\); received list \[16, 64\]"),
+        (lambda: choices((16, 64)), "one by one"),
+        (lambda: choices(range(3)), r"choices\(\*range\(0, 3\)\)"),
         (lambda: choices("a", "b", static=False), "static=False"),
         (lambda: choices(1, 0.5, static=False), "floats, or integers"),
         (lambda: choices(True, False, static=False), "Drop static=False"),
@@ -244,4 +247,4 @@ def test_a_space_is_a_mapping_of_its_dimensions():
     assert dict(space) == {"a": a, "b": b}
     assert space == Space({"a": a, "b": b})
     assert not isinstance(space["a"], Conditional)
-    assert "Uniform(low=0.0, high=1.0)" in repr(space)
+    assert "Uniform(low=0.0, high=1.0, static=False)" in repr(space)

@@ -149,10 +149,15 @@ def test_without_a_cadence_a_trial_is_evaluated_at_both_ends():
     assert trials(optax.sgd, small.quadratic(), 0).steps().tolist() == [0]
 
 
-def test_the_default_metric_is_the_loss_where_settings_may_be_chosen(regression):
-    assert trials(optax.sgd, regression, 3).default_metric({}) == "validation_loss"
-    assert trials(optax.sgd, regression.replace(validation=None), 3).default_metric({}) == "train_loss"
-    assert trials(optax.sgd, small.quadratic(), 3).default_metric({}) == "train_loss"
+def test_a_trial_says_what_it_evaluates_and_which_values_are_better(regression):
+    found = trials(optax.sgd, regression, 3, evaluate_on=["train", "test"]).evaluated(regression)
+    assert found == {
+        "train_loss": "min", "train_accuracy": "max", "test_loss": "min", "test_accuracy": "max", "batch_loss": "min"
+    }  # fmt: skip
+    assert list(trials(optax.sgd, regression, 3).evaluated(regression)) == [
+        "validation_loss", "validation_accuracy", "batch_loss"
+    ]  # fmt: skip
+    assert list(trials(optax.sgd, small.quadratic(), 3).evaluated(small.quadratic())) == ["train_loss", "batch_loss"]
 
 
 def test_test_examples_do_not_occur_in_the_program_that_tunes(regression):

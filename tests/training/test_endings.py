@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from jaxopt_study import optimizers
-from jaxopt_study.problems import Problem
+from jaxopt_study.problems import Metric, Problem
 from jaxopt_study.training import EarlyStopping, TrainingInterrupted, train
 
 KEY = jax.random.key(0)
@@ -91,6 +91,22 @@ def test_early_stopping_restores_the_best_parameters(overfitting, rule, loop):
     assert np.isfinite(run.losses).sum() == best + 6
     assert np.isfinite(run.evaluations["validation_loss"]).sum() == (best + 6) // 2 + 1
     assert not run.diverged
+
+
+def test_early_stopping_takes_the_direction_that_the_metric_declares_and_guesses_none(overfitting):
+    """A name says nothing: the same function is maximised if it says so, and refused if it says nothing."""
+    nearness = overfitting.metrics["nearness"]
+    settings = {"num_steps": 200, "key": KEY, "evaluate_every": 2}
+    told = train(
+        overfitting, optax.sgd(0.02), early_stopping=EarlyStopping("validation_nearness", 3, "max"), **settings
+    )
+    for name in ("nearness", "error", "f1"):
+        declared = overfitting.replace(metrics={name: Metric(nearness, mode="max")})
+        rule = EarlyStopping(f"validation_{name}", 3)
+        assert int(train(declared, optax.sgd(0.02), early_stopping=rule, **settings).best_step) == int(told.best_step)
+    accuracy = overfitting.replace(metrics={"accuracy": nearness})
+    with pytest.raises(ValueError, match=r"which values are better.*mode='max'"):
+        train(accuracy, optax.sgd(0.02), early_stopping=EarlyStopping("validation_accuracy", 3), **settings)
 
 
 def test_patience_that_never_runs_out_still_returns_the_best(overfitting):

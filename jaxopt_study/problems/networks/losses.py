@@ -5,9 +5,11 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
+from jaxopt_study.problems.metric import better
 from jaxopt_study.types import Params, Scalar
 
 
+@better("min")
 def cross_entropy(
     logits: Float[Array, "examples classes"], labels: Int[ArrayLike, " examples"], *, label_smoothing: ArrayLike = 0.0
 ) -> Scalar:
@@ -37,6 +39,7 @@ def cross_entropy(
     return -jnp.mean(smoothed)
 
 
+@better("min")
 def mse(predictions: Float[Array, "examples ..."], targets: Float[ArrayLike, "examples ..."]) -> Scalar:
     """Average (prediction − target)² over examples and outputs, without the factor ½.
 
@@ -62,6 +65,7 @@ def mse(predictions: Float[Array, "examples ..."], targets: Float[ArrayLike, "ex
     return jnp.mean(jnp.square(predictions - jnp.asarray(targets)))
 
 
+@better("max")
 def accuracy(logits: Float[Array, "examples classes"], labels: Int[ArrayLike, " examples"]) -> Scalar:
     """Return the fraction of examples whose largest logit is that of their label.
 
@@ -79,6 +83,7 @@ def accuracy(logits: Float[Array, "examples classes"], labels: Int[ArrayLike, " 
     return jnp.mean(jnp.argmax(logits, axis=-1) == jnp.asarray(labels), dtype=logits.dtype)
 
 
+@better("min")
 def weight_penalty(params: Params) -> Scalar:
     """Return ½ Σ ‖W‖² over the leaves with two or more axes: weights, not biases or normalisation scales.
 

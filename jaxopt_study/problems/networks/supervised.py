@@ -14,6 +14,7 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from jaxopt_study.problems.datasets import Dataset
+from jaxopt_study.problems.metric import directed_as
 from jaxopt_study.problems.networks.losses import accuracy, cross_entropy, mse, weight_penalty
 from jaxopt_study.problems.problem import Problem
 from jaxopt_study.types import Batch, Key, LossFn, ModelState, Params, Scalar
@@ -155,7 +156,8 @@ def _supervised(
         return penalised(fit(outputs, batch["y"]), params), dict(updated) if stateful else state
 
     def metric(score: Callable[[jax.Array, Any], Scalar]) -> LossFn:
-        return _arity(lambda params, batch, state: score(evaluate(params, batch, state), batch["y"]), stateful)
+        scored = _arity(lambda params, batch, state: score(evaluate(params, batch, state), batch["y"]), stateful)
+        return directed_as(score, scored)
 
     return Problem(
         name=name or f"{dataset.name}-{type(model).__name__.lower()}",
