@@ -109,8 +109,10 @@ def check_real(
     if not isinstance(value, Tracer):
         try:
             number = float(value)
-        except OverflowError:  # an integer of more than 308 digits
-            number = math.copysign(math.inf, value)
+        except OverflowError:
+            raise ValueError(
+                f"{who} needs {name} to be {expected}; received an integer beyond 1e308.{_end(remedy)}"
+            ) from None
         above = number >= low if closed[0] == "[" else number > low
         below = number <= high if closed[1] == "]" else number < high
         if not (above and below):

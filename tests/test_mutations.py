@@ -313,25 +313,38 @@ def check_clip_by_percentile(new):
     new["clip_by_percentile"](window=1)
 
 
-def check_shrink(new):
-    for norm, limit, expected in ((5.0, 1.0, 0.2), (0.5, 1.0, 1.0), (0.0, 0.0, 1.0), (2.0, 0.0, 0.0)):
-        _same(new["shrink"](jnp.asarray(norm), limit), expected)
-    assert np.isnan(new["shrink"](jnp.asarray(np.nan), 1.0))
+def check_shorten(new):
+    x = np.array([3.0, -4.0])
+    for size, limit, expected in (
+        (1.0, 1.0, 0.2),
+        (1.0, 5.5, 1.0),
+        (0.0, 0.0, 1.0),
+        (1.0, 0.0, 0.0),
+        (1e200, 1e200, 0.2),
+    ):
+        length = new["norm"]([x * size])
+        _same(new["shorten"](jnp.asarray(x * size), length, limit) / (size or 1.0), x * (size and expected))
+    unknown = new["norm"]([np.array([np.nan, 1.0])])
+    assert np.isnan(new["shorten"](jnp.asarray(x), unknown, 1.0)).all()
 
 
 def check_norm(new):
     for size in (1e200, 1.0, 1e-200):  # whose squares neither overflow nor vanish
-        _same(new["norm"]([np.array([3.0, 0.0]) * size, np.array(-4.0 * size)]), 5.0 * size)
-    _same(new["norm"]([np.zeros(2)]), 0.0)
-    assert np.isinf(new["norm"]([np.array([np.inf, 1.0])]))
+        _same(new["norm"]([np.array([3.0, 0.0]) * size, np.array(-4.0 * size)]).value / size, 5.0)
+    _same(new["norm"]([np.array([3.0, 0.0]) * 1e200, np.array(-4e200)]).scale / 1e200, 4.0)
+    _same(new["norm"]([np.zeros(2)]).value, 0.0)
+    assert np.isinf(new["norm"]([np.array([np.inf, 1.0])]).value)
+    huge = new["norm"]([np.array([1.5e308, 1.5e308])])  # whose norm is no number any more
+    assert np.isinf(huge.value)
+    _same(huge.relative * (huge.scale / 1.5e308), np.sqrt(2.0))
 
 
 def check_unit_norm(new):
     kernel = np.arange(24.0).reshape(2, 3, 4)
-    _same(new["unit_norm"](kernel), np.linalg.norm(kernel.reshape(6, 4), axis=0).reshape(1, 1, 4))
-    _same(new["unit_norm"](np.array([3.0, 4.0])), 5.0)
-    _same(new["unit_norm"](np.array([[3.0, 1.0], [4.0, 1.0]])), [[5.0, np.sqrt(2.0)]])
-    assert np.shape(new["unit_norm"](np.asarray(3.0))) == ()
+    _same(new["unit_norm"](kernel).value, np.linalg.norm(kernel.reshape(6, 4), axis=0).reshape(1, 1, 4))
+    _same(new["unit_norm"](np.array([3.0, 4.0])).value, 5.0)
+    _same(new["unit_norm"](np.array([[3.0, 1.0], [4.0, 1.0]])).value, [[5.0, np.sqrt(2.0)]])
+    assert np.shape(new["unit_norm"](np.asarray(3.0)).value) == ()
 
 
 def check_project_to_max_norm(new):
@@ -419,7 +432,7 @@ CHECKS = {
     ],
     "steps": [check_scale_by_learning_rate, check_negate, check_add_decayed_weights, check_decay_proximally],
     "adaptive": [check_scale_by_update_rms, check_nadam_average, check_rectify],
-    "clipping": [check_clip_by_unit_norm, check_clip_by_percentile, check_norm, check_shrink, check_unit_norm],
+    "clipping": [check_clip_by_unit_norm, check_clip_by_percentile, check_norm, check_shorten, check_unit_norm],
     "projections": [check_project_to_max_norm, check_clip_weights],
     "noise": [check_add_gradient_noise],
     "scalars": [check_complement, check_one_minus_power, check_at_step, check_cast, check_increment],

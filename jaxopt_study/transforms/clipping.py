@@ -101,8 +101,9 @@ def clip_by_leaf_norm(max_norm: ScalarLike) -> Transform:
 
     Example:
         >>> grads = {"a": jnp.array([3.0, 4.0]), "b": jnp.array([0.5])}
-        >>> print(clip_by_leaf_norm(1.0).update(grads, optax.EmptyState())[0])
-        {'a': Array([0.6, 0.8], dtype=float32), 'b': Array([0.5], dtype=float32)}
+        >>> clipped, _ = clip_by_leaf_norm(1.0).update(grads, optax.EmptyState())
+        >>> print(clipped["a"], clipped["b"])
+        [0.6 0.8] [0.5]
 
     References:
         Optax's `clip_by_block_rms` limits the root mean square instead, which depends on the size of the leaf.
@@ -162,7 +163,7 @@ def clip_by_unit_norm(clipping: ScalarLike = 0.01, *, eps: ScalarLike = 1e-3) ->
 class PercentileClipState(NamedTuple):
     """The norms of past gradients."""
 
-    norms: Float[Array, "*batch window"]  # a ring buffer, infinite where not yet filled
+    norms: Float[Array, "*batch window"]  # a ring buffer, the largest number where not yet filled
     count: Int[Array, "*batch"]  # steps taken
 
 
@@ -204,7 +205,8 @@ def clip_by_percentile(percentile: ScalarLike = 10.0, *, window: int = 1000) -> 
 
     def init(params: Any) -> PercentileClipState:
         del params
-        norms = jnp.full((window,), jnp.inf, dtype=jnp.result_type(float))
+        real = jnp.result_type(float)
+        norms = jnp.full((window,), jnp.finfo(real).max, dtype=real)  # sorts behind what was seen
         return PercentileClipState(norms, jnp.zeros((), dtype=jnp.int32))
 
     def update(

@@ -11,7 +11,7 @@ from jaxtyping import Array
 
 from jaxopt_study.checks import describe_argument
 from jaxopt_study.transforms.constructors import atom
-from jaxopt_study.transforms.mismatch import MismatchError
+from jaxopt_study.transforms.mismatch import MismatchError, refuse_complex
 from jaxopt_study.transforms.spec import Transform
 from jaxopt_study.transforms.tap import TapState
 
@@ -99,7 +99,8 @@ def merge(fn: Callable[..., Any], *branches: optax.GradientTransformation) -> Tr
 
     Raises:
         ValueError: If there are no branches.
-        TypeError: If `fn` is not a function, or a branch is not an Optax transformation.
+        TypeError: If `fn` is not a function, a branch is not an Optax transformation, or the gradient complex and `fn`
+            not known to be linear: one of `weighted_sum`, `interpolate`, `jnp.add` and `jnp.subtract`.
 
     Example:
         >>> tx = merge(lambda g, s: g / jnp.sqrt(s), identity(), total())
@@ -120,6 +121,7 @@ def merge(fn: Callable[..., Any], *branches: optax.GradientTransformation) -> Tr
     if not branches:
         raise ValueError("merge: expected at least one branch, received none; each is what fn gets as one argument.")
     transforms = _checked("merge", branches)
+    is_linear = fn in (jnp.add, jnp.subtract) or _name(fn) in ("weighted_sum", "interpolate")
 
     def combine(g: Array, *x: Any) -> Array:
         combined = jnp.asarray(fn(*x))
@@ -133,9 +135,13 @@ def merge(fn: Callable[..., Any], *branches: optax.GradientTransformation) -> Tr
         return combined.astype(g.dtype)
 
     def init(params: Any) -> MergeState:
+        if not is_linear:
+            refuse_complex("merge", "params", params)
         return MergeState(tuple(branch.init(params) for branch in transforms))
 
     def update(updates: Any, state: MergeState, params: Any = None, **extra: Any) -> tuple[Any, MergeState]:
+        if not is_linear:
+            refuse_complex("merge", "the gradient", updates)
         outputs, states = zip(
             *(
                 branch.update(updates, branch_state, params, **extra)
@@ -151,6 +157,12 @@ def merge(fn: Callable[..., Any], *branches: optax.GradientTransformation) -> Tr
 def has_tap(state: Any) -> bool:
     """Return whether an optimizer state contains a `tap` that is on."""
     return any(isinstance(x, TapState) for x in jax.tree.leaves(state, is_leaf=lambda x: isinstance(x, TapState)))
+
+
+def _name(fn: Any) -> str | None:
+    """Return the name of the constructor that made a function, if one of this package did."""
+    spec = getattr(fn, "spec", None)
+    return None if spec is None else spec.constructor.name
 
 
 def _checked(name: str, parts: tuple[Any, ...]) -> list[optax.GradientTransformationExtraArgs]:

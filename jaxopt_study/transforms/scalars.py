@@ -21,7 +21,10 @@ def concrete(value: Any) -> float | None:
     """Return a hyperparameter as a Python float, or None where its value is not known while Python runs."""
     if isinstance(value, Tracer) or not checks.is_real_scalar(value):
         return None
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:  # an integer of more than 308 digits, which is refused where its range is checked
+        return None
 
 
 def check_interval(
@@ -75,8 +78,8 @@ def check_dtype(atom: str, value: Any) -> None:
     """Raise TypeError unless the dtype of an accumulator is None or a real floating-point one."""
     if value is None:
         return
-    try:
-        dtype = jnp.dtype(value)
+    try:  # NumPy would take the dtype of an array for the array's meaning
+        dtype = None if isinstance(value, jax.Array | np.ndarray | np.generic) else jnp.dtype(value)
     except TypeError:
         dtype = None
     if dtype is None or not jnp.issubdtype(dtype, jnp.floating):

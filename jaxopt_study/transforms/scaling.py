@@ -106,7 +106,7 @@ def scale_by_rms(
 
     Example:
         >>> updates, _ = scale_by_rms(0.75).update(jnp.array([7.0]), scale_by_rms(0.75).init(jnp.zeros(1)))
-        >>> print(updates)  # 1/√(1 − ρ)
+        >>> print(updates.round(6))  # 1/√(1 − ρ)
         [2.]
 
     References:

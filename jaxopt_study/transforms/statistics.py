@@ -69,12 +69,12 @@ def ema(
         mₜ = β mₜ₋₁ + (1 − β) φ(gₜ)
 
     It starts at m₀ and is pulled towards it for about 1/(1−β) steps; it does not correct that: `bias_correction` does.
-    It is computed as mₜ₋₁ + ((1 − β)φ(gₜ) − (1 − β)mₜ₋₁), with 1 − β formed in double precision, because β itself
+    It is computed as mₜ₋₁ + (1 − β)(φ(gₜ) − mₜ₋₁), with 1 − β formed in double precision, because β itself
     rounded to single precision moves the average by up to 3e-3 at β = .99999. In single precision an average of nearly
     constant values stops moving once its steps round away, up to 6e-8/(1 − β) from them, relatively.
 
     Range: (1 − β)φ(g) must be a normal number of the average's dtype. With φ the square and β = .999 that is |g| from
-    3e-18 to 1.8e19 in single precision and bfloat16, from .25 to 255 in float16. Below, the square vanishes and ε
+    4e-18 to 1.8e19 in single precision and bfloat16, from .25 to 255 in float16. Below, the square vanishes and ε
     alone divides. Above, the average is infinite from then on, and a step divided by its root is 0, never NaN: that
     coordinate rests, as it does in Optax. Clip the gradient if it may get there.
 
@@ -123,8 +123,8 @@ def ema(
         x = _statistic(of, g, m.dtype)
         # A statistic of finite gradients may overflow, and an infinite average stays so: ∞ − ∞ and 0·∞ must not occur.
         bounded = m if of is None else jnp.clip(m, -jnp.finfo(m.dtype).max, jnp.finfo(m.dtype).max)
-        if host and rate <= 0.5:
-            return m + (rate * x - rate * bounded)  # not rate (x − m), which overflows where signs change
+        if host and rate <= 0.5:  # squares have no sign, gradients do, and their difference may overflow
+            return m + (rate * x - rate * m if of is None else rate * (x - bounded))
         # For a short memory the difference would lose x beside a large m; traced decays may be short.
         beta = cast(decay, m.dtype)
         return beta * jnp.where(beta == 0, bounded, m) + cast(rate, m.dtype) * x

@@ -107,8 +107,8 @@ def read_taps(state: Any) -> dict[str, TapMetrics]:
         ValueError: If two taps have the same name.
 
     Example:
-        >>> read_taps(tap("here").init(jnp.zeros(2)))["here"].norm_in
-        Array(0., dtype=float32)
+        >>> print(read_taps(tap("here").init(jnp.zeros(2)))["here"].norm_in)
+        0.0
     """
     readings: dict[str, TapMetrics] = {}
 

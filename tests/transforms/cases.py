@@ -240,3 +240,12 @@ def run(tx: Any, start: Any, grads: list[Any], **extra: Any) -> tuple[list[Any],
         start = optax.apply_updates(start, updates)
         outputs.append(updates)
     return outputs, state
+
+
+def is_key(x: Any) -> bool:
+    return isinstance(x, jax.Array) and jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+
+
+def bits(tree: Any) -> Any:
+    """The tree with its PRNG keys as numbers."""
+    return jax.tree.map(lambda x: jax.random.key_data(x) if is_key(x) else x, tree)

@@ -20,8 +20,10 @@ from tests.transforms.cases import (
     OPTIMIZERS,
     PROGRAMS,
     SAVED,
+    bits,
     functions,
     gradients,
+    is_key,
     params,
     run,
     without_example,
@@ -38,15 +40,6 @@ HALF = (jnp.bfloat16, jnp.float16)
 
 def assert_no_nan(state):
     assert not any(np.isnan(leaf).any() for leaf in jax.tree.leaves(bits(state)))
-
-
-def is_key(x):
-    return isinstance(x, jax.Array) and jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
-
-
-def bits(tree):
-    """The tree with its PRNG keys as numbers."""
-    return jax.tree.map(lambda x: jax.random.key_data(x) if is_key(x) else x, tree)
 
 
 def assert_close(actual, desired, rtol=EXACT):

@@ -1,0 +1,137 @@
+"""Arguments of the wrong kind or range: the package's own error, or a transformation; and every mode of JAX.
+
+The checker of annotations in these tests would answer first, so that the constructors' functions are called without it.
+"""
+
+import doctest
+import importlib
+import pkgutil
+import traceback
+from typing import get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxopt_study import optimizers, transforms
+from jaxopt_study.transforms import chain
+from tests.transforms.cases import constructors, functions, is_key
+
+ABUSE = {
+    "none": None,
+    "text": "0.1",
+    "nan": float("nan"),
+    "infinite": float("inf"),
+    "negative": -1.0,
+    "huge": 10**400,
+    "complex": 1j,
+    "boolean": True,
+    "array": np.ones(3),
+    "key": jax.random.key(0),
+    "list": [0.1],
+    "transformation": optax.sgd(0.1),
+}
+HYPERPARAMETERS = {
+    "learning_rate": 0.1,
+    **dict.fromkeys(("decay", "b1", "b2", "b3"), 0.9),
+    **dict.fromkeys(("eps", "weight_decay", "max_norm", "max_value", "eta", "gamma", "weight"), 0.1),
+    "key": jax.random.key(0),
+    "name": "here",
+    "fn": jnp.abs,
+}
+REAL = ("none", "text", "nan", "complex", "boolean", "array", "list", "transformation", "huge")
+
+
+def arguments(constructor):
+    signature = constructor.constructor.signature.parameters
+    return {n: HYPERPARAMETERS[n] for n, p in signature.items() if p.default is p.empty and p.kind.value != 2}
+
+
+@pytest.mark.parametrize("what", ABUSE)
+def test_every_argument_of_every_constructor_is_checked(what):
+    value, accepted = ABUSE[what], []
+    for path, constructor in {**constructors(), **functions()}.items():
+        if path.endswith((".chain", ".merge")):
+            continue
+        for name, parameter in constructor.constructor.signature.parameters.items():
+            try:
+                built = constructor(**{**arguments(constructor), name: value})
+            except (TypeError, ValueError) as error:
+                frames = [f.filename for f in traceback.extract_tb(error.__traceback__)]
+                assert "jaxopt_study" in frames[-1] or "jaxtyping" in frames[-1] or "beartype" in frames[-1], (
+                    path,
+                    name,
+                )
+            else:
+                if what == "none" and (
+                    constructor.constructor.conventions or type(None) in get_args(parameter.annotation)
+                ):
+                    continue  # None stands for the convention's default
+                if what in REAL and parameter.annotation is not parameter.empty and parameter.default is not None:
+                    accepted.append((path, name, built))
+    allowed = {"text": {"name"}}
+    flags = {"flip_sign", "lagged", "inclusive", "enabled", "centered", "eps_corrected", "average_with_schedule"}
+    wrong = [
+        (path, name)
+        for path, name, _ in accepted
+        if name not in allowed.get(what, set()) and not (what == "boolean" and name in flags)
+    ]
+    assert wrong == []
+
+
+MODES = {
+    "nans": lambda: jax.debug_nans(True),
+    "infs": lambda: jax.debug_infs(True),
+    "rank": lambda: jax.numpy_rank_promotion("raise"),
+    "strict": lambda: jax.numpy_dtype_promotion("strict"),
+    "without jit": jax.disable_jit,
+    "double": lambda: jax.enable_x64(True),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("package", ["transforms", "optimizers"])
+def test_the_examples_of_the_docstrings_run_in_every_mode(package, mode):
+    names = {name: getattr(transforms, name) for name in transforms.__all__}
+    names |= {"jax": jax, "jnp": jnp, "np": np, "optax": optax, "transforms": transforms}
+    where = importlib.import_module(f"jaxopt_study.{package}")
+    modules = [importlib.import_module(f"{where.__name__}.{m.name}") for m in pkgutil.iter_modules(where.__path__)]
+    runner, lines = doctest.DocTestRunner(verbose=False), []
+    with MODES[mode]():
+        for module in modules:
+            for test in doctest.DocTestFinder().find(module):
+                test.globs = names | vars(module)
+                runner.run(test, out=lines.append)
+    assert runner.summarize(verbose=False).failed == 0, "".join(lines)
+
+
+TRACED = [
+    case for case in constructors() if case.startswith("transforms.scale_by") or case.endswith(("rectify", "nadam"))
+]
+
+
+@pytest.mark.parametrize("path", TRACED)
+def test_traced_single_precision_hyperparameters_promote_nothing(path):
+    constructor = constructors()[path]
+    tx = constructor(**arguments(constructor))
+    numbers = jax.tree.map(lambda x: x if is_key(x) else jnp.asarray(x, dtype=jnp.float32), tx)
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        start = {"a": jnp.ones((2, 3), dtype=jnp.float64), "b": jnp.ones(2, dtype=jnp.bfloat16)}
+
+        def step(tx):
+            return tx.update(start, tx.init(start), start)[0]
+
+        shapes = jax.eval_shape(step, numbers)
+    assert jax.tree.map(lambda x: x.dtype, shapes) == jax.tree.map(lambda x: x.dtype, start)
+
+
+@pytest.mark.parametrize(
+    "wrong", ["abc", {"a": "abc"}, {"a": object()}, np.array(["a"])], ids=["text", "leaf", "object", "array"]
+)
+def test_parameters_that_are_no_arrays_are_refused(wrong):
+    for tx in (optimizers.adam(0.1), chain(transforms.clip_by_global_norm(1.0))):
+        with pytest.raises(TypeError, match="needs params to be arrays"):
+            tx.init(wrong)
