@@ -72,7 +72,7 @@ def adafactor(
         factored: False keeps the whole moment of every leaf.
         min_dim_size_to_factor: How long both axes of a factored leaf are at least. optax 128, else 1.
         maximize: Climb: turn the gradient's sign first. Weight decay still shrinks the parameters.
-        convention: Whose defaults, rate, ε₁ and decay. Of leaves with more than two axes, optax factors the largest two,
+        convention: Whose defaults, rate, ε₁ and decay. Of leaves with more than two axes optax factors the largest two,
             torch the last two (as the paper's here, which only has matrices).
 
     Returns:

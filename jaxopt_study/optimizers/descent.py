@@ -10,8 +10,10 @@ from jaxopt_study.transforms import nesterov as nesterov_sum
 from jaxopt_study.transforms import nesterov_lookahead as lookahead_step
 from jaxopt_study.transforms.scalars import ScalarLike, ScalarOrSchedule
 
+ACCUMULATOR = {"accumulator_dtype": "dtype"}
 
-@optimizer()
+
+@optimizer(aliases=ACCUMULATOR)
 def sgd(
     learning_rate: ScalarOrSchedule,
     momentum: ScalarOrSchedule | None = None,
@@ -21,6 +23,7 @@ def sgd(
     weight_decay: ScalarOrSchedule | None = None,
     mask: Any = None,
     maximize: bool = False,
+    dtype: Any = None,
 ) -> Transform:
     """Step against the gradient: θ ← θ − η g.
 
@@ -35,6 +38,7 @@ def sgd(
         weight_decay: λ ≥ 0 of ½λ‖θ‖² in the loss, or a schedule; None for none.
         mask: Which parameters decay; see `transforms.add_decayed_weights`.
         maximize: Climb: turn the gradient's sign first. Weight decay still shrinks the parameters.
+        dtype: dtype of the memory, Optax's `accumulator_dtype`; None keeps the parameters'.
 
     Returns:
         `scale_by_learning_rate`, in a chain if there are more parts.
@@ -59,11 +63,11 @@ def sgd(
     if dampening is not None:
         parts.append(dampen(dampening))
     if momentum is not None:
-        parts.append((nesterov_sum if nesterov else heavy_ball)(momentum))
+        parts.append((nesterov_sum if nesterov else heavy_ball)(momentum, dtype=dtype))
     return joined(*parts, scale_by_learning_rate(learning_rate))
 
 
-@optimizer({"paper": {}, "book": {}, "torch": {}, "optax": {}})
+@optimizer({"paper": {}, "book": {}, "torch": {}, "optax": {}}, aliases=ACCUMULATOR)
 def momentum(
     learning_rate: ScalarOrSchedule,
     decay: ScalarOrSchedule = 0.9,
@@ -72,6 +76,7 @@ def momentum(
     weight_decay: ScalarOrSchedule | None = None,
     mask: Any = None,
     maximize: bool = False,
+    dtype: Any = None,
     convention: Convention = "paper",
 ) -> Transform:
     """Step by a decaying sum of gradients.
@@ -87,6 +92,7 @@ def momentum(
         weight_decay: λ ≥ 0 of ½λ‖θ‖² in the loss, or a schedule; None for none.
         mask: Which parameters decay; see `transforms.add_decayed_weights`.
         maximize: Climb: turn the gradient's sign first. Weight decay still shrinks the parameters.
+        dtype: dtype of the memory, Optax's `accumulator_dtype`; None keeps the parameters'.
         convention: Whether the memory holds steps or gradients.
 
     Returns:
@@ -104,11 +110,11 @@ def momentum(
     if dampening is not None:
         parts.append(dampen(dampening))
     if convention in ("paper", "book"):
-        return chain(*parts, scale_by_learning_rate(learning_rate), heavy_ball(decay))
-    return chain(*parts, heavy_ball(decay), scale_by_learning_rate(learning_rate))
+        return chain(*parts, scale_by_learning_rate(learning_rate), heavy_ball(decay, dtype=dtype))
+    return chain(*parts, heavy_ball(decay, dtype=dtype), scale_by_learning_rate(learning_rate))
 
 
-@optimizer({"paper": {}, "book": {}, "torch": {}, "optax": {}})
+@optimizer({"paper": {}, "book": {}, "torch": {}, "optax": {}}, aliases=ACCUMULATOR)
 def nesterov(
     learning_rate: ScalarOrSchedule,
     decay: ScalarOrSchedule = 0.9,
@@ -116,6 +122,7 @@ def nesterov(
     weight_decay: ScalarOrSchedule | None = None,
     mask: Any = None,
     maximize: bool = False,
+    dtype: Any = None,
     convention: Convention = "paper",
 ) -> Transform:
     """Step by Nesterov's momentum, reformulated so that the parameters are the look-ahead points.
@@ -128,6 +135,7 @@ def nesterov(
         weight_decay: λ ≥ 0 of ½λ‖θ‖² in the loss, or a schedule; None for none.
         mask: Which parameters decay; see `transforms.add_decayed_weights`.
         maximize: Climb: turn the gradient's sign first. Weight decay still shrinks the parameters.
+        dtype: dtype of the memory, Optax's `accumulator_dtype`; None keeps the parameters'.
         convention: Whether the memory holds steps (paper, book) or gradients (torch, optax). They agree while η is
             constant.
 
@@ -143,8 +151,8 @@ def nesterov(
     """
     parts = [*ascent(maximize), *decayed("nesterov", weight_decay, mask)]
     if convention in ("paper", "book"):
-        return chain(*parts, scale_by_learning_rate(learning_rate), nesterov_sum(decay))
-    return chain(*parts, nesterov_sum(decay), scale_by_learning_rate(learning_rate))
+        return chain(*parts, scale_by_learning_rate(learning_rate), nesterov_sum(decay, dtype=dtype))
+    return chain(*parts, nesterov_sum(decay, dtype=dtype), scale_by_learning_rate(learning_rate))
 
 
 @optimizer()

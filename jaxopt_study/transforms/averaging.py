@@ -8,7 +8,7 @@ import optax
 from jaxtyping import Array, Int
 
 from jaxopt_study.transforms.constructors import atom
-from jaxopt_study.transforms.scalars import ScalarLike, check_non_negative, increment
+from jaxopt_study.transforms.scalars import ScalarLike, check_dtype, check_non_negative, increment
 from jaxopt_study.transforms.spec import Transform
 
 
@@ -19,7 +19,7 @@ class AverageIteratesState(NamedTuple):
     count: Int[Array, "*batch"]  # steps taken
 
 
-@atom(state=AverageIteratesState, params=True)
+@atom(state=AverageIteratesState, params=True, linear=True)
 def average_iterates(start: ScalarLike = 0.0, *, dtype: Any = None) -> Transform:
     """Average the points at which the steps end, and change no step.
 
@@ -55,6 +55,7 @@ def average_iterates(start: ScalarLike = 0.0, *, dtype: Any = None) -> Transform
         a start is Bottou's (2012), Stochastic gradient descent tricks, section 5.3.
     """
     check_non_negative("average_iterates", "start", start)
+    check_dtype("average_iterates", dtype)
 
     def init(params: Any) -> AverageIteratesState:
         return AverageIteratesState(

@@ -17,7 +17,7 @@ class DampenState(NamedTuple):
     count: Int[Array, "*batch"]
 
 
-@atom(state=DampenState)
+@atom(state=DampenState, linear=True)
 def dampen(dampening: ScalarLike) -> Transform:
     """Shrink every gradient but the first.
 

@@ -8,15 +8,18 @@ import numpy as np
 import optax
 from jaxtyping import Array, Int
 
-from jaxopt_study.transforms.clipping import norm, shrink
+from jaxopt_study.checks import check_bool, check_choice, check_integer
+from jaxopt_study.transforms.clipping import Length, norm, shorten
 from jaxopt_study.transforms.constructors import atom
 from jaxopt_study.transforms.scalars import (
     ScalarLike,
     cast,
+    check_dtype,
     check_interval,
     check_limit,
     check_non_negative,
     increment,
+    wider,
 )
 from jaxopt_study.transforms.spec import Transform
 
@@ -73,6 +76,7 @@ def scale_by_factored_rms(
 
     Raises:
         ValueError: If an argument is out of range.
+        TypeError: If an argument is of the wrong kind.
 
     Example:
         >>> tx = scale_by_factored_rms()
@@ -90,13 +94,12 @@ def scale_by_factored_rms(
     if eps is not None:
         check_non_negative("scale_by_factored_rms", "eps", eps)
     elif not eps_is_floor:
-        raise ValueError("scale_by_factored_rms: eps must be a number unless eps_is_floor; received None.")
-    if axes not in ("last", "largest"):
-        raise ValueError(f"scale_by_factored_rms: axes must be 'last' or 'largest', received {axes!r}.")
-    if min_dim_size_to_factor < 1:
-        raise ValueError(
-            f"scale_by_factored_rms: min_dim_size_to_factor must be at least 1, received {min_dim_size_to_factor}."
-        )
+        raise ValueError("scale_by_factored_rms needs eps to be a number unless eps_is_floor; received None.")
+    for name, value in (("eps_is_floor", eps_is_floor), ("factored", factored)):
+        check_bool("scale_by_factored_rms", name, value)
+    check_choice("scale_by_factored_rms", "axes", axes, ("last", "largest"))
+    check_integer("scale_by_factored_rms", "min_dim_size_to_factor", min_dim_size_to_factor, 1)
+    check_dtype("scale_by_factored_rms", dtype)
 
     def sides(shape: tuple[int, ...]) -> tuple[int, int] | None:
         """Return the axes of the rows and of the columns, or None if this leaf is not factored."""
@@ -117,36 +120,38 @@ def scale_by_factored_rms(
         return FactoredRmsState(jax.tree.map(start, params), jnp.zeros((), dtype=jnp.int32))
 
     def scale(g: Array, moment: Any, fresh: Array) -> tuple[Array, Any]:
-        chosen = sides(g.shape)
-        kept = jax.tree.leaves(moment)[0].dtype
-        tiny = float(jnp.finfo(g.dtype).eps) if eps is None else eps
-        square = jnp.square(jnp.abs(g).astype(kept))
-        square = square if eps_is_floor else square + cast(tiny, kept)
-        square = jnp.minimum(square, float(jnp.finfo(kept).max) / 4)
-        weight = fresh.astype(kept)
-        move = lambda old, new: (1 - weight) * old + weight * new
+        chosen, kept = sides(g.shape), jax.tree.leaves(moment)[0].dtype
+        tiny = float(jnp.finfo(g.dtype).eps) if eps is None else cast(eps, kept)
+        floor = jnp.asarray(tiny if eps_is_floor else 0, dtype=kept)
+        square = jnp.square(g.astype(wider(g.dtype, kept)))
+        # A square may be too large for its dtype; the coordinate then takes a small step.
+        square = jnp.minimum(square, float(jnp.finfo(kept).max) / 4).astype(kept)
+        square = square if eps_is_floor else square + tiny
+        new = fresh.astype(kept)
+        move = lambda old, x: (1 - new) * old + new * x
         if chosen is None:
             second = move(moment, square)
-            whole = jnp.maximum(second, cast(tiny, kept) ** 2) if eps_is_floor else second
-            return (g * _inverse_root(whole).astype(g.dtype)).astype(g.dtype), second
-        rows, columns = chosen
-        second = FactoredMoment(move(moment.row, _mean(square, columns)), move(moment.column, _mean(square, rows)))
-        # The rows' axis among those that are left.
-        middle = jnp.expand_dims(_mean(second.row, rows - (columns < rows)), rows - (columns < rows))
-        if eps_is_floor:
-            relative = second.row / jnp.maximum(middle, cast(tiny, kept))
-            whole = jnp.expand_dims(relative, columns) * jnp.expand_dims(second.column, rows)
-            return (g * _inverse_root(jnp.maximum(whole, cast(tiny, kept) ** 2)).astype(g.dtype)).astype(
-                g.dtype
-            ), second
-        relative = second.row / jnp.where(middle == 0, 1, middle)
-        by_row = jnp.expand_dims(_inverse_root(relative), columns)
-        by_column = jnp.expand_dims(_inverse_root(second.column), rows)
-        return (g * by_row.astype(g.dtype) * by_column.astype(g.dtype)).astype(g.dtype), second
+            factors = (_inverse_root(jnp.maximum(second, floor * floor)),)
+        else:
+            rows, columns = chosen
+            left = rows - (columns < rows)  # the rows' axis where the columns' is gone
+            second = FactoredMoment(move(moment.row, _mean(square, columns)), move(moment.column, _mean(square, rows)))
+            middle = jnp.maximum(jnp.expand_dims(_mean(second.row, left), left), floor)
+            relative = jnp.expand_dims(second.row / jnp.where(middle == 0, 1, middle), columns)
+            column = jnp.expand_dims(second.column, rows)
+            if eps_is_floor:
+                factors = (_inverse_root(jnp.maximum(relative * column, floor * floor)),)
+            else:  # their product may be too large where its root is not
+                factors = (_inverse_root(relative), _inverse_root(column))
+        out = g.astype(wider(g.dtype, kept))
+        for factor in factors:
+            out = out * factor.astype(out.dtype)
+        return out.astype(g.dtype), second
 
     def update(updates: Any, state: FactoredRmsState, params: Any = None, **extra: Any) -> tuple[Any, FactoredRmsState]:
         count = increment(state.count)
-        fresh = jnp.asarray(count, dtype=jnp.result_type(float)) ** -decay_rate
+        real = jnp.result_type(float)
+        fresh = jnp.asarray(count, dtype=real) ** -jnp.asarray(decay_rate, dtype=real)
         leaves, structure = jax.tree.flatten(updates)
         scaled = [scale(g, m, fresh) for g, m in zip(leaves, structure.flatten_up_to(state.second), strict=True)]
         new, second = (jax.tree.unflatten(structure, [pair[i] for pair in scaled]) for i in (0, 1))
@@ -180,7 +185,7 @@ def clip_by_leaf_rms(max_rms: ScalarLike = 1.0) -> Transform:
     check_limit("clip_by_leaf_rms", "max_rms", max_rms)
 
     def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
-        return jax.tree.map(lambda g: shrink(_rms(g), max_rms).astype(g.dtype) * g, updates), state
+        return jax.tree.map(lambda g: shorten(g, _rms(g), max_rms), updates), state
 
     return Transform(optax.init_empty_state, update)
 
@@ -212,7 +217,7 @@ def scale_by_param_rms(min_rms: ScalarLike = 1e-3) -> Transform:
 
     def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
         def scale(g: Array, p: Array) -> Array:
-            size = _rms(p)
+            size = _rms(p).value
             return jnp.maximum(size, cast(min_rms, size.dtype)).astype(g.dtype) * g
 
         return jax.tree.map(scale, updates, params), state
@@ -220,9 +225,9 @@ def scale_by_param_rms(min_rms: ScalarLike = 1e-3) -> Transform:
     return Transform(optax.init_empty_state, update)
 
 
-def _rms(x: Array) -> Array:
+def _rms(x: Array) -> Length:
     length = norm([x])
-    return length / float(np.sqrt(max(x.size, 1)))
+    return length._replace(relative=length.relative / float(np.sqrt(max(x.size, 1))))
 
 
 def _mean(x: Array, axis: int) -> Array:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
+from jaxopt_study.checks import check_bool, check_choice
 from jaxopt_study.transforms.constructors import atom
 from jaxopt_study.transforms.scalars import ScalarLike, cast, check_interval, check_non_negative
 from jaxopt_study.transforms.spec import Transform
@@ -76,8 +77,8 @@ def scale_by_rprop(
     check_interval("scale_by_rprop", "eta_plus", eta_plus, 1.0, float("inf"), closed="()")
     check_non_negative("scale_by_rprop", "min_size", min_size)
     check_non_negative("scale_by_rprop", "max_size", max_size)
-    if on_reversal not in ("undo", "rest"):
-        raise ValueError(f"scale_by_rprop: on_reversal must be 'undo' or 'rest', received {on_reversal!r}.")
+    check_choice("scale_by_rprop", "on_reversal", on_reversal, ("undo", "rest"))
+    check_bool("scale_by_rprop", "lagged", lagged)
     if lagged and on_reversal == "undo":
         raise ValueError(
             "scale_by_rprop: a lagged step was not taken yet and cannot be undone; use on_reversal='rest'."

@@ -6,8 +6,16 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from jaxopt_study.checks import check_bool
 from jaxopt_study.transforms.constructors import named_function
-from jaxopt_study.transforms.scalars import ScalarLike, ScalarOrSchedule, at_step, check_non_negative
+from jaxopt_study.transforms.scalars import (
+    ScalarLike,
+    ScalarOrSchedule,
+    at_step,
+    cast,
+    check_interval,
+    check_non_negative,
+)
 
 
 @named_function
@@ -31,9 +39,9 @@ def inverse_time_decay(learning_rate: ScalarOrSchedule, rate: ScalarLike) -> Cal
     References:
         `torch.optim.Adagrad`, its argument `lr_decay`.
     """
-    check_non_negative("inverse_time_decay", "learning_rate", learning_rate)
+    check_non_negative("inverse_time_decay", "learning_rate", learning_rate, schedule=True)
     check_non_negative("inverse_time_decay", "rate", rate)
-    return lambda count: at_step(learning_rate, count) / (1 + rate * _time(count))
+    return lambda count: _at("inverse_time_decay", learning_rate, count) / (1 + _real(rate) * _time(count))
 
 
 @named_function
@@ -66,13 +74,15 @@ def regularised_decay(
         Bottou (2012), Stochastic gradient descent tricks, sections 5.2 (α = 1) and 5.3 (α = ¾ with averaging); Xu
         (2011), Towards optimal one pass large scale learning with averaged stochastic gradient descent, section 5.
     """
-    check_non_negative("regularised_decay", "learning_rate", learning_rate)
+    check_non_negative("regularised_decay", "learning_rate", learning_rate, schedule=True)
     check_non_negative("regularised_decay", "strength", strength)
     check_non_negative("regularised_decay", "power", power)
+    check_bool("regularised_decay", "lagged", lagged)
 
     def schedule(count: Any) -> Any:
-        rate = at_step(learning_rate, jnp.maximum(jnp.asarray(count) - 1, 0) if lagged else count)
-        return rate / (1 + strength * rate * _time(count)) ** power
+        seen = jnp.maximum(jnp.asarray(count) - 1, 0) if lagged else count
+        rate = _at("regularised_decay", learning_rate, seen)
+        return rate / (1 + _real(strength) * rate * _time(count)) ** _real(power)
 
     return schedule
 
@@ -97,8 +107,8 @@ def relative_step(learning_rate: ScalarOrSchedule) -> Callable[[Any], Any]:
     References:
         Shazeer and Stern (2018), Adafactor, Algorithm 6: ρₜ.
     """
-    check_non_negative("relative_step", "learning_rate", learning_rate)
-    return lambda count: jnp.minimum(at_step(learning_rate, count), 1 / jnp.sqrt(_time(count) + 1))
+    check_non_negative("relative_step", "learning_rate", learning_rate, schedule=True)
+    return lambda count: jnp.minimum(_at("relative_step", learning_rate, count), 1 / jnp.sqrt(_time(count) + 1))
 
 
 @named_function
@@ -112,11 +122,27 @@ def schedule_product(first: ScalarOrSchedule, second: ScalarOrSchedule) -> Calla
     Returns:
         A schedule.
 
+    Raises:
+        ValueError: If a number is not finite.
+        TypeError: If an argument is neither a real number nor a schedule.
+
     Example:
         >>> print(schedule_product(0.5, lambda count: count + 1.0)(3))
         2.0
     """
-    return lambda count: at_step(first, count) * at_step(second, count)
+    for name, value in (("first", first), ("second", second)):
+        check_interval("schedule_product", name, value, -float("inf"), float("inf"), closed="()", schedule=True)
+    return lambda count: (
+        _at("schedule_product", first, count, "first") * _at("schedule_product", second, count, "second")
+    )
+
+
+def _at(who: str, value: Any, count: Any, name: str = "learning_rate") -> Array:
+    return jnp.asarray(at_step(value, count, who, name), dtype=jnp.result_type(float))
+
+
+def _real(value: Any) -> Any:
+    return cast(value, jnp.result_type(float))
 
 
 def _time(count: Any) -> Array:

@@ -39,7 +39,7 @@ def adafactor(
         return axes is not None and params.ndim >= 2
 
     def init(params):
-        state = {"count": 0, "mean": zeros(params)}
+        state = {"count": 0, "_mean": zeros(params)}
         if not factored(params):
             return {**state, "v": zeros(params)}
         rows, columns = axes
@@ -65,9 +65,9 @@ def adafactor(
         rate = 1.0 if lr is None else at(lr, t - 1)
         rho = min(rate, 1.0 / np.sqrt(t)) if relative else rate
         move = rho * max(eps2, rms(params)) * update
-        new["mean"] = momentum * state["mean"] + (1.0 - momentum) * move
+        new["_mean"] = momentum * state["_mean"] + (1.0 - momentum) * move
         if as_torch:
-            return params * (1.0 - rate * weight_decay) - new["mean"], new
-        return params - new["mean"] - weight_decay * params, new
+            return params * (1.0 - rate * weight_decay) - new["_mean"], new
+        return params - new["_mean"] - weight_decay * params, new
 
     return Reference(init, step)

@@ -11,14 +11,14 @@ def asgd_bottou(lr: Number, lambd: float = 1e-4, alpha: float = 0.75, t0: float 
     """
 
     def init(params):
-        return {"count": 0, "sum": zeros(params), "average": zeros(params)}
+        return {"count": 0, "_sum": zeros(params), "average": zeros(params)}
 
     def step(grad, state, params):
         t, rate = state["count"], at(lr, state["count"])
         params = params - rate / (1.0 + lambd * rate * t) ** alpha * (grad + lambd * params)
-        total = state["sum"] + params if t + 1 > t0 else state["sum"]
+        total = state["_sum"] + params if t + 1 > t0 else state["_sum"]
         average = total / (t + 1 - t0) if t + 1 - t0 >= 1 else params
-        return params, {"count": t + 1, "sum": total, "average": average}
+        return params, {"count": t + 1, "_sum": total, "average": average}
 
     return Reference(init, step)
 
@@ -27,14 +27,14 @@ def asgd_torch(lr: Number, lambd: float = 1e-4, alpha: float = 0.75, t0: float =
     """`torch.optim.ASGD`, line by line: η and μ of a step are formed at the end of the step before, from its rate."""
 
     def init(params):
-        return {"count": 0, "average": zeros(params), "eta": at(lr, 0), "mu": 1.0}
+        return {"count": 0, "average": zeros(params), "_eta": at(lr, 0), "_mu": 1.0}
 
     def step(grad, state, params):
         step_number, rate = state["count"] + 1, at(lr, state["count"])
-        params = params * (1.0 - lambd * state["eta"]) - state["eta"] * grad
-        average = state["average"] + (params - state["average"]) * state["mu"] if state["mu"] != 1.0 else params
+        params = params * (1.0 - lambd * state["_eta"]) - state["_eta"] * grad
+        average = state["average"] + (params - state["average"]) * state["_mu"] if state["_mu"] != 1.0 else params
         eta = rate / (1.0 + lambd * rate * step_number) ** alpha
         mu = 1.0 / max(1.0, step_number - t0)
-        return params, {"count": step_number, "average": average, "eta": eta, "mu": mu}
+        return params, {"count": step_number, "average": average, "_eta": eta, "_mu": mu}
 
     return Reference(init, step)

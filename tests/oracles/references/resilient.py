@@ -29,10 +29,10 @@ def rprop(
 
     def init(params):
         size = np.full(params.shape, float(initial))
-        return {"size": size, "direction": np.zeros(params.shape), "last": np.zeros(params.shape)}
+        return {"size": size, "direction": np.zeros(params.shape), "_last": np.zeros(params.shape)}
 
     def step(grad, state, params):
-        size, direction, last = (state[name].copy() for name in ("size", "direction", "last"))
+        size, direction, last = (state[name].copy() for name in ("size", "direction", "_last"))
         move = np.zeros(params.shape)
         for i in np.ndindex(params.shape):
             sign = np.sign(grad[i])
@@ -47,6 +47,6 @@ def rprop(
             move[i] = last[i] if lagged else -sign * size[i]
             last[i] = -sign * size[i]
             direction[i] = sign
-        return params + scale * move, {"size": size, "direction": direction, "last": last}
+        return params + scale * move, {"size": size, "direction": direction, "_last": last}
 
     return Reference(init, step)
