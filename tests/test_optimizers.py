@@ -1,5 +1,7 @@
 """Every named optimizer under every convention: NumPy references, stored torch trajectories, Optax itself."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -591,6 +593,121 @@ def test_optaxs_adadelta_without_a_rate_goes_uphill_and_ours_does_not():
 def test_the_papers_adan_is_not_optaxs():
     ours = run_transform(optimizers.adan(stairs), GRADS, START)[0]
     assert disagreement(run_transform(optax.adan(stairs), GRADS, START)[0], ours) > 1e-3
+
+
+# Arguments.
+
+ABUSE = (None, "x", b"x", 1j, float("nan"), -1.0, float("inf"), True, np.array([0.1, 0.2]), [0.1], object(), float)
+UNTYPED = {"mask"}  # a pytree of booleans, or a function: checked where it meets the parameters
+
+
+def _sensible(parameter, value, has_conventions):
+    """Return whether a value of the table is one that this argument may have."""
+    if value is None:  # the default: of the argument, or of the convention
+        return parameter.default is None or (has_conventions and parameter.name not in ("learning_rate", "convention"))
+    if parameter.annotation is bool:
+        return isinstance(value, bool)
+    if parameter.name.endswith("dtype"):
+        return value is float
+    return parameter.name == "clipping_threshold" and value == float("inf")
+
+
+@pytest.mark.parametrize("name", optimizers.named())
+def test_every_argument_is_checked_under_the_name_the_user_gave(name):
+    constructor = optimizers.named()[name]
+    parameters = inspect.signature(constructor).parameters
+    required = {p.name: 0.1 for p in parameters.values() if p.default is p.empty}
+    for parameter in parameters.values():
+        for value in ABUSE:
+            if parameter.name in UNTYPED or _sensible(parameter, value, "convention" in parameters):
+                continue
+            with pytest.raises((TypeError, ValueError), match=rf"^{name}.*\b{parameter.name}\b") as caught:
+                constructor(**{**required, parameter.name: value})
+            assert "jaxopt_study" in caught.traceback[-1].path.as_posix()
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: optimizers.sgd(0.1, nesterov=True), "sgd: nesterov and dampening are options of the momentum"),
+        (lambda: optimizers.sgd(0.1, 0.9, True, dampening=0.1), "sgd: Nesterov's momentum is not dampened"),
+        (lambda: optimizers.rmsprop(0.1, nesterov=True), "rmsprop: nesterov is an option of the momentum"),
+        (lambda: optimizers.adam(nesterov=True, convention="book"), "adam: the book's form has no Nesterov momentum"),
+        (lambda: optimizers.adamw(amsgrad=True, nesterov=True), "adamw: no method has both amsgrad and nesterov"),
+        (lambda: optimizers.adam(mask=True), "adam: mask says which parameters decay, but there is no weight_decay"),
+        (lambda: optimizers.nadam(mu_dtype=jnp.float32), "mu_dtype needs constant momentum"),
+        (lambda: transforms.scale_by_rprop(lagged=True), "scale_by_rprop: a lagged step was not taken yet"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()
+
+
+def test_names_of_optax_and_torch_are_understood_and_written_in_ours():
+    tx = optimizers.adagrad(0.1, initial_accumulator_value=0.3)
+    assert tx == optimizers.adagrad(0.1, initial=0.3)
+    assert repr(tx) == "optimizers.adagrad(0.1, initial=0.3)"
+    assert transforms.from_json(tx.to_json()) == tx
+    with pytest.raises(TypeError, match="initial_accumulator_value is another name of initial; received both"):
+        optimizers.adagrad(0.1, initial_accumulator_value=0.3, initial=0.3)
+
+
+def test_traced_hyperparameters_pass_the_checks():
+    def step(rate, decay):
+        tx = optimizers.sgd(rate, decay, dampening=decay, weight_decay=rate)
+        params = jnp.ones(2)
+        return tx.update(params, tx.init(params), params)[0]
+
+    rates = jnp.array([0.1, 0.2])
+    np.testing.assert_allclose(jax.vmap(step)(rates, rates)[1], step(0.2, 0.2), rtol=1e-6)
+
+
+# The ends of the range, and half precision.
+
+
+def test_rprop_and_adafactor_step_on_gradients_whose_squares_do_not_exist():
+    grads = jnp.array([[1e20, -1e20, 1e-30], [-1e20, 3e38, 1e-30]])
+    for convention in ("paper", "torch", "optax"):
+        for optimizer in (optimizers.rprop(convention=convention), optimizers.adafactor(0.1, convention=convention)):
+            params = jnp.ones((2, 3))
+            state = optimizer.init(params)
+            for _ in range(3):
+                updates, state = optimizer.update(grads, state, params)
+                assert np.isfinite(updates).all(), optimizer
+                params = params + updates
+            assert (np.sign(updates) == -np.sign(grads))[:, :2].all(), optimizer
+    np.testing.assert_allclose(optimizers.rprop(0.1).update(grads, optimizers.rprop(0.1).init(grads))[0][0, 2], -0.1)
+
+
+@pytest.mark.parametrize("half", [jnp.float16, jnp.bfloat16])
+def test_half_precision_with_wide_accumulators_is_single_precision_to_half_rounding(half):
+    grads = np.random.default_rng(0).normal(size=(20, 3, 2)) * np.array([300.0, 1e-3])
+    pairs = {
+        "momentum": lambda dtype: optimizers.sgd(1e-3, 0.9, accumulator_dtype=dtype),
+        "nesterov": lambda dtype: optimizers.nesterov(1e-3, accumulator_dtype=dtype, convention="torch"),
+        "factored": lambda dtype: transforms.chain(
+            transforms.scale_by_factored_rms(dtype=dtype), transforms.scale_by_learning_rate(1e-3)
+        ),
+    }
+    for name, build in pairs.items():
+        wide, narrow = (build(jnp.float32) for _ in range(2))
+        states = wide.init(jnp.zeros((3, 2))), narrow.init(jnp.zeros((3, 2), dtype=half))
+        for g in grads:
+            g = jnp.asarray(g, dtype=half)
+            expected, wide_state = wide.update(g.astype(jnp.float32), states[0])
+            actual, narrow_state = narrow.update(g, states[1])
+            states = wide_state, narrow_state
+            np.testing.assert_allclose(
+                np.asarray(actual, dtype=np.float32), expected, rtol=0.02, atol=1e-7, err_msg=name
+            )
+
+
+def test_nothing_to_train_is_no_error():
+    for name, constructor in optimizers.named().items():
+        required = {p.name: 0.1 for p in inspect.signature(constructor).parameters.values() if p.default is p.empty}
+        optimizer = constructor(**required)
+        assert optimizer.update({}, optimizer.init({}), {})[0] == {}, name
 
 
 # Adafactor's factors, which a vector does not show.

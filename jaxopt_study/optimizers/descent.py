@@ -49,8 +49,8 @@ def sgd(
     Example:
         >>> sgd(0.1).expand()
         scale_by_learning_rate(0.1)
-        >>> sgd(0.1, momentum=0.9, weight_decay=1e-4, maximize=True).expand()
-        chain(negate(), add_decayed_weights(0.0001), heavy_ball(0.9), scale_by_learning_rate(0.1))
+        >>> sgd(0.1, momentum=0.9, weight_decay=0.01).expand()
+        chain(add_decayed_weights(0.01), heavy_ball(0.9), scale_by_learning_rate(0.1))
 
     References:
         Robbins and Monro (1951), A stochastic approximation method. `torch.optim.SGD`, `optax.sgd`.

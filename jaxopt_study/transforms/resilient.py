@@ -104,8 +104,10 @@ def scale_by_rprop(
         return jnp.where(reverses, back, ahead).astype(g.dtype), new_size, jnp.where(reverses, 0, sign)
 
     def update(updates: Any, state: RpropState, params: Any = None, **extra: Any) -> tuple[Any, RpropState]:
-        moved = jax.tree.map(move, updates, state.size, state.direction)
-        new, size, direction = jax.tree.transpose(jax.tree.structure(updates), jax.tree.structure((0, 0, 0)), moved)
+        leaves, structure = jax.tree.flatten(updates)
+        parts = [leaves, *map(structure.flatten_up_to, (state.size, state.direction))]
+        moved = [move(*leaf) for leaf in zip(*parts, strict=True)]
+        new, size, direction = (jax.tree.unflatten(structure, [leaf[i] for leaf in moved]) for i in range(3))
         return new, RpropState(size, direction)
 
     return Transform(init, update)
