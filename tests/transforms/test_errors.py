@@ -50,7 +50,9 @@ PARAMS = {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}
 )
 def test_decay_outside_its_range(build, decay):
     name = getattr(build, "__name__", "").replace("<lambda>", "nesterov_lookahead")
-    with pytest.raises(ValueError, match=rf"{name} needs decay to be a real number in \[0, 1\); received {decay}\. A decay is the"):
+    with pytest.raises(
+        ValueError, match=rf"{name} needs decay to be a real number in \[0, 1\); received {decay}\. A decay is the"
+    ):
         build(decay)
 
 
@@ -70,17 +72,35 @@ def test_named_optimizers_pass_the_check_on(name):
     [
         (lambda: chain(), r"chain: expected at least one transformation, received none; use identity\(\)"),
         (lambda: merge(jnp.add), "merge: expected at least one branch, received none"),
-        (lambda: scale_by_learning_rate(-0.1), r"learning_rate to be a finite real number ≥ 0; received -0.1.*flip_sign=False"),
-        (lambda: clip_by_global_norm(-1.0), r"clip_by_global_norm needs max_norm to be a real number ≥ 0; received -1.0"),
+        (
+            lambda: scale_by_learning_rate(-0.1),
+            r"learning_rate to be a finite real number ≥ 0; received -0.1.*flip_sign=False",
+        ),
+        (
+            lambda: clip_by_global_norm(-1.0),
+            r"clip_by_global_norm needs max_norm to be a real number ≥ 0; received -1.0",
+        ),
         (lambda: project_to_max_norm(0.0), r"project_to_max_norm needs max_norm to be a real number > 0; received 0.0"),
-        (lambda: clip_by_unit_norm(eps=0.0), r"clip_by_unit_norm needs eps to be a finite real number > 0; received 0.0"),
-        (lambda: clip_by_percentile(101.0), r"clip_by_percentile needs percentile to be a real number in \[0, 100\]; received 101.0"),
+        (
+            lambda: clip_by_unit_norm(eps=0.0),
+            r"clip_by_unit_norm needs eps to be a finite real number > 0; received 0.0",
+        ),
+        (
+            lambda: clip_by_percentile(101.0),
+            r"clip_by_percentile needs percentile to be a real number in \[0, 100\]; received 101.0",
+        ),
         (lambda: clip_by_percentile(window=0), "clip_by_percentile needs window to be an integer ≥ 1; received 0"),
         (lambda: running_max(1.1), r"running_max needs decay to be a real number in \[0, 1\]; received 1.1"),
         (lambda: total(initial=-1.0), r"total needs initial to be a finite real number ≥ 0; received -1.0"),
-        (lambda: transforms.divide_by_root(eps=-1e-8), r"divide_by_root needs eps to be a finite real number ≥ 0; received -1e-08"),
+        (
+            lambda: transforms.divide_by_root(eps=-1e-8),
+            r"divide_by_root needs eps to be a finite real number ≥ 0; received -1e-08",
+        ),
         (lambda: add_gradient_noise(-1.0, 0.5, jax.random.key(0)), "add_gradient_noise needs eta to be a finite"),
-        (lambda: rectify(threshold=3.0), "rectify needs threshold to be a finite real number ≥ 4; .* Below 4 the variance is infinite"),
+        (
+            lambda: rectify(threshold=3.0),
+            "rectify needs threshold to be a finite real number ≥ 4; .* Below 4 the variance is infinite",
+        ),
         (lambda: tap(""), "tap: expected a name under which the reading is found, received an empty one"),
         (lambda: optimizers.adam(convention="notes"), r"adam: convention must be one of 'paper', .* received 'notes'"),
         (lambda: optimizers.adadelta(0.1), r"adadelta: the paper's method has no learning rate, received 0.1; .*torch"),
@@ -216,7 +236,9 @@ def test_correction_of_amsgrad_is_one_of_three():
 
 
 def test_key_must_be_a_key():
-    with pytest.raises(TypeError, match=r"key to be a random key of JAX; received 0\. Give jax\.random\.key\(0\)|Type-check"):
+    with pytest.raises(
+        TypeError, match=r"key to be a random key of JAX; received 0\. Give jax\.random\.key\(0\)|Type-check"
+    ):
         add_gradient_noise(0.1, 0.5, 0)
 
 
