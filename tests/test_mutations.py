@@ -17,7 +17,7 @@ import pytest
 from jaxopt_study import transforms
 from tests.oracles import edits, gradients
 from tests.oracles.mutations import ROOT, mutants, survivors, unchanged, unnoticed
-from tests.oracles.references import adagrad_family, adam_family, atoms, descent
+from tests.oracles.references import adafactor, adagrad_family, adam_family, atoms, descent, resilient
 from tests.oracles.references.reference import run
 
 STEPS = 10
@@ -384,6 +384,105 @@ def check_add_gradient_noise(new):
     assert tx.update({}, tx.init({}))[0] == {}
 
 
+def check_dampen(new):
+    tx = transforms.chain(new["dampen"](0.3), transforms.heavy_ball(0.9), transforms.scale_by_learning_rate(0.1))
+    out = _run(tx)
+    _same(out.params, run(descent.momentum_trace(0.1, 0.9, dampening=0.3), GRADS, START)["params"])
+    assert int(out.states[-1][0].count) == STEPS
+
+
+def check_average_iterates(new):
+    for start in (0, 3):
+        out = _run(transforms.chain(transforms.scale_by_learning_rate(0.1), new["average_iterates"](start)))
+        for t, state in enumerate(out.states):
+            _same(state[-1].average, out.params[min(t, start) : t + 1].mean(axis=0))
+        assert int(out.states[-1][-1].count) == STEPS
+
+
+def check_averaged(new):
+    average, params = np.array([[1.0, 2.0], [3.0, 4.0]]), np.zeros((2, 2))
+    state = new["AverageIteratesState"](jnp.asarray(average), jnp.asarray([0, 5]))  # two lanes, the first not begun
+    _same(new["averaged"](state, jnp.asarray(params)), [[0.0, 0.0], [3.0, 4.0]])
+
+
+def _check_schedule(name, law, *args, **kwargs):
+    def check(new):
+        for rate in (0.1, _rate):
+            schedule = new[name](rate, *args, **kwargs)
+            for count in (0, 1, 2, 5, 401):
+                _same(schedule(count), law(rate if rate == 0.1 else _rate(count), count))
+
+    return check
+
+
+def check_regularised_decay(new):
+    _check_schedule("regularised_decay", lambda rate, t: rate / (1 + 0.7 * rate * t) ** 0.6, 0.7, power=0.6)(new)
+    lagged = new["regularised_decay"](_rate, 0.7, power=0.6, lagged=True)
+    for count in (0, 1, 2, 5):
+        rate = _rate(max(count - 1, 0))
+        _same(lagged(count), rate / (1 + 0.7 * rate * count) ** 0.6)
+
+
+def check_scale_by_rprop(new):
+    tight = {"eta_minus": 0.3, "eta_plus": 1.5, "min_size": 0.04, "max_size": 0.2}
+    grads = np.concatenate([GRADS, 0.3 * np.ones((4, 4)), GRADS[::-1]])
+    for kwargs in ({}, {"on_reversal": "rest"}, {"on_reversal": "rest", "lagged": True}):
+        tx = transforms.chain(new["scale_by_rprop"](0.1, **tight, **kwargs), transforms.negate())
+        out = _run(tx, grads)
+        reference = resilient.rprop(
+            0.1, 0.3, 1.5, 0.04, 0.2, backtracking=not kwargs, lagged=kwargs.get("lagged", False)
+        )
+        expected = run(reference, grads, START)
+        _same(out.params, expected["params"])
+        _same(out.states[-1][0].size, expected["size"][-1])
+
+
+MATRICES = {shape: np.resize(GRADS[:, :3], (STEPS, *shape)) * 1.0 for shape in ((2, 3), (4, 1, 3), (3,))}
+
+
+def check_scale_by_factored_rms(new):
+    for shape, axes in (((2, 3), (-2, -1)), ((4, 1, 3), (-2, -1)), ((4, 1, 3), (2, 0)), ((3,), None), ((2, 3), None)):
+        for floor in (False, True):
+            tx = new["scale_by_factored_rms"](
+                0.7,
+                eps=0.1,
+                eps_is_floor=floor,
+                factored=axes is not None,
+                axes="largest" if axes == (2, 0) else "last",
+                min_dim_size_to_factor=3 if axes == (2, 0) else 1,
+            )
+            rate = transforms.scale_by_learning_rate(0.1)
+            start = np.resize(START, shape)
+            out = _run(transforms.chain(tx, transforms.scale_by_param_rms(1e-3), rate), MATRICES[shape], start)
+            reference = adafactor.adafactor(0.1, 0.7, 0.1, 1e-3, np.inf, as_torch=floor, relative=False, axes=axes)
+            _same(out.params, run(reference, MATRICES[shape], start)["params"])
+    whole = new["scale_by_factored_rms"](min_dim_size_to_factor=3)
+    assert whole.init(np.zeros((2, 3))).second.shape == (2, 3)
+    huge = np.array([[1e200, -1e200], [1e200, 1e-200]])  # whose squares neither exist nor are told from zero
+    for kwargs in ({}, {"eps_is_floor": True}, {"factored": False}):
+        tx = new["scale_by_factored_rms"](**kwargs)
+        out = tx.update(huge, tx.init(huge))[0]
+        assert np.isfinite(out).all()
+        assert (np.sign(out)[0] == [1, -1]).all()
+    still = new["scale_by_factored_rms"](eps=0.0)
+    assert not still.update(np.zeros((2, 3)), still.init(np.zeros((2, 3))))[0].any()
+
+
+def check_clip_by_leaf_rms(new):
+    for limit in (0.0, 0.5, np.inf):
+        out = _run(new["clip_by_leaf_rms"](limit), TREE, TREE_PARAMS, held=True).outputs
+        expected = {name: leaf.copy() for name, leaf in TREE.items()}
+        for leaf in expected.values():
+            for x in leaf:
+                x *= min(1.0, limit / adafactor.rms(x)) if x.any() else 1.0
+        _same_tree(out, expected)
+
+
+def check_scale_by_param_rms(new):
+    out = _run(new["scale_by_param_rms"](1.0), TREE, TREE_PARAMS, held=True).outputs
+    _same_tree(out, {name: leaf * max(1.0, adafactor.rms(TREE_PARAMS[name])) for name, leaf in TREE.items()})
+
+
 def check_complement(new):
     assert new["complement"](0.99999) == 1.0 - 0.99999
     _same(new["complement"](jnp.asarray(0.75)), 0.25)
@@ -416,6 +515,12 @@ def check_increment(new):
 
 CLIPS = {name: _clip_check(name) for name in ("clip_by_value", "clip_by_global_norm", "clip_by_leaf_norm")}
 
+SCHEDULES = {
+    "inverse_time_decay": _check_schedule("inverse_time_decay", lambda rate, t: rate / (1 + 0.3 * t), 0.3),
+    "relative_step": _check_schedule("relative_step", lambda rate, t: min(rate, 1 / np.sqrt(t + 1))),
+    "schedule_product": _check_schedule("schedule_product", lambda rate, t: rate * _gamma(t), _gamma),
+}
+
 CHECKS = {
     "statistics": [check_ema, check_total, check_running_max, check_difference],
     "bias_correction": [check_bias_correction],
@@ -435,6 +540,11 @@ CHECKS = {
     "clipping": [check_clip_by_unit_norm, check_clip_by_percentile, check_norm, check_shorten, check_unit_norm],
     "projections": [check_project_to_max_norm, check_clip_weights],
     "noise": [check_add_gradient_noise],
+    "dampening": [check_dampen],
+    "averaging": [check_average_iterates, check_averaged],
+    "resilient": [check_scale_by_rprop],
+    "factored": [check_scale_by_factored_rms, check_clip_by_leaf_rms, check_scale_by_param_rms],
+    "schedules": [check_regularised_decay],
     "scalars": [check_complement, check_one_minus_power, check_at_step, check_cast, check_increment],
 }
 
@@ -461,7 +571,7 @@ EQUIVALENT = {
 
 def _checks(name):
     own = {check.__name__.removeprefix("check_"): check for check in CHECKS[name]}
-    return own | (CLIPS if name == "clipping" else {})
+    return own | {"clipping": CLIPS, "schedules": SCHEDULES}.get(name, {})
 
 
 @pytest.mark.parametrize("name", CHECKS)

@@ -1,5 +1,8 @@
 """Every named optimizer under every convention: NumPy references, stored torch trajectories, Optax itself."""
 
+import inspect
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -8,13 +11,22 @@ import pytest
 from jaxopt_study import optimizers, transforms
 from tests.oracles import gradients, torch_trajectories
 from tests.oracles.closeness import assert_agree, disagreement
-from tests.oracles.references import adagrad_family, adam_family, descent, lion_adan
+from tests.oracles.references import (
+    adafactor,
+    adagrad_family,
+    adam_family,
+    averaging,
+    descent,
+    lion_adan,
+    resilient,
+)
 from tests.oracles.references.reference import run, run_on
 from tests.oracles.running import run_on_function, run_transform, states_of
 
 GRADS, START = gradients.stream(seed=2), gradients.start(seed=2)
 TORCH = torch_trajectories.load()
 STAIRS = gradients.staircase
+DOUBLE = float(np.finfo(np.float64).eps)
 
 
 def stairs(count):
@@ -50,6 +62,9 @@ TOTAL = {"total": ("TotalState", 0, "total"), "count": ("LearningRateState", 0, 
 SQUARE = {"square": ("EmaState", 0, "average"), "count": ("LearningRateState", 0, "count")}
 DELTA = {"square_grad": ("EmaState", 0, "average"), "square_delta": ("UpdateRmsState", 0, "average")}
 VELOCITY = {"-velocity": ("HeavyBallState", 0, "trace"), "count": ("HeavyBallState", 0, "count")}
+AVERAGE = {"average": ("AverageIteratesState", 0, "average"), "count": ("AverageIteratesState", 0, "count")}
+RPROP = {"size": ("RpropState", 0, "size"), "direction": ("RpropState", 0, "direction")}
+FACTORED = {"v": ("FactoredRmsState", 0, "second"), "count": ("FactoredRmsState", 0, "count")}
 BENGIO = {"-velocity": ("NesterovState", 0, "trace"), "count": ("NesterovState", 0, "count")}
 
 # (name, convention): the optimizer with only its learning rate given, a reference with every default spelled out, and
@@ -228,6 +243,38 @@ CASES = {
         lion_adan.adan(STAIRS, 0.98, 0.92, 0.99, 1e-8, 0.02),
         ADAN,
     ),
+    ("asgd", "paper"): (optimizers.asgd(stairs), averaging.asgd_bottou(STAIRS, 1e-4, 0.75, 0.0), AVERAGE),
+    ("asgd", "torch"): (
+        optimizers.asgd(stairs, convention="torch"),
+        averaging.asgd_torch(STAIRS, 1e-4, 0.75, 1e6),
+        AVERAGE,
+    ),
+    ("rprop", "paper"): (optimizers.rprop(), resilient.rprop(0.1, 0.5, 1.2, 1e-6, 50.0), RPROP),
+    ("rprop", "torch"): (
+        optimizers.rprop(convention="torch"),
+        resilient.rprop(0.01, 0.5, 1.2, 1e-6, 50.0, backtracking=False),
+        RPROP,
+    ),
+    ("rprop", "optax"): (
+        optimizers.rprop(convention="optax"),
+        resilient.rprop(0.1, 0.5, 1.2, 1e-6, 50.0, backtracking=False, lagged=True),
+        RPROP,
+    ),
+    ("adafactor", "paper"): (
+        optimizers.adafactor(stairs),
+        adafactor.adafactor(STAIRS, 0.8, 1e-30, 1e-3, 1.0),
+        FACTORED,
+    ),
+    ("adafactor", "torch"): (
+        optimizers.adafactor(stairs, convention="torch"),
+        adafactor.adafactor(STAIRS, 0.8, DOUBLE, 1e-3, 1.0, as_torch=True),
+        FACTORED,
+    ),
+    ("adafactor", "optax"): (
+        optimizers.adafactor(stairs, convention="optax"),
+        adafactor.adafactor(STAIRS, 0.8, 1e-30, 1e-3, 1.0, relative=False),
+        FACTORED,
+    ),
 }
 # The one is not fed gradients, the other's reference is Optax's own code: they have tests of their own.
 ELSEWHERE = {("nesterov_lookahead", None), ("adan", "optax")}
@@ -252,11 +299,12 @@ def test_optimizer_follows_its_reference_at_every_step_and_state(key):
     expected = run(reference, GRADS, START)
     assert len(expected["params"]) >= 200
     assert_agree(params, expected["params"], name="params", cumulative=True)
-    assert set(expected) - {"params", "count"} <= {name.removeprefix("-") for name in where}, "a state is not compared"
+    kept = {name for name in expected if not name.startswith("_")}  # the rest is how a reference reckons
+    assert kept - {"params", "count"} <= {name.removeprefix("-") for name in where}, "a state is not compared"
     for variable, (class_name, index, field) in where.items():
         sign = -1.0 if variable.startswith("-") else 1.0
         actual = sign * getattr(states_of(state, class_name)[index], field)
-        signed_sum = variable in {"m", "mean", "v", "trace", "-velocity"} and key[0] != "adagrad"
+        signed_sum = variable in {"m", "mean", "v", "trace", "-velocity", "average"} and key[0] != "adagrad"
         assert_agree(actual, expected[variable.removeprefix("-")], name=variable, cumulative=signed_sum)
 
 
@@ -296,17 +344,61 @@ AS_TORCH = {
     "radam": optimizers.radam(0.01, convention="torch"),
     "adamw": optimizers.adamw(0.01, weight_decay=0.1, convention="torch"),
     "adamw_scheduled": optimizers.adamw(stairs, weight_decay=0.1, convention="torch"),
+    "sgd_dampening": optimizers.momentum(0.1, dampening=0.3, convention="torch"),
+    "sgd_dampening_scheduled": optimizers.sgd(stairs, 0.9, dampening=0.3),
+    "sgd_decay": optimizers.sgd(0.1, weight_decay=0.1),
+    "sgd_decay_ascent": optimizers.sgd(0.1, 0.9, weight_decay=0.1, maximize=True),
+    "sgd_nesterov_decay_ascent": optimizers.nesterov(stairs, weight_decay=0.1, maximize=True, convention="torch"),
+    "adagrad_lr_decay": optimizers.adagrad(0.1, lr_decay=0.05, initial_accumulator_value=0.2, convention="torch"),
+    "adagrad_decay_ascent": optimizers.adagrad(
+        stairs, lr_decay=0.05, weight_decay=0.1, maximize=True, convention="torch"
+    ),
+    "adadelta_decay_ascent": optimizers.adadelta(stairs, weight_decay=0.1, maximize=True, convention="torch"),
+    "rmsprop_decay_ascent": optimizers.rmsprop(0.01, momentum=0.9, weight_decay=0.1, maximize=True, convention="torch"),
+    "adam_decay_ascent": optimizers.adam(0.01, weight_decay=0.1, maximize=True, convention="torch"),
+    "adam_decoupled": optimizers.adam(0.01, weight_decay=0.1, decoupled_weight_decay=True, convention="torch"),
+    "adam_amsgrad_decay": optimizers.amsgrad(0.01, weight_decay=0.1, convention="torch"),
+    "adamw_amsgrad": optimizers.adamw(stairs, weight_decay=0.1, amsgrad=True, maximize=True, convention="torch"),
+    "adamax_decay_ascent": optimizers.adamax(0.01, weight_decay=0.1, maximize=True, convention="torch"),
+    "nadam_decay_ascent": optimizers.nadam(0.01, weight_decay=0.1, maximize=True, convention="torch"),
+    "nadam_decoupled": optimizers.nadam(stairs, weight_decay=0.1, decoupled_weight_decay=True, convention="torch"),
+    "radam_decay_ascent": optimizers.radam(0.01, weight_decay=0.1, maximize=True, convention="torch"),
+    "radam_decoupled": optimizers.radam(stairs, weight_decay=0.1, decoupled_weight_decay=True, convention="torch"),
+    "asgd": optimizers.asgd(0.1, convention="torch"),
+    "asgd_averaged": optimizers.asgd(0.1, lambd=0.05, alpha=0.6, t0=20, weight_decay=0.1, convention="torch"),
+    "asgd_scheduled_ascent": optimizers.asgd(stairs, lambd=0.05, t0=0, maximize=True, convention="torch"),
+    "rprop": optimizers.rprop(convention="torch"),
+    "rprop_ascent": optimizers.rprop(
+        1e-4, 0.3, 1.5, min_step_size=1e-3, max_step_size=0.3, maximize=True, convention="torch"
+    ),
+    "adafactor": optimizers.adafactor(convention="torch"),
+    "adafactor_matrix": optimizers.adafactor(convention="torch"),
+    "adafactor_tensor": optimizers.adafactor(stairs, weight_decay=0.1, convention="torch"),
+    "adafactor_ascent": optimizers.adafactor(
+        0.3,
+        decay_rate=0.5,
+        eps=1e-3,
+        min_rms=0.5,
+        clipping_threshold=1.1,
+        weight_decay=0.1,
+        maximize=True,
+        convention="torch",
+    ),
 }
 
 
-def test_every_torch_trajectory_is_met_but_dampening_which_nobody_offers():
-    assert set(TORCH["cases"]) - set(AS_TORCH) == {"sgd_dampening"}
+def test_every_torch_trajectory_is_met():
+    assert set(TORCH["cases"]) == set(AS_TORCH)
 
 
 @pytest.mark.parametrize("name", AS_TORCH)
 def test_torch_convention_follows_torch_at_every_step(name):
-    params, _, _ = run_transform(AS_TORCH[name], TORCH["grads"], TORCH["start"])
+    params, _, state = run_transform(AS_TORCH[name], *torch_trajectories.inputs(TORCH, name))
     assert_agree(params, TORCH["cases"][name]["params"], name=name, cumulative=True)
+    if "average" in TORCH["cases"][name]:
+        with jax.enable_x64(True):
+            average = transforms.readout(params, states_of(state, "AverageIteratesState")[0])
+        assert_agree(average, TORCH["cases"][name]["average"], name=name, cumulative=True)
 
 
 UNLIKE_TORCH = {
@@ -332,13 +424,41 @@ UNLIKE_TORCH = {
     "adadelta as Zeiler has it: ρ = .95": ("adadelta", optimizers.adadelta()),
     "radam as Liu has it: threshold 4": ("radam", optimizers.radam(0.01)),
     "adamw as Loshchilov has it": ("adamw", optimizers.adamw(0.01, weight_decay=0.1)),
+    "dampening from the first gradient on": (
+        "sgd_dampening",
+        transforms.chain(
+            transforms.elementwise(lambda g: 0.7 * g),
+            transforms.heavy_ball(0.9),
+            transforms.scale_by_learning_rate(0.1),
+        ),
+    ),
+    "weight decay turned with the gradient": (
+        "sgd_decay_ascent",
+        transforms.chain(
+            transforms.add_decayed_weights(0.1), transforms.negate(), optimizers.momentum(0.1, convention="torch")
+        ),
+    ),
+    "L2 instead of decoupled": ("nadam_decoupled", optimizers.nadam(stairs, weight_decay=0.1, convention="torch")),
+    "decoupled instead of L2": (
+        "radam_decay_ascent",
+        optimizers.radam(0.01, weight_decay=0.1, decoupled_weight_decay=True, maximize=True, convention="torch"),
+    ),
+    "asgd as Bottou has it: the rate of this step": (
+        "asgd_scheduled_ascent",
+        optimizers.asgd(stairs, lambd=0.05, maximize=True),
+    ),
+    "rprop as Riedmiller has it: a step taken back": ("rprop", optimizers.rprop(0.01)),
+    "rprop as Optax has it: a step late": ("rprop", optimizers.rprop(0.01, convention="optax")),
+    "adafactor as Shazeer has it: ε added": ("adafactor_matrix", optimizers.adafactor(eps=DOUBLE)),
+    "adafactor as Optax has it: no 1/√t": ("adafactor_matrix", optimizers.adafactor(0.3, convention="optax")),
+    "adafactor with the paper's decay": ("adafactor_tensor", optimizers.adafactor(stairs, weight_decay=0.1)),
 }
 
 
 @pytest.mark.parametrize("why", UNLIKE_TORCH)
 def test_documented_differences_from_torch_exist(why):
     name, optimizer = UNLIKE_TORCH[why]
-    params, _, _ = run_transform(optimizer, TORCH["grads"], TORCH["start"])
+    params, _, _ = run_transform(optimizer, *torch_trajectories.inputs(TORCH, name))
     assert disagreement(params, TORCH["cases"][name]["params"]) > 1e-6
 
 
@@ -385,6 +505,41 @@ AS_OPTAX = {
         optimizers.adan(stairs, weight_decay=0.02, convention="optax"),
         optax.adan(stairs, weight_decay=0.02),
     ),
+    "sgd with momentum": (optimizers.sgd(stairs, 0.9, True), optax.sgd(stairs, 0.9, True)),
+    "adam, nesterov": (optimizers.adam(stairs, nesterov=True), optax.adam(stairs, nesterov=True)),
+    "nadamw": (
+        optimizers.adamw(stairs, weight_decay=0.1, nesterov=True, convention="optax"),
+        optax.nadamw(stairs, weight_decay=0.1),
+    ),
+    "nadamw, written as nadam": (
+        optimizers.nadam(stairs, weight_decay=0.1, decoupled_weight_decay=True, convention="optax"),
+        optax.nadamw(stairs, weight_decay=0.1),
+    ),
+    "adamaxw": (
+        optimizers.adamax(stairs, weight_decay=0.1, decoupled_weight_decay=True, convention="optax"),
+        optax.adamaxw(stairs, weight_decay=0.1),
+    ),
+    "radam, nesterov": (
+        optimizers.radam(stairs, eps_root=1e-5, nesterov=True, convention="optax"),
+        optax.radam(stairs, eps_root=1e-5, nesterov=True),
+    ),
+    "adadelta with decay": (
+        optimizers.adadelta(stairs, rho=0.8, weight_decay=0.1, convention="optax"),
+        optax.adadelta(stairs, rho=0.8, weight_decay=0.1),
+    ),
+    "adagrad, started elsewhere": (
+        optimizers.adagrad(stairs, initial_accumulator_value=0.7, convention="optax"),
+        optax.adagrad(stairs, initial_accumulator_value=0.7),
+    ),
+    "rmsprop, every option": (
+        optimizers.rmsprop(stairs, momentum=0.9, nesterov=True, bias_correction=True, convention="optax"),
+        optax.rmsprop(stairs, momentum=0.9, nesterov=True, bias_correction=True),
+    ),
+    "rmsprop, started elsewhere": (
+        optimizers.rmsprop(stairs, initial_scale=0.7, convention="optax"),
+        optax.rmsprop(stairs, initial_scale=0.7),
+    ),
+    "rprop": (optimizers.rprop(0.1, convention="optax"), optax.rprop(0.1)),
 }
 
 
@@ -392,6 +547,39 @@ AS_OPTAX = {
 def test_optax_convention_follows_optax_at_every_step(name):
     ours, theirs = (run_transform(optimizer, GRADS, START)[0] for optimizer in AS_OPTAX[name])
     assert_agree(ours, theirs, name=name, cumulative=True)
+
+
+# Optax forms the decay 1 − t^−c in single precision whatever the parameters' precision is.
+AS_OPTAX_TO_SINGLE_PRECISION = {
+    "adafactor": (optimizers.adafactor(stairs, convention="optax"), optax.adafactor(stairs)),
+    "adafactor, every option": (
+        optimizers.adafactor(
+            0.1,
+            decay_rate=0.6,
+            momentum=0.9,
+            dtype_momentum=jnp.float64,
+            weight_decay_rate=0.01,
+            clipping_threshold=1.5,
+            multiply_by_parameter_scale=False,
+            convention="optax",
+        ),
+        optax.adafactor(
+            0.1,
+            decay_rate=0.6,
+            momentum=0.9,
+            dtype_momentum=jnp.float64,
+            weight_decay_rate=0.01,
+            clipping_threshold=1.5,
+            multiply_by_parameter_scale=False,
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", AS_OPTAX_TO_SINGLE_PRECISION)
+def test_optax_convention_follows_optax_as_far_as_its_single_precision_goes(name):
+    ours, theirs = (run_transform(tx, GRADS, START)[0] for tx in AS_OPTAX_TO_SINGLE_PRECISION[name])
+    assert_agree(ours, theirs, name=name, rtol=1e-6, cumulative=True)
 
 
 def test_optaxs_adadelta_without_a_rate_goes_uphill_and_ours_does_not():
@@ -405,3 +593,184 @@ def test_optaxs_adadelta_without_a_rate_goes_uphill_and_ours_does_not():
 def test_the_papers_adan_is_not_optaxs():
     ours = run_transform(optimizers.adan(stairs), GRADS, START)[0]
     assert disagreement(run_transform(optax.adan(stairs), GRADS, START)[0], ours) > 1e-3
+
+
+# Arguments.
+
+ABUSE = (None, "x", b"x", 1j, float("nan"), -1.0, float("inf"), True, np.array([0.1, 0.2]), [0.1], object(), float)
+UNTYPED = {"mask"}  # a pytree of booleans, or a function: checked where it meets the parameters
+
+
+def _sensible(parameter, value, has_conventions):
+    """Return whether a value of the table is one that this argument may have."""
+    if value is None:  # the default: of the argument, or of the convention
+        return parameter.default is None or (has_conventions and parameter.name not in ("learning_rate", "convention"))
+    if parameter.annotation is bool:
+        return isinstance(value, bool)
+    if parameter.name.endswith("dtype"):
+        return value is float
+    return parameter.name == "clipping_threshold" and value == float("inf")
+
+
+@pytest.mark.parametrize("name", optimizers.named())
+def test_every_argument_is_checked_under_the_name_the_user_gave(name):
+    constructor = optimizers.named()[name]
+    parameters = inspect.signature(constructor).parameters
+    required = {p.name: 0.1 for p in parameters.values() if p.default is p.empty}
+    for parameter in parameters.values():
+        for value in ABUSE:
+            if parameter.name in UNTYPED or _sensible(parameter, value, "convention" in parameters):
+                continue
+            with pytest.raises((TypeError, ValueError), match=rf"^{name}.*\b{parameter.name}\b") as caught:
+                constructor(**{**required, parameter.name: value})
+            assert "jaxopt_study" in caught.traceback[-1].path.as_posix()
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: optimizers.sgd(0.1, nesterov=True), "sgd: nesterov and dampening are options of the momentum"),
+        (lambda: optimizers.sgd(0.1, 0.9, True, dampening=0.1), "sgd: Nesterov's momentum is not dampened"),
+        (lambda: optimizers.rmsprop(0.1, nesterov=True), "rmsprop: nesterov is an option of the momentum"),
+        (lambda: optimizers.adam(nesterov=True, convention="book"), "adam: the book's form has no Nesterov momentum"),
+        (lambda: optimizers.adamw(amsgrad=True, nesterov=True), "adamw: no method has both amsgrad and nesterov"),
+        (lambda: optimizers.adam(mask=True), "adam: mask says which parameters decay, but there is no weight_decay"),
+        (lambda: optimizers.nadam(mu_dtype=jnp.float32), "mu_dtype needs constant momentum"),
+        (lambda: transforms.scale_by_rprop(lagged=True), "scale_by_rprop: a lagged step was not taken yet"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()
+
+
+def test_names_of_optax_and_torch_are_understood_and_written_in_ours():
+    tx = optimizers.adagrad(0.1, initial_accumulator_value=0.3)
+    assert tx == optimizers.adagrad(0.1, initial=0.3)
+    assert repr(tx) == "optimizers.adagrad(0.1, initial=0.3)"
+    assert transforms.from_json(tx.to_json()) == tx
+    with pytest.raises(TypeError, match="initial_accumulator_value is another name of initial; received both"):
+        optimizers.adagrad(0.1, initial_accumulator_value=0.3, initial=0.3)
+
+
+def test_traced_hyperparameters_pass_the_checks():
+    def step(rate, decay):
+        tx = optimizers.sgd(rate, decay, dampening=decay, weight_decay=rate)
+        params = jnp.ones(2)
+        return tx.update(params, tx.init(params), params)[0]
+
+    rates = jnp.array([0.1, 0.2])
+    np.testing.assert_allclose(jax.vmap(step)(rates, rates)[1], step(0.2, 0.2), rtol=1e-6)
+
+
+# The ends of the range, and half precision.
+
+
+def test_rprop_and_adafactor_step_on_gradients_whose_squares_do_not_exist():
+    grads = jnp.array([[1e20, -1e20, 1e-30], [-1e20, 3e38, 1e-30]])
+    for convention in ("paper", "torch", "optax"):
+        for optimizer in (optimizers.rprop(convention=convention), optimizers.adafactor(0.1, convention=convention)):
+            params = jnp.ones((2, 3))
+            state = optimizer.init(params)
+            for _ in range(3):
+                updates, state = optimizer.update(grads, state, params)
+                assert np.isfinite(updates).all(), optimizer
+                params = params + updates
+            assert (np.sign(updates) == -np.sign(grads))[:, :2].all(), optimizer
+    np.testing.assert_allclose(optimizers.rprop(0.1).update(grads, optimizers.rprop(0.1).init(grads))[0][0, 2], -0.1)
+
+
+@pytest.mark.parametrize("half", [jnp.float16, jnp.bfloat16])
+def test_half_precision_with_wide_accumulators_is_single_precision_to_half_rounding(half):
+    grads = np.random.default_rng(0).normal(size=(20, 3, 2)) * np.array([300.0, 1e-3])
+    pairs = {
+        "momentum": lambda dtype: optimizers.sgd(1e-3, 0.9, accumulator_dtype=dtype),
+        "nesterov": lambda dtype: optimizers.nesterov(1e-3, accumulator_dtype=dtype, convention="torch"),
+        "factored": lambda dtype: transforms.chain(
+            transforms.scale_by_factored_rms(dtype=dtype), transforms.scale_by_learning_rate(1e-3)
+        ),
+    }
+    for name, build in pairs.items():
+        wide, narrow = (build(jnp.float32) for _ in range(2))
+        states = wide.init(jnp.zeros((3, 2))), narrow.init(jnp.zeros((3, 2), dtype=half))
+        for g in grads:
+            g = jnp.asarray(g, dtype=half)
+            expected, wide_state = wide.update(g.astype(jnp.float32), states[0])
+            actual, narrow_state = narrow.update(g, states[1])
+            states = wide_state, narrow_state
+            np.testing.assert_allclose(
+                np.asarray(actual, dtype=np.float32), expected, rtol=0.02, atol=1e-7, err_msg=name
+            )
+
+
+def test_nothing_to_train_is_no_error():
+    for name, constructor in optimizers.named().items():
+        required = {p.name: 0.1 for p in inspect.signature(constructor).parameters.values() if p.default is p.empty}
+        optimizer = constructor(**required)
+        assert optimizer.update({}, optimizer.init({}), {})[0] == {}, name
+
+
+# Adafactor's factors, which a vector does not show.
+
+FACTORED_CASES = {
+    "matrix, paper": (optimizers.adafactor(stairs), adafactor.adafactor(STAIRS), (2, 3)),
+    "matrix, torch": (
+        optimizers.adafactor(stairs, weight_decay=0.1, convention="torch"),
+        adafactor.adafactor(STAIRS, eps1=DOUBLE, as_torch=True, weight_decay=0.1),
+        (3, 2),
+    ),
+    "matrix, optax, with momentum and decay": (
+        optimizers.adafactor(stairs, momentum=0.9, weight_decay=0.01, min_dim_size_to_factor=2, convention="optax"),
+        adafactor.adafactor(STAIRS, relative=False, momentum=0.9, weight_decay=0.01),
+        (2, 3),
+    ),
+    "the largest axes, optax": (
+        optimizers.adafactor(stairs, min_dim_size_to_factor=2, convention="optax"),
+        adafactor.adafactor(STAIRS, relative=False, axes=(2, 0)),
+        (4, 1, 3),
+    ),
+    "the last axes, paper": (optimizers.adafactor(stairs), adafactor.adafactor(STAIRS), (4, 1, 3)),
+    "not factored, optax": (
+        optimizers.adafactor(stairs, convention="optax"),
+        adafactor.adafactor(STAIRS, relative=False, axes=None),
+        (2, 3),
+    ),
+    "not factored, paper": (
+        optimizers.adafactor(stairs, factored=False),
+        adafactor.adafactor(STAIRS, axes=None),
+        (2, 3),
+    ),
+    "a number without a rate, optax": (
+        optimizers.adafactor(convention="optax"),
+        adafactor.adafactor(None, relative=False),
+        (),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FACTORED_CASES)
+def test_adafactor_keeps_rows_and_columns_as_its_reference_does(name):
+    optimizer, reference, shape = FACTORED_CASES[name]
+    grads, start = gradients.shaped_stream(shape, 3), gradients.shaped_start(shape, 3)
+    params, _, state = run_transform(optimizer, grads, start)
+    expected = run(reference, grads, start)
+    assert_agree(params, expected["params"], name="params", cumulative=True)
+    second = states_of(state, "FactoredRmsState")[0].second
+    if "row" in expected:
+        assert_agree(second.row, expected["row"], name="row", cumulative=True)
+        assert_agree(second.column, expected["column"], name="column", cumulative=True)
+    else:
+        assert_agree(second, expected["v"], name="v", cumulative=True)
+
+
+def test_adafactor_with_optaxs_defaults_is_optaxs_on_leaves_of_many_shapes():
+    shapes = {"large": (3, 128, 130), "square": (129, 129), "small": (127, 140), "bias": (130,), "one": ()}
+    generator = np.random.default_rng(0)
+    grads = {name: generator.normal(size=(6, *shape)) for name, shape in shapes.items()}
+    start = {name: generator.normal(size=shape) for name, shape in shapes.items()}
+    mask = {name: len(shape) > 1 for name, shape in shapes.items()}
+    ours = optimizers.adafactor(stairs, weight_decay=0.01, mask=mask, convention="optax")
+    theirs = optax.adafactor(stairs, weight_decay_rate=0.01, weight_decay_mask=mask)
+    ours, theirs = (run_transform(optimizer, grads, start)[0] for optimizer in (ours, theirs))
+    for name in shapes:
+        assert_agree(ours[name], theirs[name], name=name, rtol=1e-6, cumulative=True)

@@ -5,10 +5,14 @@
 
 from typing import Any
 
-from jaxopt_study.optimizers.adams import adam, adamax, adamw, adan, amsgrad, nadam, radam
+from jaxopt_study.optimizers.adafactor import adafactor
+from jaxopt_study.optimizers.adam_variants import adamax, adan, nadam, radam
+from jaxopt_study.optimizers.adams import adam, adamw, amsgrad
+from jaxopt_study.optimizers.averaged import asgd
 from jaxopt_study.optimizers.convention import Convention
 from jaxopt_study.optimizers.descent import momentum, nesterov, nesterov_lookahead, sgd
-from jaxopt_study.optimizers.scaled import adadelta, adagrad, lion, rmsprop
+from jaxopt_study.optimizers.scaled import adadelta, adagrad, rmsprop
+from jaxopt_study.optimizers.signs import lion, rprop
 from jaxopt_study.transforms.differences import Difference, explain_difference
 
 _NAMED = (
@@ -16,6 +20,8 @@ _NAMED = (
     momentum,
     nesterov,
     nesterov_lookahead,
+    asgd,
+    rprop,
     adagrad,
     adadelta,
     rmsprop,
@@ -27,6 +33,7 @@ _NAMED = (
     adamw,
     lion,
     adan,
+    adafactor,
 )
 
 
@@ -47,12 +54,14 @@ __all__ = [
     "Convention",
     "Difference",
     "adadelta",
+    "adafactor",
     "adagrad",
     "adam",
     "adamax",
     "adamw",
     "adan",
     "amsgrad",
+    "asgd",
     "explain_difference",
     "lion",
     "momentum",
@@ -62,5 +71,6 @@ __all__ = [
     "nesterov_lookahead",
     "radam",
     "rmsprop",
+    "rprop",
     "sgd",
 ]

@@ -1,6 +1,7 @@
 """How a gradient becomes an update: atoms, what combines them, and the rules composed from them."""
 
 from jaxopt_study.transforms.adaptive import nadam_average, rectify, scale_by_update_rms
+from jaxopt_study.transforms.averaging import average_iterates
 from jaxopt_study.transforms.bias_correction import bias_correction
 from jaxopt_study.transforms.clipping import (
     clip_by_global_norm,
@@ -11,7 +12,9 @@ from jaxopt_study.transforms.clipping import (
 )
 from jaxopt_study.transforms.combine import chain, merge
 from jaxopt_study.transforms.constructors import atom, composite, lift, named_function
+from jaxopt_study.transforms.dampening import dampen
 from jaxopt_study.transforms.differences import Difference, explain_difference
+from jaxopt_study.transforms.factored import clip_by_leaf_rms, scale_by_factored_rms, scale_by_param_rms
 from jaxopt_study.transforms.functions import (
     divide_by,
     divide_by_deviation,
@@ -27,6 +30,7 @@ from jaxopt_study.transforms.momentum import gradient_point, heavy_ball, nestero
 from jaxopt_study.transforms.noise import add_gradient_noise
 from jaxopt_study.transforms.projections import clip_weights, project_to_max_norm
 from jaxopt_study.transforms.pytree import register_expressions
+from jaxopt_study.transforms.resilient import scale_by_rprop
 from jaxopt_study.transforms.scaling import (
     scale_by_adadelta,
     scale_by_adagrad,
@@ -39,6 +43,7 @@ from jaxopt_study.transforms.scaling import (
     scale_by_radam,
     scale_by_rms,
 )
+from jaxopt_study.transforms.schedules import inverse_time_decay, regularised_decay, relative_step, schedule_product
 from jaxopt_study.transforms.serialise import from_json
 from jaxopt_study.transforms.spec import Function, Transform
 from jaxopt_study.transforms.statistics import difference, ema, running_max, total
@@ -53,15 +58,18 @@ __all__ = [
     "add_decayed_weights",
     "add_gradient_noise",
     "atom",
+    "average_iterates",
     "bias_correction",
     "chain",
     "clip_by_global_norm",
     "clip_by_leaf_norm",
+    "clip_by_leaf_rms",
     "clip_by_percentile",
     "clip_by_unit_norm",
     "clip_by_value",
     "clip_weights",
     "composite",
+    "dampen",
     "decay_proximally",
     "difference",
     "divide_by",
@@ -75,6 +83,7 @@ __all__ = [
     "heavy_ball",
     "identity",
     "interpolate",
+    "inverse_time_decay",
     "lift",
     "magnitude",
     "merge",
@@ -87,6 +96,8 @@ __all__ = [
     "read_taps",
     "readout",
     "rectify",
+    "regularised_decay",
+    "relative_step",
     "root",
     "running_max",
     "scale_by_adadelta",
@@ -95,12 +106,16 @@ __all__ = [
     "scale_by_adamax",
     "scale_by_adan",
     "scale_by_amsgrad",
+    "scale_by_factored_rms",
     "scale_by_learning_rate",
     "scale_by_lion",
     "scale_by_nadam",
+    "scale_by_param_rms",
     "scale_by_radam",
     "scale_by_rms",
+    "scale_by_rprop",
     "scale_by_update_rms",
+    "schedule_product",
     "tap",
     "total",
     "weighted_sum",

@@ -9,6 +9,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
 
+from jaxopt_study.transforms.averaging import AverageIteratesState, averaged
 from jaxopt_study.transforms.constructors import atom
 from jaxopt_study.transforms.scalars import (
     ScalarLike,
@@ -251,11 +252,13 @@ def gradient_point(params: Any, state: Any) -> Any:
 
 
 def readout(params: Any, state: Any, *, learning_rate: ScalarLike | None = None) -> Any:
-    """Return Nesterov's iterates θ from the look-ahead points that `nesterov` trains.
+    """Return the parameters to evaluate where others are trained: Nesterov's iterates, or the average.
 
     With look-ahead point φ, trace a and coming decay γ of the `nesterov` in the state:
 
         θ = φ − γ a   behind scale_by_learning_rate,   θ = φ + γ η a   before it
+
+    With an `average_iterates` in the state, its average, or the parameters themselves before the first step.
 
     Args:
         params: φ, the parameters as trained.
@@ -264,7 +267,7 @@ def readout(params: Any, state: Any, *, learning_rate: ScalarLike | None = None)
             None if behind it, where the trace already contains −η.
 
     Returns:
-        θ, of the same structure; `params` itself for a chain without `nesterov`.
+        θ or the average, of the same structure; `params` itself for a chain with neither.
 
     Raises:
         ValueError: If a trace does not have the structure and shapes of the parameters, or `learning_rate` is negative.
@@ -285,6 +288,8 @@ def readout(params: Any, state: Any, *, learning_rate: ScalarLike | None = None)
     point = params
     for found in _states(state, NesterovState):
         point = _shift(point, found.trace, sign * found.next_decay, "readout")
+    for found in _states(state, AverageIteratesState):
+        point = averaged(found, point)
     return point
 
 

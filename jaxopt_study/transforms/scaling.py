@@ -1,6 +1,6 @@
 """How adaptive methods scale a gradient, each composed from statistics of it."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import jax.numpy as jnp
 
@@ -26,7 +26,7 @@ from jaxopt_study.transforms.statistics import difference, ema, running_max, tot
 
 
 @composite()
-def scale_by_lion(b1: ScalarLike = 0.9, b2: ScalarLike = 0.99) -> Transform:
+def scale_by_lion(b1: ScalarLike = 0.9, b2: ScalarLike = 0.99, *, mu_dtype: Any = None) -> Transform:
     """Keep only the sign of an interpolation between the gradient and its mean.
 
     sign(β₁ mₜ₋₁ + (1 − β₁) gₜ),  mₜ = β₂ mₜ₋₁ + (1 − β₂) gₜ
@@ -34,6 +34,7 @@ def scale_by_lion(b1: ScalarLike = 0.9, b2: ScalarLike = 0.99) -> Transform:
     Args:
         b1: β₁ in [0, 1], the weight of the mean in the step.
         b2: β₂ in [0, 1), the decay of the mean.
+        mu_dtype: dtype of the mean; None keeps the parameters'.
 
     Returns:
         A lagged average and the gradient under `interpolate`, then the sign.
@@ -45,7 +46,7 @@ def scale_by_lion(b1: ScalarLike = 0.9, b2: ScalarLike = 0.99) -> Transform:
     References:
         Chen et al. (2023), Symbolic discovery of optimization algorithms, Algorithm 2; `optax.scale_by_lion`.
     """
-    return chain(merge(interpolate(b1), ema(b2, lagged=True), identity()), elementwise(jnp.sign))
+    return chain(merge(interpolate(b1), ema(b2, dtype=mu_dtype, lagged=True), identity()), elementwise(jnp.sign))
 
 
 @composite()
@@ -87,12 +88,13 @@ def scale_by_rms(
     eps_root: ScalarLike = 0.0,
     initial: ScalarLike = 0.0,
     centered: bool = False,
+    corrected: bool = False,
 ) -> Transform:
     """Divide each coordinate by the root mean square of its recent gradients.
 
     gₜ / (√(vₜ + ε_root) + ε),  vₜ = ρ vₜ₋₁ + (1 − ρ) gₜ²,  v₀ = initial
 
-    v is not corrected for its start, so with v₀ = 0 the first steps are up to 1/√(1 − ρ) times too large.
+    Unless v is corrected for its start, the first steps with v₀ = 0 are up to 1/√(1 − ρ) times too large.
 
     Args:
         decay: ρ in [0, 1).
@@ -100,6 +102,7 @@ def scale_by_rms(
         eps_root: ε ≥ 0 inside the root.
         initial: v₀ ≥ 0.
         centered: Subtract the square of the mean, and so divide by a standard deviation.
+        corrected: Divide the averages by 1 − ρᵗ, as `bias_correction` does; only right with v₀ = 0.
 
     Returns:
         A chain of `ema` and `identity` under `divide_by_root`, or `divide_by_deviation`.
@@ -113,9 +116,12 @@ def scale_by_rms(
         Tieleman and Hinton (2012), Lecture 6.5, slide 29 (ρ = .9); Graves (2013) (centred). Optax fixes the place of ε.
     """
     check_bool("scale_by_rms", "centered", centered)
-    second = ema(decay, of=jnp.square, initial=initial)
+    check_bool("scale_by_rms", "corrected", corrected)
+    first, second = ema(decay), ema(decay, of=jnp.square, initial=initial)
+    if corrected:
+        first, second = (chain(average, bias_correction(decay)) for average in (first, second))
     if centered:
-        return merge(divide_by_deviation(eps=eps, eps_root=eps_root), identity(), second, ema(decay))
+        return merge(divide_by_deviation(eps=eps, eps_root=eps_root), identity(), second, first)
     return merge(divide_by_root(eps=eps, eps_root=eps_root), identity(), second)
 
 
@@ -148,9 +154,21 @@ def _corrected_ema(decay, of=None) -> Transform:
     return chain(ema(decay, of=of), bias_correction(decay))
 
 
+def _first_moment(b1, nesterov: bool = False, dtype: Any = None) -> Transform:
+    """Return the corrected mean of the gradient, perhaps one momentum step ahead."""
+    if nesterov:
+        return merge(interpolate(b1), chain(ema(b1, dtype=dtype), bias_correction(b1, ahead=1)), bias_correction(b1))
+    return chain(ema(b1, dtype=dtype), bias_correction(b1))
+
+
 @composite()
 def scale_by_adam(
-    b1: ScalarLike = 0.9, b2: ScalarLike = 0.999, *, eps: ScalarLike = 1e-8, eps_root: ScalarLike = 0.0
+    b1: ScalarLike = 0.9,
+    b2: ScalarLike = 0.999,
+    *,
+    eps: ScalarLike = 1e-8,
+    eps_root: ScalarLike = 0.0,
+    mu_dtype: Any = None,
 ) -> Transform:
     """Divide the mean of the gradient by the root of the mean of its square.
 
@@ -163,6 +181,7 @@ def scale_by_adam(
         b2: β₂ in [0, 1).
         eps: ε ≥ 0 outside the root.
         eps_root: ε ≥ 0 inside the root; positive, if the update is differentiated where gradients vanish.
+        mu_dtype: dtype of m; None keeps the parameters'.
 
     Returns:
         Two bias-corrected averages under `divide_by_root`.
@@ -177,7 +196,7 @@ def scale_by_adam(
     """
     return merge(
         divide_by_root(eps=eps, eps_root=eps_root),
-        _corrected_ema(b1),
+        _first_moment(b1, dtype=mu_dtype),
         _corrected_ema(b2, jnp.square),
     )
 
@@ -190,6 +209,7 @@ def scale_by_amsgrad(
     eps: ScalarLike = 1e-8,
     eps_root: ScalarLike = 0.0,
     correction: Literal["none", "before", "after"] = "none",
+    mu_dtype: Any = None,
 ) -> Transform:
     """Divide the mean of the gradient by the root of the largest mean of its square so far.
 
@@ -202,6 +222,7 @@ def scale_by_amsgrad(
         eps_root: ε ≥ 0 inside the root.
         correction: Where the bias of v is corrected: not at all (and that of m neither), before the maximum, or after
             it.
+        mu_dtype: dtype of m; None keeps the parameters'.
 
     Returns:
         `scale_by_adam` with a `running_max` in its second branch.
@@ -228,7 +249,7 @@ def scale_by_amsgrad(
         "after": chain(square, running_max(), bias_correction(b2)),
     }
     check_choice("scale_by_amsgrad", "correction", correction, seconds.keys())
-    first = ema(b1) if correction == "none" else _corrected_ema(b1)
+    first = ema(b1, dtype=mu_dtype) if correction == "none" else _first_moment(b1, dtype=mu_dtype)
     return merge(divide_by_root(eps=eps, eps_root=eps_root), first, seconds[correction])
 
 
@@ -270,6 +291,7 @@ def scale_by_nadam(
     eps_root: ScalarLike = 0.0,
     momentum_decay: ScalarLike | None = 0.004,
     average_with_schedule: bool = True,
+    mu_dtype: Any = None,
 ) -> Transform:
     """Divide the mean of the gradient, one momentum step ahead, by the root of the mean of its square.
 
@@ -283,9 +305,13 @@ def scale_by_nadam(
         eps_root: ε ≥ 0 inside the root.
         momentum_decay: ψ of the momentum schedule; None keeps the momentum constant.
         average_with_schedule: Whether the average uses the schedule too; see `nadam_average`.
+        mu_dtype: dtype of the mean under constant momentum; None keeps the parameters'.
 
     Returns:
         A look-ahead average and a corrected average under `divide_by_root`.
+
+    Raises:
+        ValueError: If `mu_dtype` is given with a momentum schedule.
 
     Example:
         >>> updates, _ = scale_by_nadam().update(jnp.array([1.0]), scale_by_nadam().init(jnp.zeros(1)))
@@ -296,8 +322,10 @@ def scale_by_nadam(
         Dozat (2016), Incorporating Nesterov momentum into Adam, Algorithm 2. Optax keeps the momentum constant; PyTorch
         averages with the constant and looks ahead with the schedule.
     """
+    if momentum_decay is not None and mu_dtype is not None:
+        raise ValueError("scale_by_nadam: mu_dtype needs constant momentum; leave it out, or give momentum_decay=None.")
     if momentum_decay is None:
-        first = merge(interpolate(b1), chain(ema(b1), bias_correction(b1, ahead=1)), bias_correction(b1))
+        first = _first_moment(b1, nesterov=True, dtype=mu_dtype)
     else:
         first = nadam_average(b1, momentum_decay=momentum_decay, average_with_schedule=average_with_schedule)
     return merge(divide_by_root(eps=eps, eps_root=eps_root), first, _corrected_ema(b2, jnp.square))
@@ -309,9 +337,11 @@ def scale_by_radam(
     b2: ScalarLike = 0.999,
     *,
     eps: ScalarLike = 0.0,
+    eps_root: ScalarLike = 0.0,
     threshold: ScalarLike = 4.0,
     inclusive: bool = False,
     eps_corrected: bool = True,
+    nesterov: bool = False,
 ) -> Transform:
     """Scale as Adam does, once the second moment has seen enough to be trusted.
 
@@ -321,9 +351,11 @@ def scale_by_radam(
         b1: β₁ in [0, 1).
         b2: β₂ in [0, 1).
         eps: ε ≥ 0; 0 in the paper.
+        eps_root: ε ≥ 0 inside the root.
         threshold: The memory ρ above which v is trusted.
         inclusive: Whether equality is enough.
         eps_corrected: Whether ε is added to √v̂ (True) or to √v, and corrected with it (False).
+        nesterov: Whether the average is taken one momentum step ahead, as in `scale_by_nadam` at constant momentum.
 
     Returns:
         A corrected average divided by a rectified root.
@@ -338,13 +370,14 @@ def scale_by_radam(
         beside √v; Optax: ≥ 5 and ε beside √v̂.
     """
     check_bool("scale_by_radam", "eps_corrected", eps_corrected)
+    check_bool("scale_by_radam", "nesterov", nesterov)
     square = ema(b2, of=jnp.square)
     if eps_corrected:
-        denominator = chain(square, bias_correction(b2), elementwise(root(eps=eps)))
+        denominator = chain(square, bias_correction(b2), elementwise(root(eps=eps, eps_root=eps_root)))
     else:
-        denominator = chain(square, elementwise(root(eps=eps)), bias_correction(b2, power=0.5))
+        denominator = chain(square, elementwise(root(eps=eps, eps_root=eps_root)), bias_correction(b2, power=0.5))
     rectified = chain(denominator, rectify(b2, threshold=threshold, inclusive=inclusive))
-    return merge(divide_by(), _corrected_ema(b1), rectified)
+    return merge(divide_by(), _first_moment(b1, nesterov), rectified)
 
 
 @composite()

@@ -127,7 +127,7 @@ def add_decayed_weights(weight_decay: ScalarOrSchedule, *, mask: Any = None, fli
     check_non_negative("add_decayed_weights", "weight_decay", weight_decay, schedule=True)
     check_bool("add_decayed_weights", "flip_sign", flip_sign)
     if not callable(mask):
-        _check_mask(mask)
+        _check_mask("add_decayed_weights", mask)
     sign = -1.0 if flip_sign else 1.0
 
     def init(params: Any) -> DecayedWeightsState:
@@ -136,7 +136,7 @@ def add_decayed_weights(weight_decay: ScalarOrSchedule, *, mask: Any = None, fli
 
     def update(updates: Any, state: DecayedWeightsState, params: Any = None, **extra: Any) -> tuple[Any, Any]:
         strength = sign * at_step(weight_decay, state.count, "add_decayed_weights", "weight_decay")
-        spread = _spread(mask, params)
+        spread = _spread("add_decayed_weights", mask, params)
         decayed = jax.tree.map(
             lambda m, g, p: g + cast(strength, g.dtype) * p.astype(g.dtype) if m else g, spread, updates, params
         )
@@ -145,21 +145,21 @@ def add_decayed_weights(weight_decay: ScalarOrSchedule, *, mask: Any = None, fli
     return Transform(init, update)
 
 
-def _check_mask(mask: Any) -> None:
+def _check_mask(atom: str, mask: Any) -> None:
     for path, chosen in jax.tree_util.tree_leaves_with_path(mask):
-        check_bool("add_decayed_weights", f"mask{jax.tree_util.keystr(path)}", chosen)
+        check_bool(atom, f"mask{jax.tree_util.keystr(path)}", chosen)
 
 
-def _spread(mask: Any, params: Any) -> Any:
+def _spread(atom: str, mask: Any, params: Any) -> Any:
     """Return one boolean for every parameter."""
     chosen = True if mask is None else mask(params) if callable(mask) else mask
-    _check_mask(chosen)
+    _check_mask(atom, chosen)
     try:
         return jax.tree.map(lambda m, p: jax.tree.map(lambda _: m, p), chosen, params)
     except ValueError as error:
         raise MismatchError(
-            "add_decayed_weights: mask must have the structure of the parameters, or a prefix of it, with True or "
-            f"False at its leaves; the parameters are {jax.tree.structure(params)}, the mask is "
+            f"{atom}: mask must have the structure of the parameters, or a prefix of it, with True or False "
+            f"at its leaves; the parameters are {jax.tree.structure(params)}, the mask is "
             f"{jax.tree.structure(chosen)}."
         ) from error
 
@@ -171,7 +171,7 @@ class ProximalDecayState(NamedTuple):
 
 
 @atom(state=ProximalDecayState, params=True, linear=True)
-def decay_proximally(weight_decay: ScalarOrSchedule, learning_rate: ScalarOrSchedule) -> Transform:
+def decay_proximally(weight_decay: ScalarOrSchedule, learning_rate: ScalarOrSchedule, *, mask: Any = None) -> Transform:
     """Shrink the end of the step towards zero.
 
     With the step's end θ + u, decay λ and learning rate η:
@@ -184,6 +184,7 @@ def decay_proximally(weight_decay: ScalarOrSchedule, learning_rate: ScalarOrSche
     Args:
         weight_decay: λ ≥ 0, or a schedule of it.
         learning_rate: η ≥ 0, or a schedule of it: the one that scaled the step.
+        mask: Which parameters decay, as in `add_decayed_weights`.
 
     Returns:
         A transformation whose state is a counter. Cost: one read of the parameters.
@@ -205,6 +206,8 @@ def decay_proximally(weight_decay: ScalarOrSchedule, learning_rate: ScalarOrSche
     """
     check_non_negative("decay_proximally", "weight_decay", weight_decay, schedule=True)
     check_non_negative("decay_proximally", "learning_rate", learning_rate, schedule=True)
+    if not callable(mask):
+        _check_mask("decay_proximally", mask)
 
     def init(params: Any) -> ProximalDecayState:
         del params
@@ -216,10 +219,11 @@ def decay_proximally(weight_decay: ScalarOrSchedule, learning_rate: ScalarOrSche
         real = jnp.result_type(float)
         strength = cast(decay, real) * cast(rate, real)
 
-        def shrink(u: Array, p: Array) -> Array:
+        def shrink(chosen: Any, u: Array, p: Array) -> Array:
             amount = cast(strength, u.dtype)
-            return (u - amount * p.astype(u.dtype)) / (1 + amount)
+            return (u - amount * p.astype(u.dtype)) / (1 + amount) if chosen else u
 
-        return jax.tree.map(shrink, updates, params), ProximalDecayState(increment(state.count))
+        spread = _spread("decay_proximally", mask, params)
+        return jax.tree.map(shrink, spread, updates, params), ProximalDecayState(increment(state.count))
 
     return Transform(init, update)

@@ -35,3 +35,15 @@ def start(seed: int = 0) -> np.ndarray:
 def staircase(count):
     """A learning-rate schedule: .1, then .02, then .05, changing every 60 steps."""
     return (0.1, 0.02, 0.05)[(int(count) // 60) % 3]
+
+
+def shaped_stream(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
+    """Gradients of another shape, filled column by column from streams of this seed and those after it."""
+    count = int(np.prod(shape))
+    streams = [stream(seed + i) for i in range(-(-count // len(KINDS)))]
+    return np.concatenate(streams, axis=1)[:, :count].reshape(-1, *shape)
+
+
+def shaped_start(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
+    """Initial parameters of another shape."""
+    return np.random.default_rng([seed, 2]).uniform(-2.0, 2.0, shape)

@@ -7,11 +7,22 @@ import pytest
 
 from tests.oracles import gradients, torch_trajectories
 from tests.oracles.closeness import assert_agree, disagreement
-from tests.oracles.references import adagrad_family, adam_family, atoms, descent, lion_adan
+from tests.oracles.references import (
+    adafactor,
+    adagrad_family,
+    adam_family,
+    atoms,
+    averaging,
+    descent,
+    lion_adan,
+    resilient,
+)
+from tests.oracles.references.options import ascent, decoupled, l2
 from tests.oracles.references.reference import one_minus_power, run, run_on
 
 TORCH = torch_trajectories.load()
 STAIRS = gradients.staircase
+DOUBLE = float(np.finfo(np.float64).eps)
 
 # Each torch case and the reference that must reproduce it.
 TORCH_REFERENCES = {
@@ -35,6 +46,32 @@ TORCH_REFERENCES = {
     "radam": adam_family.radam(0.01, eps=1e-8, threshold=5.0, eps_corrected=False),
     "adamw": adam_family.adamw_torch(0.01, 0.1),
     "adamw_scheduled": adam_family.adamw_torch(STAIRS, 0.1),
+    "sgd_dampening_scheduled": descent.momentum_trace(STAIRS, 0.9, dampening=0.3),
+    "sgd_decay": l2(descent.sgd(0.1), 0.1),
+    "sgd_decay_ascent": ascent(l2(descent.momentum_trace(0.1, 0.9), 0.1)),
+    "sgd_nesterov_decay_ascent": ascent(l2(descent.nesterov_trace(STAIRS, 0.9), 0.1)),
+    "adagrad_lr_decay": adagrad_family.adagrad(lambda t: 0.1 / (1.0 + 0.05 * t), 1e-10, initial=0.2),
+    "adagrad_decay_ascent": ascent(l2(adagrad_family.adagrad(lambda t: STAIRS(t) / (1.0 + 0.05 * t), 1e-10), 0.1)),
+    "adadelta_decay_ascent": ascent(l2(adagrad_family.adadelta(0.9, 1e-6, STAIRS), 0.1)),
+    "rmsprop_decay_ascent": ascent(l2(adagrad_family.rmsprop_momentum(0.01, 0.99, 1e-8, 0.9), 0.1)),
+    "adam_decay_ascent": ascent(l2(adam_family.adam(0.01), 0.1)),
+    "adam_decoupled": decoupled(adam_family.adam(1.0), 0.01, 0.1),
+    "adam_amsgrad_decay": l2(adam_family.amsgrad_torch(0.01), 0.1),
+    "adamw_amsgrad": ascent(decoupled(adam_family.amsgrad_torch(1.0), STAIRS, 0.1)),
+    "adamax_decay_ascent": ascent(l2(adam_family.adamax(0.01, eps=1e-8), 0.1)),
+    "nadam_decay_ascent": ascent(l2(adam_family.nadam(0.01), 0.1)),
+    "nadam_decoupled": decoupled(adam_family.nadam(1.0), STAIRS, 0.1),
+    "radam_decay_ascent": ascent(l2(adam_family.radam(0.01, eps=1e-8, threshold=5.0, eps_corrected=False), 0.1)),
+    "radam_decoupled": decoupled(adam_family.radam(1.0, eps=1e-8, threshold=5.0, eps_corrected=False), STAIRS, 0.1),
+    "asgd": averaging.asgd_torch(0.1),
+    "asgd_averaged": l2(averaging.asgd_torch(0.1, 0.05, 0.6, 20), 0.1),
+    "asgd_scheduled_ascent": ascent(averaging.asgd_torch(STAIRS, 0.05, t0=0)),
+    "rprop": resilient.rprop(0.01, backtracking=False),
+    "rprop_ascent": ascent(resilient.rprop(1e-4, 0.3, 1.5, 1e-3, 0.3, backtracking=False)),
+    "adafactor": adafactor.adafactor(eps1=DOUBLE, as_torch=True),
+    "adafactor_matrix": adafactor.adafactor(eps1=DOUBLE, as_torch=True),
+    "adafactor_tensor": adafactor.adafactor(STAIRS, eps1=DOUBLE, as_torch=True, weight_decay=0.1),
+    "adafactor_ascent": ascent(adafactor.adafactor(0.3, 0.5, 1e-3, 0.5, 1.1, as_torch=True, weight_decay=0.1)),
 }
 
 
@@ -45,13 +82,23 @@ def test_every_torch_case_has_a_reference():
 def test_the_stored_gradients_are_those_of_the_stream():
     np.testing.assert_array_equal(TORCH["grads"], gradients.stream(TORCH["seed"])[: torch_trajectories.NUM_STEPS])
     np.testing.assert_array_equal(TORCH["start"], gradients.start(TORCH["seed"]))
+    for case in torch_trajectories.CASES.values():
+        if case.shape:
+            stored = TORCH["shapes"]["x".join(map(str, case.shape))]
+            expected = gradients.shaped_stream(case.shape, TORCH["seed"])
+            np.testing.assert_array_equal(stored["grads"], expected[: case.num_steps])
+            np.testing.assert_array_equal(stored["start"], gradients.shaped_start(case.shape, TORCH["seed"]))
 
 
 @pytest.mark.parametrize("name", TORCH_REFERENCES)
 def test_reference_follows_torch_at_every_step(name):
-    ours = run(TORCH_REFERENCES[name], TORCH["grads"], TORCH["start"])
-    assert len(ours["params"]) >= 200
-    assert_agree(ours["params"], TORCH["cases"][name]["params"], name=name, cumulative=True)
+    grads, start = torch_trajectories.inputs(TORCH, name)
+    ours, theirs = run(TORCH_REFERENCES[name], grads, start), TORCH["cases"][name]
+    assert len(ours["params"]) == torch_trajectories.CASES[name].num_steps >= 120
+    assert_agree(ours["params"], theirs["params"], name=name, cumulative=True)
+    assert ("average" in theirs) == (theirs["class"] == "ASGD")
+    if "average" in theirs:
+        assert_agree(ours["average"], theirs["average"], name=name, cumulative=True)
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,11 @@ def halving(count):
     return 0.1 / (1.0 + count)
 
 
+def is_matrix(params):
+    """Choose the leaves that usually decay."""
+    return jax.tree.map(lambda p: jnp.ndim(p) > 1, params)
+
+
 COSINE = lift(optax.cosine_decay_schedule)(0.1, 20)
 WARMING = lift(optax.linear_schedule)(0.5, 0.9, 4)
 T = transforms
@@ -68,6 +73,7 @@ EXAMPLES: dict[str, list[Example]] = {
         call(0.1, flip_sign=True, needs_params=True),
     ],
     "transforms.add_gradient_noise": [call(0.01, 0.55, jax.random.key(3))],
+    "transforms.average_iterates": [call(needs_params=True), call(2.0, dtype=jnp.float32, needs_params=True)],
     "transforms.bias_correction": [call(0.9), call(0.999, power=-0.5), call(0.9, ahead=1)],
     "transforms.chain": [
         call(T.clip_by_global_norm(1.0), T.heavy_ball(0.9), T.scale_by_learning_rate(0.1)),
@@ -87,6 +93,7 @@ EXAMPLES: dict[str, list[Example]] = {
     "transforms.clip_by_unit_norm": [call(0.1, needs_params=True)],
     "transforms.clip_by_value": [call(0.5)],
     "transforms.clip_weights": [call(0.7, needs_params=True)],
+    "transforms.dampen": [call(0.3)],
     "transforms.decay_proximally": [call(0.1, 0.1, needs_params=True), call(0.1, COSINE, needs_params=True)],
     "transforms.elementwise": [call(jnp.tanh), call(T.root(eps=0.1, eps_root=30.0)), call(T.magnitude(eps=0.1))],
     "transforms.ema": [
@@ -108,21 +115,48 @@ EXAMPLES: dict[str, list[Example]] = {
     "transforms.project_to_max_norm": [call(0.7, needs_params=True), call(0.7, axis=1, needs_params=True)],
     "transforms.running_max": [call(), call(0.9, of=jnp.abs, initial=0.1)],
     "transforms.scale_by_amsgrad": [call(correction=correction) for correction in ("none", "before", "after")],
-    "transforms.scale_by_learning_rate": [call(0.1), call(COSINE), call(halving), call(0.1, flip_sign=False)],
+    "transforms.scale_by_factored_rms": [
+        call(),
+        call(eps=None, eps_is_floor=True),
+        call(axes="largest", min_dim_size_to_factor=2, dtype=jnp.float32),
+    ],
+    "transforms.scale_by_learning_rate": [
+        call(0.1),
+        call(COSINE),
+        call(halving),
+        call(0.1, flip_sign=False),
+        call(T.schedule_product(T.inverse_time_decay(COSINE, 0.5), T.relative_step(0.7))),
+        call(T.regularised_decay(0.1, 0.5, lagged=True)),
+    ],
     "transforms.scale_by_nadam": [call(), call(momentum_decay=None)],
+    "transforms.scale_by_param_rms": [call(needs_params=True)],
+    "transforms.scale_by_rprop": [call(), call(on_reversal="rest", lagged=True)],
     "transforms.scale_by_radam": [call(), call(0.9, 0.9, eps=1e-8, inclusive=True, eps_corrected=False)],
     "transforms.scale_by_rms": [call(), call(centered=True, eps=1e-4)],
     "transforms.tap": [call("here"), call("norm", T.clip_by_global_norm(0.5)), call("off", enabled=False)],
     "transforms.total": [call(), call(of=jnp.abs, initial=0.1)],
+    "optimizers.adafactor": [
+        call(needs_params=True),
+        call(0.1, momentum=0.9, momentum_dtype=jnp.float32, weight_decay=0.1, maximize=True, needs_params=True),
+    ],
     "optimizers.adagrad": [call(0.1)],
-    "optimizers.adamw": [call(needs_params=True), call(0.1, weight_decay=0.1, schedule=COSINE, needs_params=True)],
+    "optimizers.adamw": [
+        call(needs_params=True),
+        call(0.1, weight_decay=0.1, schedule=COSINE, needs_params=True),
+        call(0.1, amsgrad=True, maximize=True, needs_params=True),
+    ],
+    "optimizers.asgd": [call(0.1, needs_params=True)],
     "optimizers.adan": [call(needs_params=True)],
     "optimizers.lion": [call(needs_params=True)],
     "optimizers.momentum": [call(0.1), call(COSINE, WARMING)],
     "optimizers.nesterov": [call(0.1), call(COSINE, WARMING)],
     "optimizers.nesterov_lookahead": [call(0.1)],
     "optimizers.rmsprop": [call(0.1), call(0.1, centered=True, momentum=0.9)],
-    "optimizers.sgd": [call(0.1), call(COSINE)],
+    "optimizers.sgd": [
+        call(0.1),
+        call(COSINE),
+        call(0.1, 0.9, dampening=0.3, weight_decay=COSINE, mask=is_matrix, maximize=True, needs_params=True),
+    ],
 }
 
 LABELS = {"kernel": "fast", "scale": "slow"}
