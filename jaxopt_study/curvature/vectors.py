@@ -3,6 +3,12 @@
 A vector has the structure of the parameters. A basis of m vectors has one more leading axis, of length m, on every
 leaf. Nothing is ravelled into one long vector, so that a sharded leaf stays where it is: every function here reduces
 leaf by leaf, and only scalars or m coefficients travel between devices. Contractions run at the highest precision.
+
+Squares of numbers below 1e-19 vanish in single precision, and those of numbers above 1e19 overflow. So a vector that
+may have any length is measured by `norm`, which takes its unit out first: the power of two next to its largest entry,
+so that nothing is rounded. A loop that cannot afford to read every vector twice divides the operator's products by one
+unit instead, from the first of them (`settled_unit`, `in_units`), uses `plain_norm` on what is then of order one, and
+multiplies its results by the unit in the end. Both are covariant bit for bit under powers of two.
 """
 
 import math
@@ -35,8 +41,76 @@ def inner(a: Vector, b: Vector) -> Array:
 
 
 def norm(a: Vector) -> Array:
-    """Return the Euclidean norm ‖a‖ = √⟨a, a⟩, a real scalar; not guarded against overflow of the squares."""
+    """Return the Euclidean norm ‖a‖, a real scalar, of a vector of any length that is a normal number.
+
+    Args:
+        a: A vector.
+
+    Returns:
+        √⟨a, a⟩, bit for bit where the squares neither vanish nor overflow. Cost: two reads of the vector.
+
+    Example:
+        >>> print(norm(jnp.array([3e-30, 4e-30])), norm({"x": jnp.array([3e30]), "y": jnp.array([4e30])}))
+        5e-30 5e+30
+    """
+    scaled, unit = unscaled(a)
+    return unit * plain_norm(scaled)
+
+
+def plain_norm(a: Vector) -> Array:
+    """Return √⟨a, a⟩ by one read of the vector: of one of order 1, as its squares vanish or overflow for others."""
     return jnp.sqrt(inner(a, a))
+
+
+def largest(a: Vector) -> Array:
+    """Return max |aᵢ|, a real scalar in at least single precision; NaN if an entry is."""
+    parts = [jnp.max(jnp.abs(leaf), initial=0).astype(accumulator(leaf.dtype)) for leaf in _leaves(a)]
+    dtype = jnp.result_type(*parts)
+    return jax.tree.reduce(jnp.maximum, [part.astype(dtype) for part in parts])
+
+
+def power_of_two(x: Array) -> Array:
+    """Return a power of two next to x ≥ 0, which together with its reciprocal is a normal number; NaN for NaN."""
+    info = jnp.finfo(x.dtype)
+    tiny = float(info.tiny)
+    return lax.stop_gradient(jnp.clip(lax.reduce_precision(x, info.nexp, 0), tiny, 1 / tiny))
+
+
+def unscaled(a: Vector) -> tuple[Vector, Array]:
+    """Return a vector of which the largest entry is between ½ and 2, and the power of two that it was divided by.
+
+    Args:
+        a: A vector, or an array of coefficients.
+
+    Returns:
+        The vector in at least single precision, and its unit, so that their product is a exactly. A zero vector stays
+        zero.
+    """
+    unit = power_of_two(largest(a))
+    return jax.tree.map(lambda x: _times(x, 1 / unit, accumulator(x.dtype)), a), unit
+
+
+def settled_unit(unit: Array, products: Vector) -> Array:
+    """Return the unit of a loop's products: what it was, or if it was 0 that of the first products that are not zero.
+
+    Args:
+        unit: A power of two, or 0 before the first product.
+        products: A vector or a block, as the operator made it.
+
+    Returns:
+        The unit. Cost: one read of the products, once.
+    """
+
+    def first() -> Array:
+        most = largest(products).astype(unit.dtype)
+        return jnp.where(most > 0, power_of_two(most), 0)
+
+    return lax.cond(unit > 0, lambda: unit, first)
+
+
+def in_units(unit: Array, products: Vector) -> Vector:
+    """Return products divided by their unit, exactly; by 1 while it is 0."""
+    return scale(1 / jnp.where(unit > 0, unit, 1), products)
 
 
 def scale(factor: Any, a: Vector) -> Vector:
@@ -60,9 +134,11 @@ def axpy(factor: Any, a: Vector, b: Vector) -> Vector:
 
 
 def normalize(a: Vector) -> tuple[Vector, Array]:
-    """Return a/‖a‖ and ‖a‖; a zero vector stays zero."""
-    length = norm(a)
-    return scale(jnp.where(length > 0, 1 / jnp.where(length > 0, length, 1), 0), a), length
+    """Return a/‖a‖ and ‖a‖, of a vector of any length; a zero vector stays zero."""
+    scaled, unit = unscaled(a)
+    length = plain_norm(scaled)
+    inverse = jnp.where(length > 0, 1 / jnp.where(length > 0, length, 1), 0)
+    return jax.tree.map(lambda x, like: _times(x, inverse, like.dtype), scaled, a), unit * length
 
 
 def zeros_like(like: Any) -> Vector:
@@ -206,13 +282,23 @@ def _contract(q: Array, x: Array, num_axes: int) -> Array:
 
 
 def _sum_of_leaves(of_leaf: Any, a: Vector, b: Vector) -> Array:
-    parts: list[Array] = jax.tree.leaves(jax.tree.map(of_leaf, a, b))
-    if not parts:
-        raise ValueError("A vector needs at least one leaf; received none.")
+    parts: list[Array] = _leaves(jax.tree.map(of_leaf, a, b))
     total = parts[0]
     for part in parts[1:]:
         total = total + part
     return total
+
+
+def _leaves(a: Vector) -> list[Array]:
+    leaves = jax.tree.leaves(a)
+    if not leaves:
+        raise ValueError("A vector needs at least one leaf; received none.")
+    return leaves
+
+
+def _times(x: Array, factor: Array, dtype: Any) -> Array:
+    wide = jnp.promote_types(x.dtype, factor.dtype)
+    return (x.astype(wide) * factor.astype(wide)).astype(dtype)
 
 
 def placed(x: Array, leaf: Any) -> Array:
