@@ -153,7 +153,7 @@ def stability(
     check_number("stability", "tol", tol, usual=1e-3)
     _check(k, tol, basis_size)
     check_concrete("stability", opt_state, params, data)
-    optimizer = check_optimizer(optimizer, opt_state, params)
+    optimizer, opt_state, params = check_optimizer("stability", optimizer, opt_state, params)
     num_steps = period("stability", optimizer, params, opt_state, num_steps)
     with vectors.entering_mesh(params):
         step = linear_step(optimizer, opt_state, loss, params, data, freeze, batch_size, num_steps)

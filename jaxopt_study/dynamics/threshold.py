@@ -50,8 +50,9 @@ def stability_threshold(
 
     Raises:
         TypeError: If the optimizer is none, or `num_steps` no integer.
-        ValueError: If the update mixes parameters, the state does not belong to the optimizer, parameters are needed
-            and not given, or `num_steps` is no multiple of the period.
+        ValueError: If the update mixes coordinates or depends on a leaf's shape, as trust ratios, orthogonalised or
+            factored gradients do; if the state does not belong to the optimizer, parameters are needed and not given,
+            or `num_steps` is no multiple of the period.
 
     Example:
         >>> print(round(stability_threshold(optax.sgd(0.01, momentum=0.9)), 6))  # (2 + 2γ)/η
@@ -62,7 +63,7 @@ def stability_threshold(
         (2021), Gradient descent on neural networks typically occurs at the edge of stability, appendix B; Cohen et al.
         (2022), Adaptive gradient methods at the edge of stability, table 1 and proposition 1.
     """
-    return min(thresholds(recursions(optimizer, opt_state, params, num_steps)))
+    return min(thresholds(recursions("stability_threshold", optimizer, opt_state, params, num_steps)))
 
 
 def thresholds(blocks: list[Recursion]) -> list[float]:
