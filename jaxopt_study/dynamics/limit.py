@@ -10,10 +10,12 @@ from jaxopt_study.dynamics.scalar_problem import one_coordinate, recursions
 from jaxopt_study.dynamics.states import refuse_holder
 from jaxopt_study.dynamics.threshold import thresholds
 from jaxopt_study.dynamics.updates import as_transformation
+from jaxopt_study.programs import nan_is_an_answer
 
 AT_REST = "Where a schedule warms up from 0, pass the state of a later step, or leave `opt_state` out for its end."
 
 
+@nan_is_an_answer
 def stability_limit(optimizer: Any, opt_state: Any = None, params: Any = None) -> float:
     """Find the product of gain and curvature beyond which the optimizer's step is unstable.
 

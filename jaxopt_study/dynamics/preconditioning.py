@@ -18,6 +18,7 @@ from jaxopt_study.dynamics.roles import leaf_paths
 from jaxopt_study.dynamics.scalar_problem import recursions
 from jaxopt_study.dynamics.threshold import thresholds
 from jaxopt_study.dynamics.updates import check_optimizer
+from jaxopt_study.programs import nan_is_an_answer
 from jaxopt_study.types import Batch, Key, LossFn, Params
 
 
@@ -62,6 +63,7 @@ class PreconditionedSharpness:
         return self.lower / self.threshold, self.upper / self.threshold
 
 
+@nan_is_an_answer
 def preconditioned_sharpness(
     optimizer: Any,
     opt_state: Any,
@@ -125,6 +127,7 @@ def preconditioned_sharpness(
     return PreconditionedSharpness(bracket, threshold)
 
 
+@nan_is_an_answer
 def preconditioner(
     optimizer: Any,
     opt_state: Any,

@@ -17,7 +17,7 @@ from jaxopt_study.dynamics.draws import draw_like
 from jaxopt_study.dynamics.periods import period
 from jaxopt_study.dynamics.shapes import Shapes
 from jaxopt_study.dynamics.updates import as_transformation, call_update, differentiated, keep_dtypes
-from jaxopt_study.programs import strongly_typed
+from jaxopt_study.programs import nan_is_an_answer, strongly_typed
 
 Role = Literal["memory", "statistic", "centre", "clock"]
 Freeze = Literal["statistics", "nothing"] | Callable[[str], bool]
@@ -26,6 +26,7 @@ _NUM_STEPS = 4
 _SMALL = 2.0**-33  # of gradients that no clip reaches
 
 
+@nan_is_an_answer
 def state_roles(optimizer: Any, params: Any) -> dict[str, Role]:
     """Return what every leaf of an optimizer's state is, by path.
 

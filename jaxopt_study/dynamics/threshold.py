@@ -6,11 +6,13 @@ from typing import Any
 import numpy as np
 
 from jaxopt_study.dynamics.scalar_problem import Recursion, recursions
+from jaxopt_study.programs import nan_is_an_answer
 
 _PASSED = 1e-10  # a radius this far beyond 1 is not rounding of a small matrix in double precision
 _GROWTH = 1.05
 
 
+@nan_is_an_answer
 def stability_threshold(
     optimizer: Any, opt_state: Any = None, params: Any = None, *, num_steps: int | None = None
 ) -> float:
