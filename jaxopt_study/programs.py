@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from functools import cache, wraps
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,9 @@ from jax import lax
 from jax.core import Tracer
 from jax.errors import JaxRuntimeError
 from jax.extend import core
+
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
 
 # For programs that mostly draw random numbers: on a CPU they compile ten times faster so, to the same numbers, and run
 # as fast. Others gain nothing.
@@ -50,6 +53,24 @@ def _solver_options() -> dict[str, str | bool] | None:
     except JaxRuntimeError:  # a version of XLA that no longer knows the option
         return None
     return _SOLVERS
+
+
+def nan_is_an_answer(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
+    """Return a function that runs with JAX's search for NaN and infinity off, for one that answers with them.
+
+    `jax_debug_nans` and `jax_debug_infs` raise wherever a compiled program returns such a number, or a constant is one.
+    In results they say "not known" and "no bound", and a status or a flag beside them says why.
+
+    Args:
+        function: A solver, which reports products that are not finite.
+    """
+
+    @wraps(function)
+    def call(*arguments: _Arguments.args, **keywords: _Arguments.kwargs) -> _Result:
+        with jax.debug_nans(False), jax.debug_infs(False):
+            return function(*arguments, **keywords)
+
+    return call
 
 
 def is_traced(arguments: Any) -> bool:

@@ -13,6 +13,7 @@ from jaxopt_study.curvature import vectors
 from jaxopt_study.curvature.checks import check_concrete, check_operator, key_or_fixed
 from jaxopt_study.curvature.operator import Operator
 from jaxopt_study.curvature.widening import in_double_precision
+from jaxopt_study.programs import nan_is_an_answer
 from jaxopt_study.types import Key, Matvec, Vector
 
 GROWTH = 16  # roundings of one product, in units of the smallest: see `noise_floor`
@@ -96,6 +97,7 @@ class Audit:
         return "\n".join([title, *(f"  {name:<18} {value}" for name, value in rows.items()), *self.messages])
 
 
+@nan_is_an_answer
 def audit(op: Operator, *, key: Key | None = None, double_precision: bool = True) -> Audit:
     """Measure how far an operator is from a deterministic, symmetric, linear one.
 

@@ -15,7 +15,7 @@ from jaxopt_study.curvature.checks import check_operator
 from jaxopt_study.curvature.density import SpectralDensity
 from jaxopt_study.curvature.operator import Operator
 from jaxopt_study.curvature.quadrature import probe_vectors
-from jaxopt_study.programs import jit_solver
+from jaxopt_study.programs import jit_solver, nan_is_an_answer
 from jaxopt_study.types import Key, Matvec, Vector
 
 _MARGIN = 0.01  # of the width of the spectrum, on either side
@@ -46,6 +46,7 @@ class CrossCheck(NamedTuple):
     num_matvecs: Array
 
 
+@nan_is_an_answer
 def cross_check(
     op: Operator, density: SpectralDensity, *, num_steps: int = 50, tolerance: float | None = None
 ) -> CrossCheck:

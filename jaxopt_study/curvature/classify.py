@@ -22,6 +22,7 @@ from jaxopt_study.curvature.landscape import slope
 from jaxopt_study.curvature.loss_operators import hessian
 from jaxopt_study.curvature.mean_operator import MeanOperator
 from jaxopt_study.curvature.sharpness import Bracket, sharpness
+from jaxopt_study.programs import nan_is_an_answer
 from jaxopt_study.types import Batch, Key, LossFn, Params, Vector
 
 _PAIR_TOL = 1e-3
@@ -81,6 +82,7 @@ class Classification(NamedTuple):
         return "gradient-flat" if name == "gradient_flat" else name.replace("_", " ")
 
 
+@nan_is_an_answer
 def classify_point(
     loss: LossFn,
     params: Params,

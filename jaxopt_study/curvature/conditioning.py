@@ -15,6 +15,7 @@ from jaxopt_study.curvature.audit import check_noise_floor
 from jaxopt_study.curvature.checks import check_operator, check_tolerance, check_vector, key_or_fixed
 from jaxopt_study.curvature.eigenpairs import Eigenpairs, eigenpairs
 from jaxopt_study.curvature.operator import Operator
+from jaxopt_study.programs import nan_is_an_answer
 from jaxopt_study.types import Key, Vector
 
 
@@ -95,6 +96,7 @@ class IllConditioning(NamedTuple):
     num_matvecs: Array
 
 
+@nan_is_an_answer
 def condition_number(
     op: Operator,
     *,
@@ -185,6 +187,7 @@ def _ratio(values: Array, residuals: Array, num_matvecs: Array, noise_floor: Any
     return ConditionNumber(value, lower, upper, largest, smallest, ends, status, num_matvecs)
 
 
+@nan_is_an_answer
 def ill_conditioning(
     op: Operator,
     grads: Vector,

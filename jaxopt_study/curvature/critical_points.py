@@ -19,7 +19,7 @@ from jaxopt_study.curvature.landscape import value_and_gradient
 from jaxopt_study.curvature.layout import seed_words
 from jaxopt_study.curvature.loss_operators import hessian
 from jaxopt_study.curvature.mean_operator import MeanOperator
-from jaxopt_study.programs import jit_solver
+from jaxopt_study.programs import jit_solver, nan_is_an_answer
 from jaxopt_study.types import Batch, Key, LossFn, Params, Vector
 
 CriticalPointMethod = Literal["newton-mr", "gradient-norm", "saddle-free-newton"]
@@ -102,6 +102,7 @@ class _Settings(NamedTuple):
     cutoff: float
 
 
+@nan_is_an_answer
 def find_critical_point(
     loss: LossFn,
     params: Params,

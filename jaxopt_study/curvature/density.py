@@ -27,6 +27,7 @@ from jaxopt_study.curvature.estimate import TWO_PROBES, Estimate, band_of_shares
 from jaxopt_study.curvature.operator import Operator
 from jaxopt_study.curvature.outliers import Outliers, find_outliers
 from jaxopt_study.curvature.quadrature import Quadrature, check_divisor, lanczos_quadrature
+from jaxopt_study.programs import nan_is_an_answer
 from jaxopt_study.types import Key
 
 _GRID = 512
@@ -92,6 +93,7 @@ class SpectralDensity(NamedTuple):
         return Estimate(value, error, self.num_matvecs)
 
 
+@nan_is_an_answer
 def spectral_density(
     op: Operator,
     *,

@@ -15,6 +15,7 @@ from jaxopt_study.curvature.driving import Method
 from jaxopt_study.curvature.layout import Layout, layout_of
 from jaxopt_study.curvature.operator import Operator
 from jaxopt_study.curvature.restarting import Limits, Plan, State, Which
+from jaxopt_study.programs import nan_is_an_answer
 from jaxopt_study.types import Key, Vector
 
 _NAME = "eigenpairs"
@@ -47,6 +48,7 @@ class Eigenpairs(NamedTuple):
         return self.residuals / jnp.where(self.scale == 0, 1, self.scale)
 
 
+@nan_is_an_answer
 def eigenpairs(
     op: Operator,
     k: int,
@@ -174,6 +176,7 @@ def make_plan(
     return Plan(layout, k, cast(Which, which), num_basis, block_size, every)
 
 
+@nan_is_an_answer
 def solve(op: Operator, plan: Plan, limits: Limits, *, key: Key, start: Vector | None = None) -> Eigenpairs:
     """Find eigenpairs inside a trace: what `eigenpairs` compiles, for use under `jit`, `scan` and `vmap`.
 

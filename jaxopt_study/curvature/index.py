@@ -18,6 +18,7 @@ from jaxopt_study.curvature.estimate import band_of_shares
 from jaxopt_study.curvature.inertia import Compression
 from jaxopt_study.curvature.operator import Operator
 from jaxopt_study.curvature.quadrature import Quadrature, lanczos_quadrature
+from jaxopt_study.programs import nan_is_an_answer
 from jaxopt_study.types import Key
 
 _TAU = 2  # errors of an eigenvalue; so a zero eigenvalue, wrong by one, is still told to be flat
@@ -66,6 +67,7 @@ class MorseIndex(NamedTuple):
         return self.resolution > 0
 
 
+@nan_is_an_answer
 def morse_index(
     op: Operator,
     tau: Any = None,
@@ -171,6 +173,7 @@ def morse_index(
     return _from_probes(found, quadrature, op.size, confidence)
 
 
+@nan_is_an_answer
 def index_of(compression: Compression, tau: Any, *, noise_floor: float) -> MorseIndex:
     """Return the index from the whole matrix, with the checks of `morse_index`."""
     return _complete(compression, check_tau(tau, compression, noise_floor), noise_floor)

@@ -15,6 +15,7 @@ from jaxopt_study.curvature.checks import check_operator
 from jaxopt_study.curvature.estimate import TWO_PROBES, mean_of_function
 from jaxopt_study.curvature.operator import Operator
 from jaxopt_study.curvature.quadrature import Quadrature, check_divisor, lanczos_quadrature
+from jaxopt_study.programs import nan_is_an_answer
 from jaxopt_study.types import Key
 
 
@@ -43,6 +44,7 @@ class LogDet(NamedTuple):
     num_matvecs: Array
 
 
+@nan_is_an_answer
 def log_det(
     op: Operator,
     *,

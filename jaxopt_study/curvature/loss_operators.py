@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
+from jaxopt_study.curvature.derivatives import linearized, linearized_gradient
 from jaxopt_study.curvature.mean_operator import Local, check_scalar, mean_operator
 from jaxopt_study.curvature.operator import Operator
 from jaxopt_study.types import Batch, LossFn, Matvec, Params, Vector
@@ -30,7 +31,8 @@ def hessian(
 
         H v = d/dε ∇L(θ + ε v) |₀,   L(θ) = (1/N) Σ_B |B| loss(θ, B)
 
-    It differentiates the gradient forward: exact derivatives, no finite differences, no stored matrix. Where the loss
+    It differentiates the gradient forward: exact derivatives, no finite differences, no stored matrix. A loss with a
+    `jax.custom_vjp`, which has no forward derivative, is differentiated backward twice. Where the loss
     has kinks, such as those of ReLU, it is the Hessian of the smooth piece that θ lies in.
 
     The loss must be a deterministic mean over the examples of its batch. Fix a dropout key by closing over it; freeze
@@ -206,7 +208,7 @@ class Hessian(Local):
 
     def __call__(self, rebuild: Callable[[Params], Params], params: Params, batch: Batch) -> Matvec:
         """Return the linearised gradient."""
-        return jax.linearize(jax.grad(lambda p: self.loss(rebuild(p), batch)), params)[1]
+        return linearized_gradient(lambda p: self.loss(rebuild(p), batch), params)[1]
 
 
 @dataclass(frozen=True)
@@ -223,8 +225,8 @@ class _Ggn(Local):
         check_scalar(self.name, "output_loss", result)
 
     def __call__(self, rebuild: Callable[[Params], Params], params: Params, batch: Batch) -> Matvec:
-        outputs, forward = jax.linearize(lambda p: self.model(rebuild(p), batch), params)
-        _, curve = jax.linearize(jax.grad(lambda f: self.output_loss(f, batch)), outputs)
+        outputs, forward = linearized(lambda p: self.model(rebuild(p), batch), params)
+        _, curve = linearized_gradient(lambda f: self.output_loss(f, batch), outputs)
         return Partial(_gauss_newton, forward, curve)
 
 
@@ -247,7 +249,7 @@ class _Fisher(Local):
             )
 
     def __call__(self, rebuild: Callable[[Params], Params], params: Params, batch: Batch) -> Matvec:
-        _, forward = jax.linearize(lambda p: self.losses(rebuild(p), batch), params)
+        _, forward = linearized(lambda p: self.losses(rebuild(p), batch), params)
         return Partial(_second_moment, forward)
 
 

@@ -17,6 +17,7 @@ from jaxopt_study.curvature.lanczos import Space
 from jaxopt_study.curvature.layout import Layout, layout_of
 from jaxopt_study.curvature.operator import Operator
 from jaxopt_study.curvature.overlap import overshoot
+from jaxopt_study.programs import nan_is_an_answer
 from jaxopt_study.types import Key, Vector
 
 _BREAKDOWN = 100  # ε times this, or the noise floor if larger, separates a new direction from rounding
@@ -78,6 +79,7 @@ class _State(NamedTuple):
     done: Array
 
 
+@nan_is_an_answer
 def sharpness(
     op: Operator,
     *,
@@ -177,6 +179,7 @@ def bracket_limits(layout: Layout, tol: Any, noise_floor: float | None = None) -
     return BracketLimits(jnp.asarray(tol, layout.scalar), jnp.asarray(floor, layout.scalar))
 
 
+@nan_is_an_answer
 def enclose(op: Operator, plan: BracketPlan, limits: BracketLimits, *, key: Key) -> Bracket:
     """Do what `sharpness` does inside a trace, for use under `jit`, `scan` and `vmap`; nothing is checked.
 

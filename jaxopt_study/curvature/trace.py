@@ -15,7 +15,7 @@ from jaxopt_study.curvature.checks import check_operator
 from jaxopt_study.curvature.coordinates import as_vector, diagonal_entries
 from jaxopt_study.curvature.estimate import TWO_PROBES, Estimate, standard_error
 from jaxopt_study.curvature.operator import Operator
-from jaxopt_study.programs import jit_solver
+from jaxopt_study.programs import jit_solver, nan_is_an_answer
 from jaxopt_study.types import Key, Matvec, Vector
 
 _BLOCK_BYTES = 2**32  # on accelerators as many probes at once as fit in this
@@ -31,6 +31,7 @@ class _Moments(NamedTuple):
     spread: Vector  # √Σ (x − mean)², not squared, which would leave the range of the numbers
 
 
+@nan_is_an_answer
 def trace(
     op: Operator, *, num_probes: int = 60, rank: int = 20, key: Key, probes_at_once: int | None = None
 ) -> Estimate:
@@ -85,6 +86,7 @@ def trace(
     return _estimate(name, check_operator(name, op), num_probes, rank, check_key(name, key), probes_at_once)
 
 
+@nan_is_an_answer
 def diagonal(
     op: Operator, *, num_probes: int = 60, rank: int = 20, key: Key, probes_at_once: int | None = None
 ) -> Estimate:

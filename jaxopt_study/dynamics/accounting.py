@@ -10,9 +10,11 @@ from jaxtyping import Array
 from jaxopt_study.curvature import vectors
 from jaxopt_study.curvature.batching import batch_mean
 from jaxopt_study.curvature.checks import check_vector, describe
+from jaxopt_study.curvature.derivatives import linearized_gradient
 from jaxopt_study.curvature.loss_operators import Hessian
 from jaxopt_study.curvature.mean_operator import mean_operator
 from jaxopt_study.dynamics.draws import draw_like
+from jaxopt_study.programs import nan_is_an_answer
 from jaxopt_study.types import Batch, LossFn, Params, Vector
 
 
@@ -56,6 +58,7 @@ class Accounting(NamedTuple):
         return jnp.hypot(self.realised_error, self.ratio * self.predicted_error) / jnp.abs(self.predicted)
 
 
+@nan_is_an_answer
 def account_step(
     loss: LossFn,
     params: Params,
@@ -137,7 +140,8 @@ def _account(
     def of_batch(batch: Batch) -> tuple[Array, Array]:
         with jax.default_matmul_precision("highest"):
             start, end = loss(before, batch), loss(after, batch)
-            grads, curved = jax.jvp(jax.grad(lambda p: loss(p, batch)), (before,), (applied,))
+            grads, product = linearized_gradient(lambda p: loss(p, batch), before)
+            curved = product(applied)
         terms = vectors.inner(grads, applied), 0.5 * vectors.inner(curved, applied), end - start
         dtype = vectors.accumulator(jnp.result_type(*terms))
         return jnp.stack([term.astype(dtype) for term in terms]), jnp.stack([start, end]).astype(dtype)

@@ -1,15 +1,21 @@
 """The stability limit in units that no learning rate enters."""
 
+import math
 from typing import Any
 
 import jax
 
 from jaxopt_study.dynamics.periods import refuse_period
 from jaxopt_study.dynamics.scalar_problem import one_coordinate, recursions
+from jaxopt_study.dynamics.states import refuse_holder
 from jaxopt_study.dynamics.threshold import thresholds
 from jaxopt_study.dynamics.updates import as_transformation
+from jaxopt_study.programs import nan_is_an_answer
+
+AT_REST = "Where a schedule warms up from 0, pass the state of a later step, or leave `opt_state` out for its end."
 
 
+@nan_is_an_answer
 def stability_limit(optimizer: Any, opt_state: Any = None, params: Any = None) -> float:
     """Find the product of gain and curvature beyond which the optimizer's step is unstable.
 
@@ -34,14 +40,31 @@ def stability_limit(optimizer: Any, opt_state: Any = None, params: Any = None) -
     Raises:
         TypeError: If the optimizer is none.
         ValueError: As `stability_threshold`; or if the optimizer does not do the same in every step, as inside
-            `optax.MultiSteps`, so that no one gain stands for it.
+            `optax.MultiSteps`, so that no one gain stands for it, or the coming step does not move the parameters.
 
     Example:
         >>> print(round(stability_limit(optax.sgd(0.01, momentum=0.9)), 6))  # 2 + 2γ
         3.8
     """
-    optimizer = as_transformation(optimizer)
+    name = "stability_limit"
+    optimizer = as_transformation(optimizer, name)
+    refuse_holder(name, opt_state)
     with jax.enable_x64(True):
-        refuse_period("stability_limit", optimizer, one_coordinate(optimizer, params), opt_state)
-    blocks = recursions(optimizer, opt_state, params, 1)
-    return min(abs(block.gain) * threshold for block, threshold in zip(blocks, thresholds(blocks), strict=True))
+        refuse_period(name, optimizer, one_coordinate(name, optimizer, params), opt_state)
+    blocks = recursions(name, optimizer, opt_state, params, 1)
+    if not any(block.moves for block in blocks):
+        raise ValueError(
+            "stability_limit: the coming step does not move the parameters, whatever the gradient, as at a learning "
+            f"rate of 0, so it has no gain. {AT_REST}"
+        )
+    borne = thresholds(blocks)
+    if any(block.gain == 0 and math.isfinite(threshold) for block, threshold in zip(blocks, borne, strict=True)):
+        raise ValueError(
+            "stability_limit: the gradient acts only in later steps, so the coming step has no gain. Use "
+            "`stability_threshold`, which needs none."
+        )
+    # A step without a threshold has no limit, though its gain may be 0, as a sign's is.
+    return min(
+        abs(block.gain) * threshold if math.isfinite(threshold) else math.inf
+        for block, threshold in zip(blocks, borne, strict=True)
+    )

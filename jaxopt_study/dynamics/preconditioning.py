@@ -11,11 +11,14 @@ from jax.tree_util import register_dataclass
 from jaxopt_study.curvature import vectors
 from jaxopt_study.curvature.checks import check_concrete, key_or_fixed
 from jaxopt_study.curvature.sharpness import Bracket, sharpness
+from jaxopt_study.dynamics.limit import AT_REST
 from jaxopt_study.dynamics.linearised import LinearStep, gain, linear_step
 from jaxopt_study.dynamics.periods import refuse_period
+from jaxopt_study.dynamics.roles import leaf_paths
 from jaxopt_study.dynamics.scalar_problem import recursions
 from jaxopt_study.dynamics.threshold import thresholds
 from jaxopt_study.dynamics.updates import check_optimizer
+from jaxopt_study.programs import nan_is_an_answer
 from jaxopt_study.types import Batch, Key, LossFn, Params
 
 
@@ -60,6 +63,7 @@ class PreconditionedSharpness:
         return self.lower / self.threshold, self.upper / self.threshold
 
 
+@nan_is_an_answer
 def preconditioned_sharpness(
     optimizer: Any,
     opt_state: Any,
@@ -117,12 +121,13 @@ def preconditioned_sharpness(
     """
     with vectors.entering_mesh(params):
         step = _step("preconditioned_sharpness", optimizer, opt_state, loss, params, data, batch_size)
-        diagonal, threshold = _preconditioner(step)
+        diagonal, threshold = _preconditioner("preconditioned_sharpness", step)
         op, key = step.curvature.precondition(diagonal), key_or_fixed(key)
         bracket = sharpness(op, key=key, confidence=confidence, tol=tol, max_matvecs=max_matvecs)
     return PreconditionedSharpness(bracket, threshold)
 
 
+@nan_is_an_answer
 def preconditioner(
     optimizer: Any,
     opt_state: Any,
@@ -161,8 +166,9 @@ def preconditioner(
     Raises:
         TypeError: If the optimizer, the parameters or the loss are of the wrong kind, or arrays are traced.
         ValueError: If the optimizer does not do the same in every step, as inside `optax.MultiSteps`; if the update
-            mixes coordinates, as an active clip by norm or a trust ratio does; if it does not
-            answer to small changes of the gradient, as a sign does not; or if it goes up the gradient.
+            mixes coordinates, as an active clip by norm or a trust ratio does; if it does not answer to small changes
+            of the gradient, as a sign does not; if it goes up the gradient; or if the coming step does not move the
+            parameters at all.
 
     Example:
         >>> tx, params = optax.rmsprop(0.1, decay=0.5, eps=0.0), jnp.array([3.0, 0.5])
@@ -172,40 +178,69 @@ def preconditioner(
     """
     with vectors.entering_mesh(params):
         step = _step("preconditioner", optimizer, opt_state, loss, params, data, batch_size)
-        return Preconditioner(*_preconditioner(step))
+        return Preconditioner(*_preconditioner("preconditioner", step))
 
 
 def _step(
     name: str, optimizer: Any, opt_state: Any, loss: LossFn, params: Params, data: Any, batch_size: int | None
 ) -> LinearStep:
     check_concrete(name, opt_state, params, data)
-    optimizer = check_optimizer(optimizer, opt_state, params)
+    optimizer, opt_state, params = check_optimizer(name, optimizer, opt_state, params)
     refuse_period(name, optimizer, params, opt_state)
     return linear_step(optimizer, opt_state, loss, params, data, "statistics", batch_size, 1)
 
 
-def _preconditioner(step: LinearStep) -> tuple[Params, float]:
-    blocks = recursions(step.optimizer, step.opt_state, step.params, 1)
+def _preconditioner(name: str, step: LinearStep) -> tuple[Params, float]:
+    blocks = recursions(name, step.optimizer, step.opt_state, step.params, 1)
+    if not any(block.moves for block in blocks):
+        raise ValueError(
+            f"{name}: the coming step does not move the parameters, whatever the gradient, as at a learning rate of 0, "
+            f"so every curvature is stable and nothing is divided. {AT_REST}"
+        )
     borne = thresholds(blocks)
     threshold = min(borne)
     gains, diagonal = _gains(step)
+    leaves, structure = jax.tree.flatten(gains)
+    paths = leaf_paths(gains)
+    if not all(bool(jnp.isfinite(leaf).all()) for leaf in leaves):
+        raise ValueError(
+            f"{name}: the update's response to the gradient is not finite at these parameters, as where it divides by "
+            "a statistic of 0 with ε = 0, or the gradient is not finite. Use a positive ε, or parameters from before "
+            "the run diverged."
+        )
     if not bool(diagonal):
         raise ValueError(
-            "The update mixes coordinates here, as an active clip by a norm, a trust ratio or a matrix does, so it is "
-            "no diagonal preconditioner. Use `stability`, which needs none, or take the clip out of the chain."
+            f"{name}: the update mixes coordinates here, as an active clip by a norm, a trust ratio or a matrix does, "
+            "so it is no diagonal preconditioner. Use `stability`, which needs none, or take the clip out of the chain."
         )
-    leaves, structure = jax.tree.flatten(gains)
     parts = []
-    for leaf, block, own in zip(leaves, blocks, borne, strict=True):
-        if block.gain == 0 or not bool(jnp.any(leaf != 0)):
+    for path, leaf, block, own in zip(paths, leaves, blocks, borne, strict=True):
+        if not block.moves:  # a frozen group: no curvature of its own is too large
+            parts.append(_bounded(jnp.zeros_like(leaf), 1.0))
+            continue
+        at = f" of params{path}" if path else ""
+        if block.gain == 0:
             raise ValueError(
-                "The update does not answer to small changes of the gradient, as where only the gradient's sign "
-                "counts, so no curvature is too large for it. Use `account_step` to see what its steps do."
+                f"{name}: the update{at} does not answer to small changes of the gradient, as where only the "
+                "gradient's sign counts or it acts later, so there is nothing that it divides by. Use `account_step` "
+                "to see what its steps do."
+            )
+        if not bool(jnp.any(leaf != 0)):
+            raise ValueError(
+                f"{name}: the update{at} does not answer to small changes of the gradient here, though it does "
+                "elsewhere: a clip by value is active in every coordinate, or the gradient and its statistics are 0. "
+                "Use a positive ε, take the clip out of the chain, or use `stability`."
+            )
+        if block.gain > 0:
+            raise ValueError(
+                f"{name}: the update{at} goes up the gradient. Turn its sign, as scale_by_learning_rate does, or use "
+                "`stability`."
             )
         relative = leaf / block.gain
-        if block.gain > 0 or bool(jnp.any(relative < 0)):
+        if bool(jnp.any(relative < 0)):
             raise ValueError(
-                "The update goes up the gradient. Turn its sign, as scale_by_learning_rate does, or use `stability`."
+                f"{name}: the update{at} goes up the gradient in {int(jnp.sum(relative < 0))} of {leaf.size} "
+                "coordinates here, and down in others, so it is no preconditioner. Use `stability`, which needs none."
             )
         weight = 1.0 if own == threshold else own / threshold
         parts.append(_bounded(relative, weight))

@@ -1,7 +1,6 @@
 """The training step on one coordinate of curvature λ, as a small matrix derived from the optimizer itself."""
 
 from contextlib import suppress
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -9,20 +8,21 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax
-from jax.flatten_util import ravel_pytree
 
-from jaxopt_study.dynamics.freezing import holding
+from jaxopt_study.dynamics.coordinatewise import check_coordinatewise
+from jaxopt_study.dynamics.neutral import Response, neutral_step
 from jaxopt_study.dynamics.periods import period
 from jaxopt_study.dynamics.roles import Role, leaf_paths, leaf_roles
+from jaxopt_study.dynamics.states import named_leaves, refuse_holder
 from jaxopt_study.dynamics.updates import (
     as_transformation,
     call_update,
+    check_runs,
     differentiated,
     holds_lookahead,
     keep_dtypes,
 )
 from jaxopt_study.programs import strongly_typed
-from jaxopt_study.transforms import gradient_point
 
 _LONG = 1000  # steps after which a product of momenta has reached its limit
 _LATE = 2**30  # a step so late that every bias correction is 1
@@ -34,9 +34,10 @@ class Recursion(NamedTuple):
     constants: np.ndarray  # M₀ of each step, (p, d, d)
     slopes: np.ndarray  # M₁ of each step, (p, d, d)
     gain: float  # ∂θ′/∂g of the first step
+    moves: bool  # whether any gradient and memories move the coordinate in the first step
 
 
-def recursions(optimizer: Any, opt_state: Any, params: Any, steps: int | None = None) -> list[Recursion]:
+def recursions(name: str, optimizer: Any, opt_state: Any, params: Any, steps: int | None = None) -> list[Recursion]:
     """Return the recursion of one coordinate of every parameter, with every statistic at 1.
 
     The optimizer is run on parameters of the same structure, each with a single coordinate, in double precision. The
@@ -44,10 +45,13 @@ def recursions(optimizer: Any, opt_state: Any, params: Any, steps: int | None = 
     step: that fixes the unit in which λ is measured. One that is odd in the gradient (a mean that only serves a
     variance) is 0.
 
+    That this says anything of a run is checked: on whole leaves every coordinate must answer as the single one does.
+
     Args:
+        name: The function that was called, for the messages.
         optimizer: Any Optax transformation.
         opt_state: A state of it, for the clocks; None for the limit of many steps.
-        params: The parameters; only structure and ranks are used. None for one scalar.
+        params: The parameters; only their structure and shapes are used. None for one scalar.
         steps: Steps in a period, as `num_steps` of `stability_threshold`.
 
     Returns:
@@ -55,38 +59,41 @@ def recursions(optimizer: Any, opt_state: Any, params: Any, steps: int | None = 
 
     Raises:
         TypeError: If the optimizer is none, or `steps` no integer.
-        ValueError: If the update mixes parameters even at zero gradient or is not finite there, or `opt_state` is of
-            another optimizer.
+        ValueError: If the update mixes parameters even at zero gradient or is not finite there, if on a leaf it is not
+            that of a single number in every coordinate, or `opt_state` is of another optimizer.
     """
-    optimizer = as_transformation(optimizer)
+    optimizer = as_transformation(optimizer, name)
+    refuse_holder(name, opt_state)
     with jax.enable_x64(True):
-        one = one_coordinate(optimizer, params)
-        steps = period("stability_threshold", optimizer, one, opt_state, steps)
+        one = one_coordinate(name, optimizer, params)
+        steps = period(name, optimizer, one, opt_state, steps)
         roles = leaf_roles(optimizer, one, steps)
         state = (
             _late_state(optimizer, one, roles, steps)
             if opt_state is None
-            else _with_clocks(optimizer, one, roles, opt_state)
+            else _with_clocks(name, optimizer, one, roles, opt_state)
         )
-        linearised = jax.jit(lambda state: _matrices(optimizer, one, state, roles))
-        found = []
+        linearised = jax.jit(lambda state: neutral_step(optimizer, one, state, roles).response())
+        states, found = [], []
         for _ in range(steps):
-            matrices, state = linearised(state)
-            found.append(matrices)
-        constants, slopes, gains = (np.stack(matrices) for matrices in zip(*found, strict=True))
-        if not all(np.isfinite(matrices).all() for matrices in (constants, slopes, gains)):
+            states.append(state)
+            response, state = linearised(state)
+            found.append(jax.tree.map(np.asarray, response))
+        if not all(np.isfinite(matrix).all() for response in found for matrix in response):
             raise ValueError(
-                "stability_threshold: the update is not finite where gradient and parameters are 0, as where it "
-                "divides by their size, so no single curvature decides its stability. Use `stability`, which "
-                "linearises at the parameters themselves."
+                f"{name}: the update is not finite where gradient and parameters are 0, as where it divides by their "
+                "size, so no single curvature decides its stability. Use `stability`, which linearises at the "
+                "parameters themselves."
             )
-        return _split(len(jax.tree.leaves(differentiated(one))), constants, slopes, gains[0])
+        check_coordinatewise(name, optimizer, one, params, states, roles, found)
+        return _split(name, len(jax.tree.leaves(differentiated(one))), found)
 
 
-def one_coordinate(optimizer: Any, params: Any) -> Any:
+def one_coordinate(name: str, optimizer: Any, params: Any) -> Any:
     """Return parameters of the same structure in double precision, each with a single coordinate.
 
     Args:
+        name: The function that was called, for the messages.
         optimizer: An Optax transformation.
         params: The parameters; None for one scalar, or for the pair of them that `optax.lookahead` takes.
 
@@ -98,18 +105,18 @@ def one_coordinate(optimizer: Any, params: Any) -> Any:
     """
     one = jax.tree.map(lambda leaf: jnp.zeros((1,) * jnp.ndim(leaf), jnp.float64), 0.0 if params is None else params)
     if params is not None:
+        check_runs(name, optimizer, one, remedy="Use `stability`, which takes the parameters as they are.")
         return one
     pair = optax.LookaheadParams(one, one)
     with suppress(Exception):  # whatever a transformation raises that was not made for pairs
         if holds_lookahead(jax.eval_shape(optimizer.init, pair)):
             return pair
-    try:
-        jax.eval_shape(optimizer.init, one)
-    except Exception as error:
-        raise ValueError(
-            "The optimizer cannot be initialised for a single number, as where masks or groups name parameters. Pass "
-            "params=…, the parameters that the state was made with."
-        ) from error
+    check_runs(
+        name,
+        optimizer,
+        one,
+        remedy="Pass params=…, the parameters of the run: a single number stands for them otherwise.",
+    )
     return one
 
 
@@ -140,78 +147,29 @@ def _late_state(optimizer: Any, params: Any, roles: tuple[Role, ...], steps: int
     return structure.unflatten([later(leaf, role) for leaf, role in zip(leaves, roles, strict=True)])
 
 
-def _with_clocks(optimizer: Any, params: Any, roles: tuple[Role, ...], opt_state: Any) -> Any:
+def _with_clocks(name: str, optimizer: Any, params: Any, roles: tuple[Role, ...], opt_state: Any) -> Any:
     """Return a state for one coordinate with the clocks of another state of the same optimizer."""
-    leaves, structure = jax.tree.flatten(strongly_typed(optimizer.init(params)))
-    given = dict(zip(leaf_paths(opt_state), jax.tree.leaves(opt_state), strict=True))
-    paths = leaf_paths(jax.tree.unflatten(structure, leaves))
-    for i, (path, role) in enumerate(zip(paths, roles, strict=True)):
+    state = strongly_typed(optimizer.init(params))
+    leaves, structure = jax.tree.flatten(state)
+    given = named_leaves(opt_state)
+    for i, (path, names, role) in enumerate(zip(leaf_paths(state), named_leaves(state), roles, strict=True)):
         if role != "clock" or leaves[i].ndim != 0:
             continue
-        if path not in given or jnp.shape(given[path]) != ():
+        if names not in given or jnp.shape(given[names]) != ():
             raise ValueError(
-                f"stability_threshold: the state has no {path or 'value'}, which this optimizer keeps. Pass the state "
-                "that was initialised with it, and the parameters if the state depends on their structure."
+                f"{name}: the state has no {path or 'value'}, which this optimizer keeps. Pass the state that was "
+                "initialised with it, and the parameters if the state depends on their structure."
             )
-        leaves[i] = given[path] if _is_key(leaves[i]) else jnp.asarray(np.asarray(given[path]), leaves[i].dtype)
+        value = given[names]
+        leaves[i] = value if _is_key(leaves[i]) else jnp.asarray(np.asarray(value), leaves[i].dtype)
     return structure.unflatten(leaves)
 
 
-def _matrices(optimizer: Any, params: Any, state: Any, roles: tuple[Role, ...]) -> tuple[tuple[Any, Any, Any], Any]:
-    """Return the Jacobian of all coordinates at λ = 0, its derivative in λ, and the gains; and the next state."""
-    leaves, structure = jax.tree.flatten(state)
-    memory = [jnp.zeros_like(leaf) for leaf, role in zip(leaves, roles, strict=True) if role == "memory"]
-
-    def neutral(leaf: Any, role: Role) -> Any:
-        return jnp.zeros_like(leaf) if role == "centre" else jnp.ones_like(leaf)
-
-    frozen = [role in {"statistic", "centre"} for role in roles]
-    fixed = [
-        neutral(leaf, role) if is_frozen else leaf for leaf, role, is_frozen in zip(leaves, roles, frozen, strict=True)
-    ]
-    holds = [None] * len(jax.tree.leaves(params)) + [
-        partial(neutral, role=role) if is_frozen else None for role, is_frozen in zip(roles, frozen, strict=True)
-    ]
-
-    def state_with(memory: list[Any]) -> Any:
-        given = iter(memory)
-        return structure.unflatten(
-            [next(given) if role == "memory" else leaf for leaf, role in zip(fixed, roles, strict=True)]
-        )
-
-    def update(grads: Any, params: Any, memory: list[Any]) -> tuple[Any, Any]:
-        updates, new = call_update(
-            optimizer, grads, state_with(memory), params, jnp.float64(0.0), lambda p: jnp.float64(0.0)
-        )
-        return optax.apply_updates(params, updates), new
-
-    def step(grads: Any, params: Any, memory: list[Any]) -> tuple[Any, list[Any]]:
-        params, new = holding(update, holds)(grads, params, memory)
-        return params, [leaf for leaf, role in zip(jax.tree.leaves(new), roles, strict=True) if role == "memory"]
-
-    start, restore = ravel_pytree((params, memory))
-
-    def along(curvature: float) -> Any:
-        def moved(z: Any) -> Any:
-            theta, m = restore(z)
-            point = gradient_point(differentiated(theta), state_with(m))
-            return ravel_pytree(step(jax.tree.map(lambda p: curvature * p, point), theta, m))[0]
-
-        return jax.jacfwd(moved)(start)
-
-    zero, one = along(0.0), along(1.0)
-    flat_grads, restore_grads = ravel_pytree(differentiated(params))
-
-    def moved_by(g: Any) -> Any:
-        return ravel_pytree(differentiated(step(restore_grads(g), params, memory)[0]))[0]
-
-    gains = jax.jacfwd(moved_by)(flat_grads)
-    _, later = update(jax.tree.map(jnp.zeros_like, differentiated(params)), params, memory)
-    return (zero, one - zero, gains), keep_dtypes(later, state)
-
-
-def _split(num_params: int, constants: np.ndarray, slopes: np.ndarray, gains: np.ndarray) -> list[Recursion]:
-    """Return one block of the Jacobian of all coordinates for every parameter."""
+def _split(name: str, num_params: int, found: list[Response]) -> list[Recursion]:
+    """Return one block of the response of all coordinates for every parameter."""
+    constants = np.stack([response.constant for response in found])
+    slopes = np.stack([response.to_gradient @ response.to_point for response in found])
+    gains, moves = found[0].to_gradient, found[0].moves
     size = constants.shape[-1]
     linked = ((constants != 0) | (slopes != 0)).any(axis=0) | np.eye(size, dtype=bool)
     linked = linked | linked.T
@@ -226,12 +184,14 @@ def _split(num_params: int, constants: np.ndarray, slopes: np.ndarray, gains: np
             members = grown
         if members[:num_params].sum() > 1:
             raise ValueError(
-                "stability_threshold: the update mixes parameters even at zero gradient, so no single curvature "
-                "decides its stability. Use `stability`, which needs no threshold."
+                f"{name}: the update mixes parameters even at zero gradient, so no single curvature decides its "
+                "stability. Use `stability`, which needs no threshold."
             )
         chosen = np.flatnonzero(members)
         rows, columns = chosen[:, None], chosen
-        blocks.append(Recursion(constants[:, rows, columns], slopes[:, rows, columns], float(gains[i, i])))
+        blocks.append(
+            Recursion(constants[:, rows, columns], slopes[:, rows, columns], float(gains[i, i]), bool(moves[i]))
+        )
     return blocks
 
 

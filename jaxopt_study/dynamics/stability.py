@@ -16,6 +16,7 @@ from jaxopt_study.dynamics.linearised import linear_step
 from jaxopt_study.dynamics.periods import period
 from jaxopt_study.dynamics.roles import Freeze, leaf_paths
 from jaxopt_study.dynamics.updates import check_optimizer
+from jaxopt_study.programs import nan_is_an_answer
 from jaxopt_study.types import Batch, Key, LossFn, Params
 
 Kind = Literal["stable", "marginal", "oscillation", "escape", "unknown"]
@@ -63,6 +64,7 @@ class Stability:
     num_steps: int = 1
 
 
+@nan_is_an_answer
 def stability(
     optimizer: Any,
     opt_state: Any,
@@ -153,7 +155,7 @@ def stability(
     check_number("stability", "tol", tol, usual=1e-3)
     _check(k, tol, basis_size)
     check_concrete("stability", opt_state, params, data)
-    optimizer = check_optimizer(optimizer, opt_state, params)
+    optimizer, opt_state, params = check_optimizer("stability", optimizer, opt_state, params)
     num_steps = period("stability", optimizer, params, opt_state, num_steps)
     with vectors.entering_mesh(params):
         step = linear_step(optimizer, opt_state, loss, params, data, freeze, batch_size, num_steps)

@@ -6,11 +6,13 @@ from typing import Any
 import numpy as np
 
 from jaxopt_study.dynamics.scalar_problem import Recursion, recursions
+from jaxopt_study.programs import nan_is_an_answer
 
 _PASSED = 1e-10  # a radius this far beyond 1 is not rounding of a small matrix in double precision
 _GROWTH = 1.05
 
 
+@nan_is_an_answer
 def stability_threshold(
     optimizer: Any, opt_state: Any = None, params: Any = None, *, num_steps: int | None = None
 ) -> float:
@@ -50,8 +52,9 @@ def stability_threshold(
 
     Raises:
         TypeError: If the optimizer is none, or `num_steps` no integer.
-        ValueError: If the update mixes parameters, the state does not belong to the optimizer, parameters are needed
-            and not given, or `num_steps` is no multiple of the period.
+        ValueError: If the update mixes coordinates or depends on a leaf's shape, as trust ratios, orthogonalised or
+            factored gradients do; if the state does not belong to the optimizer, parameters are needed and not given,
+            or `num_steps` is no multiple of the period.
 
     Example:
         >>> print(round(stability_threshold(optax.sgd(0.01, momentum=0.9)), 6))  # (2 + 2γ)/η
@@ -62,7 +65,7 @@ def stability_threshold(
         (2021), Gradient descent on neural networks typically occurs at the edge of stability, appendix B; Cohen et al.
         (2022), Adaptive gradient methods at the edge of stability, table 1 and proposition 1.
     """
-    return min(thresholds(recursions(optimizer, opt_state, params, num_steps)))
+    return min(thresholds(recursions("stability_threshold", optimizer, opt_state, params, num_steps)))
 
 
 def thresholds(blocks: list[Recursion]) -> list[float]:

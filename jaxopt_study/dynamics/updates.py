@@ -8,12 +8,16 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxopt_study.checks import check_params, describe_argument
+from jaxopt_study.dynamics.states import refuse_holder, seated
 
-def as_transformation(optimizer: Any) -> Any:
+
+def as_transformation(optimizer: Any, name: str = "") -> Any:
     """Return an optimizer as an Optax transformation, `optax.MultiSteps` too.
 
     Args:
         optimizer: Any Optax transformation.
+        name: The function that was called, for the message.
 
     Returns:
         The transformation.
@@ -24,7 +28,15 @@ def as_transformation(optimizer: Any) -> Any:
     if isinstance(optimizer, optax.MultiSteps):
         return optimizer.gradient_transformation()
     if not isinstance(optimizer, optax.GradientTransformation):
-        raise TypeError(f"optimizer must be an Optax transformation; received {optimizer!r}.")
+        remedy = "Give optax.adam(1e-3), say, or a chain of this package."
+        if isinstance(getattr(optimizer, "tx", None), optax.GradientTransformation):
+            remedy = "Give its tx, and its opt_state as the state."
+        elif callable(optimizer):
+            remedy = f"Call it, as in {getattr(optimizer, '__name__', 'optimizer')}(1e-3)."
+        raise TypeError(
+            f"{name + ': ' if name else ''}optimizer must be an Optax transformation; received "
+            f"{describe_argument(optimizer)}. {remedy}"
+        )
     return optimizer
 
 
@@ -77,35 +89,82 @@ def keep_dtypes(new: Any, old: Any) -> Any:
     return jax.tree.map(lambda x, y: jnp.asarray(x).astype(jnp.result_type(y)), new, old)
 
 
-def check_optimizer(optimizer: Any, opt_state: Any, params: Any) -> Any:
-    """Return an optimizer as an Optax transformation, if the state is one of its own.
+def check_optimizer(name: str, optimizer: Any, opt_state: Any, params: Any) -> tuple[Any, Any, Any]:
+    """Return an optimizer as an Optax transformation, its state and the parameters as arrays, if they fit together.
 
     Args:
+        name: The function that was called, for the messages.
         optimizer: Any Optax transformation.
-        opt_state: Its state.
+        opt_state: Its state, in any of the forms in which libraries keep it.
         params: The parameters.
 
     Returns:
-        The transformation.
+        The transformation, the state in the structure that `init` gives, and the parameters.
 
     Raises:
-        TypeError: If the optimizer is none.
-        ValueError: If the state does not belong to the optimizer and the parameters.
+        TypeError: If the optimizer is none, or the parameters are not real floating-point arrays.
+        ValueError: If the state does not belong to the optimizer and the parameters, the parameters are not finite, or
+            the optimizer cannot take a step on them.
     """
-    optimizer = as_transformation(optimizer)
+    optimizer = as_transformation(optimizer, name)
+    refuse_holder(name, opt_state)
     if not isinstance(params, optax.LookaheadParams) and holds_lookahead(opt_state):
         raise ValueError(
-            "optax.lookahead steps on a pair of fast and slow parameters: params must be optax.LookaheadParams, as "
-            f"optax.LookaheadParams.init_synced makes them; received {jax.tree.structure(params)}."
+            f"{name}: optax.lookahead steps on a pair of fast and slow parameters: params must be "
+            "optax.LookaheadParams, as optax.LookaheadParams.init_synced makes them; received "
+            f"{jax.tree.structure(params)}."
         )
-    expected, given = jax.eval_shape(optimizer.init, params), jax.eval_shape(lambda state: state, opt_state)
-    if _forms(expected) != _forms(given):
+    params = check_params(name, params)
+    opt_state = seated(name, opt_state, check_runs(name, optimizer, params))
+    return optimizer, opt_state, params
+
+
+def check_runs(name: str, optimizer: Any, params: Any, *, remedy: str = "") -> Any:
+    """Return the shapes of an optimizer's state, if it can be initialised and take a step on given parameters.
+
+    Args:
+        name: The function that was called, for the messages.
+        optimizer: An Optax transformation.
+        params: The parameters, or their shapes.
+        remedy: A sentence for the end of the message.
+
+    Returns:
+        What `init` gives, as `jax.ShapeDtypeStruct`s. Cost: one trace.
+
+    Raises:
+        ValueError: If `init` or `update` raises, or gives an update of another structure or shape.
+    """
+    shapes = [f"{jnp.result_type(leaf)}{list(jnp.shape(leaf))}" for leaf in jax.tree.leaves(params)]
+    listed = ", ".join(shapes[:4]) + (", …" if len(shapes) > 4 else "")
+    remedy = f" {remedy}" if remedy else ""
+
+    def failed(what: str, error: Exception) -> ValueError:
+        return ValueError(
+            f"{name}: the optimizer cannot {what} parameters {listed}; it raises {type(error).__name__}: "
+            f"{error}.{remedy}"
+        )
+
+    try:
+        state = jax.eval_shape(optimizer.init, params)
+    except Exception as error:  # whatever somebody else's transformation raises
+        raise failed("be initialised for", error) from error
+
+    def step(params: Any, state: Any) -> Any:
+        value = jnp.zeros((), jnp.result_type(*jax.tree.leaves(params)))
+        return call_update(optimizer, differentiated(params), state, params, value, lambda p: value)[0]
+
+    try:
+        updates = jax.eval_shape(step, params, state)
+    except Exception as error:
+        raise failed("take a step on", error) from error
+    like = [jnp.shape(leaf) for leaf in jax.tree.leaves(params)]
+    if jax.tree.structure(updates) != jax.tree.structure(params) or [x.shape for x in jax.tree.leaves(updates)] != like:
         raise ValueError(
-            "The optimizer's state does not belong to these parameters and this optimizer: its init gives "
-            f"{jax.tree.structure(expected)} with shapes {_forms(expected)[1]}, received {jax.tree.structure(given)} "
-            f"with shapes {_forms(given)[1]}."
+            f"{name}: the optimizer must return updates like the parameters, {listed}; it returns "
+            f"{', '.join(f'{x.dtype}{list(x.shape)}' for x in jax.tree.leaves(updates)) or 'nothing'} for gradients of "
+            f"that form.{remedy}"
         )
-    return optimizer
+    return state
 
 
 def holds_lookahead(state: Any) -> bool:
@@ -115,7 +174,3 @@ def holds_lookahead(state: Any) -> bool:
         return isinstance(part, optax.LookaheadState)
 
     return any(map(is_lookahead, jax.tree.leaves(state, is_leaf=is_lookahead)))
-
-
-def _forms(state: Any) -> tuple[Any, list[Any]]:
-    return jax.tree.structure(state), [leaf.shape for leaf in jax.tree.leaves(state)]
