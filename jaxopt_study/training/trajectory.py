@@ -69,6 +69,7 @@ class Probe:
     jax.tree_util.register_dataclass,
     data_fields=[
         "params", "opt_state", "model_state", "losses", "num_steps", "diverged", "diverged_at", "stopped_early",
+        "stalled", "last_moved",
         "evaluations", "best_step", "last_params", "snapshots", "snapshot_steps", "probes", "probe_steps", "taps",
     ],
     meta_fields=[],
@@ -87,7 +88,8 @@ class Trajectory:
         model_state: What the model carries beside its parameters, matching `params`; None if nothing.
         losses: Shape (T,): training loss of each step's batch at the point where its gradient was taken.
         num_steps: Steps applied, ≤ T.
-        diverged: Whether a loss was not finite. That step was not applied.
+        diverged: Whether a step's loss, gradient, new parameters or carried variables were not finite. That step was
+            not applied.
         diverged_at: Which step that was, −1 if none.
         stopped_early: Whether patience ran out.
         evaluations: By name, shape (K,); `"step"` counts the steps applied before. Empty if none were asked for.
@@ -98,6 +100,10 @@ class Trajectory:
         probes: What the probe returned, each leaf with a leading axis; None without a probe.
         probe_steps: Steps applied before each probe.
         taps: By name, the metrics of every tap in the optimizer, each with a leading axis T; empty without taps.
+        stalled: Whether the run came to a standstill although its gradient was not 0: for at least the last tenth of
+            its steps no parameter changed, and for longer than between two changes before. Looked at are 64
+            coordinates, evenly spaced, of each leaf.
+        last_moved: Steps after which one of these coordinates last changed, 0 if none ever did.
     """
 
     # Untyped, because JAX also builds pytrees of shapes and of axes: `jax.tree.map(jnp.shape, trajectory)`.
@@ -117,6 +123,8 @@ class Trajectory:
     probes: Any = None
     probe_steps: Any = None
     taps: Any = None
+    stalled: Any = None
+    last_moved: Any = None
 
     def replace(self, **changes: Any) -> "Trajectory":
         """Return a copy with some attributes changed."""
