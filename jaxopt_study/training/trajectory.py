@@ -8,6 +8,8 @@ from typing import Any
 import jax
 from jax.core import Tracer
 
+from jaxopt_study.checks import check_callable, check_choice, check_integer, check_real, check_static, describe_argument
+
 
 @dataclass(frozen=True)
 class EarlyStopping:
@@ -26,17 +28,16 @@ class EarlyStopping:
     min_delta: float = 0.0
 
     def __post_init__(self):
-        if self.patience < 1:
-            raise ValueError(
-                f"Early stopping needs patience ≥ 1 evaluations; received {self.patience}. "
-                "With 1 the run ends at the first evaluation that is no better than the best."
+        who = "EarlyStopping"
+        if not isinstance(self.metric, str):
+            raise TypeError(
+                f"{who} needs metric to be a name such as 'validation_loss'; received {describe_argument(self.metric)}."
             )
-        if self.mode not in {"min", "max"}:
-            raise ValueError(
-                f"Early stopping's mode is 'min' or 'max'; received {self.mode!r}. Use 'max' for an accuracy."
-            )
-        if not self.min_delta >= 0.0:
-            raise ValueError(f"Early stopping's min_delta is ≥ 0; received {self.min_delta}.")
+        remedy = "With 1 the run ends at the first evaluation that is no better than the best."
+        check_integer(who, "patience", self.patience, 1, remedy=remedy)
+        check_choice(who, "mode", self.mode, ("min", "max"), remedy="Use 'max' for an accuracy.")
+        check_static(who, "min_delta", self.min_delta)
+        check_real(who, "min_delta", self.min_delta, 0)
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,10 @@ class Probe:
     init: Callable[..., Any] | None = None
 
     def __post_init__(self):
-        if self.every < 1:
-            raise ValueError(f"A probe measures every ≥ 1 steps; received {self.every}.")
+        check_callable("Probe", "fn", self.fn, expected="a function of (params, opt_state, batch)")
+        check_integer("Probe", "every", self.every, 1)
+        if self.init is not None:
+            check_callable("Probe", "init", self.init, expected="a function of (params, opt_state, batch), or None")
 
     def measure(self, memory: Any, arguments: tuple[Any, ...]) -> tuple[Any, Any]:
         """Return the new memory and what was measured."""
