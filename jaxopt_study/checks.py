@@ -307,3 +307,52 @@ def check_static_real(
     if isinstance(value, Tracer):
         raise TypeError(f"{who} needs {name} to be a number known before compiling; received a traced value.")
     return float(check_real(who, name, value, low, high, closed=closed, remedy=remedy))
+
+
+def check_static(who: str, name: str, value: Any) -> Any:
+    """Return a value that is known before compiling; raise TypeError for a traced one."""
+    if isinstance(value, Tracer):
+        raise TypeError(f"{who} needs {name} known before compiling; received a traced value.")
+    return value
+
+
+def check_text(who: str, name: str, value: Any) -> str:
+    """Return a text; raise TypeError for anything else."""
+    if not isinstance(value, str):
+        raise TypeError(f"{who} needs {name} to be text; received {describe_argument(value)}.")
+    return value
+
+
+def check_numbers(who: str, name: str, values: Any, *, finite: bool = True) -> np.ndarray:
+    """Return real numbers, nested sequences or an array of them, as an array of double precision.
+
+    Args:
+        who: The function that was called, for the message.
+        name: The argument's name.
+        values: The numbers.
+        finite: Whether NaN and infinity are refused.
+
+    Returns:
+        The array.
+
+    Raises:
+        TypeError: If they are something else, text, complex or traced say.
+        ValueError: If they do not form an array, or one is not finite.
+    """
+    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(values)):
+        raise TypeError(f"{who} needs {name} known before compiling; received traced values.")
+    try:
+        array = np.asarray(values)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{who} needs {name} to be numbers that form one array; received {describe_argument(values)} with parts of "
+            "different lengths."
+        ) from error
+    if not (jnp.issubdtype(array.dtype, jnp.floating) or jnp.issubdtype(array.dtype, jnp.integer)):
+        raise TypeError(
+            f"{who} needs {name} to be real numbers; received {describe_argument(values)} of {array.dtype}."
+        )
+    array = array.astype(float)
+    if finite and not np.isfinite(array).all():
+        raise ValueError(f"{who} needs {name} to be finite; received NaN or infinity among them.")
+    return array

@@ -12,9 +12,12 @@ import numpy as np
 import optax
 
 from jaxopt_study import optimizers
+from jaxopt_study.checks import check_integer, check_key, describe_argument
+from jaxopt_study.dynamics.updates import as_transformation
 from jaxopt_study.problems import Problem
 from jaxopt_study.programs import RANDOM_DRAWS
 from jaxopt_study.training import CurvatureProbe, Probe, Trajectory, evaluate, train
+from jaxopt_study.training.evaluation import check_problem
 from jaxopt_study.transforms import Transform
 from jaxopt_study.types import Key, Params
 
@@ -78,7 +81,8 @@ class Race:
         probe: As in `train`; `CurvatureProbe` for sharpness along every run.
 
     Raises:
-        ValueError: If `num_seeds` is not positive.
+        TypeError: If an argument is of the wrong kind.
+        ValueError: If a count is out of range, or `keys` are not an array of keys.
 
     Example:
         >>> from jaxopt_study import problems
@@ -103,8 +107,17 @@ class Race:
         record_params_every: int | None = None,
         probe: CurvatureProbe | Probe | None = None,
     ):
-        if num_seeds < 1:
-            raise ValueError(f"A race needs num_seeds ≥ 1; received {num_seeds}.")
+        check_problem("Race", problem)
+        check_integer("Race", "num_steps", num_steps, 0)
+        check_integer("Race", "num_seeds", num_seeds, 1)
+        check_integer("Race", "seed", seed, 0, 2**32 - 1)
+        for name, value in {
+            "batch_size": batch_size, "evaluate_every": evaluate_every, "record_params_every": record_params_every,
+        }.items():  # fmt: skip
+            if value is not None:
+                check_integer("Race", name, value, 1)
+        if keys is not None:
+            keys = _checked_keys(keys)
         self.problem = problem
         self._options: dict[str, Any] = {
             "num_steps": num_steps,
@@ -134,6 +147,7 @@ class Race:
         Raises:
             TypeError: If it is not an Optax transformation.
         """
+        as_transformation(optimizer)
         began = time.perf_counter()
         travels = isinstance(optimizer, Transform)
         leaves, structure = jax.tree.flatten(optimizer if travels else None)
@@ -236,6 +250,18 @@ def specification(optimizer: optax.GradientTransformation) -> dict[str, Any]:
         return {"expression": repr(optimizer), "spec": optimizer.to_json()}
     except ValueError:  # a part of it is a bare Optax transformation or a function without a name
         return {"expression": repr(optimizer), "spec": None}
+
+
+def _checked_keys(keys: Any) -> Key:
+    dtype, shape = getattr(keys, "dtype", None), jnp.shape(keys) if hasattr(keys, "shape") else ()
+    typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
+    if len(shape) != (1 if typed else 2) or not shape[0]:
+        remedy = "Give jax.random.split(jax.random.key(0), num_seeds)."
+        if typed or dtype == jnp.uint32:
+            raise ValueError(f"Race needs keys to be one key for each seed; received shape {shape}. {remedy}")
+        raise TypeError(f"Race needs keys to be random keys of JAX; received {describe_argument(keys)}. {remedy}")
+    check_key("Race", keys[0], name="keys")
+    return keys
 
 
 def _wait(trajectory: Trajectory) -> Trajectory:

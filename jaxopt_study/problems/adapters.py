@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen, nnx
 
+from jaxopt_study.checks import check_bool, check_callable, describe_argument, is_finite
+from jaxopt_study.problems.examples import as_examples
 from jaxopt_study.problems.metric import directed_as
 from jaxopt_study.problems.problem import Problem
 from jaxopt_study.types import Batch, Key, LossFn, ModelState, Params, Scalar
@@ -34,7 +36,7 @@ def from_pytree(
     `from_pytree(...).replace(init=lambda key: ...)`.
 
     Args:
-        params: Initial parameters; every leaf a floating array.
+        params: Initial parameters; every leaf a floating array, a scalar of NumPy or a Python float.
         loss: `loss(params, batch) -> scalar`, the mean over the examples of the batch; without data, batch is None.
         name: The problem's name.
         data: Training examples, a pytree of arrays with a common leading axis, or None.
@@ -48,6 +50,7 @@ def from_pytree(
         The problem. Nothing is computed: the loss is traced once for its shape.
 
     Raises:
+        TypeError: If an argument is of the wrong kind.
         ValueError: If a leaf is not a floating array and `freeze_others` is false, if no leaf is one, or if the loss is
             not a scalar.
 
@@ -61,14 +64,22 @@ def from_pytree(
         >>> print(jax.grad(problem.loss)(problem.init(jax.random.key(0)), problem.data)["slope"])
         -14.0
     """
+    check_callable("from_pytree", "loss", loss, expected="a function of (params, batch) that returns a scalar")
+    check_bool("from_pytree", "freeze_others", freeze_others)
+    data = _examples(name, data)
+    if not freeze_others:  # a Python float is a parameter, unless such numbers are to be held fixed
+        params = jax.tree.map(lambda leaf: jnp.asarray(leaf) if type(leaf) is float else leaf, params)
     leaves, structure = jax.tree_util.tree_flatten_with_path(params)
+    for path, leaf in leaves:
+        if _is_trained(leaf) and not is_finite(leaf):
+            raise ValueError(f"from_pytree needs finite parameters; params{jax.tree_util.keystr(path)} is not.")
     others = [jax.tree_util.keystr(path) or "the only leaf" for path, leaf in leaves if not _is_trained(leaf)]
     if len(others) == len(leaves):
-        raise ValueError("from_pytree found no floating array to train; wrap Python numbers in jnp.asarray.")
+        raise ValueError("from_pytree found no floating array to train; wrap Python integers in jnp.asarray(…, float).")
     if others and not freeze_others:
         raise ValueError(
             f"from_pytree trains floating arrays only, but received something else at {', '.join(others)}. Wrap Python "
-            "numbers in jnp.asarray to train them, or pass freeze_others=True to hold such leaves fixed."
+            "integers in jnp.asarray(…, float) to train them, or pass freeze_others=True to hold such leaves fixed."
         )
     trained = structure.unflatten([leaf if _is_trained(leaf) else None for _, leaf in leaves])
     fixed = structure.unflatten([None if _is_trained(leaf) else leaf for _, leaf in leaves])
@@ -125,7 +136,8 @@ def from_linen(
         The problem; its parameters are the collection "params". With model state, `loss` and metrics take it third.
 
     Raises:
-        ValueError: If the loss is not a scalar.
+        TypeError: If an argument is of the wrong kind.
+        ValueError: If the loss is not a scalar, or data are not arrays of finite numbers.
 
     Example:
         >>> data = {"x": jnp.ones((8, 3)), "y": jnp.zeros((8, 1))}
@@ -134,6 +146,10 @@ def from_linen(
         {'bias': (1,), 'kernel': (3, 1)}
     """
     title = name or type(module).__name__
+    if not isinstance(module, linen.Module):
+        raise TypeError(f"from_linen needs a Linen module, made, not its class; received {describe_argument(module)}.")
+    _check_functions("from_linen", loss, inputs)
+    data = _examples(title, data)
     sample = _sample(data)
     accepted = inspect.signature(type(module).__call__).parameters
     flags: dict[str, Any] = {flag: value for flag, value in TRAINING_FLAGS.items() if flag in accepted}
@@ -213,6 +229,7 @@ def from_nnx(
         The problem. With model state, `loss` and metrics take it as a third argument.
 
     Raises:
+        TypeError: If an argument is of the wrong kind.
         ValueError: If the module has no `nnx.Param`, or the loss is not a scalar.
 
     Example:
@@ -225,6 +242,12 @@ def from_nnx(
         >>> print(jax.tree.map(jnp.shape, problem.init(jax.random.key(0))))
         {'bias': (1,), 'kernel': (3, 1)}
     """
+    check_callable("from_nnx", "loss", loss, expected="a function of (model, batch) that returns a scalar")
+    data = _examples(name or "from_nnx", data)
+    if isinstance(model, nnx.Optimizer):
+        raise TypeError("from_nnx needs the model, not its nnx.Optimizer: give the model, and train with optimizer.tx.")
+    if not isinstance(model, nnx.Module):
+        check_callable("from_nnx", "model", model, expected="an nnx.Module or a function of nnx.Rngs that makes one")
     if isinstance(model, nnx.Module):
         template = nnx.clone(model)
     else:
@@ -276,6 +299,15 @@ def from_nnx(
     )
 
 
+def _examples(name: str, data: Any) -> Any:
+    return None if data is None else as_examples(f"The data of problem {name!r}", data)
+
+
+def _check_functions(who: str, loss: Any, inputs: Any) -> None:
+    check_callable(who, "loss", loss, expected="a function of (outputs, batch) that returns a scalar")
+    check_callable(who, "inputs", inputs, expected="a function of a batch that returns what the module is called with")
+
+
 def _model_problem(title, variables, loss, metrics, step_loss, data, shapes, attributes) -> Problem:
     # Only a model with state takes it as an argument; the others keep `loss(params, batch)`.
     def arity(function):
@@ -314,7 +346,7 @@ def _zeros(sample: Any) -> Any:
 
 
 def _is_trained(leaf: Any) -> bool:
-    return isinstance(leaf, jax.Array | np.ndarray) and jnp.issubdtype(leaf.dtype, jnp.floating)
+    return isinstance(leaf, jax.Array | np.ndarray | np.generic) and jnp.issubdtype(leaf.dtype, jnp.floating)
 
 
 def _combine(trained: Params, fixed: Params) -> Params:

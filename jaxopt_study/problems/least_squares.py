@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxopt_study.checks import check_integer, check_key, check_numbers, check_real, check_text
 from jaxopt_study.problems.catalogue import listed
 from jaxopt_study.problems.problem import CriticalPoint, Problem
 from jaxopt_study.problems.quadratic import Values
@@ -33,6 +34,7 @@ def least_squares(
         the default float type, with spectrum and minimum. `metadata` has X's rank. Cost: one SVD, O(N·features²).
 
     Raises:
+        TypeError: If an argument is not of real numbers.
         ValueError: If shapes do not fit or a number is not finite.
 
     Example:
@@ -44,7 +46,9 @@ def least_squares(
     References:
         Golub and Van Loan (2013), Matrix Computations, section 5.5: the minimum-norm solution.
     """
-    X, Y = np.asarray(inputs, dtype=float), np.asarray(targets, dtype=float)
+    check_text("least_squares", "name", name)
+    X = check_numbers("least_squares", "inputs", inputs, finite=False)
+    Y = check_numbers("least_squares", "targets", targets, finite=False)
     if X.ndim != 2 or Y.ndim not in {1, 2} or len(X) != len(Y) or X.size == 0 or Y.size == 0:
         raise ValueError(
             "least_squares needs inputs of shape (N, features) and targets of shape (N,) or (N, outputs), with the "
@@ -53,7 +57,7 @@ def least_squares(
     if not (np.isfinite(X).all() and np.isfinite(Y).all()):
         raise ValueError("The inputs and targets of least_squares must be finite; remove the examples that are not.")
     shape = X.shape[1:] + Y.shape[1:]
-    first = np.zeros(shape) if start is None else np.array(start, dtype=float)
+    first = np.zeros(shape) if start is None else check_numbers("least_squares", "start", start)
     if first.shape != shape:
         raise ValueError(f"The start must have shape {shape}, features by outputs; received {first.shape}.")
 
@@ -110,6 +114,7 @@ def linear_regression(
         The problem; see `least_squares`.
 
     Raises:
+        TypeError: If an argument is of the wrong kind.
         ValueError: If an argument is outside its range.
 
     Example:
@@ -117,6 +122,13 @@ def linear_regression(
         >>> problem.minima[0].value < 1e-12
         True
     """
+    who = "linear_regression"
+    check_integer(who, "num_examples", num_examples)
+    check_integer(who, "num_features", num_features)
+    check_real(who, "noise", noise, 0)
+    check_real(who, "condition_number", condition_number, 1)
+    if key is not None:
+        key = check_key(who, key)
     if num_examples < 1 or num_features < 1 or not noise >= 0 or not condition_number >= 1:
         raise ValueError(
             "linear_regression needs num_examples ≥ 1, num_features ≥ 1, noise ≥ 0 and condition_number ≥ 1; received "

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxopt_study.checks import check_integer, check_key, check_numbers, check_real, describe_argument
 from jaxopt_study.problems.catalogue import listed
 from jaxopt_study.problems.problem import CriticalPoint, Kind, Problem
 from jaxopt_study.problems.quadratic import Values, random_rotation
@@ -54,6 +55,7 @@ def linear_network(
         are sorted by loss and labelled by S; all of them for r ≤ 10, else only those of the k strongest modes, k ≤ r.
 
     Raises:
+        TypeError: If an argument is of the wrong kind.
         ValueError: If a size, singular value or scale is out of range.
 
     Example:
@@ -70,7 +72,18 @@ def linear_network(
         Baldi and Hornik (1989), Neural Networks 2(1): the critical points. Kawaguchi (2016), Deep learning without poor
         local minima, NeurIPS: deep ones. Saxe, McClelland and Ganguli (2014), ICLR: learning mode after mode.
     """
-    sigma = np.asarray(singular_values, dtype=float)
+    who = "linear_network"
+    sigma = check_numbers(who, "singular_values", singular_values, finite=False)
+    for name, counts in (("hidden", (hidden,) if isinstance(hidden, int) else hidden), ("sizes", sizes)):
+        if not isinstance(counts, Sequence) or isinstance(counts, str):
+            raise TypeError(f"{who} needs {name} to be integers ≥ 1; received {describe_argument(counts)}.")
+        for count in counts:
+            check_integer(who, name, count)
+    if len(sizes) != 2:
+        raise ValueError(f"{who} needs sizes to be two integers, of inputs and outputs; received {sizes}.")
+    check_real(who, "init_scale", init_scale)
+    if key is not None:
+        key = check_key(who, key)
     widths = (hidden,) if isinstance(hidden, int) else tuple(hidden)
     if not widths or min(widths) < 1 or min(sizes) < 1:
         raise ValueError(f"Widths and sizes must be at least 1; received hidden {widths} and sizes {sizes}.")
@@ -125,7 +138,8 @@ def deep_linear_network(*, depth: int = 4, width: int = 4, init_scale: float | i
         The problem; see `linear_network`.
 
     Raises:
-        ValueError: If `depth` is below 2.
+        TypeError: If a count is not an integer.
+        ValueError: If `depth` is below 2 or `width` below 1.
 
     Example:
         >>> problem = deep_linear_network(depth=3)
@@ -133,6 +147,8 @@ def deep_linear_network(*, depth: int = 4, width: int = 4, init_scale: float | i
         >>> print(origin.label, origin.kind, origin.index, origin.value)
         modes {} degenerate 0 7.0
     """
+    check_integer("deep_linear_network", "depth", depth)
+    check_integer("deep_linear_network", "width", width, 1)
     if depth < 2:
         raise ValueError(f"depth counts the weight matrices and must be at least 2; received {depth}.")
     return linear_network(hidden=(width,) * (depth - 1), init_scale=init_scale)

@@ -7,6 +7,8 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
+from jaxopt_study.checks import check_callable, check_numbers, check_text, describe_argument
+from jaxopt_study.problems.examples import as_examples
 from jaxopt_study.problems.metric import Metric as Metric  # its public place
 from jaxopt_study.problems.metric import mode_of
 from jaxopt_study.types import Batch, Key, LossFn, Mode, ModelState, Params, Scalar
@@ -70,8 +72,29 @@ class Problem:
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):
+        who = f"Problem {self.name!r}" if isinstance(self.name, str) else "Problem"
+        check_text(who, "name", self.name)
+        check_callable(who, "init", self.init, expected="a function of a key that returns parameters")
+        check_callable(who, "loss", self.loss, expected="a function of (params, batch) that returns a scalar")
+        for name in ("init_state", "step_loss"):
+            if getattr(self, name) is not None:
+                check_callable(who, name, getattr(self, name), expected="a function, or None")
+        _check_metrics(who, self.metrics)
         for name in ("data", "validation", "test"):
-            _check_examples(self.name, name, getattr(self, name))
+            examples = getattr(self, name)
+            if examples is not None:
+                examples = as_examples(f"The {name} of problem {self.name!r}", examples)
+                object.__setattr__(self, name, examples)
+                _check_form(self.name, name, examples, self.data)
+        if not isinstance(self.critical_points, tuple | list) or not all(
+            isinstance(point, CriticalPoint) for point in self.critical_points
+        ):
+            raise TypeError(f"{who} needs critical_points to be a tuple of CriticalPoint.")
+        _check_domain(who, self.domain)
+        if self.spectrum is not None:
+            check_numbers(who, "spectrum", self.spectrum)
+        if not isinstance(self.metadata, Mapping):
+            raise TypeError(f"{who} needs metadata to be a mapping; received {describe_argument(self.metadata)}.")
         if self.init_state is not None and self.step_loss is None:
             raise ValueError(
                 f"Problem {self.name!r} has init_state but no step_loss, so its model state would never be updated: "
@@ -114,15 +137,38 @@ class Problem:
         return replace(self, **changes)
 
 
-def _check_examples(problem: str, name: str, examples: Batch | None) -> None:
-    if examples is None:
-        return
-    leaves = jax.tree.leaves(examples)
-    shapes = [np.shape(leaf) for leaf in leaves]
-    if not leaves or any(len(shape) == 0 for shape in shapes) or len({shape[0] for shape in shapes}) != 1:
-        raise ValueError(
-            f"The {name} of problem {problem!r} must be arrays with one common leading axis, the examples; "
-            f"received shapes {shapes}."
+def _check_metrics(who: str, metrics: Any) -> None:
+    if not isinstance(metrics, Mapping):
+        raise TypeError(
+            f"{who} needs metrics to be a mapping of names to functions; received {describe_argument(metrics)}."
         )
-    if shapes[0][0] == 0:
-        raise ValueError(f"The {name} of problem {problem!r} holds no examples; use None for a problem without data.")
+    for label, metric in metrics.items():
+        check_text(who, "the names of metrics", label)
+        check_callable(who, f"metrics[{label!r}]", metric, expected="a function of the arguments of loss")
+
+
+def _check_form(problem: str, name: str, examples: Any, data: Any) -> None:
+    if data is None:
+        return
+    given, expected = jax.tree.structure(examples), jax.tree.structure(data)
+    if given != expected:
+        raise ValueError(
+            f"The {name} of problem {problem!r} must have the structure of data, {expected}; received {given}."
+        )
+    for (path, leaf), like in zip(jax.tree_util.tree_leaves_with_path(examples), jax.tree.leaves(data), strict=True):
+        if np.ndim(leaf) != np.ndim(like):
+            raise ValueError(
+                f"The {name}{jax.tree_util.keystr(path)} of problem {problem!r} must have as many axes as data, "
+                f"{np.ndim(like)}; received shape {np.shape(leaf)}."
+            )
+
+
+def _check_domain(who: str, domain: Any) -> None:
+    if domain is None:
+        return
+    corners = check_numbers(who, "domain", domain)
+    if corners.shape != (2, 2) or not (corners[0] < corners[1]).all():
+        raise ValueError(
+            f"{who} needs domain to be a lower and an upper corner, ((x, y), (x, y)), the lower one below; received "
+            f"{domain!r}."
+        )

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from jaxopt_study.checks import check_integer, check_key, check_numbers, check_text
 from jaxopt_study.problems.catalogue import listed
 from jaxopt_study.problems.problem import CriticalPoint, Kind, Problem
 from jaxopt_study.types import Key
@@ -28,6 +29,10 @@ def random_rotation(dim: int, *, key: Key) -> Float[np.ndarray, "dim dim"]:
     Returns:
         Q of shape (dim, dim). Cost: O(dim³).
 
+    Raises:
+        TypeError: If `dim` is not an integer or `key` no key.
+        ValueError: If `dim` is below 1.
+
     Example:
         >>> Q = random_rotation(4, key=jax.random.key(0))
         >>> bool(np.allclose(Q.T @ Q, np.eye(4), atol=1e-14))
@@ -36,6 +41,8 @@ def random_rotation(dim: int, *, key: Key) -> Float[np.ndarray, "dim dim"]:
     References:
         Mezzadri (2007), How to generate random matrices from the classical compact groups, Notices of the AMS 54(5).
     """
+    check_integer("random_rotation", "dim", dim, 1)
+    key = check_key("random_rotation", key)
     gaussian = np.asarray(jax.random.normal(key, (dim, dim)), dtype=float)
     Q, R = np.linalg.qr(gaussian)
     return Q * np.where(np.diag(R) < 0, -1.0, 1.0)
@@ -75,6 +82,7 @@ def quadratic(
         O(dim) on the axes and O(dim²) rotated; so does the noise with a diagonal and a full C.
 
     Raises:
+        TypeError: If an argument is not of real numbers.
         ValueError: If a shape does not fit, a number is not finite, Q is not orthogonal or C is not a covariance.
 
     Example:
@@ -87,7 +95,8 @@ def quadratic(
         Zhang et al. (2019), Which algorithmic choices matter at which batch sizes?, NeurIPS, section 3: the noisy
         quadratic model. The default spectrum is that of x²/20 + y².
     """
-    eigenvalues = np.asarray(spectrum, dtype=float)
+    check_text("quadratic", "name", name)
+    eigenvalues = check_numbers("quadratic", "spectrum", spectrum, finite=False)
     if eigenvalues.ndim != 1 or eigenvalues.size == 0 or not np.isfinite(eigenvalues).all():
         raise ValueError(f"The spectrum must be one or more finite numbers in one axis; received {spectrum!r}.")
     dim = eigenvalues.size
@@ -145,6 +154,7 @@ def noisy_quadratic(dim: int = 100, *, batch_size: int = 1, start: Values | None
         The problem; see `quadratic`.
 
     Raises:
+        TypeError: If `dim` or `batch_size` is not an integer.
         ValueError: If `dim` or `batch_size` is below 1.
 
     Example:
@@ -155,6 +165,8 @@ def noisy_quadratic(dim: int = 100, *, batch_size: int = 1, start: Values | None
     References:
         Zhang et al. (2019), Which algorithmic choices matter at which batch sizes?, NeurIPS, section 3.
     """
+    check_integer("noisy_quadratic", "dim", dim)
+    check_integer("noisy_quadratic", "batch_size", batch_size)
     if dim < 1 or batch_size < 1:
         raise ValueError(f"dim and batch_size must be at least 1; received {dim} and {batch_size}.")
     curvature = 1 / np.arange(1, dim + 1)
@@ -162,7 +174,7 @@ def noisy_quadratic(dim: int = 100, *, batch_size: int = 1, start: Values | None
 
 
 def _vector(name: str, values: Values, dim: int) -> np.ndarray:
-    vector = np.array(values, dtype=float)
+    vector = check_numbers("quadratic", name, values, finite=False)
     if vector.shape != (dim,) or not np.isfinite(vector).all():
         raise ValueError(
             f"The {name} must be {dim} finite numbers, one per eigenvalue of the spectrum; "
@@ -172,7 +184,7 @@ def _vector(name: str, values: Values, dim: int) -> np.ndarray:
 
 
 def _orthogonal(rotation: Values, dim: int) -> np.ndarray:
-    Q = np.asarray(rotation, dtype=float)
+    Q = check_numbers("quadratic", "rotation", rotation, finite=False)
     if Q.shape != (dim, dim):
         raise ValueError(f"The rotation must have shape ({dim}, {dim}), as the spectrum; received {Q.shape}.")
     error = np.abs(Q.T @ Q - np.eye(dim)).max()
@@ -186,7 +198,7 @@ def _orthogonal(rotation: Values, dim: int) -> np.ndarray:
 
 def _square_root(covariance: Values, dim: int) -> np.ndarray:
     # R with RRᵀ = C, as a diagonal if C is one; not by Cholesky, since C may be singular.
-    C = np.asarray(covariance, dtype=float)
+    C = check_numbers("quadratic", "noise_covariance", covariance, finite=False)
     if C.shape not in {(dim,), (dim, dim)} or not np.isfinite(C).all():
         raise ValueError(
             f"The noise covariance must be finite, of shape ({dim}, {dim}) or, for a diagonal, ({dim},); "

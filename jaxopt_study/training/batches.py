@@ -8,8 +8,19 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float, Integer, UInt32
 
+from jaxopt_study.checks import (
+    check_choice,
+    check_integer,
+    check_key,
+    check_numbers,
+    check_real,
+    check_static,
+    describe_argument,
+)
 from jaxopt_study.types import Key
 
 Order = Literal["epochs", "once", "replacement"]
@@ -33,13 +44,9 @@ class LinearPace:
     num_steps: int
 
     def __post_init__(self):
-        if not 0.0 < self.start <= 1.0:
-            raise ValueError(
-                f"The share of examples a curriculum starts with lies in (0, 1]; received {self.start}. "
-                "Use 1.0 for no curriculum."
-            )
-        if self.num_steps < 1:
-            raise ValueError(f"A curriculum needs num_steps ≥ 1 to admit all examples; received {self.num_steps}.")
+        check_static("LinearPace", "start", self.start)
+        check_real("LinearPace", "start", self.start, 0, 1, closed="(]", remedy="Use 1.0 for no curriculum.")
+        check_integer("LinearPace", "num_steps", self.num_steps, 1)
 
     def __call__(self, step: Any) -> Any:
         """Return min(1, start + (1 − start)·step/num_steps)."""
@@ -61,6 +68,23 @@ class Curriculum:
 
     difficulty: Any
     pace: Callable[[Any], Any]
+
+    def __post_init__(self):
+        shape = getattr(self.difficulty, "shape", None)
+        if shape is None and isinstance(self.difficulty, list | tuple):
+            object.__setattr__(self, "difficulty", check_numbers("Curriculum", "difficulty", self.difficulty))
+        elif isinstance(self.difficulty, np.ndarray | jax.Array) and not isinstance(self.difficulty, Tracer):
+            check_numbers("Curriculum", "difficulty", self.difficulty)
+        elif shape is None and isinstance(self.difficulty, str | bytes | int | float | complex):
+            raise TypeError(
+                f"Curriculum needs difficulty to be one number per training example; received "
+                f"{describe_argument(self.difficulty)}."
+            )
+        if not callable(self.pace):
+            raise TypeError(
+                "Curriculum needs pace to be a function of the step, such as LinearPace(0.1, 1000); received "
+                f"{describe_argument(self.pace)}."
+            )
 
 
 def shuffle(
@@ -89,7 +113,8 @@ def shuffle(
         Example numbers, int32, of `position`'s shape. Cost: about 100 integer operations each, no memory.
 
     Raises:
-        ValueError: If N is outside its range.
+        TypeError: If an argument is of the wrong kind.
+        ValueError: If N or a position is outside its range.
 
     Example:
         >>> first = shuffle(jnp.arange(10), 10, key=jax.random.key(0), epoch=0)
@@ -102,7 +127,15 @@ def shuffle(
         walking, §4. The hash is MurmurHash3's 32-bit finaliser (Appleby 2011, public domain).
     """
     _check_count(num_examples)
-    return _permute(jnp.asarray(position), jnp.asarray(epoch), _round_words(key), num_examples)
+    position, epoch = jnp.asarray(position), jnp.asarray(epoch)
+    for name, value in (("position", position), ("epoch", epoch)):
+        if not jnp.issubdtype(value.dtype, jnp.integer):
+            raise TypeError(f"shuffle needs {name} to be integers; received {describe_argument(value)}.")
+    if not isinstance(position, Tracer) and position.size and not 0 <= position.min() <= position.max() < num_examples:
+        raise ValueError(
+            f"shuffle needs positions from 0 to {num_examples - 1}; received {position.min()} to {position.max()}."
+        )
+    return _permute(position, epoch, _round_words(check_key("shuffle", key)), num_examples)
 
 
 def prepare(order: Order | Curriculum, key: Key) -> Any:
@@ -127,7 +160,15 @@ def batch_indices(
     Returns:
         Shape (B,), int32. Batches straddle the ends of epochs: example t·B + j of the run is at position
         (t·B + j) mod N of epoch ⌊(t·B + j)/N⌋, so every epoch holds every example exactly once for any B.
+
+    Raises:
+        TypeError: If a size is not an integer.
+        ValueError: If a size is out of range, or the order is unknown.
     """
+    check_integer("batch_indices", "num_examples", num_examples, 1, MAX_EXAMPLES)
+    check_integer("batch_indices", "batch_size", batch_size, 1, num_examples)
+    if not callable(order):
+        check_choice("batch_indices", "order", order, ORDERS)
     if callable(order):
         key, easiest_first = prepared
         admitted = jnp.clip(jnp.ceil(order(step) * num_examples), 1, num_examples).astype(jnp.int32)
@@ -167,6 +208,7 @@ def linear_curriculum(difficulty: Float[Array, " examples"] | Any, *, start: flo
 
 
 def _check_count(num_examples: int) -> None:
+    check_integer("shuffle", "num_examples", num_examples)
     if not 1 <= num_examples <= MAX_EXAMPLES:
         raise ValueError(
             f"Shuffling works for 1 … 2²⁸ = {MAX_EXAMPLES} examples; received {num_examples}. "

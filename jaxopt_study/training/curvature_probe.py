@@ -11,6 +11,7 @@ import numpy as np
 import optax
 from jax.core import Tracer
 
+from jaxopt_study.checks import check_bool, check_callable, check_choice, check_integer, check_real, check_static
 from jaxopt_study.curvature import eigenpairs, hessian, vectors
 from jaxopt_study.curvature.operator import Operator
 from jaxopt_study.dynamics import account_step
@@ -97,13 +98,20 @@ class CurvatureProbe:
     roles: tuple[tuple[bool, ...], tuple[bool, ...]] = field(default=((), ()), repr=False)  # found by `prepare`
 
     def __post_init__(self):
+        who = "CurvatureProbe"
         for name in ("every", "num_eigenvalues", "max_matvecs"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"CurvatureProbe needs {name} ≥ 1; received {getattr(self, name)}.")
-        if self.stability_matvecs < 0:
-            raise ValueError(f"CurvatureProbe needs stability_matvecs ≥ 0; received {self.stability_matvecs}.")
-        if self.data not in {"all", "batch"}:
-            raise ValueError(f"CurvatureProbe measures on data='all' or 'batch'; received {self.data!r}.")
+            check_integer(who, name, getattr(self, name), 1)
+        check_integer(who, "stability_matvecs", self.stability_matvecs, 0)
+        check_choice(who, "data", self.data, ("all", "batch"))
+        if self.batch_size is not None:
+            check_integer(who, "batch_size", self.batch_size, 1, remedy="Use None for all examples at once.")
+        check_static(who, "tol", self.tol)
+        check_real(who, "tol", self.tol, 0, 1, closed="()")
+        for name in ("gains", "account"):
+            check_bool(who, name, getattr(self, name))
+        check_integer(who, "seed", self.seed, 0, 2**32 - 1)
+        if self.measure is not None:
+            check_callable(who, "measure", self.measure, expected="a function of (Hessian, key), or None")
 
     def prepare(self, optimizer: optax.GradientTransformation, params: Any) -> "CurvatureProbe":
         """Return the probe that knows which parts of an optimizer's state are statistics; `train` calls this."""

@@ -1,13 +1,15 @@
 """Loss and metrics over a whole set of examples."""
 
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array
 
+from jaxopt_study.checks import check_choice, check_integer, describe_argument
 from jaxopt_study.problems.problem import Problem
 from jaxopt_study.types import ModelState, Params
 
@@ -39,7 +41,9 @@ def evaluate(
         (what they share is computed once).
 
     Raises:
-        ValueError: If the problem has no such examples, or `batch_size` is not positive.
+        TypeError: If an argument is of the wrong kind.
+        ValueError: If the problem has no such examples, the parameters are not of the problem's shapes, or `batch_size`
+            is not positive.
 
     Example:
         >>> data = jnp.arange(5.0)
@@ -49,24 +53,56 @@ def evaluate(
         >>> print(whole["loss"], parts["loss"])
         2.0 2.0
     """
-    check_split(problem, on)
-    if batch_size is not None and batch_size < 1:
-        raise ValueError(f"Evaluation needs batch_size ≥ 1; received {batch_size}. Use None for all examples at once.")
+    check_problem("evaluate", problem)
+    check_split(problem, on, "evaluate")
+    if batch_size is not None:
+        batch_size = check_integer("evaluate", "batch_size", batch_size, 1, remedy="Use None for all examples at once.")
+    params = evaluated(params)
+    _check_like_init(problem, params)
     functions = (("loss", problem.loss), *sorted(problem.metrics.items()))
     examples = problem.data if on == "train" else getattr(problem, on)
     state = (model_state,) if problem.init_state else ()
     return _measure_compiled(functions, params, state, examples, batch_size)
 
 
-def check_split(problem: Problem, split: str) -> None:
-    """Complain if a problem has no examples of a name."""
-    if split not in SPLITS:
-        raise ValueError(f"Examples are {', '.join(map(repr, SPLITS))}; received {split!r}.")
+def evaluated(params: Params) -> Params:
+    """Return the parameters to evaluate: of the pair of `optax.lookahead` the slow ones."""
+    return params.slow if isinstance(params, optax.LookaheadParams) else params
+
+
+def check_problem(who: str, problem: Any) -> None:
+    """Raise TypeError if something is no problem."""
+    if not isinstance(problem, Problem):
+        raise TypeError(
+            f"{who} needs a Problem; received {describe_argument(problem)}. Make one with problems.from_pytree, "
+            "from_linen or from_nnx."
+        )
+
+
+def check_split(problem: Problem, split: str, who: str = "train") -> None:
+    """Raise ValueError if a problem has no examples of a name."""
+    check_choice(who, "the examples", split, SPLITS)
     if split != "train" and getattr(problem, split) is None:
         raise ValueError(
             f"Problem {problem.name!r} has no {split} examples: give it some with problem.replace({split}=…), or "
             "evaluate on 'train'."
         )
+
+
+def _check_like_init(problem: Problem, params: Params) -> None:
+    expected = init_like(problem.init)
+    shapes = jax.tree.map(jnp.shape, params)
+    if jax.tree.structure(expected) != jax.tree.structure(params) or shapes != jax.tree.map(jnp.shape, expected):
+        raise ValueError(
+            f"evaluate needs parameters as problem {problem.name!r} makes them, of shapes "
+            f"{jax.tree.map(jnp.shape, expected)}; received {shapes}. Lanes of a vmap are evaluated by jax.vmap."
+        )
+
+
+@lru_cache(maxsize=64)
+def init_like(init: Callable[..., Any]) -> Any:
+    """Return the parameters that `init` makes, without their values."""
+    return jax.eval_shape(init, jax.random.key(0))
 
 
 def measure(

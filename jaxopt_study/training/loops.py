@@ -1,5 +1,6 @@
 """The loop over steps: compiled as one program, or driven by the host one step at a time."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from jaxopt_study.programs import RANDOM_DRAWS
 from jaxopt_study.training.plan import Carry, Constants, Inputs, Plan
-from jaxopt_study.training.program import blank, observe, start, step
+from jaxopt_study.training.program import observe, start, step
 from jaxopt_study.transforms import read_taps
 
 begin = jax.jit(start, static_argnames="plan", compiler_options=RANDOM_DRAWS)
@@ -35,7 +36,7 @@ def advance(
     if capacity == 0:
         return carry, jax.tree.map(lambda x: jnp.zeros((0, *x.shape), x.dtype), like)
     length = {what: -(-capacity // plan.cadences.get(what, 1)) + (what in plan.cadences) for what in like}
-    records = _empty(like, length)
+    records = _room(like, length)
 
     def body(t: Any, loop: tuple[Carry, dict[str, Any]]) -> tuple[Carry, dict[str, Any]]:
         carry, records = loop
@@ -111,7 +112,7 @@ def segments(
         return jax.lax.fori_loop(first, jnp.minimum(first + every, num_steps), body, (carry, records))
 
     room = {what: max(n, 1) for what, n in length.items()}  # a loop of no steps is traced all the same
-    carry, records = jax.lax.fori_loop(0, count, segment, (carry, _empty(like, room)))
+    carry, records = jax.lax.fori_loop(0, count, segment, (carry, _room(like, room)))
     return (
         carry,
         {what: jax.tree.map(lambda x, n=length[what] - (what in plan.cadences): x[:n], records[what]) for what in like},
@@ -148,11 +149,23 @@ def last_records(
 
 
 def host_chunk(
-    plan: Plan, inputs: Inputs, constants: Constants, carry: Carry, first: int, stop: int
-) -> tuple[Carry, dict[str, Any]]:
-    """Return what `next_chunk` does, taking the steps first … stop − 1 one call at a time."""
+    plan: Plan,
+    inputs: Inputs,
+    constants: Constants,
+    carry: Carry,
+    first: int,
+    stop: int,
+    interrupted: Callable[[], bool] = lambda: False,
+) -> tuple[Carry, dict[str, Any], int]:
+    """Return what `next_chunk` does, taking the steps first … stop − 1 one call at a time, and where it stopped.
+
+    An interrupt is heard before every step but the first.
+    """
     found: dict[str, list] = {"losses": [], "taps": []} | {what: [] for what in plan.cadences}
     for t in range(first, stop):
+        if t > first and interrupted():
+            stop = t
+            break
         step_number = np.int32(t)
         for what, every in plan.cadences.items():
             if t % every == 0:
@@ -161,13 +174,14 @@ def host_chunk(
         carry, values = next_step(plan, inputs, constants, carry, step_number)
         for what, value in values.items():
             found[what].append(value)
-    return carry, {what: jax.tree.map(lambda *xs: np.stack(xs), *values) for what, values in found.items() if values}
+    records = {what: jax.tree.map(lambda *xs: np.stack(xs), *values) for what, values in found.items() if values}
+    return carry, records, stop
 
 
-def _empty(like: dict[str, Any], length: dict[str, int]) -> dict[str, Any]:
+def _room(like: dict[str, Any], length: dict[str, int]) -> dict[str, Any]:
+    # Zeros, not NaN, of which `jax_debug_nans` would complain: which slots count follows from the number of steps.
     return {
-        what: jax.tree.map(lambda x, n=length[what]: jnp.full((n, *x.shape), blank(x), x.dtype), like[what])
-        for what in like
+        what: jax.tree.map(lambda x, n=length[what]: jnp.zeros((n, *x.shape), x.dtype), like[what]) for what in like
     }
 
 

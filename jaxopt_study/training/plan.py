@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 
+from jaxopt_study.dynamics.updates import differentiated
 from jaxopt_study.training.curvature_probe import CurvatureProbe
 from jaxopt_study.training.layout import restore_leaves
 from jaxopt_study.training.trajectory import EarlyStopping, Probe
@@ -36,6 +37,9 @@ class Plan:
     layout: str = "tree"
     loop: str = "compiled"
     capacity: int = 0  # steps whose records fit the buffers of one call
+    careful: bool = False  # whether every step keeps its old values until the new ones are known to be finite
+    sharded: bool = False  # whether parameters are spread over devices
+    paired: bool = False  # whether parameters are the fast and slow ones of `optax.lookahead`
 
     @property
     def like(self) -> Any:
@@ -45,6 +49,10 @@ class Plan:
     def shaped(self, carried: Any) -> Any:
         """Return carried parameters in the user's shapes."""
         return restore_leaves(carried, self.like) if self.layout == "flat" else carried
+
+    def shaped_part(self, carried: Any) -> Any:
+        """Return the part of carried parameters that the loss is a function of in the user's shapes."""
+        return restore_leaves(carried, differentiated(self.like)) if self.layout == "flat" else carried
 
     def shaped_state(self, optimizer: Any, opt_state: Any) -> Any:
         """Return a carried optimizer state in the shapes that `optimizer.init` gives on the user's parameters."""
@@ -87,7 +95,22 @@ class Constants:
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["params", "model_state", "value", "step", "failures"],
+    data_fields=["glimpse", "pushed", "last_moved", "longest_rest"],
+    meta_fields=[],
+)
+@dataclass(frozen=True)
+class Motion:
+    """Whether the parameters move: a few coordinates of each leaf, compared from step to step."""
+
+    glimpse: Any
+    pushed: Any  # whether the last step's gradient was not 0 at them
+    last_moved: Any  # steps after which they last changed
+    longest_rest: Any  # the most steps they waited before they moved again, as between two updates of `MultiSteps`
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["params", "model_state", "found", "value", "step", "failures"],
     meta_fields=[],
 )
 @dataclass(frozen=True)
@@ -96,6 +119,7 @@ class Best:
 
     params: Any
     model_state: Any
+    found: Any  # whether there is a value yet
     value: Any
     step: Any
     failures: Any
@@ -103,9 +127,11 @@ class Best:
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["params", "opt_state", "model_state", "num_steps", "diverged_at", "stopped", "best", "probe_memory"],
+    data_fields=[
+        "params", "opt_state", "model_state", "num_steps", "diverged_at", "stopped", "best", "motion", "probe_memory",
+    ],
     meta_fields=[],
-)
+)  # fmt: skip
 @dataclass(frozen=True)
 class Carry:
     """What one step hands to the next; parameters and optimizer state in the plan's layout."""
@@ -117,6 +143,7 @@ class Carry:
     diverged_at: Any
     stopped: Any
     best: Best | None
+    motion: Motion
     probe_memory: Any = None
 
     @property

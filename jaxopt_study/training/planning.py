@@ -8,12 +8,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
+from flax import nnx
+from jax.core import Tracer
 
+from jaxopt_study.checks import check_choice, check_integer, check_key, describe_argument, is_finite
+from jaxopt_study.dynamics.updates import call_update, differentiated, holds_lookahead
 from jaxopt_study.problems.problem import Problem
 from jaxopt_study.programs import contains_convolution
 from jaxopt_study.training.batches import MAX_EXAMPLES, ORDERS, Curriculum
 from jaxopt_study.training.curvature_probe import CurvatureProbe
-from jaxopt_study.training.evaluation import check_split
+from jaxopt_study.training.evaluation import check_problem, check_split, init_like
 from jaxopt_study.training.layout import flatten_leaves, restore_leaves, shape_dependence
 from jaxopt_study.training.loops import records_like
 from jaxopt_study.training.plan import Inputs, Plan
@@ -24,6 +29,7 @@ from jaxopt_study.types import Mode
 
 _BUFFER_BYTES = 2**26  # records held on the device between two visits of the host
 _MAX_CAPACITY = 8192  # steps
+_MOST_STEPS = 2**31 - 1  # of a count in int32
 
 
 def make_plan(
@@ -53,21 +59,27 @@ def make_plan(
         ValueError: If an argument is out of range.
         TypeError: If an argument is of the wrong kind.
     """
-    _check_numbers(
-        num_steps=(num_steps, 0), batch_size=(batch_size, 1), evaluate_every=(evaluate_every, 1),
-        evaluate_batch_size=(evaluate_batch_size, 1), record_params_every=(snapshot_every, 1),
-    )  # fmt: skip
-    _check_choice("layout", layout, ("auto", "tree", "flat"))
-    _check_choice("loop", loop, ("auto", "compiled", "host"))
+    check_integer("train", "num_steps", num_steps, 0, _MOST_STEPS)
+    for name, value in {
+        "batch_size": batch_size, "evaluate_every": evaluate_every, "evaluate_batch_size": evaluate_batch_size,
+        "record_params_every": snapshot_every,
+    }.items():  # fmt: skip
+        if value is not None:
+            check_integer("train", name, value, 1, _MOST_STEPS, remedy="Leave it out, or give None, for the default.")
+    check_choice("train", "layout", layout, ("auto", "tree", "flat"))
+    check_choice("train", "loop", loop, ("auto", "compiled", "host"))
+    _check_requests(early_stopping, probe)
     if traced and loop == "host":
         raise ValueError("loop='host' cannot run inside jit or vmap, where there is no host: use loop='auto'.")
     numeric = _check_optimizer(optimizer)
     batch_size = _check_batches(problem, batch_size, order)
-    like = _check_params(problem, params)
+    like, paired = _check_params(problem, params, optimizer)
+    sharded = any(_is_sharded(leaf) for leaf in jax.tree.leaves(like if params is None else params))
     leaves, structure = jax.tree.flatten(like)
     if early_stopping is not None and evaluate_every is None:
         evaluate_every = _one_epoch(problem, batch_size)
-    splits = _splits(problem, evaluate_on) if evaluate_every else ()
+    splits = _splits(problem, evaluate_on)
+    splits = splits if evaluate_every else ()
     if early_stopping is not None:
         _check_metric(problem, early_stopping.metric, splits)
         early_stopping = replace(early_stopping, mode=_direction(problem, early_stopping))
@@ -88,8 +100,11 @@ def make_plan(
         early_stopping=early_stopping,
         snapshot_every=snapshot_every,
         probe=_ready(probe, optimizer, like),
-        layout=layout,
+        layout="tree" if sharded else layout,
         loop=loop,
+        careful=traced,
+        sharded=sharded,
+        paired=paired,
     )
     inputs = Inputs(
         optimizer=optimizer if numeric else None,
@@ -106,11 +121,11 @@ def _decide(plan: Plan, tree: Any, described: tuple[Any, ...], traced: bool, bac
     """Return the plan with layout, loop and the length of the record buffers chosen, from shapes alone."""
     inputs = jax.tree.unflatten(tree, described)
     key = jax.eval_shape(lambda: jax.random.key(0))
-    begun = replace(plan, layout="tree", early_stopping=None)
+    begun = replace(plan, layout="tree", early_stopping=None, paired=False)  # `like` is a pair already
     constants, carry = jax.eval_shape(partial(start, begun), inputs, plan.like, key)
     batch = jax.eval_shape(partial(batch_at, plan), inputs, constants, jnp.int32(0))
     program, result = jax.make_jaxpr(partial(training_loss, plan), return_shape=True)(
-        plan.like, carry.model_state, batch, key
+        differentiated(plan.like), carry.model_state, batch, key
     )
     plan = replace(
         plan,
@@ -139,12 +154,14 @@ def _choose_layout(plan: Plan, leaves: Any, carry: Any, batch: Any, key: Any) ->
             state = optimizer.init(params)
 
             def value_fn(at: Any) -> Any:
-                return training_loss(plan, restore_leaves(at, plan.like), *rest)[0]
+                at = restore_leaves(differentiated(at), differentiated(plan.like))
+                return training_loss(plan, at, *rest)[0]
 
-            return state, optimizer.update(grads, state, params, value=loss, grad=grads, value_fn=value_fn)
+            return state, call_update(optimizer, grads, state, params, loss, value_fn)
 
         loss = jax.ShapeDtypeStruct((), plan.shapes[0].dtype)
-        return jax.make_jaxpr(init_and_update)(leaves, params, params, loss, carry.model_state, batch, key)
+        grads = differentiated(params)
+        return jax.make_jaxpr(init_and_update)(leaves, grads, params, loss, carry.model_state, batch, key)
 
     try:
         reason = shape_dependence(program(plan.like), program(flat))
@@ -170,25 +187,46 @@ def _wants_host(loop: str, program: Any, traced: bool, backend: str) -> bool:
     return loop == "host" or (loop == "auto" and backend == "cpu" and not traced and contains_convolution(program))
 
 
-def _check_numbers(**arguments: tuple[Any, int]) -> None:
-    for name, (value, least) in arguments.items():
-        if value is None and name != "num_steps":
-            continue
-        if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < least:
-            raise ValueError(f"train needs {name} to be an integer ≥ {least}; received {value!r}.")
+def check_arguments(problem: Any, key: Any, progress: Any) -> None:
+    """Check what a run is given beside its plan.
+
+    Raises:
+        TypeError: If an argument is of the wrong kind.
+        ValueError: If there are several keys.
+    """
+    check_problem("train", problem)
+    check_key("train", key)
+    if progress is not None and not isinstance(progress, bool) and not callable(progress):
+        raise TypeError(
+            "train needs progress to be None, True, False or a function of (steps done, T, last loss); received "
+            f"{describe_argument(progress)}."
+        )
 
 
-def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"train's {name} is one of {', '.join(map(repr, choices))}; received {value!r}.")
+def _check_requests(early_stopping: Any, probe: Any) -> None:
+    if early_stopping is not None and not isinstance(early_stopping, EarlyStopping):
+        raise TypeError(
+            f"train needs early_stopping to be an EarlyStopping or None; received {describe_argument(early_stopping)}."
+        )
+    if probe is not None and not isinstance(probe, Probe | CurvatureProbe) and not callable(probe):
+        raise TypeError(
+            f"train needs probe to be a Probe, a CurvatureProbe or a function of (params, opt_state, batch); received "
+            f"{describe_argument(probe)}."
+        )
 
 
 def _check_optimizer(optimizer: Any) -> bool:
     """Return whether the optimizer is a pytree of its numbers, and so can be an argument of a compiled program."""
-    if not callable(getattr(optimizer, "init", None)) or not callable(getattr(optimizer, "update", None)):
+    if isinstance(optimizer, nnx.Optimizer):
         raise TypeError(
-            f"train needs an optimizer with init and update, such as optax.adam(1e-3); received {optimizer!r}. "
-            "If it is a function that makes one, call it."
+            "train needs the Optax transformation inside an nnx.Optimizer: give optimizer.tx, and the model's "
+            "parameters to problems.from_nnx."
+        )
+    is_class = isinstance(optimizer, type)
+    if is_class or not callable(getattr(optimizer, "init", None)) or not callable(getattr(optimizer, "update", None)):
+        raise TypeError(
+            "train needs an optimizer with init and update, such as optax.adam(1e-3); received "
+            f"{describe_argument(optimizer)}. If it is a function that makes one, call it."
         )
     return isinstance(optimizer, Transform)
 
@@ -205,7 +243,10 @@ def _check_batches(problem: Problem, batch_size: int | None, order: Any) -> int 
                 f"{problem.name!r}; received shape {np.shape(order.difficulty)}."
             )
     elif not isinstance(order, str) or order not in ORDERS:
-        raise ValueError(f"train's order is one of {', '.join(map(repr, ORDERS))} or a Curriculum; received {order!r}.")
+        raise ValueError(
+            f"train's order is one of {', '.join(map(repr, ORDERS))} or a Curriculum; received "
+            f"{describe_argument(order)}."
+        )
     if batch_size is None:
         return None
     if count is None:
@@ -225,23 +266,70 @@ def _check_batches(problem: Problem, batch_size: int | None, order: Any) -> int 
     return int(batch_size)
 
 
-def _check_params(problem: Problem, params: Any) -> Any:
-    like = _init_like(problem.init) if params is None else jax.tree.map(_abstract, params)
-    leaves = jax.tree.leaves_with_path(like)
-    if not leaves:
-        raise TypeError(f"The parameters of problem {problem.name!r} hold no arrays: there is nothing to train.")
-    for path, leaf in leaves:
+def _check_params(problem: Problem, params: Any, optimizer: Any) -> tuple[Any, bool]:
+    """Return the parameters a run carries, without their values, and whether a start has to be made a pair first."""
+    made = init_like(problem.init)
+    like = jax.tree.map(_abstract, made if params is None else params)
+    for path, leaf in jax.tree.leaves_with_path(like):
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
             raise TypeError(
                 f"Parameters must be floating to be trained; params{jax.tree_util.keystr(path)} of problem "
                 f"{problem.name!r} is {leaf.dtype}. Convert it, or keep it out of the parameters."
             )
-    return like
+    if not sum(leaf.size for leaf in jax.tree.leaves(like)):
+        raise TypeError(f"The parameters of problem {problem.name!r} hold no numbers: there is nothing to train.")
+    if params is not None:
+        _check_start(problem, params, differentiated(like), made)
+    paired = not isinstance(like, optax.LookaheadParams) and _wants_pair(optimizer, like)
+    return (optax.LookaheadParams(like, like) if paired else like), paired
+
+
+def _check_start(problem: Problem, params: Any, like: Any, made: Any) -> None:
+    # An init that draws nothing may stand for parameters of any form, which the loss decides.
+    if jax.tree.structure(like) == jax.tree.structure(made):
+        for (path, given), expected in zip(jax.tree.leaves_with_path(like), jax.tree.leaves(made), strict=True):
+            if given.shape != expected.shape:
+                raise ValueError(
+                    f"train needs params{jax.tree_util.keystr(path)} to have the shape that problem {problem.name!r} "
+                    f"makes, {expected.shape}; received {given.shape}. Lanes are trained by jax.vmap."
+                )
+    else:
+        raise ValueError(
+            f"train needs params of the structure that problem {problem.name!r} makes, {jax.tree.structure(made)}; "
+            f"received {jax.tree.structure(like)}."
+        )
+    for path, leaf in jax.tree.leaves_with_path(params):
+        if not isinstance(leaf, Tracer) and not is_finite(leaf):
+            raise ValueError(
+                f"train needs a finite start; params{jax.tree_util.keystr(path)} holds NaN or infinity. Take "
+                "parameters from before a run diverged."
+            )
+
+
+def _wants_pair(optimizer: Any, like: Any) -> bool:
+    """Return whether an optimizer steps on pairs of parameters, as `optax.lookahead` does."""
+    shapes, structure = jax.tree.flatten(like)
+    travels = isinstance(optimizer, Transform)
+    numbers, tree = jax.tree.flatten(jax.tree.map(_abstract, optimizer) if travels else None)
+    return _steps_on_pairs(None if travels else optimizer, tree, tuple(numbers), structure, tuple(shapes))
 
 
 @lru_cache(maxsize=64)
-def _init_like(init: Callable[..., Any]) -> Any:
-    return jax.tree.map(_abstract, jax.eval_shape(init, jax.random.key(0)))
+def _steps_on_pairs(optimizer: Any, tree: Any, numbers: tuple[Any, ...], structure: Any, shapes: tuple) -> bool:
+    def init(numbers: Any, params: Any) -> Any:
+        made = jax.tree.unflatten(tree, numbers) if optimizer is None else optimizer
+        return made.init(params)
+
+    like = jax.tree.unflatten(structure, shapes)
+    try:
+        return holds_lookahead(jax.eval_shape(init, numbers, optax.LookaheadParams(like, like)))
+    except Exception:  # an optimizer that does not take pairs, or is broken and says so where it is used
+        return False
+
+
+def _is_sharded(leaf: Any) -> bool:
+    sharding = getattr(leaf, "sharding", None)
+    return sharding is not None and len(getattr(sharding, "device_set", ())) > 1
 
 
 def _check_loss(result: Any) -> Any:
@@ -265,6 +353,11 @@ def _one_epoch(problem: Problem, batch_size: int | None) -> int:
 def _splits(problem: Problem, evaluate_on: str | Sequence[str] | None) -> tuple[str, ...]:
     if evaluate_on is None:
         return ("train",) if problem.validation is None else ("validation",)
+    if not isinstance(evaluate_on, str | Sequence):
+        raise TypeError(
+            "train needs evaluate_on to be one or several of 'train', 'validation', 'test'; received "
+            f"{describe_argument(evaluate_on)}."
+        )
     splits = (evaluate_on,) if isinstance(evaluate_on, str) else tuple(evaluate_on)
     for split in splits:
         check_split(problem, split)
@@ -300,5 +393,11 @@ def _direction(problem: Problem, rule: EarlyStopping) -> Mode | str:
 
 
 def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
-    kind = jax.typeof(leaf)
+    try:
+        kind = jax.typeof(leaf)
+    except TypeError as error:
+        raise TypeError(
+            f"Parameters must be arrays; received {describe_argument(leaf)} among them. Keep what is not trained out "
+            "of the parameters, in the loss."
+        ) from error
     return jax.ShapeDtypeStruct(kind.shape, kind.dtype, weak_type=kind.weak_type)

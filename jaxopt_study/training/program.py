@@ -11,12 +11,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxopt_study.dynamics.updates import call_update, keep_dtypes
+from jaxopt_study.dynamics.updates import call_update, differentiated, keep_dtypes
 from jaxopt_study.programs import strongly_typed
 from jaxopt_study.training.batches import Curriculum, batch_indices, prepare
 from jaxopt_study.training.curvature_probe import CurvatureProbe
-from jaxopt_study.training.evaluation import measure
+from jaxopt_study.training.evaluation import evaluated, measure
 from jaxopt_study.training.layout import flatten_leaves
+from jaxopt_study.training.motion import at_rest, moved, still_finite
 from jaxopt_study.training.plan import Best, Carry, Constants, Inputs, Plan
 from jaxopt_study.training.trajectory import EarlyStopping
 from jaxopt_study.transforms import gradient_point, read_taps
@@ -25,7 +26,10 @@ from jaxopt_study.transforms import gradient_point, read_taps
 def start(plan: Plan, inputs: Inputs, params: Any, key: Any) -> tuple[Constants, Carry]:
     """Return the first carry. Every leaf is fresh memory, so that the loop may overwrite it."""
     init_key, state_key, order_key, noise_key, step_key = jax.random.split(key, 5)
-    params = plan.init(init_key) if params is None else params
+    if params is None:
+        params = plan.init(init_key)
+    if plan.paired:
+        params = optax.LookaheadParams.init_synced(params)
     params = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), params)
     optimizer = inputs.optimizer
     order = None
@@ -41,15 +45,16 @@ def start(plan: Plan, inputs: Inputs, params: Any, key: Any) -> tuple[Constants,
         diverged_at=jnp.int32(-1),
         stopped=jnp.bool_(False),
         best=None,
+        motion=at_rest(params, plan.sharded),
     )
     carry = strongly_typed(carry)
     if plan.early_stopping:
-        worst = jnp.inf if plan.early_stopping.mode == "min" else -jnp.inf
         values = jax.eval_shape(lambda: evaluate_carry(plan, inputs, carry))
         best = Best(
             params=jax.tree.map(jnp.copy, carry.params),
             model_state=jax.tree.map(jnp.copy, carry.model_state),
-            value=jnp.full((), worst, values[plan.early_stopping.metric].dtype),
+            found=jnp.bool_(False),
+            value=jnp.zeros((), values[plan.early_stopping.metric].dtype),
             step=jnp.int32(0),
             failures=jnp.int32(0),
         )
@@ -90,53 +95,63 @@ def batch_at(plan: Plan, inputs: Inputs, constants: Constants, t: Any) -> Any:
 
 
 def step(plan: Plan, inputs: Inputs, constants: Constants, carry: Carry, t: Any) -> tuple[Carry, dict[str, Any]]:
-    """Return carry, loss and taps after step t, which is not applied if the run has ended or this loss ends it."""
+    """Return carry, loss and taps after step t, which is not applied if the run has ended or this step ends it.
+
+    A step ends the run if its loss, its gradient or the variables it would carry on are not finite. That the new
+    parameters are finite is only asked of a careful plan: the answer comes after the update, and to wait for it XLA
+    keeps old and new state, which takes half as long again for a small batch.
+    """
     optimizer = the_optimizer(plan, constants.optimizer)
     batch = batch_at(plan, inputs, constants, t)
     key = jax.random.fold_in(constants.step_key, t)
 
     def loss_at(params: Any) -> tuple[Any, Any]:
-        return training_loss(plan, plan.shaped(params), carry.model_state, batch, key)
+        return training_loss(plan, params, carry.model_state, batch, key)
 
-    point = gradient_point(carry.params, carry.opt_state)
-    (loss, model_state), grads = jax.value_and_grad(loss_at, has_aux=True)(point)
-    applied = carry.active & jnp.isfinite(loss)
+    point = differentiated(gradient_point(carry.params, carry.opt_state))
+    shaped = plan.shaped_part
+    (loss, model_state), grads = jax.value_and_grad(lambda p: loss_at(shaped(p)), has_aux=True)(point)
+    sound = jnp.isfinite(loss) & still_finite(grads, plan.sharded) & _kept_finite(model_state, carry.model_state)
+    old = carry.params, carry.opt_state, carry.model_state
 
-    def apply(old: tuple[Any, Any, Any]) -> tuple[Any, Any, Any]:
-        value_fn = lambda params: loss_at(params)[0]
+    def apply(old: tuple[Any, Any, Any]) -> tuple[Any, Any]:
+        value_fn = lambda params: loss_at(shaped(differentiated(params)))[0]
         updates, opt_state = call_update(optimizer, grads, carry.opt_state, carry.params, loss, value_fn)
         _check_state(carry.opt_state, opt_state)
-        new = optax.apply_updates(carry.params, updates), opt_state, model_state
-        return keep_dtypes(new, old)
+        new = keep_dtypes((optax.apply_updates(carry.params, updates), opt_state, model_state), old)
+        if not plan.careful:
+            return new, jnp.bool_(True)
+        finite = all_finite(new[0])
+        return jax.tree.map(lambda x, y: jnp.where(finite, x, y), new, old), finite
 
     # A branch, not a select between old and new, which makes XLA keep both: twice the time, six times the compiling.
-    old = carry.params, carry.opt_state, carry.model_state
-    params, opt_state, model_state = jax.lax.cond(applied, apply, lambda old: old, old)
-    diverged_now = carry.active & ~jnp.isfinite(loss)
+    (params, opt_state, model_state), applied = jax.lax.cond(
+        carry.active & sound, apply, lambda old: (old, jnp.bool_(False)), old
+    )
+    num_steps = carry.num_steps + applied
     after = replace(
         carry,
         params=params,
         opt_state=opt_state,
         model_state=model_state,
-        num_steps=carry.num_steps + applied,
-        diverged_at=jnp.where(diverged_now, t, carry.diverged_at).astype(jnp.int32),
+        num_steps=num_steps,
+        diverged_at=jnp.where(carry.active & ~applied, t, carry.diverged_at).astype(jnp.int32),
+        motion=moved(carry.motion, params, grads, num_steps, applied, plan.sharded),
     )
-    record = {"losses": loss, "taps": read_taps(opt_state)}
-    return after, mask(applied, record)
+    return after, {"losses": loss, "taps": read_taps(opt_state)}
 
 
 def observe(plan: Plan, inputs: Inputs, constants: Constants, carry: Carry, t: Any, what: str) -> tuple[Carry, Any]:
     """Return one record made before step t; an evaluation may also end the run or find new best parameters."""
     if what == "snapshots":
-        return carry, mask(carry.active, plan.shaped(carry.params))
+        return carry, plan.shaped(carry.params)
     if what == "probes" and plan.probe is not None:
         arguments = _probe_arguments(plan, inputs, constants, carry, t)
         memory, values = bound_probe(plan, inputs, constants).measure(carry.probe_memory, arguments)
         memory = _keep(carry.active, memory, carry.probe_memory)
-        return replace(carry, probe_memory=memory), mask(carry.active, jax.tree.map(jnp.asarray, values))
+        return replace(carry, probe_memory=memory), jax.tree.map(jnp.asarray, values)
     values = evaluate_carry(plan, inputs, carry)
-    record = mask(carry.active, values)
-    return _track_best(plan.early_stopping, carry, values, t), record
+    return _track_best(plan.early_stopping, carry, values, t), values
 
 
 def bound_probe(plan: Plan, inputs: Inputs, constants: Constants) -> Any:
@@ -154,9 +169,9 @@ def _probe_arguments(plan: Plan, inputs: Inputs, constants: Constants, carry: Ca
 
 def evaluate_carry(plan: Plan, inputs: Inputs, carry: Carry) -> dict[str, Any]:
     """Return loss and metrics on every split asked for."""
-    params = plan.shaped(carry.params)
+    params = evaluated(plan.shaped(carry.params))
     state = (carry.model_state,) if plan.init_state else ()
-    found = {}
+    found: dict[str, Any] = {}
     for split in plan.evaluate_on:
         examples = inputs.data if split == "train" else inputs.examples[split]
         functions = {"loss": plan.loss, **dict(plan.metrics)}
@@ -172,14 +187,25 @@ def training_loss(plan: Plan, params: Any, model_state: Any, batch: Any, key: An
     return plan.loss(params, batch), model_state
 
 
-def mask(active: Any, record: Any) -> Any:
-    """Return a record while the run goes on, afterwards NaN, or 0 where NaN cannot be."""
-    return jax.tree.map(lambda x: jnp.where(active, x, blank(x)), record)
+def _kept_finite(new: Any, old: Any) -> Any:
+    """Return whether no carried number that was finite has become infinite or NaN."""
+
+    def kept(x: Any, y: Any) -> Any:
+        if not jnp.issubdtype(jnp.result_type(x), jnp.inexact):
+            return True
+        return (jnp.isfinite(x) | ~jnp.isfinite(y)).all()
+
+    if jax.tree.structure(new) != jax.tree.structure(old):
+        raise TypeError(
+            "step_loss returned a model state of another structure than init_state gave: "
+            f"{jax.tree.structure(new)}, not {jax.tree.structure(old)}. A state must keep its form from step to step."
+        )
+    return jax.tree.reduce(jnp.logical_and, jax.tree.map(kept, new, old), jnp.bool_(True))
 
 
-def blank(like: Any) -> Any:
-    """Return the scalar that stands for "no record" among values of a kind."""
-    return jnp.asarray(jnp.nan if jnp.issubdtype(like.dtype, jnp.inexact) else 0, like.dtype)
+def all_finite(params: Any) -> Any:
+    """Return whether all parameters are finite, by a pass over them."""
+    return jax.tree.reduce(jnp.logical_and, jax.tree.map(lambda x: jnp.isfinite(x).all(), params), jnp.bool_(True))
 
 
 def _check_state(old: Any, new: Any) -> None:
@@ -199,11 +225,12 @@ def _track_best(rule: EarlyStopping | None, carry: Carry, values: dict[str, Any]
         return carry
     value = values[rule.metric]
     gain = best.value - value if rule.mode == "min" else value - best.value
-    better = carry.active & jnp.where(jnp.isfinite(best.value), gain > rule.min_delta, ~jnp.isnan(value))
+    better = carry.active & jnp.isfinite(value) & (~best.found | (gain > rule.min_delta))
     failures = jnp.where(better, 0, best.failures + carry.active.astype(jnp.int32))
     best = Best(
         params=_keep(better, carry.params, best.params),
         model_state=_keep(better, carry.model_state, best.model_state),
+        found=best.found | better,
         value=jnp.where(better, value, best.value),
         step=jnp.where(better, t, best.step).astype(jnp.int32),
         failures=failures,

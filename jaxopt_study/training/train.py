@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,10 +16,12 @@ from jaxopt_study.training.batches import Curriculum, Order
 from jaxopt_study.training.curvature_probe import CurvatureProbe
 from jaxopt_study.training.host import Bar, drive
 from jaxopt_study.training.loops import whole_run
+from jaxopt_study.training.motion import stalled
 from jaxopt_study.training.placement import on_device
 from jaxopt_study.training.plan import Carry, Constants, Plan
-from jaxopt_study.training.planning import make_plan
-from jaxopt_study.training.program import blank, the_optimizer
+from jaxopt_study.training.planning import check_arguments, make_plan
+from jaxopt_study.training.program import all_finite, the_optimizer
+from jaxopt_study.training.records import missing, only_recorded
 from jaxopt_study.training.trajectory import EarlyStopping, Probe, TrainingInterrupted, Trajectory
 from jaxopt_study.types import Key, Params
 
@@ -49,9 +51,11 @@ def train(
 
         gₜ = ∇L(θ̃ₜ; Bₜ),    uₜ, sₜ₊₁ = optimizer.update(gₜ, sₜ, θₜ),    θₜ₊₁ = θₜ + uₜ
 
-    The first step whose loss is not finite is not applied: the run ends there, keeps θₜ and sₜ, and says so in
-    `diverged`. Nothing is raised, and other lanes of a `vmap` go on. Only the loss is watched: an update that
-    overflows is noticed at the next loss, or at the end, where parameters that are not finite count as divergence too.
+    The first step whose loss, gradient, new parameters or carried variables are not finite is not applied: the run ends
+    there, keeps θₜ, sₜ and the model state of the last finite point, and says so in `diverged`. Nothing is raised, and
+    other lanes of a `vmap` go on. A run whose parameters stop changing although the gradient is not 0 says so in
+    `stalled`: the learning rate is 0, a statistic has overflowed, or updates are below the resolution of the
+    parameters, as they are after convergence.
 
     It does not average gradients over devices, save checkpoints or log. It does not move θ to the optimizer's side: the
     parameters returned are those the optimizer holds.
@@ -64,12 +68,19 @@ def train(
             different keys draw different noise. `update` also receives `value` (the loss), `grad` and `value_fn` (the
             loss on this batch), for optimizers that ask for them, such as `optax.polyak_sgd`.
         num_steps: T ≥ 0. A changed T does not compile anything again outside `jit` and `vmap`.
-        key: Decides start, order of the examples, dropout and noise. Consumed; the same key replays the same run.
+        key: Decides start, order of the examples, dropout and noise. Consumed; the same key replays the same run, alone
+            or as a lane of a `vmap`. It is split once, by `jax.random.split(key, 5)`, into the keys of `problem.init`,
+            of `problem.init_state`, of the examples' order, of the keys in the optimizer's state, and of `step_loss`,
+            which is folded in with t at step t. A probe gets none: `CurvatureProbe` has a seed of its own.
         batch_size: B in 1 … N; None uses all examples at every step. Batches straddle the ends of epochs, so that every
             epoch holds every example exactly once for any B.
         order: "epochs" shuffles anew every epoch, "once" repeats the first shuffle, "replacement" draws independently;
             a `Curriculum` begins with the easy examples.
-        params: The start; None asks `problem.init`. Not overwritten.
+        params: The start; None asks `problem.init`. Not overwritten. Arrays that are spread over a mesh of devices stay
+            where they are. For `optax.lookahead` the `optax.LookaheadParams`, which are made of the start if it is
+            given alone: the loss is taken at the fast parameters, evaluations at the slow ones. An `nnx.Module`'s
+            parameters are `nnx.to_pure_dict(nnx.state(model, nnx.Param))`, the optimizer inside an `nnx.Optimizer` its
+            `tx`.
         evaluate_every: Evaluate loss and metrics before the steps 0, e, 2e, … and at the end; None does not, except
             that early stopping then evaluates once per epoch.
         evaluate_on: One or several of "train", "validation", "test". None means "validation" if the problem has such
@@ -95,8 +106,8 @@ def train(
         ValueError: If an argument is out of range, or asks for examples or metrics the problem does not have.
         TypeError: If the optimizer is not an Optax transformation, the parameters are not floating, or the loss is not
             a scalar.
-        TrainingInterrupted: On Ctrl-C, a `KeyboardInterrupt` whose `trajectory` holds the finished part; a second
-            Ctrl-C stops without it.
+        TrainingInterrupted: On Ctrl-C, a `KeyboardInterrupt` whose `trajectory` holds the finished part. A second
+            Ctrl-C stops without it, and so does the first before any step has been taken.
 
     Example:
         >>> problem = Problem("bowl", init=lambda key: jnp.array([3.0, -2.0]), loss=lambda p, _: 0.5 * jnp.sum(p**2))
@@ -104,12 +115,13 @@ def train(
         >>> print(run.params * 2**10, bool(run.diverged))  # every step halves the distance
         [ 3. -2.] False
         >>> run = train(problem, optax.sgd(2.5), num_steps=500, key=jax.random.key(0))
-        >>> print(bool(run.diverged), bool(jnp.isnan(run.losses[run.diverged_at])))
+        >>> print(bool(run.diverged), bool(jnp.isfinite(run.params).all()))  # the last finite point is kept
         True True
+        >>> run = train(problem, optax.sgd(0.0), num_steps=10, key=jax.random.key(0))
+        >>> print(bool(run.stalled), run.last_moved)
+        True 0
     """
-    is_key = isinstance(key, jax.Array) and (jnp.issubdtype(key.dtype, jax.dtypes.prng_key) or key.dtype == jnp.uint32)
-    if not is_key:
-        raise TypeError(f"train needs a PRNG key; received {key!r}. Use key=jax.random.key(0).")
+    check_arguments(problem, key, progress)
     traced = is_traced((problem.data, problem.validation, problem.test, optimizer, key, params))
     plan, inputs = make_plan(
         problem, optimizer, num_steps=num_steps, batch_size=batch_size, order=order, params=params,
@@ -117,13 +129,23 @@ def train(
         early_stopping=early_stopping, snapshot_every=record_params_every, probe=probe, layout=layout, loop=loop,
         traced=traced,
     )  # fmt: skip
+    num_steps = int(num_steps)
     if traced:
         constants, carry, records, last = whole_run(plan, inputs, params, key, num_steps)
         return _trajectory(plan, constants, carry, records, last, num_steps)
     inputs = on_device(inputs)
     with Bar(progress, problem.name) as bar:
         constants, carry, records, last, covered, interrupted = drive(plan, inputs, params, key, num_steps, bar)
-    trajectory = _trajectory(plan, constants, carry, _padded(plan, records, covered), last, covered)
+    finished = _finish(plan, constants.optimizer, carry)
+    if not finished.finite and not interrupted:
+        # An update has overflowed. The loop that is careful to keep old values finds the step, and is the slower one.
+        careful = replace(plan, careful=True)
+        constants, carry, records, last, covered, interrupted = drive(
+            careful, inputs, params, key, num_steps, lambda *_: None
+        )
+        finished = _finish(careful, constants.optimizer, carry)
+    records = _padded(plan, records, covered)
+    trajectory = _trajectory(plan, constants, carry, records, jax.device_get(last), covered, finished)
     if interrupted:
         raise TrainingInterrupted(trajectory)
     return trajectory
@@ -133,58 +155,83 @@ def _padded(plan: Plan, records: dict[str, Any], num_steps: int) -> dict[str, An
     """Return the records of a run that ended early, filled up to their full length."""
 
     def pad(record: Any, count: int) -> Any:
-        return jax.tree.map(lambda x: np.concatenate([x, _missing(x, count - len(x))]) if count > len(x) else x, record)
+        return jax.tree.map(lambda x: np.concatenate([x, missing(x, count - len(x))]) if count > len(x) else x, record)
 
     return {what: pad(record, -(-num_steps // plan.cadences.get(what, 1))) for what, record in records.items()}
 
 
-def _missing(like: np.ndarray, count: int) -> np.ndarray:
-    return np.full((count, *like.shape[1:]), np.asarray(blank(like)), like.dtype)
-
-
 def _trajectory(
-    plan: Plan, constants: Constants, carry: Carry, records: dict[str, Any], last: dict[str, Any], num_steps: int
+    plan: Plan,
+    constants: Constants,
+    carry: Carry,
+    records: dict[str, Any],
+    last: dict[str, Any],
+    num_steps: int,
+    finished: "_Finished | None" = None,
 ) -> Trajectory:
+    """Return what a run leaves behind: of NumPy's records where it ran outside any program."""
+    end = _finish(plan, constants.optimizer, carry) if finished is None else finished
+    # By `device_put` and not `jnp.asarray`, whose NaN `jax_debug_nans` would take for a computed one.
+    xp, taken = (jnp, carry.num_steps) if finished is None else (np, int(carry.num_steps))
+
     def whole(what: str) -> Any:
-        end = jax.tree.map(lambda x: jnp.asarray(x)[None], last[what])
-        if what not in records:
-            return end
-        return jax.tree.map(lambda body, tail: jnp.concatenate([jnp.asarray(body), tail]), records[what], end)
+        tail = jax.tree.map(lambda x: xp.asarray(x)[None], last[what])
+        record = tail
+        if what in records:
+            record = jax.tree.map(lambda body, tail: xp.concatenate([body, tail]), records[what], tail)
+        return jax.device_put(only_recorded(record, steps(what) <= taken))
 
     def steps(what: str) -> Any:
         every = plan.cadences[what]
-        return jnp.minimum(jnp.arange(-(-num_steps // every) + 1) * every, num_steps).astype(jnp.int32)
+        return np.minimum(np.arange(-(-num_steps // every) + 1) * every, num_steps).astype(np.int32)
 
-    params, opt_state, best, diverged_at = _finish(plan, constants.optimizer, carry)
-    kept = plan.cadences
+    def every_step(what: str) -> Any:
+        return jax.device_put(only_recorded(records[what], np.arange(num_steps, dtype=np.int32) < taken))
+
+    best, kept = end.best, plan.cadences
     return Trajectory(
-        params=params if best is None else best.params,
-        opt_state=opt_state,
+        params=end.params if best is None else best.params,
+        opt_state=end.opt_state,
         model_state=carry.model_state if best is None else best.model_state,
-        losses=jnp.asarray(records["losses"]) if "losses" in records else jnp.zeros(0),
+        losses=every_step("losses") if "losses" in records else jnp.zeros(0),
         num_steps=carry.num_steps,
-        diverged=diverged_at >= 0,
-        diverged_at=diverged_at,
+        diverged=end.diverged,
+        diverged_at=carry.diverged_at,
+        stalled=end.stalled,
+        last_moved=carry.motion.last_moved,
         stopped_early=carry.stopped,
-        evaluations=whole("evaluations") | {"step": steps("evaluations")} if "evaluations" in kept else {},
+        evaluations=whole("evaluations") | {"step": jnp.asarray(steps("evaluations"))} if "evaluations" in kept else {},
         best_step=None if best is None else best.step,
-        last_params=None if best is None else params,
+        last_params=None if best is None else end.params,
         snapshots=whole("snapshots") if "snapshots" in kept else None,
-        snapshot_steps=steps("snapshots") if "snapshots" in kept else None,
+        snapshot_steps=jnp.asarray(steps("snapshots")) if "snapshots" in kept else None,
         probes=whole("probes") if "probes" in kept else None,
-        probe_steps=steps("probes") if "probes" in kept else None,
-        taps=jax.tree.map(jnp.asarray, records.get("taps", {})),
+        probe_steps=jnp.asarray(steps("probes")) if "probes" in kept else None,
+        taps=every_step("taps") if "taps" in records else {},
     )
 
 
+class _Finished(NamedTuple):
+    """What the loop carried, in the user's shapes, and what it amounts to."""
+
+    params: Any
+    opt_state: Any
+    best: Any
+    finite: Any
+    diverged: Any
+    stalled: Any
+
+
 @partial(jax.jit, static_argnames="plan")
-def _finish(plan: Plan, leaves: Any, carry: Carry) -> tuple[Any, Any, Any, Any]:
-    """Return what the loop carried in the user's shapes."""
+def _finish(plan: Plan, leaves: Any, carry: Carry) -> _Finished:
     best = carry.best
     if best is not None:
         best = replace(best, params=plan.shaped(best.params))
-    opt_state = plan.shaped_state(the_optimizer(plan, leaves), carry.opt_state)
-    # The last update has no loss after it that would tell.
-    finite = jax.tree.reduce(jnp.logical_and, jax.tree.map(lambda p: jnp.isfinite(p).all(), carry.params), True)
-    diverged_at = jnp.where((carry.diverged_at < 0) & ~jnp.asarray(finite), carry.num_steps, carry.diverged_at)
-    return plan.shaped(carry.params), opt_state, best, diverged_at
+    return _Finished(
+        params=plan.shaped(carry.params),
+        opt_state=plan.shaped_state(the_optimizer(plan, leaves), carry.opt_state),
+        best=best,
+        finite=all_finite(carry.params),
+        diverged=carry.diverged_at >= 0,
+        stalled=stalled(carry.motion, carry.num_steps),
+    )

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 from jax.core import Tracer
 
+from jaxopt_study.checks import check_callable, check_choice, check_integer, check_real, check_static, describe_argument
 from jaxopt_study.types import Mode
 
 
@@ -29,18 +30,16 @@ class EarlyStopping:
     min_delta: float = 0.0
 
     def __post_init__(self):
-        if self.patience < 1:
-            raise ValueError(
-                f"Early stopping needs patience ≥ 1 evaluations; received {self.patience}. "
-                "With 1 the run ends at the first evaluation that is no better than the best."
+        who = "EarlyStopping"
+        if not isinstance(self.metric, str):
+            raise TypeError(
+                f"{who} needs metric to be a name such as 'validation_loss'; received {describe_argument(self.metric)}."
             )
-        if self.mode not in ("min", "max", None):
-            raise ValueError(
-                "Early stopping's mode is 'min' or 'max', or None for what the metric declares; received "
-                f"{self.mode!r}. Use 'max' for an accuracy."
-            )
-        if not self.min_delta >= 0.0:
-            raise ValueError(f"Early stopping's min_delta is ≥ 0; received {self.min_delta}.")
+        remedy = "With 1 the run ends at the first evaluation that is no better than the best."
+        check_integer(who, "patience", self.patience, 1, remedy=remedy)
+        check_choice(who, "mode", self.mode, ("min", "max", None), remedy="None takes what the metric declares.")
+        check_static(who, "min_delta", self.min_delta)
+        check_real(who, "min_delta", self.min_delta, 0)
 
 
 @dataclass(frozen=True)
@@ -61,8 +60,10 @@ class Probe:
     init: Callable[..., Any] | None = None
 
     def __post_init__(self):
-        if self.every < 1:
-            raise ValueError(f"A probe measures every ≥ 1 steps; received {self.every}.")
+        check_callable("Probe", "fn", self.fn, expected="a function of (params, opt_state, batch)")
+        check_integer("Probe", "every", self.every, 1)
+        if self.init is not None:
+            check_callable("Probe", "init", self.init, expected="a function of (params, opt_state, batch), or None")
 
     def measure(self, memory: Any, arguments: tuple[Any, ...]) -> tuple[Any, Any]:
         """Return the new memory and what was measured."""
@@ -73,6 +74,7 @@ class Probe:
     jax.tree_util.register_dataclass,
     data_fields=[
         "params", "opt_state", "model_state", "losses", "num_steps", "diverged", "diverged_at", "stopped_early",
+        "stalled", "last_moved",
         "evaluations", "best_step", "last_params", "snapshots", "snapshot_steps", "probes", "probe_steps", "taps",
     ],
     meta_fields=[],
@@ -91,7 +93,8 @@ class Trajectory:
         model_state: What the model carries beside its parameters, matching `params`; None if nothing.
         losses: Shape (T,): training loss of each step's batch at the point where its gradient was taken.
         num_steps: Steps applied, ≤ T.
-        diverged: Whether a loss was not finite. That step was not applied.
+        diverged: Whether a step's loss, gradient, new parameters or carried variables were not finite. That step was
+            not applied.
         diverged_at: Which step that was, −1 if none.
         stopped_early: Whether patience ran out.
         evaluations: By name, shape (K,); `"step"` counts the steps applied before. Empty if none were asked for.
@@ -102,6 +105,10 @@ class Trajectory:
         probes: What the probe returned, each leaf with a leading axis; None without a probe.
         probe_steps: Steps applied before each probe.
         taps: By name, the metrics of every tap in the optimizer, each with a leading axis T; empty without taps.
+        stalled: Whether the run came to a standstill although its gradient was not 0: for at least the last tenth of
+            its steps no parameter changed, and for longer than between two changes before. Looked at are 64
+            coordinates, evenly spaced, of each leaf.
+        last_moved: Steps after which one of these coordinates last changed, 0 if none ever did.
     """
 
     # Untyped, because JAX also builds pytrees of shapes and of axes: `jax.tree.map(jnp.shape, trajectory)`.
@@ -121,6 +128,8 @@ class Trajectory:
     probes: Any = None
     probe_steps: Any = None
     taps: Any = None
+    stalled: Any = None
+    last_moved: Any = None
 
     def replace(self, **changes: Any) -> "Trajectory":
         """Return a copy with some attributes changed."""

@@ -5,9 +5,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_study import files
+from jaxopt_study.checks import check_integer, check_text, describe_argument
+from jaxopt_study.problems.examples import as_array
 
 Examples = dict[str, np.ndarray]  # {"x": inputs, "y": targets}, with a common leading axis
 
@@ -34,7 +37,9 @@ class Dataset:
         sha256: Hash of names, shapes, types and bytes of all arrays: equal hashes mean equal examples in equal order.
 
     Raises:
-        DatasetError: If the name cannot be a file's, arrays have different lengths, or labels lie outside
+        TypeError: If something is not an array of numbers. Tensors of torch and frames of pandas are converted.
+        DatasetError: If the name cannot be a file's, arrays have different lengths, a number is not finite, or labels
+            are not integers in
             {0, …, num_classes − 1}.
     """
 
@@ -48,13 +53,24 @@ class Dataset:
     sha256: str = field(init=False)
 
     def __post_init__(self):
+        check_text("Dataset", "name", self.name)
         try:
             files.check_name("A data set's name", self.name)
         except ValueError as error:
             raise DatasetError(str(error)) from None
+        if self.num_classes is not None:
+            check_integer("Dataset", "num_classes", self.num_classes, 1)
         for part, examples in self.parts.items():
+            if not isinstance(examples, Mapping):
+                raise TypeError(
+                    f'The {part} part of {self.name!r} must be {{"x": inputs, "y": targets}}; received '
+                    f"{describe_argument(examples)}."
+                )
+            examples = {key: host_array(f"{key} of the {part} part of {self.name!r}", x) for key, x in examples.items()}
+            object.__setattr__(self, part, examples)
             _check(self.name, part, examples, self.num_classes)
             object.__setattr__(self, part, {key: _read_only(array) for key, array in examples.items()})
+        _check_parts(self.name, self.parts)
         object.__setattr__(self, "sha256", _content_hash(self.parts))
 
     @property
@@ -88,16 +104,58 @@ def _check(name: str, part: str, examples: Examples, num_classes: int | None) ->
     if set(examples) != {"x", "y"}:
         raise DatasetError(f'The {part} part of {name!r} needs the keys "x" and "y"; received {sorted(examples)}.')
     x, y = examples["x"], examples["y"]
+    if not x.ndim or not y.ndim:
+        raise DatasetError(f"The {part} part of {name!r} needs arrays of examples; received a single number.")
     if len(x) != len(y) or len(y) == 0:
         raise DatasetError(
             f"The {part} part of {name!r} needs as many targets as inputs, and at least one; "
             f"received {len(x)} inputs and {len(y)} targets."
+        )
+    for key, array in (("x", x), ("y", y)):
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise DatasetError(
+                f"{key} of the {part} part of {name!r} holds NaN or infinity. Remove these examples, or replace the "
+                "numbers."
+            )
+    if num_classes is not None and (y.ndim != 1 or y.dtype.kind not in "iu"):
+        raise DatasetError(
+            f"Labels of the {part} part of {name!r} must be integers, one per example; received {y.dtype} of shape "
+            f"{y.shape}. Convert them, for example by y.astype(int), or leave num_classes out for a regression."
         )
     if num_classes is not None and (y.min() < 0 or y.max() >= num_classes):
         raise DatasetError(
             f"Labels of the {part} part of {name!r} must lie in 0…{num_classes - 1}; "
             f"received labels from {y.min()} to {y.max()}. Give the right num_classes, or renumber the labels."
         )
+
+
+def _check_parts(name: str, parts: dict[str, Examples]) -> None:
+    for part, examples in parts.items():
+        for key in ("x", "y"):
+            given, expected = examples[key].shape[1:], parts["train"][key].shape[1:]
+            if given != expected:
+                raise DatasetError(
+                    f"{key} of the {part} part of {name!r} must have examples of the training part's shape, "
+                    f"{expected}; received {given}."
+                )
+
+
+def host_array(where: str, values: Any) -> np.ndarray:
+    """Return numbers, from whatever holds them, as an array of NumPy.
+
+    Raises:
+        TypeError: If they are text, objects, times, complex or sparse.
+        DatasetError: If they are lists of different lengths.
+    """
+    if isinstance(values, list | tuple):
+        try:
+            values = np.asarray(values)
+        except (TypeError, ValueError) as error:
+            raise DatasetError(f"{where} must be one array; received lists of different lengths. Pad them.") from error
+    array = np.asarray(as_array(where, values))
+    if not (jnp.issubdtype(array.dtype, jnp.floating) or array.dtype.kind in "biu"):
+        raise TypeError(f"{where} must be real numbers; received {array.dtype}.")
+    return array
 
 
 def _content_hash(parts: dict[str, Examples]) -> str:

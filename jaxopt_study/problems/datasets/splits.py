@@ -1,17 +1,18 @@
 """Dividing examples into training, validation and test parts."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
-from jaxopt_study.problems.datasets.dataset import Dataset, DatasetError, Examples
+from jaxopt_study.checks import check_integer
+from jaxopt_study.problems.datasets.dataset import Dataset, DatasetError, Examples, host_array
 
 Split = Literal["stratified", "first"]
 
 
 def from_arrays(
-    x: np.ndarray,
-    y: np.ndarray,
+    x: Any,
+    y: Any,
     *,
     name: str = "arrays",
     num_classes: int | None = None,
@@ -49,7 +50,10 @@ def from_arrays(
         The data set. Cost: one copy of the examples and one hash over them.
 
     Raises:
-        DatasetError: If there are too few examples for the sizes asked for, or x and y differ in length.
+        TypeError: If x or y are not numbers, or a size is not an integer. Tensors of torch and frames and series of
+            pandas are converted.
+        DatasetError: If there are too few examples for the sizes asked for, x and y differ in length, or labels are not
+            whole numbers.
 
     Example:
         >>> dataset = from_arrays(np.arange(10.0)[:, None], np.arange(10) % 2, num_classes=2, num_test=4)
@@ -58,8 +62,13 @@ def from_arrays(
         >>> print(np.bincount(dataset.test["y"]))  # both classes, as in the whole
         [2 2]
     """
-    x = np.asarray(x, np.float32)
-    y = np.asarray(y, np.float32 if num_classes is None else np.int32)
+    x = host_array(f"x of {name!r}", x).astype(np.float32)
+    y = host_array(f"y of {name!r}", y)
+    if not x.ndim or not y.ndim:
+        raise DatasetError(f"{name!r} needs arrays of examples; received a single number.")
+    if num_classes is not None and y.dtype.kind == "f" and not (y == np.round(y)).all():
+        raise DatasetError(f"Labels of {name!r} must be integers; received {y.dtype}, not all of them whole numbers.")
+    y = y.astype(np.float32 if num_classes is None else np.int32)
     if len(x) != len(y):
         raise DatasetError(f"{name!r} needs as many targets as inputs; received {len(x)} inputs, {len(y)} targets.")
     groups = y if num_classes is not None else np.zeros(len(y), np.int32)
@@ -93,8 +102,14 @@ def divide(
         Row numbers of each part.
 
     Raises:
+        TypeError: If a size or the seed is not an integer.
+        ValueError: If the seed is negative.
         DatasetError: If a size is negative, the sizes exceed the number of rows, or nothing is left for training.
     """
+    for part, size in sizes.items():
+        if size is not None:
+            check_integer(name, f"num_{part}", size)
+    check_integer(name, "seed", seed, 0)
     if any(size is not None and size < 0 for size in sizes.values()):
         raise DatasetError(f"Sizes of parts of {name!r} must be at least 0, or None for the rest; received {sizes}.")
     rest = len(groups) - sum(size or 0 for size in sizes.values())

@@ -13,6 +13,8 @@ from jax.core import Tracer
 from jax.nn.initializers import variance_scaling
 from jax.typing import ArrayLike
 
+from jaxopt_study.checks import check_real
+
 Initialiser = Callable[..., jax.Array]
 
 
@@ -30,6 +32,7 @@ def normal(std: ArrayLike = 0.01) -> Initialiser:
         >>> print(jnp.allclose(10 * kernels[0], kernels[1]))
         True
     """
+    check_real("normal", "std", std, 0)
 
     def init(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
         return jax.random.normal(key, shape, dtype) * jnp.asarray(std, dtype)
@@ -149,6 +152,8 @@ def resolve(initialiser: str | ArrayLike | Initialiser) -> Initialiser:
 
 # Multiply what an initialiser draws: works for traced gains, whatever the initialiser does with its own.
 def _scaled(base: Initialiser, name: str, gain: ArrayLike) -> Initialiser:
+    check_real(name, "gain", gain)
+
     def init(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
         return base(key, shape, dtype) * jnp.asarray(gain, dtype)
 

@@ -1,16 +1,26 @@
 """Layers that Flax lacks in the form needed here, and the choice among its normalisations."""
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxopt_study.checks import (
+    check_callable,
+    check_choice,
+    check_integer,
+    check_real,
+    check_static,
+    describe_argument,
+)
 from jaxopt_study.problems.networks.initialisers import Initialiser, xavier
 
 Normalisation = Literal["batch", "layer", "instance", "group"]
 ConvMethod = Literal["auto", "patches", "native"]
+NORMALISATIONS = (None, "batch", "layer", "instance", "group")
+METHODS = ("auto", "patches", "native")
 
 _ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "relu": jax.nn.relu,
@@ -36,10 +46,13 @@ def resolve_activation(activation: str | Callable) -> Callable:
         The function.
 
     Raises:
+        TypeError: If it is neither a name nor a function.
         ValueError: If the name is unknown.
     """
     if callable(activation):
         return activation
+    if not isinstance(activation, str):
+        raise TypeError(f"An activation is a name or a function; received {describe_argument(activation)}.")
     if activation not in _ACTIVATIONS:
         raise ValueError(
             f"Unknown activation {activation!r}: expected one of {', '.join(_ACTIVATIONS)}, or an elementwise function."
@@ -109,6 +122,15 @@ class Conv(nn.Module):
     method: ConvMethod = "auto"
     kernel_init: Initialiser = xavier()
 
+    def __post_init__(self):
+        check_integer("Conv", "features", self.features, 1)
+        check_pair("Conv", "kernel_size", self.kernel_size)
+        check_pair("Conv", "strides", self.strides)
+        check_choice("Conv", "padding", self.padding, ("SAME", "VALID"))
+        check_choice("Conv", "method", self.method, METHODS)
+        check_callable("Conv", "kernel_init", self.kernel_init, expected="a function init(key, shape, dtype)")
+        super().__post_init__()
+
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Convolve the images.
@@ -150,7 +172,8 @@ def convolve(
         Shape (examples, height', width', outputs). Memory of "patches": kernel height × width copies of x.
 
     Raises:
-        ValueError: If the method is unknown.
+        TypeError: If a stride is not an integer.
+        ValueError: If a shape does not fit, or stride, padding or method is out of range.
 
     Example:
         >>> x, kernel = jnp.ones((1, 3, 3, 1)), jnp.ones((2, 2, 1, 1))
@@ -158,6 +181,13 @@ def convolve(
         [[4. 4.]
          [4. 4.]]
     """
+    check_pair("convolve", "strides", strides)
+    check_choice("convolve", "padding", padding, ("SAME", "VALID"))
+    if jnp.ndim(x) != 4 or jnp.ndim(kernel) != 4 or x.shape[-1] != kernel.shape[2]:
+        raise ValueError(
+            "convolve needs x of shape (examples, height, width, channels) and a kernel of shape (height, width, "
+            f"channels, outputs); received {jnp.shape(x)} and {jnp.shape(kernel)}."
+        )
     if method == "auto":
         method = "patches" if jax.default_backend() == "cpu" else "native"
     dtype = jnp.result_type(x, kernel)  # float64 weights on float32 images work, as in a dense layer
@@ -194,12 +224,46 @@ def max_pool(x: jax.Array, size: int = 2) -> jax.Array:
     Returns:
         Shape (examples, height // size, width // size, channels).
 
+    Raises:
+        TypeError: If the size is not an integer.
+        ValueError: If the size is below 1, or x is no image of at least one block.
+
     Example:
         >>> print(max_pool(jnp.arange(16.0).reshape(1, 4, 4, 1))[0, :, :, 0])
         [[ 5.  7.]
          [13. 15.]]
     """
+    check_integer("max_pool", "size", size, 1)
+    if jnp.ndim(x) != 4 or min(x.shape[1:3]) < size:
+        raise ValueError(
+            f"max_pool needs images of shape (examples, height, width, channels), no side shorter than size={size}; "
+            f"received {jnp.shape(x)}."
+        )
     examples, height, width, channels = x.shape
     rows, columns = height // size, width // size
     blocks = x[:, : rows * size, : columns * size].reshape(examples, rows, size, columns, size, channels)
     return jnp.max(blocks, axis=(2, 4))
+
+
+def check_widths(who: str, name: str, widths: Any) -> None:
+    """Raise TypeError or ValueError if widths are not a sequence of integers ≥ 1."""
+    if isinstance(widths, str) or not isinstance(widths, Sequence):
+        raise TypeError(
+            f"{who} needs {name} to be a sequence of integers ≥ 1, such as (100, 100); received "
+            f"{describe_argument(widths)}."
+        )
+    for i, width in enumerate(widths):
+        check_integer(who, f"{name}[{i}]", width, 1)
+
+
+def check_pair(who: str, name: str, pair: Any) -> None:
+    """Raise TypeError or ValueError if something is not two integers ≥ 1."""
+    check_widths(who, name, pair)
+    if len(pair) != 2:
+        raise ValueError(f"{who} needs {name} to be two integers, of height and width; received {tuple(pair)}.")
+
+
+def check_fraction(who: str, name: str, value: Any) -> None:
+    """Raise TypeError or ValueError if something is not a number in [0, 1) that is known before compiling."""
+    check_static(who, name, value)
+    check_real(who, name, value, 0, 1, closed="[)")

@@ -1,10 +1,15 @@
 """What a network is trained to make small: functions of its outputs and the targets, as means over examples."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
+from jaxopt_study.checks import check_real
 from jaxopt_study.problems.metric import better
 from jaxopt_study.types import Params, Scalar
 
@@ -26,6 +31,10 @@ def cross_entropy(
     Returns:
         The mean, in nats.
 
+    Raises:
+        TypeError: If labels are not integers.
+        ValueError: If shapes do not fit, a label that is known is out of range, or smoothing is.
+
     Example:
         >>> print(jnp.round(cross_entropy(jnp.zeros((4, 10)), jnp.arange(4)), 4))  # ln 10: nothing learned
         2.3026
@@ -33,6 +42,8 @@ def cross_entropy(
     References:
         Szegedy et al. (2016), Rethinking the Inception architecture, §7: label smoothing.
     """
+    check_real("cross_entropy", "label_smoothing", label_smoothing, 0, 1, closed="[)")
+    _check_labels("cross_entropy", logits, labels)
     log_probabilities = jax.nn.log_softmax(logits)
     picked = jnp.take_along_axis(log_probabilities, jnp.asarray(labels)[:, None], axis=-1)[:, 0]
     smoothed = (1 - label_smoothing) * picked + label_smoothing * jnp.mean(log_probabilities, axis=-1)
@@ -76,11 +87,32 @@ def accuracy(logits: Float[Array, "examples classes"], labels: Int[ArrayLike, " 
     Returns:
         The fraction, in [0, 1]. Ties go to the lowest class.
 
+    Raises:
+        TypeError: If labels are not integers.
+        ValueError: If shapes do not fit, or a label that is known is out of range.
+
     Example:
         >>> print(accuracy(jnp.eye(4), jnp.array([0, 1, 2, 0])))
         0.75
     """
+    _check_labels("accuracy", logits, labels)
     return jnp.mean(jnp.argmax(logits, axis=-1) == jnp.asarray(labels), dtype=logits.dtype)
+
+
+def _check_labels(who: str, logits: Any, labels: Any) -> None:
+    dtype = jnp.result_type(labels)
+    if not jnp.issubdtype(dtype, jnp.integer):
+        raise TypeError(f"{who} needs labels to be integers; received {dtype}.")
+    if jnp.ndim(logits) != 2 or jnp.shape(labels) != jnp.shape(logits)[:1]:
+        raise ValueError(
+            f"{who} needs logits of shape (examples, classes) and labels of shape (examples,); received "
+            f"{jnp.shape(logits)} and {jnp.shape(labels)}."
+        )
+    if isinstance(labels, Tracer) or isinstance(logits, Tracer) or not np.size(labels):
+        return
+    low, high, classes = int(np.min(labels)), int(np.max(labels)), logits.shape[1]
+    if low < 0 or high >= classes:
+        raise ValueError(f"{who} needs labels from 0 to {classes - 1}; received {low} to {high}.")
 
 
 @better("min")

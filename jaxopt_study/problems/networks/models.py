@@ -8,11 +8,17 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from jaxopt_study.checks import check_choice, check_integer
 from jaxopt_study.problems.networks.initialisers import resolve
 from jaxopt_study.problems.networks.layers import (
+    METHODS,
+    NORMALISATIONS,
     Conv,
     ConvMethod,
     Normalisation,
+    check_fraction,
+    check_pair,
+    check_widths,
     max_pool,
     normalisation_layer,
     resolve_activation,
@@ -43,6 +49,16 @@ class MLP(nn.Module):
     normalisation: Normalisation | None = None
     num_groups: int = 4
     dropout: float = 0.0
+
+    def __post_init__(self):
+        check_integer("MLP", "num_outputs", self.num_outputs, 1)
+        check_widths("MLP", "widths", self.widths)
+        check_choice("MLP", "normalisation", self.normalisation, NORMALISATIONS)
+        check_integer("MLP", "num_groups", self.num_groups, 1)
+        check_fraction("MLP", "dropout", self.dropout)
+        resolve_activation(self.activation)
+        resolve(self.initialiser)
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, x: ArrayLike, *, train: bool = False) -> jax.Array:
@@ -110,6 +126,20 @@ class CNN(nn.Module):
     num_groups: int = 4
     dropout: float = 0.0
     method: ConvMethod = "auto"
+
+    def __post_init__(self):
+        check_integer("CNN", "num_outputs", self.num_outputs, 1)
+        check_widths("CNN", "widths", self.widths)
+        check_widths("CNN", "channels", self.channels)
+        check_pair("CNN", "kernel_size", self.kernel_size)
+        check_integer("CNN", "pool", self.pool, 1)
+        check_choice("CNN", "method", self.method, METHODS)
+        check_choice("CNN", "normalisation", self.normalisation, NORMALISATIONS)
+        check_integer("CNN", "num_groups", self.num_groups, 1)
+        check_fraction("CNN", "dropout", self.dropout)
+        resolve_activation(self.activation)
+        resolve(self.initialiser)
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, x: ArrayLike, *, train: bool = False) -> jax.Array:
@@ -180,6 +210,15 @@ class RNN(nn.Module):
     recurrent_initialiser: Any = "orthogonal"
     normalisation: Normalisation | None = None
     dropout: float = 0.0
+
+    def __post_init__(self):
+        check_integer("RNN", "num_outputs", self.num_outputs, 1)
+        check_widths("RNN", "widths", self.widths)
+        resolve(self.recurrent_initialiser)
+        check_fraction("RNN", "dropout", self.dropout)
+        resolve_activation(self.activation)
+        resolve(self.initialiser)
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, x: ArrayLike, *, train: bool = False) -> jax.Array:

@@ -4,6 +4,7 @@ from typing import Any
 
 from jax.typing import ArrayLike
 
+from jaxopt_study.checks import describe_argument
 from jaxopt_study.problems.datasets import Dataset
 from jaxopt_study.problems.networks.models import CNN, MLP, RNN
 from jaxopt_study.problems.networks.supervised import classifier, regressor
@@ -33,7 +34,7 @@ def mlp_classifier(
         >>> print(sorted(state["batch_stats"]))
         ['norm_0', 'norm_1']
     """
-    model = MLP(dataset.num_classes or 0, **options)
+    model = MLP(_num_classes(dataset), **options)
     return classifier(model, dataset, label_smoothing=label_smoothing, weight_decay=weight_decay)
 
 
@@ -52,7 +53,7 @@ def cnn_classifier(
     Returns:
         The problem; the default has two 3 × 3 convolutions and two dense layers.
     """
-    model = CNN(dataset.num_classes or 0, **options)
+    model = CNN(_num_classes(dataset), **options)
     return classifier(model, dataset, label_smoothing=label_smoothing, weight_decay=weight_decay)
 
 
@@ -70,7 +71,7 @@ def rnn_classifier(
     Returns:
         The problem.
     """
-    model = RNN(dataset.num_classes or 0, **options)
+    model = RNN(_num_classes(dataset), **options)
     return classifier(model, dataset, label_smoothing=label_smoothing, weight_decay=weight_decay)
 
 
@@ -103,7 +104,22 @@ def rnn_regressor(dataset: Dataset, *, weight_decay: ArrayLike = 0.0, **options:
     return regressor(RNN(_num_outputs(dataset), **options), dataset, weight_decay=weight_decay)
 
 
+def _num_classes(dataset: Dataset) -> int:
+    _check_dataset(dataset)
+    if dataset.num_classes is None:
+        raise ValueError(f"A classifier needs a data set with classes; {dataset.name!r} has none. Use a regressor.")
+    return dataset.num_classes
+
+
+def _check_dataset(dataset: Any) -> None:
+    if not isinstance(dataset, Dataset):
+        raise TypeError(
+            f"A network needs a Dataset, as datasets.from_arrays makes it; received {describe_argument(dataset)}."
+        )
+
+
 def _num_outputs(dataset: Dataset) -> int:
+    _check_dataset(dataset)
     shape = dataset.train["y"].shape
     if len(shape) != 2:
         raise ValueError(

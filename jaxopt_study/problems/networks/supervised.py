@@ -13,6 +13,7 @@ import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
+from jaxopt_study.checks import check_real, describe_argument
 from jaxopt_study.problems.datasets import Dataset
 from jaxopt_study.problems.metric import directed_as
 from jaxopt_study.problems.networks.losses import accuracy, cross_entropy, mse, weight_penalty
@@ -52,6 +53,7 @@ def classifier(
         The problem. Metrics are "accuracy" and "cross_entropy", the latter without smoothing and penalty.
 
     Raises:
+        TypeError: If an argument is of the wrong kind.
         ValueError: If the data set has no classes, the module's output has another shape than (examples, classes), or
             smoothing or weight decay is out of range.
 
@@ -65,9 +67,10 @@ def classifier(
         >>> bool(problem.metrics["accuracy"](params, problem.test) < 0.5)  # nothing learned yet
         True
     """
+    _check_model("classifier", model, dataset)
     if dataset.num_classes is None:
         raise ValueError(f"classifier needs a data set with classes; {dataset.name!r} has none. Use regressor.")
-    _check_range("label_smoothing", label_smoothing, below=1.0)
+    check_real("classifier", "label_smoothing", label_smoothing, 0, 1, closed="[)")
     return _supervised(
         model,
         dataset,
@@ -95,9 +98,11 @@ def regressor(model: nn.Module, dataset: Dataset, *, weight_decay: ArrayLike = 0
         The problem. Its metric is "mse", which has no penalty.
 
     Raises:
+        TypeError: If an argument is of the wrong kind.
         ValueError: If the data set has classes, the module's output differs in shape from the targets, or weight decay
             is negative.
     """
+    _check_model("regressor", model, dataset)
     if dataset.num_classes is not None:
         raise ValueError(f"regressor needs values to regress on; {dataset.name!r} has classes. Use classifier.")
     shape = dataset.train["y"].shape[1:]
@@ -115,7 +120,7 @@ def _supervised(
     name: str | None,
     settings: dict[str, Any],
 ) -> Problem:
-    _check_range("weight_decay", weight_decay)
+    check_real("classifier" if "label_smoothing" in settings else "regressor", "weight_decay", weight_decay, 0)
     sample = dataset.train["x"][:2]
     takes_train = "train" in inspect.signature(type(model).__call__).parameters
 
@@ -200,9 +205,13 @@ def _is_stochastic(apply: Callable[..., Any], params: Any, state: Any, sample: A
     return False
 
 
-def _check_range(name: str, value: ArrayLike, below: float = float("inf")) -> None:
-    if isinstance(value, int | float) and not 0 <= value < below:
-        raise ValueError(f"{name} must be at least 0 and less than {below}; received {value}.")
+def _check_model(who: str, model: Any, dataset: Any) -> None:
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"{who} needs a Linen module, made, not its class; received {describe_argument(model)}.")
+    if not isinstance(dataset, Dataset):
+        raise TypeError(
+            f"{who} needs a Dataset, as datasets.from_arrays makes it; received {describe_argument(dataset)}."
+        )
 
 
 def _comma(shape: tuple[int, ...]) -> str:

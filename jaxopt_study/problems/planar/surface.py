@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxopt_study.checks import check_callable, check_numbers, check_text
 from jaxopt_study.problems.problem import CriticalPoint, Kind, Problem
 
 Corner = tuple[float, float]
@@ -86,6 +87,7 @@ def surface(
         The problem. `loss` accepts parameters of shape (2,) or (2, …) and returns the shape behind the 2.
 
     Raises:
+        TypeError: If an argument is of the wrong kind.
         ValueError: If the start is not two finite numbers.
 
     Example:
@@ -93,7 +95,9 @@ def surface(
         >>> print(disc.loss(disc.init(jax.random.key(0))))
         25.0
     """
-    coordinates = tuple(np.asarray(start, dtype=float).ravel().tolist())
+    check_text("surface", "name", name)
+    check_callable("surface", "formula", formula, expected="a function of x and y")
+    coordinates = tuple(check_numbers(name, "start", start, finite=False).ravel().tolist())
     if np.shape(start) != (2,) or not all(map(math.isfinite, coordinates)):
         raise ValueError(f"The start of {name!r} must be two finite numbers (x, y); received {start!r}.")
 

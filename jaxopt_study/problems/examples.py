@@ -1,0 +1,94 @@
+"""Data as arrays: what other libraries hold is converted, and what cannot be trained on is refused with the remedy."""
+
+import weakref
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+from jaxopt_study.checks import describe_argument, is_finite
+from jaxopt_study.types import Batch
+
+_sound: dict[int, Any] = {}  # arrays that cannot change and were found finite
+
+
+def as_examples(where: str, examples: Batch) -> Batch:
+    """Return examples with every leaf an array of numbers and a common leading axis.
+
+    Tensors of torch and frames and series of pandas become NumPy arrays, without importing either.
+
+    Args:
+        where: What they are, for messages.
+        examples: A pytree of arrays.
+
+    Returns:
+        The same pytree; arrays of NumPy and JAX are passed on as they are.
+
+    Raises:
+        TypeError: If a leaf is not an array of numbers.
+        ValueError: If there are no examples, leading axes differ, or a number is not finite.
+    """
+    found, structure = jax.tree_util.tree_flatten_with_path(examples)
+    leaves = [as_array(f"{where}{jax.tree_util.keystr(path)}", leaf) for path, leaf in found]
+    shapes = [np.shape(leaf) for leaf in leaves]
+    if not leaves or any(len(shape) == 0 for shape in shapes) or len({shape[0] for shape in shapes}) != 1:
+        raise ValueError(
+            f"{where} must be arrays with one common leading axis, the examples; received shapes "
+            f"{shapes[:8] + ['…'] * (len(shapes) > 8)}. Lists are pytrees of their parts: make arrays of them by "
+            "np.asarray."
+        )
+    if shapes[0][0] == 0:
+        raise ValueError(f"{where} holds no examples; use None for a problem without data.")
+    for (path, _), leaf in zip(found, leaves, strict=True):
+        if not _is_sound(leaf):
+            raise ValueError(
+                f"{where}{jax.tree_util.keystr(path)} holds NaN or infinity. Remove these examples, or replace the "
+                "numbers and give the loss a mask as a further array."
+            )
+    return structure.unflatten(leaves)
+
+
+def as_array(where: str, leaf: Any) -> Any:
+    """Return an array of numbers of NumPy or JAX, from whatever holds one.
+
+    Raises:
+        TypeError: If it holds something else.
+    """
+    home = type(leaf).__module__.partition(".")[0]
+    if hasattr(leaf, "toarray") or hasattr(leaf, "todense"):
+        raise TypeError(f"{where} is sparse; received {describe_argument(leaf)}. Make it dense by its toarray().")
+    if home == "torch":
+        leaf = np.asarray(leaf.detach().cpu())
+    elif home in {"pandas", "polars", "pyarrow"} and hasattr(leaf, "to_numpy"):
+        leaf = leaf.to_numpy()
+    elif home == "tensorflow" and hasattr(leaf, "numpy"):
+        leaf = leaf.numpy()
+    if isinstance(leaf, bool | int | float | complex | np.generic):
+        return np.asarray(leaf)
+    dtype = getattr(leaf, "dtype", None)
+    if dtype is None or getattr(leaf, "shape", None) is None:
+        raise TypeError(
+            f"{where} must be an array of numbers; received {describe_argument(leaf)}. Make one by np.asarray, and "
+            "encode text as integers."
+        )
+    if isinstance(leaf, np.ndarray) and dtype.kind in "OUSMmV" and not jnp.issubdtype(dtype, jnp.number):
+        remedy = "Encode text and categories as integers, and times as numbers, column by column."
+        raise TypeError(f"{where} must be an array of numbers; received one of {dtype}. {remedy}")
+    return leaf
+
+
+def _is_sound(leaf: Any) -> bool:
+    if isinstance(leaf, Tracer | jax.ShapeDtypeStruct) or not jnp.issubdtype(leaf.dtype, jnp.inexact):
+        return True
+    if not isinstance(leaf, np.ndarray | jax.Array) or _sound.get(id(leaf)) is not None:
+        return True
+    if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+        return True
+    if not (bool(np.isfinite(leaf).all()) if np.iscomplexobj(leaf) else is_finite(leaf)):
+        return False
+    if isinstance(leaf, jax.Array) or not leaf.flags.writeable:
+        _sound[id(leaf)] = True
+        weakref.finalize(leaf, _sound.pop, id(leaf), None)
+    return True
