@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from jaxopt_study.checks import describe_argument
 from jaxopt_study.problems import Problem
-from jaxopt_study.sweeps.arguments import check_run, common_direction
+from jaxopt_study.sweeps.arguments import check_run, common_direction, selection
 from jaxopt_study.sweeps.comparison import Comparison, Settings
 from jaxopt_study.sweeps.differences import Difference, paired_difference
 from jaxopt_study.sweeps.intervals import check_level
@@ -204,11 +204,12 @@ def ablate(
     check_level("ablate", level)
     check_run(
         "ablate", mesh=mesh, width=width, journal=journal, progress=progress, sampler=sampler, budget=(budget, 0),
-        num_steps=(num_steps, 0), tune_seeds=(tune_seeds, 1), num_seeds=(num_seeds, 1),
+        num_steps=(num_steps, 0), evaluate_every=(1 if evaluate_every is None else evaluate_every, 1),
+        tune_seeds=(tune_seeds, 1), num_seeds=(num_seeds, 1),
     )  # fmt: skip
     if not isinstance(problem, Problem):
         raise TypeError(f"ablate needs a Problem; received {describe_argument(problem)}.")
-    select_by, select_mode = (metric, mode or select_mode) if select_by in (None, metric) else (select_by, select_mode)
+    select_by, mode, select_mode = selection("ablate", metric, select_by, mode, select_mode)
     mode = common_direction("ablate", metric, mode, [problem])
     select_mode = common_direction("ablate", select_by, select_mode, [problem])
     found = variants_of(optimizer, neutral=neutral)

@@ -12,6 +12,7 @@ from jaxopt_study.sweeps.layout import TRIALS
 from jaxopt_study.sweeps.scores import sign_of
 from jaxopt_study.types import Mode
 
+LARGEST = 2**31 - 1  # of JAX's default integers
 SAMPLERS = ("random", "grid", "sobol")
 
 
@@ -40,6 +41,33 @@ def direction(who: str, metric: Any, mode: Mode | str | None, evaluated: Mapping
             "mode='min', or declare it in the metrics of the problem as problems.Metric(fn, mode='max')."
         )
     return "min" if sign_of(found) > 0 else "max"
+
+
+def selection(
+    who: str, metric: str, select_by: str | None, mode: Any, select_mode: Any
+) -> tuple[str, Mode | str | None, Mode | str | None]:
+    """Return by what settings are chosen, and which values of what is reported and of that are better, if said.
+
+    Args:
+        who: The function that was called.
+        metric: What is reported.
+        select_by: What chooses; None takes `metric`.
+        mode: Of `metric`.
+        select_mode: Of `select_by`; None takes `mode` where they are the same.
+
+    Returns:
+        `select_by`, `mode` and `select_mode`.
+
+    Raises:
+        ValueError: If a direction is unknown, or one metric is given two.
+    """
+    check_choice(who, "mode", mode, ("min", "max", None))
+    check_choice(who, "select_mode", select_mode, ("min", "max", None))
+    if select_by is not None and select_by != metric:
+        return select_by, mode, select_mode
+    if mode and select_mode and mode != select_mode:
+        raise ValueError(f"{who}: {metric!r} is reported and chooses; received mode={mode!r} and another select_mode.")
+    return metric, mode or select_mode, mode or select_mode
 
 
 def common_direction(who: str, metric: Any, mode: Mode | str | None, problems: Iterable[Problem]) -> Mode:
@@ -84,7 +112,7 @@ def check_run(
         ValueError: If one is out of range, or the mesh has no such axis.
     """
     for name, (count, least) in counts.items():
-        check_integer(who, name, count, least)
+        check_integer(who, name, count, least, LARGEST)
     check_choice(who, "sampler", sampler, SAMPLERS)
     if mesh is not None and not isinstance(mesh, Mesh):
         raise TypeError(

@@ -8,7 +8,7 @@ from jax.sharding import Mesh
 
 from jaxopt_study.checks import describe_argument
 from jaxopt_study.problems import Problem
-from jaxopt_study.sweeps.arguments import check_run, common_direction
+from jaxopt_study.sweeps.arguments import check_run, common_direction, selection
 from jaxopt_study.sweeps.candidates import Candidate, as_candidate
 from jaxopt_study.sweeps.comparison import Comparison
 from jaxopt_study.sweeps.protocol import Entrant, splits, tune_and_report
@@ -118,10 +118,11 @@ def compare(
     candidates, problems = _candidates(candidates), _problems(problem)
     check_run(
         "compare", mesh=mesh, width=width, journal=journal, progress=progress, sampler=sampler, budget=(budget, 0),
-        num_steps=(num_steps, 0), tune_seeds=(tune_seeds, 1), report_seeds=(report_seeds, 1),
+        num_steps=(num_steps, 0), evaluate_every=(1 if evaluate_every is None else evaluate_every, 1),
+        tune_seeds=(tune_seeds, 1), report_seeds=(report_seeds, 1),
     )  # fmt: skip
     _check(candidates, problems)
-    select_by, select_mode = (metric, mode or select_mode) if select_by in (None, metric) else (select_by, select_mode)
+    select_by, mode, select_mode = selection("compare", metric, select_by, mode, select_mode)
     mode = common_direction("compare", metric, mode, problems.values())
     select_mode = common_direction("compare", select_by, select_mode, problems.values())
     examples = splits(problems.values())

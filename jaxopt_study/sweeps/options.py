@@ -21,7 +21,7 @@ class Choices(Dimension):
         if not self.options:
             raise ValueError("choices: expected at least one option, received none.")
         for position, option in enumerate(self.options):
-            _check_option(option)
+            _check_option("choices", option)
             if option in self.options[:position]:
                 raise ValueError(f"choices: every option may occur once; {option!r} occurs again.")
         if not self.static and not _traceable(self.options):
@@ -81,6 +81,7 @@ class Conditional(Dimension):
                 f"{self.dimension.on!r} itself conditional on {self.on!r}."
             )
         object.__setattr__(self, "equals", _python(self.equals))
+        _check_option("conditional", self.equals)
         object.__setattr__(self, "static", self.dimension.static)
 
     def at(self, u: float | int | np.ndarray) -> Any:
@@ -168,12 +169,12 @@ def _traceable(options: tuple[Any, ...]) -> bool:
     )
 
 
-def _check_option(option: Any) -> None:
+def _check_option(who: str, option: Any) -> None:
     parts: Iterable[Any] = option if isinstance(option, tuple) else (option,)
     for part in parts:
         if not (part is None or type(part) in (bool, int, float, str)) or part != part:
             raise ValueError(
-                f"choices: expected None, booleans, numbers, strings or tuples of them, received {option!r}. Search "
+                f"{who}: expected None, booleans, numbers, strings or tuples of them, received {option!r}. Search "
                 f"functions and objects by a name, and look it up where the optimizer is made."
             )
 

@@ -75,6 +75,11 @@ class OptunaSampler:
             )
         if not isinstance(study_name, str):
             raise TypeError(f"OptunaSampler needs study_name to be text; received {describe_argument(study_name)}.")
+        if sampler is not None and not isinstance(sampler, optuna.samplers.BaseSampler):
+            raise TypeError(
+                "OptunaSampler needs sampler to be one of optuna.samplers, TPESampler(), or None; received "
+                f"{describe_argument(sampler)}."
+            )
         self._states = optuna.trial.TrialState
         self._storage = _storage(optuna, storage)
         with _quiet(optuna):

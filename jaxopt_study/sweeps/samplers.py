@@ -62,7 +62,7 @@ def sample(
         Sobol' and Niederreiter–Xing Points; `scipy.stats.qmc.Sobol`.
     """
     space = as_space(space)
-    num_trials = check_integer("sample", "num_trials", num_trials, 1)
+    num_trials = check_integer("sample", "num_trials", num_trials, 1, 2**31 - 1)
     check_choice("sample", "sampler", sampler, (*_SAMPLERS, "grid"))
     if sampler == "grid":
         points = _grid(space, num_trials)

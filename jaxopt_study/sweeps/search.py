@@ -143,7 +143,7 @@ def search(
     check_run(
         "search", mesh=mesh, width=width, journal=journal, progress=progress,
         sampler="random" if asking else sampler, num_trials=(num_trials, 1), num_seeds=(num_seeds, 1),
-        num_steps=(num_steps, 0), **{} if evaluate_every is None else {"evaluate_every": (evaluate_every, 1)},
+        num_steps=(num_steps, 0), evaluate_every=(1 if evaluate_every is None else evaluate_every, 1),
     )  # fmt: skip
     if halving is not None and not isinstance(halving, Halving):
         raise TypeError(f"search needs halving to be a Halving, or None; received {describe_argument(halving)}.")

@@ -113,8 +113,13 @@ class Space(Mapping[str, Dimension]):
             Shape (n, d), NaN where a name does not exist.
 
         Raises:
+            TypeError: If configurations are none.
             ValueError: If a configuration lacks a name, has a name too many or a value outside its range.
         """
+        if not isinstance(configs, Sequence) or not all(isinstance(config, Mapping) for config in configs):
+            raise TypeError(
+                f"Expected configurations, a list of values by name; received {describe_argument(configs)}."
+            )
         points = np.full((len(configs), len(self)), np.nan)
         for row, config in enumerate(configs):
             expected = {name for name in self if self.active(name, config)}
@@ -139,7 +144,15 @@ class Space(Mapping[str, Dimension]):
 
         Returns:
             Whether it is unconditional, or its condition holds.
+
+        Raises:
+            TypeError: If the configuration is none.
+            ValueError: If the space has no such name.
         """
+        if not isinstance(name, str) or name not in self:
+            raise ValueError(f"The space has the names {list(self)}; received {describe_argument(name)}.")
+        if not isinstance(config, Mapping):
+            raise TypeError(f"Expected a configuration, values by name; received {describe_argument(config)}.")
         dimension = self[name]
         return not isinstance(dimension, Conditional) or (
             dimension.on in config and config[dimension.on] == dimension.equals

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import jax.numpy as jnp
 
 from jaxopt_study import transforms
+from jaxopt_study.checks import check_real, describe_argument
 from jaxopt_study.transforms import Transform
 from jaxopt_study.transforms.paths import children, rebuild
 from jaxopt_study.transforms.spec import construct
@@ -56,7 +57,7 @@ def variants_of(optimizer: Transform, *, neutral: Mapping[str, float] | None = N
         The variants, the full chain first.
 
     Raises:
-        TypeError: If it is not a `Transform` that knows its parts.
+        TypeError: If it is not a `Transform` that knows its parts, or neutral values are no numbers by path.
 
     Example:
         >>> from jaxopt_study import optimizers
@@ -68,6 +69,8 @@ def variants_of(optimizer: Transform, *, neutral: Mapping[str, float] | None = N
             f"Ablation takes a Transform apart, such as optimizers.adam(1e-3); received {optimizer!r}. Use "
             "lift(optax_constructor)(…) for an Optax transformation, whose hyperparameters can then be made neutral."
         )
+    if neutral is not None and not isinstance(neutral, Mapping):
+        raise TypeError(f'Neutral values are numbers by path, {{"eps": 0.0}}; received {describe_argument(neutral)}.')
     whole = optimizer.expand()
     parts = _parts(whole)
     numbers = {
@@ -119,7 +122,7 @@ def _neutral_values(
                 f"neutral={{{wanted!r}: …}} names {len(matches) or 'no'} hyperparameters of {whole!r}; expected one of "
                 f"{', '.join(numbers)}."
             )
-        found[matches[0]] = float(value)
+        found[matches[0]] = float(check_real("neutral", wanted, value))
     return found
 
 
