@@ -223,14 +223,17 @@ def check_add_decayed_weights(new):
     _same(_run(new["add_decayed_weights"](0.3), held=True).outputs, GRADS + 0.3 * START)
     _same(_run(new["add_decayed_weights"](0.3, flip_sign=True), held=True).outputs, GRADS - 0.3 * START)
     _same(_run(new["add_decayed_weights"](0.3, mask=False), held=True).outputs, GRADS)
+    scheduled = np.stack([GRADS[t] + _gamma(t) * START for t in range(STEPS)])
+    _same(_run(new["add_decayed_weights"](_gamma), held=True).outputs, scheduled)
 
 
 def check_decay_proximally(new):
-    tx = transforms.chain(transforms.scale_by_learning_rate(_rate), new["decay_proximally"](0.3, _rate))
-    out, theta = _run(tx).params, START
-    for t in range(STEPS):
-        theta = (theta - _rate(t) * GRADS[t]) / (1.0 + 0.3 * _rate(t))
-        _same(out[t], theta)
+    for decay, at in ((0.3, lambda t: 0.3), (_gamma, _gamma)):
+        tx = transforms.chain(transforms.scale_by_learning_rate(_rate), new["decay_proximally"](decay, _rate))
+        out, theta = _run(tx).params, START
+        for t in range(STEPS):
+            theta = (theta - _rate(t) * GRADS[t]) / (1.0 + at(t) * _rate(t))
+            _same(out[t], theta)
 
 
 def check_scale_by_update_rms(new):
@@ -564,8 +567,9 @@ EQUIVALENT = {
         "g + cast(deviation, g.dtype) * jax.random.normal(k, (g.size,), dtype=g.dtype).reshape(g.shape)"
         " → g - cast(deviation, g.dtype) * jax.random.normal(k, (g.size,), dtype=g.dtype).reshape(g.shape)"
     ],
+    # A number's kind is checked, and another number is of the same kind.
     # The other branch forms the same logarithm on the device.
-    "scalars": ["one_minus_power: rate < 1.0 → rate > 1.0"],
+    "scalars": ["at_step: now → 1 - now", "one_minus_power: rate < 1.0 → rate > 1.0"],
 }
 
 

@@ -128,7 +128,7 @@ def wider(*dtypes: Any) -> Any:
         return jnp.result_type(*dtypes)
 
 
-def align(*arrays: Array) -> list[Array]:
+def align(*arrays: Any) -> list[Any]:
     """Return arrays in the widest of their dtypes."""
     dtype = wider(*(x.dtype for x in arrays))
     return [x.astype(dtype) for x in arrays]
