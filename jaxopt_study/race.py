@@ -253,7 +253,8 @@ def specification(optimizer: optax.GradientTransformation) -> dict[str, Any]:
 
 
 def _checked_keys(keys: Any) -> Key:
-    dtype, shape = getattr(keys, "dtype", None), jnp.shape(keys) if hasattr(keys, "shape") else ()
+    dtype: Any = getattr(keys, "dtype", None)
+    shape: Any = getattr(keys, "shape", ())
     typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
     if len(shape) != (1 if typed else 2) or not shape[0]:
         remedy = "Give jax.random.split(jax.random.key(0), num_seeds)."

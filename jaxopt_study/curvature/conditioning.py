@@ -151,15 +151,16 @@ def condition_number(
     name = "condition_number"
     if check_operator(name, op).size < 2:
         raise ValueError("condition_number needs an operator of size n ≥ 2, which has two ends; received n = 1.")
-    key, floor = key_or_fixed(key, name), check_noise_floor(name, op, noise_floor, below=0.5)
-    usual = 2 * floor if isinstance(floor, Tracer) or floor > 0 else 2 * vectors.epsilon(op.like)
-    tol = usual if tol is None else tol
-    check_tolerance(name, tol, floor, usual=usual)
+    key = key_or_fixed(key, name)
+    floor: Any = check_noise_floor(name, op, noise_floor, below=0.5)
+    usual: Any = 2 * floor if isinstance(floor, Tracer) or floor > 0 else 2 * vectors.epsilon(op.like)
+    asked: Any = usual if tol is None else tol
+    check_tolerance(name, asked, floor, usual=usual)
     max_matvecs = check_integer(name, "max_matvecs", max_matvecs, 4, remedy="Two ends are to be found and checked.")
     if num_basis is not None:
         num_basis = check_integer(name, "num_basis", num_basis, min(op.size, 3))
     pairs = eigenpairs(
-        op, 2, which="BE", tol=tol, key=key,
+        op, 2, which="BE", tol=asked, key=key,
         num_basis=min(op.size, 40) if num_basis is None else num_basis,
         max_matvecs=max_matvecs, noise_floor=floor,
     )  # fmt: skip

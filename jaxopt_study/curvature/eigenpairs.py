@@ -171,9 +171,8 @@ def make_plan(
         num_basis = check_integer(_NAME, "num_basis", num_basis, min(n, k + block_size), remedy=remedy)
     if num_basis + 2 * block_size >= n:
         num_basis = -(-n // block_size) * block_size  # so near to the whole space, there is nothing to restart for
-    if every is None:
-        every = block_size if jax.default_backend() == "cpu" else max(block_size, 5)
-    return Plan(layout, k, cast(Which, which), num_basis, block_size, every)
+    usual = block_size if jax.default_backend() == "cpu" else max(block_size, 5)
+    return Plan(layout, k, cast(Which, which), num_basis, block_size, usual if every is None else every)
 
 
 @nan_is_an_answer

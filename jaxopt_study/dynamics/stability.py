@@ -7,9 +7,10 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
+from jaxopt_study.checks import check_real
 from jaxopt_study.curvature import vectors
 from jaxopt_study.curvature.audit import GROWTH
-from jaxopt_study.curvature.checks import check_concrete, check_number, key_or_fixed
+from jaxopt_study.curvature.checks import check_concrete, key_or_fixed
 from jaxopt_study.dynamics.arnoldi import arnoldi
 from jaxopt_study.dynamics.composition import Composition, compose
 from jaxopt_study.dynamics.linearised import linear_step
@@ -152,7 +153,7 @@ def stability(
         preconditioner).
     """
     basis_size = max(20, 3 * k) if basis_size is None else basis_size
-    check_number("stability", "tol", tol, usual=1e-3)
+    check_real("stability", "tol", tol, 0.0, 1.0, closed="[)")
     _check(k, tol, basis_size)
     check_concrete("stability", opt_state, params, data)
     optimizer, opt_state, params = check_optimizer("stability", optimizer, opt_state, params)

@@ -66,10 +66,12 @@ def asgd(
         Towards optimal one pass large scale learning with averaged SGD, section 5. `torch.optim.ASGD`.
     """
     as_torch = convention == "torch"
+    first: Any = t0  # which the convention has filled in
+    start = first + 1 if as_torch else first
     return chain(
         *ascent(maximize),
         *decayed("asgd", weight_decay, mask),
         add_decayed_weights(lambd),
         scale_by_learning_rate(regularised_decay(learning_rate, lambd, power=alpha, lagged=as_torch)),
-        average_iterates(t0 + 1 if as_torch else t0),
+        average_iterates(start),
     )

@@ -107,7 +107,8 @@ class _Pace:
 def wait(arrays: Any) -> None:
     """Wait for arrays in Python, where Ctrl-C gets through, and not inside XLA."""
     pause = 1e-4
-    while not all(leaf.is_ready() for leaf in jax.tree.leaves(arrays) if isinstance(leaf, jax.Array)):
+    computed: list[Any] = [leaf for leaf in jax.tree.leaves(arrays) if isinstance(leaf, jax.Array)]
+    while not all(leaf.is_ready() for leaf in computed):
         time.sleep(pause)
         pause = min(2 * pause, _LONGEST_POLL)
 

@@ -33,6 +33,6 @@ def missing(like: np.ndarray, count: int) -> np.ndarray:
     return np.full((count, *like.shape[1:]), blank(like.dtype), like.dtype)
 
 
-def blank(dtype: Any) -> np.generic:
+def blank(dtype: Any) -> Any:
     """Return the scalar that stands for "no record" among values of a kind."""
     return np.asarray(np.nan if jnp.issubdtype(dtype, jnp.inexact) else 0).astype(dtype)[()]

@@ -66,7 +66,7 @@ def average_iterates(start: ScalarLike = 0.0, *, dtype: Any = None) -> Transform
         updates: Any, state: AverageIteratesState, params: Any = None, **extra: Any
     ) -> tuple[Any, AverageIteratesState]:
         count = increment(state.count)
-        past = jnp.asarray(count, dtype=jnp.result_type(float)) - start
+        past = jnp.asarray(count, dtype=jnp.result_type(float)) - jnp.asarray(start)
         weight = 1 / jnp.maximum(past, 1)
 
         def move(u: Array, p: Array, a: Array) -> Array:

@@ -232,8 +232,8 @@ def _bind(constructor: Constructor, args: tuple[Any, ...], kwargs: dict[str, Any
             value = arguments[name] = value.item()
         # A whole number given for a real hyperparameter is the same hyperparameter, not another program.
         whole = isinstance(value, Real) and not isinstance(value, bool | float)  # Python's integers and fractions
-        if whole and parameters[name].annotation in _REAL and abs(value) < 1e300:
-            arguments[name] = float(value)
+        if whole and parameters[name].annotation in _REAL and -1e300 < value < 1e300:  # pyright: ignore
+            arguments[name] = float(value)  # pyright: ignore
     return arguments
 
 

@@ -63,7 +63,7 @@ def read_content(path: Path) -> bytes:
 
 def _bounded(file: Any, path: Path, most: int, *, compressed: bool) -> bytes:
     start = file.read(4)
-    kind = next((kind for kind, magic in _MAGIC.items() if start == struct.pack(">I", magic)), None)
+    kind: Any = next((kind for kind, magic in _MAGIC.items() if start == struct.pack(">I", magic)), None)
     if kind is None:
         return start
     size = 4 * (_MAGIC[kind] & 0xFF)
