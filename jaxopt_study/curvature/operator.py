@@ -148,8 +148,11 @@ class Operator(ABC):
             return NotImplemented
         from jaxopt_study.curvature.algebra import Scaled
 
-        factor = jnp.asarray(factor, dtype=jnp.promote_types(self.dtype, jnp.float32))
-        return Scaled(self, check_real("A multiple of an operator", "the factor", factor))
+        dtype = jnp.promote_types(self.dtype, jnp.float32)
+        most = float(jnp.finfo(dtype).max)
+        return Scaled(
+            self, jnp.asarray(check_real("A multiple of an operator", "the factor", factor, -most, most), dtype)
+        )
 
     __rmul__ = __mul__
 

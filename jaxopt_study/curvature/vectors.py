@@ -70,7 +70,7 @@ def largest(a: Vector) -> Array:
 
 
 def power_of_two(x: Array) -> Array:
-    """Return a power of two next to x ≥ 0, which together with its reciprocal is a normal number; NaN for NaN."""
+    """Return the power of two next to x ≥ 0, within the range in which its reciprocal is normal, too; NaN for NaN."""
     info = jnp.finfo(x.dtype)
     tiny = float(info.tiny)
     return lax.stop_gradient(jnp.clip(lax.reduce_precision(x, info.nexp, 0), tiny, 1 / tiny))
@@ -87,7 +87,7 @@ def unscaled(a: Vector) -> tuple[Vector, Array]:
         zero.
     """
     unit = power_of_two(largest(a))
-    return jax.tree.map(lambda x: _times(x, 1 / unit, accumulator(x.dtype)), a), unit
+    return _opaque(jax.tree.map(lambda x: _times(x, 1 / unit, accumulator(x.dtype)), a)), unit
 
 
 def settled_unit(unit: Array, products: Vector) -> Array:
@@ -110,7 +110,7 @@ def settled_unit(unit: Array, products: Vector) -> Array:
 
 def in_units(unit: Array, products: Vector) -> Vector:
     """Return products divided by their unit, exactly; by 1 while it is 0."""
-    return scale(1 / jnp.where(unit > 0, unit, 1), products)
+    return _opaque(scale(1 / jnp.where(unit > 0, unit, 1), products))
 
 
 def scale(factor: Any, a: Vector) -> Vector:
@@ -294,6 +294,11 @@ def _leaves(a: Vector) -> list[Array]:
     if not leaves:
         raise ValueError("A vector needs at least one leaf; received none.")
     return leaves
+
+
+def _opaque(a: Vector) -> Vector:
+    # The compiler takes factors that it knows, as of a loss 1e-30 · f, out of sums of squares, and squares them.
+    return lax.optimization_barrier(a)
 
 
 def _times(x: Array, factor: Array, dtype: Any) -> Array:

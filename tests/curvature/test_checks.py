@@ -180,3 +180,120 @@ def test_what_is_traced_is_not_checked():
     values, norm = jax.jit(solve)(OP, KEY, 1e-3)
     np.testing.assert_allclose(values, [3], rtol=1e-5)
     assert norm < 1e-2
+
+
+@pytest.mark.parametrize("name", [name for name in SOLVERS if name not in {"audit", "trace", "diagonal"}])
+@pytest.mark.parametrize("wrong", [-1, -1e-9, 1.0, 2.0, float("inf"), float("nan"), "low", None])
+def test_a_noise_floor_is_a_share_of_the_norm(name, wrong):
+    if wrong is None:
+        wrong, error = jnp.zeros(2), TypeError
+    else:
+        error = TypeError if isinstance(wrong, str) else ValueError
+    with pytest.raises(error, match=rf"{name} needs noise_floor to be a real number in \[0, .*\); received"):
+        SOLVERS[name](OP, key=KEY, noise_floor=wrong)
+
+
+ABSURD = {
+    "eigenpairs": [{"k": 0}, {"k": 4}, {"block_size": 0}, {"block_size": 4}, {"num_basis": 1}, {"max_matvecs": 1}],
+    "sharpness": [{"confidence": x} for x in (0, 1, 2, -1, float("nan"))] + [{"max_matvecs": 1}],
+    "morse_index": [{"confidence": x} for x in (0.0, 1, 2, float("nan"))]
+    + [{"num_basis": 0}, {"block_size": 0}, {"num_probes": 1}, {"num_steps": 0}, {"max_dense": -1}, {"tau": -1}],
+    "condition_number": [{"max_matvecs": 3}, {"num_basis": 2}],
+    "ill_conditioning": [{"k": 4}, {"k": -1}],
+    "classify_point": [
+        {"num_directions": 0},
+        {"max_matvecs": 1},
+        {"max_dense": -1},
+        {"tau": float("inf")},
+        {"tau": -1},
+    ],
+    "find_critical_point": [{"max_steps": 0}, {"num_basis": 0}, {"method": "newton"}, {"method": None}],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [(name, options) for name, several in ABSURD.items() for options in several]
+)
+def test_a_choice_out_of_range_is_refused_by_its_name(name, options):
+    (argument,) = options
+    with pytest.raises(ValueError, match=f"^{name} needs {argument} to be "):
+        SOLVERS[name](OP, key=KEY, **options)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_no_advice_is_a_tolerance_that_says_nothing(dtype):
+    half = from_matrix(jnp.eye(3, dtype=dtype))
+    with pytest.raises(ValueError, match="noise floor") as refused:
+        sharpness(half, key=KEY)
+    advice = str(refused.value).split(". ", 1)[1]
+    if dtype == "bfloat16":
+        assert "convert the parameters to float32" in advice
+        assert "noise_floor=audit(op).noise_floor" in advice
+        assert sharpness(half, key=KEY, noise_floor=audit(half).noise_floor, tol=0.1).converged
+    else:
+        asked = float(advice.split("Ask for ")[1].split(",")[0])
+        assert asked < 0.5
+        assert sharpness(half, key=KEY, tol=asked).converged
+
+
+def test_an_operator_without_coordinates_is_refused():
+    empty = curvature.from_matvec(lambda v: v, jnp.zeros((0, 3)))
+    for name in OF_OPERATORS:
+        with pytest.raises(ValueError, match=f"{name} needs an operator of size n ≥ 1"):
+            SOLVERS[name](empty, key=KEY)
+
+
+def test_leaves_without_coordinates_change_nothing():
+    d = {"a": jnp.array([3.0, 2.0, 1.0]), "b": jnp.zeros((0, 2))}
+    op = curvature.from_matvec(lambda v: jax.tree.map(jnp.multiply, d, v), d)
+    pairs = eigenpairs(op, 2, key=KEY)
+    np.testing.assert_allclose(pairs.values, [3, 2], rtol=1e-5)
+    assert pairs.vectors["b"].shape == (2, 0, 2)
+    assert morse_index(op, key=KEY).estimate == 0
+    assert audit(op).verdict == "sound"
+
+
+def test_multiples_and_functions_are_checked_where_operators_are_made():
+    for factor in (float("nan"), float("inf"), 1e39):
+        with pytest.raises(ValueError, match=r"the factor to be a real number in .-3\.40282e.38, 3\.40282e.38."):
+            factor * OP
+    with pytest.raises(ValueError, match="not 0"):
+        OP / 0
+    for factor in ("2", 1j, None, True):
+        with pytest.raises(TypeError):
+            OP * factor
+    make = unwrap(curvature.from_matvec)
+    with pytest.raises(TypeError, match="from_matvec needs matvec to be a function; received None"):
+        make(None, jnp.zeros(2))
+    with pytest.raises(TypeError, match=r"matvec must return a vector .* received 'text'"):
+        make(lambda v: "text", jnp.zeros(2))
+    for wrong in ("text", [[1.0, 2.0], [3.0]], None, OP):
+        with pytest.raises(TypeError, match="from_matrix needs a square matrix of real numbers"):
+            unwrap(from_matrix)(wrong)
+    with pytest.raises(ValueError, match="hessian needs precision to be one of"):
+        unwrap(curvature.hessian)(squares, jnp.ones(3), precision="low")
+    with pytest.raises(TypeError, match="hessian needs remat to be True or False"):
+        unwrap(curvature.hessian)(squares, jnp.ones(3), remat="yes")
+    with pytest.raises(TypeError, match="audit needs double_precision to be True or False"):
+        audit(OP, double_precision="yes")
+    with pytest.raises(TypeError, match="of the preconditioner must be a real array; received 'text'"):
+        OP.precondition("text")
+
+
+def test_products_that_become_nan_are_flagged_everywhere():
+    op = from_matrix(jnp.diag(jnp.array([3.0, 2.0, 1.0])))
+    for broken in (
+        curvature.from_matvec(lambda v: v * jnp.nan, jnp.zeros(3)),
+        curvature.from_matvec(lambda v: jnp.where(v > 0, jnp.inf, v), jnp.zeros(3)),
+    ):
+        pairs = eigenpairs(broken, 2, key=KEY)
+        assert np.isnan(pairs.values).all()
+        assert not pairs.converged.any()
+        bracket = sharpness(broken, key=KEY)
+        assert np.isnan(bracket.upper)
+        assert not bracket.converged
+        assert np.isnan(morse_index(broken, key=KEY).estimate)
+        assert condition_number(broken, key=KEY).verdict == "not finite"
+        assert audit(broken).verdict == "unsound"
+        assert not np.isfinite(ill_conditioning(broken, jnp.ones(3)).curvature)
+    assert eigenpairs(op, 2, key=KEY).converged.all()

@@ -35,6 +35,7 @@ from jaxopt_study.curvature import (
     sharpness,
     spectral_density,
     trace,
+    vectors,
 )
 
 KEY = jax.random.key(0)
@@ -520,3 +521,60 @@ def test_powers_of_two_change_no_bit(row):
             if not isinstance(wanted, str):  # what would be below the smallest normal number is flushed to zero
                 wanted = np.where(np.abs(wanted) * c ** power(row, path) < TINY, 0, wanted)
             np.testing.assert_array_equal(leaf, wanted, err_msg=f"{path} at {c}")
+
+
+LENGTHS = {
+    "float32": [1e-36, 1e-30, 1e-20, 1.0, 1e20, 1e30, 1e37],
+    "float64": [1e-300, 1e-200, 1.0, 1e200, 1e300],
+    "bfloat16": [1e-30, 1.0, 1e30],
+    "float16": [1e-3, 1.0, 3e4],
+}
+
+
+@pytest.mark.parametrize("dtype", LENGTHS)
+def test_norms_are_right_from_one_end_of_a_dtype_to_the_other(dtype):
+    draws = np.random.default_rng(0).uniform(0.1, 1, size=(6, 7))
+    with jax.enable_x64(True):
+        for length in LENGTHS[dtype]:
+            v = {
+                "a": jnp.asarray(length * draws, dtype),
+                "b": jnp.asarray(length, dtype),
+                "none": jnp.zeros((0, 2), dtype),
+            }
+            largest = float(v["b"])
+            exact = np.linalg.norm(np.r_[np.asarray(v["a"], float).ravel(), largest] / largest) * largest
+            for known in (False, True):  # as an argument, and as a constant of the program
+                unit, found = (jax.jit(lambda v=v: vectors.normalize(v)) if known else vectors.normalize)(
+                    *([] if known else [v])
+                )
+                close(found, exact, 1e-6)
+                close(vectors.norm(v), exact, 1e-6)
+                close(np.linalg.norm(np.asarray(unit["a"], float)), np.sqrt(1 - float(unit["b"]) ** 2), 2e-2)
+    zero, nothing = vectors.normalize(jnp.zeros(3))
+    assert not zero.any()
+    assert nothing == vectors.norm(jnp.zeros(0)) == 0
+    assert np.isnan(vectors.norm(jnp.array([1.0, np.nan])))
+
+
+@pytest.mark.parametrize("c", [1e-30, 1e30])
+def test_a_factor_that_the_compiler_knows_is_taken_like_another(c):
+    # It takes known factors out of sums of squares and squares them.
+    def loss(p, batch):
+        return c * landscape(p, batch)
+
+    batch = shape(1, **SADDLE)
+    result = classify_point(loss, START, batch, key=KEY)
+    assert result.verdict == "not critical"
+    close([result.smallest / c, result.largest / c], [-2, 2.6])
+    pairs = eigenpairs(hessian(loss, START, batch), 2, which="BE", key=KEY)
+    close(pairs.values / np.float32(c), [-2, 2.6])
+    assert find_critical_point(loss, START, batch, key=KEY).success
+    close(jax.jit(lambda v: vectors.norm(c * v))(jnp.array([3.0, 4.0])) / np.float32(c), 5)
+
+
+def test_parameters_of_any_length_are_measured():
+    place = jnp.full(3, 1e20)
+    result = classify_point(lambda p, _: 1e10 * jnp.sum((p / 1e20 - 1) ** 2), place, key=KEY)
+    assert result.verdict == "minimum"
+    assert np.isfinite(result.gradient_tol)
+    close(result.largest, 2e-30)
