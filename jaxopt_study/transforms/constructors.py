@@ -231,9 +231,9 @@ def _bind(constructor: Constructor, args: tuple[Any, ...], kwargs: dict[str, Any
         if isinstance(value, np.generic):  # as from np.linspace: the same number, in a form that is saved exactly
             value = arguments[name] = value.item()
         # A whole number given for a real hyperparameter is the same hyperparameter, not another program.
-        whole = isinstance(value, Real) and not isinstance(value, bool | float)  # Python's integers and fractions
-        if whole and parameters[name].annotation in _REAL and abs(value) < 1e300:
-            arguments[name] = float(value)
+        number: Any = value if isinstance(value, Real) and not isinstance(value, bool | float) else None
+        if number is not None and parameters[name].annotation in _REAL and abs(number) < 1e300:
+            arguments[name] = float(number)
     return arguments
 
 
