@@ -220,7 +220,7 @@ def _bind(constructor: Constructor, args: tuple[Any, ...], kwargs: dict[str, Any
     arguments = dict(bound.arguments)
     if constructor.conventions:
         known = [name for name, _ in constructor.conventions]
-        if not isinstance(arguments["convention"], str) or arguments["convention"] not in known:
+        if arguments["convention"] not in known:
             raise ValueError(
                 f"{constructor.name}: convention must be one of {', '.join(map(repr, known))}, received "
                 f"{arguments['convention']!r}."
@@ -231,9 +231,9 @@ def _bind(constructor: Constructor, args: tuple[Any, ...], kwargs: dict[str, Any
         if isinstance(value, np.generic):  # as from np.linspace: the same number, in a form that is saved exactly
             value = arguments[name] = value.item()
         # A whole number given for a real hyperparameter is the same hyperparameter, not another program.
-        whole = isinstance(value, Real) and not isinstance(value, bool | float)  # Python's integers and fractions
-        if whole and parameters[name].annotation in _REAL and -1e300 < value < 1e300:  # pyright: ignore
-            arguments[name] = float(value)  # pyright: ignore
+        number: Any = value if isinstance(value, Real) and not isinstance(value, bool | float) else None
+        if number is not None and parameters[name].annotation in _REAL and abs(number) < 1e300:
+            arguments[name] = float(number)
     return arguments
 
 

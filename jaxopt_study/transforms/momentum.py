@@ -198,8 +198,8 @@ def nesterov_lookahead(learning_rate: ScalarOrSchedule, decay: ScalarOrSchedule)
 
     def init(params: Any) -> NesterovLookaheadState:
         count = jnp.zeros((), dtype=jnp.int32)
-        coming = _decay_array("nesterov_lookahead", decay, count)
-        return NesterovLookaheadState(jax.tree.map(jnp.zeros_like, params), count, coming)
+        velocity = jax.tree.map(jnp.zeros_like, params)
+        return NesterovLookaheadState(velocity, count, _decay_array("nesterov_lookahead", decay, count))
 
     def update(
         updates: Any, state: NesterovLookaheadState, params: Any = None, **extra: Any
