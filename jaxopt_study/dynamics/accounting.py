@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from jaxopt_study.checks import check_integer, check_params
 from jaxopt_study.curvature import vectors
 from jaxopt_study.curvature.batching import batch_mean
 from jaxopt_study.curvature.checks import check_vector, describe
@@ -94,7 +95,7 @@ def account_step(
     Raises:
         TypeError: If the parameters or updates are not floating arrays, the data are none, or the loss does not take
             two arguments or does not return a real scalar.
-        ValueError: If `updates` does not fit the parameters, or `num_samples` is less than 2.
+        ValueError: If `updates` does not fit the parameters or is not finite, or `num_samples` is less than 2.
 
     Example:
         >>> loss = lambda p, _: jnp.sum(p**4)
@@ -107,11 +108,11 @@ def account_step(
         stochastic arithmetic for reliable scientific computation, Math. Comput. Simul. 35 (errors from perturbed
         evaluations).
     """
-    if num_samples < 2:
-        raise ValueError(f"account_step: num_samples must be at least 2, to see a spread; received {num_samples}.")
+    num_samples = check_integer("account_step", "num_samples", num_samples, 2, remedy="A spread takes two.")
     op = mean_operator(_Step(loss), params, data, batch_size=batch_size, remat=None, precision="highest")
     params, data = op.params, op.data
     updates = check_vector(describe(params), updates, what="update")
+    check_params("account_step", updates, name="updates")
     samples = [_account(loss, batch_size, params, updates, data, seed) for seed in range(num_samples)]
     terms = jnp.stack([terms for terms, _ in samples])
     level = jnp.stack([level for _, level in samples])

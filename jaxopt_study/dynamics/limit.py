@@ -9,7 +9,7 @@ from jaxopt_study.dynamics.periods import refuse_period
 from jaxopt_study.dynamics.scalar_problem import one_coordinate, recursions
 from jaxopt_study.dynamics.states import refuse_holder
 from jaxopt_study.dynamics.threshold import thresholds
-from jaxopt_study.dynamics.updates import as_transformation
+from jaxopt_study.dynamics.updates import as_transformation, check_shapes
 from jaxopt_study.programs import nan_is_an_answer
 
 AT_REST = "Where a schedule warms up from 0, pass the state of a later step, or leave `opt_state` out for its end."
@@ -49,6 +49,8 @@ def stability_limit(optimizer: Any, opt_state: Any = None, params: Any = None) -
     name = "stability_limit"
     optimizer = as_transformation(optimizer, name)
     refuse_holder(name, opt_state)
+    if params is not None:
+        check_shapes(name, params)
     with jax.enable_x64(True):
         refuse_period(name, optimizer, one_coordinate(name, optimizer, params), opt_state)
     blocks = recursions(name, optimizer, opt_state, params, 1)

@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import register_dataclass
 
+from jaxopt_study.checks import check_key
 from jaxopt_study.curvature import vectors
-from jaxopt_study.curvature.checks import check_concrete, key_or_fixed
+from jaxopt_study.curvature.checks import check_concrete
 from jaxopt_study.curvature.sharpness import Bracket, sharpness
 from jaxopt_study.dynamics.limit import AT_REST
 from jaxopt_study.dynamics.linearised import LinearStep, gain, linear_step
@@ -119,10 +120,11 @@ def preconditioned_sharpness(
     References:
         Cohen et al. (2022), Adaptive gradient methods at the edge of stability, section 3.
     """
+    key = check_key("preconditioned_sharpness", jax.random.key(0) if key is None else key)
     with vectors.entering_mesh(params):
         step = _step("preconditioned_sharpness", optimizer, opt_state, loss, params, data, batch_size)
         diagonal, threshold = _preconditioner("preconditioned_sharpness", step)
-        op, key = step.curvature.precondition(diagonal), key_or_fixed(key)
+        op = step.curvature.precondition(diagonal)
         bracket = sharpness(op, key=key, confidence=confidence, tol=tol, max_matvecs=max_matvecs)
     return PreconditionedSharpness(bracket, threshold)
 
@@ -215,7 +217,7 @@ def _preconditioner(name: str, step: LinearStep) -> tuple[Params, float]:
         )
     parts = []
     for path, leaf, block, own in zip(paths, leaves, blocks, borne, strict=True):
-        if not block.moves:  # a frozen group: no curvature of its own is too large
+        if not block.moves or not leaf.size:  # a frozen group: no curvature of its own is too large
             parts.append(_bounded(jnp.zeros_like(leaf), 1.0))
             continue
         at = f" of params{path}" if path else ""

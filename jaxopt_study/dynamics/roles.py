@@ -16,7 +16,14 @@ from jaxopt_study.curvature import vectors
 from jaxopt_study.dynamics.draws import draw_like
 from jaxopt_study.dynamics.periods import period
 from jaxopt_study.dynamics.shapes import Shapes
-from jaxopt_study.dynamics.updates import as_transformation, call_update, differentiated, keep_dtypes
+from jaxopt_study.dynamics.updates import (
+    as_transformation,
+    call_update,
+    check_runs,
+    check_shapes,
+    differentiated,
+    keep_dtypes,
+)
 from jaxopt_study.programs import nan_is_an_answer, strongly_typed
 
 Role = Literal["memory", "statistic", "centre", "clock"]
@@ -54,8 +61,8 @@ def state_roles(optimizer: Any, params: Any) -> dict[str, Role]:
         as many if it moves nothing, and finding p; three states are held.
 
     Raises:
-        TypeError: If the optimizer is none.
-        ValueError: If p cannot be told, or is more than 1,024.
+        TypeError: If the optimizer is none, or the parameters are not real floating-point arrays.
+        ValueError: If p cannot be told, or is more than 1,024, or the optimizer cannot take a step on the parameters.
 
     Example:
         >>> roles = state_roles(optax.adam(0.1), jnp.zeros(2))
@@ -65,8 +72,8 @@ def state_roles(optimizer: Any, params: Any) -> dict[str, Role]:
         [0].mu memory
         [0].nu statistic
     """
-    optimizer = as_transformation(optimizer)
-    like = jax.eval_shape(optimizer.init, params)
+    optimizer = as_transformation(optimizer, "state_roles")
+    like = check_runs("state_roles", optimizer, check_shapes("state_roles", params))
     steps = period("state_roles", optimizer, params, composes=False)
     return dict(zip(leaf_paths(like), leaf_roles(optimizer, params, steps), strict=True))
 

@@ -13,11 +13,12 @@ from jaxopt_study.dynamics.coordinatewise import check_coordinatewise
 from jaxopt_study.dynamics.neutral import Response, neutral_step
 from jaxopt_study.dynamics.periods import period
 from jaxopt_study.dynamics.roles import Role, leaf_paths, leaf_roles
-from jaxopt_study.dynamics.states import named_leaves, refuse_holder
+from jaxopt_study.dynamics.states import named_leaves, refuse_holder, seated
 from jaxopt_study.dynamics.updates import (
     as_transformation,
     call_update,
     check_runs,
+    check_shapes,
     differentiated,
     holds_lookahead,
     keep_dtypes,
@@ -64,6 +65,10 @@ def recursions(name: str, optimizer: Any, opt_state: Any, params: Any, steps: in
     """
     optimizer = as_transformation(optimizer, name)
     refuse_holder(name, opt_state)
+    if params is not None:
+        check_shapes(name, params)
+    if params is not None and opt_state is not None:
+        opt_state = seated(name, opt_state, check_runs(name, optimizer, params))
     with jax.enable_x64(True):
         one = one_coordinate(name, optimizer, params)
         steps = period(name, optimizer, one, opt_state, steps)

@@ -7,10 +7,10 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from jaxopt_study.checks import check_real
+from jaxopt_study.checks import check_integer, check_key, check_real
 from jaxopt_study.curvature import vectors
 from jaxopt_study.curvature.audit import GROWTH
-from jaxopt_study.curvature.checks import check_concrete, key_or_fixed
+from jaxopt_study.curvature.checks import check_concrete
 from jaxopt_study.dynamics.arnoldi import arnoldi
 from jaxopt_study.dynamics.composition import Composition, compose
 from jaxopt_study.dynamics.linearised import linear_step
@@ -152,12 +152,18 @@ def stability(
         of stability; Cohen et al. (2022), Adaptive gradient methods at the edge of stability, section 3 (frozen
         preconditioner).
     """
-    basis_size = max(20, 3 * k) if basis_size is None else basis_size
-    check_real("stability", "tol", tol, 0.0, 1.0, closed="[)")
-    _check(k, tol, basis_size)
-    check_concrete("stability", opt_state, params, data)
-    optimizer, opt_state, params = check_optimizer("stability", optimizer, opt_state, params)
-    num_steps = period("stability", optimizer, params, opt_state, num_steps)
+    name = "stability"
+    k = check_integer(name, "k", k, 2, remedy="One eigenvalue for each end of the spectrum is the least.")
+    tol = float(check_real(name, "tol", tol, 0, 1, closed="()", remedy="1e-3 tells 1 from 1.002."))
+    max_matvecs = check_integer(name, "max_matvecs", max_matvecs, 1)
+    least = 2 * k + 2
+    basis_size = check_integer(
+        name, "basis_size", max(20, 3 * k) if basis_size is None else basis_size, least, remedy=f"2k + 2 is {least}."
+    )
+    key = check_key(name, jax.random.key(0) if key is None else key)
+    check_concrete(name, opt_state, params, data)
+    optimizer, opt_state, params = check_optimizer(name, optimizer, opt_state, params)
+    num_steps = period(name, optimizer, params, opt_state, num_steps)
     with vectors.entering_mesh(params):
         step = linear_step(optimizer, opt_state, loss, params, data, freeze, batch_size, num_steps)
         held, eps = step.held, vectors.epsilon(step.like)
@@ -166,7 +172,7 @@ def stability(
         ritz = arnoldi(
             step,
             k,
-            key=key_or_fixed(key),
+            key=key,
             tol=tol,
             rounding=2 * num_steps * eps,  # the residual is itself a difference of rounded vectors, as long as A x
             basis_size=basis_size,
@@ -233,12 +239,3 @@ def _check_tol(tol: float, num_steps: int, eps: float) -> None:
             f"stability: tol must be at least {floor:.1e}, what rounding leaves of a residual in this precision; "
             f"received {tol}. Ask for {4 * floor:.1e}, or convert parameters, data and optimizer's state to float64."
         )
-
-
-def _check(k: int, tol: float, basis_size: int) -> None:
-    if k < 2:
-        raise ValueError(f"stability: k must be at least 2, one for each end of the spectrum; received {k}.")
-    if not 0 < tol < 1:
-        raise ValueError(f"stability: tol must lie in (0, 1), received {tol}; 1e-3 tells 1 from 1.002.")
-    if basis_size < 2 * k + 2:
-        raise ValueError(f"stability: basis_size must be at least 2k + 2 = {2 * k + 2}, received {basis_size}.")

@@ -102,7 +102,8 @@ def check_optimizer(name: str, optimizer: Any, opt_state: Any, params: Any) -> t
         The transformation, the state in the structure that `init` gives, and the parameters.
 
     Raises:
-        TypeError: If the optimizer is none, or the parameters are not real floating-point arrays.
+        TypeError: If the optimizer is none, its updates are complex, or the parameters are not real floating-point
+            arrays.
         ValueError: If the state does not belong to the optimizer and the parameters, the parameters are not finite, or
             the optimizer cannot take a step on them.
     """
@@ -115,6 +116,8 @@ def check_optimizer(name: str, optimizer: Any, opt_state: Any, params: Any) -> t
             f"{jax.tree.structure(params)}."
         )
     params = check_params(name, params)
+    if not sum(leaf.size for leaf in jax.tree.leaves(params)):
+        raise ValueError(f"{name} needs params with at least one number; received arrays of size 0.")
     opt_state = seated(name, opt_state, check_runs(name, optimizer, params))
     return optimizer, opt_state, params
 
@@ -133,6 +136,7 @@ def check_runs(name: str, optimizer: Any, params: Any, *, remedy: str = "") -> A
 
     Raises:
         ValueError: If `init` or `update` raises, or gives an update of another structure or shape.
+        TypeError: If the update is complex.
     """
     shapes = [f"{jnp.result_type(leaf)}{list(jnp.shape(leaf))}" for leaf in jax.tree.leaves(params)]
     listed = ", ".join(shapes[:4]) + (", …" if len(shapes) > 4 else "")
@@ -164,7 +168,35 @@ def check_runs(name: str, optimizer: Any, params: Any, *, remedy: str = "") -> A
             f"{', '.join(f'{x.dtype}{list(x.shape)}' for x in jax.tree.leaves(updates)) or 'nothing'} for gradients of "
             f"that form.{remedy}"
         )
+    if any(jnp.issubdtype(x.dtype, jnp.complexfloating) for x in jax.tree.leaves(updates)):
+        raise TypeError(
+            f"{name}: the optimizer must return real updates for real parameters; it returns complex ones, as with a "
+            "complex learning rate, whose imaginary part the parameters would lose."
+        )
     return state
+
+
+def check_shapes(name: str, params: Any) -> Any:
+    """Return parameters of which only structure, shapes and dtypes matter, arrays or `jax.ShapeDtypeStruct`s.
+
+    Args:
+        name: The function that was called, for the message.
+        params: The parameters.
+
+    Returns:
+        The parameters.
+
+    Raises:
+        TypeError: If they are not real floating-point arrays.
+        ValueError: If there are none.
+    """
+    if not all(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(params)):
+        check_params(name, params, finite=False)
+    elif not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(params)):
+        raise TypeError(f"{name} needs params to be floating-point; received {params}.")
+    if not jax.tree.leaves(params):
+        raise ValueError(f"{name} needs params with at least one array; received a pytree without leaves.")
+    return params
 
 
 def holds_lookahead(state: Any) -> bool:

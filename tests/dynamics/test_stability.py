@@ -327,13 +327,13 @@ def test_wrong_arguments_say_what_to_do():
         stability(bowl, state, bowl, params, data, key=KEY)
     with pytest.raises(ValueError, match="NaN"):
         stability(GD, state, bowl, params.at[0].set(jnp.nan), data, key=KEY)
-    with pytest.raises(TypeError, match="stability needs tol, a number"):
+    with pytest.raises(TypeError, match="stability needs tol to be a real number"):
         inspect.unwrap(stability)(GD, state, bowl, params, data, key=KEY, tol="1e-3")  # past the tests' type checker
-    with pytest.raises(ValueError, match="k must be at least 2"):
+    with pytest.raises(ValueError, match="stability needs k to be an integer ≥ 2; received 1"):
         stability(GD, state, bowl, params, data, key=KEY, k=1)
-    with pytest.raises(ValueError, match="tol must lie"):
+    with pytest.raises(ValueError, match=r"stability needs tol to be a real number in \(0, 1\)"):
         stability(GD, state, bowl, params, data, key=KEY, tol=0.0)
-    with pytest.raises(ValueError, match="basis_size must be"):
+    with pytest.raises(ValueError, match="stability needs basis_size to be an integer ≥ 14"):
         stability(GD, state, bowl, params, data, key=KEY, basis_size=3)
 
 
