@@ -85,7 +85,7 @@ def common_direction(who: str, metric: Any, mode: Mode | str | None, problems: I
     Raises:
         ValueError: As `direction`, or if a problem lacks the metric, or they declare different directions.
     """
-    found: set[Any] = {
+    found: set[Mode] = {
         direction(who, metric, mode, {name: one.mode_of(name) for name in ("loss", *one.metrics)}) for one in problems
     }
     if len(found) > 1:

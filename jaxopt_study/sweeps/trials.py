@@ -100,10 +100,10 @@ class Trials:
     def evaluated(self, problem: Problem) -> dict[str, Mode | None]:
         """Return what a trial on a problem evaluates, and which values are better, None for what does not say."""
         on = self.evaluate_on if self.evaluate_on is not None else default_split(problem)
-        known: dict[str, Any] = {name: problem.mode_of(name) for name in ("loss", *sorted(problem.metrics))}
+        known: dict[str, Mode | None] = {name: problem.mode_of(name) for name in ("loss", *sorted(problem.metrics))}
         splits = dict.fromkeys(((on,) if isinstance(on, str) else tuple(on)) + self.report_on)
-        found: dict[str, Any] = {f"{part}_{name}": mode for part in splits for name, mode in known.items()}
-        return found | {"batch_loss": "min"}
+        found: dict[str, Mode | None] = {f"{part}_{name}": mode for part in splits for name, mode in known.items()}
+        return {**found, "batch_loss": "min"}
 
     def start_varies(self) -> bool:
         """Return whether where a trial starts may depend on its hyperparameters."""
