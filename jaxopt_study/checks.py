@@ -77,8 +77,8 @@ def check_real(
     who: str,
     name: str,
     value: Any,
-    low: float = -_INFINITY,
-    high: float = _INFINITY,
+    low: float | int = -_INFINITY,
+    high: float | int = _INFINITY,
     *,
     closed: str | None = None,
     remedy: str = "",
@@ -280,7 +280,7 @@ def _integer_range(low: int | None, high: int | None) -> str:
     return "" if low is high is None else f" ≥ {low}" if low is not None else f" ≤ {high}"
 
 
-def _interval(low: float, high: float, closed: str) -> str:
+def _interval(low: float | int, high: float | int, closed: str) -> str:
     if low == -_INFINITY and high == _INFINITY:
         return "a real number" if closed == "[]" else "a finite real number"
     if high == _INFINITY:

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from jaxopt_study.figures.bars import Triple, draw_interval, reach, triples
+from jaxopt_study.figures.checks import check_style
 from jaxopt_study.figures.style import COLOURS, SETTINGS, new_figure
 
 
@@ -47,6 +48,7 @@ def ablation(
         >>> figure.axes[0].get_xlabel()
         'change of the loss   (95% intervals)'
     """
+    check_style("ablation", xlabel=xlabel, level=level, linear_within=linear_within, title=title)
     rows = triples(contributions, "ablation")
     if len(rows) != len(names):
         raise ValueError(f"ablation needs a contribution for each of {len(names)} names; received {len(rows)}.")

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from jaxopt_study.figures.checks import check_style
 from jaxopt_study.figures.panels import Panel, panels
 
 ONE = "1: edge of stability; change as predicted"
@@ -37,6 +38,7 @@ def curvature_along_runs(measured: Mapping[str, Mapping[str, Any]], *, title: st
         >>> [axes.lines[0].get_ydata().tolist() for axes in figure.axes]
         [[3.0, 4.0], [0.75, 1.0], [1.0, 1.0]]
     """
+    check_style("curvature_along_runs", title=title)
     if not measured:
         raise ValueError("curvature_along_runs needs the measurements of at least one optimizer; received none.")
     steps = np.unique(np.concatenate([np.asarray(values["step"], dtype=float) for values in measured.values()]))

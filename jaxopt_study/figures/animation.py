@@ -13,6 +13,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from PIL import Image
 
+from jaxopt_study.figures.checks import check_style
 from jaxopt_study.figures.planes import checked_paths, crop, draw_contours, draw_landmarks
 from jaxopt_study.figures.style import COLOURS, SETTINGS, appearances, new_figure
 from jaxopt_study.problems.problem import Problem
@@ -44,6 +45,7 @@ def race_animation(
         >>> gif[:6], Image.open(io.BytesIO(gif)).n_frames
         (b'GIF89a', 3)
     """
+    check_style("race_animation", title=title, seconds=seconds, dpi=dpi)
     points = checked_paths(problem, paths)
     looks = appearances(points)
     count = max(len(path) for path in points.values())

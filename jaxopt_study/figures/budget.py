@@ -11,6 +11,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from jaxopt_study.figures.bars import Triple, reach, triples
+from jaxopt_study.figures.checks import check_style
 from jaxopt_study.figures.style import COLOURS, SETTINGS, appearances, new_figure
 from jaxopt_study.figures.ticks import log_ticks
 
@@ -55,6 +56,7 @@ def budget_curves(
         >>> [text.get_text() for text in figure.legends[0].get_texts()]
         ['adam', '95% interval', 'its only known end']
     """
+    check_style("budget_curves", ylabel=ylabel, level=level, title=title, log=log, xlabel=xlabel)
     k = np.asarray(k, dtype=float)
     if not curves:
         raise ValueError("budget_curves needs at least one curve; received none.")

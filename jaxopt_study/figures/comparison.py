@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import ConnectionPatch, Patch, Rectangle
 
 from jaxopt_study.figures.bars import Triple, draw_interval, reach, triples
+from jaxopt_study.figures.checks import check_style
 from jaxopt_study.figures.digits import digits_apart
 from jaxopt_study.figures.style import SETTINGS, Appearance, appearances, new_figure
 from jaxopt_study.figures.ticks import log_ticks
@@ -60,6 +61,7 @@ def comparison(
         >>> [tick.get_text() for tick in figure.axes[0].get_yticklabels()]
         ['1  adam', '2  sgd']
     """
+    check_style("comparison", xlabel=xlabel, larger_is_better=larger_is_better, level=level, log=log, title=title)
     names = list(default[0])
     if not names or any(set(part) != set(names) for part in (default[1], *tuned)):
         raise ValueError(
@@ -152,6 +154,7 @@ def difference_matrix(
         >>> figure.axes[0].texts[0].get_text()
         '+1'
     """
+    check_style("difference_matrix", unit=unit, level=level, title=title)
     m = len(names)
     arrays = [np.asarray(x, dtype=float) for x in (estimate, lower, upper, better)]
     if m < 2 or any(array.shape != (m, m) for array in arrays):

@@ -7,6 +7,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from jaxopt_study.figures.checks import check_style
 from jaxopt_study.figures.style import SETTINGS, appearances, new_figure
 
 SMALL = 5  # up to so many seeds a band is their range: quartiles of three numbers say nothing
@@ -49,6 +50,15 @@ def learning_curves(
         >>> figure.axes[0].get_xlabel()
         'step   (line: median, band: range of 2 seeds)'
     """
+    check_style(
+        "learning_curves",
+        ylabel=ylabel,
+        title=title,
+        log=log,
+        larger_is_better=larger_is_better,
+        smallest=smallest,
+        largest=largest,
+    )
     steps = np.asarray(steps, dtype=float)
     arrays = {name: np.asarray(values, dtype=float) for name, values in curves.items()}
     if not arrays:

@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from jaxopt_study.figures.bars import reach
+from jaxopt_study.figures.checks import check_style
 from jaxopt_study.figures.scales import Scale, scale_of
 from jaxopt_study.figures.style import COLOURS, SETTINGS, new_figure
 from jaxopt_study.figures.ticks import log_ticks
@@ -77,6 +78,7 @@ def hyperparameter_scatter(
         >>> figure.axes[0].get_title(loc="left")
         'rate: at the upper end of its range'
     """
+    check_style("hyperparameter_scatter", ylabel=ylabel, level=level, log_score=log_score, title=title, columns=columns)
     trials = _checked("hyperparameter_scatter", values, scores, maybe_best)
     edges = edges or {}
     columns = min(columns, len(values))
@@ -162,6 +164,7 @@ def parallel_coordinates(
         >>> [tick.get_text() for tick in figure.axes[0].get_xticklabels()]
         ['a', 'b', 'loss']
     """
+    check_style("parallel_coordinates", log_score=log_score, title=title)
     trials = _checked("parallel_coordinates", values, scores, maybe_best)
     scales = [
         scale_of(entries, name in log, (ranges or {}).get(name), (choices or {}).get(name))

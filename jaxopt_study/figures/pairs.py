@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from jaxopt_study.figures.checks import check_style
 from jaxopt_study.figures.style import SETTINGS, appearances, new_figure
 
 
@@ -42,6 +43,7 @@ def pairs(
         >>> [tick.get_text() for tick in figure.axes[0].get_yticklabels()]
         ['sgd']
     """
+    check_style("pairs", xlabel=xlabel, title=title, log=log)
     if not samples:
         raise ValueError("pairs needs at least one optimizer; received none.")
     looks = appearances(samples)

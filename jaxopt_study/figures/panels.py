@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from jaxopt_study.figures.checks import check_style
 from jaxopt_study.figures.curves import SMALL
 from jaxopt_study.figures.style import SETTINGS, appearances, new_figure
 
@@ -63,6 +64,7 @@ def panels(
         >>> [text.get_text() for text in figure.legends[0].get_texts()]
         ['a', 'b']
     """
+    check_style("panels", title=title, columns=columns, xlabel=xlabel, ylabel=ylabel)
     steps = np.asarray(steps, dtype=float)
     names = list(dict.fromkeys(name for panel in shown for name in panel.curves))
     if not names:

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from jaxopt_study.figures.checks import check_style
 from jaxopt_study.figures.style import SETTINGS, Appearance, appearances, new_figure
 from jaxopt_study.problems.problem import Problem
 
@@ -52,6 +53,7 @@ def trajectories(
         >>> [axes.get_title(loc="left") for axes in figure.axes]
         ['a   f = 0', 'b   f = 1.05']
     """
+    check_style("trajectories", title=title, columns=columns)
     points = checked_paths(problem, paths)
     looks = appearances(points)
     columns = 1 if together else columns or (3 if len(points) <= 6 else 4)

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
+from jaxopt_study.figures.checks import check_style
 from jaxopt_study.figures.style import SETTINGS, appearances, new_figure
 
 WIDE = 6.0  # factor from which on powers of two are ticks enough
@@ -43,6 +44,7 @@ def performance_profiles(
         >>> figure.axes[0].get_ylabel()
         'share of 10 problems'
     """
+    check_style("performance_profiles", xlabel=xlabel, title=title)
     factors = np.asarray(tau, dtype=float)
     rows = {name: np.asarray(row, dtype=float) for name, row in shares.items()}
     if not rows or factors.ndim != 1 or any(row.shape != factors.shape for row in rows.values()):

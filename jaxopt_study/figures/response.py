@@ -7,6 +7,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from jaxopt_study.figures.checks import check_style
 from jaxopt_study.figures.curves import SMALL
 from jaxopt_study.figures.style import SETTINGS, appearances, new_figure
 
@@ -56,6 +57,7 @@ def response(
         >>> [len(line.get_xdata()) for line in figure.axes[0].lines]  # the curve and its mark
         [2, 1]
     """
+    check_style("response", xlabel=xlabel, ylabel=ylabel, level=level, title=title, smallest=smallest, largest=largest)
     x = np.asarray(x, dtype=float)
     arrays = {name: np.asarray(values, dtype=float) for name, values in curves.items()}
     if not arrays:

@@ -11,6 +11,9 @@ import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from jaxopt_study.checks import check_choice
+from jaxopt_study.figures.checks import check_style
+
 # Okabe and Ito's palette, without the yellow that white paper swallows.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1)), (0, (6, 1.5, 1.5, 1.5)), (0, (3, 1)))
@@ -100,6 +103,7 @@ def new_figure(width: float | int = 8.0, height: float | int = 4.5, **options: A
     Returns:
         The figure, with constrained layout. Draw into it inside `matplotlib.rc_context(SETTINGS)`.
     """
+    check_style("new_figure", width=width, height=height)
     figure = Figure(figsize=(width, height), **{"layout": "constrained", "facecolor": "white", **options})
     FigureCanvasAgg(figure)
     return figure
@@ -120,6 +124,8 @@ def render(figure: Figure, *, format: str = "png", dpi: float | int = 200) -> by
         >>> render(new_figure(1, 1))[1:4]
         b'PNG'
     """
+    check_style("render", dpi=dpi)
+    check_choice("render", "format", format, ("png", "svg", "pdf"))
     picture = io.BytesIO()
     with matplotlib.rc_context(SETTINGS):
         figure.savefig(picture, format=format, dpi=dpi, metadata=dict(METADATA) if format == "png" else None)

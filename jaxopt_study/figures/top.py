@@ -7,6 +7,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from jaxopt_study.figures.checks import check_style
 from jaxopt_study.figures.curves import SMALL
 from jaxopt_study.figures.style import COLOURS, SETTINGS, new_figure
 
@@ -53,6 +54,7 @@ def top_curves(
         >>> [axes.get_title(loc="left") for axes in figure.axes]
         ['1', '2']
     """
+    check_style("top_curves", ylabel=ylabel, title=title, columns=columns, log=log, smallest=smallest, largest=largest)
     steps = np.asarray(steps, dtype=float)
     lanes = {"training": train, "validation": validation}
     arrays = {name: np.asarray(values, dtype=float) for name, values in lanes.items() if values is not None}

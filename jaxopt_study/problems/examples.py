@@ -47,7 +47,8 @@ def as_examples(where: str, examples: Batch) -> Batch:
                 f"{where}{jax.tree_util.keystr(path)} holds NaN or infinity. Remove these examples, or replace the "
                 "numbers and give the loss a mask as a further array."
             )
-    return structure.unflatten(leaves)
+    converted = any(leaf is not given for leaf, (_, given) in zip(leaves, found, strict=True))
+    return structure.unflatten(leaves) if converted else examples
 
 
 def as_array(where: str, leaf: Any) -> Any:

@@ -275,7 +275,10 @@ def test_metadata_can_be_stored_and_says_what_was_posed():
         (lambda: networks.classifier(MLP(1), datasets.damped_cosine(num_train=9)), "Use regressor"),
         (lambda: networks.regressor(MLP(1), DIGITS), "Use classifier"),
         (lambda: networks.classifier(MLP(7), DIGITS), r"\(examples, 7\).*\(examples, 10\)"),
-        (lambda: networks.mlp_classifier(DIGITS, label_smoothing=1.0), "label_smoothing.*less than 1.0"),
+        (
+            lambda: networks.mlp_classifier(DIGITS, label_smoothing=1.0),
+            r"label_smoothing to be a real number in \[0, 1\)",
+        ),
         (lambda: networks.mlp_classifier(DIGITS, weight_decay=-0.1), "weight_decay.*received -0.1"),
         (lambda: networks.cnn_classifier(DIGITS), "flatten=False"),
         (lambda: networks.mlp_classifier(DIGITS, activation="relo"), "'relo'"),

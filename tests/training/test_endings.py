@@ -210,6 +210,6 @@ def test_training_works_outside_the_main_thread(bowl):
 def test_parameters_that_overflow_at_the_last_step_count_as_divergence():
     bowl = Problem("bowl", init=lambda key: jnp.array([-7.0, 2.0]), loss=lambda p, _: jnp.sum(p**2))
     run = train(bowl, optimizers.sgd(1e38), num_steps=1, key=jax.random.key(0))
-    assert not np.isfinite(run.params).all()
+    np.testing.assert_array_equal(run.params, [-7.0, 2.0])
     assert bool(run.diverged)
-    assert int(run.diverged_at) == 1
+    assert int(run.diverged_at) == 0

@@ -6,7 +6,17 @@ import optax
 import pytest
 
 from jaxopt_study.problems import Problem
-from jaxopt_study.training import Curriculum, EarlyStopping, Probe, evaluate, train
+from jaxopt_study.training import (
+    Curriculum,
+    CurvatureProbe,
+    EarlyStopping,
+    LinearPace,
+    Probe,
+    evaluate,
+    linear_curriculum,
+    train,
+)
+from jaxopt_study.training.planning import check_arguments
 
 KEY = jax.random.key(0)
 
@@ -41,13 +51,32 @@ def test_train_refuses(regression, arguments, kind, message):
     ("arguments", "message"),
     [
         ({"num_steps": 1.5}, "num_steps to be an integer ≥ 0; received 1.5"),
+        ({"num_steps": 3.0}, "received 3.0. Give 3."),
+        ({"num_steps": True}, "received True"),
+        ({"num_steps": "16"}, "received '16'"),
+        ({"num_steps": None}, "received None"),
         ({"batch_size": True}, "batch_size to be an integer ≥ 1; received True"),
-        ({"order": "random"}, "'epochs', 'once', 'replacement' or a Curriculum; received 'random'"),
-        ({"layout": "flatt"}, "layout is one of 'auto', 'tree', 'flat'; received 'flatt'"),
-        ({"loop": "scan"}, "loop is one of 'auto', 'compiled', 'host'; received 'scan'"),
+        ({"batch_size": "16"}, "batch_size to be an integer ≥ 1; received '16'"),
+        ({"batch_size": jnp.nan}, "batch_size to be an integer ≥ 1; received nan"),
+        ({"params": "here"}, "Parameters must be arrays; received 'here'"),
     ],
 )
-def test_values_of_another_type_are_refused_without_a_type_checker(planned, regression, arguments, message):
+def test_values_of_another_kind_are_refused_without_a_type_checker(planned, regression, arguments, message):
+    with pytest.raises(TypeError, match=message):
+        planned(regression, optax.sgd(0.1), **arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_steps": 2**40}, "from 0 to 2147483647; received 1099511627776"),
+        ({"evaluate_on": "nowhere"}, "one of 'train', 'validation', 'test'; received 'nowhere'"),
+        ({"order": "random"}, "'epochs', 'once', 'replacement' or a Curriculum; received 'random'"),
+        ({"layout": "flatt"}, "layout to be one of 'auto', 'tree', 'flat'; received 'flatt'"),
+        ({"loop": "scan"}, "loop to be one of 'auto', 'compiled', 'host'; received 'scan'"),
+    ],
+)
+def test_values_out_of_range_are_refused_without_a_type_checker(planned, regression, arguments, message):
     with pytest.raises(ValueError, match=message):
         planned(regression, optax.sgd(0.1), **arguments)
 
@@ -84,22 +113,57 @@ def test_evaluate_refuses(regression):
     params = regression.init(KEY)
     with pytest.raises(ValueError, match="has no test examples"):
         evaluate(regression, params, on="test")
-    with pytest.raises(ValueError, match="batch_size ≥ 1; received 0"):
+    with pytest.raises(ValueError, match="batch_size to be an integer ≥ 1; received 0"):
         evaluate(regression, params, batch_size=0)
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: EarlyStopping(patience=0), "patience ≥ 1"),
-        (lambda: EarlyStopping(mode="least"), "'min' or 'max'"),
-        (lambda: EarlyStopping(min_delta=-1.0), "min_delta is ≥ 0"),
-        (lambda: Probe(lambda *_: 0.0, every=0), "every ≥ 1"),
+        (lambda: EarlyStopping(patience=-1), "patience to be an integer ≥ 1; received -1"),
+        (lambda: EarlyStopping(min_delta=jnp.nan), "min_delta to be a finite real number ≥ 0; received nan"),
+        (lambda: CurvatureProbe(tol=-1.0), "tol to be a real number in"),
+        (lambda: CurvatureProbe(tol=jnp.inf), "tol to be a real number in"),
+        (lambda: CurvatureProbe(batch_size=0), "batch_size to be an integer ≥ 1; received 0"),
+        (lambda: CurvatureProbe(seed=-1), "seed to be an integer"),
+        (lambda: LinearPace(jnp.nan, 3), "start to be a real number in"),
+        (lambda: linear_curriculum([1.0, jnp.nan], start=0.5, num_steps=3), "difficulty to be finite"),
+        (lambda: EarlyStopping(patience=0), "patience to be an integer ≥ 1"),
+        (lambda: EarlyStopping(mode="least"), "mode to be one of 'min', 'max'"),
+        (lambda: EarlyStopping(min_delta=-1.0), "min_delta to be a finite real number ≥ 0"),
+        (lambda: Probe(lambda *_: 0.0, every=0), "every to be an integer ≥ 1"),
     ],
 )
 def test_requests_refuse_impossible_numbers(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("impl", ["threefry2x32", "rbg", "unsafe_rbg"])
+def test_keys_of_every_implementation_train_and_others_are_refused(regression, impl):
+    settings = {"num_steps": 2, "batch_size": 5}
+    key = jax.random.key(0, impl=impl)
+    assert bool(jnp.isfinite(train(regression, optax.sgd(0.01), key=key, **settings).losses).all())
+    with pytest.raises(ValueError, match=r"key to be one key; received an array of keys of shape \(3,\)"):
+        train(regression, optax.sgd(0.01), key=jax.random.split(key, 3), **settings)
+
+
+@pytest.mark.parametrize("key", [None, 0, "seed"])
+def test_a_missing_key_gets_the_keys_error(key):
+    with pytest.raises(TypeError, match=r"key to be a random key of JAX.*Give jax.random.key\(0\)"):
+        check_arguments(Problem("p", init=jnp.zeros, loss=print), key, None)
+
+
+def test_parameters_of_another_shape_are_not_broadcast(regression):
+    start = regression.init(KEY)
+    with pytest.raises(ValueError, match=r"params\['bias'\] to have the shape .* \(\); received \(1,\)"):
+        train(regression, optax.sgd(0.1), num_steps=1, key=KEY, params=start | {"bias": jnp.zeros(1)})
+    with pytest.raises(ValueError, match="params of the structure"):
+        train(regression, optax.sgd(0.1), num_steps=1, key=KEY, params=start | {"more": jnp.zeros(1)})
+    with pytest.raises(ValueError, match="needs a finite start"):
+        train(regression, optax.sgd(0.1), num_steps=1, key=KEY, params=start | {"bias": jnp.array(jnp.nan)})
+    with pytest.raises(ValueError, match="parameters as problem 'regression' makes them"):
+        evaluate(regression, start | {"bias": jnp.zeros(7)})
 
 
 def test_an_error_in_the_users_loss_reaches_the_user(regression):
@@ -140,5 +204,5 @@ def test_any_pytree_is_a_problem():
 
 def test_a_seed_in_place_of_a_key_is_refused():
     bowl = Problem("bowl", init=lambda key: jnp.ones(2), loss=lambda p, _: jnp.sum(p**2))
-    with pytest.raises(TypeError, match=r"needs a PRNG key; received .*Use key=jax.random.key"):
+    with pytest.raises(TypeError, match=r"key to be a random key of JAX; received .*Give jax.random.key"):
         train(bowl, optax.sgd(0.1), num_steps=1, key=jnp.int32(0))

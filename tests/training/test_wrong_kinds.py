@@ -1,0 +1,185 @@
+"""Arguments of the wrong kind meet the package's own error, in a process without a type checker."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+SETUP = """
+import jax, jax.numpy as jnp, numpy as np, optax
+from flax import linen, nnx
+from jaxopt_study import figures, problems, race, training
+from jaxopt_study.problems import Problem, datasets, networks
+from jaxopt_study.training import *
+
+KEY = jax.random.key(0)
+X, LABELS = np.ones((6, 3)), np.arange(6) % 2
+bowl = Problem("bowl", init=lambda key: jnp.ones(2), loss=lambda p, _: jnp.sum(p**2))
+two = datasets.from_arrays(X, LABELS, num_classes=2)
+
+def run(**options):
+    return train(bowl, optax.sgd(0.1), **{"num_steps": 1, "key": KEY, "progress": False} | options)
+
+def plain(data, **more):
+    return Problem("mine", init=jnp.zeros, loss=lambda p, x: jnp.mean(p), data=data, **more)
+"""
+
+TABLE = [
+    ("run(evaluate_every=2.0)", "TypeError", "evaluate_every to be an integer ≥ 1; received 2.0. Give 2."),
+    ("run(evaluate_batch_size=[3])", "TypeError", "evaluate_batch_size to be an integer ≥ 1; received a list"),
+    ("run(early_stopping=5)", "TypeError", "early_stopping to be an EarlyStopping or None; received 5"),
+    ("run(probe=5)", "TypeError", "probe to be a Probe, a CurvatureProbe or a function"),
+    ("run(evaluate_on=3)", "TypeError", "evaluate_on to be one or several of"),
+    ("run(progress=3)", "TypeError", "progress to be None, True, False or a function"),
+    ("run(key=None)", "TypeError", "key to be a random key of JAX; received None"),
+    ("run(num_steps=None)", "TypeError", "num_steps to be an integer ≥ 0; received None"),
+    ("train('bowl', optax.sgd(0.1), num_steps=1, key=KEY)", "TypeError", "train needs a Problem; received 'bowl'"),
+    ("train(bowl, None, num_steps=1, key=KEY)", "TypeError", "train needs an optimizer with init and update"),
+    ("train(bowl, nnx.Optimizer(nnx.Linear(2, 2, rngs=nnx.Rngs(0)), optax.sgd(0.1), wrt=nnx.Param), num_steps=1, "
+     "key=KEY)", "TypeError", "give optimizer.tx"),
+    ("evaluate(None, jnp.ones(2))", "TypeError", "evaluate needs a Problem"),
+    ("evaluate(bowl, jnp.ones(2), on=3)", "ValueError", "one of 'train', 'validation', 'test'"),
+    ("evaluate(bowl, jnp.ones(2), on='train', batch_size='16')", "TypeError", "batch_size to be an integer"),
+    ("CurvatureProbe(every=1.5)", "TypeError", "every to be an integer ≥ 1; received 1.5"),
+    ("CurvatureProbe(measure='nope')", "TypeError", "measure to be a function of (Hessian, key), or None"),
+    ("CurvatureProbe(gains=1)", "TypeError", "gains to be True or False; received 1"),
+    ("CurvatureProbe(data='some')", "ValueError", "data to be one of 'all', 'batch'; received 'some'"),
+    ("EarlyStopping(patience=2.0)", "TypeError", "patience to be an integer ≥ 1; received 2.0. Give 2."),
+    ("EarlyStopping(metric=3)", "TypeError", "metric to be a name"),
+    ("EarlyStopping(min_delta='0')", "TypeError", "min_delta to be a finite real number ≥ 0"),
+    ("Probe(3)", "TypeError", "fn to be a function of"),
+    ("Probe(print, every='often')", "TypeError", "every to be an integer ≥ 1; received 'often'"),
+    ("Curriculum('hard', print)", "TypeError", "one number per training example; received 'hard'"),
+    ("Curriculum(jnp.zeros(3), 1.0)", "TypeError", "pace to be a function of the step"),
+    ("LinearPace(0.1, 2.5)", "TypeError", "num_steps to be an integer ≥ 1; received 2.5"),
+    ("shuffle(jnp.arange(3), 3.0, key=KEY)", "TypeError", "num_examples to be an integer; received 3.0. Give 3."),
+    ("shuffle(jnp.arange(9), 3, key=KEY)", "ValueError", "positions from 0 to 2; received 0 to 8"),
+    ("shuffle(jnp.arange(3), 3, key=3)", "TypeError", "key to be a random key"),
+    ("batch_indices('random', KEY, 0, 2, 3)", "ValueError", "order to be one of 'epochs'"),
+    # Problems
+    ("Problem(3, init=jnp.zeros, loss=print)", "TypeError", "name to be text; received 3"),
+    ("Problem('p', init=3, loss=print)", "TypeError", "init to be a function of a key"),
+    ("Problem('p', init=jnp.zeros, loss=None)", "TypeError", "loss to be a function of (params, batch)"),
+    ("plain(X, metrics=[print])", "TypeError", "metrics to be a mapping"),
+    ("plain(X, metrics={'m': 3})", "TypeError", "metrics['m'] to be a function"),
+    ("plain(X, domain=((1.0, 1.0), (0.0, 0.0)))", "ValueError", "lower and an upper corner"),
+    ("plain(X, spectrum=['a'])", "TypeError", "spectrum to be real numbers"),
+    ("plain({'x': X, 'y': 'text'})", "TypeError", "must be an array of numbers; received 'text'"),
+    ("plain({'x': X, 'y': np.array(['a'] * 6)})", "TypeError", "Encode text and categories as integers"),
+    ("plain(np.array([[1], [1, 2]], dtype=object))", "TypeError", "must be an array of numbers; received one of object"),
+    ("plain(np.array(['2020-01-01'], dtype='datetime64[D]'))", "TypeError", "times as numbers"),
+    ("plain([[1, 2], [3]])", "ValueError", "make arrays of them by np.asarray"),
+    ("plain(np.array([[np.nan]]))", "ValueError", "holds NaN or infinity"),
+    ("plain({'x': X, 'y': np.ones(5)})", "ValueError", "one common leading axis"),
+    ("plain({'x': X}, validation={'z': X})", "ValueError", "must have the structure of data"),
+    ("plain({'x': X}, validation={'x': X[0]})", "ValueError", "must have as many axes as data"),
+    ("problems.from_pytree({'w': jnp.array(jnp.nan)}, print)", "ValueError", "needs finite parameters"),
+    ("problems.from_pytree({'w': 'no'}, print)", "ValueError", "found no floating array"),
+    ("problems.from_pytree(jnp.ones(2), None)", "TypeError", "loss to be a function of (params, batch)"),
+    ("problems.from_linen(linen.Dense, print, {'x': X})", "TypeError", "made, not its class"),
+    ("problems.from_nnx(3, print)", "TypeError", "an nnx.Module or a function of nnx.Rngs"),
+    ("problems.random_rotation(1.5, key=KEY)", "TypeError", "dim to be an integer ≥ 1; received 1.5"),
+    ("problems.random_rotation(0, key=KEY)", "ValueError", "dim to be an integer ≥ 1; received 0"),
+    ("problems.random_rotation(2, key=0)", "TypeError", "key to be a random key"),
+    ("problems.quadratic('steep')", "TypeError", "spectrum to be real numbers"),
+    ("problems.quadratic([1j])", "TypeError", "spectrum to be real numbers"),
+    ("problems.quadratic([1.0], center=['a'])", "TypeError", "center to be real numbers"),
+    ("problems.noisy_quadratic(1.5)", "TypeError", "dim to be an integer; received 1.5"),
+    ("problems.least_squares([[1.0], [1.0, 2.0]], [1.0, 2.0])", "ValueError", "numbers that form one array"),
+    ("problems.linear_regression(20.0)", "TypeError", "num_examples to be an integer; received 20.0. Give 20."),
+    ("problems.linear_regression(noise=np.nan)", "ValueError", "noise to be a finite real number ≥ 0; received nan"),
+    ("problems.linear_network(hidden=2.5)", "TypeError", "hidden to be integers"),
+    ("problems.linear_network(sizes=(5, 6, 7))", "ValueError", "sizes to be two integers"),
+    ("problems.deep_linear_network(depth=2.5)", "TypeError", "depth to be an integer; received 2.5"),
+    ("problems.planar.bowl(start='here')", "TypeError", "start to be real numbers"),
+    # Data sets
+    ("datasets.from_arrays(X, LABELS + 0.5, num_classes=2)", "ValueError", "Labels of 'arrays' must be integers"),
+    ("datasets.from_arrays(X, LABELS, num_classes=1)", "ValueError", "must lie in 0…0"),
+    ("datasets.from_arrays(X * np.nan, LABELS, num_classes=2)", "ValueError", "holds NaN or infinity"),
+    ("datasets.from_arrays(X, LABELS, num_classes=2.0)", "TypeError", "num_classes to be an integer ≥ 1"),
+    ("datasets.from_arrays(X, LABELS, num_train=2.5)", "TypeError", "num_train to be an integer"),
+    ("datasets.from_arrays(X, LABELS, seed=-1)", "ValueError", "seed to be an integer ≥ 0"),
+    ("datasets.from_arrays([[1], [1, 2]], [0, 1])", "ValueError", "lists of different lengths"),
+    ("datasets.from_arrays(X, list('ababab'), num_classes=2)", "TypeError", "must be an array of numbers"),
+    ("datasets.from_arrays(1j * X, LABELS)", "TypeError", "must be real numbers; received complex128"),
+    ("datasets.Dataset('d', {'x': X, 'y': LABELS * 1.0}, num_classes=2)", "ValueError", "must be integers"),
+    ("datasets.Dataset('d', X)", "TypeError", 'must be {"x": inputs, "y": targets}'),
+    ("datasets.Dataset('d', {'x': X, 'y': LABELS}, validation={'x': X[:, :2], 'y': LABELS})", "ValueError",
+     "of the training part's shape"),
+    ("datasets.damped_cosine(num_train=2.5)", "TypeError", "num_train to be an integer; received 2.5"),
+    ("datasets.damped_cosine(noise=np.nan)", "ValueError", "noise to be a finite real number"),
+    ("datasets.adding(num_steps='5')", "TypeError", "num_steps to be an integer"),
+    ("datasets.temporal_order(num_steps=20.0)", "TypeError", "num_steps to be an integer; received 20.0. Give 20."),
+    # Networks
+    ("networks.MLP(2, widths=(0,))", "ValueError", "widths[0] to be an integer ≥ 1; received 0"),
+    ("networks.MLP(2, widths=8)", "TypeError", "widths to be a sequence of integers"),
+    ("networks.MLP(2, widths=(1.5,))", "TypeError", "widths[0] to be an integer ≥ 1; received 1.5"),
+    ("networks.MLP(-1)", "ValueError", "num_outputs to be an integer ≥ 1; received -1"),
+    ("networks.MLP(2, dropout=-1)", "ValueError", "dropout to be a real number in [0, 1); received -1"),
+    ("networks.CNN(2, dropout=2)", "ValueError", "dropout to be a real number in [0, 1); received 2"),
+    ("networks.RNN(2, dropout=1.0)", "ValueError", "dropout to be a real number in [0, 1); received 1.0"),
+    ("networks.MLP(2, dropout=np.nan)", "ValueError", "dropout to be a real number in [0, 1); received nan"),
+    ("networks.MLP(2, normalisation='bach')", "ValueError", "normalisation to be one of None, 'batch'"),
+    ("networks.MLP(2, num_groups=0)", "ValueError", "num_groups to be an integer ≥ 1"),
+    ("networks.MLP(2, activation=3)", "TypeError", "An activation is a name or a function; received 3"),
+    ("networks.MLP(2, initialiser=-0.1)", "ValueError", "std to be a finite real number ≥ 0"),
+    ("networks.initialisers.he('big')", "TypeError", "gain to be a finite real number; received 'big'"),
+    ("networks.CNN(2, channels=(0,))", "ValueError", "channels[0] to be an integer ≥ 1"),
+    ("networks.CNN(2, kernel_size=(3,))", "ValueError", "kernel_size to be two integers"),
+    ("networks.CNN(2, pool=0)", "ValueError", "pool to be an integer ≥ 1; received 0"),
+    ("networks.Conv(2, strides=(0, 1))", "ValueError", "strides[0] to be an integer ≥ 1"),
+    ("networks.convolve(jnp.ones((1, 3, 3, 2)), jnp.ones((2, 2, 1, 1)))", "ValueError", "convolve needs x of shape"),
+    ("networks.max_pool(jnp.ones((1, 3, 3, 2)), 4)", "ValueError", "no side shorter than size=4"),
+    ("networks.mlp_classifier(two, label_smoothing=-0.1)", "ValueError", "label_smoothing to be a real number in [0"),
+    ("networks.mlp_classifier(two, label_smoothing=1.0)", "ValueError", "label_smoothing to be a real number in [0"),
+    ("networks.mlp_classifier(two, weight_decay=np.nan)", "ValueError", "weight_decay to be a finite real number ≥ 0"),
+    ("networks.mlp_classifier('two')", "TypeError", "A network needs a Dataset"),
+    ("networks.classifier(networks.MLP, two)", "TypeError", "made, not its class"),
+    ("networks.cross_entropy(jnp.zeros((2, 3)), jnp.array([0, 3]))", "ValueError", "labels from 0 to 2"),
+    ("networks.cross_entropy(jnp.zeros((2, 3)), jnp.array([0.0, 1.0]))", "TypeError", "labels to be integers"),
+    ("networks.accuracy(jnp.zeros((2, 3)), jnp.array([-1, 1]))", "ValueError", "labels from 0 to 2; received -1 to 1"),
+    # The race and figures
+    ("race.Race('bowl', num_steps=1)", "TypeError", "Race needs a Problem; received 'bowl'"),
+    ("race.Race(bowl, num_steps=1.5)", "TypeError", "num_steps to be an integer ≥ 0; received 1.5"),
+    ("race.Race(bowl, num_steps=1, num_seeds=0)", "ValueError", "num_seeds to be an integer ≥ 1; received 0"),
+    ("race.Race(bowl, num_steps=1, keys=KEY)", "ValueError", "one key for each seed"),
+    ("race.Race(bowl, num_steps=1, keys=[0])", "TypeError", "keys to be random keys of JAX"),
+    ("figures.learning_curves([0], {'a': [[1.0]]}, ylabel=3)", "TypeError", "ylabel to be text; received 3"),
+    ("figures.learning_curves([0], {'a': [[1.0]]}, ylabel='l', log='yes')", "TypeError", "log to be True or False"),
+    ("figures.ablation(['a'], [(0.2, 0.1, 0.3)], xlabel='x', level=95)", "ValueError", "level to be a real number in"),
+    ("figures.ablation(['a'], [(0.2, 0.1, 0.3)], xlabel='x', level='x')", "TypeError", "level to be a real number in"),
+    ("figures.new_figure(-1)", "ValueError", "width to be a finite real number > 0"),
+    ("figures.render(figures.new_figure(1, 1), format='exe')", "ValueError", "format to be one of 'png', 'svg', 'pdf'"),
+]  # fmt: skip
+
+SCRIPT = """
+import json, sys, traceback, warnings
+warnings.simplefilter("error")
+for expression in json.loads(sys.argv[1]):
+    try:
+        eval(expression)
+        print(json.dumps(["accepted", ""]))
+    except Exception as error:
+        kinds = [kind.__name__ for kind in type(error).__mro__]
+        frames = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+        print(json.dumps([kinds, str(error), frames[-1]]))
+"""
+
+
+@pytest.fixture(scope="module")
+def answers():
+    expressions = json.dumps([expression for expression, *_ in TABLE])
+    done = subprocess.run(
+        [sys.executable, "-c", SETUP + SCRIPT, expressions], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return dict(zip([expression for expression, *_ in TABLE], map(json.loads, done.stdout.splitlines()), strict=True))
+
+
+@pytest.mark.parametrize(("expression", "kind", "message"), TABLE, ids=[row[0] for row in TABLE])
+def test_a_wrong_argument_meets_the_packages_own_error(answers, expression, kind, message):
+    kinds, text, *frame = answers[expression]
+    assert kind in kinds
+    assert message in text
+    assert "jaxopt_study" in frame[0]
