@@ -19,7 +19,7 @@ from jaxopt_study.programs import strongly_typed
 # No rule asks for longer axes before it treats a matrix as one: Optax's factored and low-rank ones ask for 128.
 _LONGEST = 256
 _UNKNOWN = ((3,), (130, 129))  # what stands for leaves of which nothing is known
-_PARAMETER, _GRADIENT = 1e-2, 1e-30  # sizes: a clip by a norm of gradients is not active, a ratio of the two is huge
+_PARAMETER, _GRADIENT = 1e-2, 3e-8  # no clip by a norm is active; a ratio of the two is large; its square is not lost
 _VALUE = 1.0  # a loss, which a rule must not look at
 _CLOSE = 1e-5  # memories may be in single precision
 
@@ -68,9 +68,9 @@ def _refusal(name: str, params: Any, because: str = "") -> ValueError:
     leaf = "a leaf" if params is not None else "an array"
     return ValueError(
         f"{name}: the optimizer does not do to each coordinate of {leaf} what it does to a single number{because}. "
-        "Its step depends on the leaf's shape or norm or on the loss, as with trust ratios, orthogonalised or factored "
-        "gradients and line searches, so no single curvature decides its stability. Use `stability`, which linearises "
-        "the step at the parameters themselves."
+        "Its step depends on the leaf's shape or norm, on the loss, or on which way gradient and parameters point, as "
+        "with trust ratios, orthogonalised or factored gradients, line searches and Rprop, so no single curvature "
+        "decides its stability. Use `stability`, which linearises the step at the parameters themselves."
     )
 
 

@@ -1,6 +1,7 @@
 """The training step on one coordinate of curvature λ, as a small matrix derived from the optimizer itself."""
 
 from contextlib import suppress
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -26,6 +27,7 @@ from jaxopt_study.dynamics.updates import (
 from jaxopt_study.programs import strongly_typed
 
 _LONG = 1000  # steps after which a product of momenta has reached its limit
+_SEVERAL = (3, 2)  # what stands for leaves of which nothing is known
 _LATE = 2**30  # a step so late that every bias correction is 1
 
 
@@ -72,18 +74,23 @@ def recursions(name: str, optimizer: Any, opt_state: Any, params: Any, steps: in
     with jax.enable_x64(True):
         one = one_coordinate(name, optimizer, params)
         steps = period(name, optimizer, one, opt_state, steps)
-        roles = leaf_roles(optimizer, one, steps)
-        state = (
-            _late_state(optimizer, one, roles, steps)
-            if opt_state is None
-            else _with_clocks(name, optimizer, one, roles, opt_state)
-        )
+        roles = _roles(optimizer, one, params, steps)
         linearised = jax.jit(lambda state: neutral_step(optimizer, one, state, roles).response())
-        states, found = [], []
-        for _ in range(steps):
-            states.append(state)
-            response, state = linearised(state)
-            found.append(jax.tree.map(np.asarray, response))
+
+        def period_from(state: Any) -> tuple[list[Any], list[Response]]:
+            states, found = [], []
+            for _ in range(steps):
+                states.append(state)
+                response, state = linearised(state)
+                found.append(jax.tree.map(np.asarray, response))
+            return states, found
+
+        if opt_state is None:
+            late, other = _late_states(optimizer, one, roles, steps)
+            states, found = period_from(late)
+            _check_settled(name, found, period_from(other)[1])
+        else:
+            states, found = period_from(_with_clocks(name, optimizer, one, roles, opt_state))
         if not all(np.isfinite(matrix).all() for response in found for matrix in response):
             raise ValueError(
                 f"{name}: the update is not finite where gradient and parameters are 0, as where it divides by their "
@@ -125,31 +132,66 @@ def one_coordinate(name: str, optimizer: Any, params: Any) -> Any:
     return one
 
 
-def _late_state(optimizer: Any, params: Any, roles: tuple[Role, ...], steps: int) -> Any:
-    """Return a state in which every step counter stands at a late step."""
+def _roles(optimizer: Any, one: Any, params: Any, steps: int) -> tuple[Role, ...]:
+    """Return the roles of the leaves of a state, from leaves of several coordinates where that is possible.
 
-    def step(state: Any, t: Any) -> tuple[Any, None]:
-        grads = jax.tree.map(
-            lambda p: jnp.where(t % 2 == 0, jnp.ones_like(p), -jnp.ones_like(p)), differentiated(params)
-        )
-        _, new = call_update(optimizer, grads, state, params, jnp.float64(1.0), lambda p: jnp.float64(1.0))
+    On a single coordinate a norm is a magnitude and a projection is a sign, which no gradient changes.
+    """
+    several = jax.tree.map(
+        lambda x: jnp.zeros(_SEVERAL if params is None else [min(n, 3) for n in jnp.shape(x)], jnp.float64),
+        one if params is None else params,
+    )
+    with suppress(Exception):  # whatever a transformation raises that cannot take these shapes
+        if jax.tree.structure(jax.eval_shape(optimizer.init, several)) == jax.tree.structure(
+            jax.eval_shape(optimizer.init, one)
+        ):
+            return leaf_roles(optimizer, several, steps)
+    return leaf_roles(optimizer, one, steps)
+
+
+def _late_states(optimizer: Any, params: Any, roles: tuple[Role, ...], steps: int) -> tuple[Any, Any]:
+    """Return two states in which step counters stand at different late steps, after different runs."""
+
+    def step(alternate: Any, state: Any, t: Any) -> tuple[Any, None]:
+        sign = jnp.where(alternate & (t % 2 == 1), -1.0, 1.0)
+        grads = jax.tree.map(lambda p: sign * jnp.ones_like(p), differentiated(params))
+        # Always better, so that nothing gives up waiting for it.
+        value = jnp.where(alternate, -jnp.float64(t), 1 / (1 + jnp.float64(t)))
+        # Along one gradient all the time the parameters move away, and an estimated learning rate grows.
+        moved = jax.tree.map(lambda p: p - jnp.where(alternate, 0.0, 1e-3 * t), params)
+        _, new = call_update(optimizer, grads, state, moved, value, lambda p: value)
         return keep_dtypes(new, state), None
 
-    def run() -> Any:
+    @jax.jit
+    def run(alternate: Any) -> Any:
         start = strongly_typed(optimizer.init(params))
         # Of whole periods, so that what starts anew stands at its start, and what does not shows how far it got.
-        return lax.scan(step, start, jnp.arange(_LONG * steps))[0]
+        return lax.scan(partial(step, alternate), start, jnp.arange(_LONG * steps))[0]
 
-    leaves, structure = jax.tree.flatten(jax.jit(run)())
-
-    def later(leaf: Any, role: Role) -> Any:
+    def later(leaf: Any, role: Role, late: int) -> Any:
         counts = role == "clock" and jnp.issubdtype(leaf.dtype, jnp.integer) and leaf.ndim == 0
         # Inside an accumulation a counter counts one of several steps.
         if counts and int(leaf) >= _LONG and _LONG * steps % int(leaf) == 0:
-            return jnp.asarray(min(_LATE, jnp.iinfo(leaf.dtype).max - 1), leaf.dtype)
+            return jnp.asarray(min(late, jnp.iinfo(leaf.dtype).max - 1), leaf.dtype)
         return leaf
 
-    return structure.unflatten([later(leaf, role) for leaf, role in zip(leaves, roles, strict=True)])
+    def late(alternate: bool, at: int) -> Any:
+        leaves, structure = jax.tree.flatten(run(alternate))
+        return structure.unflatten([later(leaf, role, at) for leaf, role in zip(leaves, roles, strict=True)])
+
+    return late(True, _LATE), late(False, _LATE // 4)
+
+
+def _check_settled(name: str, late: list[Response], others: list[Response]) -> None:
+    """Raise ValueError if the step still changes when it is late, or depends on the run before it."""
+    for one, other in zip(late, others, strict=True):
+        for a, b in zip(one, other, strict=True):
+            if not np.allclose(a, b, rtol=1e-6, atol=0, equal_nan=True):
+                raise ValueError(
+                    f"{name}: there is no limit of many steps, because however late it is the step depends on its "
+                    "counter, as with a schedule that never ends, or on the gradients and losses of the run, as an "
+                    "estimated learning rate does. Pass the optimizer's state."
+                )
 
 
 def _with_clocks(name: str, optimizer: Any, params: Any, roles: tuple[Role, ...], opt_state: Any) -> Any:
