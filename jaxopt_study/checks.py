@@ -73,6 +73,11 @@ def check_integer(
     return number
 
 
+def check_size(who: str, name: str, value: Any, low: int = 1) -> int:
+    """Return the length of an axis of an array as an `int`, at most 2³¹ − 1; otherwise like `check_integer`."""
+    return check_integer(who, name, value, low, 2**31 - 1)
+
+
 def check_real(
     who: str,
     name: str,

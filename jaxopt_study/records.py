@@ -23,6 +23,7 @@ import jax
 import numpy as np
 
 from jaxopt_study import files
+from jaxopt_study.checks import check_bool, describe_argument
 
 FORMAT = "jaxopt_study.record/1"
 Status = Literal["complete", "interrupted", "failed"]
@@ -169,6 +170,7 @@ def save(record: Record, path: str | Path, *, durable: bool = False) -> Path:
 
     Raises:
         RecordError: If it cannot be written.
+        TypeError: If it is no record, or `durable` no bool.
 
     Example:
         >>> import tempfile
@@ -178,6 +180,9 @@ def save(record: Record, path: str | Path, *, durable: bool = False) -> Path:
         ...     print(path.name, load(path) == record)
         record.json True
     """
+    if not isinstance(record, Record):
+        raise TypeError(f"save needs a Record; received {describe_argument(record)}.")
+    durable = check_bool("save", "durable", durable)
     path = _path(path)
     content = {name.name: getattr(record, name.name) for name in fields(record)}
     document = {"format": FORMAT, **content, "sha256": content_hash(content)}

@@ -13,7 +13,7 @@ from flax import linen, nnx
 from jaxopt_study.checks import check_bool, check_callable, describe_argument, is_finite
 from jaxopt_study.problems.examples import as_examples
 from jaxopt_study.problems.metric import directed_as
-from jaxopt_study.problems.problem import Problem
+from jaxopt_study.problems.problem import Problem, check_metrics
 from jaxopt_study.types import Batch, Key, LossFn, ModelState, Params, Scalar
 
 TRAINING_FLAGS = {"train": True, "training": True, "is_training": True, "deterministic": False}
@@ -64,6 +64,7 @@ def from_pytree(
         >>> print(jax.grad(problem.loss)(problem.init(jax.random.key(0)), problem.data)["slope"])
         -14.0
     """
+    metrics = check_metrics("from_pytree", {} if metrics is None else metrics)
     check_callable("from_pytree", "loss", loss, expected="a function of (params, batch) that returns a scalar")
     check_bool("from_pytree", "freeze_others", freeze_others)
     data = _examples(name, data)
@@ -94,7 +95,7 @@ def from_pytree(
         init=lambda key: jax.tree.map(jnp.array, trained),
         loss=restored(loss),
         data=data,
-        metrics={label: directed_as(metric, restored(metric)) for label, metric in (metrics or {}).items()},
+        metrics={label: directed_as(metric, restored(metric)) for label, metric in metrics.items()},
         **attributes,
     )
     if fault := _not_scalar(name, problem.loss, trained, _sample(data)):
@@ -145,6 +146,7 @@ def from_linen(
         >>> print(jax.tree.map(jnp.shape, problem.init(jax.random.key(0))))
         {'bias': (1,), 'kernel': (3, 1)}
     """
+    metrics = check_metrics("from_linen", {} if metrics is None else metrics)
     title = name or type(module).__name__
     if not isinstance(module, linen.Module):
         raise TypeError(f"from_linen needs a Linen module, made, not its class; received {describe_argument(module)}.")
@@ -191,7 +193,7 @@ def from_linen(
         title,
         variables,
         evaluated(loss),
-        {label: directed_as(metric, evaluated(metric)) for label, metric in (metrics or {}).items()},
+        {label: directed_as(metric, evaluated(metric)) for label, metric in metrics.items()},
         step_loss if random or shapes[1] else None,
         data,
         shapes,
@@ -242,6 +244,7 @@ def from_nnx(
         >>> print(jax.tree.map(jnp.shape, problem.init(jax.random.key(0))))
         {'bias': (1,), 'kernel': (3, 1)}
     """
+    metrics = check_metrics("from_nnx", {} if metrics is None else metrics)
     check_callable("from_nnx", "loss", loss, expected="a function of (model, batch) that returns a scalar")
     data = _examples(name or "from_nnx", data)
     if isinstance(model, nnx.Optimizer):
@@ -291,7 +294,7 @@ def from_nnx(
         title,
         variables,
         evaluated(loss),
-        {label: directed_as(metric, evaluated(metric)) for label, metric in (metrics or {}).items()},
+        {label: directed_as(metric, evaluated(metric)) for label, metric in metrics.items()},
         step_loss if tags or shapes[1] or training != evaluating else None,
         data,
         shapes,

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxopt_study.checks import check_integer, check_key, check_numbers, check_real, check_text
+from jaxopt_study.checks import check_key, check_numbers, check_real, check_size, check_text
 from jaxopt_study.problems.catalogue import listed
 from jaxopt_study.problems.problem import CriticalPoint, Problem
 from jaxopt_study.problems.quadratic import Values
@@ -123,17 +123,12 @@ def linear_regression(
         True
     """
     who = "linear_regression"
-    check_integer(who, "num_examples", num_examples)
-    check_integer(who, "num_features", num_features)
+    check_size(who, "num_examples", num_examples)
+    check_size(who, "num_features", num_features)
     check_real(who, "noise", noise, 0)
     check_real(who, "condition_number", condition_number, 1)
     if key is not None:
         key = check_key(who, key)
-    if num_examples < 1 or num_features < 1 or not noise >= 0 or not condition_number >= 1:
-        raise ValueError(
-            "linear_regression needs num_examples ≥ 1, num_features ≥ 1, noise ≥ 0 and condition_number ≥ 1; received "
-            f"{num_examples}, {num_features}, {noise} and {condition_number}."
-        )
     keys = jax.random.split(jax.random.key(0) if key is None else key, 3)
     # Drawn in float32 and summed in double precision, so that the data do not depend on JAX's float type.
     draw = [

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxopt_study.checks import check_integer, check_key, check_numbers, check_real, describe_argument
+from jaxopt_study.checks import check_key, check_numbers, check_real, check_size, describe_argument
 from jaxopt_study.problems.catalogue import listed
 from jaxopt_study.problems.problem import CriticalPoint, Kind, Problem
 from jaxopt_study.problems.quadratic import Values, random_rotation
@@ -78,15 +78,15 @@ def linear_network(
         if not isinstance(counts, Sequence) or isinstance(counts, str):
             raise TypeError(f"{who} needs {name} to be integers ≥ 1; received {describe_argument(counts)}.")
         for count in counts:
-            check_integer(who, name, count)
+            check_size(who, name, count)
     if len(sizes) != 2:
         raise ValueError(f"{who} needs sizes to be two integers, of inputs and outputs; received {sizes}.")
     check_real(who, "init_scale", init_scale)
     if key is not None:
         key = check_key(who, key)
     widths = (hidden,) if isinstance(hidden, int) else tuple(hidden)
-    if not widths or min(widths) < 1 or min(sizes) < 1:
-        raise ValueError(f"Widths and sizes must be at least 1; received hidden {widths} and sizes {sizes}.")
+    if not widths:
+        raise ValueError(f"{who} needs at least one hidden layer; received hidden=().")
     if sigma.ndim != 1 or not 1 <= sigma.size <= min(sizes):
         raise ValueError(
             f"A {sizes[1]}×{sizes[0]} matrix has between 1 and {min(sizes)} modes; received singular_values of shape "
@@ -147,10 +147,8 @@ def deep_linear_network(*, depth: int = 4, width: int = 4, init_scale: float | i
         >>> print(origin.label, origin.kind, origin.index, origin.value)
         modes {} degenerate 0 7.0
     """
-    check_integer("deep_linear_network", "depth", depth)
-    check_integer("deep_linear_network", "width", width, 1)
-    if depth < 2:
-        raise ValueError(f"depth counts the weight matrices and must be at least 2; received {depth}.")
+    check_size("deep_linear_network", "depth", depth, 2)  # how many weight matrices
+    check_size("deep_linear_network", "width", width)
     return linear_network(hidden=(width,) * (depth - 1), init_scale=init_scale)
 
 

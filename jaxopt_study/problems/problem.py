@@ -79,7 +79,7 @@ class Problem:
         for name in ("init_state", "step_loss"):
             if getattr(self, name) is not None:
                 check_callable(who, name, getattr(self, name), expected="a function, or None")
-        _check_metrics(who, self.metrics)
+        check_metrics(who, self.metrics)
         for name in ("data", "validation", "test"):
             examples = getattr(self, name)
             if examples is not None:
@@ -137,7 +137,8 @@ class Problem:
         return replace(self, **changes)
 
 
-def _check_metrics(who: str, metrics: Any) -> None:
+def check_metrics(who: str, metrics: Any) -> Mapping[str, LossFn]:
+    """Return metrics, if they are functions by name; raise TypeError for anything else."""
     if not isinstance(metrics, Mapping):
         raise TypeError(
             f"{who} needs metrics to be a mapping of names to functions; received {describe_argument(metrics)}."
@@ -145,6 +146,7 @@ def _check_metrics(who: str, metrics: Any) -> None:
     for label, metric in metrics.items():
         check_text(who, "the names of metrics", label)
         check_callable(who, f"metrics[{label!r}]", metric, expected="a function of the arguments of loss")
+    return metrics
 
 
 def _check_form(problem: str, name: str, examples: Any, data: Any) -> None:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jaxopt_study.checks import check_params, check_real, check_size
 from jaxopt_study.transforms.combine import chain, merge
 from jaxopt_study.transforms.printing import render
 from jaxopt_study.transforms.spec import Transform, same
@@ -76,11 +77,14 @@ def explain_difference(
         >>> print(difference.step, difference.atom, difference.reason)
         1 merge.fn eps: 1e-08 in the first, 0.001 in the second
     """
+    name = "explain_difference"
     for which, tx in (("first", a), ("second", b)):
         if not isinstance(tx, optax.GradientTransformation):
             raise TypeError(f"explain_difference: the {which} argument must be a transformation, received {tx!r}.")
-    if grads is None and num_steps < 1:
-        raise ValueError(f"explain_difference: num_steps must be at least 1, received {num_steps}.")
+    num_steps = check_size(name, "num_steps", num_steps)
+    tolerance = check_real(name, "tolerance", tolerance, 0.0, 1.0, closed="[)")
+    params = None if params is None else check_params(name, params)
+    grads = None if grads is None else check_params(name, grads, name="grads")
     if grads is not None and params is not None and jax.tree.structure(grads) != jax.tree.structure(params):
         raise ValueError(
             "explain_difference: gradients and parameters must have one structure, received "

@@ -54,6 +54,7 @@ class Dataset:
 
     def __post_init__(self):
         check_text("Dataset", "name", self.name)
+        check_text("Dataset", "source", self.source)
         try:
             files.check_name("A data set's name", self.name)
         except ValueError as error:

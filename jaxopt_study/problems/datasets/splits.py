@@ -110,6 +110,8 @@ def divide(
         if size is not None:
             check_integer(name, f"num_{part}", size)
     check_integer(name, "seed", seed, 0)
+    if list(sizes.values()).count(None) > 1:
+        raise DatasetError(f"One part of {name!r} at most can be None, the rest of the examples; received {sizes}.")
     if any(size is not None and size < 0 for size in sizes.values()):
         raise DatasetError(f"Sizes of parts of {name!r} must be at least 0, or None for the rest; received {sizes}.")
     rest = len(groups) - sum(size or 0 for size in sizes.values())

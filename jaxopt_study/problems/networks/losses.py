@@ -9,7 +9,7 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
-from jaxopt_study.checks import check_real
+from jaxopt_study.checks import check_params, check_real, describe_argument
 from jaxopt_study.problems.metric import better
 from jaxopt_study.types import Params, Scalar
 
@@ -100,7 +100,10 @@ def accuracy(logits: Float[Array, "examples classes"], labels: Int[ArrayLike, " 
 
 
 def _check_labels(who: str, logits: Any, labels: Any) -> None:
-    dtype = jnp.result_type(labels)
+    try:
+        dtype = jnp.result_type(labels)
+    except TypeError as error:
+        raise TypeError(f"{who} needs labels to be integers; received {describe_argument(labels)}.") from error
     if not jnp.issubdtype(dtype, jnp.integer):
         raise TypeError(f"{who} needs labels to be integers; received {dtype}.")
     if jnp.ndim(logits) != 2 or jnp.shape(labels) != jnp.shape(logits)[:1]:
@@ -129,5 +132,6 @@ def weight_penalty(params: Params) -> Scalar:
         >>> print(weight_penalty({"kernel": jnp.full((2, 2), 3.0), "bias": jnp.ones(2)}))
         18.0
     """
+    params = check_params("weight_penalty", params, finite=False)
     squares = [jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(params) if jnp.ndim(leaf) >= 2]
     return 0.5 * sum(squares, start=jnp.zeros(()))

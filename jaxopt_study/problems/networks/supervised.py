@@ -13,7 +13,7 @@ import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
-from jaxopt_study.checks import check_real, describe_argument
+from jaxopt_study.checks import check_real, check_text, describe_argument
 from jaxopt_study.problems.datasets import Dataset
 from jaxopt_study.problems.metric import directed_as
 from jaxopt_study.problems.networks.losses import accuracy, cross_entropy, mse, weight_penalty
@@ -121,6 +121,8 @@ def _supervised(
     settings: dict[str, Any],
 ) -> Problem:
     check_real("classifier" if "label_smoothing" in settings else "regressor", "weight_decay", weight_decay, 0)
+    if name is not None:
+        check_text("A network's problem", "name", name)
     sample = dataset.train["x"][:2]
     takes_train = "train" in inspect.signature(type(model).__call__).parameters
 
