@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxopt_study.dynamics.neutral import Response, neutral_step
 from jaxopt_study.dynamics.roles import Role
-from jaxopt_study.dynamics.updates import differentiated
+from jaxopt_study.dynamics.updates import call_update, differentiated
 from jaxopt_study.programs import strongly_typed
 
 # No rule asks for longer axes before it treats a matrix as one: Optax's factored and low-rank ones ask for 128.
@@ -50,6 +50,8 @@ def check_coordinatewise(
     Raises:
         ValueError: If they differ.
     """
+    if not any(response.moves.any() for response in found) and _depends_on_loss(optimizer, one, states[0]):
+        raise _refusal(name, params)
     counts = _counts(one, states[0], roles)
     for wide in _wide(one, params):
         try:
@@ -72,6 +74,17 @@ def _refusal(name: str, params: Any, because: str = "") -> ValueError:
         "with trust ratios, orthogonalised or factored gradients, line searches and Rprop, so no single curvature "
         "decides its stability. Use `stability`, which linearises the step at the parameters themselves."
     )
+
+
+def _depends_on_loss(optimizer: Any, one: Any, state: Any) -> bool:
+    """Return whether a rule that stands still in its neutral state keeps something of the loss."""
+
+    def after(value: float) -> Any:
+        value = jnp.float64(value)
+        return call_update(optimizer, differentiated(one), state, one, value, lambda p: value)
+
+    pairs = zip(*(jax.tree.leaves(after(value)) for value in (0.0, 1.0)), strict=True)
+    return any(jnp.issubdtype(a.dtype, jnp.floating) and bool(jnp.any(a != b)) for a, b in pairs)
 
 
 def _wide(one: Any, params: Any) -> list[Any]:

@@ -10,7 +10,7 @@ from jax.flatten_util import ravel_pytree
 
 from jaxopt_study import optimizers
 from jaxopt_study.curvature import vectors
-from jaxopt_study.dynamics import preconditioned_sharpness, preconditioner, stability_threshold
+from jaxopt_study.dynamics import preconditioned_sharpness, preconditioner, stability_limit, stability_threshold
 from jaxopt_study.dynamics.linearised import linear_step
 from jaxopt_study.transforms import gradient_point
 
@@ -143,3 +143,79 @@ def test_what_is_no_preconditioner_is_refused():
             preconditioner(tx, tx.init(params), loss, params, 1.0)
     inactive = optax.chain(optax.clip_by_global_norm(1e6), optax.sgd(0.1))
     np.testing.assert_allclose(preconditioner(inactive, inactive.init(params), loss, params, 1.0).diagonal["b"], 1.0)
+
+
+def some_without_gradient(params, _):
+    return 0.5 * jnp.sum(jnp.array([3.0, 2.0, 0.0]) * params**2)
+
+
+@pytest.mark.parametrize(
+    "tx",
+    [
+        optax.chain(optax.clip_by_global_norm(1e-3), optax.adam(0.1)),
+        pytest.param(
+            optax.chain(optax.scale_by_adam(), optax.clip_by_global_norm(1e-3), optax.scale(-0.1)),
+            marks=pytest.mark.slow,
+        ),
+    ],
+    ids=["before", "after"],
+)
+def test_an_active_clip_is_seen_beside_a_coordinate_that_answers_far_more(tx):
+    params = jnp.ones(3)
+    with pytest.raises(ValueError, match="mixes coordinates"):
+        preconditioned_sharpness(tx, tx.init(params), some_without_gradient, params)
+    # The negative control: the dense response is not diagonal.
+    updates = lambda g: tx.update(g, tx.init(params), params)[0]
+    response = np.asarray(jax.jacfwd(updates)(jax.grad(some_without_gradient)(params, None)))
+    assert abs(response[0, 1]) > 0
+
+
+def normalised(params, data):
+    """A network with batch normalisation, whose biases have no gradient but rounding."""
+    hidden = data @ params["w"] + params["b"]
+    hidden = (hidden - hidden.mean(0)) / jnp.sqrt(hidden.var(0) + 1e-5)
+    return jnp.mean((jnp.tanh(hidden) @ params["o"] - jnp.sin(data[:, 0])) ** 2)
+
+
+def test_a_network_with_batch_norm_has_a_preconditioner():
+    draw = np.random.default_rng(0).normal
+    data = jnp.asarray(draw(size=(16, 4)), jnp.float32)
+    params = {"w": jnp.asarray(draw(size=(4, 5)), jnp.float32), "b": jnp.zeros(5), "o": jnp.asarray(draw(size=5))}
+    params = jax.tree.map(lambda x: x.astype(jnp.float32), params)
+    tx = optax.adam(0.01)
+    state = tx.init(params)
+    for _ in range(3):
+        updates, state = tx.update(jax.grad(normalised)(params, data), state, params)
+        params = optax.apply_updates(params, updates)
+    found = preconditioner(tx, state, normalised, params, data)
+    grads = jax.grad(normalised)(params, data)
+    for name in params:
+        root = np.sqrt((0.999 * state[0].nu[name] + 0.001 * grads[name] ** 2) / (1 - 0.999**4))
+        units = 1 / np.sqrt(1 - 0.999**4) + 1e-8
+        np.testing.assert_allclose(found.diagonal[name], (root + 1e-8) / units, rtol=2e-3)
+    clipped = optax.chain(optax.clip_by_global_norm(1e-2), tx)
+    with pytest.raises(ValueError, match="mixes coordinates"):
+        preconditioner(clipped, clipped.init(params), normalised, params, data)
+
+
+def test_a_rate_of_zero_is_named_as_the_reason():
+    params = jnp.ones(3)
+    warm = optax.sgd(optax.linear_schedule(0.0, 0.1, 10), momentum=0.9)
+    state = warm.init(params)
+    with pytest.raises(ValueError, match="does not move the parameters.*rate of 0.*warms up"):
+        preconditioned_sharpness(warm, state, some_without_gradient, params)
+    with pytest.raises(ValueError, match="does not move the parameters.*rate of 0.*warms up"):
+        stability_limit(warm, state, params)
+    assert stability_threshold(warm, state, params) == np.inf
+    _, later = warm.update(params, state, params)
+    found = preconditioned_sharpness(warm, later, some_without_gradient, params)
+    assert found.threshold == pytest.approx(3.8 / 0.01)
+
+
+def test_a_frozen_group_bears_any_curvature():
+    tx = optax.partition({"s": optax.sgd(0.1), "f": optax.set_to_zero()}, {"a": "s", "b": "f"})
+    params = {"a": jnp.ones(3), "b": jnp.ones(2)}
+    loss = lambda p, _: some_without_gradient(p["a"], None) + 50.0 * jnp.sum(p["b"] ** 2)
+    found = preconditioned_sharpness(tx, tx.init(params), loss, params)
+    assert found.upper == pytest.approx(3.0, rel=0.01)
+    assert found.threshold == pytest.approx(20.0)
