@@ -119,7 +119,8 @@ def from_linen(
     Variables outside the collection "params", such as batch statistics, become the model state: training steps update
     them, evaluation only reads them. If the module's `__call__` takes `train`, `training`, `is_training` or
     `deterministic`, it is told whether it trains; a module without such an argument is called the same way in both.
-    Random streams get a new key every step and none in evaluation.
+    Random streams get a new key every step and none in evaluation. A module that updates its variables even in
+    evaluation, such as `BatchNorm(use_running_average=False)`, is evaluated as it is, and what it updates forgotten.
 
     For classification and regression on a `Dataset`, `networks.classifier` and `networks.regressor` need less.
 
@@ -161,10 +162,15 @@ def from_linen(
         collections = dict(module.init(keys, inputs(_zeros(sample)), **_negated(flags)))
         return collections.pop("params", {}), collections
 
+    def applied(params: Params, batch: Batch, model_state: ModelState, *, mutable: bool) -> Any:
+        known = {"params": params, **model_state}
+        if not mutable:
+            return module.apply(known, inputs(batch), **_negated(flags))
+        return module.apply(known, inputs(batch), **_negated(flags), mutable=list(model_state))[0]
+
     def evaluated(function: Callable[[Any, Batch], Scalar]) -> Callable[[Params, Batch, ModelState], Scalar]:
         def evaluate(params, batch, model_state):
-            outputs = module.apply({"params": params, **model_state}, inputs(batch), **_negated(flags))
-            return function(outputs, batch)
+            return function(applied(params, batch, model_state, mutable=updates_always), batch)
 
         return evaluate
 
@@ -181,6 +187,11 @@ def from_linen(
         return value, updated if model_state else model_state
 
     shapes = jax.eval_shape(variables, jax.random.key(0))
+    updates_always = False
+    try:
+        jax.eval_shape(lambda p, b, s: applied(p, b, s, mutable=False), shapes[0], sample, shapes[1])
+    except flax.errors.ModifyScopeVariableError:
+        updates_always = True
     try:
         jax.eval_shape(lambda p, s, b: train(p, s, b, {}), *shapes, sample)
         random = False

@@ -19,7 +19,7 @@ from jaxopt_study.dynamics.along import outermost
 from jaxopt_study.dynamics.linearised import LinearStep, gain
 from jaxopt_study.dynamics.periods import period, refuse_period
 from jaxopt_study.dynamics.roles import frozen_leaves
-from jaxopt_study.dynamics.updates import call_update
+from jaxopt_study.dynamics.updates import call_update, differentiated
 from jaxopt_study.training.trajectory import Probe
 from jaxopt_study.transforms import gradient_point
 
@@ -135,7 +135,9 @@ class CurvatureProbe:
             draws = {
                 name: vectors.stack(
                     [
-                        vectors.random_like(params, key=jax.random.fold_in(key, i), distribution="sphere")
+                        vectors.random_like(
+                            differentiated(params), key=jax.random.fold_in(key, i), distribution="sphere"
+                        )
                         for i in range(count)
                     ]
                 )
@@ -157,7 +159,7 @@ class CurvatureProbe:
         self, optimizer: Any, loss: Callable[..., Any], memory: Any, params: Any, opt_state: Any, data: Any
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         keys = jax.random.split(jax.random.fold_in(jax.random.key(self.seed + 1), memory["count"]))
-        point = gradient_point(params, opt_state)
+        point = differentiated(gradient_point(params, opt_state))
         op = hessian(loss, point, data, batch_size=self.batch_size)
         step = LinearStep(params, opt_state, op, optimizer, loss, self.batch_size, *self.roles)
         here = step.at_point()
@@ -196,8 +198,10 @@ class CurvatureProbe:
         if self.measure is not None:
             found["measured"] = self.measure(op, jax.random.fold_in(keys[0], 1))
         if self.account:
-            updates, _ = call_update(optimizer, here.grads, opt_state, params, here.value, lambda p: loss(p, data))
-            account = account_step(loss, params, updates, data, batch_size=self.batch_size, num_samples=2)
+            value_fn = lambda p: loss(differentiated(p), data)
+            updates, _ = call_update(optimizer, here.grads, opt_state, params, here.value, value_fn)
+            at, updates = differentiated(params), differentiated(updates)
+            account = account_step(loss, at, updates, data, batch_size=self.batch_size, num_samples=2)
             found |= {name: getattr(account, name) for name in ("linear", "quadratic", "realised", "realised_error")}
         return found, starts
 

@@ -91,7 +91,19 @@ def batch_at(plan: Plan, inputs: Inputs, constants: Constants, t: Any) -> Any:
         return inputs.data
     num_examples = len(jax.tree.leaves(inputs.data)[0])
     indices = batch_indices(plan.order, constants.order, t, plan.batch_size, num_examples)
-    return jax.tree.map(lambda x: jnp.asarray(x).at[indices].get(mode="promise_in_bounds"), inputs.data)
+    return jax.tree.map(lambda x: _rows(jnp.asarray(x), indices), inputs.data)
+
+
+def _rows(x: Any, indices: Any) -> Any:
+    """Return some examples, spread over the devices of an explicit mesh as all of them are."""
+    sharding = getattr(jax.typeof(x), "sharding", None)
+    if sharding is None or not any(sharding.spec):
+        return x.at[indices].get(mode="promise_in_bounds")
+    shared = sharding.shard_shape(x.shape)[0] < len(x)
+    parts = len(x) // sharding.shard_shape(x.shape)[0]
+    first = sharding.spec[0] if shared and len(indices) % parts == 0 else None
+    spec = jax.sharding.PartitionSpec(first, *sharding.spec[1:])
+    return x.at[indices].get(mode="promise_in_bounds", out_sharding=sharding.update(spec=spec))
 
 
 def step(plan: Plan, inputs: Inputs, constants: Constants, carry: Carry, t: Any) -> tuple[Carry, dict[str, Any]]:

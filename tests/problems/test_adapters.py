@@ -254,7 +254,7 @@ def test_leaves_that_are_not_trained_are_refused_by_name_or_frozen():
     def loss(layer, batch):
         return layer.rate * jnp.sum(layer.activation(layer.weight[layer.table]) ** 2)
 
-    with pytest.raises(ValueError, match=r"at .table, .activation, .rate.*freeze_others=True"):
+    with pytest.raises(ValueError, match=r"at .table, .activation.*freeze_others=True"):
         problems.from_pytree(layer, loss)
     problem = problems.from_pytree(layer, loss, freeze_others=True, metrics={"half": lambda p, b: loss(p, b) / 2})
     params = problem.init(KEY)

@@ -128,6 +128,8 @@ def _supervised(
 
     def apply(params: Params, state: ModelState, x: Any, *, train: bool, **options: Any) -> Any:
         mode = {"train": train} if takes_train else {}
+        if not train and updates_always:
+            return model.apply({"params": params, **state}, jnp.asarray(x), **mode, mutable=list(state))[0]
         return model.apply({"params": params, **state}, jnp.asarray(x), **mode, **options)
 
     def variables(key: Key) -> tuple[Params, ModelState]:
@@ -135,7 +137,12 @@ def _supervised(
         return collections.pop("params"), collections
 
     params_shape, state_shape = jax.eval_shape(variables, jax.random.key(0))
-    output = jax.eval_shape(lambda p, s: apply(p, s, sample, train=False), params_shape, state_shape)
+    updates_always = False  # a module that updates its variables even in evaluation is evaluated as it is
+    try:
+        output = jax.eval_shape(lambda p, s: apply(p, s, sample, train=False), params_shape, state_shape)
+    except flax.errors.ModifyScopeVariableError:
+        updates_always = True
+        output = jax.eval_shape(lambda p, s: apply(p, s, sample, train=False), params_shape, state_shape)
     if output.shape[1:] != output_shape:
         raise ValueError(
             f"{type(model).__name__} gives outputs of shape (examples, {_comma(output.shape[1:])}), but "
