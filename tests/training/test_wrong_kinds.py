@@ -67,11 +67,7 @@ TABLE = [
     ("plain(X, spectrum=['a'])", "TypeError", "spectrum to be real numbers"),
     ("plain({'x': X, 'y': 'text'})", "TypeError", "must be an array of numbers; received 'text'"),
     ("plain({'x': X, 'y': np.array(['a'] * 6)})", "TypeError", "Encode text and categories as integers"),
-<<<<<<< HEAD
-    ("plain(np.array([[1], [1, 2]], dtype=object))", "TypeError", "an array of numbers; received one of object"),
-=======
     ("plain(np.array([[1], [1, 2]], dtype=object))", "TypeError", "of numbers; received one of object"),
->>>>>>> training
     ("plain(np.array(['2020-01-01'], dtype='datetime64[D]'))", "TypeError", "times as numbers"),
     ("plain([[1, 2], [3]])", "ValueError", "make arrays of them by np.asarray"),
     ("plain(np.array([[np.nan]]))", "ValueError", "holds NaN or infinity"),
