@@ -6,7 +6,7 @@ import time
 import uuid
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -197,11 +197,14 @@ class OptunaSampler:
         Others may create trials at the same moment. Trials are numbered one after the other, and a trial counts those
         before it: so of any that are kept, the last has seen all others, and there are never too many.
         """
+        from optuna.exceptions import UpdateFinishedTrialError
+
         created = []
         for _ in range(count):
             trial = self._study.ask()
-            trial.set_user_attr(_WORKER, self._worker)
-            created.append(trial)
+            with suppress(UpdateFinishedTrialError):  # so slow that others presumed this process dead, and gave it up
+                trial.set_user_attr(_WORKER, self._worker)
+                created.append(trial)
         earlier = self._study.get_trials(deepcopy=False)
         kept = []
         for trial in created:
@@ -209,8 +212,9 @@ class OptunaSampler:
             if num_trials is not None and before >= num_trials:
                 self._finish(trial.number, self._states.FAIL)
             else:
-                self._untold.add(trial.number)
-                kept.append((trial.number, suggest(space, trial)))
+                with suppress(UpdateFinishedTrialError):
+                    kept.append((trial.number, suggest(space, trial)))
+                    self._untold.add(trial.number)
         return kept
 
     def _finish(self, number: int, state: Any, value: float | None = None) -> bool:

@@ -90,7 +90,7 @@ def test_cores_become_devices_before_jax_starts_and_not_after(process):
     assert "8 CPU devices" in process["late"]
     assert "use_cpu_cores(3)" in process["late"]
     assert "JAX_NUM_CPU_DEVICES=3" in process["late"]
-    assert "at least 1; received 0" in process["none"]
+    assert "count to be an integer ≥ 1; received 0" in process["none"]
 
 
 def test_messages_where_nothing_checks_types(process):

@@ -247,9 +247,9 @@ def test_handles_that_cannot_be_told_are_refused():
 
 
 def test_senseless_numbers_are_refused():
-    with pytest.raises(ValueError, match="heartbeat: expected a positive"):
+    with pytest.raises(ValueError, match="heartbeat to be a finite real number > 0"):
         OptunaSampler(heartbeat=0.0)
-    with OptunaSampler() as sampler, pytest.raises(ValueError, match="at least 1 trial, received 0"):
+    with OptunaSampler() as sampler, pytest.raises(ValueError, match="count to be an integer ≥ 1; received 0"):
         sampler.ask(LINE, 0)
 
 
