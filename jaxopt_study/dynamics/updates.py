@@ -154,7 +154,7 @@ def check_runs(name: str, optimizer: Any, params: Any, *, remedy: str = "") -> A
         raise failed("be initialised for", error) from error
 
     def step(params: Any, state: Any) -> Any:
-        value = jnp.zeros((), jnp.result_type(*jax.tree.leaves(params)))
+        value = jnp.sum(jnp.zeros_like(jax.tree.leaves(params)[0]))
         return call_update(optimizer, differentiated(params), state, params, value, lambda p: value)[0]
 
     try:

@@ -66,7 +66,8 @@ def adafactor(
         clipping_threshold: d ≥ 0, the largest root mean square of u; None for none.
         multiply_by_parameter_scale: False leaves out max(ε₂, RMS(θ)): steps are then absolute.
         momentum: β₁ in [0, 1) of an `ema` of the steps; None for none.
-        momentum_dtype: dtype of that average; None keeps the parameters'. Optax's default is float32.
+        momentum_dtype: dtype of that average, and then of the updates; None keeps the parameters'. Optax's default is
+            float32.
         weight_decay: λ ≥ 0, or a schedule; None for none. paper, optax: θ ← θ − … − λθ; torch: − ηλθ.
         mask: Which parameters decay; see `transforms.add_decayed_weights`.
         factored: False keeps the whole moment of every leaf.

@@ -154,7 +154,7 @@ def batch_indices(
         order: "epochs", "once", "replacement", or the pace of a curriculum.
         prepared: What `prepare` returned.
         step: t, 0 for the first step.
-        batch_size: B, 1 … N.
+        batch_size: B ≥ 1, at most N unless the order draws with replacement.
         num_examples: N.
 
     Returns:
@@ -166,7 +166,8 @@ def batch_indices(
         ValueError: If a size is out of range, or the order is unknown.
     """
     check_integer("batch_indices", "num_examples", num_examples, 1, MAX_EXAMPLES)
-    check_integer("batch_indices", "batch_size", batch_size, 1, num_examples)
+    repeats = callable(order) or order == "replacement"  # examples within a batch
+    check_integer("batch_indices", "batch_size", batch_size, 1, None if repeats else num_examples)
     if not callable(order):
         check_choice("batch_indices", "order", order, ORDERS)
     if callable(order):

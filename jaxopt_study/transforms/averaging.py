@@ -19,7 +19,7 @@ class AverageIteratesState(NamedTuple):
     count: Int[Array, "*batch"]  # steps taken
 
 
-@atom(state=AverageIteratesState, params=True, linear=True)
+@atom(state=AverageIteratesState, params=True)
 def average_iterates(start: ScalarLike = 0.0, *, dtype: Any = None) -> Transform:
     """Average the points at which the steps end, and change no step.
 

@@ -104,7 +104,7 @@ def test_wrong_arguments_say_what_to_do():
         account_step(lambda p, _: jnp.sum(p["a"]), {"a": jnp.ones(2)}, {"b": jnp.ones(2)})
     with pytest.raises(ValueError, match="num_samples"):
         account_step(lambda p, _: jnp.sum(p), jnp.ones(2), jnp.ones(2), num_samples=1)
-    with pytest.raises(TypeError, match="floating parameters"):
+    with pytest.raises(TypeError, match="params to be floating-point"):
         account_step(lambda p, _: jnp.sum(p), jnp.arange(2), jnp.ones(2))
 
 

@@ -31,7 +31,7 @@ def test_states_of_nnx_are_unwrapped():
     for state in (optimizer.opt_state, nnx.pure(optimizer.opt_state), nnx.state(optimizer)):
         assert stability(TX, state, loss, params, DATA).radius == pytest.approx(plain, rel=1e-6)
         assert stability_threshold(TX, state) == pytest.approx(stability_threshold(TX, STATE), rel=1e-9)
-    with pytest.raises(TypeError, match="received a Optimizer, which holds one. Pass its opt_state"):
+    with pytest.raises(TypeError, match=r"received a Optimizer, which holds one. Pass its opt_state"):
         stability(TX, optimizer, loss, params, DATA)
 
 
@@ -131,7 +131,7 @@ def test_optimizers_that_cannot_step_are_refused_with_their_error():
     for function in (stability_threshold, stability_limit):
         with pytest.raises(ValueError, match=rf"{function.__name__}: the optimizer cannot take a step.*KeyError"):
             function(broken)
-    with pytest.raises(ValueError, match="state_roles: the optimizer cannot take a step.*KeyError"):
+    with pytest.raises(ValueError, match=r"state_roles: the optimizer cannot take a step.*KeyError"):
         state_roles(broken, PARAMS)
 
 

@@ -163,7 +163,7 @@ def test_a_constant_pace_of_one_is_sampling_with_replacement():
     [
         (lambda: shuffle(jnp.arange(3), 0, key=jax.random.key(0)), "1 … 2²⁸"),
         (lambda: LinearPace(0.0, 10), r"\(0, 1\]; received 0.0"),
-        (lambda: LinearPace(0.5, 0), "num_steps ≥ 1"),
+        (lambda: LinearPace(0.5, 0), "num_steps to be an integer ≥ 1"),
     ],
 )
 def test_impossible_orders_are_refused(make, expected):

@@ -137,7 +137,15 @@ EXAMPLES: dict[str, list[Example]] = {
     "transforms.total": [call(), call(of=jnp.abs, initial=0.1)],
     "optimizers.adafactor": [
         call(needs_params=True),
-        call(0.1, momentum=0.9, momentum_dtype=jnp.float32, weight_decay=0.1, maximize=True, needs_params=True),
+        call(
+            0.1,
+            momentum=0.9,
+            momentum_dtype=jnp.float32,
+            weight_decay=0.1,
+            maximize=True,
+            needs_params=True,
+            keeps_dtype=False,
+        ),  # fmt: skip
     ],
     "optimizers.adagrad": [call(0.1)],
     "optimizers.adamw": [

@@ -92,6 +92,11 @@ def test_hyperparameters_are_listed_by_path():
         "momentum.learning_rate": 0.1,
         "momentum.decay": 0.5,
         "momentum.convention": "paper",
+        "momentum.dampening": None,
+        "momentum.weight_decay": None,
+        "momentum.mask": None,
+        "momentum.maximize": False,
+        "momentum.dtype": None,
         "heavy_ball[0].decay": 0.2,
         "heavy_ball[0].dtype": None,
         "heavy_ball[1].decay": 0.3,
@@ -283,9 +288,8 @@ def test_bare_transformations_are_welcome():
     bare = optax.scale(2.0)
     tx = chain(bare, optimizers.sgd(0.5))
     np.testing.assert_array_equal(first_update(tx), -GRADS)
-    assert tx.hyperparams == {"parts[0]": bare, "sgd.learning_rate": 0.5} or list(tx.hyperparams) == [
-        "sgd.learning_rate"
-    ]
+    assert tx.hyperparams["sgd.learning_rate"] == 0.5
+    assert all(name == "parts[0]" or name.startswith("sgd.") for name in tx.hyperparams)
     assert tx.replace(learning_rate=1.0) == chain(bare, optimizers.sgd(1.0))
     assert tx != chain(optax.scale(2.0), optimizers.sgd(0.5))  # two functions cannot be compared
 
