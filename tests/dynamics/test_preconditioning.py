@@ -202,9 +202,9 @@ def test_a_rate_of_zero_is_named_as_the_reason():
     params = jnp.ones(3)
     warm = optax.sgd(optax.linear_schedule(0.0, 0.1, 10), momentum=0.9)
     state = warm.init(params)
-    with pytest.raises(ValueError, match="does not move the parameters.*rate of 0.*warms up"):
+    with pytest.raises(ValueError, match=r"does not move the parameters.*rate of 0.*warms up"):
         preconditioned_sharpness(warm, state, some_without_gradient, params)
-    with pytest.raises(ValueError, match="does not move the parameters.*rate of 0.*warms up"):
+    with pytest.raises(ValueError, match=r"does not move the parameters.*rate of 0.*warms up"):
         stability_limit(warm, state, params)
     assert stability_threshold(warm, state, params) == np.inf
     _, later = warm.update(params, state, params)
