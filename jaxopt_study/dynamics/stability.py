@@ -154,7 +154,7 @@ def stability(
     """
     name = "stability"
     k = check_integer(name, "k", k, 2, remedy="One eigenvalue for each end of the spectrum is the least.")
-    tol = float(check_real(name, "tol", tol, 0, 1, closed="()", remedy="1e-3 tells 1 from 1.002."))
+    tol = float(check_real(name, "tol", tol, 0.0, 1.0, closed="()", remedy="1e-3 tells 1 from 1.002."))
     max_matvecs = check_integer(name, "max_matvecs", max_matvecs, 1)
     least = 2 * k + 2
     basis_size = check_integer(

@@ -27,11 +27,11 @@ def test_states_of_nnx_are_unwrapped():
     optimizer = nnx.Optimizer(model, TX, wrt=nnx.Param)
     graph, params = nnx.split(model, nnx.Param)
     loss = lambda p, batch: jnp.mean(nnx.merge(graph, p)(batch) ** 2)
-    plain = stability(TX, TX.init(nnx.pure(params)), loss, nnx.pure(params), DATA).radius
-    for state in (optimizer.opt_state, nnx.pure(optimizer.opt_state), nnx.state(optimizer)):
+    plain = stability(TX, TX.init(nnx.as_pure(params)), loss, nnx.as_pure(params), DATA).radius
+    for state in (optimizer.opt_state, nnx.as_pure(optimizer.opt_state), nnx.state(optimizer)):
         assert stability(TX, state, loss, params, DATA).radius == pytest.approx(plain, rel=1e-6)
         assert stability_threshold(TX, state) == pytest.approx(stability_threshold(TX, STATE), rel=1e-9)
-    with pytest.raises(TypeError, match=r"received a Optimizer, which holds one. Pass its opt_state"):
+    with pytest.raises(TypeError, match="received a Optimizer, which holds one"):
         stability(TX, optimizer, loss, params, DATA)
 
 
@@ -46,7 +46,7 @@ def test_a_state_as_a_dictionary_is_the_same_state():
     assert stability(whole.tx, whole.opt_state, bowl, whole.params).kind == "stable"
     with pytest.raises(TypeError, match="Pass its opt_state"):
         stability(TX, whole, bowl, PARAMS)
-    with pytest.raises(TypeError, match="Give its tx, and its opt_state"):
+    with pytest.raises(TypeError, match=r"Give its tx, and its opt_state"):
         stability_threshold(whole)
 
 

@@ -118,7 +118,7 @@ EXAMPLES: dict[str, list[Example]] = {
     "transforms.scale_by_factored_rms": [
         call(),
         call(eps=None, eps_is_floor=True),
-        call(axes="largest", min_dim_size_to_factor=2, dtype=jnp.float32),
+        call(axes="largest", min_dim_size_to_factor=2),
     ],
     "transforms.scale_by_learning_rate": [
         call(0.1),
@@ -145,7 +145,7 @@ EXAMPLES: dict[str, list[Example]] = {
             maximize=True,
             needs_params=True,
             keeps_dtype=False,
-        ),  # fmt: skip
+        ),
     ],
     "optimizers.adagrad": [call(0.1)],
     "optimizers.adamw": [
