@@ -91,8 +91,8 @@ def _threshold(block: Recursion) -> float:
     size = np.abs(block.slopes).max(initial=0.0)
     if size == 0.0:
         return np.inf
-    # The recursion changes by order 1 at λ ~ 1/slope; a method that fails from the start fails far below. A memory's slope
-    # may be 1 and the step's, the learning rate, anything.
+    # The recursion changes by order 1 at λ ~ 1/slope; a method that fails from the start fails far below. A memory's
+    # slope may be 1 and the step's, the learning rate, anything.
     low, end = 1e-6 / size, 1e12 / np.abs(block.slopes)[block.slopes != 0].min()
     if unstable(low):
         return 0.0
