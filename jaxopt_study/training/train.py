@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax import nnx
 
 from jaxopt_study.problems.problem import Problem
 from jaxopt_study.programs import is_traced
@@ -79,8 +80,7 @@ def train(
         params: The start; None asks `problem.init`. Not overwritten. Arrays that are spread over a mesh of devices stay
             where they are. For `optax.lookahead` the `optax.LookaheadParams`, which are made of the start if it is
             given alone: the loss is taken at the fast parameters, evaluations at the slow ones. An `nnx.Module`'s
-            parameters are `nnx.to_pure_dict(nnx.state(model, nnx.Param))`, the optimizer inside an `nnx.Optimizer` its
-            `tx`.
+            parameters are `nnx.state(model, nnx.Param)`, and the optimizer inside an `nnx.Optimizer` is its `tx`.
         evaluate_every: Evaluate loss and metrics before the steps 0, e, 2e, … and at the end; None does not, except
             that early stopping then evaluates once per epoch.
         evaluate_on: One or several of "train", "validation", "test". None means "validation" if the problem has such
@@ -122,6 +122,8 @@ def train(
         True 0
     """
     check_arguments(problem, key, progress)
+    if isinstance(params, nnx.State):
+        params = nnx.to_pure_dict(params)
     traced = is_traced((problem.data, problem.validation, problem.test, optimizer, key, params))
     plan, inputs = make_plan(
         problem, optimizer, num_steps=num_steps, batch_size=batch_size, order=order, params=params,

@@ -101,7 +101,7 @@ def test_adams_preconditioner_is_the_root_of_its_second_moment():
         root = np.sqrt(1 - 0.99**7)
         for p, v in zip(*map(jax.tree.leaves, (found.diagonal, nu)), strict=True):
             np.testing.assert_allclose(p, (np.sqrt(v) / root + 1e-3) / (1 / root + 1e-3), rtol=1e-10)
-    assert found.threshold == pytest.approx(stability_threshold(tx, state, params))
+        assert found.threshold == pytest.approx(stability_threshold(tx, state, params))
 
 
 def test_momentum_has_no_preconditioner():

@@ -1,7 +1,10 @@
 """How runs end: divergence, patience, an interrupt."""
 
+import os
 import signal
 import threading
+import time
+import types
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +13,13 @@ import optax
 import pytest
 
 from jaxopt_study import optimizers
+<<<<<<< HEAD
 from jaxopt_study.problems import Metric, Problem
 from jaxopt_study.training import EarlyStopping, TrainingInterrupted, train
+=======
+from jaxopt_study.problems import Problem
+from jaxopt_study.training import EarlyStopping, TrainingInterrupted, host, train
+>>>>>>> training
 
 KEY = jax.random.key(0)
 
@@ -197,6 +205,49 @@ def test_an_interrupt_during_the_last_part_is_not_lost(bowl):
     with pytest.raises(TrainingInterrupted) as caught:
         train(bowl, optax.sgd(0.01), num_steps=30, key=KEY, progress=press)
     assert int(caught.value.trajectory.num_steps) == 30
+
+
+@pytest.mark.parametrize("every", [1, 7, 100])
+def test_no_part_of_a_run_keeps_an_interrupt_waiting_whatever_its_evaluations_cost(every):
+    plan = types.SimpleNamespace(cadences={"evaluations": every})
+    pace, done, longest = host._Pace(plan), 0, 0.0
+    while done < 1000:  # a step takes a millisecond, an evaluation one second
+        stop = done + pace.size(done)
+        seconds = 1e-3 * (stop - done) + len(range(-(-done // every) * every, stop, every))
+        longest = max(longest, seconds if done else 0.0)
+        pace.took(done, stop, seconds + (10.0 if done == 0 else 0.0))  # the first part compiles
+        done = stop
+    assert longest < 1.5
+
+
+@pytest.mark.parametrize("loop", ["compiled", "host"])
+def test_an_interrupt_is_answered_within_two_seconds(loop):
+    def slowly(x):
+        time.sleep(0.02)
+        return x
+
+    def loss(params, batch):
+        waited = jax.pure_callback(slowly, jax.ShapeDtypeStruct((), jnp.float32), jax.lax.stop_gradient(params))
+        return params**2 + 0.0 * waited
+
+    pressed = []
+
+    def press():
+        pressed.append(time.perf_counter())
+        os.kill(os.getpid(), signal.SIGINT)
+
+    timers = []
+
+    def begin(done, total, loss):
+        if not timers:
+            timers.append(threading.Timer(1.0, press))
+            timers[0].start()
+
+    slow = Problem("slow", init=lambda key: jnp.array(1.0), loss=loss)
+    with pytest.raises(TrainingInterrupted) as caught:
+        train(slow, optax.sgd(0.1), num_steps=10**5, key=KEY, loop=loop, progress=begin)
+    assert time.perf_counter() - pressed[0] < 2.0
+    assert int(caught.value.trajectory.num_steps) == len(caught.value.trajectory.losses) > 0
 
 
 def test_training_works_outside_the_main_thread(bowl):

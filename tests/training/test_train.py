@@ -37,8 +37,10 @@ def as_vector(params):
 
 def batches_seen(problem, num_steps, batch_size, order="epochs"):
     """Train nothing, and let a probe write down which examples every step would see."""
-    numbered = problem.replace(data=(*problem.data, jnp.arange(problem.num_examples)))
-    numbered = numbered.replace(loss=lambda p, batch: problem.loss(p, batch[:2]), validation=None, metrics={})
+    numbered = problem.replace(
+        data=(*problem.data, jnp.arange(problem.num_examples)), loss=lambda p, batch: problem.loss(p, batch[:2]),
+        validation=None, metrics={},
+    )  # fmt: skip
     run = train(
         numbered, optax.sgd(0.0), num_steps=num_steps, key=KEY, batch_size=batch_size, order=order,
         probe=lambda params, opt_state, batch: batch[2],
@@ -111,7 +113,7 @@ def test_convolutions_run_from_the_host_on_a_cpu_and_both_ways_agree(monkeypatch
 
     problem = Problem("conv", init=lambda key: jax.random.normal(key, (3, 3, 1, 2)), loss=loss, data=images)
     driven = []
-    monkeypatch.setattr(host, "host_chunk", lambda *a: driven.append(a[-2:]) or loops.host_chunk(*a))
+    monkeypatch.setattr(host, "host_chunk", lambda *a: driven.append(a[-3:-1]) or loops.host_chunk(*a))
     settings = {"num_steps": 12, "key": KEY, "batch_size": 5}
     auto = train(problem, optax.adam(0.1), **settings)
     assert driven[0] == (0, 1)

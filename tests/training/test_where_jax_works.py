@@ -1,0 +1,183 @@
+"""Training where else JAX works: meshes of devices, data and models of other libraries, debug modes."""
+
+import json
+import os
+import subprocess
+import sys
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import linen, nnx
+
+from jaxopt_study import optimizers, problems
+from jaxopt_study.problems import Problem, datasets
+from jaxopt_study.training import CurvatureProbe, EarlyStopping, train
+
+KEY = jax.random.key(0)
+
+ON_MESHES = """
+import json
+import os
+import jax, jax.numpy as jnp, numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
+from jaxopt_study import optimizers
+from jaxopt_study.problems import Problem
+from jaxopt_study.training import train
+
+X = np.arange(128.0, dtype=np.float32).reshape(16, 8) / 128
+loss = lambda w, batch: jnp.mean((batch["x"] @ w - batch["y"]) ** 2)
+found = []
+for kind in (AxisType.Auto, AxisType.Explicit):
+    mesh = jax.make_mesh((8,), ("d",), axis_types=(kind,))
+    with jax.set_mesh(mesh):
+        for spec, data_spec, batch_size in ((P("d"), P(), None), (P(), P("d"), 8), (P(), P("d"), 5)):
+            put = lambda x, s: jax.device_put(x, NamedSharding(mesh, s))
+            problem = Problem("p", init=lambda key: jnp.ones(8), loss=loss,
+                              data={"x": put(X, data_spec), "y": put(X.sum(1), data_spec)})
+            run = train(problem, optimizers.adam(0.01), num_steps=4, key=jax.random.key(0), batch_size=batch_size,
+                        params=put(0.5 * jnp.ones(8), spec), progress=False)
+            moments = [leaf for leaf in jax.tree.leaves(run.opt_state) if leaf.ndim]
+            kept = all(leaf.sharding.shard_shape(leaf.shape) == ((1,) if spec == P("d") else (8,))
+                       for leaf in (run.params, *moments))
+            found.append([kept, np.asarray(run.losses).tolist(), bool(run.stalled)])
+print(json.dumps(found))
+"""
+
+
+def test_arrays_on_explicit_and_automatic_meshes_stay_where_they_are():
+    environment = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(
+        [sys.executable, "-c", ON_MESHES], capture_output=True, text=True, timeout=600, check=False,
+        env=dict(os.environ) | environment,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    x = np.arange(128.0, dtype=np.float32).reshape(16, 8) / 128
+    problem = Problem(
+        "p", init=lambda key: jnp.ones(8), loss=lambda w, batch: jnp.mean((batch["x"] @ w - batch["y"]) ** 2),
+        data={"x": x, "y": x.sum(1)},
+    )  # fmt: skip
+    for (kept, losses, stalled), batch_size in zip(found, 2 * (None, 8, 5), strict=True):
+        assert kept
+        assert not stalled
+        alone = train(
+            problem, optimizers.adam(0.01), num_steps=4, key=KEY, batch_size=batch_size, params=0.5 * jnp.ones(8)
+        )
+        np.testing.assert_allclose(losses, alone.losses, rtol=1e-5)
+
+
+class Tensor:
+    """What torch.Tensor looks like from outside; torch itself is no dependency."""
+
+    __module__ = "torch"
+
+    def __init__(self, values):
+        self.values, self.requires_grad = np.asarray(values), True
+        self.dtype, self.shape = types.SimpleNamespace(), self.values.shape
+
+    def detach(self):
+        return self.values_only()
+
+    def values_only(self):
+        clone = Tensor(self.values)
+        clone.requires_grad = False
+        return clone
+
+    def cpu(self):
+        return self
+
+    def __array__(self, dtype=None, copy=None):
+        if self.requires_grad:
+            raise RuntimeError("Can't call numpy() on Tensor that requires grad.")
+        return self.values
+
+
+def test_tensors_and_frames_are_converted():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"a": [1.0, 2.0], "b": [3.0, 4.0]})
+    data = {"x": frame, "y": frame["a"], "z": Tensor([5.0, 6.0])}
+    problem = Problem("frames", init=jnp.zeros, loss=lambda p, batch: p, data=data)
+    np.testing.assert_array_equal(problem.data["x"], [[1.0, 3.0], [2.0, 4.0]])
+    np.testing.assert_array_equal(problem.data["y"], [1.0, 2.0])
+    np.testing.assert_array_equal(problem.data["z"], [5.0, 6.0])
+    dataset = datasets.from_arrays(Tensor(np.ones((4, 2))), pandas.Series([0, 1, 0, 1]), num_classes=2)
+    assert dataset.train["x"].shape == (4, 2)
+    with pytest.raises(TypeError, match="Encode text and categories as integers"):
+        problem.replace(data=pandas.DataFrame({"a": ["x", "y"]}))
+    with pytest.raises(TypeError, match="times as numbers"):
+        problem.replace(data=pandas.DataFrame({"a": pandas.to_datetime(["2020-01-01"])}))
+
+
+def test_python_floats_and_scalars_of_numpy_are_parameters():
+    def loss(params, batch):
+        return params["a"] ** 2 + params["b"] ** 2
+
+    settings = {"num_steps": 1, "key": KEY}
+    made = problems.from_pytree({"a": 1.0, "b": np.float32(2)}, loss)
+    drawn = Problem("drawn", init=lambda key: {"a": 1.0, "b": np.float64(2)}, loss=loss)
+    given = Problem("given", init=lambda key: {"a": 0.0, "b": 0.0}, loss=loss)
+    for run in (
+        train(made, optax.sgd(0.25), **settings),
+        train(drawn, optax.sgd(0.25), **settings),
+        train(given, optax.sgd(0.25), params={"a": 1.0, "b": np.float32(2)}, **settings),
+    ):
+        assert (float(run.params["a"]), float(run.params["b"])) == (0.5, 1.0)
+
+
+class AlwaysNormalised(linen.Module):
+    @linen.compact
+    def __call__(self, x):
+        return linen.Dense(1)(linen.BatchNorm(use_running_average=False, momentum=0.5)(x))
+
+
+def test_a_linen_module_that_always_updates_its_statistics_is_evaluated_as_it_is():
+    x = np.random.default_rng(0).normal(size=(12, 3)).astype(np.float32)
+    problem = problems.from_linen(
+        AlwaysNormalised(), lambda out, batch: jnp.mean((out[:, 0] - batch["y"]) ** 2), {"x": x, "y": x.sum(1)}
+    )
+    run = train(problem, optax.sgd(0.0), num_steps=2, key=KEY, evaluate_every=1)
+    kernel, bias = run.params["Dense_0"]["kernel"], run.params["Dense_0"]["bias"]
+    normal = (x - x.mean(0)) / np.sqrt(x.var(0) + 1e-5)
+    expected = np.mean((normal @ np.asarray(kernel)[:, 0] + np.asarray(bias) - x.sum(1)) ** 2)
+    np.testing.assert_allclose(run.evaluations["train_loss"], expected, rtol=1e-4)  # by the batch's own statistics
+    np.testing.assert_allclose(run.model_state["batch_stats"]["BatchNorm_0"]["mean"], 0.75 * x.mean(0), rtol=1e-4)
+
+
+def test_what_nnx_holds_is_unwrapped():
+    model = nnx.Linear(2, 1, rngs=nnx.Rngs(0))
+    optimizer = nnx.Optimizer(model, optax.sgd(0.1), wrt=nnx.Param)
+    data = {"x": jnp.ones((4, 2)), "y": jnp.zeros((4, 1))}
+    problem = problems.from_nnx(model, lambda model, batch: jnp.mean((model(batch["x"]) - batch["y"]) ** 2), data)
+    run = train(problem, optimizer.tx, num_steps=1, key=KEY, params=nnx.state(model, nnx.Param))
+    again = train(problem, optimizer.tx, num_steps=1, key=KEY)
+    np.testing.assert_array_equal(run.params["kernel"], again.params["kernel"])
+
+
+def test_a_probe_measures_at_the_fast_parameters_of_a_pair():
+    bowl = Problem(
+        "bowl", init=lambda key: jnp.ones(3), loss=lambda p, _: jnp.sum(jnp.array([1.0, 2.0, 3.0]) * p**2) / 2
+    )
+    run = train(
+        bowl, optax.lookahead(optax.sgd(0.1), 3, 0.5), num_steps=2, key=KEY, probe=CurvatureProbe(every=2, gains=False)
+    )
+    np.testing.assert_allclose(run.probes["eigenvalues"][:, 0], 3.0, rtol=1e-2)
+    np.testing.assert_allclose(run.probes["linear"][0], -0.1 * (1 + 4 + 9), rtol=1e-5)
+
+
+def test_records_of_a_run_that_stops_early_do_not_trip_the_search_for_nan():
+    late = Problem(
+        "late", init=lambda key: jnp.array(-3.0), loss=lambda p, y: jnp.mean((p - y) ** 2), data=jnp.full(4, 2.0),
+        validation=jnp.full(4, -1.0),
+    )  # fmt: skip
+    settings = {"num_steps": 200, "key": KEY, "evaluate_every": 2, "record_params_every": 2}
+    plain = train(late, optax.sgd(0.02), early_stopping=EarlyStopping(patience=3), **settings)
+    with jax.debug_nans(True), jax.debug_infs(True):
+        run = train(late, optax.sgd(0.02), early_stopping=EarlyStopping(patience=3), **settings)
+    assert run.stopped_early
+    for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(run), strict=True):
+        np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+    assert np.isnan(np.asarray(run.losses)[int(run.num_steps) :]).all()
