@@ -35,7 +35,7 @@ def read_space(texts: Iterable[str]) -> Space:
 
     Example:
         >>> read_space(["rate=log(1e-4, 1)", "order=choices(epochs, replacement)"])
-        Space({'rate': LogUniform(low=0.0001, high=1.0), 'order': Choices(options=('epochs', 'replacement'), ...)})
+        Space({'rate': LogUniform(low=0.0001, high=1.0, ...), 'order': Choices(options=('epochs', 'replacement'), ...)})
         >>> read_space(["rate=log(1, 0.1)"])
         Traceback (most recent call last):
         ...

@@ -13,13 +13,8 @@ import optax
 import pytest
 
 from jaxopt_study import optimizers
-<<<<<<< HEAD
 from jaxopt_study.problems import Metric, Problem
-from jaxopt_study.training import EarlyStopping, TrainingInterrupted, train
-=======
-from jaxopt_study.problems import Problem
 from jaxopt_study.training import EarlyStopping, TrainingInterrupted, host, train
->>>>>>> training
 
 KEY = jax.random.key(0)
 
