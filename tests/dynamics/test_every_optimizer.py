@@ -132,7 +132,8 @@ def test_threshold_is_where_the_simulated_run_starts_to_grow(name):
         run = sizes_of_run(tx, params, state, carried)
         below, above = run(0.97 * threshold), run(1.03 * threshold)
     assert below[-500:].max() < 0.5 * below[500:1000].max() or below[-500:].max() < 1e-20
-    assert not above[-500:].max() < 2 * above[500:1000].max()  # or it has overflowed
+    settled = above[-500:].max() > 1e4 * above[0]  # it has grown until the clip held it
+    assert settled or not above[-500:].max() < 2 * above[500:1000].max()  # or it has overflowed
 
 
 @pytest.mark.parametrize("name", some(REFUSED, SOME_REFUSED))
