@@ -222,7 +222,7 @@ def check_params(who: str, params: Any, *, name: str = "params", finite: bool = 
         at = f"{name}{jax.tree_util.keystr(path)}"
         try:
             dtype = jnp.result_type(leaf)
-        except TypeError as error:
+        except (TypeError, OverflowError) as error:
             raise TypeError(
                 f"{who} needs {name} to be arrays; {at} is {describe_argument(leaf)}. Keep what is not trained out of "
                 "the parameters, in the loss."

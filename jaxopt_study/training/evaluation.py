@@ -47,7 +47,7 @@ def evaluate(
 
     Example:
         >>> data = jnp.arange(5.0)
-        >>> problem = Problem("mean", init=jnp.zeros, loss=lambda p, x: jnp.mean((x - p) ** 2), data=data)
+        >>> problem = Problem("mean", lambda key: jnp.zeros(()), lambda p, x: jnp.mean((x - p) ** 2), data=data)
         >>> whole = evaluate(problem, jnp.array(2.0), on="train")
         >>> parts = evaluate(problem, jnp.array(2.0), on="train", batch_size=2)  # 2 + 2 + 1 examples
         >>> print(whole["loss"], parts["loss"])
