@@ -45,7 +45,6 @@ CLOSED_FORMS = {
     "sgd with momentum and L2": (optimizers.sgd(RATE, DECAY, weight_decay=0.1), HEAVY - 0.1),
     "momentum, dampened": (optimizers.momentum(RATE, DECAY, dampening=0.3, convention="torch"), HEAVY / 0.7),
     "asgd": (optimizers.asgd(RATE, lambd=0.1, alpha=0.0), GD - 0.1),
-    "rprop": (optimizers.rprop(), np.inf),
     "ascent": (optimizers.sgd(RATE, maximize=True), 0.0),
     "without a minus sign": (scale_by_learning_rate(RATE, flip_sign=False), 0.0),
 }
