@@ -2,7 +2,7 @@
 
 from enum import IntEnum
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -162,7 +162,7 @@ def condition_number(
     pairs = eigenpairs(
         op, 2, which="BE", tol=asked, key=key,
         num_basis=min(op.size, 40) if num_basis is None else num_basis,
-        max_matvecs=max_matvecs, noise_floor=floor,
+        max_matvecs=max_matvecs, noise_floor=cast(Any, floor),
     )  # fmt: skip
     return _ratio(pairs.values, pairs.residuals, pairs.num_matvecs, floor)
 

@@ -58,7 +58,8 @@ def as_array(where: str, leaf: Any) -> Any:
         TypeError: If it holds something else.
     """
     home = type(leaf).__module__.partition(".")[0]
-    if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+    kind: Any = getattr(leaf, "dtype", None)
+    if jnp.issubdtype(kind, jax.dtypes.prng_key):
         raise TypeError(f"{where} must be an array of numbers; received {describe_argument(leaf)}.")
     if hasattr(leaf, "toarray") or hasattr(leaf, "todense"):
         raise TypeError(f"{where} is sparse; received {describe_argument(leaf)}. Make it dense by its toarray().")

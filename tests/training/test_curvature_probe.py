@@ -154,8 +154,8 @@ def test_a_probe_may_remember(network):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"every": 0}, "every ≥ 1; received 0"),
-        ({"num_eigenvalues": 0}, "num_eigenvalues ≥ 1; received 0"),
+        ({"every": 0}, "every to be an integer ≥ 1; received 0"),
+        ({"num_eigenvalues": 0}, "num_eigenvalues to be an integer ≥ 1; received 0"),
     ],
 )
 def test_wrong_settings(arguments, message):
@@ -223,5 +223,5 @@ def test_steps_that_differ_in_turn_have_no_eigenvalues_of_their_own(network):
     probe = CurvatureProbe(stability_matvecs=4)
     with pytest.raises(ValueError, match="same again only after 3 steps"):
         train(network, optax.MultiSteps(optax.sgd(0.1), 3).gradient_transformation(), num_steps=2, key=KEY, probe=probe)
-    with pytest.raises(ValueError, match="stability_matvecs ≥ 0"):
+    with pytest.raises(ValueError, match="stability_matvecs to be an integer ≥ 0"):
         CurvatureProbe(stability_matvecs=-1)

@@ -127,7 +127,7 @@ def _supervised(
     takes_train = "train" in inspect.signature(type(model).__call__).parameters
 
     def apply(params: Params, state: ModelState, x: Any, *, train: bool, **options: Any) -> Any:
-        mode = {"train": train} if takes_train else {}
+        mode: dict[str, Any] = {"train": train} if takes_train else {}
         if not train and updates_always:
             return model.apply({"params": params, **state}, jnp.asarray(x), **mode, mutable=list(state))[0]
         return model.apply({"params": params, **state}, jnp.asarray(x), **mode, **options)

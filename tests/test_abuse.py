@@ -1,0 +1,50 @@
+"""Bad arguments of public functions end in this package's own error, and what is accepted is a decision.
+
+Every public function is called with a table of bad values, one argument at a time. `abuse/accepted.json` lists what
+is accepted, each entry read by a person: a default that is None, a schedule where a number is expected, a large but
+finite rate. What is not listed there must be refused by a frame of this package.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ACCEPTED = json.loads((ROOT / "tests" / "abuse" / "accepted.json").read_text())
+STAGES = [
+    pytest.param(stage, marks=() if stage in {"records", "training"} else pytest.mark.slow)
+    for stage in (
+        "records", "problems.planar", "problems", "problems.networks", "problems.datasets", "optimizers", "transforms",
+        "training", "curvature", "dynamics", "sweeps",
+    )
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_bad_arguments_are_refused_at_the_door(stage, tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", "tests.abuse.run", stage],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=1800, check=False,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr[-3000:]
+    found = json.loads(run.stdout.splitlines()[-1])
+    raw = {
+        f"{argument} = {label}": outcome
+        for argument, outcomes in found.items()
+        for label, outcome in outcomes.items()
+        if outcome != "accepted"
+    }
+    assert not raw, f"errors of other packages: {json.dumps(raw, indent=1)}"
+    accepted = {argument: sorted(outcomes) for argument, outcomes in found.items()}
+    known = ACCEPTED[stage]
+    unknown = {
+        argument: sorted(set(labels) - set(known.get(argument, ())))
+        for argument, labels in accepted.items()
+        if set(labels) - set(known.get(argument, ()))
+    }
+    assert not unknown, f"accepted, and not listed in tests/abuse/accepted.json: {json.dumps(unknown, indent=1)}"
