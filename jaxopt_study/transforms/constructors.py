@@ -220,7 +220,7 @@ def _bind(constructor: Constructor, args: tuple[Any, ...], kwargs: dict[str, Any
     arguments = dict(bound.arguments)
     if constructor.conventions:
         known = [name for name, _ in constructor.conventions]
-        if arguments["convention"] not in known:
+        if not isinstance(arguments["convention"], str) or arguments["convention"] not in known:
             raise ValueError(
                 f"{constructor.name}: convention must be one of {', '.join(map(repr, known))}, received "
                 f"{arguments['convention']!r}."

@@ -87,11 +87,11 @@ def test_a_metric_that_is_nan_is_never_the_best():
         metrics={"late": lambda p, _: jnp.where(p < 1, p, jnp.nan)},
     )  # fmt: skip
     settings = {"num_steps": 5, "key": KEY, "evaluate_every": 1}
-    run = train(half, optax.sgd(0.5), early_stopping=EarlyStopping("train_late", 9), **settings)
+    run = train(half, optax.sgd(0.5), early_stopping=EarlyStopping("train_late", 9, mode="min"), **settings)
     np.testing.assert_allclose(run.params, 3 / 32)
     assert int(run.best_step) == 5
     never = half.replace(metrics={"late": lambda p, _: p * jnp.nan})
-    run = train(never, optax.sgd(0.5), early_stopping=EarlyStopping("train_late", 2), **settings)
+    run = train(never, optax.sgd(0.5), early_stopping=EarlyStopping("train_late", 2, mode="min"), **settings)
     assert (bool(run.stopped_early), int(run.num_steps), float(run.params)) == (True, 1, 3.0)
 
 
