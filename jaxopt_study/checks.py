@@ -75,7 +75,10 @@ def check_integer(
 
 def check_size(who: str, name: str, value: Any, low: int = 1) -> int:
     """Return the length of an axis of an array as an `int`, at most 2³¹ − 1; otherwise like `check_integer`."""
-    return check_integer(who, name, value, low, 2**31 - 1)
+    size = check_integer(who, name, value, low)
+    if size >= 2**31:
+        raise ValueError(f"{who} needs {name} to be at most 2³¹ − 1; received {size}.")
+    return size
 
 
 def check_real(

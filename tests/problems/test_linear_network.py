@@ -131,8 +131,8 @@ def test_many_modes_list_only_the_strongest():
         ({"singular_values": (1.0,) * 6}, "between 1 and 5 modes"),
         ({"singular_values": (1.0, 0.0)}, "positive"),
         ({"hidden": ()}, "at least one hidden layer"),
-        ({"hidden": 0}, "hidden to be an integer from 1"),
-        ({"sizes": (0, 3)}, "sizes to be an integer from 1"),
+        ({"hidden": 0}, "hidden to be an integer ≥ 1"),
+        ({"sizes": (0, 3)}, "sizes to be an integer ≥ 1"),
         ({"init_scale": -1.0}, "init_scale"),
     ],
 )
@@ -142,5 +142,5 @@ def test_impossible_networks_are_refused(arguments, message):
 
 
 def test_a_deep_network_of_one_layer_is_refused():
-    with pytest.raises(ValueError, match="depth to be an integer from 2"):
+    with pytest.raises(ValueError, match="depth to be an integer ≥ 2"):
         problems.deep_linear_network(depth=1)

@@ -198,7 +198,7 @@ def _drawn(
     num_classes: int | None = None,
 ) -> Dataset:
     for part, size in zip(("num_train", "num_validation", "num_test"), sizes, strict=True):
-        check_integer(name, part, size, high=2**31 - 1)
+        check_integer(name, part, size)
     check_integer(name, "seed", seed, 0)
     if sizes[0] < 1 or min(sizes) < 0:
         raise DatasetError(f"{name} needs num_train ≥ 1 and num_validation, num_test ≥ 0; received {sizes}.")
