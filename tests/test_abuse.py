@@ -15,16 +15,10 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ACCEPTED = json.loads((ROOT / "tests" / "abuse" / "accepted.json").read_text())
-STAGES = [
-    pytest.param(stage, marks=() if stage in {"records", "training"} else pytest.mark.slow)
-    for stage in (
-        "records", "problems.planar", "problems", "problems.networks", "problems.datasets", "optimizers", "transforms",
-        "training", "curvature", "dynamics", "sweeps",
-    )
-]  # fmt: skip
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ACCEPTED)
 def test_bad_arguments_are_refused_at_the_door(stage, tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
     run = subprocess.run(

@@ -37,6 +37,7 @@ HYPERPARAMETERS = {
     "learning_rate": 0.1,
     **dict.fromkeys(("decay", "b1", "b2", "b3"), 0.9),
     **dict.fromkeys(("eps", "weight_decay", "max_norm", "max_value", "eta", "gamma", "weight"), 0.1),
+    **dict.fromkeys(("dampening", "rate", "strength", "first", "second"), 0.1),
     "key": jax.random.key(0),
     "name": "here",
     "fn": jnp.abs,
