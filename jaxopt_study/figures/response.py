@@ -57,7 +57,7 @@ def response(
         >>> [len(line.get_xdata()) for line in figure.axes[0].lines]  # the curve and its mark
         [2, 1]
     """
-    check_style("response", xlabel=xlabel, ylabel=ylabel, level=level, title=title, smallest=smallest, largest=largest)
+    check_style("response", xlabel=xlabel, ylabel=ylabel, height=level, title=title, smallest=smallest, largest=largest)
     x = np.asarray(x, dtype=float)
     arrays = {name: np.asarray(values, dtype=float) for name, values in curves.items()}
     if not arrays:

@@ -139,7 +139,8 @@ def _check_dtype(who: str, name: str, value: Any) -> None:
     if value is None:
         return
     try:
-        floating = jnp.issubdtype(jnp.dtype(value), jnp.floating)
+        known = not hasattr(value, "shape")  # an array has a dtype, and is none
+        floating = known and jnp.issubdtype(jnp.dtype(value), jnp.floating)
     except TypeError:
         floating = False
     if not floating:

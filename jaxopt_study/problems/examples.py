@@ -58,8 +58,8 @@ def as_array(where: str, leaf: Any) -> Any:
         TypeError: If it holds something else.
     """
     home = type(leaf).__module__.partition(".")[0]
-    kind: Any = getattr(leaf, "dtype", None)
-    if jnp.issubdtype(kind, jax.dtypes.prng_key):
+    kind: Any = leaf.dtype if isinstance(leaf, jax.Array) else None
+    if kind is not None and jnp.issubdtype(kind, jax.dtypes.prng_key):
         raise TypeError(f"{where} must be an array of numbers; received {describe_argument(leaf)}.")
     if hasattr(leaf, "toarray") or hasattr(leaf, "todense"):
         raise TypeError(f"{where} is sparse; received {describe_argument(leaf)}. Make it dense by its toarray().")

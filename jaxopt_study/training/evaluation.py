@@ -102,7 +102,7 @@ def _check_like_init(problem: Problem, params: Params) -> None:
 @lru_cache(maxsize=64)
 def init_like(init: Callable[..., Any]) -> Any:
     """Return the parameters that `init` makes, without their values."""
-    return jax.eval_shape(init, jax.random.key(0))
+    return jax.eval_shape(lambda: init(jax.random.key(0)))  # inside a trace, no key becomes part of the program
 
 
 def measure(

@@ -34,7 +34,7 @@ def drive(
     """
     constants, carry = begin(plan, inputs, params, key)
     parts: list[dict[str, Any]] = []
-    done, ended, pace = 0, False, _Pace(plan)
+    done, ended, pace = 0, False, _Pace(plan.cadences)
     with interrupts(held=False) as interrupted:
         while done < num_steps and not ended and not interrupted():
             stop = min(done + min(pace.size(done), plan.capacity), num_steps)
@@ -67,8 +67,8 @@ class _Pace:
     would keep Ctrl-C waiting.
     """
 
-    def __init__(self, plan: Plan):
-        self._cadences = tuple(plan.cadences.values())
+    def __init__(self, cadences: Mapping[str, int]):
+        self._cadences = tuple(cadences.values())
         self._last = 0
         self._per_step: float | None = None
         self._per_record: float | None = None

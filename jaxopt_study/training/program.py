@@ -140,7 +140,7 @@ def step(plan: Plan, inputs: Inputs, constants: Constants, carry: Carry, t: Any)
     (params, opt_state, model_state), applied = jax.lax.cond(
         carry.active & sound, apply, lambda old: (old, jnp.bool_(False)), old
     )
-    num_steps = carry.num_steps + applied
+    num_steps = carry.num_steps + applied.astype(carry.num_steps.dtype)
     after = replace(
         carry,
         params=params,

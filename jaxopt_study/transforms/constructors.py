@@ -225,7 +225,7 @@ def _bind(constructor: Constructor, args: tuple[Any, ...], kwargs: dict[str, Any
                 f"{constructor.name}: convention must be one of {', '.join(map(repr, known))}, received "
                 f"{arguments['convention']!r}."
             )
-        chosen = constructor.defaults(arguments["convention"])
+        chosen = dict(dict(constructor.conventions)[arguments["convention"]])
         arguments = {name: chosen.get(name) if value is None else value for name, value in arguments.items()}
     for name, value in arguments.items():
         if isinstance(value, np.generic):  # as from np.linspace: the same number, in a form that is saved exactly

@@ -196,7 +196,7 @@ CURVATURE = [
     ),
     _edit(
         "curvature/criticality.py",
-        "jnp.where(norm > 0, norm, 1) ** 2",
+        "jnp.where(norm > 0, norm, 1) * length",
         "jnp.where(norm > 0, norm, 1)",
         "curvature/test_classify.py::test_a_gradient_flat_point_is_neither_critical_nor_simply_not",
     ),

@@ -4,7 +4,6 @@ import os
 import signal
 import threading
 import time
-import types
 
 import jax
 import jax.numpy as jnp
@@ -204,8 +203,7 @@ def test_an_interrupt_during_the_last_part_is_not_lost(bowl):
 
 @pytest.mark.parametrize("every", [1, 7, 100])
 def test_no_part_of_a_run_keeps_an_interrupt_waiting_whatever_its_evaluations_cost(every):
-    plan = types.SimpleNamespace(cadences={"evaluations": every})
-    pace, done, longest = host._Pace(plan), 0, 0.0
+    pace, done, longest = host._Pace({"evaluations": every}), 0, 0.0
     while done < 1000:  # a step takes a millisecond, an evaluation one second
         stop = done + pace.size(done)
         seconds = 1e-3 * (stop - done) + len(range(-(-done // every) * every, stop, every))

@@ -65,6 +65,8 @@ WRAPPERS = {
 @pytest.mark.parametrize("wrapper", WRAPPERS)
 @each_optimizer
 def test_wrappers_of_optax_change_nothing(case, wrapper):
+    if wrapper == "flatten" and ("adafactor" in case.name or "is_matrix" in repr(case.tx)):
+        pytest.skip("its step depends on the shape of the leaf")
     start = params(jnp.float32)
     (grads,) = gradients(start, 1)
     wrapped = WRAPPERS[wrapper](case.tx)
@@ -83,7 +85,8 @@ def test_functions_of_optax_find_their_way_in_the_state(case):
     sizes = sum(leaf.shape == start["kernel"].shape for leaf in jax.tree.leaves(state))
     moved = [a.shape for a, b in zip(*map(jax.tree.leaves, (doubled, state)), strict=True) if not (a == b).all()]
     assert moved.count(start["kernel"].shape) == sizes
-    assert len(moved) == 2 * sizes  # kernels and scales, and no counters
+    if "adafactor" not in case.name:  # which keeps rows and columns of the kernel
+        assert len(moved) == 2 * sizes  # kernels and scales, and no counters
     counts = optax.tree.get_all_with_path(state, "count")
     if counts:
         later = optax.tree.set(state, count=jnp.int32(7))

@@ -165,7 +165,7 @@ def test_trust_is_named_by_a_tuple_of_texts():
 VALID = [
     optimizers.adam(1e-3),
     optimizers.adam(1e-3, convention="book").expand(),
-    chain(clip_by_global_norm(1.0), ema(jnp.array([0.5, 0.9])), elementwise(jnp.sign), scale_by_learning_rate(0.1)),
+    chain(clip_by_global_norm(1.0), ema(jnp.array(0.5)), elementwise(jnp.sign), scale_by_learning_rate(0.1)),
     chain(add_gradient_noise(0.1, 0.5, key=jax.random.key(3)), lift(optax.masked)(ema(0.9), {"w": True})),
     lift(optax.piecewise_constant_schedule)(0.1, {3: 0.5, 7: 0.1}),
     lift(optax.add_noise)(np.array([0.1]), 0.5, key=jax.random.key(0, impl="rbg")),
