@@ -598,7 +598,9 @@ def test_the_papers_adan_is_not_optaxs():
 # Arguments.
 
 ABUSE = (None, "x", b"x", 1j, float("nan"), -1.0, float("inf"), True, np.array([0.1, 0.2]), [0.1], object(), float)
-UNTYPED = {"mask"}  # a pytree of booleans, or a function: checked where it meets the parameters
+# A pytree of booleans or a function, checked where it meets the parameters; an integer, which the run-time type checker
+# of the tests refuses first.
+UNTYPED = {"mask", "min_dim_size_to_factor"}
 
 
 def _sensible(parameter, value, has_conventions):
