@@ -425,7 +425,8 @@ def test_optimizers_lists_all_of_them_with_the_defaults_of_the_first_convention(
     written = "learning_rate=0.001, b1=0.9, b2=0.999, eps=1e-08, eps_root=0.0, "
     assert written in shown
     assert optimizers.adam(0.001, b1=0.9, b2=0.999, eps=1e-8, eps_root=0.0, convention="paper") == optimizers.adam()
-    assert "learning_rate, decay=0.9, convention=paper|book|torch|optax" in shown  # what has no default is a bare name
+    assert "learning_rate, decay=0.9, dampening=None, " in shown  # what has no default is a bare name
+    assert "dtype=None, convention=paper|book|torch|optax" in shown
 
 
 def test_problems_lists_all_of_them_with_what_is_known(capsys):

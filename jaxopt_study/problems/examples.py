@@ -63,12 +63,13 @@ def as_array(where: str, leaf: Any) -> Any:
         raise TypeError(f"{where} must be an array of numbers; received {describe_argument(leaf)}.")
     if hasattr(leaf, "toarray") or hasattr(leaf, "todense"):
         raise TypeError(f"{where} is sparse; received {describe_argument(leaf)}. Make it dense by its toarray().")
+    foreign: Any = leaf
     if home == "torch":
-        leaf = np.asarray(leaf.detach().cpu())
+        leaf = np.asarray(foreign.detach().cpu())
     elif home in {"pandas", "polars", "pyarrow"} and hasattr(leaf, "to_numpy"):
-        leaf = leaf.to_numpy()
+        leaf = foreign.to_numpy()
     elif home == "tensorflow" and hasattr(leaf, "numpy"):
-        leaf = leaf.numpy()
+        leaf = foreign.numpy()
     if isinstance(leaf, bool | int | float | complex | np.generic):
         return np.asarray(leaf)
     dtype = getattr(leaf, "dtype", None)

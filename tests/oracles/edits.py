@@ -219,7 +219,10 @@ DYNAMICS = [
         "dynamics/threshold.py", "_PASSED = 1e-10", "_PASSED = 1e-2", THRESHOLD + "test_threshold_is_the_closed_form"
     ),
     _edit(
-        "dynamics/scalar_problem.py", "one - zero, gains", "one, gains", THRESHOLD + "test_threshold_is_the_closed_form"
+        "dynamics/scalar_problem.py",
+        "response.to_gradient @ response.to_point",
+        "response.to_gradient @ abs(response.to_point)",
+        THRESHOLD + "test_threshold_is_the_closed_form",
     ),
     _edit("dynamics/scalar_problem.py", "_LATE = 2**30", "_LATE = 2", THRESHOLD + "test_threshold_is_the_closed_form"),
     _edit(
@@ -386,9 +389,9 @@ SWEEPS = [
         "sweeps/test_distinguish.py::test_the_best_trial_is_in_the_set",
     ),
     _edit(
-        "sweeps/protocol.py",
-        "jax.random.fold_in(jax.random.split(key)[1], number), num_seeds",
-        "jax.random.split(jax.random.fold_in(jax.random.split(key)[0], number))[1], num_seeds",
+        "sweeps/keys.py",
+        'jax.random.split(study_key("report_keys", key))[1]',
+        'jax.random.split(study_key("report_keys", key))[0]',
         "sweeps/test_compare.py::test_reporting_seeds_are_paired_and_none_of_them_tuned",
     ),
     _edit(
@@ -462,8 +465,8 @@ TRAINING = [
     ),
     _edit(
         "training/program.py",
-        "point = gradient_point(carry.params, carry.opt_state)",
-        "point = carry.params",
+        "point = differentiated(gradient_point(carry.params, carry.opt_state))",
+        "point = differentiated(carry.params)",
         TRAIN + "test_the_gradient_is_taken_at_the_look_ahead_point",
     ),
     _edit(
