@@ -1,6 +1,7 @@
 """Names that the examples in docstrings use, and what a process of thousands of compiled programs needs."""
 
 import os
+import signal
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,8 @@ from jaxopt_study import transforms
 # Most tests compile longer than they run. JAX_DISABLE_MOST_OPTIMIZATIONS=0 runs them on the programs that users run.
 fast = os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # also for the processes that tests start
 jax.config.update("jax_disable_most_optimizations", fast == "1")
+# A shell that starts a job in the background has it ignore Ctrl-C, which tests send to themselves and their processes.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -40,7 +40,7 @@ def entries(comparison: Comparison, runners: Mapping[str, Contestant]) -> list[d
             "problem": report.problem, "optimizer": report.candidate, "settings": report.settings,
             "config": report.config, **race.specification(runners[report.candidate].with_settings(report.config)),
             "module": runners[report.candidate].path, "seeds": len(report.scores), "diverged": report.diverged,
-            "curves": curves, "finals": dict(report.finals),
+            "stalled": report.stalled, "curves": curves, "finals": dict(report.finals),
             "run_seconds": report.seconds_per_step * report.steps[-1],
         })  # fmt: skip
     return records.plain(found)
@@ -174,13 +174,15 @@ def show(
                 space = comparison.searches[comparison.problems[0], name].space
                 told = at_end(parameter, space[parameter], side, owner=f"{name}.")
                 tell(f"{FLAGS[side]} {name}: {told}", style="yellow")
-        lost = [
-            f"{report.candidate} ({'tuned' if report.settings == 'tuned' else 'notes'}) {report.diverged.sum()}"
-            for report in comparison.reports
-            if report.diverged.any()
-        ]
-        if lost:
-            tell(f"Diverged, of {config['seeds']} seeds: {', '.join(lost)}.", style="yellow")
+        for trouble, word in (("diverged", "Diverged"), ("stalled", "At a standstill with a gradient that is not 0")):
+            counts = [(report, getattr(report, trouble).sum()) for report in comparison.reports]
+            lost = [
+                f"{report.candidate} ({'tuned' if report.settings == 'tuned' else 'notes'}) {count}"
+                for report, count in counts
+                if count
+            ]
+            if lost:
+                tell(f"{word}, of {config['seeds']} seeds: {', '.join(lost)}.", style="yellow")
     on_plane = [entry for entry in record.results["entries"] if entry["problem"] == "bowl" and "error" not in entry]
     if on_plane:
         steps = on_plane[0]["curves"]["step"][-1]

@@ -41,7 +41,8 @@ def summary(found: Search, num_examples: int | None) -> dict[str, Any]:
         }  # fmt: skip
     return records.plain({
         "metric": found.metric, "mode": found.mode, "best": best, "num_finished": run.sum(),
-        "num_diverged": found.diverged.any(axis=1).sum(), "may_be_best": np.flatnonzero(maybe), "level": 0.95,
+        "num_diverged": found.diverged.any(axis=1).sum(), "num_stalled": found.stalled.any(axis=1).sum(),
+        "may_be_best": np.flatnonzero(maybe), "level": 0.95,
         "layout": found.layout, "compile_seconds": found.compile_seconds, "run_seconds": found.run_seconds,
     })  # fmt: skip
 
@@ -145,6 +146,9 @@ def show(console: Console, record: records.Record, found: Search, files: Sequenc
             tell(at_end(name, found.space[name], side), style="yellow")
     if results["num_diverged"] and best is not None:
         tell(f"{results['num_diverged']} of {trials} trials diverged.")
+    if results["num_stalled"]:
+        told = f"{results['num_stalled']} of {trials} trials came to a standstill although their gradient was not 0"
+        tell(f"{told}: a step of 0, or one too small for the parameters' precision.", style="yellow")
     if best is not None and (found.num_steps < found.steps[-1]).any():
         stopped = int(((found.num_steps < found.steps[-1]) & ~found.diverged).any(axis=1).sum())
         if stopped:

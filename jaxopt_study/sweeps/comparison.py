@@ -35,6 +35,7 @@ class Report:
         curves: By name, shape (seeds, K).
         steps: Shape (K,).
         diverged: Shape (seeds,).
+        stalled: Shape (seeds,): which came to a standstill although the gradient was not 0, as `Trajectory` says.
         seconds_per_step: What a step keeps a device busy, evaluations included; NaN if read from a journal.
         trials: How it is run, for `replay`.
         fixed: Further hyperparameters of its runs.
@@ -50,6 +51,7 @@ class Report:
     curves: Mapping[str, np.ndarray]
     steps: np.ndarray
     diverged: np.ndarray
+    stalled: np.ndarray
     seconds_per_step: float
     trials: Trials | None = None
     fixed: Mapping[str, Any] = field(default_factory=dict)
@@ -240,6 +242,7 @@ class Comparison:
             columns: dict[str, Any] = {
                 "problem": report.problem, "candidate": report.candidate, "settings": report.settings,
                 "seed": np.arange(len(report.scores)), "score": report.scores, "diverged": report.diverged,
+                "stalled": report.stalled,
             }  # fmt: skip
             tables.append(pd.DataFrame(columns | dict(report.finals)))
         return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()

@@ -235,6 +235,7 @@ def _report(
     trials = entrant.trials
     records = dict(outcome.records)
     diverged = records.pop("diverged_at") >= 0
+    stalled = records.pop("stalled")
     records.pop("num_steps")
     finals = {name: np.where(diverged, np.nan, values) for name, values in records.items() if values.ndim == 1}
     curves = {name: values for name, values in records.items() if values.ndim == 2}
@@ -250,6 +251,7 @@ def _report(
         curves=curves,
         steps=trials.steps(),
         diverged=diverged,
+        stalled=stalled,
         seconds_per_step=seconds / max(trials.num_steps, 1),
         trials=trials,
         fixed=entrant.fixed,

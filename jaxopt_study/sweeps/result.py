@@ -57,6 +57,7 @@ class Search:
             since the evaluation before.
         reports: By name, shape (n, s): what was evaluated at the end only.
         diverged_at: Shape (n, s): the step whose loss was not finite, −1 if none. That trial kept what it had.
+        stalled: Shape (n, s): whether it came to a standstill although its gradient was not 0, as `Trajectory` says.
         num_steps: Shape (n, s): steps taken.
         finished: Shape (n, s): whether it was run.
         layout: How the lanes were laid over the machine.
@@ -75,6 +76,7 @@ class Search:
     curves: dict[str, np.ndarray]
     reports: dict[str, np.ndarray]
     diverged_at: np.ndarray
+    stalled: np.ndarray
     num_steps: np.ndarray
     finished: np.ndarray
     layout: dict[str, Any] = field(default_factory=dict)
@@ -211,7 +213,8 @@ class Search:
         for name, values in self.curves.items():
             found.setdefault(name, np.take_along_axis(values, last, axis=2)[..., 0].ravel())
         found |= {name: values.ravel() for name, values in self.reports.items()}
-        found |= {name: getattr(self, name).ravel() for name in ("diverged", "diverged_at", "num_steps", "finished")}
+        ended = ("diverged", "diverged_at", "stalled", "num_steps", "finished")
+        found |= {name: getattr(self, name).ravel() for name in ended}
         settings = {}
         for name in self.space:
             column = f"{name} (setting)" if name in run | found else name

@@ -212,7 +212,7 @@ def as_search(
 ) -> Search:
     """Return what came of a sweep over a space as the result of a search."""
     records = dict(outcome.records)
-    diverged_at, num_steps = records.pop("diverged_at"), records.pop("num_steps")
+    diverged_at, stalled, num_steps = (records.pop(name) for name in ("diverged_at", "stalled", "num_steps"))
     return Search(
         space=space,
         configs=configs,
@@ -223,6 +223,7 @@ def as_search(
         curves={name: values for name, values in records.items() if values.ndim == 3},
         reports={name: values for name, values in records.items() if values.ndim == 2},
         diverged_at=np.where(outcome.finished, diverged_at, -1),
+        stalled=stalled & outcome.finished,
         num_steps=num_steps,
         finished=outcome.finished,
         layout=outcome.layout,

@@ -120,7 +120,7 @@ class Trials:
             `lane(one, shared)`: `one` has "values", the other hyperparameters, "seed", a row of what is in `shared`:
             "init_keys", "run_keys", "starts" and "examples", and, if `start_varies`, "start" in place of the "starts".
             Returns, by name, what `train` evaluated, each of shape (K,), "batch_loss" of shape (K,), and the scalars
-            "diverged_at", "num_steps" and "test_loss", … for `report_on`.
+            "diverged_at", "stalled", "num_steps" and "test_loss", … for `report_on`.
         """
 
         def lane(one: dict[str, Any], shared: dict[str, Any]) -> dict[str, Any]:
@@ -182,7 +182,7 @@ class Trials:
         for split in self.report_on:
             values = evaluate(problem, run.params, run.model_state, on=split)
             record |= {f"{split}_{name}": value for name, value in values.items()}
-        return record | {"diverged_at": run.diverged_at, "num_steps": run.num_steps}
+        return record | {"diverged_at": run.diverged_at, "stalled": run.stalled, "num_steps": run.num_steps}
 
     @property
     def every(self) -> int:

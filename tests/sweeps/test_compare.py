@@ -339,9 +339,8 @@ def by_hand(scores, mode="min"):
         values = np.asarray(values, float)
         curves = {"validation_loss": np.stack([values + 2, values + 1, values], axis=1)}
         diverged = np.isnan(values)
-        reports.append(
-            Report(candidate=name, scores=values, curves=curves, diverged=diverged, seconds_per_step=0.5, **blank)
-        )
+        seen = {"scores": values, "curves": curves, "diverged": diverged, "stalled": np.zeros_like(diverged)}
+        reports.append(Report(candidate=name, seconds_per_step=0.5, **seen, **blank))
     return Comparison(reports, {}, 0, "test_loss", "validation_loss", mode, "min")
 
 

@@ -244,6 +244,18 @@ def test_some_trials_that_diverge_are_kept_and_flagged():
     assert np.isfinite(search.curves["train_loss"][1, :, 0]).all()  # what there was before
 
 
+def test_trials_in_which_nothing_moves_are_flagged():
+    rates = {"learning_rate": sweeps.choices(0.1, 1e-30, 0.2)}
+    search = sweeps.search(optax.sgd, rates, small.quadratic(), sampler="grid", **SETTINGS | {"num_trials": 3})
+    assert search.stalled.tolist() == [[False, False], [True, True], [False, False]]
+    assert search.to_pandas().stalled.tolist() == search.stalled.ravel().tolist()
+    rungs = sweeps.search(
+        optax.sgd, rates, small.quadratic(), sampler="grid", halving=sweeps.Halving(factor=2, min_steps=4),
+        **SETTINGS | {"num_trials": 3},
+    )  # fmt: skip
+    assert rungs.stalled.tolist() == search.stalled.tolist()
+
+
 def test_nan_from_the_first_step_in_all_trials_leaves_the_table_and_says_so():
     problem = small.quadratic().replace(loss=lambda params, _: jnp.nan * jnp.sum(params))
     search = sweeps.search(optax.sgd, RATES, problem, **SETTINGS)
@@ -422,8 +434,8 @@ def synthetic(space, surface, num_trials, seed, noise=0.0):
     scores += noise * np.random.default_rng(seed).normal(size=num_trials)
     ones = np.ones((num_trials, 1), int)
     return Search(
-        space, configs, points, "loss", "min", np.array([0]), {"loss": scores[:, None, None]}, {}, -ones, 0 * ones,
-        ones.astype(bool),
+        space, configs, points, "loss", "min", np.array([0]), {"loss": scores[:, None, None]}, {}, -ones,
+        ones < 0, 0 * ones, ones > 0,
     )  # fmt: skip
 
 
