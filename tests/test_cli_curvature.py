@@ -514,7 +514,8 @@ def test_the_user_names_their_own_code(folder, tmp_path):
 
 FORGED_SETTINGS = [
     {"data": "from_arrays"}, {"data": "load_idx"}, {"data": ["digits"]}, {"data": None}, {"widths": "44"},
-    {"widths": [4.5]}, {"widths": [-1]}, {"widths": [2**40]}, {"steps": "3"}, {"steps": -1}, {"steps": True},
+    {"widths": [4.5]}, {"widths": [-1]}, {"widths": [2**40]},
+    {"widths": [2**31 - 1]}, {"widths": [2**15, 2**15]}, {"steps": "3"}, {"steps": -1}, {"steps": True},
     {"batch_size": 0}, {"seed": "x"}, {"seed": 2**70}, {"seeds": None}, {"seeds": 10**9}, {"evaluate_every": 0},
 ]  # fmt: skip
 FORGED_ENTRIES = [

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from jaxopt_study import records
-from jaxopt_study.cli import app, main
+from jaxopt_study.cli import main
 from jaxopt_study.cli.expressions import UserError
 from jaxopt_study.cli.folders import results_folder
 from jaxopt_study.cli.listings import Problems
@@ -64,7 +64,7 @@ def test_sigterm_keeps_the_finished_trials_and_exits_with_143(here, monkeypatch,
 
 def test_sigterm_interrupts_a_command_that_has_nothing_to_keep(here, monkeypatch, capsys):
     monkeypatch.setattr(Problems, "run", lambda self, console: signal.raise_signal(signal.SIGTERM))
-    assert main(["problems"]) == app.TERMINATED == 143
+    assert main(["problems"]) == 143
     assert "Interrupted." in capsys.readouterr().err
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
@@ -87,6 +87,24 @@ def test_an_interrupt_that_python_swallows_comes_again(here, monkeypatch, number
 
     monkeypatch.setattr(Problems, "run", run)
     assert main(["problems"]) == code
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_while_the_command_line_is_imported_is_answered(here, number, code):
+    """The imports take seconds, and JAX's callback of the garbage collector is there after the first of them."""
+    script = (
+        "import signal, sys\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name == 'matplotlib': signal.raise_signal({int(number)})\n"
+        "sys.meta_path.insert(0, Finder())\n"
+        "sys.argv = ['jaxopt-study', 'problems']\n"
+        "from jaxopt_study.cli import main\n"
+        "assert 'jax' not in sys.modules\n"
+        "sys.exit(main())"
+    )
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stderr) == (code, "Interrupted.\n")
 
 
 def test_a_programs_own_idea_of_sigterm_stays(here):

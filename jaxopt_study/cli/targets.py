@@ -5,6 +5,7 @@ import inspect
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -247,6 +248,8 @@ def _entry(record: records.Record, wanted: str | None, settings: str | None) -> 
     return found[settings or ("tuned" if "tuned" in found else next(iter(found)))]
 
 
+_MOST_WEIGHTS = 2**28  # between hidden layers; Adam keeps three numbers for each
+
 _KINDS = {
     "optimizer": str, "settings": str, "expression": str | None, "spec": str | None, "module": str | None,
     "config": dict, "diverged": list, "finals": dict,
@@ -264,7 +267,8 @@ def _settings(record: records.Record) -> dict[str, Any]:
     counts: list[Any] = [asked.get(name) for name in whole] + (asked["widths"] if known else [])
     if not known or not all(type(count) is int and abs(count) < 2**31 for count in counts):
         raise UserError("The record's settings are not those of `jaxopt-study compare`. Make the comparison again.")
-    if any(count < 1 for count in counts[1:]):
+    weights = sum(before * after for before, after in pairwise([1, *asked["widths"], 1]))
+    if any(count < 1 for count in counts[1:]) or weights > _MOST_WEIGHTS:
         raise UserError("The record's settings are out of range. Make the comparison again.")
     return dict(asked)
 

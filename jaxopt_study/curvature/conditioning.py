@@ -64,7 +64,8 @@ class IllConditioning(NamedTuple):
         gradient_norm: ‖g‖.
         gg: gᵀg, the linear term.
         ghg: gᵀHg, twice the quadratic term.
-        ghg_error: What the noise of the product may add to gᵀHg: noise_floor · ‖g‖ · max(‖Hg‖, |λ|max ‖g‖).
+        ghg_error: What the noise of the product may add to gᵀHg: noise_floor · ‖g‖ · max(‖Hg‖, |λ|max ‖g‖); at least
+            the smallest normal number, below which gᵀHg is 0, and infinite where gᵀHg is.
         hg_norm: ‖Hg‖.
         curvature: gᵀHg/gᵀg, the curvature along the gradient; between λmin and λmax.
         cauchy_step: ε = gᵀg/gᵀHg, the step that lowers the quadratic model most; infinite if gᵀHg ≤ 0.
@@ -277,7 +278,10 @@ def _terms(
     infinite = jnp.where(jnp.isfinite(curvature) & some, jnp.inf, jnp.nan)
     cauchy = jnp.where(downhill & some, 1 / jnp.where(downhill, curvature, 1), infinite)
     cosine = jnp.where(length > 0, curvature / jnp.where(length > 0, length, 1), nan)
+    ghg, tiny = norm * curvature * norm, jnp.finfo(norm.dtype).tiny
+    # A product below the range of the numbers is 0, and one beyond it infinite: then that is its error.
+    ghg_error = jnp.where(jnp.isfinite(ghg), jnp.maximum(norm * error * norm, jnp.where(some, tiny, 0)), jnp.inf)
     return IllConditioning(
-        norm, norm**2, norm * curvature * norm, norm * error * norm, norm * length, jnp.where(some, curvature, nan),
+        norm, norm**2, ghg, ghg_error, norm * length, jnp.where(some, curvature, nan),
         cauchy, 2 * cauchy, cosine, curvature < -error, share, share_error, values, num_matvecs,
     )  # fmt: skip

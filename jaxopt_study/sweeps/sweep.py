@@ -292,8 +292,15 @@ def _numbers(values: list[Any]) -> np.ndarray:
     numbers = np.array(values)
     if numbers.dtype.kind not in "fi":
         raise TypeError(f"Values that travel through one program must be numbers; received {values[0]!r}.")
-    double = bool(jax.config.read("jax_enable_x64"))
-    return numbers if double else numbers.astype(np.float32 if numbers.dtype.kind == "f" else np.int32)
+    if jax.config.read("jax_enable_x64"):
+        return numbers
+    narrow = numbers.astype(np.float32 if numbers.dtype.kind == "f" else np.int32)
+    if lost := numbers[(narrow == 0) & (numbers != 0)].tolist():
+        raise ValueError(
+            f"A sweep runs in single precision, in which {lost[0]!r} is 0. Search where values are above "
+            f"{np.finfo(np.float32).tiny:.2g}, or set jax_enable_x64."
+        )
+    return narrow
 
 
 def _blank_records(traced: Sequence[engine.Traced], metric: str, total: int) -> dict[str, np.ndarray]:

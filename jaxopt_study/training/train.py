@@ -53,10 +53,10 @@ def train(
         gₜ = ∇L(θ̃ₜ; Bₜ),    uₜ, sₜ₊₁ = optimizer.update(gₜ, sₜ, θₜ),    θₜ₊₁ = θₜ + uₜ
 
     The first step whose loss, gradient, new parameters or carried variables are not finite is not applied: the run ends
-    there, keeps θₜ, sₜ and the model state of the last finite point, and says so in `diverged`. Nothing is raised, and
-    other lanes of a `vmap` go on. A run whose parameters stop changing although the gradient is not 0 says so in
-    `stalled`: the learning rate is 0, a statistic has overflowed, or updates are below the resolution of the
-    parameters, as they are after convergence.
+    there, keeps θₜ, sₜ and the model state, which are finite even where the loss at θₜ is not, and says so in
+    `diverged`. Nothing is raised, and other lanes of a `vmap` go on. A run whose parameters stop changing although the
+    gradient is not 0 says so in `stalled`: the learning rate is 0, a statistic has overflowed and nothing else, such as
+    weight decay, moves them, or updates are below the resolution of the parameters, as they are after convergence.
 
     It does not average gradients over devices, save checkpoints or log. It does not move θ to the optimizer's side: the
     parameters returned are those the optimizer holds.

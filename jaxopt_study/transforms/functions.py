@@ -23,10 +23,28 @@ from jaxopt_study.transforms.scalars import (
 from jaxopt_study.transforms.spec import Transform
 
 
-def _protects(eps: Any, dtype: Any) -> bool:
+def _protects(eps: Any, kept: Any) -> bool:
     """Return whether an ε is known to be positive, and still is in this dtype: 1e-8 is 0 in half precision."""
     value = concrete(eps)
-    return value is not None and value >= float(jnp.finfo(dtype).tiny)
+    return value is not None and value >= float(jnp.finfo(kept).tiny)
+
+
+def _as_kept(eps: Any, kept: Any, dtype: Any) -> Any:
+    """Return ε as it is in the dtype of the statistic: one that is 0 there must not divide where the statistic is 0."""
+    return cast(eps, dtype) if kept == dtype else jnp.asarray(eps).astype(kept).astype(dtype)
+
+
+def _over_root(numerator: Array, second: Array, eps: ScalarLike, eps_root: ScalarLike, kept: Any) -> Array:
+    """Return numerator / (√(second + ε_root) + ε), from a second moment that was kept in a dtype."""
+    dtype = second.dtype
+    inside = second if concrete(eps_root) == 0.0 else second + _as_kept(eps_root, kept, dtype)
+    if _protects(eps, kept) or _protects(eps_root, kept):
+        return numerator / (jnp.sqrt(inside) + cast(eps, dtype))
+    # The same for any ε, at the price of two selections. Zeros are found by ==, so that NaN passes; √ is kept
+    # from 0, where it has no derivative.
+    root_is_zero = inside == 0
+    root = jnp.where(root_is_zero, 0, jnp.sqrt(jnp.where(root_is_zero, 1, inside)))
+    return _ratio(numerator, root + _as_kept(eps, kept, dtype))
 
 
 def _ratio(numerator: Array, bottom: Array) -> Array:
@@ -69,16 +87,8 @@ def divide_by_root(*, eps: ScalarLike = 1e-8, eps_root: ScalarLike = 0.0) -> Cal
 
     def divide(numerator: Array, second: Array) -> Array:
         refuse_complex("divide_by_root", "its arguments", (numerator, second))
-        numerator, second = align(numerator, second)
-        dtype = second.dtype
-        inside = second if concrete(eps_root) == 0.0 else second + cast(eps_root, dtype)
-        if _protects(eps, dtype) or _protects(eps_root, dtype):
-            return numerator / (jnp.sqrt(inside) + cast(eps, dtype))
-        # The same for any ε, at the price of two selections. Zeros are found by ==, so that NaN passes; √ is kept
-        # from 0, where it has no derivative.
-        root_is_zero = inside == 0
-        bottom = jnp.where(root_is_zero, 0, jnp.sqrt(jnp.where(root_is_zero, 1, inside))) + cast(eps, dtype)
-        return _ratio(numerator, bottom)
+        kept = second.dtype
+        return _over_root(*align(numerator, second), eps, eps_root, kept)
 
     return divide
 
@@ -108,13 +118,16 @@ def divide_by_deviation(*, eps: ScalarLike = 1e-8, eps_root: ScalarLike = 0.0) -
     References:
         Graves (2013), Generating sequences with recurrent neural networks, equations (38) to (41): centred RMSprop.
     """
-    ratio = divide_by_root(eps=eps, eps_root=eps_root)
+    check_non_negative("divide_by_deviation", "eps", eps)
+    check_non_negative("divide_by_deviation", "eps_root", eps_root)
 
     def divide(numerator: Array, second: Array, mean: Array) -> Array:
         refuse_complex("divide_by_deviation", "its arguments", (numerator, second, mean))
+        kept = second.dtype
         numerator, second, mean = align(numerator, second, mean)
         square = jnp.minimum(mean * mean, jnp.finfo(mean.dtype).max)  # where it overflows v has, too: no ∞ − ∞
-        return ratio(numerator, jnp.maximum(second - square, 0))  # rounding may leave a negative variance
+        variance = jnp.maximum(second - square, 0)  # rounding may leave it negative
+        return _over_root(numerator, variance, eps, eps_root, kept)
 
     return divide
 
@@ -144,8 +157,9 @@ def divide_by(*, eps: ScalarLike = 0.0) -> Callable[[Array, Array], Array]:
     check_non_negative("divide_by", "eps", eps)
 
     def divide(numerator: Array, norm: Array) -> Array:
+        kept = norm.dtype
         numerator, norm = align(numerator, norm)
-        return _ratio(numerator, norm + cast(eps, norm.dtype))
+        return _ratio(numerator, norm + _as_kept(eps, kept, norm.dtype))
 
     return divide
 

@@ -69,11 +69,13 @@ def from_json(text: str, *, trusted: tuple[str, ...] = ()) -> Any:
 
 
 def _check_trusted(trusted: tuple[str, ...]) -> None:
-    if isinstance(trusted, str) or not all(isinstance(name, str) for name in trusted):
+    if not isinstance(trusted, tuple | list) or not all(isinstance(name, str) for name in trusted):
         raise TypeError(
             f"from_json needs trusted to be a tuple of names, as in trusted=('mine',); received {trusted!r}."
         )
     for name in trusted:
+        if not all(part.isidentifier() for part in name.partition(":")[0].split(".")):
+            raise ValueError(f"from_json needs trusted to name modules, as in trusted=('mine',); received {name!r}.")
         if ":" not in name and name.partition(".")[0] in _LISTED:
             raise ValueError(
                 f"{name!r} has functions that run code or write files, and is not trusted as a whole. Name the "

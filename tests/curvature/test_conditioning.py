@@ -117,6 +117,16 @@ def test_the_terms_scale_as_the_operator_and_the_gradient_do(factor, length):
             np.testing.assert_allclose(getattr(other, name) / factor, getattr(one, name), rtol=1e-5)
 
 
+@pytest.mark.parametrize(("factor", "error"), [(1e-20, "tiny"), (1e20, "infinite")])
+def test_products_out_of_range_say_so_in_their_error(factor, error):
+    operator = from_matrix(jnp.diag(jnp.array([3.0, 2.0, 1.0, -1.0])) * factor)
+    terms = ill_conditioning(operator, jnp.ones(4) * factor, key=jax.random.key(0))
+    true = 5 * factor**3
+    assert abs(float(terms.ghg) - true) <= float(terms.ghg_error)
+    assert float(terms.ghg_error) == (np.inf if error == "infinite" else np.finfo(np.float32).tiny)
+    np.testing.assert_allclose(terms.largest_step, 1.6 / factor, rtol=1e-5)
+
+
 def test_negative_curvature_has_no_largest_step_and_is_said():
     matrix, rotation = rotated(SPECTRUM)
     result = ill_conditioning(from_matrix(matrix), jnp.asarray(rotation[:, 0], jnp.float32))

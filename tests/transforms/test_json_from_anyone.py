@@ -271,3 +271,9 @@ def test_infinite_and_undefined_numbers_come_back():
 def test_what_json_cannot_hold_is_refused_when_it_is_written():
     with pytest.raises(ValueError, match="array of complex64, which JSON cannot hold"):
         lift(optax.scale)(jnp.array(1j)).to_json()
+
+
+@pytest.mark.parametrize("trusted", [("",), (".os",), ("os.",), ("a b",)])
+def test_what_is_trusted_has_the_name_of_a_module(trusted):
+    with pytest.raises(ValueError, match="needs trusted to name modules"):
+        from_json(ema(0.9).to_json(), trusted=trusted)

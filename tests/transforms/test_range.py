@@ -248,3 +248,22 @@ def test_the_remedy_for_complex_parameters_is_right():
     updates, _ = tx.update(Z, tx.init(Z), Z)
     # Adam's first step is the sign of each part.
     np.testing.assert_allclose(updates, -0.1 * (np.sign(Z.real) + 1j * np.sign(Z.imag)), atol=1e-5)
+
+
+@pytest.mark.parametrize("g", [1e-3, 1e-6])
+@pytest.mark.parametrize("name", ["adam", "adamw", "amsgrad"])
+def test_a_wide_momentum_over_a_second_moment_that_vanished_is_no_step(name, g):
+    """In half precision 1e-3 has no square and 1e-8 is 0: nothing is known of the size, so the step is 0, not m/ε."""
+    tx = getattr(optimizers, name)(0.01, mu_dtype=jnp.float32)
+    start, grads = jnp.ones(2, jnp.float16), jnp.full(2, g, jnp.float16)
+    still, _ = run(tx, start, [jnp.zeros_like(grads)] * 6)
+    moved, _ = run(tx, start, [grads] * 6)
+    np.testing.assert_array_equal(moved[-1], still[-1])  # its weight decay alone
+
+
+def test_wide_numerators_divide_by_the_epsilon_of_a_narrow_statistic():
+    wide, narrow = jnp.ones(1, jnp.float32), jnp.zeros(1, jnp.float16)
+    assert divide_by_deviation(eps=1e-8)(wide, narrow, jnp.zeros(1))[0] == 0
+    assert transforms.divide_by(eps=1e-8)(wide, narrow)[0] == 0
+    assert transforms.divide_by_root(eps=0.0, eps_root=1e-8)(wide, narrow)[0] == 0
+    assert transforms.divide_by_root(eps=0.5)(wide, narrow)[0] == 2

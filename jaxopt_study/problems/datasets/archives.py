@@ -155,7 +155,7 @@ def read_archive(
         paths[name] = _download(archive, name, folder)
     arrays = {}
     for name, file in archive.files.items():
-        content = read_content(paths[name])
+        content = read_content(paths[name], file.kind)
         _check_identity(archive, name, content, paths[name], verify=verify)
         arrays[name] = parse_idx(content, file.kind, str(paths[name]))
     return arrays

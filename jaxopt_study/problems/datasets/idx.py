@@ -23,7 +23,7 @@ _MAX_BYTES = 2**31  # of one file; MNIST's largest has 47 MB
 _PIECE = 2**20
 
 
-def read_content(path: Path) -> bytes:
+def read_content(path: Path, kind: IdxKind) -> bytes:
     """Read an IDX file, decompressing it if its first bytes, whatever its name, are those of gzip.
 
     No more is read than the file's header announces, and one byte to see that there is no more. A header that announces
@@ -31,10 +31,11 @@ def read_content(path: Path) -> bytes:
 
     Args:
         path: The file.
+        kind: "images" or "labels": what it should hold.
 
     Returns:
         Its uncompressed bytes: a header and all that it announces; or fewer than four bytes, or only the first four,
-        if they are not those of an IDX file.
+        if they are not those of an IDX file of this kind.
 
     Raises:
         DatasetError: If the file cannot be read, is shorter or longer than its header announces, or its compressed data
@@ -51,8 +52,8 @@ def read_content(path: Path) -> bytes:
             file.seek(0)
             if packed:
                 with gzip.GzipFile(fileobj=file) as unpacked:
-                    return _bounded(unpacked, path, found.st_size * _MOST_PACKED, compressed=True)
-            return _bounded(file, path, found.st_size, compressed=False)
+                    return _bounded(unpacked, path, kind, found.st_size * _MOST_PACKED, compressed=True)
+            return _bounded(file, path, kind, found.st_size, compressed=False)
     except EOFError as error:
         raise DatasetError(f"{path} is truncated: its compressed data end early. Download it again.") from error
     except (gzip.BadGzipFile, zlib.error) as error:
@@ -61,10 +62,9 @@ def read_content(path: Path) -> bytes:
         raise DatasetError(f"{path} cannot be read: {error}. Check the path and its permissions.") from error
 
 
-def _bounded(file: Any, path: Path, most: int, *, compressed: bool) -> bytes:
+def _bounded(file: Any, path: Path, kind: IdxKind, most: int, *, compressed: bool) -> bytes:
     start = file.read(4)
-    kind: Any = next((kind for kind, magic in _MAGIC.items() if start == struct.pack(">I", magic)), None)
-    if kind is None:
+    if start != struct.pack(">I", _MAGIC[kind]):
         return start
     size = 4 * (_MAGIC[kind] & 0xFF)
     content = bytearray(start + file.read(size))
@@ -131,7 +131,7 @@ def read_idx(path: str | Path, kind: IdxKind) -> np.ndarray:
         path = files.as_path(path)
     except ValueError as error:
         raise DatasetError(str(error)) from None
-    return parse_idx(read_content(path), kind, str(path))
+    return parse_idx(read_content(path, kind), kind, str(path))
 
 
 def parse_idx(content: bytes, kind: IdxKind, path: str) -> np.ndarray:
