@@ -146,7 +146,8 @@ def _result(plan: SpacePlan, noise_floor: Array, state: _State, unit: Array) -> 
     space, m, b = state.space, plan.num_basis, plan.block_size
     known = jnp.arange(m + b) < space.count
     products = vectors.gram(space.basis, space.basis)
-    deviation = jnp.linalg.norm(jnp.where(known[:, None] & known, products - jnp.eye(m + b, dtype=products.dtype), 0))
+    both = known[:, None] & known[None, :]
+    deviation = jnp.linalg.norm(jnp.where(both, products - jnp.eye(m + b, dtype=products.dtype), 0))
     nothing = jnp.where(_finite(space), 0.0, jnp.nan).astype(space.scale.dtype)
     # The coupling of the first c columns to the next b is rounding where all b directions were drawn anew.
     ends = np.arange(b, m + 1, b)

@@ -114,9 +114,9 @@ def ritz(space: Space, b: int) -> tuple[Array, Array, Array]:
     # Rows that are not there yet get an eigenvalue above all others, so that they are last in the order.
     beyond = 4 * jnp.max(jnp.sum(jnp.abs(square), axis=0))
     beyond = jnp.where(beyond > 0, beyond, 1)
-    whole = jnp.where((index[:, None] == index) & ~known, beyond, square)
+    whole = jnp.where((index[:, None] == index[None, :]) & ~known[None, :], beyond, square)
     coefficients, values = lax.linalg.eigh(whole, symmetrize_input=False)  # reads what is on and below the diagonal
-    below = lax.dynamic_slice_in_dim(space.projected, space.count, b) * known
+    below = lax.dynamic_slice_in_dim(space.projected, space.count, b) * known[None, :].astype(square.dtype)
     coupling = jnp.matmul(below, coefficients, precision=lax.Precision.HIGHEST)
     residuals = jnp.where(known, jnp.sqrt(jnp.sum(coupling**2, axis=0)), jnp.inf)
     return values, coefficients, residuals
@@ -139,15 +139,17 @@ def compress(space: Space, values: Array, coefficients: Array, keep: Array, room
     m = space.projected.shape[0]
     index = jnp.arange(m)
     kept = jnp.arange(room + b) < keep
-    chosen = jnp.where(kept, coefficients[:, : room + b], 0)
-    chosen += (index[:, None] - space.count == jnp.arange(room + b)[None, :] - keep) & (
+    chosen = jnp.where(kept[None, :], coefficients[:, : room + b], 0)
+    stays = (index[:, None] - space.count == jnp.arange(room + b)[None, :] - keep) & (
         (index[:, None] >= space.count) & (index[:, None] < space.count + b)
     )
+    chosen += stays.astype(chosen.dtype)
     basis = _put_rows(space.basis, 0, vectors.combine(space.basis, chosen))
     below = lax.dynamic_slice_in_dim(space.projected, space.count, b)
-    coupling = jnp.matmul(below * (index < space.count), coefficients, precision=lax.Precision.HIGHEST)
+    known = (index < space.count)[None, :].astype(below.dtype)
+    coupling = jnp.matmul(below * known, coefficients, precision=lax.Precision.HIGHEST)
     projected = jnp.diag(jnp.where(index < keep, values, 0))
-    projected = lax.dynamic_update_slice_in_dim(projected, jnp.where(index < keep, coupling, 0), keep, 0)
+    projected = lax.dynamic_update_slice_in_dim(projected, jnp.where((index < keep)[None, :], coupling, 0), keep, 0)
     return space._replace(basis=basis, projected=projected, count=keep.astype(jnp.int32))
 
 

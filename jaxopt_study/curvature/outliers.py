@@ -56,14 +56,14 @@ def find_outliers(
     """
     p, m = quadrature.nodes.shape
     room = min(max_outliers, m, size // _RARE)
-    rank = jnp.arange(m)
+    rank = jnp.arange(m)[None, :]
     if room == 0:
         empty = jnp.zeros(0, quadrature.nodes.dtype)
         return Outliers(empty, empty, empty, empty, empty, jnp.int32(0)), jnp.zeros((p, m), dtype=bool)
     last = quadrature.num_nodes[:, None] - 1
     limits = tol, min_gap, 1 + 3 * math.sqrt(2 / p)
-    upper, num_upper = _one_end(quadrature, 1.0, last - jnp.arange(room + 1), limits, size)
-    lower, num_lower = _one_end(quadrature, -1.0, jnp.arange(room + 1) + 0 * last, limits, size)
+    upper, num_upper = _one_end(quadrature, 1.0, last - jnp.arange(room + 1)[None, :], limits, size)
+    lower, num_lower = _one_end(quadrature, -1.0, jnp.arange(room + 1)[None, :] + 0 * last, limits, size)
     theirs = (rank > last - num_upper) & (rank <= last) | (rank < num_lower)
     both = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), upper, lower)
     order = jnp.argsort(-both[0])  # NaN comes last

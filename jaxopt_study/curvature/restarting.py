@@ -164,7 +164,7 @@ def _spent(plan: Plan, limits: Limits, state: State) -> Array:
 def _after_check(plan: Plan, limits: Limits, state: State) -> State:
     ended = state.checking & (state.checked >= plan.k)
     good = jnp.all(state.residuals[: plan.k] <= limits.tol * state.extent)
-    failed = state.failed_checks + (ended & ~good)
+    failed = state.failed_checks + (ended & ~good).astype(state.failed_checks.dtype)
     exhausted = state.space.count >= plan.layout.size
     give_up = _spent(plan, limits, state) | exhausted | (failed >= _MAX_FAILED_CHECKS)
     return state._replace(

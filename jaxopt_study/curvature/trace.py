@@ -249,7 +249,7 @@ def _orthonormal(rows: Vector) -> Vector:
         values, rotation = jnp.linalg.eigh(jnp.where(finite, gram, 0))
         kept = values > _DROPPED * jnp.finfo(values.dtype).eps * jnp.max(values)
         factors = jnp.where(kept, 1 / jnp.sqrt(jnp.where(kept, values, 1)), 0)
-        rows = vectors.combine(rows, jnp.where(finite, rotation * factors, jnp.nan))
+        rows = vectors.combine(rows, jnp.where(finite, rotation * factors[None, :], jnp.nan))
     return jax.tree.map(lambda row, dtype: row.astype(dtype), rows, dtypes)
 
 

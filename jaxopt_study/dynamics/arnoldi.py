@@ -13,7 +13,7 @@ from scipy.linalg import schur, solve_sylvester
 
 from jaxopt_study.curvature import vectors
 from jaxopt_study.dynamics.draws import draw_like
-from jaxopt_study.programs import jit_solver
+from jaxopt_study.programs import jit_solver, wider
 from jaxopt_study.types import Key
 
 Ranking = Callable[[np.ndarray], np.ndarray]
@@ -220,7 +220,9 @@ def _ritz_vector(basis: Any, coefficients: Any) -> Any:
 
 def _extend(op: Any, product: Any, basis: Any, first: int, m: int, seed: Array) -> tuple[Any, np.ndarray]:
     """Return basis and matrix with the columns from `first` to m filled in."""
-    columns = jnp.zeros((m + 1, m), dtype=vectors.accumulator(jnp.result_type(*jax.tree.leaves(op.like))))
+    columns = jnp.zeros(
+        (m + 1, m), dtype=vectors.accumulator(wider(*(leaf.dtype for leaf in jax.tree.leaves(op.like))))
+    )
     if product is None:
         basis, columns = extend(op, basis, columns, jnp.int32(first), seed)
     else:
