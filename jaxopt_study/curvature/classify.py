@@ -280,7 +280,7 @@ def _judge(here: Any, tolerances: Tolerances, ends: _Ends, index: MorseIndex) ->
     kind = jnp.where(critical, kind, away)
     finite = jnp.isfinite(value) & jnp.isfinite(norm) & jnp.isfinite(extent)
     kind = jnp.where(finite, kind, PointKind.NOT_FINITE).astype(jnp.int32)
-    open_below = jnp.isin(kind, jnp.array([PointKind.SADDLE, PointKind.DEGENERATE, PointKind.UNRESOLVED]))
+    open_below = jnp.isin(kind, jnp.array([PointKind.SADDLE, PointKind.DEGENERATE, PointKind.UNRESOLVED], kind.dtype))
     return _Verdict(kind, norm, limit, flat_by, index, open_below)
 
 

@@ -243,7 +243,7 @@ def _summary(
     p, m = nodes.shape
     tol, min_gap, max_outliers = limits
     outliers, apart = find_outliers(quadrature, size, tol=tol, min_gap=min_gap, max_outliers=max_outliers)
-    bulk = ~apart & (jnp.arange(m)[None, :] < quadrature.num_nodes[:, None])
+    bulk = ~apart & (jnp.arange(m, dtype=jnp.int32)[None, :] < quadrature.num_nodes[:, None])
     low = jnp.min(jnp.where(bulk, nodes, jnp.inf))
     high = jnp.max(jnp.where(bulk, nodes, -jnp.inf))
     if kernel_width is None:

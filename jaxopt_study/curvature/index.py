@@ -209,8 +209,9 @@ def check_tau(tau: Any, compression: Compression, noise_floor: float) -> Array:
 
 @partial(jax.jit, static_argnums=2)
 def _complete(compression: Compression, tau: Array, noise_floor: float) -> MorseIndex:
-    values, n = compression.eigenvalues(), compression.count
+    values = compression.eigenvalues()
     below, above, near_minus, near_plus = inertia.counts(compression, tau, noise_floor)
+    n = compression.count.astype(below.dtype)
     finite = jnp.all(jnp.isfinite(values))
     nan = jnp.where(finite, 0.0, jnp.nan).astype(values.dtype)
     most = jnp.where(finite, below + near_minus, n)

@@ -108,7 +108,7 @@ def ritz(space: Space, b: int) -> tuple[Array, Array, Array]:
         θ ascending (room,), of which the first `count` are meant; coefficients as columns (room, room); and
         ‖H Q s − θ Q s‖ (room,), infinite beyond `count`. Cost: an eigenvalue problem of the size of the room.
     """
-    index = jnp.arange(space.projected.shape[0])
+    index = jnp.arange(space.projected.shape[0], dtype=jnp.int32)
     known = index < space.count
     square = jnp.where(known[:, None] & known[None, :], space.projected, 0)
     # Rows that are not there yet get an eigenvalue above all others, so that they are last in the order.
@@ -137,10 +137,10 @@ def compress(space: Space, values: Array, coefficients: Array, keep: Array, room
         A space of `keep` multiplied rows. Cost: one product of a (room + b) × m matrix with the basis.
     """
     m = space.projected.shape[0]
-    index = jnp.arange(m)
-    kept = jnp.arange(room + b) < keep
+    index = jnp.arange(m, dtype=jnp.int32)
+    kept = jnp.arange(room + b, dtype=jnp.int32) < keep
     chosen = jnp.where(kept[None, :], coefficients[:, : room + b], 0)
-    stays = (index[:, None] - space.count == jnp.arange(room + b)[None, :] - keep) & (
+    stays = (index[:, None] - space.count == jnp.arange(room + b, dtype=jnp.int32)[None, :] - keep) & (
         (index[:, None] >= space.count) & (index[:, None] < space.count + b)
     )
     chosen += stays.astype(chosen.dtype)
@@ -171,7 +171,7 @@ def _orthonormalize(
     b = jax.tree.leaves(block)[0].shape[0]
     m, dtype = space.projected.shape[0], space.projected.dtype
     filled = space.count + b
-    present = (jnp.arange(m) < filled)[:, None]
+    present = (jnp.arange(m, dtype=jnp.int32) < filled)[:, None]
 
     def once(state: _Pass) -> _Pass:
         lengths = jax.vmap(vectors.plain_norm)(state.block)

@@ -20,7 +20,7 @@ def overshoot(space: Space, values: Array, residuals: Array, size: int, confiden
 
     which is taken in logarithms on a grid that is refined once.
     """
-    known = jnp.arange(values.shape[0]) < space.count
+    known = jnp.arange(values.shape[0], dtype=jnp.int32) < space.count
     count = space.count.astype(values.dtype)
     gaps = jnp.where(known, values[space.count - 1] - values, 0)
     betas = jnp.diagonal(space.projected, -1)

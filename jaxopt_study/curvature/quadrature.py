@@ -287,7 +287,7 @@ def _from_matrices(diagonal: Array, offdiagonal: Array, taken: Array, orthogonal
 
 def _nodes(diagonal: Array, offdiagonal: Array, taken: Array) -> tuple[Array, Array, Array]:
     """Return nodes, weights and residuals from a tridiagonal matrix of which only `taken` rows exist."""
-    index = jnp.arange(diagonal.shape[0])
+    index = jnp.arange(diagonal.shape[0], dtype=jnp.int32)
     exists = index < taken
     finite = jnp.all(jnp.isfinite(jnp.where(exists, diagonal, 0)) & jnp.isfinite(offdiagonal))
     alpha = jnp.where(exists & finite, diagonal, 0)

@@ -71,7 +71,7 @@ def still_finite(tree: Any, sharded: bool) -> Any:
     leaves = [leaf for leaf in jax.tree.leaves(tree) if leaf.size]
     if not leaves:
         return jnp.bool_(True)
-    finite = jnp.isfinite(jnp.stack([squares(leaf) for leaf in leaves])).all()
+    finite = jnp.stack([jnp.isfinite(squares(leaf)) for leaf in leaves]).all()
     return jax.lax.cond(finite, lambda tree: jnp.bool_(True), looked_at, leaves)
 
 

@@ -145,10 +145,9 @@ class Conv(nn.Module):
         shape = (*self.kernel_size, x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape)
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        return (
-            convolve(x, kernel, strides=self.strides, padding=self.padding, method=self.method)
-            + bias[None, None, None, :]
-        )
+        y = convolve(x, kernel, strides=self.strides, padding=self.padding, method=self.method)
+        dtype = wider(y.dtype, bias.dtype)
+        return y.astype(dtype) + bias.astype(dtype)[None, None, None, :]
 
 
 def convolve(
