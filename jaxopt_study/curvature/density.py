@@ -163,7 +163,7 @@ def spectral_density(
         >>> result = spectral_density(op, num_steps=30, key=jax.random.key(0), grid=jnp.array([0.25, 0.5]))
         >>> print([round(float(value), 3) for value in result.outliers.values])
         [9.0, 5.0, -3.0]
-        >>> truth = jnp.mean(spectrum[:, None] <= result.grid, axis=0)
+        >>> truth = jnp.mean(spectrum[:, None] <= result.grid[None, :], axis=0)
         >>> print(bool(jnp.all((result.cdf_lower <= truth) & (truth <= result.cdf_upper))))
         True
 

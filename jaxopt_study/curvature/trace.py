@@ -118,7 +118,7 @@ def diagonal(
 
     Example:
         >>> from jaxopt_study.curvature import from_matrix
-        >>> low_rank = jnp.outer(2.0 ** jnp.arange(4), 2.0 ** jnp.arange(4))
+        >>> low_rank = jnp.outer(2.0 ** jnp.arange(4.0), 2.0 ** jnp.arange(4.0))
         >>> estimate = diagonal(from_matrix(low_rank), num_probes=2, rank=1, key=jax.random.key(0))
         >>> print(bool(jnp.allclose(estimate.value, jnp.diag(low_rank), atol=1e-4)))
         True
