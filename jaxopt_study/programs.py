@@ -89,6 +89,14 @@ def strongly_typed(tree: Any) -> Any:
     return jax.tree.map(strong, tree)
 
 
+def wider(*dtypes: Any) -> Any:
+    """Return the dtype that holds all of these, whatever promotions JAX is told to allow."""
+    if len(set(dtypes)) == 1:
+        return dtypes[0]
+    with jax.numpy_dtype_promotion("standard"):
+        return jnp.result_type(*dtypes)
+
+
 def inner_programs(params: dict[str, Any]) -> list:
     """Return the programs among the parameters of an equation: the body of a loop, the branches of a condition."""
     found = []

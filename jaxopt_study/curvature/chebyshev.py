@@ -164,7 +164,7 @@ def _two(before: Vector, now: Vector) -> Array:
 def _unfold(twos: Array, zeroth: Array) -> Array:
     """Return the moments μ₀ … μ₂ₖ, of which tₖ₊₁ᵀtₖ and tₖ₊₁ᵀtₖ₊₁ hold two each."""
     first = twos[0, 0]
-    folded = 2 * twos - jnp.stack([first, zeroth])
+    folded = 2 * twos - jnp.stack([first, zeroth])[None]
     return jnp.concatenate([zeroth[None], folded.reshape(-1).at[0].set(first)])
 
 
@@ -174,9 +174,9 @@ def _compare(
 ) -> CrossCheck:
     low, high = interval
     nodes, weights = density.quadrature.nodes, density.quadrature.weights
-    order = jnp.arange(moments.shape[1])
+    order = jnp.arange(moments.shape[1], dtype=moments.dtype)[None, :]
     scaled = (2 * nodes - (high + low)) / (high - low)
-    expected = jnp.einsum("pm,pmk->pk", weights, jnp.cos(order * jnp.arccos(jnp.clip(scaled, -1, 1))[..., None]))
+    expected = jnp.einsum("pm,pmk->pk", weights, jnp.cos(order[None] * jnp.arccos(jnp.clip(scaled, -1, 1))[..., None]))
     # Jackson's kernel, and the integral of the series in θ = arccos x.
     count = moments.shape[1]
     angle = jnp.pi / (count + 1)

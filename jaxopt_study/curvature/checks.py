@@ -10,7 +10,7 @@ from jax.core import Tracer
 from jaxopt_study.checks import check_key, check_real, describe_argument, is_real_scalar
 from jaxopt_study.curvature.selection import leaf_paths
 from jaxopt_study.curvature.vectors import spread
-from jaxopt_study.programs import is_traced
+from jaxopt_study.programs import is_traced, wider
 from jaxopt_study.types import Key, Params, Vector
 
 _LOOSEST = 0.5  # a tolerance above it is no advice
@@ -150,7 +150,7 @@ def check_vector(like: Any, v: Any, *, what: str = "vector", leading: int | None
         if np.shape(x) != shape:
             raise ValueError(f"The leaf {path!r} of the {what} must have shape {shape}; received {np.shape(x)}.")
         if not jnp.issubdtype(jnp.result_type(x), jnp.floating) or (
-            isinstance(x, jax.Array) and jnp.promote_types(x.dtype, leaf.dtype) != leaf.dtype
+            isinstance(x, jax.Array) and wider(x.dtype, leaf.dtype) != leaf.dtype
         ):
             raise TypeError(
                 f"The leaf {path!r} of the {what} must be {leaf.dtype}; received {jnp.result_type(x)}. Convert it "

@@ -280,7 +280,7 @@ def _judge(here: Any, tolerances: Tolerances, ends: _Ends, index: MorseIndex) ->
     kind = jnp.where(critical, kind, away)
     finite = jnp.isfinite(value) & jnp.isfinite(norm) & jnp.isfinite(extent)
     kind = jnp.where(finite, kind, PointKind.NOT_FINITE).astype(jnp.int32)
-    open_below = jnp.isin(kind, jnp.array([PointKind.SADDLE, PointKind.DEGENERATE, PointKind.UNRESOLVED]))
+    open_below = jnp.isin(kind, jnp.array([PointKind.SADDLE, PointKind.DEGENERATE, PointKind.UNRESOLVED], kind.dtype))
     return _Verdict(kind, norm, limit, flat_by, index, open_below)
 
 
@@ -303,12 +303,12 @@ def _of_critical(ends: _Ends, index: MorseIndex) -> tuple[Array, MorseIndex]:
         [PointKind.SADDLE, PointKind.MINIMUM, PointKind.MAXIMUM, PointKind.DEGENERATE],
         PointKind.UNRESOLVED,
     )
-    lower = jnp.maximum(index.lower_bound, down)
+    lower = jnp.maximum(index.lower_bound, down.astype(index.lower_bound.dtype))
     return kind, index._replace(
         lower_bound=lower,
-        estimate=jnp.maximum(index.estimate, lower),
-        interval=jnp.maximum(index.interval, lower),
-        positive_lower_bound=jnp.maximum(index.positive_lower_bound, up),
+        estimate=jnp.maximum(index.estimate, lower.astype(index.estimate.dtype)),
+        interval=jnp.maximum(index.interval, lower.astype(index.interval.dtype)),
+        positive_lower_bound=jnp.maximum(index.positive_lower_bound, up.astype(index.positive_lower_bound.dtype)),
     )
 
 
@@ -319,7 +319,7 @@ def _directions(matrix: Array, tau: Array, key: Key, number: int) -> tuple[Array
     ends = columns[:, jnp.array([0, -1])].T
     # Random directions among the flat ones: along others a quadratic rise would hide what the higher orders do.
     flat = jnp.abs(unit * values) <= tau
-    random = jax.random.normal(key, (number, values.shape[0]), matrix.dtype) * flat
+    random = jax.random.normal(key, (number, values.shape[0]), matrix.dtype) * flat[None, :].astype(matrix.dtype)
     return ends, jnp.matmul(random, columns.T, precision="highest")
 
 

@@ -237,7 +237,7 @@ def _advance(op: MeanOperator, seed: Array, tolerances: Tolerances, settings: _S
     size = vectors.norm(proposal.direction)
     start = jnp.where(size > length, length / jnp.where(size > 0, size, 1), 1).astype(state.norm.dtype)
     params, value, g, norm, tried, accepted = _line_search(op, settings, state, proposal, start, status < 0)
-    steps = state.num_steps + accepted
+    steps = state.num_steps + accepted.astype(state.num_steps.dtype)
     went = vectors.norm(vectors.subtract(params, state.params))
     return _State(
         params=params,

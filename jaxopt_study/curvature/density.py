@@ -163,7 +163,7 @@ def spectral_density(
         >>> result = spectral_density(op, num_steps=30, key=jax.random.key(0), grid=jnp.array([0.25, 0.5]))
         >>> print([round(float(value), 3) for value in result.outliers.values])
         [9.0, 5.0, -3.0]
-        >>> truth = jnp.mean(spectrum[:, None] <= result.grid, axis=0)
+        >>> truth = jnp.mean(spectrum[:, None] <= result.grid[None, :], axis=0)
         >>> print(bool(jnp.all((result.cdf_lower <= truth) & (truth <= result.cdf_upper))))
         True
 
@@ -243,7 +243,7 @@ def _summary(
     p, m = nodes.shape
     tol, min_gap, max_outliers = limits
     outliers, apart = find_outliers(quadrature, size, tol=tol, min_gap=min_gap, max_outliers=max_outliers)
-    bulk = ~apart & (jnp.arange(m) < quadrature.num_nodes[:, None])
+    bulk = ~apart & (jnp.arange(m, dtype=jnp.int32)[None, :] < quadrature.num_nodes[:, None])
     low = jnp.min(jnp.where(bulk, nodes, jnp.inf))
     high = jnp.max(jnp.where(bulk, nodes, -jnp.inf))
     if kernel_width is None:
@@ -255,7 +255,7 @@ def _summary(
     grid = grid.astype(nodes.dtype)
 
     def of_probe(nodes: Array, weights: Array, bulk: Array, exhausted: Array) -> tuple[Array, Array, Array, Array]:
-        kernel = jnp.exp(-0.5 * ((grid[:, None] - nodes) / width) ** 2) / (width * jnp.sqrt(2 * jnp.pi))
+        kernel = jnp.exp(-0.5 * ((grid[:, None] - nodes[None, :]) / width) ** 2) / (width * jnp.sqrt(2 * jnp.pi))
         below = jnp.searchsorted(nodes, grid, side="right")
         sums = jnp.concatenate([jnp.zeros(1, weights.dtype), jnp.cumsum(weights)])
         share = sums[below]

@@ -230,7 +230,7 @@ def _starting_block(plan: Plan, seed: Array, start: Vector | None) -> Vector:
     given, lengths = jax.vmap(vectors.normalize)(given)
     usable = (lengths > 0) & jnp.isfinite(lengths)
     given = jax.tree.map(lambda leaf: jnp.where(usable.reshape(-1, *(1,) * (leaf.ndim - 1)), leaf, 0), given)
-    shares = jnp.arange(s)[:, None] % b == jnp.arange(b)
+    shares = jnp.arange(s)[:, None] % b == jnp.arange(b)[None, :]
     random = jax.vmap(vectors.scale)(_RANDOM_SHARE / jax.vmap(vectors.plain_norm)(random), random)
     return vectors.add(random, vectors.combine(given, shares.astype(layout.scalar)))
 

@@ -68,12 +68,13 @@ def _points(params: Params, directions: Vector, key: Key) -> Params:
     lengths = jnp.concatenate([-steps[::-1], steps])
 
     def along(leaf: Array, start: Array) -> Array:
-        walks = start + lengths.reshape(1, -1, *(1,) * start.ndim) * leaf[:, None]
-        return walks.reshape(-1, *start.shape).astype(start.dtype)
+        shares = lengths.reshape(1, -1, *(1,) * start.ndim)
+        origin, shares, leaf = vectors.together(start[None, None], shares, leaf[:, None])
+        return (origin + shares * leaf).reshape(-1, *start.shape).astype(start.dtype)
 
     def shaken(start: Array, noise: Array) -> Array:
         eps = jnp.finfo(start.dtype).eps
-        return (start + eps * jnp.max(jnp.abs(start), initial=0) * noise).astype(start.dtype)
+        return (start[None] + eps * jnp.max(jnp.abs(start), initial=0) * noise).astype(start.dtype)
 
     like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((_DRAWS, *leaf.shape), leaf.dtype), params)
     noise = vectors.random_like(like, key=key, distribution="rademacher")
@@ -93,7 +94,7 @@ def _best(params: Params, found: Array, value: Array, g: Vector, directions: Vec
     before = jnp.concatenate([jnp.broadcast_to(value, (*walks.shape[:2], 1)), walks[..., :-1]], axis=2)
     going = jnp.cumprod(walks <= before + rounding, axis=2) > 0  # not at NaN
     slopes = vectors.project(unit, g)
-    explained = jnp.abs(slopes)[:, None, None] * steps
+    explained = jnp.abs(slopes)[:, None, None] * steps[None, None, :]
     fall = jnp.where(going & (lengths > 0)[:, None, None], value - walks, 0)
     surplus = jnp.where(jnp.isfinite(fall), fall - explained - _CLEAR * rounding, -jnp.inf)
     best = jnp.argmax(surplus)

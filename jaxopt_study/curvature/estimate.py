@@ -32,10 +32,10 @@ def mean_and_error(samples: Array) -> tuple[Array, Array]:
 def standard_error(samples: Array) -> Array:
     """Return √(Σ (x − mean)² / (p (p − 1))) over the leading axis; the squares stay in range for any size of x."""
     p = samples.shape[0]
-    deviation = jnp.abs(samples - jnp.mean(samples, axis=0))
+    deviation = jnp.abs(samples - jnp.mean(samples, axis=0, keepdims=True))
     largest = jnp.max(deviation, axis=0)
     scale = jnp.where(largest > 0, largest, 1)
-    return largest * jnp.sqrt(jnp.sum((deviation / scale) ** 2, axis=0) / (p * (p - 1)))
+    return largest * jnp.sqrt(jnp.sum((deviation / scale[None]) ** 2, axis=0) / (p * (p - 1)))
 
 
 def mean_of_function(weights: Array, values: Array, size: Any) -> tuple[Array, Array]:

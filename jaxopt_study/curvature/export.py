@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Array
 
 from jaxopt_study.curvature import vectors
+from jaxopt_study.programs import wider
 from jaxopt_study.types import Vector
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def to_scipy(op: "Operator") -> Any:
 def ravel(v: Vector, *, leading: int = 0) -> Array:
     """Return the coordinates of a vector as one array, leaf after leaf, row by row; leading axes are kept."""
     leaves = jax.tree.leaves(v)
-    dtype = jnp.result_type(*(leaf.dtype for leaf in leaves))
+    dtype = wider(*(leaf.dtype for leaf in leaves))
     return jnp.concatenate(
         [jnp.reshape(vectors.gathered(leaf), (*leaf.shape[:leading], -1)).astype(dtype) for leaf in leaves], axis=-1
     )

@@ -209,8 +209,9 @@ def check_tau(tau: Any, compression: Compression, noise_floor: float) -> Array:
 
 @partial(jax.jit, static_argnums=2)
 def _complete(compression: Compression, tau: Array, noise_floor: float) -> MorseIndex:
-    values, n = compression.eigenvalues(), compression.count
+    values = compression.eigenvalues()
     below, above, near_minus, near_plus = inertia.counts(compression, tau, noise_floor)
+    n = compression.count.astype(below.dtype)
     finite = jnp.all(jnp.isfinite(values))
     nan = jnp.where(finite, 0.0, jnp.nan).astype(values.dtype)
     most = jnp.where(finite, below + near_minus, n)
@@ -220,9 +221,9 @@ def _complete(compression: Compression, tau: Array, noise_floor: float) -> Morse
     exact = finite & (near_minus + near_plus == 0)
     return MorseIndex(
         lower_bound=below,
-        estimate=jnp.sum(values < -tau) + nan,
+        estimate=jnp.sum(values < -tau).astype(nan.dtype) + nan,
         interval=jnp.stack([below, most]).astype(values.dtype),
-        flat=jnp.sum(jnp.abs(values) <= tau) + nan,
+        flat=jnp.sum(jnp.abs(values) <= tau).astype(nan.dtype) + nan,
         flat_interval=jnp.stack([flat_least, flat_most]).astype(values.dtype),
         positive_lower_bound=above,
         tau=tau,
@@ -247,8 +248,8 @@ def _from_space(compression: Compression, tau: Array, n: int, b: int, noise_floo
     )
     exact = (compression.exhausted > 0) & ~undecided & ~jnp.any(crowded)
     negative, positive = jnp.sum(values < -tau), jnp.sum(values > tau)
-    number = jnp.where(exact, negative, jnp.nan).astype(error.dtype)
-    flat = jnp.where(exact, n - negative - positive, jnp.nan).astype(error.dtype)
+    number = jnp.where(exact, negative.astype(error.dtype), jnp.nan)
+    flat = jnp.where(exact, (n - negative - positive).astype(error.dtype), jnp.nan)
     return MorseIndex(
         lower_bound=below,
         estimate=number,
@@ -277,7 +278,7 @@ def _from_probes(found: MorseIndex, quadrature: Quadrature, n: int, confidence: 
         first, _ = band_of_shares(jnp.mean(lower), p, n, confidence)
         _, last = band_of_shares(jnp.mean(upper), p, n, confidence)
         ends = jnp.stack([first, last])
-        ends = jnp.where(finite, ends, jnp.arange(2)).astype(dtype)
+        ends = jnp.where(finite, ends, jnp.arange(2, dtype=ends.dtype)).astype(dtype)
         return jnp.clip(n * ends, least, most)
 
     exact, finite = found.resolution > 0, jnp.all(jnp.isfinite(quadrature.nodes))

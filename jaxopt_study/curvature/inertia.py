@@ -52,14 +52,14 @@ class Compression(NamedTuple):
         """Return the eigenvalues on all columns, or on the first so many, ascending; NaN in the place of the others."""
         count = self.count if first is None else first
         square, unit = vectors.unscaled(self._square(count))
-        known = jnp.arange(square.shape[0]) < count
+        known = jnp.arange(square.shape[0], dtype=jnp.int32) < count
         beyond = 1 + 2 * jnp.max(jnp.sum(jnp.abs(square), axis=0))
         values = jnp.linalg.eigvalsh((square + square.T) / 2 + jnp.diag(jnp.where(known, 0, beyond)))
         return jnp.where(known, unit * values, jnp.nan)
 
     def _square(self, count: Array | None = None) -> Array:
         m = self.matrix.shape[1]
-        known = jnp.arange(m) < (self.count if count is None else count)
+        known = jnp.arange(m, dtype=jnp.int32) < (self.count if count is None else count)
         return jnp.where(known[:, None] & known[None, :], self.matrix[:m], 0)
 
 
@@ -144,15 +144,16 @@ def _finite(space: Space) -> Array:
 
 def _result(plan: SpacePlan, noise_floor: Array, state: _State, unit: Array) -> Compression:
     space, m, b = state.space, plan.num_basis, plan.block_size
-    known = jnp.arange(m + b) < space.count
+    known = jnp.arange(m + b, dtype=jnp.int32) < space.count
     products = vectors.gram(space.basis, space.basis)
-    deviation = jnp.linalg.norm(jnp.where(known[:, None] & known, products - jnp.eye(m + b, dtype=products.dtype), 0))
+    both = known[:, None] & known[None, :]
+    deviation = jnp.linalg.norm(jnp.where(both, products - jnp.eye(m + b, dtype=products.dtype), 0))
     nothing = jnp.where(_finite(space), 0.0, jnp.nan).astype(space.scale.dtype)
     # The coupling of the first c columns to the next b is rounding where all b directions were drawn anew.
-    ends = np.arange(b, m + 1, b)
+    ends = np.arange(b, m + 1, b, dtype=np.int32)
     couplings = jnp.stack([jnp.linalg.norm(space.projected[c : c + b, c - b : c]) for c in ends])
     loose = (couplings <= 2 * math.sqrt(b) * noise_floor * space.scale) & (ends <= space.count)
-    exhausted = jnp.where(jnp.any(loose), jnp.asarray(ends, jnp.int32)[jnp.argmax(loose)], 0)
+    exhausted = jnp.where(jnp.any(loose), jnp.asarray(ends)[jnp.argmax(loose)], 0)
     return Compression(
         matrix=unit * space.projected[:m, :m] + nothing,
         count=jnp.minimum(space.count, m).astype(jnp.int32),

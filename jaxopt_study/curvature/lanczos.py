@@ -108,15 +108,15 @@ def ritz(space: Space, b: int) -> tuple[Array, Array, Array]:
         θ ascending (room,), of which the first `count` are meant; coefficients as columns (room, room); and
         ‖H Q s − θ Q s‖ (room,), infinite beyond `count`. Cost: an eigenvalue problem of the size of the room.
     """
-    index = jnp.arange(space.projected.shape[0])
+    index = jnp.arange(space.projected.shape[0], dtype=jnp.int32)
     known = index < space.count
     square = jnp.where(known[:, None] & known[None, :], space.projected, 0)
     # Rows that are not there yet get an eigenvalue above all others, so that they are last in the order.
     beyond = 4 * jnp.max(jnp.sum(jnp.abs(square), axis=0))
     beyond = jnp.where(beyond > 0, beyond, 1)
-    whole = jnp.where((index[:, None] == index) & ~known, beyond, square)
+    whole = jnp.where((index[:, None] == index[None, :]) & ~known[None, :], beyond, square)
     coefficients, values = lax.linalg.eigh(whole, symmetrize_input=False)  # reads what is on and below the diagonal
-    below = lax.dynamic_slice_in_dim(space.projected, space.count, b) * known
+    below = lax.dynamic_slice_in_dim(space.projected, space.count, b) * known[None, :].astype(square.dtype)
     coupling = jnp.matmul(below, coefficients, precision=lax.Precision.HIGHEST)
     residuals = jnp.where(known, jnp.sqrt(jnp.sum(coupling**2, axis=0)), jnp.inf)
     return values, coefficients, residuals
@@ -137,17 +137,19 @@ def compress(space: Space, values: Array, coefficients: Array, keep: Array, room
         A space of `keep` multiplied rows. Cost: one product of a (room + b) × m matrix with the basis.
     """
     m = space.projected.shape[0]
-    index = jnp.arange(m)
-    kept = jnp.arange(room + b) < keep
-    chosen = jnp.where(kept, coefficients[:, : room + b], 0)
-    chosen += (index[:, None] - space.count == jnp.arange(room + b)[None, :] - keep) & (
+    index = jnp.arange(m, dtype=jnp.int32)
+    kept = jnp.arange(room + b, dtype=jnp.int32) < keep
+    chosen = jnp.where(kept[None, :], coefficients[:, : room + b], 0)
+    stays = (index[:, None] - space.count == jnp.arange(room + b, dtype=jnp.int32)[None, :] - keep) & (
         (index[:, None] >= space.count) & (index[:, None] < space.count + b)
     )
+    chosen += stays.astype(chosen.dtype)
     basis = _put_rows(space.basis, 0, vectors.combine(space.basis, chosen))
     below = lax.dynamic_slice_in_dim(space.projected, space.count, b)
-    coupling = jnp.matmul(below * (index < space.count), coefficients, precision=lax.Precision.HIGHEST)
+    known = (index < space.count)[None, :].astype(below.dtype)
+    coupling = jnp.matmul(below * known, coefficients, precision=lax.Precision.HIGHEST)
     projected = jnp.diag(jnp.where(index < keep, values, 0))
-    projected = lax.dynamic_update_slice_in_dim(projected, jnp.where(index < keep, coupling, 0), keep, 0)
+    projected = lax.dynamic_update_slice_in_dim(projected, jnp.where((index < keep)[None, :], coupling, 0), keep, 0)
     return space._replace(basis=basis, projected=projected, count=keep.astype(jnp.int32))
 
 
@@ -169,7 +171,7 @@ def _orthonormalize(
     b = jax.tree.leaves(block)[0].shape[0]
     m, dtype = space.projected.shape[0], space.projected.dtype
     filled = space.count + b
-    present = (jnp.arange(m) < filled)[:, None]
+    present = (jnp.arange(m, dtype=jnp.int32) < filled)[:, None]
 
     def once(state: _Pass) -> _Pass:
         lengths = jax.vmap(vectors.plain_norm)(state.block)

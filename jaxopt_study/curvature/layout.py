@@ -14,6 +14,7 @@ from jax.core import Tracer
 from jaxtyping import Array
 
 from jaxopt_study.curvature import vectors
+from jaxopt_study.programs import wider
 from jaxopt_study.types import Key, Vector
 
 
@@ -45,7 +46,7 @@ class Layout:
     @property
     def scalar(self) -> Any:
         """The dtype of inner products and coefficients."""
-        return jnp.result_type(*(vectors.accumulator(leaf.dtype) for leaf in self.leaves))
+        return wider(*(vectors.accumulator(leaf.dtype) for leaf in self.leaves))
 
     def pack(self, v: Vector) -> Vector:
         """Return a vector of the user's structure in this layout."""

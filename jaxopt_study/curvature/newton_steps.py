@@ -66,9 +66,9 @@ def propose(
     m = num_basis
     step = length / unit
     reach = radius / jnp.where(step > 0, step, 1)
-    known = jnp.arange(m + 1) < space.count
+    known = jnp.arange(m + 1, dtype=jnp.int32) < space.count
     square = jnp.where(known[:m, None] & known[None, :m], space.projected[:m, :m], 0)
-    present = jnp.arange(m + 1) <= space.count
+    present = jnp.arange(m + 1, dtype=jnp.int32) <= space.count
     tall = jnp.where(present[:, None] & known[None, :m], space.projected[:, :m], 0)
     stretch = jnp.linalg.norm(tall[:, 0])
     if method == "newton-mr":

@@ -15,7 +15,7 @@ from jaxopt_study.curvature import vectors
 from jaxopt_study.curvature.checks import check_block, check_positive, check_same_space, check_vector
 from jaxopt_study.curvature.export import to_dense, to_scipy
 from jaxopt_study.curvature.selection import Selection, select
-from jaxopt_study.programs import jit_solver
+from jaxopt_study.programs import jit_solver, wider
 from jaxopt_study.types import Matvec, Params, Vector
 
 Loop = Literal["compiled", "host"]
@@ -65,7 +65,7 @@ class Operator(ABC):
     @property
     def dtype(self) -> Any:
         """The dtype that holds every coordinate."""
-        return jnp.result_type(*(leaf.dtype for leaf in jax.tree.leaves(self.like)))
+        return wider(*(leaf.dtype for leaf in jax.tree.leaves(self.like)))
 
     def matvec(self, v: Vector) -> Vector:
         """Return H v, linearised for this one product; to be used inside a trace."""
@@ -148,7 +148,7 @@ class Operator(ABC):
             return NotImplemented
         from jaxopt_study.curvature.algebra import Scaled
 
-        dtype = jnp.promote_types(self.dtype, jnp.float32)
+        dtype = vectors.accumulator(self.dtype)
         most = float(jnp.finfo(dtype).max)
         return Scaled(
             self, jnp.asarray(check_real("A multiple of an operator", "the factor", factor, -most, most), dtype)

@@ -56,14 +56,16 @@ def find_outliers(
     """
     p, m = quadrature.nodes.shape
     room = min(max_outliers, m, size // _RARE)
-    rank = jnp.arange(m)
+    rank = jnp.arange(m, dtype=jnp.int32)[None, :]
     if room == 0:
         empty = jnp.zeros(0, quadrature.nodes.dtype)
         return Outliers(empty, empty, empty, empty, empty, jnp.int32(0)), jnp.zeros((p, m), dtype=bool)
     last = quadrature.num_nodes[:, None] - 1
     limits = tol, min_gap, 1 + 3 * math.sqrt(2 / p)
-    upper, num_upper = _one_end(quadrature, 1.0, last - jnp.arange(room + 1), limits, size)
-    lower, num_lower = _one_end(quadrature, -1.0, jnp.arange(room + 1) + 0 * last, limits, size)
+    upper, num_upper = _one_end(quadrature, 1.0, last - jnp.arange(room + 1, dtype=jnp.int32)[None, :], limits, size)
+    lower, num_lower = _one_end(
+        quadrature, -1.0, jnp.arange(room + 1, dtype=jnp.int32)[None, :] + 0 * last, limits, size
+    )
     theirs = (rank > last - num_upper) & (rank <= last) | (rank < num_lower)
     both = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), upper, lower)
     order = jnp.argsort(-both[0])  # NaN comes last
@@ -94,7 +96,7 @@ def _one_end(
     towards = quadrature.nodes if sign > 0 else -quadrature.nodes[:, ::-1]
     rest = jnp.maximum(inner - jnp.min(jnp.where(cumulative >= 1 / _RARE, towards, jnp.inf)), 0)
     wide = (outer - inner >= min_gap * rest) & (outer - inner > 4 * tol * scale) & jnp.isfinite(inner)
-    rank = jnp.arange(run.shape[0])
+    rank = jnp.arange(run.shape[0], dtype=jnp.int32)
     number = jnp.max(jnp.where(run & wide, rank + 1, 0))
     best = jnp.argmin(residuals, axis=0)[None]
     errors = jnp.std(weights, axis=0, ddof=1) / math.sqrt(weights.shape[0])

@@ -20,7 +20,7 @@ def overshoot(space: Space, values: Array, residuals: Array, size: int, confiden
 
     which is taken in logarithms on a grid that is refined once.
     """
-    known = jnp.arange(values.shape[0]) < space.count
+    known = jnp.arange(values.shape[0], dtype=jnp.int32) < space.count
     count = space.count.astype(values.dtype)
     gaps = jnp.where(known, values[space.count - 1] - values, 0)
     betas = jnp.diagonal(space.projected, -1)
@@ -28,9 +28,9 @@ def overshoot(space: Space, values: Array, residuals: Array, size: int, confiden
     target = -math.log(least_overlap(size, confidence))  # log 1/δ²
 
     def excess(log_t: Array) -> Array:
-        apart = jnp.exp(log_t)[:, None] + gaps
-        logs = jnp.sum(jnp.where(known, jnp.log(apart), 0), axis=1)
-        spread = jnp.sum(jnp.where(known, (residuals / apart) ** 2, 0), axis=1)
+        apart = jnp.exp(log_t)[:, None] + gaps[None, :]
+        logs = jnp.sum(jnp.where(known[None, :], jnp.log(apart), 0), axis=1)
+        spread = jnp.sum(jnp.where(known[None, :], (residuals[None, :] / apart) ** 2, 0), axis=1)
         return 2 * (logs - betas) + jnp.log1p(spread) - target
 
     # x − θᵢ ≥ t for every i, so this t is large enough; the root is sought between ε of it and it.

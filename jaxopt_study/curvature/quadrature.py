@@ -13,7 +13,7 @@ from jaxopt_study.checks import check_integer
 from jaxopt_study.curvature import vectors
 from jaxopt_study.curvature.layout import Layout, layout_of, seed_words
 from jaxopt_study.curvature.operator import Operator
-from jaxopt_study.programs import jit_solver
+from jaxopt_study.programs import jit_solver, wider
 from jaxopt_study.types import Key, Vector
 
 _CHUNKS = 4  # so that a pass of Gram–Schmidt reads on average 5/8 of the basis instead of all of it
@@ -179,7 +179,7 @@ def _host_end(states: list[_State]) -> Quadrature:
 
 
 def _begin(layout: Layout, start: Vector, num_steps: int, reorthogonalize: bool) -> _State:
-    dtype = vectors.accumulator(jnp.result_type(*jax.tree.leaves(start)))
+    dtype = vectors.accumulator(wider(*(leaf.dtype for leaf in jax.tree.leaves(start))))
     rows = -(-num_steps // max(1, min(_CHUNKS, num_steps // _SHORT)))
     chunks = -(-num_steps // rows) if reorthogonalize else 0
     zeros, zero = jnp.zeros(num_steps, dtype), jnp.zeros((), dtype)
@@ -287,7 +287,7 @@ def _from_matrices(diagonal: Array, offdiagonal: Array, taken: Array, orthogonal
 
 def _nodes(diagonal: Array, offdiagonal: Array, taken: Array) -> tuple[Array, Array, Array]:
     """Return nodes, weights and residuals from a tridiagonal matrix of which only `taken` rows exist."""
-    index = jnp.arange(diagonal.shape[0])
+    index = jnp.arange(diagonal.shape[0], dtype=jnp.int32)
     exists = index < taken
     finite = jnp.all(jnp.isfinite(jnp.where(exists, diagonal, 0)) & jnp.isfinite(offdiagonal))
     alpha = jnp.where(exists & finite, diagonal, 0)

@@ -164,7 +164,7 @@ def _spent(plan: Plan, limits: Limits, state: State) -> Array:
 def _after_check(plan: Plan, limits: Limits, state: State) -> State:
     ended = state.checking & (state.checked >= plan.k)
     good = jnp.all(state.residuals[: plan.k] <= limits.tol * state.extent)
-    failed = state.failed_checks + (ended & ~good)
+    failed = state.failed_checks + (ended & ~good).astype(state.failed_checks.dtype)
     exhausted = state.space.count >= plan.layout.size
     give_up = _spent(plan, limits, state) | exhausted | (failed >= _MAX_FAILED_CHECKS)
     return state._replace(
@@ -182,7 +182,7 @@ def _look(plan: Plan, limits: Limits, state: State, replaced: Array, full: Array
     values, coefficients, residuals = lanczos.ritz(state.space, plan.block_size)
     order = _order(plan.which, values, state.space.count)
     values, coefficients, residuals = values[order], coefficients[:, order], residuals[order]
-    known = jnp.arange(values.shape[0]) < state.space.count
+    known = jnp.arange(values.shape[0], dtype=jnp.int32) < state.space.count
     extent = jnp.max(jnp.where(known, jnp.abs(values), 0))
     wanted = jnp.where(known[:k], values[:k], jnp.nan)
     small = jnp.all(residuals[:k] <= state.strictness * limits.tol * extent)
@@ -209,7 +209,7 @@ def _look(plan: Plan, limits: Limits, state: State, replaced: Array, full: Array
 
 def _order(which: Which, values: Array, count: Array) -> Array:
     """Return the indices of the Ritz values, given in ascending order, from the most wanted to the least."""
-    rank = jnp.arange(values.shape[0])
+    rank = jnp.arange(values.shape[0], dtype=jnp.int32)
     if which == "LM":
         return jnp.argsort(jnp.where(rank < count, -jnp.abs(values), jnp.inf))
     if which == "LA":

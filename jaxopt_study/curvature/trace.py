@@ -118,7 +118,7 @@ def diagonal(
 
     Example:
         >>> from jaxopt_study.curvature import from_matrix
-        >>> low_rank = jnp.outer(2.0 ** jnp.arange(4), 2.0 ** jnp.arange(4))
+        >>> low_rank = jnp.outer(2.0 ** jnp.arange(4.0), 2.0 ** jnp.arange(4.0))
         >>> estimate = diagonal(from_matrix(low_rank), num_probes=2, rank=1, key=jax.random.key(0))
         >>> print(bool(jnp.allclose(estimate.value, jnp.diag(low_rank), atol=1e-4)))
         True
@@ -249,7 +249,7 @@ def _orthonormal(rows: Vector) -> Vector:
         values, rotation = jnp.linalg.eigh(jnp.where(finite, gram, 0))
         kept = values > _DROPPED * jnp.finfo(values.dtype).eps * jnp.max(values)
         factors = jnp.where(kept, 1 / jnp.sqrt(jnp.where(kept, values, 1)), 0)
-        rows = vectors.combine(rows, jnp.where(finite, rotation * factors, jnp.nan))
+        rows = vectors.combine(rows, jnp.where(finite, rotation * factors[None, :], jnp.nan))
     return jax.tree.map(lambda row, dtype: row.astype(dtype), rows, dtypes)
 
 

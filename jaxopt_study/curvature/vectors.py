@@ -22,6 +22,7 @@ from jax.core import Tracer
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, reshard
 from jaxtyping import Array
 
+from jaxopt_study.programs import wider
 from jaxopt_study.types import Key, Vector
 
 Distribution = Literal["normal", "rademacher", "sphere"]
@@ -65,8 +66,7 @@ def plain_norm(a: Vector) -> Array:
 def largest(a: Vector) -> Array:
     """Return max |aᵢ|, a real scalar in at least single precision; NaN if an entry is."""
     parts = [jnp.max(jnp.abs(leaf), initial=0).astype(accumulator(leaf.dtype)) for leaf in _leaves(a)]
-    dtype = jnp.result_type(*parts)
-    return jax.tree.reduce(jnp.maximum, [part.astype(dtype) for part in parts])
+    return jax.tree.reduce(jnp.maximum, together(*parts))
 
 
 def power_of_two(x: Array) -> Array:
@@ -111,22 +111,27 @@ def in_units(unit: Array, products: Vector) -> Vector:
 
 def scale(factor: Any, a: Vector) -> Vector:
     """Return factor · a in the dtypes of a."""
-    return jax.tree.map(lambda x: (factor * x).astype(x.dtype), a)
+    return jax.tree.map(lambda x: _times(x, factor, x.dtype), a)
 
 
 def add(a: Vector, b: Vector) -> Vector:
     """Return a + b in the dtypes of a."""
-    return jax.tree.map(lambda x, y: (x + y).astype(x.dtype), a, b)
+    return jax.tree.map(lambda x, y: jnp.add(*together(x, y)).astype(x.dtype), a, b)
 
 
 def subtract(a: Vector, b: Vector) -> Vector:
     """Return a − b in the dtypes of a."""
-    return jax.tree.map(lambda x, y: (x - y).astype(x.dtype), a, b)
+    return jax.tree.map(lambda x, y: jnp.subtract(*together(x, y)).astype(x.dtype), a, b)
 
 
 def axpy(factor: Any, a: Vector, b: Vector) -> Vector:
     """Return factor · a + b in the dtypes of b."""
-    return jax.tree.map(lambda x, y: (factor * x + y).astype(y.dtype), a, b)
+
+    def of_leaves(x: Array, y: Array) -> Array:
+        c, x = together(factor, x)
+        return jnp.add(*together(c * x, y)).astype(y.dtype)
+
+    return jax.tree.map(of_leaves, a, b)
 
 
 def normalize(a: Vector) -> tuple[Vector, Array]:
@@ -180,7 +185,7 @@ def _signs(key: Key, shape: tuple[int, ...], dtype: Any) -> Array:
     # Thirty-two from every random word takes a small part of the time that one from each would.
     size = math.prod(shape)
     words = jax.random.bits(key, (-(-size // 32), 1), jnp.uint32)
-    bits = (words >> jnp.arange(32, dtype=jnp.uint32)) & 1
+    bits = (words >> jnp.arange(32, dtype=jnp.uint32)[None, :]) & 1
     return (1 - 2 * bits.astype(dtype)).reshape(-1)[:size].reshape(shape)
 
 
@@ -246,7 +251,7 @@ def combine(basis: Vector, coefficients: Array) -> Vector:
     """
 
     def of_leaf(q: Array) -> Array:
-        c = coefficients.astype(jnp.promote_types(q.dtype, coefficients.dtype) if q.dtype.itemsize < 4 else q.dtype)
+        c = coefficients.astype(wider(q.dtype, coefficients.dtype) if q.dtype.itemsize < 4 else q.dtype)
         return lax.dot_general(c, q.astype(c.dtype), (((0,), (0,)), ((), ())), precision=lax.Precision.HIGHEST).astype(
             q.dtype
         )
@@ -256,7 +261,7 @@ def combine(basis: Vector, coefficients: Array) -> Vector:
 
 def accumulator(dtype: Any) -> Any:
     """Return the dtype in which numbers of a dtype are summed: its own, and single precision for half."""
-    return jnp.promote_types(dtype, jnp.float32)
+    return wider(dtype, jnp.float32)
 
 
 def epsilon(like: Any) -> float:
@@ -265,14 +270,14 @@ def epsilon(like: Any) -> float:
 
 
 def _contract(q: Array, x: Array, num_axes: int) -> Array:
-    dtype = jnp.promote_types(q.dtype, x.dtype)
+    q, x = together(q, x)
     q_axes, x_axes = tuple(range(q.ndim - num_axes, q.ndim)), tuple(range(num_axes))
     return lax.dot_general(
-        q.astype(dtype),
-        x.astype(dtype),
+        q,
+        x,
         ((q_axes, x_axes), ((), ())),
         precision=lax.Precision.HIGHEST,
-        preferred_element_type=accumulator(dtype),
+        preferred_element_type=accumulator(q.dtype),
         out_sharding=_everywhere(q, q.ndim + x.ndim - 2 * num_axes),
     )
 
@@ -281,7 +286,7 @@ def _sum_of_leaves(of_leaf: Any, a: Vector, b: Vector) -> Array:
     parts: list[Array] = _leaves(jax.tree.map(of_leaf, a, b))
     total = parts[0]
     for part in parts[1:]:
-        total = total + part
+        total = jnp.add(*together(total, part))
     return total
 
 
@@ -297,9 +302,16 @@ def _opaque(a: Vector) -> Vector:
     return lax.optimization_barrier(a)
 
 
-def _times(x: Array, factor: Array, dtype: Any) -> Array:
-    wide = jnp.promote_types(x.dtype, factor.dtype)
-    return (x.astype(wide) * factor.astype(wide)).astype(dtype)
+def together(*numbers: Any) -> list[Array]:
+    """Return numbers in the dtype to which they promote, which JAX may be told not to do by itself."""
+    types: list[Any] = [jax.typeof(x) for x in numbers]
+    strong = [t.dtype for t in types if not t.weak_type]
+    dtype = wider(*(strong or [t.dtype for t in types]))
+    return [jnp.asarray(x, dtype) for x in numbers]
+
+
+def _times(x: Array, factor: Any, dtype: Any) -> Array:
+    return jnp.multiply(*together(x, factor)).astype(dtype)
 
 
 def placed(x: Array, leaf: Any) -> Array:

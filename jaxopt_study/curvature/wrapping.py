@@ -17,6 +17,7 @@ from jaxtyping import Array
 from jaxopt_study.checks import check_callable, check_choice, check_params, describe_argument
 from jaxopt_study.curvature.checks import describe
 from jaxopt_study.curvature.operator import Loop, Operator
+from jaxopt_study.programs import wider
 from jaxopt_study.types import Matvec, Vector
 
 
@@ -134,7 +135,7 @@ def from_matrix(matrix: ArrayLike) -> Operator:
     if not jnp.issubdtype(matrix.dtype, jnp.floating):
         matrix = matrix.astype(float)
     if not isinstance(matrix, Tracer):
-        host = np.asarray(matrix.astype(jnp.promote_types(matrix.dtype, jnp.float32)))
+        host = np.asarray(matrix.astype(wider(matrix.dtype, jnp.float32)))
         if not np.isfinite(host).all():
             raise ValueError("from_matrix needs a finite matrix; received NaN or infinity.")
         largest = np.abs(host).max()

@@ -15,7 +15,7 @@ from jaxopt_study.curvature.derivatives import linearized_gradient
 from jaxopt_study.curvature.loss_operators import Hessian
 from jaxopt_study.curvature.mean_operator import mean_operator
 from jaxopt_study.dynamics.draws import draw_like
-from jaxopt_study.programs import nan_is_an_answer
+from jaxopt_study.programs import nan_is_an_answer, wider
 from jaxopt_study.types import Batch, LossFn, Params, Vector
 
 
@@ -144,7 +144,7 @@ def _account(
             grads, product = linearized_gradient(lambda p: loss(p, batch), before)
             curved = product(applied)
         terms = vectors.inner(grads, applied), 0.5 * vectors.inner(curved, applied), end - start
-        dtype = vectors.accumulator(jnp.result_type(*terms))
+        dtype = vectors.accumulator(wider(*(term.dtype for term in terms)))
         return jnp.stack([term.astype(dtype) for term in terms]), jnp.stack([start, end]).astype(dtype)
 
     return batch_mean(of_batch, data, batch_size)

@@ -11,6 +11,7 @@ from jaxopt_study.curvature import vectors
 from jaxopt_study.curvature.lanczos import rows
 from jaxopt_study.dynamics.arnoldi import extend, residual_norm
 from jaxopt_study.dynamics.linearised import LinearStep
+from jaxopt_study.programs import wider
 
 
 class Outermost(NamedTuple):
@@ -36,7 +37,7 @@ def outermost(step: LinearStep, start: Any, num_steps: int, *, seed: Array) -> O
     """
     m = min(num_steps, sum(leaf.size for leaf in jax.tree.leaves(step.like)))
     basis = vectors.with_row(vectors.zeros_basis(step.like, m + 1), 0, vectors.normalize(start)[0])
-    dtype = vectors.accumulator(jnp.result_type(*jax.tree.leaves(step.like)))
+    dtype = vectors.accumulator(wider(*(leaf.dtype for leaf in jax.tree.leaves(step.like))))
     basis, columns = extend(step, basis, jnp.zeros((m + 1, m), dtype), jnp.int32(0), seed)
     is_finite = jnp.isfinite(columns).all()
     values, left, right = lax.linalg.eig(jnp.where(is_finite, columns[:m], jnp.eye(m, dtype=dtype)))

@@ -13,7 +13,7 @@ from scipy.linalg import schur, solve_sylvester
 
 from jaxopt_study.curvature import vectors
 from jaxopt_study.dynamics.draws import draw_like
-from jaxopt_study.programs import jit_solver
+from jaxopt_study.programs import jit_solver, wider
 from jaxopt_study.types import Key
 
 Ranking = Callable[[np.ndarray], np.ndarray]
@@ -89,7 +89,7 @@ def arnoldi(
     matrix, first, used = np.zeros((m + 1, m)), 0, 0
     product = op.product() if op.loop == "host" else None
     while True:
-        basis, columns = _extend(op, product, basis, first, m, seed + jnp.uint32(used + 1))
+        basis, columns = _extend(op, product, basis, first, m, seed + jnp.asarray(used + 1, seed.dtype))
         matrix[:, first:] = columns[:, first:]
         used += m - first
         wanted, estimates, values = _wanted(matrix[:m], matrix[m], k, rankings)
@@ -220,7 +220,9 @@ def _ritz_vector(basis: Any, coefficients: Any) -> Any:
 
 def _extend(op: Any, product: Any, basis: Any, first: int, m: int, seed: Array) -> tuple[Any, np.ndarray]:
     """Return basis and matrix with the columns from `first` to m filled in."""
-    columns = jnp.zeros((m + 1, m), dtype=vectors.accumulator(jnp.result_type(*jax.tree.leaves(op.like))))
+    columns = jnp.zeros(
+        (m + 1, m), dtype=vectors.accumulator(wider(*(leaf.dtype for leaf in jax.tree.leaves(op.like))))
+    )
     if product is None:
         basis, columns = extend(op, basis, columns, jnp.int32(first), seed)
     else:
@@ -254,7 +256,7 @@ def _append(basis: Any, columns: Array, w: Any, j: Array, seed: Array) -> tuple[
     dtype = columns.dtype
     least = 10 * vectors.epsilon(w) * vectors.norm(w)
     # Rows behind j are what an earlier round has left.
-    filled = jnp.arange(columns.shape[0]) <= j
+    filled = jnp.arange(columns.shape[0], dtype=j.dtype) <= j
 
     def orthogonalised(state: _Orthogonalised) -> _Orthogonalised:
         found = jnp.where(filled, vectors.project(basis, state.w), 0).astype(dtype)
@@ -262,7 +264,7 @@ def _append(basis: Any, columns: Array, w: Any, j: Array, seed: Array) -> tuple[
         coefficients = state.coefficients + jnp.where(state.passes < 2, found, 0)
         length = jnp.where(state.passes < 2, vectors.norm(w), state.length).astype(dtype)
         exhausted = (state.passes == 1) & (length <= least)
-        w = lax.cond(exhausted, lambda: draw_like(w, seed + j.astype(jnp.uint32)), lambda: w)
+        w = lax.cond(exhausted, lambda: draw_like(w, seed + j.astype(seed.dtype)), lambda: w)
         return _Orthogonalised(w, coefficients, length, state.passes + 1)
 
     def unfinished(state: _Orthogonalised) -> Array:
@@ -271,7 +273,7 @@ def _append(basis: Any, columns: Array, w: Any, j: Array, seed: Array) -> tuple[
     start = _Orthogonalised(w, jnp.zeros(columns.shape[0], dtype), jnp.zeros((), dtype), jnp.int32(0))
     found = lax.while_loop(unfinished, orthogonalised, start)
     length = jnp.where(found.length <= least, 0, found.length)
-    coefficients = jnp.where(jnp.arange(columns.shape[0]) == j + 1, length, found.coefficients)
+    coefficients = jnp.where(jnp.arange(columns.shape[0], dtype=j.dtype) == j + 1, length, found.coefficients)
     new = vectors.normalize(found.w)[0]
     return vectors.with_row(basis, j + 1, new), columns.at[:, j].set(coefficients)
 

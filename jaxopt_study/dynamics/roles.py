@@ -280,4 +280,4 @@ def _is_float(leaf: Any) -> bool:
 
 
 def _size(x: Any) -> Any:
-    return jnp.sqrt(jnp.sum(jnp.square(x.astype(jnp.promote_types(x.dtype, jnp.float32)))))
+    return jnp.sqrt(jnp.sum(jnp.square(x.astype(vectors.accumulator(x.dtype)))))

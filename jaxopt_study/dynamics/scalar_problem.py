@@ -158,7 +158,7 @@ def _late_states(optimizer: Any, params: Any, roles: tuple[Role, ...], steps: in
         # Always better, so that nothing gives up waiting for it.
         value = jnp.where(alternate, -jnp.float64(t), 1 / (1 + jnp.float64(t)))
         # Along one gradient all the time the parameters move away, and an estimated learning rate grows.
-        moved = jax.tree.map(lambda p: p - jnp.where(alternate, 0.0, 1e-3 * t), params)
+        moved = jax.tree.map(lambda p: p - jnp.where(alternate, 0.0, 1e-3 * jnp.float64(t)), params)
         _, new = call_update(optimizer, grads, state, moved, value, lambda p: value)
         return keep_dtypes(new, state), None
 

@@ -50,7 +50,7 @@ class LinearPace:
 
     def __call__(self, step: Any) -> Any:
         """Return min(1, start + (1 − start)·step/num_steps)."""
-        return jnp.minimum(1.0, self.start + (1.0 - self.start) * step / self.num_steps)
+        return jnp.minimum(1.0, self.start + (1.0 - self.start) * jnp.asarray(step, float) / self.num_steps)
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["difficulty"], meta_fields=["pace"])

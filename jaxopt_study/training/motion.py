@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxopt_study.dynamics.updates import differentiated
+from jaxopt_study.programs import wider
 from jaxopt_study.training.plan import Motion
 
 _COORDINATES = 64  # of each leaf: a comparison of all of them takes a pass over memory, a third of a small step
@@ -61,7 +62,7 @@ def still_finite(tree: Any, sharded: bool) -> Any:
     """Return whether all numbers are finite, from the sum of their squares where that does not overflow."""
 
     def squares(leaf: Any) -> Any:
-        wide = leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
+        wide = leaf.astype(wider(leaf.dtype, jnp.float32))
         return jnp.sum(jnp.square(wide)) if sharded else jnp.vdot(wide, wide)
 
     def looked_at(tree: Any) -> Any:
@@ -70,7 +71,7 @@ def still_finite(tree: Any, sharded: bool) -> Any:
     leaves = [leaf for leaf in jax.tree.leaves(tree) if leaf.size]
     if not leaves:
         return jnp.bool_(True)
-    finite = jnp.isfinite(jnp.stack([squares(leaf) for leaf in leaves])).all()
+    finite = jnp.stack([jnp.isfinite(squares(leaf)) for leaf in leaves]).all()
     return jax.lax.cond(finite, lambda tree: jnp.bool_(True), looked_at, leaves)
 
 

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from jaxopt_study.checks import check_integer
+from jaxopt_study.programs import wider
 from jaxopt_study.transforms.constructors import atom
-from jaxopt_study.transforms.scalars import ScalarLike, check_decay, check_interval, increment, one_minus_power, wider
+from jaxopt_study.transforms.scalars import ScalarLike, check_decay, check_interval, increment, one_minus_power
 from jaxopt_study.transforms.spec import Transform
 
 

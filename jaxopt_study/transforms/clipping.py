@@ -10,8 +10,9 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from jaxopt_study.checks import check_integer
+from jaxopt_study.programs import wider
 from jaxopt_study.transforms.constructors import atom
-from jaxopt_study.transforms.scalars import ScalarLike, cast, check_interval, check_limit, increment, wider
+from jaxopt_study.transforms.scalars import ScalarLike, cast, check_interval, check_limit, increment
 from jaxopt_study.transforms.spec import Transform
 
 

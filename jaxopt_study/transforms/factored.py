@@ -9,6 +9,7 @@ import optax
 from jaxtyping import Array, Int
 
 from jaxopt_study.checks import check_bool, check_choice, check_integer
+from jaxopt_study.programs import wider
 from jaxopt_study.transforms.clipping import Length, norm, shorten
 from jaxopt_study.transforms.constructors import atom
 from jaxopt_study.transforms.scalars import (
@@ -19,7 +20,6 @@ from jaxopt_study.transforms.scalars import (
     check_limit,
     check_non_negative,
     increment,
-    wider,
 )
 from jaxopt_study.transforms.spec import Transform
 

@@ -11,6 +11,7 @@ from jax.core import Tracer
 from jaxtyping import Array
 
 from jaxopt_study import checks
+from jaxopt_study.programs import wider
 from jaxopt_study.types import Schedule
 
 ScalarLike = float | int | jax.Array | np.ndarray | np.generic
@@ -118,14 +119,6 @@ def at_step(value: ScalarOrSchedule | Schedule, count: Any, atom: str = "a sched
             f"{checks.describe_argument(now)}."
         )
     return now
-
-
-def wider(*dtypes: Any) -> Any:
-    """Return the dtype that holds all of these, whatever promotions JAX is told to allow."""
-    if len(set(dtypes)) == 1:
-        return dtypes[0]
-    with jax.numpy_dtype_promotion("standard"):
-        return jnp.result_type(*dtypes)
 
 
 def align(*arrays: Any) -> list[Any]:

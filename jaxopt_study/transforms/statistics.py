@@ -9,6 +9,7 @@ import optax
 from jaxtyping import Array
 
 from jaxopt_study.checks import check_bool, check_callable
+from jaxopt_study.programs import wider
 from jaxopt_study.transforms.constructors import atom
 from jaxopt_study.transforms.mismatch import refuse_complex
 from jaxopt_study.transforms.scalars import (
@@ -21,7 +22,6 @@ from jaxopt_study.transforms.scalars import (
     check_statistic,
     complement,
     concrete,
-    wider,
 )
 from jaxopt_study.transforms.spec import Transform
 

@@ -9,9 +9,9 @@ import optax
 from jaxtyping import Array
 
 from jaxopt_study.checks import check_bool, describe_argument
+from jaxopt_study.programs import wider
 from jaxopt_study.transforms.clipping import Length, norm
 from jaxopt_study.transforms.constructors import atom
-from jaxopt_study.transforms.scalars import wider
 from jaxopt_study.transforms.spec import Transform
 
 

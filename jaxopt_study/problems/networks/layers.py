@@ -16,6 +16,7 @@ from jaxopt_study.checks import (
     describe_argument,
 )
 from jaxopt_study.problems.networks.initialisers import Initialiser, xavier
+from jaxopt_study.programs import wider
 
 Normalisation = Literal["batch", "layer", "instance", "group"]
 ConvMethod = Literal["auto", "patches", "native"]
@@ -144,7 +145,9 @@ class Conv(nn.Module):
         shape = (*self.kernel_size, x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape)
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        return convolve(x, kernel, strides=self.strides, padding=self.padding, method=self.method) + bias
+        y = convolve(x, kernel, strides=self.strides, padding=self.padding, method=self.method)
+        dtype = wider(y.dtype, bias.dtype)
+        return y.astype(dtype) + bias.astype(dtype)[None, None, None, :]
 
 
 def convolve(
@@ -190,7 +193,7 @@ def convolve(
         )
     if method == "auto":
         method = "patches" if jax.default_backend() == "cpu" else "native"
-    dtype = jnp.result_type(x, kernel)  # float64 weights on float32 images work, as in a dense layer
+    dtype = wider(x.dtype, kernel.dtype)  # float64 weights on float32 images work, as in a dense layer
     x, kernel = x.astype(dtype), kernel.astype(dtype)
     if method == "native":
         dims = ("NHWC", "HWIO", "NHWC")

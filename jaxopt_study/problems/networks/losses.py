@@ -96,7 +96,7 @@ def accuracy(logits: Float[Array, "examples classes"], labels: Int[ArrayLike, " 
         0.75
     """
     _check_labels("accuracy", logits, labels)
-    return jnp.mean(jnp.argmax(logits, axis=-1) == jnp.asarray(labels), dtype=logits.dtype)
+    return jnp.mean(jnp.argmax(logits, axis=-1) == jnp.asarray(labels, int), dtype=logits.dtype)
 
 
 def _check_labels(who: str, logits: Any, labels: Any) -> None:
