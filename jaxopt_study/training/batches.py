@@ -13,6 +13,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, Integer, UInt32
 
 from jaxopt_study.checks import (
+    MAX_COUNT,
     check_choice,
     check_integer,
     check_key,
@@ -167,7 +168,7 @@ def batch_indices(
     """
     check_integer("batch_indices", "num_examples", num_examples, 1, MAX_EXAMPLES)
     repeats = callable(order) or order == "replacement"  # examples within a batch
-    check_integer("batch_indices", "batch_size", batch_size, 1, None if repeats else num_examples)
+    check_integer("batch_indices", "batch_size", batch_size, 1, MAX_COUNT if repeats else num_examples)
     if not callable(order):
         check_choice("batch_indices", "order", order, ORDERS)
     if callable(order):

@@ -29,7 +29,6 @@ from jaxopt_study.types import Mode
 
 _BUFFER_BYTES = 2**26  # records held on the device between two visits of the host
 _MAX_CAPACITY = 8192  # steps
-_MOST_STEPS = 2**31 - 1  # of a count in int32
 
 
 def make_plan(
@@ -59,13 +58,13 @@ def make_plan(
         ValueError: If an argument is out of range.
         TypeError: If an argument is of the wrong kind.
     """
-    _check_count("num_steps", num_steps, 0)
+    check_integer("train", "num_steps", num_steps, 0)
     for name, value in {
         "batch_size": batch_size, "evaluate_every": evaluate_every, "evaluate_batch_size": evaluate_batch_size,
         "record_params_every": snapshot_every,
     }.items():  # fmt: skip
         if value is not None:
-            _check_count(name, value, 1, remedy="Leave it out, or give None, for the default.")
+            check_integer("train", name, value, 1, remedy="Leave it out, or give None, for the default.")
     check_choice("train", "layout", layout, ("auto", "tree", "flat"))
     check_choice("train", "loop", loop, ("auto", "compiled", "host"))
     _check_requests(early_stopping, probe)
@@ -201,11 +200,6 @@ def check_arguments(problem: Any, key: Any, progress: Any) -> None:
             "train needs progress to be None, True, False or a function of (steps done, T, last loss); received "
             f"{describe_argument(progress)}."
         )
-
-
-def _check_count(name: str, value: Any, low: int, remedy: str = "") -> None:
-    if check_integer("train", name, value, low, remedy=remedy) > _MOST_STEPS:
-        check_integer("train", name, value, low, _MOST_STEPS, remedy="Counts are kept in 32 bits.")
 
 
 def _check_requests(early_stopping: Any, probe: Any) -> None:

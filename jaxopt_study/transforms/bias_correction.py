@@ -55,7 +55,7 @@ def bias_correction(decay: ScalarLike, *, power: float = 1.0, ahead: int = 0) ->
     """
     check_decay("bias_correction", decay)
     check_interval("bias_correction", "power", power, -float("inf"), float("inf"), closed="()")
-    check_integer("bias_correction", "ahead", ahead, 0, 2**31 - 1)
+    check_integer("bias_correction", "ahead", ahead, 0)
 
     def init(params: Any) -> BiasCorrectionState:
         del params

@@ -9,12 +9,13 @@ import pytest
 SETUP = """
 import jax, jax.numpy as jnp, numpy as np, optax
 from flax import linen, nnx
-from jaxopt_study import figures, problems, race, training
+from jaxopt_study import curvature, dynamics, figures, problems, race, training
 from jaxopt_study.problems import Problem, datasets, networks
 from jaxopt_study.training import *
 
 KEY = jax.random.key(0)
 X, LABELS = np.ones((6, 3)), np.arange(6) % 2
+OP = curvature.from_matrix(jnp.diag(jnp.arange(1.0, 4.0)))
 bowl = Problem("bowl", init=lambda key: jnp.ones(2), loss=lambda p, _: jnp.sum(p**2))
 two = datasets.from_arrays(X, LABELS, num_classes=2)
 
@@ -139,6 +140,17 @@ TABLE = [
     ("networks.cross_entropy(jnp.zeros((2, 3)), jnp.array([0, 3]))", "ValueError", "labels from 0 to 2"),
     ("networks.cross_entropy(jnp.zeros((2, 3)), jnp.array([0.0, 1.0]))", "TypeError", "labels to be integers"),
     ("networks.accuracy(jnp.zeros((2, 3)), jnp.array([-1, 1]))", "ValueError", "labels from 0 to 2; received -1 to 1"),
+    # Integers that 32 bits do not hold: a count is refused
+    ("curvature.eigenpairs(OP, 1, key=KEY, max_matvecs=2**40)", "ValueError", "max_matvecs to be an integer from 2 to"),
+    ("curvature.spectral_density(OP, key=KEY, num_probes=2**40)", "ValueError", "num_probes to be an integer from 2 to"),
+    ("curvature.spectral_density(OP, key=KEY, grid=2**40)", "TypeError", "grid to be an array of numbers"),
+    ("curvature.from_matrix(2**40)", "TypeError", "a square matrix of real numbers; received 1099511627776"),
+    ("curvature.hessian(bowl.loss, jnp.ones(2), 2**40)", "TypeError", "must be arrays; received 1099511627776"),
+    ("dynamics.stability_threshold(optax.sgd(0.1), num_steps=2**31 - 1)", "ValueError", "integer from 1 to 10000"),
+    ("EarlyStopping(patience=2**31)", "ValueError", "patience to be an integer from 1 to 2147483647"),
+    ("Probe(print, every=10**5000)", "ValueError", "received an integer of 16,610 bits"),
+    ("LinearPace(0.5, 10**400)", "ValueError", "num_steps to be an integer from 1 to 2147483647"),
+    ("problems.noisy_quadratic(3, batch_size=10**400)", "ValueError", "batch_size to be an integer from 1 to"),
     # The race and figures
     ("race.Race('bowl', num_steps=1)", "TypeError", "Race needs a Problem; received 'bowl'"),
     ("race.Race(bowl, num_steps=1.5)", "TypeError", "num_steps to be an integer ≥ 0; received 1.5"),

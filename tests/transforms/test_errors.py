@@ -91,7 +91,7 @@ def test_named_optimizers_pass_the_check_on(name):
         ),
         (
             lambda: clip_by_percentile(window=0),
-            "clip_by_percentile needs window to be an integer from 1 to 2147483647; received 0",
+            "clip_by_percentile needs window to be an integer ≥ 1; received 0",
         ),
         (lambda: running_max(1.1), r"running_max needs decay to be a real number in \[0, 1\]; received 1.1"),
         (lambda: total(initial=-1.0), r"total needs initial to be a finite real number ≥ 0; received -1.0"),
