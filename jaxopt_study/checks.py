@@ -7,7 +7,7 @@ checked, their value cannot be.
 """
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from numbers import Integral, Real
 from typing import Any
 
@@ -334,6 +334,13 @@ def check_text(who: str, name: str, value: Any) -> str:
     """Return a text; raise TypeError for anything else."""
     if not isinstance(value, str):
         raise TypeError(f"{who} needs {name} to be text; received {describe_argument(value)}.")
+    return value
+
+
+def check_mapping(who: str, name: str, value: Any) -> Mapping[Any, Any]:
+    """Return a mapping; raise TypeError for anything else."""
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{who} needs {name} to be a mapping; received {describe_argument(value)}.")
     return value
 
 

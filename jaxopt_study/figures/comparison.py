@@ -9,8 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import ConnectionPatch, Patch, Rectangle
 
+from jaxopt_study.checks import check_numbers, describe_argument
 from jaxopt_study.figures.bars import Triple, draw_interval, reach, triples
-from jaxopt_study.figures.checks import check_style
+from jaxopt_study.figures.checks import check_arrays, check_style
 from jaxopt_study.figures.digits import digits_apart
 from jaxopt_study.figures.style import SETTINGS, Appearance, appearances, new_figure
 from jaxopt_study.figures.ticks import log_ticks
@@ -62,6 +63,11 @@ def comparison(
         ['1  adam', '2  sgd']
     """
     check_style("comparison", xlabel=xlabel, larger_is_better=larger_is_better, level=level, log=log, title=title)
+    sides = {"default": default, "tuned": tuned}
+    for what, side in sides.items():
+        if not isinstance(side, tuple | list) or len(side) != 2:
+            raise TypeError(f"comparison needs {what} to be (scores, intervals); received {describe_argument(side)}.")
+    default, tuned = ([check_arrays("comparison", what, part) for part in side] for what, side in sides.items())
     names = list(default[0])
     if not names or any(set(part) != set(names) for part in (default[1], *tuned)):
         raise ValueError(
@@ -69,20 +75,20 @@ def comparison(
             f"{[sorted(part) for part in (*default, *tuned)]}."
         )
     looks = appearances(names)
-    sides = []
+    ranked = []
     for scores, intervals in (default, tuned):
         rows = dict(zip(names, triples([intervals[name] for name in names], "comparison"), strict=True))
         worth = {name: rows[name][0] * (-1 if larger_is_better else 1) for name in names}
         run = sorted((name for name in names if not np.isnan(worth[name])), key=lambda name: worth[name])
-        sides.append((run, scores, rows))
+        ranked.append((run, scores, rows))
     limits = reach(
-        np.concatenate([row for _, _, rows in sides for row in rows.values()]),
-        *(scores[name] for _, scores, _ in sides for name in names), log=log,
+        np.concatenate([row for _, _, rows in ranked for row in rows.values()]),
+        *(scores[name] for _, scores, _ in ranked for name in names), log=log,
     )  # fmt: skip
     with matplotlib.rc_context(dict(SETTINGS)):
         figure = new_figure(9.5, 1.5 + 0.42 * len(names))
         grid = figure.subplots(1, 2, sharex=True)
-        for axes, (ranking, scores, rows), heading in zip(grid, sides, headings, strict=True):
+        for axes, (ranking, scores, rows), heading in zip(grid, ranked, headings, strict=True):
             axes.set_xlim(limits)
             if log:
                 axes.set_xscale("log")
@@ -105,8 +111,8 @@ def comparison(
         right.yaxis.tick_right()
         right.tick_params(axis="y", pad=10)  # clear of arrows
         right.spines["left"].set_visible(False)
-        for name in (name for name in names if all(name in ranking for ranking, *_ in sides)):
-            start, end = (1.0, sides[0][0].index(name)), (0.0, sides[1][0].index(name))
+        for name in (name for name in names if all(name in ranking for ranking, *_ in ranked)):
+            start, end = (1.0, ranked[0][0].index(name)), (0.0, ranked[1][0].index(name))
             line = ConnectionPatch(
                 start, end, left.get_yaxis_transform(), right.get_yaxis_transform(), color=looks[name].color,
                 alpha=0.6, linewidth=1.5,
@@ -156,7 +162,10 @@ def difference_matrix(
     """
     check_style("difference_matrix", unit=unit, level=level, title=title)
     m = len(names)
-    arrays = [np.asarray(x, dtype=float) for x in (estimate, lower, upper, better)]
+    arrays = [
+        check_numbers("difference_matrix", name, x, finite=False)
+        for name, x in (("estimate", estimate), ("lower", lower), ("upper", upper), ("better", better))
+    ]
     if m < 2 or any(array.shape != (m, m) for array in arrays):
         shapes = [array.shape for array in arrays]
         raise ValueError(f"difference_matrix needs at least two names and four {m} × {m} matrices; received {shapes}.")

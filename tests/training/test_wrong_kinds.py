@@ -19,6 +19,12 @@ OP = curvature.from_matrix(jnp.diag(jnp.arange(1.0, 4.0)))
 bowl = Problem("bowl", init=lambda key: jnp.ones(2), loss=lambda p, _: jnp.sum(p**2))
 two = datasets.from_arrays(X, LABELS, num_classes=2)
 
+def response(**options):
+    return figures.response([1, 2], {"a": [1, 2]}, xlabel="x", ylabel="y", **options)
+
+def scatter(**options):
+    return figures.hyperparameter_scatter(**{"values": {"a": [1.0, 2.0]}, "scores": [1, 2], "ylabel": "y"} | options)
+
 def run(**options):
     return train(bowl, optax.sgd(0.1), **{"num_steps": 1, "key": KEY, "progress": False} | options)
 
@@ -142,7 +148,7 @@ TABLE = [
     ("networks.accuracy(jnp.zeros((2, 3)), jnp.array([-1, 1]))", "ValueError", "labels from 0 to 2; received -1 to 1"),
     # Integers that 32 bits do not hold: a count is refused
     ("curvature.eigenpairs(OP, 1, key=KEY, max_matvecs=2**40)", "ValueError", "max_matvecs to be an integer from 2 to"),
-    ("curvature.spectral_density(OP, key=KEY, num_probes=2**40)", "ValueError", "num_probes to be an integer from 2 to"),
+    ("curvature.spectral_density(OP, key=KEY, num_probes=2**40)", "ValueError", "num_probes to be an integer from 2"),
     ("curvature.spectral_density(OP, key=KEY, grid=2**40)", "TypeError", "grid to be an array of numbers"),
     ("curvature.from_matrix(2**40)", "TypeError", "a square matrix of real numbers; received 1099511627776"),
     ("curvature.hessian(bowl.loss, jnp.ones(2), 2**40)", "TypeError", "must be arrays; received 1099511627776"),
@@ -151,6 +157,37 @@ TABLE = [
     ("Probe(print, every=10**5000)", "ValueError", "received an integer of 16,610 bits"),
     ("LinearPace(0.5, 10**400)", "ValueError", "num_steps to be an integer from 1 to 2147483647"),
     ("problems.noisy_quadratic(3, batch_size=10**400)", "ValueError", "batch_size to be an integer from 1 to"),
+    # Figures: mappings, numbers in them, flags, texts, counts
+    ("figures.learning_curves([0], [[1.0]], ylabel='l')", "TypeError", "curves to be a mapping; received a list"),
+    ("figures.learning_curves([0], {'a': 'x'}, ylabel='l')", "TypeError", "curves['a'] to be real numbers"),
+    ("figures.learning_curves([], {'a': [[]]}, ylabel='l')", "ValueError", "steps to be one or more numbers in a row"),
+    ("response(marks=3)", "TypeError", "marks to be a mapping; received 3"),
+    ("response(marks={'b': (1, 2)})", "ValueError", "marks to be a point (x, y) by the name of a curve"),
+    ("response(mark_label=1j)", "TypeError", "mark_label to be text; received 1j"),
+    ("response(log_x='no')", "TypeError", "log_x to be True or False"),
+    ("figures.performance_profiles([1, 2], 'x')", "TypeError", "shares to be a mapping"),
+    ("figures.performance_profiles([1], {'a': [1]}, num_problems='x')", "TypeError", "num_problems to be an integer"),
+    ("figures.budget_curves([1, 2], 3, ylabel='l')", "TypeError", "curves to be a mapping"),
+    ("figures.trajectories('x', {'a': [[0, 0]]})", "TypeError", "problem to be a Problem; received 'x'"),
+    ("figures.trajectories(problems.planar.bowl(), 3)", "TypeError", "paths to be a mapping"),
+    ("figures.trajectories(problems.planar.bowl(), {}, together='x')", "TypeError", "together to be True or False"),
+    ("scatter(values=3)", "TypeError", "values to be a mapping"),
+    ("scatter(chosen=-1)", "ValueError", "chosen to be an integer from 0 to 1; received -1"),
+    ("scatter(chosen=2)", "ValueError", "chosen to be an integer from 0 to 1; received 2"),
+    ("scatter(intervals=([1.0], [2.0]))", "ValueError", "intervals to be two ends for each of 2 trials"),
+    ("scatter(ranges={'a': 3})", "ValueError", "ranges['a'] to be its two ends"),
+    ("scatter(choices={'a': [3]})", "ValueError", "choices['a'] to have all its values"),
+    ("scatter(log='a')", "TypeError", "log to be a list of hyperparameters"),
+    ("scatter(edges={'b': 'low'})", "ValueError", "the names of edges to be one of 'a'"),
+    ("figures.Panel(3, {'a': [[1.0]]})", "TypeError", "Panel needs title to be text"),
+    ("figures.Panel('t', 3)", "TypeError", "Panel needs curves to be a mapping"),
+    ("figures.Panel('t', {'a': [[1.0]]}, level='x')", "TypeError", "Panel needs level to be a finite real number"),
+    ("figures.panels([0], [3])", "TypeError", "shown to be a list of Panels; received 3"),
+    ("figures.render('x')", "TypeError", "figure to be a Matplotlib Figure; received 'x'"),
+    ("figures.new_figure(1e300)", "ValueError", "width to be a real number in (0, 300]"),
+    ("figures.comparison(3, 3, xlabel='x')", "TypeError", "default to be (scores, intervals); received 3"),
+    ("figures.pairs({'a': 3}, settings=('b', 'c'), labels={}, xlabel='x')", "ValueError", "labels for ['a']"),
+    ("figures.curvature_along_runs({'a': {}})", "ValueError", "measured['a'] with ['eigenvalues'"),
     # The race and figures
     ("race.Race('bowl', num_steps=1)", "TypeError", "Race needs a Problem; received 'bowl'"),
     ("race.Race(bowl, num_steps=1.5)", "TypeError", "num_steps to be an integer ≥ 0; received 1.5"),
