@@ -45,7 +45,7 @@ def curvature_along_runs(measured: Mapping[str, Mapping[str, Any]], *, title: st
         missing = _MEASURED - set(check_mapping("curvature_along_runs", f"measured[{name!r}]", values))
         if missing:
             raise ValueError(
-                f"curvature_along_runs needs measured[{name!r}] with {sorted(missing)}; received it without."
+                f"curvature_along_runs needs measured[{name!r}] with {sorted(missing)}; received {list(values)}."
             )
     if not measured:
         raise ValueError("curvature_along_runs needs the measurements of at least one optimizer; received none.")

@@ -251,7 +251,7 @@ def _checked(
     for name, entries in values.items():
         options = (choices or {}).get(name)
         for what, given in ((f"values[{name!r}]", entries), (f"choices[{name!r}]", options)):
-            if given is not None and (isinstance(given, str) or not isinstance(given, Sequence | np.ndarray)):
+            if given is not None and (isinstance(given, str | bytes) or not isinstance(given, Sequence | np.ndarray)):
                 raise TypeError(f"{who} needs {what} to be a sequence; received {describe_argument(given)}.")
         if options is not None and not {str(x) for x in entries if x is not None} <= set(map(str, options)):
             raise ValueError(f"{who} needs choices[{name!r}] to have all its values; received {list(options)}.")

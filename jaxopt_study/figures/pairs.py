@@ -47,11 +47,7 @@ def pairs(
     check_style("pairs", xlabel=xlabel, title=title, log=log)
     if set(check_mapping("pairs", "labels", labels)) != set(check_mapping("pairs", "samples", samples)):
         raise ValueError(f"pairs needs labels for {list(samples)}; received some for {list(labels)}.")
-    for what, both in {
-        **samples,
-        "settings": settings,
-        **{f"labels[{name!r}]": labels[name] for name in labels},
-    }.items():
+    for what, both in (("settings", settings), *samples.items(), *labels.items()):
         if not isinstance(both, tuple | list) or len(both) != 2:
             raise ValueError(f"pairs needs two of {what!r}, one for each setting; received {describe_argument(both)}.")
     if not samples:

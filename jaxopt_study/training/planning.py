@@ -16,7 +16,7 @@ from jaxopt_study.checks import check_choice, check_integer, check_key, describe
 from jaxopt_study.dynamics.updates import call_update, differentiated, holds_lookahead
 from jaxopt_study.problems.problem import Problem
 from jaxopt_study.programs import contains_convolution
-from jaxopt_study.training.batches import MAX_EXAMPLES, ORDERS, Curriculum
+from jaxopt_study.training.batches import MAX_EXAMPLES, ORDERS, Curriculum, check_pace
 from jaxopt_study.training.curvature_probe import CurvatureProbe
 from jaxopt_study.training.evaluation import check_problem, check_split, init_like
 from jaxopt_study.training.layout import flatten_leaves, restore_leaves, shape_dependence
@@ -58,7 +58,7 @@ def make_plan(
         ValueError: If an argument is out of range.
         TypeError: If an argument is of the wrong kind.
     """
-    check_integer("train", "num_steps", num_steps, 0)
+    num_steps = check_integer("train", "num_steps", num_steps, 0)
     for name, value in {
         "batch_size": batch_size, "evaluate_every": evaluate_every, "evaluate_batch_size": evaluate_batch_size,
         "record_params_every": snapshot_every,
@@ -71,7 +71,7 @@ def make_plan(
     if traced and loop == "host":
         raise ValueError("loop='host' cannot run inside jit or vmap, where there is no host: use loop='auto'.")
     numeric = _check_optimizer(optimizer)
-    batch_size = _check_batches(problem, batch_size, order)
+    batch_size = _check_batches(problem, batch_size, order, num_steps)
     like, paired = _check_params(problem, params, optimizer)
     sharded = any(_is_sharded(leaf) for leaf in jax.tree.leaves(like if params is None else params))
     leaves, structure = jax.tree.flatten(like)
@@ -230,7 +230,7 @@ def _check_optimizer(optimizer: Any) -> bool:
     return isinstance(optimizer, Transform)
 
 
-def _check_batches(problem: Problem, batch_size: int | None, order: Any) -> int | None:
+def _check_batches(problem: Problem, batch_size: int | None, order: Any, num_steps: int) -> int | None:
     """Return the batch size, or None if every step sees all examples."""
     count = problem.num_examples
     if isinstance(order, Curriculum):
@@ -241,6 +241,7 @@ def _check_batches(problem: Problem, batch_size: int | None, order: Any) -> int 
                 f"A curriculum needs one difficulty for each of the {count} training examples of problem "
                 f"{problem.name!r}; received shape {np.shape(order.difficulty)}."
             )
+        check_pace(order.pace, num_steps)
     elif not isinstance(order, str) or order not in ORDERS:
         raise ValueError(
             f"train's order is one of {', '.join(map(repr, ORDERS))} or a Curriculum; received "
