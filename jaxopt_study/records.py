@@ -249,7 +249,8 @@ def write_csv(path: str | Path, rows: Iterable[Mapping[str, Any]], columns: Sequ
         The file's path.
 
     Raises:
-        RecordError: If a row is no mapping of texts, rows differ in their columns, there are neither rows nor columns, or the file cannot be written.
+        RecordError: If a row is no mapping of texts, rows differ in their columns, there are neither rows nor columns,
+            or the file cannot be written.
     """
     rows = list(rows) if isinstance(rows, Iterable) else [rows]
     for number, row in enumerate(rows):

@@ -63,11 +63,7 @@ def comparison(
         ['1  adam', '2  sgd']
     """
     check_style("comparison", xlabel=xlabel, larger_is_better=larger_is_better, level=level, log=log, title=title)
-    sides = {"default": default, "tuned": tuned}
-    for what, side in sides.items():
-        if not isinstance(side, tuple | list) or len(side) != 2:
-            raise TypeError(f"comparison needs {what} to be (scores, intervals); received {describe_argument(side)}.")
-    default, tuned = ([check_arrays("comparison", what, part) for part in side] for what, side in sides.items())
+    default, tuned = _side("default", default), _side("tuned", tuned)
     names = list(default[0])
     if not names or any(set(part) != set(names) for part in (default[1], *tuned)):
         raise ValueError(
@@ -75,20 +71,20 @@ def comparison(
             f"{[sorted(part) for part in (*default, *tuned)]}."
         )
     looks = appearances(names)
-    ranked = []
+    sides = []
     for scores, intervals in (default, tuned):
         rows = dict(zip(names, triples([intervals[name] for name in names], "comparison"), strict=True))
         worth = {name: rows[name][0] * (-1 if larger_is_better else 1) for name in names}
         run = sorted((name for name in names if not np.isnan(worth[name])), key=lambda name: worth[name])
-        ranked.append((run, scores, rows))
+        sides.append((run, scores, rows))
     limits = reach(
-        np.concatenate([row for _, _, rows in ranked for row in rows.values()]),
-        *(scores[name] for _, scores, _ in ranked for name in names), log=log,
+        np.concatenate([row for _, _, rows in sides for row in rows.values()]),
+        *(scores[name] for _, scores, _ in sides for name in names), log=log,
     )  # fmt: skip
     with matplotlib.rc_context(dict(SETTINGS)):
         figure = new_figure(9.5, 1.5 + 0.42 * len(names))
         grid = figure.subplots(1, 2, sharex=True)
-        for axes, (ranking, scores, rows), heading in zip(grid, ranked, headings, strict=True):
+        for axes, (ranking, scores, rows), heading in zip(grid, sides, headings, strict=True):
             axes.set_xlim(limits)
             if log:
                 axes.set_xscale("log")
@@ -111,8 +107,8 @@ def comparison(
         right.yaxis.tick_right()
         right.tick_params(axis="y", pad=10)  # clear of arrows
         right.spines["left"].set_visible(False)
-        for name in (name for name in names if all(name in ranking for ranking, *_ in ranked)):
-            start, end = (1.0, ranked[0][0].index(name)), (0.0, ranked[1][0].index(name))
+        for name in (name for name in names if all(name in ranking for ranking, *_ in sides)):
+            start, end = (1.0, sides[0][0].index(name)), (0.0, sides[1][0].index(name))
             line = ConnectionPatch(
                 start, end, left.get_yaxis_transform(), right.get_yaxis_transform(), color=looks[name].color,
                 alpha=0.6, linewidth=1.5,
@@ -200,6 +196,13 @@ def difference_matrix(
         handles = [Patch(color=TINTS[key], label=meaning) for key, meaning in meanings.items()]
         figure.legend(handles=handles, loc="outside lower center", ncols=3, handlelength=1.2)
     return figure
+
+
+def _side(name: str, side: Any) -> Side:
+    if not isinstance(side, tuple | list) or len(side) != 2:
+        raise TypeError(f"comparison needs {name} to be (scores, intervals); received {describe_argument(side)}.")
+    scores, intervals = (check_arrays("comparison", name, part) for part in side)
+    return scores, intervals
 
 
 def _draw_row(
