@@ -198,7 +198,7 @@ def difference_matrix(
     return figure
 
 
-def _side(name: str, side: Any) -> Side:
+def _side(name: str, side: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     if not isinstance(side, tuple | list) or len(side) != 2:
         raise TypeError(f"comparison needs {name} to be (scores, intervals); received {describe_argument(side)}.")
     scores, intervals = (check_arrays("comparison", name, part) for part in side)
