@@ -7,7 +7,7 @@ checked, their value cannot be.
 """
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from numbers import Integral, Real
 from typing import Any
 
@@ -18,11 +18,15 @@ from jax.core import Tracer
 
 from jaxopt_study.types import Key, Params
 
+MAX_COUNT = 2**31 - 1  # JAX counts and indexes in 32 bits
+
 _INFINITY = math.inf
 
 
 def describe_argument(value: Any) -> str:
     """Return what an argument is, for the end of "received …"."""
+    if isinstance(value, int) and value.bit_length() > 1024:  # Python refuses to write very long ones
+        return f"an integer of {value.bit_length():,} bits"
     if value is None or isinstance(value, bool | int | float | complex | str | bytes):
         text = repr(value)
         return text if len(text) <= 80 else f"{text[:77]}…"
@@ -39,7 +43,7 @@ def describe_argument(value: Any) -> str:
 
 
 def check_integer(
-    who: str, name: str, value: Any, low: int | None = None, high: int | None = None, *, remedy: str = ""
+    who: str, name: str, value: Any, low: int | None = None, high: int | None = MAX_COUNT, *, remedy: str = ""
 ) -> int:
     """Return a static count as an `int`.
 
@@ -48,7 +52,7 @@ def check_integer(
         name: The argument's name.
         value: An integer of Python or NumPy, or a concrete integer array of shape ().
         low: The least value allowed; None for no bound.
-        high: The largest value allowed; None for no bound.
+        high: The largest value allowed; None for no bound, of an integer that stays in Python, such as NumPy's seed.
         remedy: A sentence for the end of the message.
 
     Returns:
@@ -58,7 +62,7 @@ def check_integer(
         TypeError: If it is a bool, a float, traced, or anything else.
         ValueError: If it is out of range.
     """
-    expected = f"an integer{_integer_range(low, high)}"
+    expected = f"an integer{_integer_range(low, None if high == MAX_COUNT else high)}"
     if isinstance(value, Tracer):
         raise TypeError(f"{who} needs {name} to be {expected}, known before compiling; received a traced value.")
     if isinstance(value, jax.Array | np.ndarray) and value.shape == () and jnp.issubdtype(value.dtype, jnp.integer):
@@ -68,17 +72,16 @@ def check_integer(
         hint = f" Give {int(value)}." if whole else _end(remedy)
         raise TypeError(f"{who} needs {name} to be {expected}; received {describe_argument(value)}.{hint}")
     number = int(value)
-    if (low is not None and number < low) or (high is not None and number > high):
-        raise ValueError(f"{who} needs {name} to be {expected}; received {number}.{_end(remedy)}")
-    return number
+    if high is not None and number > high:
+        expected = f"an integer{_integer_range(low, high)}"
+    elif low is None or number >= low:
+        return number
+    raise ValueError(f"{who} needs {name} to be {expected}; received {describe_argument(number)}.{_end(remedy)}")
 
 
 def check_size(who: str, name: str, value: Any, low: int = 1) -> int:
-    """Return the length of an axis of an array as an `int`, at most 2³¹ − 1; otherwise like `check_integer`."""
-    size = check_integer(who, name, value, low)
-    if size >= 2**31:
-        raise ValueError(f"{who} needs {name} to be at most 2³¹ − 1; received {size}.")
-    return size
+    """Return the length of an axis of an array as an `int`: `check_integer` with 1 for the least."""
+    return check_integer(who, name, value, low)
 
 
 def check_real(
@@ -104,7 +107,7 @@ def check_real(
         remedy: A sentence for the end of the message.
 
     Returns:
-        The number as it was given.
+        The number as it was given; an integer that JAX's 32 bits do not hold as a `float`.
 
     Raises:
         TypeError: If it is a bool, text, complex, an array of several numbers, or anything else.
@@ -125,6 +128,9 @@ def check_real(
         below = number <= high if closed[1] == "]" else number < high
         if not (above and below):
             raise ValueError(f"{who} needs {name} to be {expected}; received {value}.{_end(remedy)}")
+        whole = isinstance(value, Integral) or (isinstance(value, np.ndarray) and value.dtype.kind in "iu")
+        if whole and abs(number) > MAX_COUNT:
+            return number
     return value
 
 
@@ -328,6 +334,13 @@ def check_text(who: str, name: str, value: Any) -> str:
     """Return a text; raise TypeError for anything else."""
     if not isinstance(value, str):
         raise TypeError(f"{who} needs {name} to be text; received {describe_argument(value)}.")
+    return value
+
+
+def check_mapping(who: str, name: str, value: Any) -> Mapping[Any, Any]:
+    """Return a mapping; raise TypeError for anything else."""
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{who} needs {name} to be a mapping; received {describe_argument(value)}.")
     return value
 
 

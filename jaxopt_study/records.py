@@ -32,6 +32,7 @@ _UNWRITTEN = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _PARTS = ("config", "results", "environment")
 _AROUND = 10  # layers around a part of a record, or around the configuration of a journal
 _MAX_DEPTH = files.MAX_DEPTH - _AROUND
+_LONGEST_NAME = 255  # bytes, of a file
 _MAX_BITS = 10_000  # of an integer; Python reads and writes no more than 4,300 digits
 _PACKAGES = ("jaxopt-study", "jax", "jaxlib", "optax", "flax", "numpy")
 
@@ -248,13 +249,19 @@ def write_csv(path: str | Path, rows: Iterable[Mapping[str, Any]], columns: Sequ
         The file's path.
 
     Raises:
-        RecordError: If rows differ in their columns, there are neither rows nor columns, or the file cannot be written.
+        RecordError: If a row is no mapping of texts, rows differ in their columns, there are neither rows nor columns,
+            or the file cannot be written.
     """
-    rows = list(rows)
+    rows = list(rows) if isinstance(rows, Iterable) else [rows]
+    for number, row in enumerate(rows):
+        if not isinstance(row, Mapping):
+            raise RecordError(f"write_csv needs row {number} to be a mapping; received {describe_argument(row)}.")
     if columns is None:
         if not rows:
             raise RecordError("An empty table needs its columns; received neither rows nor columns.")
         columns = list(rows[0])
+    if not isinstance(columns, list | tuple) or not all(isinstance(name, str) for name in columns):
+        raise RecordError(f"write_csv needs columns to be a list of texts; received {describe_argument(columns)}.")
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
@@ -282,9 +289,17 @@ def write_atomically(path: str | Path, content: str | bytes, *, durable: bool = 
 
     Raises:
         OSError: If it cannot be written; the old contents are as they were.
-        RecordError: If it is no path.
+        RecordError: If it is no path, or its name longer than 255 bytes.
+        TypeError: If the content is neither text nor bytes, or `durable` is no flag.
     """
     path = _path(path)
+    if len(os.fsencode(path.name)) > _LONGEST_NAME:
+        raise RecordError(f"{path} has a name of more than {_LONGEST_NAME} bytes. Choose a shorter one.")
+    if not isinstance(content, str | bytes):
+        raise TypeError(
+            f"write_atomically needs content to be text or bytes; received {describe_argument(content)}. Convert it."
+        )
+    durable = check_bool("write_atomically", "durable", durable)
     path.parent.mkdir(parents=True, exist_ok=True)
     data = content.encode() if isinstance(content, str) else content
     prefix = os.fsencode(f".{path.name}.")[: files.MAX_NAME]  # a name may be as long as the file system allows

@@ -6,6 +6,7 @@ import json
 import math
 import os
 from dataclasses import dataclass
+from inspect import unwrap
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -133,6 +134,36 @@ def test_a_table_with_uneven_rows_is_refused(tmp_path):
         records.write_csv(tmp_path / "table.csv", [{"a": 1}, {"b": 2}])
     with pytest.raises(RecordError, match="columns"):
         records.write_csv(tmp_path / "table.csv", [])
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "message"),
+    [
+        ([{"a": 1}], 3, "columns to be a list of texts; received 3"),
+        ([{"a": 1}], "a", "columns to be a list of texts; received 'a'"),
+        ([{1: 2}], None, "columns to be a list of texts"),
+        ([[1], [1, 2]], None, "row 0 to be a mapping; received a list"),
+        (3, None, "row 0 to be a mapping; received 3"),
+    ],
+)
+def test_what_is_no_table_is_refused(rows, columns, message, tmp_path):
+    with pytest.raises(RecordError, match=message):
+        unwrap(records.write_csv)(tmp_path / "table.csv", rows, columns)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "durable", "kind", "message"),
+    [
+        ("a", np.ones(2), False, TypeError, "content to be text or bytes; received an array"),
+        ("a", "text", "x", TypeError, "durable to be True or False; received 'x'"),
+        ("x" * 300, "text", False, RecordError, "more than 255 bytes"),
+    ],
+)
+def test_what_cannot_be_written_atomically_is_refused(name, content, durable, kind, message, tmp_path):
+    with pytest.raises(kind, match=message):
+        unwrap(records.write_atomically)(tmp_path / name, content, durable=durable)
     assert not list(tmp_path.iterdir())
 
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxopt_study.checks import check_integer
+from jaxopt_study.checks import check_integer, describe_argument
 from jaxopt_study.curvature.vectors import accumulator, placed, spread
 from jaxopt_study.types import Batch
 
@@ -119,9 +119,9 @@ def check_batches(name: str, data: Batch | None, batch_size: Any) -> Batch:
 def _as_array(name: str, x: Any) -> jax.Array:
     try:
         return x if isinstance(x, jax.Array) else jnp.asarray(x)
-    except TypeError as error:
+    except (TypeError, OverflowError) as error:
         raise TypeError(
-            f"data of {name} must be arrays; received a {type(x).__name__}. A loader or an iterator is read once and "
+            f"data of {name} must be arrays; received {describe_argument(x)}. A loader or an iterator is read once and "
             "cannot be differentiated through: stack what it yields, as in jax.tree.map(lambda *x: "
             "jnp.concatenate(x), *loader)."
         ) from error

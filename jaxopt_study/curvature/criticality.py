@@ -45,9 +45,9 @@ def check_tolerances(
         TypeError: If one is no number.
         ValueError: If one is not positive and finite, or `tol` is below the noise floor or not below 1.
     """
-    check_real(name, "flatness", flatness, 0.0, closed="()")
+    flatness = check_real(name, "flatness", flatness, 0.0, closed="()")
     if gradient_tol is not None:
-        check_real(name, "gradient_tol", gradient_tol, 0.0, closed="()")
+        gradient_tol = check_real(name, "gradient_tol", gradient_tol, 0.0, closed="()")
     if tol is None:
         tol = max(float(jnp.finfo(layout_of(op.like).scalar).eps) ** 0.5, noise_floor)
     check_tolerance(name, tol, noise_floor if gradient_tol is None else 0.0)

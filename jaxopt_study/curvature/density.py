@@ -189,7 +189,7 @@ def spectral_density(
     min_gap = _static(name, "min_gap", min_gap, math.inf, remedy="Nothing stands apart without a gap.")
     probes_at_once = check_divisor(name, probes_at_once, num_probes)
     if kernel_width is not None:
-        check_real(name, "kernel_width", kernel_width, 0.0, closed="()")
+        kernel_width = check_real(name, "kernel_width", kernel_width, 0.0, closed="()")
     if grid is not None:
         grid = _as_grid(name, grid)
     keys = jax.random.split(key, num_probes)
@@ -218,7 +218,7 @@ def _static(who: str, name: str, value: Any, high: float, *, closed: str = "()",
 def _as_grid(who: str, grid: Any) -> Array:
     try:
         points = jnp.asarray(grid)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise TypeError(f"{who} needs grid to be an array of numbers; received {describe_argument(grid)}.") from error
     if points.ndim != 1 or points.shape[0] == 0:
         raise ValueError(f"{who} needs a grid of shape (g,), g ≥ 1; received shape {points.shape}.")

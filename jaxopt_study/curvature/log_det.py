@@ -104,7 +104,7 @@ def log_det(
     num_probes = check_integer("log_det", "num_probes", num_probes, 2, remedy=TWO_PROBES)
     num_steps = check_integer("log_det", "num_steps", num_steps, 1)
     probes_at_once = check_divisor("log_det", probes_at_once, num_probes)
-    check_real("log_det", "shift", shift)
+    shift = check_real("log_det", "shift", shift)
     if noise_floor is not None:
         check_real("log_det", "noise_floor", noise_floor, 0.0, 1.0, closed="[)")
     floor = expected_noise(op) if noise_floor is None else noise_floor

@@ -124,7 +124,7 @@ def from_matrix(matrix: ArrayLike) -> Operator:
     given = matrix
     try:
         matrix = jnp.asarray(given)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise TypeError(
             f"from_matrix needs a square matrix of real numbers; received {describe_argument(given)}."
         ) from error

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxopt_study.checks import check_integer
 from jaxopt_study.dynamics.draws import draw_like
 from jaxopt_study.dynamics.shapes import Shapes
 from jaxopt_study.dynamics.updates import call_update, differentiated, keep_dtypes
@@ -20,6 +21,7 @@ from jaxopt_study.programs import strongly_typed
 
 _WATCHED = 2048  # steps; a longer period than half of them is not seen
 _LONGEST = 64  # of a period that is composed without being asked for
+_MOST = 10_000  # steps that are composed; each is linearised on its own
 
 
 def period(
@@ -51,8 +53,8 @@ def period(
 
     Raises:
         TypeError: If `num_steps` is no integer.
-        ValueError: If `num_steps` is less than 1 or no multiple of the period; or if it is None and the period cannot
-            be told or is longer than 64 steps, 1,024 if they are not composed.
+        ValueError: If `num_steps` is less than 1, more than 10,000 or no multiple of the period; or if it is None and
+            the period cannot be told or is longer than 64 steps, 1,024 if they are not composed.
     """
 
     def remedy(steps: str) -> str:
@@ -60,10 +62,7 @@ def period(
         return f"Give num_steps={steps}, or {inside}" if composes else inside.capitalize()
 
     if num_steps is not None:
-        if isinstance(num_steps, bool) or not isinstance(num_steps, int | np.integer):
-            raise TypeError(f"{name}: num_steps must be an integer or None; received {num_steps!r}.")
-        if num_steps < 1:
-            raise ValueError(f"{name}: num_steps must be at least 1, the steps of a period; received {num_steps}.")
+        num_steps = check_integer(name, "num_steps", num_steps, 1, _MOST, remedy="It counts the steps of a period.")
     counters = _counters(optimizer, params, opt_state)
     found = {path: _cycle(values) for path, values in counters.items()}
     irregular = [path for path, cycle in found.items() if cycle is None]
@@ -81,7 +80,7 @@ def period(
                 f"{name}: num_steps must be a multiple of {steps}, because the optimizer's state starts anew "
                 f"({stated}); received {num_steps}. Leave it out to use {steps}."
             )
-        return int(num_steps)
+        return num_steps
     longest, refused = (_LONGEST, "composed unasked") if composes else (_WATCHED // 2, "run")
     if steps > longest:
         raise ValueError(

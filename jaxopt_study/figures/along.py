@@ -6,9 +6,11 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from jaxopt_study.checks import check_mapping
 from jaxopt_study.figures.checks import check_style
 from jaxopt_study.figures.panels import Panel, panels
 
+_MEASURED = {"step", "limit", "eigenvalues", "gain_sharpness", "linear", "quadratic", "realised"}
 ONE = "1: edge of stability; change as predicted"
 
 
@@ -39,6 +41,12 @@ def curvature_along_runs(measured: Mapping[str, Mapping[str, Any]], *, title: st
         [[3.0, 4.0], [0.75, 1.0], [1.0, 1.0]]
     """
     check_style("curvature_along_runs", title=title)
+    for name, values in check_mapping("curvature_along_runs", "measured", measured).items():
+        missing = _MEASURED - set(check_mapping("curvature_along_runs", f"measured[{name!r}]", values))
+        if missing:
+            raise ValueError(
+                f"curvature_along_runs needs measured[{name!r}] with {sorted(missing)}; received {list(values)}."
+            )
     if not measured:
         raise ValueError("curvature_along_runs needs the measurements of at least one optimizer; received none.")
     steps = np.unique(np.concatenate([np.asarray(values["step"], dtype=float) for values in measured.values()]))

@@ -46,7 +46,7 @@ def race_animation(
         (b'GIF89a', 3)
     """
     check_style("race_animation", title=title, seconds=seconds, dpi=dpi)
-    points = checked_paths(problem, paths)
+    points = checked_paths("race_animation", problem, paths)
     looks = appearances(points)
     count = max(len(path) for path in points.values())
     lowest = min((minimum.value for minimum in problem.minima), default=None)

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
+from jaxopt_study.checks import check_numbers
+
 Triple = tuple[Any, Any, Any]  # estimate, lower, upper
 
 
@@ -22,7 +24,7 @@ def triples(intervals: Iterable[Any], who: str) -> np.ndarray:
     Raises:
         ValueError: If there are none, or one does not enclose its estimate.
     """
-    rows = np.array([np.asarray(row, dtype=float) for row in intervals])
+    rows = check_numbers(who, "intervals", intervals, finite=False)
     if rows.ndim != 2 or rows.shape[1] != 3:
         raise ValueError(f"{who} needs at least one (estimate, lower, upper); received shape {rows.shape}.")
     estimate, lower, upper = rows.T

@@ -11,7 +11,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from jaxopt_study.figures.bars import Triple, reach, triples
-from jaxopt_study.figures.checks import check_style
+from jaxopt_study.figures.checks import check_arrays, check_row, check_style
 from jaxopt_study.figures.style import COLOURS, SETTINGS, appearances, new_figure
 from jaxopt_study.figures.ticks import log_ticks
 
@@ -57,14 +57,14 @@ def budget_curves(
         ['adam', '95% interval', 'its only known end']
     """
     check_style("budget_curves", ylabel=ylabel, level=level, title=title, log=log, xlabel=xlabel)
-    k = np.asarray(k, dtype=float)
-    if not curves:
+    k = check_row("budget_curves", "k", k)
+    arrays = check_arrays("budget_curves", "curves", curves)
+    if not arrays:
         raise ValueError("budget_curves needs at least one curve; received none.")
-    for name, curve in curves.items():
-        if any(np.shape(part) != k.shape for part in curve) or k.ndim != 1:
-            shapes = [np.shape(part) for part in curve]
-            raise ValueError(f"The curve {name!r} needs three arrays of shape {k.shape}; received {shapes}.")
-    rows = {name: triples(np.transpose(curve), "budget_curves") for name, curve in curves.items()}
+    for name, curve in arrays.items():
+        if curve.shape != (3, len(k)):
+            raise ValueError(f"The curve {name!r} needs three arrays of shape {k.shape}; received shape {curve.shape}.")
+    rows = {name: triples(curve.T, "budget_curves") for name, curve in arrays.items()}
     looks = appearances(rows)
     banded = open_ended = False
     with matplotlib.rc_context(dict(SETTINGS)):

@@ -9,8 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import ConnectionPatch, Patch, Rectangle
 
+from jaxopt_study.checks import check_numbers, describe_argument
 from jaxopt_study.figures.bars import Triple, draw_interval, reach, triples
-from jaxopt_study.figures.checks import check_style
+from jaxopt_study.figures.checks import check_arrays, check_style
 from jaxopt_study.figures.digits import digits_apart
 from jaxopt_study.figures.style import SETTINGS, Appearance, appearances, new_figure
 from jaxopt_study.figures.ticks import log_ticks
@@ -62,6 +63,7 @@ def comparison(
         ['1  adam', '2  sgd']
     """
     check_style("comparison", xlabel=xlabel, larger_is_better=larger_is_better, level=level, log=log, title=title)
+    default, tuned = _side("default", default), _side("tuned", tuned)
     names = list(default[0])
     if not names or any(set(part) != set(names) for part in (default[1], *tuned)):
         raise ValueError(
@@ -156,7 +158,10 @@ def difference_matrix(
     """
     check_style("difference_matrix", unit=unit, level=level, title=title)
     m = len(names)
-    arrays = [np.asarray(x, dtype=float) for x in (estimate, lower, upper, better)]
+    arrays = [
+        check_numbers("difference_matrix", name, x, finite=False)
+        for name, x in (("estimate", estimate), ("lower", lower), ("upper", upper), ("better", better))
+    ]
     if m < 2 or any(array.shape != (m, m) for array in arrays):
         shapes = [array.shape for array in arrays]
         raise ValueError(f"difference_matrix needs at least two names and four {m} × {m} matrices; received {shapes}.")
@@ -191,6 +196,13 @@ def difference_matrix(
         handles = [Patch(color=TINTS[key], label=meaning) for key, meaning in meanings.items()]
         figure.legend(handles=handles, loc="outside lower center", ncols=3, handlelength=1.2)
     return figure
+
+
+def _side(name: str, side: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    if not isinstance(side, tuple | list) or len(side) != 2:
+        raise TypeError(f"comparison needs {name} to be (scores, intervals); received {describe_argument(side)}.")
+    scores, intervals = (check_arrays("comparison", name, part) for part in side)
+    return scores, intervals
 
 
 def _draw_row(

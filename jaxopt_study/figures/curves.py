@@ -7,7 +7,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from jaxopt_study.figures.checks import check_style
+from jaxopt_study.figures.checks import check_arrays, check_row, check_style
 from jaxopt_study.figures.style import SETTINGS, appearances, new_figure
 
 SMALL = 5  # up to so many seeds a band is their range: quartiles of three numbers say nothing
@@ -59,8 +59,8 @@ def learning_curves(
         smallest=smallest,
         largest=largest,
     )
-    steps = np.asarray(steps, dtype=float)
-    arrays = {name: np.asarray(values, dtype=float) for name, values in curves.items()}
+    steps = check_row("learning_curves", "steps", steps)
+    arrays = check_arrays("learning_curves", "curves", curves)
     if not arrays:
         raise ValueError("learning_curves needs at least one curve; received none.")
     for name, values in arrays.items():

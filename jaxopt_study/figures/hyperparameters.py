@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from jaxopt_study.checks import check_choice, check_integer, check_mapping, check_numbers, describe_argument
 from jaxopt_study.figures.bars import reach
-from jaxopt_study.figures.checks import check_style
+from jaxopt_study.figures.checks import check_row, check_style
 from jaxopt_study.figures.scales import Scale, scale_of
 from jaxopt_study.figures.style import COLOURS, SETTINGS, new_figure
 from jaxopt_study.figures.ticks import log_ticks
@@ -78,8 +79,19 @@ def hyperparameter_scatter(
         >>> figure.axes[0].get_title(loc="left")
         'rate: at the upper end of its range'
     """
-    check_style("hyperparameter_scatter", ylabel=ylabel, level=level, log_score=log_score, title=title, columns=columns)
-    trials = _checked("hyperparameter_scatter", values, scores, maybe_best)
+    who = "hyperparameter_scatter"
+    check_style(
+        who, ylabel=ylabel, level=level, ranges=ranges, edges=edges, choices=choices, log_score=log_score, title=title,
+        columns=columns,
+    )  # fmt: skip
+    trials = _checked(who, values, scores, maybe_best, chosen, log, ranges, edges, choices)
+    if intervals is not None:
+        ends = check_numbers(who, "intervals", intervals, finite=False)
+        if ends.shape != (2, len(trials.scores)):
+            raise ValueError(
+                f"{who} needs intervals to be two ends for each of {len(trials.scores)} trials; received shape "
+                f"{ends.shape}."
+            )
     edges = edges or {}
     columns = min(columns, len(values))
     with matplotlib.rc_context(dict(SETTINGS)):
@@ -164,8 +176,11 @@ def parallel_coordinates(
         >>> [tick.get_text() for tick in figure.axes[0].get_xticklabels()]
         ['a', 'b', 'loss']
     """
-    check_style("parallel_coordinates", log_score=log_score, title=title)
-    trials = _checked("parallel_coordinates", values, scores, maybe_best)
+    who = "parallel_coordinates"
+    check_style(
+        who, score_label=score_label, ranges=ranges, edges=edges, choices=choices, log_score=log_score, title=title
+    )
+    trials = _checked(who, values, scores, maybe_best, chosen, log, ranges, edges, choices)
     scales = [
         scale_of(entries, name in log, (ranges or {}).get(name), (choices or {}).get(name))
         for name, entries in values.items()
@@ -217,14 +232,29 @@ class _Trials:
     maybe: np.ndarray
 
 
-def _checked(who: str, values: Mapping[str, Sequence[Any]], scores: Any, maybe_best: Any) -> _Trials:
-    numbers = np.asarray(scores, dtype=float)
-    if not values or numbers.ndim != 1 or not numbers.size:
-        raise ValueError(
-            f"{who} needs at least one hyperparameter and a score per trial, shape (trials,); received "
-            f"{list(values)} and {numbers.shape}."
-        )
+def _checked(
+    who: str, values: Any, scores: Any, maybe_best: Any, chosen: Any, log: Any, ranges: Any, edges: Any, choices: Any
+) -> _Trials:
+    if not check_mapping(who, "values", values):
+        raise ValueError(f"{who} needs at least one hyperparameter; received none.")
+    numbers = check_row(who, "scores", scores)
+    if chosen is not None:
+        check_integer(who, "chosen", chosen, 0, len(numbers) - 1)
+    if isinstance(log, str) or not isinstance(log, Collection):
+        raise TypeError(f"{who} needs log to be a list of hyperparameters; received {describe_argument(log)}.")
+    for name, ends in (ranges or {}).items():
+        if check_numbers(who, f"ranges[{name!r}]", ends).shape != (2,):
+            raise ValueError(f"{who} needs ranges[{name!r}] to be its two ends; received {ends!r}.")
+    for name, side in (edges or {}).items():
+        check_choice(who, "the names of edges", name, list(values))
+        check_choice(who, f"edges[{name!r}]", side, list(SIDES))
     for name, entries in values.items():
+        options = (choices or {}).get(name)
+        for what, given in ((f"values[{name!r}]", entries), (f"choices[{name!r}]", options)):
+            if given is not None and (isinstance(given, str | bytes) or not isinstance(given, Sequence | np.ndarray)):
+                raise TypeError(f"{who} needs {what} to be a sequence; received {describe_argument(given)}.")
+        if options is not None and not {str(x) for x in entries if x is not None} <= set(map(str, options)):
+            raise ValueError(f"{who} needs choices[{name!r}] to have all its values; received {list(options)}.")
         if len(entries) != len(numbers):
             raise ValueError(f"{who} needs {len(numbers)} values of {name!r}, one per trial; received {len(entries)}.")
     maybe = np.zeros(len(numbers), bool) if maybe_best is None else np.asarray(maybe_best, dtype=bool)

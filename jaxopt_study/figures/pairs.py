@@ -8,7 +8,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from jaxopt_study.figures.checks import check_style
+from jaxopt_study.checks import check_mapping, describe_argument
+from jaxopt_study.figures.checks import check_row, check_style
 from jaxopt_study.figures.style import SETTINGS, appearances, new_figure
 
 
@@ -44,6 +45,11 @@ def pairs(
         ['sgd']
     """
     check_style("pairs", xlabel=xlabel, title=title, log=log)
+    if set(check_mapping("pairs", "labels", labels)) != set(check_mapping("pairs", "samples", samples)):
+        raise ValueError(f"pairs needs labels for {list(samples)}; received some for {list(labels)}.")
+    for what, both in (("settings", settings), *samples.items(), *labels.items()):
+        if not isinstance(both, tuple | list) or len(both) != 2:
+            raise ValueError(f"pairs needs two of {what!r}, one for each setting; received {describe_argument(both)}.")
     if not samples:
         raise ValueError("pairs needs at least one optimizer; received none.")
     looks = appearances(samples)
@@ -57,7 +63,7 @@ def pairs(
             axes.xaxis.set_minor_formatter(NullFormatter())
         for row, (name, both) in enumerate(samples.items()):
             color = looks[name].color
-            means = [float(np.mean(values)) for values in both]
+            means = [float(check_row("pairs", name, values).mean()) for values in both]
             arrow = {"arrowstyle": "-|>", "color": color, "linewidth": 1.6, "shrinkA": 6, "shrinkB": 6}
             axes.annotate("", xy=(means[1], row), xytext=(means[0], row), arrowprops=arrow)
             sides = (

@@ -9,7 +9,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from jaxopt_study.figures.checks import check_style
+from jaxopt_study.checks import check_real, describe_argument
+from jaxopt_study.figures.checks import check_arrays, check_row, check_style
 from jaxopt_study.figures.curves import SMALL
 from jaxopt_study.figures.style import SETTINGS, appearances, new_figure
 
@@ -36,6 +37,15 @@ class Panel:
     log: bool = False
     smallest: float | int | None = None
     largest: float | int | None = None
+
+    def __post_init__(self):
+        check_style(
+            "Panel", title=self.title, level_label=self.level_label, log=self.log, smallest=self.smallest,
+            largest=self.largest,
+        )  # fmt: skip
+        if self.level is not None:
+            check_real("Panel", "level", self.level)
+        check_arrays("Panel", "curves", self.curves)
 
 
 def panels(
@@ -65,7 +75,10 @@ def panels(
         ['a', 'b']
     """
     check_style("panels", title=title, columns=columns, xlabel=xlabel, ylabel=ylabel)
-    steps = np.asarray(steps, dtype=float)
+    steps = check_row("panels", "steps", steps)
+    for panel in shown if isinstance(shown, Sequence) else (shown,):
+        if not isinstance(panel, Panel):
+            raise TypeError(f"panels needs shown to be a list of Panels; received {describe_argument(panel)} in it.")
     names = list(dict.fromkeys(name for panel in shown for name in panel.curves))
     if not names:
         raise ValueError("panels needs a panel with a curve; received none.")

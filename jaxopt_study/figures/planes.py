@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from jaxopt_study.figures.checks import check_style
+from jaxopt_study.checks import check_real, describe_argument
+from jaxopt_study.figures.checks import check_arrays, check_style
 from jaxopt_study.figures.style import SETTINGS, Appearance, appearances, new_figure
 from jaxopt_study.problems.problem import Problem
 
@@ -53,8 +54,10 @@ def trajectories(
         >>> [axes.get_title(loc="left") for axes in figure.axes]
         ['a   f = 0', 'b   f = 1.05']
     """
-    check_style("trajectories", title=title, columns=columns)
-    points = checked_paths(problem, paths)
+    check_style("trajectories", together=together, title=title, columns=columns, rates=rates)
+    for name, rate in (rates or {}).items():
+        check_real("trajectories", f"rates[{name!r}]", rate)
+    points = checked_paths("trajectories", problem, paths)
     looks = appearances(points)
     columns = 1 if together else columns or (3 if len(points) <= 6 else 4)
     rows = 1 if together else -(-len(points) // columns)
@@ -96,11 +99,13 @@ def trajectories(
     return figure
 
 
-def checked_paths(problem: Problem, paths: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def checked_paths(who: str, problem: Problem, paths: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Return paths as arrays, or complain about what cannot be drawn."""
+    if not isinstance(problem, Problem):
+        raise TypeError(f"{who} needs problem to be a Problem; received {describe_argument(problem)}.")
     if problem.domain is None:
         raise ValueError(f"Problem {problem.name!r} has no domain to draw; give it one with problem.replace(domain=…).")
-    points = {name: np.asarray(path, dtype=float) for name, path in paths.items()}
+    points = check_arrays(who, "paths", paths)
     if not points:
         raise ValueError("A figure of trajectories needs at least one path; received none.")
     for name, path in points.items():

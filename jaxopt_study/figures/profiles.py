@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
-from jaxopt_study.figures.checks import check_style
+from jaxopt_study.figures.checks import check_arrays, check_row, check_style
 from jaxopt_study.figures.style import SETTINGS, appearances, new_figure
 
 WIDE = 6.0  # factor from which on powers of two are ticks enough
@@ -44,10 +44,10 @@ def performance_profiles(
         >>> figure.axes[0].get_ylabel()
         'share of 10 problems'
     """
-    check_style("performance_profiles", xlabel=xlabel, title=title)
-    factors = np.asarray(tau, dtype=float)
-    rows = {name: np.asarray(row, dtype=float) for name, row in shares.items()}
-    if not rows or factors.ndim != 1 or any(row.shape != factors.shape for row in rows.values()):
+    check_style("performance_profiles", xlabel=xlabel, num_problems=num_problems, title=title)
+    factors = check_row("performance_profiles", "tau", tau)
+    rows = check_arrays("performance_profiles", "shares", shares)
+    if not rows or any(row.shape != factors.shape for row in rows.values()):
         found = {name: row.shape for name, row in rows.items()}
         raise ValueError(f"performance_profiles needs a share per factor, shape {factors.shape}; received {found}.")
     looks = appearances(rows)

@@ -7,7 +7,8 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from jaxopt_study.figures.checks import check_style
+from jaxopt_study.checks import check_numbers, check_real
+from jaxopt_study.figures.checks import check_arrays, check_row, check_style
 from jaxopt_study.figures.curves import SMALL
 from jaxopt_study.figures.style import SETTINGS, appearances, new_figure
 
@@ -57,14 +58,25 @@ def response(
         >>> [len(line.get_xdata()) for line in figure.axes[0].lines]  # the curve and its mark
         [2, 1]
     """
-    check_style("response", xlabel=xlabel, ylabel=ylabel, height=level, title=title, smallest=smallest, largest=largest)
-    x = np.asarray(x, dtype=float)
-    arrays = {name: np.asarray(values, dtype=float) for name, values in curves.items()}
+    check_style(
+        "response", xlabel=xlabel, ylabel=ylabel, marks=marks, mark_label=mark_label, title=title, log_x=log_x,
+        log_y=log_y, smallest=smallest, largest=largest,
+    )  # fmt: skip
+    if level is not None:
+        check_real("response", "level", level)
+    x = check_row("response", "x", x)
+    arrays = check_arrays("response", "curves", curves)
     if not arrays:
         raise ValueError("response needs at least one curve; received none.")
     for name, values in arrays.items():
-        if x.ndim != 1 or values.shape[-1:] != x.shape or values.ndim > 2 or not values.size:
+        if values.shape[-1:] != x.shape or values.ndim > 2 or not values.size:
             raise ValueError(f"The curve {name!r} needs one value per x, shape {x.shape}; received {values.shape}.")
+    for name, at in (marks or {}).items():
+        if name not in arrays or check_numbers("response", f"marks[{name!r}]", at).shape != (2,):
+            raise ValueError(
+                f"response needs marks to be a point (x, y) by the name of a curve, one of {list(arrays)}; received "
+                f"{at!r} for {name!r}."
+            )
     lanes = {name: np.atleast_2d(values) for name, values in arrays.items()}
     seeds = max(map(len, lanes.values()))
     share, band = ((0, 0.5, 1), "range") if seeds <= SMALL else ((0.25, 0.5, 0.75), "quartiles")

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
+from jaxopt_study.checks import check_mapping
 from jaxopt_study.figures.checks import check_style
 from jaxopt_study.figures.digits import digits_apart
 from jaxopt_study.figures.parabola import draw_parabola
@@ -65,6 +66,7 @@ def spectrum(
         ['edge of stability', 'eigenpairs ± residual']
     """
     check_style("spectrum", title=title, edge_label=edge_label, rate=rate)
+    check_mapping("spectrum", "results", results)
     if "eigenpairs" not in results and "spectral_density" not in results:
         raise ValueError("spectrum needs eigenpairs or a spectral density to draw; received neither.")
     edge = edge if edge is not None and np.isfinite(edge) else None

@@ -11,7 +11,7 @@ import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from jaxopt_study.checks import check_choice
+from jaxopt_study.checks import check_choice, check_text, describe_argument
 from jaxopt_study.figures.checks import check_style
 
 # Okabe and Ito's palette, without the yellow that white paper swallows.
@@ -80,7 +80,7 @@ def appearances(names: Iterable[str]) -> dict[str, Appearance]:
         >>> appearances(["Adam", "mine"])["Adam"] == appearances(["sgd", "adam 0.01"])["adam 0.01"]
         True
     """
-    names = list(dict.fromkeys(names))
+    names = [check_text("appearances", "a name", name) for name in dict.fromkeys(names)]
     known = {name: KNOWN.get(_NUMBERED.sub("", name).lower()) for name in names}
     places = {name: place for name, place in known.items() if place is not None}
     if len(set(places.values())) < len(places):
@@ -124,6 +124,8 @@ def render(figure: Figure, *, format: str = "png", dpi: float | int = 200) -> by
         >>> render(new_figure(1, 1))[1:4]
         b'PNG'
     """
+    if not isinstance(figure, Figure):
+        raise TypeError(f"render needs figure to be a Matplotlib Figure; received {describe_argument(figure)}.")
     check_style("render", dpi=dpi)
     check_choice("render", "format", format, ("png", "svg", "pdf"))
     picture = io.BytesIO()

@@ -7,7 +7,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from jaxopt_study.figures.checks import check_style
+from jaxopt_study.figures.checks import check_arrays, check_row, check_style
 from jaxopt_study.figures.curves import SMALL
 from jaxopt_study.figures.style import COLOURS, SETTINGS, new_figure
 
@@ -55,9 +55,9 @@ def top_curves(
         ['1', '2']
     """
     check_style("top_curves", ylabel=ylabel, title=title, columns=columns, log=log, smallest=smallest, largest=largest)
-    steps = np.asarray(steps, dtype=float)
-    lanes = {"training": train, "validation": validation}
-    arrays = {name: np.asarray(values, dtype=float) for name, values in lanes.items() if values is not None}
+    steps = check_row("top_curves", "steps", steps)
+    lanes = {"validation": validation} if train is None else {"training": train, "validation": validation}
+    arrays = check_arrays("top_curves", "curves", lanes)
     shape = arrays["validation"].shape
     if any(values.shape != shape for values in arrays.values()) or len(shape) != 3 or shape[2] != len(steps):
         shapes = [values.shape for values in arrays.values()]

@@ -75,7 +75,7 @@ def linear_network(
     who = "linear_network"
     sigma = check_numbers(who, "singular_values", singular_values, finite=False)
     for name, counts in (("hidden", (hidden,) if isinstance(hidden, int) else hidden), ("sizes", sizes)):
-        if not isinstance(counts, Sequence) or isinstance(counts, str):
+        if not isinstance(counts, Sequence) or isinstance(counts, str | bytes):
             raise TypeError(f"{who} needs {name} to be integers ≥ 1; received {describe_argument(counts)}.")
         for count in counts:
             check_size(who, name, count)

@@ -2,12 +2,21 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jax
 import numpy as np
 
-from jaxopt_study.checks import check_callable, check_numbers, check_text, describe_argument
+from jaxopt_study.checks import (
+    check_callable,
+    check_choice,
+    check_integer,
+    check_numbers,
+    check_params,
+    check_real,
+    check_text,
+    describe_argument,
+)
 from jaxopt_study.problems.examples import as_examples
 from jaxopt_study.problems.metric import Metric as Metric  # its public place
 from jaxopt_study.problems.metric import mode_of
@@ -25,6 +34,14 @@ class CriticalPoint:
     kind: Kind
     index: int | None = None  # number of negative Hessian eigenvalues; None if unknown
     label: str = ""
+
+    def __post_init__(self):
+        check_params("CriticalPoint", self.params)
+        check_real("CriticalPoint", "value", self.value)
+        check_choice("CriticalPoint", "kind", self.kind, get_args(Kind))
+        if self.index is not None:
+            check_integer("CriticalPoint", "index", self.index, 0)
+        check_text("CriticalPoint", "label", self.label)
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +109,12 @@ class Problem:
             raise TypeError(f"{who} needs critical_points to be a tuple of CriticalPoint.")
         _check_domain(who, self.domain)
         if self.spectrum is not None:
-            check_numbers(who, "spectrum", self.spectrum)
+            spectrum = check_numbers(who, "spectrum", self.spectrum)
+            if spectrum.ndim != 1 or not spectrum.size or (np.diff(spectrum) < 0).any():
+                raise ValueError(
+                    f"{who} needs spectrum to be eigenvalues in ascending order; received "
+                    f"{describe_argument(self.spectrum)}."
+                )
         if not isinstance(self.metadata, Mapping):
             raise TypeError(f"{who} needs metadata to be a mapping; received {describe_argument(self.metadata)}.")
         if self.init_state is not None and self.step_loss is None:

@@ -66,7 +66,7 @@ def best_of_k(
         Show Your Work with Confidence, NAACL: the median, and why not to bootstrap.
     """
     values, budgets = _checked("best_of_k", scores, k, mode, average, level)
-    seed = check_integer("best_of_k", "seed", seed, 0)
+    seed = check_integer("best_of_k", "seed", seed, 0, high=None)
     costs = np.sort(sign_of(mode) * values)
     weights = _weights(len(costs), budgets)
     if average == "mean":
@@ -125,7 +125,7 @@ def chosen_of_k(
         As `best_of_k`.
     """
     selecting, budgets = _checked("chosen_of_k", selection, k, mode, average, level)
-    seed = check_integer("chosen_of_k", "seed", seed, 0)
+    seed = check_integer("chosen_of_k", "seed", seed, 0, high=None)
     report_mode = mode if report_mode is None else report_mode
     reported = sign_of(report_mode) * penalised(report, report_mode)
     if reported.shape != selecting.shape:

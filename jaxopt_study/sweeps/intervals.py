@@ -143,7 +143,7 @@ def mean_interval(values: Any, *, level: float = 0.95, seed: int = 0) -> Interva
         Should Know About the Bootstrap, American Statistician 69, which measures the same.
     """
     array = _checked("mean_interval", values, level)
-    seed = check_integer("mean_interval", "seed", seed, 0)
+    seed = check_integer("mean_interval", "seed", seed, 0, high=None)
     n = array.shape[-1]
     if n < FEWEST_FOR_RESAMPLING:
         lower, upper = _student(array, level)

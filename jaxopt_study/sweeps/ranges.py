@@ -83,7 +83,7 @@ class Integers(Dimension):
     def __post_init__(self):
         first, last = _INTEGERS
         for name, end in (("low", self.low), ("high", self.high)):
-            object.__setattr__(self, name, check_integer("integers", name, end))
+            object.__setattr__(self, name, check_integer("integers", name, end, high=None))
         for name in ("log", "static"):
             object.__setattr__(self, name, check_bool("integers", name, getattr(self, name)))
         if not all(type(end) is int and first <= end <= last for end in (self.low, self.high)):

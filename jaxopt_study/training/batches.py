@@ -1,6 +1,6 @@
 """Which examples a step sees: a pure function of a key and the step, so a run needs no sort and no sampler state."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from functools import partial
 from math import isqrt
@@ -13,6 +13,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, Integer, UInt32
 
 from jaxopt_study.checks import (
+    MAX_COUNT,
     check_choice,
     check_integer,
     check_key,
@@ -20,6 +21,7 @@ from jaxopt_study.checks import (
     check_real,
     check_static,
     describe_argument,
+    is_real_scalar,
 )
 from jaxopt_study.types import Key
 
@@ -27,6 +29,7 @@ Order = Literal["epochs", "once", "replacement"]
 ORDERS = ("epochs", "once", "replacement")
 MAX_EXAMPLES = 2**28  # step · batch_size is reduced modulo N four bits at a time, in 32 bits
 
+_NO_ARRAYS = (str, bytes, int, float, complex, Mapping, Set)
 _ROUNDS = 8  # four suffice for a pseudo-random permutation (Luby and Rackoff 1988); eight leave a margin at small N
 _GOLDEN = 0x9E3779B1  # an odd constant near 2³²/φ, to spread consecutive epochs over all bits
 
@@ -63,7 +66,9 @@ class Curriculum:
 
     Attributes:
         difficulty: Shape (N,): one score per training example; larger is harder. Ties keep the order of the data.
-        pace: t ↦ share of the examples in play, in (0, 1]; traced. `LinearPace` is one; any function may be.
+        pace: t ↦ share of the examples in play, in (0, 1]; traced. `LinearPace` is one; any function may be. `train`
+            evaluates it at the first, middle and last step and refuses what is not positive; what is above 1 counts as
+            1, and what is not positive at another step admits one example.
     """
 
     difficulty: Any
@@ -75,7 +80,7 @@ class Curriculum:
             object.__setattr__(self, "difficulty", check_numbers("Curriculum", "difficulty", self.difficulty))
         elif isinstance(self.difficulty, np.ndarray | jax.Array) and not isinstance(self.difficulty, Tracer):
             check_numbers("Curriculum", "difficulty", self.difficulty)
-        elif shape is None and isinstance(self.difficulty, str | bytes | int | float | complex):
+        elif shape is None and (isinstance(self.difficulty, _NO_ARRAYS) or callable(self.difficulty)):
             raise TypeError(
                 f"Curriculum needs difficulty to be one number per training example; received "
                 f"{describe_argument(self.difficulty)}."
@@ -127,10 +132,9 @@ def shuffle(
         walking, §4. The hash is MurmurHash3's 32-bit finaliser (Appleby 2011, public domain).
     """
     _check_count(num_examples)
-    position, epoch = jnp.asarray(position), jnp.asarray(epoch)
-    for name, value in (("position", position), ("epoch", epoch)):
-        if not jnp.issubdtype(value.dtype, jnp.integer):
-            raise TypeError(f"shuffle needs {name} to be integers; received {describe_argument(value)}.")
+    position, epoch = _as_integers("position", position), _as_integers("epoch", epoch)
+    if epoch.shape not in ((), position.shape):
+        raise ValueError(f"shuffle needs epoch to be one, or of shape {position.shape}; received shape {epoch.shape}.")
     if not isinstance(position, Tracer) and position.size and not 0 <= position.min() <= position.max() < num_examples:
         raise ValueError(
             f"shuffle needs positions from 0 to {num_examples - 1}; received {position.min()} to {position.max()}."
@@ -167,12 +171,14 @@ def batch_indices(
     """
     check_integer("batch_indices", "num_examples", num_examples, 1, MAX_EXAMPLES)
     repeats = callable(order) or order == "replacement"  # examples within a batch
-    check_integer("batch_indices", "batch_size", batch_size, 1, None if repeats else num_examples)
+    check_integer("batch_indices", "batch_size", batch_size, 1, MAX_COUNT if repeats else num_examples)
     if not callable(order):
         check_choice("batch_indices", "order", order, ORDERS)
+    _check_step(step)
+    _check_prepared(order, prepared, num_examples)
     if callable(order):
         key, easiest_first = prepared
-        admitted = jnp.clip(jnp.ceil(order(step) * num_examples), 1, num_examples).astype(jnp.int32)
+        admitted = jnp.clip(jnp.ceil(_share(order, step) * num_examples), 1, num_examples).astype(jnp.int32)
         drawn = jax.random.randint(jax.random.fold_in(key, step), (batch_size,), 0, admitted)
         return easiest_first[drawn]
     if order == "replacement":
@@ -205,7 +211,57 @@ def linear_curriculum(difficulty: Float[Array, " examples"] | Any, *, start: flo
     References:
         Bengio, Louradour, Collobert and Weston (2009), Curriculum learning, ICML.
     """
+    if difficulty is None:  # which a pytree without its values has
+        raise TypeError("linear_curriculum needs difficulty to be one number per training example; received None.")
     return Curriculum(difficulty, LinearPace(start, num_steps))
+
+
+def check_pace(pace: Callable[[Any], Any], num_steps: int) -> None:
+    """Raise an error if the pace of a curriculum is no number > 0 at the first, middle or last step of a run."""
+    for step in sorted({0, num_steps // 2, max(num_steps - 1, 0)}):
+        with jax.ensure_compile_time_eval():
+            share = _share(pace, jnp.int32(step))
+        check_real("Curriculum", f"pace({step})", share, 0, closed="()", remedy="It is a share, in (0, 1].")
+
+
+def _share(pace: Callable[[Any], Any], step: Any) -> Any:
+    share = pace(step)
+    if not is_real_scalar(share):
+        raise TypeError(
+            f"Curriculum needs pace to return one real number; received {describe_argument(share)} from it."
+        )
+    return share
+
+
+def _as_integers(name: str, value: Any) -> Array:
+    try:
+        array = jnp.asarray(value)
+    except (TypeError, ValueError, OverflowError):
+        array = None
+    if array is None or not jnp.issubdtype(array.dtype, jnp.integer):
+        raise TypeError(f"shuffle needs {name} to be integers of 32 bits; received {describe_argument(value)}.")
+    return array
+
+
+def _check_step(step: Any) -> None:
+    if not isinstance(step, Tracer):
+        check_integer("batch_indices", "step", step, 0)
+    elif step.shape or not jnp.issubdtype(step.dtype, jnp.integer):
+        raise TypeError(f"batch_indices needs step to be one integer; received {describe_argument(step)}.")
+
+
+def _check_prepared(order: Any, prepared: Any, num_examples: int) -> None:
+    if callable(order):
+        valid = isinstance(prepared, tuple) and len(prepared) == 2 and jnp.shape(prepared[1]) == (num_examples,)
+    elif order == "replacement":
+        valid = check_key("batch_indices", prepared, name="prepared") is not None
+    else:
+        valid = getattr(prepared, "shape", None) == (_ROUNDS,) and prepared.dtype == jnp.uint32
+    if not valid:
+        raise TypeError(
+            f"batch_indices needs prepared as prepare(order, key) returns it for the same order and examples; received "
+            f"{describe_argument(prepared)}."
+        )
 
 
 def _check_count(num_examples: int) -> None:

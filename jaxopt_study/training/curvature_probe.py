@@ -11,7 +11,15 @@ import numpy as np
 import optax
 from jax.core import Tracer
 
-from jaxopt_study.checks import check_bool, check_callable, check_choice, check_integer, check_real, check_static
+from jaxopt_study.checks import (
+    check_bool,
+    check_callable,
+    check_choice,
+    check_integer,
+    check_real,
+    check_static,
+    describe_argument,
+)
 from jaxopt_study.curvature import eigenpairs, hessian, vectors
 from jaxopt_study.curvature.operator import Operator
 from jaxopt_study.dynamics import account_step
@@ -110,6 +118,8 @@ class CurvatureProbe:
         for name in ("gains", "account"):
             check_bool(who, name, getattr(self, name))
         check_integer(who, "seed", self.seed, 0, 2**32 - 1)
+        if not _is_roles(self.roles):
+            raise TypeError(f"{who} needs roles left out: train finds them; received {describe_argument(self.roles)}.")
         if self.measure is not None:
             check_callable(who, "measure", self.measure, expected="a function of (Hessian, key), or None")
 
@@ -204,6 +214,11 @@ class CurvatureProbe:
             account = account_step(loss, at, updates, data, batch_size=self.batch_size, num_samples=2)
             found |= {name: getattr(account, name) for name in ("linear", "quadratic", "realised", "realised_error")}
         return found, starts
+
+
+def _is_roles(roles: Any) -> bool:
+    pair = isinstance(roles, tuple) and len(roles) == 2 and all(isinstance(part, tuple) for part in roles)
+    return pair and all(isinstance(flag, bool) for part in roles for flag in part)
 
 
 def _with_state(loss: Callable[..., Any], model_state: tuple[Any, ...], params: Any, batch: Any) -> Any:

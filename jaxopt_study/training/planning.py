@@ -16,7 +16,7 @@ from jaxopt_study.checks import check_choice, check_integer, check_key, describe
 from jaxopt_study.dynamics.updates import call_update, differentiated, holds_lookahead
 from jaxopt_study.problems.problem import Problem
 from jaxopt_study.programs import contains_convolution
-from jaxopt_study.training.batches import MAX_EXAMPLES, ORDERS, Curriculum
+from jaxopt_study.training.batches import MAX_EXAMPLES, ORDERS, Curriculum, check_pace
 from jaxopt_study.training.curvature_probe import CurvatureProbe
 from jaxopt_study.training.evaluation import check_problem, check_split, init_like
 from jaxopt_study.training.layout import flatten_leaves, restore_leaves, shape_dependence
@@ -29,7 +29,6 @@ from jaxopt_study.types import Mode
 
 _BUFFER_BYTES = 2**26  # records held on the device between two visits of the host
 _MAX_CAPACITY = 8192  # steps
-_MOST_STEPS = 2**31 - 1  # of a count in int32
 
 
 def make_plan(
@@ -59,20 +58,20 @@ def make_plan(
         ValueError: If an argument is out of range.
         TypeError: If an argument is of the wrong kind.
     """
-    _check_count("num_steps", num_steps, 0)
+    num_steps = check_integer("train", "num_steps", num_steps, 0)
     for name, value in {
         "batch_size": batch_size, "evaluate_every": evaluate_every, "evaluate_batch_size": evaluate_batch_size,
         "record_params_every": snapshot_every,
     }.items():  # fmt: skip
         if value is not None:
-            _check_count(name, value, 1, remedy="Leave it out, or give None, for the default.")
+            check_integer("train", name, value, 1, remedy="Leave it out, or give None, for the default.")
     check_choice("train", "layout", layout, ("auto", "tree", "flat"))
     check_choice("train", "loop", loop, ("auto", "compiled", "host"))
     _check_requests(early_stopping, probe)
     if traced and loop == "host":
         raise ValueError("loop='host' cannot run inside jit or vmap, where there is no host: use loop='auto'.")
     numeric = _check_optimizer(optimizer)
-    batch_size = _check_batches(problem, batch_size, order)
+    batch_size = _check_batches(problem, batch_size, order, num_steps)
     like, paired = _check_params(problem, params, optimizer)
     sharded = any(_is_sharded(leaf) for leaf in jax.tree.leaves(like if params is None else params))
     leaves, structure = jax.tree.flatten(like)
@@ -203,11 +202,6 @@ def check_arguments(problem: Any, key: Any, progress: Any) -> None:
         )
 
 
-def _check_count(name: str, value: Any, low: int, remedy: str = "") -> None:
-    if check_integer("train", name, value, low, remedy=remedy) > _MOST_STEPS:
-        check_integer("train", name, value, low, _MOST_STEPS, remedy="Counts are kept in 32 bits.")
-
-
 def _check_requests(early_stopping: Any, probe: Any) -> None:
     if early_stopping is not None and not isinstance(early_stopping, EarlyStopping):
         raise TypeError(
@@ -236,7 +230,7 @@ def _check_optimizer(optimizer: Any) -> bool:
     return isinstance(optimizer, Transform)
 
 
-def _check_batches(problem: Problem, batch_size: int | None, order: Any) -> int | None:
+def _check_batches(problem: Problem, batch_size: int | None, order: Any, num_steps: int) -> int | None:
     """Return the batch size, or None if every step sees all examples."""
     count = problem.num_examples
     if isinstance(order, Curriculum):
@@ -247,6 +241,7 @@ def _check_batches(problem: Problem, batch_size: int | None, order: Any) -> int 
                 f"A curriculum needs one difficulty for each of the {count} training examples of problem "
                 f"{problem.name!r}; received shape {np.shape(order.difficulty)}."
             )
+        check_pace(order.pace, num_steps)
     elif not isinstance(order, str) or order not in ORDERS:
         raise ValueError(
             f"train's order is one of {', '.join(map(repr, ORDERS))} or a Curriculum; received "

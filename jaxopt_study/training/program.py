@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxopt_study.checks import describe_argument
 from jaxopt_study.dynamics.updates import call_update, differentiated, keep_dtypes
 from jaxopt_study.programs import strongly_typed
 from jaxopt_study.training.batches import Curriculum, batch_indices, prepare
@@ -161,7 +162,7 @@ def observe(plan: Plan, inputs: Inputs, constants: Constants, carry: Carry, t: A
         arguments = _probe_arguments(plan, inputs, constants, carry, t)
         memory, values = bound_probe(plan, inputs, constants).measure(carry.probe_memory, arguments)
         memory = _keep(carry.active, memory, carry.probe_memory)
-        return replace(carry, probe_memory=memory), jax.tree.map(jnp.asarray, values)
+        return replace(carry, probe_memory=memory), _measured(plan.probe, values)
     values = evaluate_carry(plan, inputs, carry)
     return _track_best(plan.early_stopping, carry, values, t), values
 
@@ -171,6 +172,22 @@ def bound_probe(plan: Plan, inputs: Inputs, constants: Constants) -> Any:
     if isinstance(plan.probe, CurvatureProbe):
         return plan.probe.bind(the_optimizer(plan, constants.optimizer), plan.loss, inputs.data)
     return plan.probe
+
+
+def _measured(probe: Any, values: Any) -> Any:
+    """Return what a probe measured as arrays; raise TypeError that names the probe if something is none."""
+
+    def check(path: Any, value: Any) -> Any:
+        try:
+            return jnp.asarray(value)
+        except (TypeError, ValueError, OverflowError) as error:
+            fn = probe.measure if isinstance(probe, CurvatureProbe) else probe.fn
+            raise TypeError(
+                f"train needs the probe to return arrays; received {describe_argument(value)} from "
+                f"{describe_argument(fn)}{jax.tree_util.keystr(path)}."
+            ) from error
+
+    return jax.tree_util.tree_map_with_path(check, values)
 
 
 def _probe_arguments(plan: Plan, inputs: Inputs, constants: Constants, carry: Carry, t: Any) -> tuple[Any, ...]:

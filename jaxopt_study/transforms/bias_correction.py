@@ -34,7 +34,8 @@ def bias_correction(decay: ScalarLike, *, power: float = 1.0, ahead: int = 0) ->
 
     Args:
         decay: β in [0, 1), the same as the average's.
-        power: 1 corrects an average; −½ multiplies by √(1 − β₂ᵗ), the form in which Adam's step is often coded.
+        power: From −10 to 10. 1 corrects an average; −½ multiplies by √(1 − β₂ᵗ), the form in which Adam's step is
+            often coded.
         ahead: a ≥ 0, by how many steps the correction runs ahead: 1 for the look-ahead average of NAdam.
 
     Returns:
@@ -42,7 +43,7 @@ def bias_correction(decay: ScalarLike, *, power: float = 1.0, ahead: int = 0) ->
         neighbours, none.
 
     Raises:
-        ValueError: If `decay` is outside [0, 1), or `ahead` is negative.
+        ValueError: If `decay` is outside [0, 1), `power` outside [−10, 10], or `ahead` negative.
         TypeError: If an argument is of the wrong kind.
 
     Example:
@@ -55,8 +56,8 @@ def bias_correction(decay: ScalarLike, *, power: float = 1.0, ahead: int = 0) ->
         Kingma and Ba (2015), section 3 and Algorithm 1. Optax computes 1 − β**t directly.
     """
     check_decay("bias_correction", decay)
-    check_interval("bias_correction", "power", power, -float("inf"), float("inf"), closed="()")
-    check_integer("bias_correction", "ahead", ahead, 0, 2**31 - 1)
+    check_interval("bias_correction", "power", power, -10.0, 10.0, closed="[]")
+    check_integer("bias_correction", "ahead", ahead, 0)
 
     def init(params: Any) -> BiasCorrectionState:
         del params

@@ -202,7 +202,7 @@ def clip_by_percentile(percentile: ScalarLike = 10.0, *, window: int = 1000) -> 
         networks, Algorithm 1 (p = 10), there with an unbounded memory.
     """
     check_interval("clip_by_percentile", "percentile", percentile, 0.0, 100.0, closed="[]")
-    window = check_integer("clip_by_percentile", "window", window, 1, 2**31 - 1)
+    window = check_integer("clip_by_percentile", "window", window, 1)
 
     def init(params: Any) -> PercentileClipState:
         del params

@@ -12,6 +12,7 @@ from jaxtyping import Array
 from jaxopt_study.checks import describe_argument
 from jaxopt_study.transforms.constructors import atom
 from jaxopt_study.transforms.mismatch import MismatchError, refuse_complex
+from jaxopt_study.transforms.scalars import check_result
 from jaxopt_study.transforms.spec import Transform
 from jaxopt_study.transforms.tap import TapState
 
@@ -124,7 +125,7 @@ def merge(fn: Callable[..., Any], *branches: optax.GradientTransformation) -> Tr
     is_linear = fn in (jnp.add, jnp.subtract) or _name(fn) in ("weighted_sum", "interpolate")
 
     def combine(g: Array, *x: Any) -> Array:
-        combined = jnp.asarray(fn(*x))
+        combined = jnp.asarray(check_result("merge", "fn", fn(*x)))
         shapes = {np.shape(combined), *map(np.shape, x)}
         if len(shapes) > 1:  # where branches change the gradient's shape, all of them do
             raise MismatchError(

@@ -17,6 +17,7 @@ from jaxopt_study.transforms.scalars import (
     cast,
     check_interval,
     check_non_negative,
+    check_result,
     complement,
     concrete,
 )
@@ -310,6 +311,6 @@ def elementwise(fn: Callable[[Array], Array]) -> Transform:
         )
 
     def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
-        return jax.tree.map(fn, updates), state
+        return jax.tree.map(lambda g: check_result("elementwise", "fn", fn(g)), updates), state
 
     return Transform(optax.init_empty_state, update)

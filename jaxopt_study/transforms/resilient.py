@@ -9,7 +9,7 @@ from jaxtyping import Array
 
 from jaxopt_study.checks import check_bool, check_choice
 from jaxopt_study.transforms.constructors import atom
-from jaxopt_study.transforms.scalars import ScalarLike, cast, check_interval, check_non_negative
+from jaxopt_study.transforms.scalars import ScalarLike, cast, check_interval, check_non_negative, concrete
 from jaxopt_study.transforms.spec import Transform
 
 
@@ -76,7 +76,8 @@ def scale_by_rprop(
     check_interval("scale_by_rprop", "eta_minus", eta_minus, 0.0, 1.0, closed="()")
     check_interval("scale_by_rprop", "eta_plus", eta_plus, 1.0, float("inf"), closed="()")
     check_non_negative("scale_by_rprop", "min_size", min_size)
-    check_non_negative("scale_by_rprop", "max_size", max_size)
+    least = concrete(min_size) or 0.0
+    check_interval("scale_by_rprop", "max_size", max_size, least, float("inf"), remedy="It is at least min_size.")
     check_choice("scale_by_rprop", "on_reversal", on_reversal, ("undo", "rest"))
     check_bool("scale_by_rprop", "lagged", lagged)
     if lagged and on_reversal == "undo":

@@ -75,6 +75,13 @@ def check_statistic(atom: str, value: Any) -> None:
         checks.check_callable(atom, "of", value, expected="an elementwise function such as jnp.square")
 
 
+def check_result(atom: str, name: str, value: Any) -> Any:
+    """Return what a function of an array returned; raise TypeError unless that is an array."""
+    if not isinstance(value, jax.Array | np.ndarray | np.generic | float | int):
+        raise TypeError(f"{atom} needs {name} to return an array; received {checks.describe_argument(value)} from it.")
+    return value
+
+
 def check_dtype(atom: str, value: Any) -> None:
     """Raise TypeError unless the dtype of an accumulator is None or a real floating-point one."""
     if value is None:

@@ -20,7 +20,7 @@ from jaxopt_study.transforms.functions import (
     root,
     weighted_sum,
 )
-from jaxopt_study.transforms.scalars import ScalarLike, check_decay
+from jaxopt_study.transforms.scalars import ScalarLike, check_decay, check_non_negative
 from jaxopt_study.transforms.spec import Transform
 from jaxopt_study.transforms.statistics import difference, ema, running_max, total
 
@@ -117,6 +117,7 @@ def scale_by_rms(
     """
     check_bool("scale_by_rms", "centered", centered)
     check_bool("scale_by_rms", "corrected", corrected)
+    check_non_negative("scale_by_rms", "initial", initial)
     first, second = ema(decay), ema(decay, of=jnp.square, initial=initial)
     if corrected:
         first, second = (chain(average, bias_correction(decay)) for average in (first, second))

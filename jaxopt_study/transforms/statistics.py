@@ -19,6 +19,7 @@ from jaxopt_study.transforms.scalars import (
     check_dtype,
     check_interval,
     check_non_negative,
+    check_result,
     check_statistic,
     complement,
     concrete,
@@ -120,7 +121,7 @@ def ema(
         return EmaState(_full(params, initial, dtype))
 
     def move(m: Array, g: Array) -> Array:
-        x = _statistic(of, g, m.dtype)
+        x = _statistic("ema", of, g, m.dtype)
         # A statistic of finite gradients may overflow, and an infinite average stays so: ∞ − ∞ and 0·∞ must not occur.
         bounded = m if of is None else jnp.clip(m, -jnp.finfo(m.dtype).max, jnp.finfo(m.dtype).max)
         if host and rate <= 0.5:  # squares have no sign, gradients do, and their difference may overflow
@@ -184,7 +185,7 @@ def total(*, of: Statistic = jnp.square, initial: ScalarLike = 0.0, dtype: Any =
         return TotalState(_full(params, initial, dtype))
 
     def update(updates: Any, state: TotalState, params: Any = None, **extra: Any) -> tuple[Any, TotalState]:
-        sums = jax.tree.map(lambda g, s: s + _statistic(of, g, s.dtype), updates, state.total)
+        sums = jax.tree.map(lambda g, s: s + _statistic("total", of, g, s.dtype), updates, state.total)
         return sums, TotalState(sums)
 
     return Transform(init, update)
@@ -238,7 +239,7 @@ def running_max(
         return RunningMaxState(_full(params, initial, dtype))
 
     def move(u: Array, g: Array) -> Array:
-        x = _statistic(of, g, u.dtype)
+        x = _statistic("running_max", of, g, u.dtype)
         return jnp.maximum(u if concrete(decay) == 1.0 else cast(decay, u.dtype) * u, x)
 
     def update(updates: Any, state: RunningMaxState, params: Any = None, **extra: Any) -> tuple[Any, RunningMaxState]:
@@ -292,6 +293,8 @@ def _full(params: Any, value: Any, dtype: Any) -> Any:
     return jax.tree.map(fill, params)
 
 
-def _statistic(of: Statistic | None, g: Array, dtype: Any) -> Array:
+def _statistic(who: str, of: Statistic | None, g: Array, dtype: Any) -> Array:
     """Return φ(g) in a dtype: φ acts in the wider of both, since a square may overflow or vanish in the narrower."""
-    return g.astype(dtype) if of is None else jnp.asarray(of(g.astype(wider(g.dtype, dtype)))).astype(dtype)
+    if of is None:
+        return g.astype(dtype)
+    return jnp.asarray(check_result(who, "of", of(g.astype(wider(g.dtype, dtype))))).astype(dtype)

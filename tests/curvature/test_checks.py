@@ -297,3 +297,21 @@ def test_products_that_become_nan_are_flagged_everywhere():
         assert audit(broken).verdict == "unsound"
         assert not np.isfinite(ill_conditioning(broken, jnp.ones(3)).curvature)
     assert eigenpairs(op, 2, key=KEY).converged.all()
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("log_det", {"shift": 3_000_000_000}),
+        ("spectral_density", {"kernel_width": 2**40}),
+        ("classify_point", {"gradient_tol": 2**40}),
+        ("find_critical_point", {"flatness": 2**40}),
+    ],
+)
+@pytest.mark.parametrize("kind", [int, np.int64])
+def test_real_numbers_may_be_integers_beyond_32_bits(name, options, kind):
+    given, as_float = (
+        SOLVERS[name](OP, key=KEY, **{option: convert(value) for option, value in options.items()})
+        for convert in (kind, float)
+    )
+    assert repr(given) == repr(as_float)

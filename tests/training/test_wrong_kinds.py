@@ -9,14 +9,27 @@ import pytest
 SETUP = """
 import jax, jax.numpy as jnp, numpy as np, optax
 from flax import linen, nnx
-from jaxopt_study import figures, problems, race, training
+from jaxopt_study import curvature, dynamics, figures, problems, race, training
 from jaxopt_study.problems import Problem, datasets, networks
 from jaxopt_study.training import *
 
 KEY = jax.random.key(0)
 X, LABELS = np.ones((6, 3)), np.arange(6) % 2
+OP = curvature.from_matrix(jnp.diag(jnp.arange(1.0, 4.0)))
 bowl = Problem("bowl", init=lambda key: jnp.ones(2), loss=lambda p, _: jnp.sum(p**2))
 two = datasets.from_arrays(X, LABELS, num_classes=2)
+
+def response(**options):
+    return figures.response([1, 2], {"a": [1, 2]}, xlabel="x", ylabel="y", **options)
+
+def paced(pace):
+    order = Curriculum(np.arange(6.0), pace)
+    return train(two_norm, optax.sgd(0.1), num_steps=5, batch_size=2, order=order, key=KEY, progress=False)
+
+def scatter(**options):
+    return figures.hyperparameter_scatter(**{"values": {"a": [1.0, 2.0]}, "scores": [1, 2], "ylabel": "y"} | options)
+
+two_norm = Problem("norm", init=lambda key: jnp.ones(3), loss=lambda p, x: jnp.mean((x - p) ** 2), data=X)
 
 def run(**options):
     return train(bowl, optax.sgd(0.1), **{"num_steps": 1, "key": KEY, "progress": False} | options)
@@ -139,6 +152,79 @@ TABLE = [
     ("networks.cross_entropy(jnp.zeros((2, 3)), jnp.array([0, 3]))", "ValueError", "labels from 0 to 2"),
     ("networks.cross_entropy(jnp.zeros((2, 3)), jnp.array([0.0, 1.0]))", "TypeError", "labels to be integers"),
     ("networks.accuracy(jnp.zeros((2, 3)), jnp.array([-1, 1]))", "ValueError", "labels from 0 to 2; received -1 to 1"),
+    # Orders and probes
+    ("shuffle(None, 10, key=KEY)", "TypeError", "position to be integers of 32 bits; received None"),
+    ("shuffle([[1], [1, 2]], 10, key=KEY)", "TypeError", "position to be integers of 32 bits; received a list"),
+    ("shuffle([1, 2], 10, key=KEY, epoch=2**40)", "TypeError", "epoch to be integers of 32 bits"),
+    ("shuffle([1, 2], 10, key=KEY, epoch=[1, 2, 3])", "ValueError", "epoch to be one, or of shape (2,)"),
+    ("batch_indices('replacement', KEY, jnp.nan, 2, 5)", "TypeError", "step to be an integer ≥ 0; received nan"),
+    ("batch_indices('replacement', KEY, -1, 2, 5)", "ValueError", "step to be an integer ≥ 0; received -1"),
+    ("batch_indices('replacement', KEY, 2**40, 2, 5)", "ValueError", "step to be an integer from 0 to 2147483647"),
+    ("batch_indices('epochs', KEY, 0, 2, 5)", "TypeError", "prepared as prepare(order, key) returns it"),
+    ("batch_indices('replacement', 'x', 0, 2, 5)", "TypeError", "prepared to be a random key of JAX"),
+    ("batch_indices(LinearPace(0.5, 3), KEY, 0, 2, 5)", "TypeError", "prepared as prepare(order, key) returns it"),
+    ("paced(lambda t: jnp.nan)", "ValueError", "pace(0) to be a finite real number > 0; received nan"),
+    ("paced(lambda t: 1.0 - t)", "ValueError", "pace(2) to be a finite real number > 0"),
+    ("paced(lambda t: jnp.ones(3))", "TypeError", "pace to return one real number"),
+    ("paced(lambda t: 'fast')", "TypeError", "pace to return one real number; received 'fast'"),
+    ("linear_curriculum(None, start=0.5, num_steps=3)", "TypeError", "one number per training example; received None"),
+    ("linear_curriculum({}, start=0.5, num_steps=3)", "TypeError", "one number per training example; received a dict"),
+    ("linear_curriculum(print, start=0.5, num_steps=3)", "TypeError", "one number per training example"),
+    ("CurvatureProbe(roles=3)", "TypeError", "roles left out: train finds them; received 3"),
+    ("run(probe=lambda *_: {'a': 'text'})", "TypeError", "received 'text' from the function <lambda>['a']"),
+    # Known answers, widths
+    ("problems.CriticalPoint(None, 0.0, 'minimum')", "ValueError", "params with at least one array"),
+    ("problems.CriticalPoint(jnp.ones(2), 'x', 'minimum')", "TypeError", "value to be a finite real number"),
+    ("problems.CriticalPoint(jnp.ones(2), 0.0, 'zzz')", "ValueError", "kind to be one of 'minimum', 'saddle'"),
+    ("problems.CriticalPoint(jnp.ones(2), 0.0, 'saddle', -3.5)", "TypeError", "index to be an integer ≥ 0"),
+    ("problems.CriticalPoint(jnp.ones(2), 0.0, 'saddle', -3)", "ValueError", "index to be an integer ≥ 0"),
+    ("plain(None, spectrum=-1)", "ValueError", "spectrum to be eigenvalues in ascending order; received -1"),
+    ("plain(None, spectrum=[2, 1])", "ValueError", "spectrum to be eigenvalues in ascending order"),
+    ("problems.linear_network(hidden=b'ab')", "TypeError", "hidden to be integers ≥ 1; received b'ab'"),
+    ("problems.linear_network(sizes=b'ab')", "TypeError", "sizes to be integers ≥ 1; received b'ab'"),
+    ("networks.MLP(2, widths=b'ab')", "TypeError", "widths to be a sequence of integers ≥ 1"),
+    # Integers that 32 bits do not hold: a count is refused
+    ("curvature.eigenpairs(OP, 1, key=KEY, max_matvecs=2**40)", "ValueError", "max_matvecs to be an integer from 2 to"),
+    ("curvature.spectral_density(OP, key=KEY, num_probes=2**40)", "ValueError", "num_probes to be an integer from 2"),
+    ("curvature.spectral_density(OP, key=KEY, grid=2**40)", "TypeError", "grid to be an array of numbers"),
+    ("curvature.from_matrix(2**40)", "TypeError", "a square matrix of real numbers; received 1099511627776"),
+    ("curvature.hessian(bowl.loss, jnp.ones(2), 2**40)", "TypeError", "must be arrays; received 1099511627776"),
+    ("dynamics.stability_threshold(optax.sgd(0.1), num_steps=2**31 - 1)", "ValueError", "integer from 1 to 10000"),
+    ("EarlyStopping(patience=2**31)", "ValueError", "patience to be an integer from 1 to 2147483647"),
+    ("Probe(print, every=10**5000)", "ValueError", "received an integer of 16,610 bits"),
+    ("LinearPace(0.5, 10**400)", "ValueError", "num_steps to be an integer from 1 to 2147483647"),
+    ("problems.noisy_quadratic(3, batch_size=10**400)", "ValueError", "batch_size to be an integer from 1 to"),
+    # Figures: mappings, numbers in them, flags, texts, counts
+    ("figures.learning_curves([0], [[1.0]], ylabel='l')", "TypeError", "curves to be a mapping; received a list"),
+    ("figures.learning_curves([0], {'a': 'x'}, ylabel='l')", "TypeError", "curves['a'] to be real numbers"),
+    ("figures.learning_curves([], {'a': [[]]}, ylabel='l')", "ValueError", "steps to be one or more numbers in a row"),
+    ("response(marks=3)", "TypeError", "marks to be a mapping; received 3"),
+    ("response(marks={'b': (1, 2)})", "ValueError", "marks to be a point (x, y) by the name of a curve"),
+    ("response(mark_label=1j)", "TypeError", "mark_label to be text; received 1j"),
+    ("response(log_x='no')", "TypeError", "log_x to be True or False"),
+    ("figures.performance_profiles([1, 2], 'x')", "TypeError", "shares to be a mapping"),
+    ("figures.performance_profiles([1], {'a': [1]}, num_problems='x')", "TypeError", "num_problems to be an integer"),
+    ("figures.budget_curves([1, 2], 3, ylabel='l')", "TypeError", "curves to be a mapping"),
+    ("figures.trajectories('x', {'a': [[0, 0]]})", "TypeError", "problem to be a Problem; received 'x'"),
+    ("figures.trajectories(problems.planar.bowl(), 3)", "TypeError", "paths to be a mapping"),
+    ("figures.trajectories(problems.planar.bowl(), {}, together='x')", "TypeError", "together to be True or False"),
+    ("scatter(values=3)", "TypeError", "values to be a mapping"),
+    ("scatter(chosen=-1)", "ValueError", "chosen to be an integer from 0 to 1; received -1"),
+    ("scatter(chosen=2)", "ValueError", "chosen to be an integer from 0 to 1; received 2"),
+    ("scatter(intervals=([1.0], [2.0]))", "ValueError", "intervals to be two ends for each of 2 trials"),
+    ("scatter(ranges={'a': 3})", "ValueError", "ranges['a'] to be its two ends"),
+    ("scatter(choices={'a': [3]})", "ValueError", "choices['a'] to have all its values"),
+    ("scatter(log='a')", "TypeError", "log to be a list of hyperparameters"),
+    ("scatter(edges={'b': 'low'})", "ValueError", "the names of edges to be one of 'a'"),
+    ("figures.Panel(3, {'a': [[1.0]]})", "TypeError", "Panel needs title to be text"),
+    ("figures.Panel('t', 3)", "TypeError", "Panel needs curves to be a mapping"),
+    ("figures.Panel('t', {'a': [[1.0]]}, level='x')", "TypeError", "Panel needs level to be a finite real number"),
+    ("figures.panels([0], [3])", "TypeError", "shown to be a list of Panels; received 3"),
+    ("figures.render('x')", "TypeError", "figure to be a Matplotlib Figure; received 'x'"),
+    ("figures.new_figure(1e300)", "ValueError", "width to be a real number in (0, 300]"),
+    ("figures.comparison(3, 3, xlabel='x')", "TypeError", "default to be (scores, intervals); received 3"),
+    ("figures.pairs({'a': 3}, settings=('b', 'c'), labels={}, xlabel='x')", "ValueError", "labels for ['a']"),
+    ("figures.curvature_along_runs({'a': {}})", "ValueError", "measured['a'] with ['eigenvalues'"),
     # The race and figures
     ("race.Race('bowl', num_steps=1)", "TypeError", "Race needs a Problem; received 'bowl'"),
     ("race.Race(bowl, num_steps=1.5)", "TypeError", "num_steps to be an integer ≥ 0; received 1.5"),
@@ -149,7 +235,7 @@ TABLE = [
     ("figures.learning_curves([0], {'a': [[1.0]]}, ylabel='l', log='yes')", "TypeError", "log to be True or False"),
     ("figures.ablation(['a'], [(0.2, 0.1, 0.3)], xlabel='x', level=95)", "ValueError", "level to be a real number in"),
     ("figures.ablation(['a'], [(0.2, 0.1, 0.3)], xlabel='x', level='x')", "TypeError", "level to be a real number in"),
-    ("figures.new_figure(-1)", "ValueError", "width to be a finite real number > 0"),
+    ("figures.new_figure(-1)", "ValueError", "width to be a real number in (0, 300]"),
     ("figures.render(figures.new_figure(1, 1), format='exe')", "ValueError", "format to be one of 'png', 'svg', 'pdf'"),
 ]  # fmt: skip
 

@@ -91,8 +91,14 @@ def test_named_optimizers_pass_the_check_on(name):
         ),
         (
             lambda: clip_by_percentile(window=0),
-            "clip_by_percentile needs window to be an integer from 1 to 2147483647; received 0",
+            "clip_by_percentile needs window to be an integer ≥ 1; received 0",
         ),
+        (lambda: transforms.scale_by_rms(initial=-1.0), r"scale_by_rms needs initial to be a finite real number ≥ 0"),
+        (
+            lambda: optimizers.rprop(0.1, min_step_size=2.0, max_step_size=1.0),
+            "max_size to be .* ≥ 2",
+        ),
+        (lambda: transforms.bias_correction(0.9, power=1e300), r"power to be a real number in \[-10, 10\]"),
         (lambda: running_max(1.1), r"running_max needs decay to be a real number in \[0, 1\]; received 1.1"),
         (lambda: total(initial=-1.0), r"total needs initial to be a finite real number ≥ 0; received -1.0"),
         (
@@ -250,3 +256,21 @@ def test_what_is_not_a_number_is_refused(wrong):
     # Called by itself, because in these tests the annotations of the constructors are checked before it.
     with pytest.raises(TypeError, match=f"sgd needs rate to be a real number in .*; received {wrong!r}"):
         check_interval("sgd", "rate", wrong, 0.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        ("elementwise needs fn", transforms.elementwise),
+        ("ema needs of", lambda fn: ema(0.9, of=fn)),
+        ("total needs of", lambda fn: total(of=fn)),
+        ("running_max needs of", lambda fn: running_max(of=fn)),
+        ("merge needs fn", lambda fn: merge(fn, transforms.identity())),
+    ],
+)
+@pytest.mark.parametrize("returned", [None, "text", {}])
+def test_a_function_that_returns_no_array_is_named(name, make, returned):
+    params = {"w": jnp.ones(2)}
+    tx = make(lambda g: returned)
+    with pytest.raises(TypeError, match=f"{name} to return an array; received"):
+        tx.update(params, tx.init(params), params)

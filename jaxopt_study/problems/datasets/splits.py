@@ -109,7 +109,7 @@ def divide(
     for part, size in sizes.items():
         if size is not None:
             check_integer(name, f"num_{part}", size)
-    check_integer(name, "seed", seed, 0)
+    check_integer(name, "seed", seed, 0, high=None)
     if list(sizes.values()).count(None) > 1:
         raise DatasetError(f"One part of {name!r} at most can be None, the rest of the examples; received {sizes}.")
     if any(size is not None and size < 0 for size in sizes.values()):

@@ -199,7 +199,7 @@ def _drawn(
 ) -> Dataset:
     for part, size in zip(("num_train", "num_validation", "num_test"), sizes, strict=True):
         check_integer(name, part, size)
-    check_integer(name, "seed", seed, 0)
+    check_integer(name, "seed", seed, 0, high=None)
     if sizes[0] < 1 or min(sizes) < 0:
         raise DatasetError(f"{name} needs num_train ≥ 1 and num_validation, num_test ≥ 0; received {sizes}.")
     generators = np.random.default_rng(seed).spawn(3)

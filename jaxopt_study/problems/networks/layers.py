@@ -250,7 +250,7 @@ def max_pool(x: jax.Array, size: int = 2) -> jax.Array:
 
 def check_widths(who: str, name: str, widths: Any) -> None:
     """Raise TypeError or ValueError if widths are not a sequence of integers ≥ 1."""
-    if isinstance(widths, str) or not isinstance(widths, Sequence):
+    if isinstance(widths, str | bytes) or not isinstance(widths, Sequence):
         raise TypeError(
             f"{who} needs {name} to be a sequence of integers ≥ 1, such as (100, 100); received "
             f"{describe_argument(widths)}."
