@@ -15,7 +15,7 @@ from jaxopt_study.dynamics.updates import call_update, differentiated, keep_dtyp
 from jaxopt_study.programs import strongly_typed
 from jaxopt_study.training.batches import Curriculum, batch_indices, prepare
 from jaxopt_study.training.curvature_probe import CurvatureProbe
-from jaxopt_study.training.evaluation import evaluated, measure
+from jaxopt_study.training.evaluation import evaluated, measure, rows
 from jaxopt_study.training.layout import flatten_leaves
 from jaxopt_study.training.motion import at_rest, moved, still_finite
 from jaxopt_study.training.plan import Best, Carry, Constants, Inputs, Plan
@@ -91,19 +91,7 @@ def batch_at(plan: Plan, inputs: Inputs, constants: Constants, t: Any) -> Any:
         return inputs.data
     num_examples = len(jax.tree.leaves(inputs.data)[0])
     indices = batch_indices(plan.order, constants.order, t, plan.batch_size, num_examples)
-    return jax.tree.map(lambda x: _rows(jnp.asarray(x), indices), inputs.data)
-
-
-def _rows(x: Any, indices: Any) -> Any:
-    """Return some examples, spread over the devices of an explicit mesh as all of them are."""
-    sharding = getattr(jax.typeof(x), "sharding", None)
-    if sharding is None or not any(sharding.spec):
-        return x.at[indices].get(mode="promise_in_bounds")
-    shared = sharding.shard_shape(x.shape)[0] < len(x)
-    parts = len(x) // sharding.shard_shape(x.shape)[0]
-    first = sharding.spec[0] if shared and len(indices) % parts == 0 else None
-    spec = jax.sharding.PartitionSpec(first, *sharding.spec[1:])
-    return x.at[indices].get(mode="promise_in_bounds", out_sharding=sharding.update(spec=spec))
+    return jax.tree.map(lambda x: rows(jnp.asarray(x), indices), inputs.data)
 
 
 def step(plan: Plan, inputs: Inputs, constants: Constants, carry: Carry, t: Any) -> tuple[Carry, dict[str, Any]]:
