@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen, nnx
 
-from jaxopt_study.checks import check_bool, check_callable, describe_argument, is_finite
+from jaxopt_study.checks import check_bool, check_callable, check_kept, describe_argument, is_finite
 from jaxopt_study.problems.examples import as_examples
 from jaxopt_study.problems.metric import directed_as
 from jaxopt_study.problems.problem import Problem, check_metrics
@@ -74,6 +74,8 @@ def from_pytree(
     for path, leaf in leaves:
         if _is_trained(leaf) and not is_finite(leaf):
             raise ValueError(f"from_pytree needs finite parameters; params{jax.tree_util.keystr(path)} is not.")
+        if _is_trained(leaf) and not isinstance(leaf, jax.Array):
+            check_kept(f"from_pytree: params{jax.tree_util.keystr(path)}", leaf)
     others = [jax.tree_util.keystr(path) or "the only leaf" for path, leaf in leaves if not _is_trained(leaf)]
     if len(others) == len(leaves):
         raise ValueError("from_pytree found no floating array to train; wrap Python integers in jnp.asarray(…, float).")

@@ -12,7 +12,7 @@ import optax
 from flax import nnx
 from jax.core import Tracer
 
-from jaxopt_study.checks import check_choice, check_integer, check_key, describe_argument, is_finite
+from jaxopt_study.checks import check_choice, check_integer, check_kept, check_key, describe_argument, is_finite
 from jaxopt_study.dynamics.updates import call_update, differentiated, holds_lookahead
 from jaxopt_study.problems.problem import Problem
 from jaxopt_study.programs import contains_convolution
@@ -309,6 +309,8 @@ def _check_start(problem: Problem, params: Any, like: Any, made: Any) -> None:
                 f"train needs a finite start; params{jax.tree_util.keystr(path)} holds NaN or infinity. Take "
                 "parameters from before a run diverged."
             )
+        if not isinstance(leaf, jax.Array):
+            check_kept(f"train: params{jax.tree_util.keystr(path)}", np.asarray(leaf))
 
 
 def _wants_pair(optimizer: Any, like: Any) -> bool:

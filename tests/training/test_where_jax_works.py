@@ -13,7 +13,7 @@ import optax
 import pytest
 from flax import linen, nnx
 
-from jaxopt_study import optimizers, problems
+from jaxopt_study import curvature, optimizers, problems
 from jaxopt_study.problems import Problem, datasets
 from jaxopt_study.training import CurvatureProbe, EarlyStopping, train
 
@@ -107,9 +107,53 @@ def test_tensors_and_frames_are_converted():
     dataset = datasets.from_arrays(Tensor(np.ones((4, 2))), pandas.Series([0, 1, 0, 1]), num_classes=2)
     assert dataset.train["x"].shape == (4, 2)
     with pytest.raises(TypeError, match="Encode text and categories as integers"):
-        problem.replace(data=pandas.DataFrame({"a": ["x", "y"]}))
+        problem.replace(data={"x": pandas.DataFrame({"a": ["x", "y"]})})
     with pytest.raises(TypeError, match="times as numbers"):
-        problem.replace(data=pandas.DataFrame({"a": pandas.to_datetime(["2020-01-01"])}))
+        problem.replace(data={"x": pandas.DataFrame({"a": pandas.to_datetime(["2020-01-01"])})})
+    with pytest.raises(TypeError, match=r"astype\(float\), once missing values are filled"):
+        problem.replace(data={"x": pandas.DataFrame({"a": pandas.array([1, 2], dtype="Int64"), "b": [True, False]})})
+    with pytest.raises(TypeError, match=r"received a DataFrame\. Give its columns by name"):
+        problem.replace(data=frame)
+    assert set(Problem("columns", init=jnp.zeros, loss=lambda p, batch: p, data=dict(frame)).data) == {"a", "b"}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (np.array([2**40, 2**32 + 1]), "holds numbers of int64 beyond int32"),
+        (np.array([-1, -(2**31) - 1]), "holds numbers of int64 beyond int32"),
+        (np.array([0, 2**32], np.uint64), "holds numbers of uint64 beyond uint32"),
+        (np.array([0.0, 1e39]), "holds numbers of float64 beyond float32"),
+        (np.ma.masked_array([0.0, 1e30], mask=[False, True]), "holds masked entries"),
+    ],
+)
+def test_data_that_would_change_on_the_device_are_refused(values, message):
+    loss = lambda p, batch: jnp.mean((p - batch["y"]) ** 2)
+    with pytest.raises(ValueError, match=rf"The data of problem 'p'\['y'\] {message}"):
+        Problem("p", init=lambda key: jnp.zeros(()), loss=loss, data={"y": values})
+    if values.dtype.kind in "iu":
+        with pytest.raises(ValueError, match=message):
+            curvature.hessian(loss, jnp.zeros(()), {"y": values})
+        with jax.enable_x64(True):
+            assert Problem("p", init=lambda key: jnp.zeros(()), loss=loss, data={"y": values}).data["y"] is values
+    else:
+        with pytest.raises(datasets.DatasetError):
+            datasets.from_arrays(values[:, None], [0, 1])
+
+
+def test_numbers_at_the_ends_of_32_bits_are_data():
+    data = {"i": np.array([2**31 - 1, -(2**31)]), "u": np.array([0, 2**32 - 1], np.uint64), "f": np.array([3.4e38, 0])}
+    assert Problem("p", init=lambda key: jnp.zeros(()), loss=lambda p, _: p, data=data).data["i"] is data["i"]
+    with pytest.raises(datasets.DatasetError, match="must lie in 0…1; received labels from 0 to 4294967296"):
+        datasets.from_arrays([[1.0], [2.0]], [0, 2**32], num_classes=2)
+
+
+def test_parameters_beyond_single_precision_are_refused():
+    with pytest.raises(ValueError, match=r"params\['a'\] holds numbers of float64 beyond float32"):
+        problems.from_pytree({"a": np.array(1e300)}, lambda p, _: p["a"])
+    small = problems.from_pytree({"a": 1.0}, lambda p, _: p["a"] ** 2)
+    with pytest.raises(ValueError, match=r"params\['a'\] holds numbers of float64 beyond float32"):
+        train(small, optax.sgd(0.1), num_steps=1, key=KEY, params={"a": 1e300})
 
 
 def test_python_floats_and_scalars_of_numpy_are_parameters():
