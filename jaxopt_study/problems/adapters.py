@@ -353,12 +353,16 @@ def _negated(flags: Mapping[str, bool]) -> dict[str, Any]:
 
 
 def _sample(data: Batch | None) -> Any:
-    # Two examples: enough to see shapes, and batch normalisation of one would be degenerate.
-    return jax.eval_shape(lambda examples: jax.tree.map(lambda leaf: leaf[:2] if leaf.ndim else leaf, examples), data)
+    # Two examples: enough to see shapes, and batch normalisation of one would be degenerate. Where the type of an array
+    # says how it is spread over devices, and so what a loss may do with it, all of them: nothing is computed.
+    kinds = jax.tree.map(jax.typeof, data)
+    if any(any(kind.sharding.spec) for kind in jax.tree.leaves(kinds)):
+        return jax.tree.map(lambda kind: jax.ShapeDtypeStruct(kind.shape, kind.dtype, sharding=kind.sharding), kinds)
+    return jax.tree.map(lambda kind: jax.ShapeDtypeStruct((min(2, kind.shape[0]), *kind.shape[1:]), kind.dtype), kinds)
 
 
 def _zeros(sample: Any) -> Any:
-    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), sample)
+    return jax.tree.map(lambda leaf: jnp.zeros((min(2, leaf.shape[0]), *leaf.shape[1:]), leaf.dtype), sample)
 
 
 def _is_trained(leaf: Any) -> bool:

@@ -74,7 +74,7 @@ def make_plan(
     numeric = _check_optimizer(optimizer)
     batch_size = _check_batches(problem, batch_size, order)
     like, paired = _check_params(problem, params, optimizer)
-    sharded = any(_is_sharded(leaf) for leaf in jax.tree.leaves(like if params is None else params))
+    sharded = any(map(_is_sharded, jax.tree.leaves(init_like(problem.init) if params is None else params)))
     leaves, structure = jax.tree.flatten(like)
     if early_stopping is not None and evaluate_every is None:
         evaluate_every = _one_epoch(problem, batch_size)
@@ -335,8 +335,8 @@ def _steps_on_pairs(optimizer: Any, tree: Any, numbers: tuple[Any, ...], structu
 
 
 def _is_sharded(leaf: Any) -> bool:
-    sharding = getattr(leaf, "sharding", None)
-    return sharding is not None and len(getattr(sharding, "device_set", ())) > 1
+    sharding = getattr(leaf, "sharding", None)  # of a traced or an abstract array only where its type says so
+    return sharding is not None and getattr(sharding, "num_devices", 1) > 1
 
 
 def _check_loss(result: Any) -> Any:

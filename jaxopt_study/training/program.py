@@ -4,12 +4,16 @@ Nothing here knows whether a loop is compiled or driven by the host: `loops` com
 run the same arithmetic.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from traceback import walk_tb
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.errors import JAXIndexError, JAXTypeError
 
 from jaxopt_study.dynamics.updates import call_update, differentiated, keep_dtypes
 from jaxopt_study.programs import strongly_typed
@@ -116,7 +120,8 @@ def step(plan: Plan, inputs: Inputs, constants: Constants, carry: Carry, t: Any)
 
     def apply(old: tuple[Any, Any, Any]) -> tuple[Any, Any]:
         value_fn = lambda params: loss_at(shaped(differentiated(params)))[0]
-        updates, opt_state = call_update(optimizer, grads, carry.opt_state, carry.params, loss, value_fn)
+        with _naming_the_optimizer():
+            updates, opt_state = call_update(optimizer, grads, carry.opt_state, carry.params, loss, value_fn)
         _check_state(carry.opt_state, opt_state)
         new = keep_dtypes((optax.apply_updates(carry.params, updates), opt_state, model_state), old)
         if not plan.careful:
@@ -185,6 +190,26 @@ def training_loss(plan: Plan, params: Any, model_state: Any, batch: Any, key: An
     if plan.step_loss is not None:
         return plan.step_loss(params, model_state, batch, key)
     return plan.loss(params, batch), model_state
+
+
+@contextmanager
+def _naming_the_optimizer() -> Iterator[None]:
+    """Say whose update failed while it was traced; what this package and JAX refuse, they explain themselves."""
+    try:
+        yield
+    except (JAXTypeError, JAXIndexError, FloatingPointError):
+        raise
+    except Exception as error:  # whatever somebody else's transformation raises
+        frames = [frame for frame, _ in walk_tb(error.__traceback__)]
+        if frames[-1].f_globals.get("__name__", "").startswith("jaxopt_study."):
+            raise
+        updates = [name for frame in frames if "<locals>.update" in (name := frame.f_code.co_qualname)]
+        owner = updates[-1].partition(".<locals>")[0] if updates else "the optimizer"
+        raise ValueError(
+            f"train cannot take a step: the update of {owner} raises {type(error).__name__}: {error}. It is given the "
+            "mean gradient of a batch, state, parameters, and value, grad, value_fn and obj_fn; no gradients of single "
+            "examples, and nothing else."
+        ) from error
 
 
 def _kept_finite(new: Any, old: Any) -> Any:

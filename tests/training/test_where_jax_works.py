@@ -25,8 +25,8 @@ import os
 import jax, jax.numpy as jnp, numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 from jaxopt_study import optimizers
-from jaxopt_study.problems import Problem
-from jaxopt_study.training import train
+from jaxopt_study.problems import Problem, from_pytree
+from jaxopt_study.training import evaluate, train
 
 X = np.arange(128.0, dtype=np.float32).reshape(16, 8) / 128
 loss = lambda w, batch: jnp.mean((batch["x"] @ w - batch["y"]) ** 2)
@@ -44,6 +44,15 @@ for kind in (AxisType.Auto, AxisType.Explicit):
             kept = all(leaf.sharding.shard_shape(leaf.shape) == ((1,) if spec == P("d") else (8,))
                        for leaf in (run.params, *moments))
             found.append([kept, np.asarray(run.losses).tolist(), bool(run.stalled)])
+# `mesh` is the explicit one, which is not set here: a problem's own start and batches of its evaluations are spread.
+for spec, data_spec in ((P("d"), P()), (P(), P("d"))):
+    start = put(0.5 * jnp.ones(8), spec)
+    problem = from_pytree(start, loss, data={"x": put(X, data_spec), "y": put(X.sum(1), data_spec)})
+    run = train(problem, optimizers.sgd(0.0), num_steps=2, key=jax.random.key(0), evaluate_every=1,
+                evaluate_batch_size=5, progress=False)
+    kept = run.params.sharding.is_equivalent_to(start.sharding, 1)
+    losses = [*run.losses, *run.evaluations["train_loss"], evaluate(problem, start, on="train", batch_size=8)["loss"]]
+    found.append([kept, [float(loss) for loss in losses], False])
 print(json.dumps(found))
 """
 
@@ -61,7 +70,10 @@ def test_arrays_on_explicit_and_automatic_meshes_stay_where_they_are():
         "p", init=lambda key: jnp.ones(8), loss=lambda w, batch: jnp.mean((batch["x"] @ w - batch["y"]) ** 2),
         data={"x": x, "y": x.sum(1)},
     )  # fmt: skip
-    for (kept, losses, stalled), batch_size in zip(found, 2 * (None, 8, 5), strict=True):
+    for kept, losses, _ in found[6:]:
+        assert kept
+        np.testing.assert_allclose(losses, float(problem.loss(0.5 * jnp.ones(8), problem.data)), rtol=1e-5)
+    for (kept, losses, stalled), batch_size in zip(found[:6], 2 * (None, 8, 5), strict=True):
         assert kept
         assert not stalled
         alone = train(
