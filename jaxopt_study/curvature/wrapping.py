@@ -63,8 +63,9 @@ def from_matvec(matvec: Callable[[Any], Any], like: Any, *, loop: Loop = "compil
     Neither linearity nor symmetry is checked: `audit` does. The function runs at whatever matmul precision it asks for.
 
     Args:
-        matvec: A traceable function from vectors to vectors; one of NumPy is called by `jax.pure_callback`. Arrays that it closes
-            over become constants of every program compiled with it; give them as arguments of a `jax.tree_util.Partial` instead, if they are large.
+        matvec: A traceable function from vectors to vectors; one of NumPy is called by `jax.pure_callback`. Arrays that
+            it closes over become constants of every program compiled with it; give them as arguments of a
+            `jax.tree_util.Partial` instead, if they are large.
         like: A vector, of arrays or `jax.ShapeDtypeStruct`s, for structure, shapes and dtypes.
         loop: "host" if the function should rather be called from a Python loop than inside a compiled one.
 

@@ -69,7 +69,13 @@ def as_array(where: str, leaf: Any) -> Any:
         raise TypeError(f"{where} is sparse; received {describe_argument(leaf)}. Make it dense by its toarray().")
     foreign: Any = leaf
     if home == "torch":
-        leaf = np.asarray(foreign.detach().cpu())
+        try:
+            leaf = np.asarray(foreign.detach().cpu())
+        except TypeError as error:  # brain floats and sparse tensors
+            raise TypeError(
+                f"{where} must be an array of numbers; received a tensor that is none for NumPy: {error}. Convert it "
+                "by its float() or to_dense()."
+            ) from error
     elif home in {"pandas", "polars", "pyarrow"} and hasattr(leaf, "to_numpy"):
         leaf = foreign.to_numpy()
     elif home == "tensorflow" and hasattr(leaf, "numpy"):
@@ -98,9 +104,10 @@ def as_array(where: str, leaf: Any) -> Any:
     return leaf
 
 
-def _check_numbers(where: str, leaf: Any) -> None:
-    if isinstance(leaf, Tracer) or not isinstance(leaf, np.ndarray | jax.Array):
+def _check_numbers(where: str, given: Any) -> None:
+    if isinstance(given, Tracer) or not isinstance(given, np.ndarray | jax.Array):
         return
+    leaf: Any = given
     inexact, on_device = jnp.issubdtype(leaf.dtype, jnp.inexact), isinstance(leaf, jax.Array)
     key = id(leaf), jax.config.read("jax_enable_x64")  # which decides the range of the copy on the device
     if key in _sound or (on_device and not (inexact and leaf.is_fully_addressable)):

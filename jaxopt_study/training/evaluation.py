@@ -131,7 +131,9 @@ def measure(
     if rest:
         found = values(part(whole * batch_size, rest))
         sums.append({name: v.astype(accumulator(v.dtype)) * rest for name, v in found.items()})
-    return {name: (sum(s[name] for s in sums) / count).astype(jnp.result_type(v, float)) for name, v in found.items()}
+    return {
+        name: jnp.asarray(sum(s[name] for s in sums) / count, jnp.result_type(v, float)) for name, v in found.items()
+    }
 
 
 def rows(x: Any, indices: Any) -> Any:
