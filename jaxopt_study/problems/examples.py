@@ -73,7 +73,7 @@ def as_array(where: str, leaf: Any) -> Any:
             leaf = np.asarray(foreign.detach().cpu())
         except TypeError as error:  # brain floats and sparse tensors
             raise TypeError(
-                f"{where} must be an array of numbers; received a tensor that is none for NumPy: {error}. Convert it "
+                f"{where} must be an array of numbers; received a tensor that is none for NumPy ({error}). Convert it "
                 "by its float() or to_dense()."
             ) from error
     elif home in {"pandas", "polars", "pyarrow"} and hasattr(leaf, "to_numpy"):
