@@ -64,14 +64,13 @@ def call_update(
         state: The optimizer's state.
         params: The parameters.
         value: The loss, for transformations that take it.
-        value_fn: The loss as a function of the parameters, for those that search along a line, or estimate
-            its curvature (`obj_fn` of `optax.contrib.sophia`).
+        value_fn: The loss as a function of the parameters, for those that search along a line.
 
     Returns:
         Update and new state. Extra arguments are passed to those that accept them.
     """
     update = optax.with_extra_args_support(optimizer).update
-    extra = {"value": value, "grad": grads, "value_fn": value_fn, "obj_fn": value_fn}
+    extra = {"value": value, "grad": grads, "value_fn": value_fn}
     parameters = inspect.signature(update).parameters
     if not any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
         extra = {name: argument for name, argument in extra.items() if name in parameters}

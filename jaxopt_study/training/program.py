@@ -207,7 +207,7 @@ def _naming_the_optimizer() -> Iterator[None]:
         owner = updates[-1].partition(".<locals>")[0] if updates else "the optimizer"
         raise ValueError(
             f"train cannot take a step: the update of {owner} raises {type(error).__name__}: {error}. It is given the "
-            "mean gradient of a batch, state, parameters, and value, grad, value_fn and obj_fn; no gradients of single "
+            "mean gradient of a batch, state, parameters, and value, grad and value_fn; no gradients of single "
             "examples, and nothing else."
         ) from error
 

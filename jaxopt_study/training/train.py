@@ -66,9 +66,9 @@ def train(
         optimizer: Any Optax transformation whose updates are *added* to the parameters. A `Transform` of this package
             travels as an argument, so that a changed hyperparameter does not compile anything again, and it may be
             traced. PRNG keys in the optimizer's state (gradient noise) have this run's key folded in: runs with
-            different keys draw different noise. `update` also receives `value` (the loss), `grad`, `value_fn` and
-            `obj_fn` (both the loss on this batch), for optimizers that ask for them, such as `optax.polyak_sgd` and
-            `optax.contrib.sophia`. It gets no gradients of single examples.
+            different keys draw different noise. `update` also receives `value` (the loss), `grad` and `value_fn` (the
+            loss on this batch), for optimizers that ask for them, such as `optax.polyak_sgd`. It gets no gradients of
+            single examples.
         num_steps: T ≥ 0. A changed T does not compile anything again outside `jit` and `vmap`.
         key: Decides start, order of the examples, dropout and noise. Consumed; the same key replays the same run, alone
             or as a lane of a `vmap`. It is split once, by `jax.random.split(key, 5)`, into the keys of `problem.init`,

@@ -215,6 +215,5 @@ def test_an_update_that_raises_is_named(regression):
     for optimizer in (private, transforms.chain(private, optax.sgd(0.1)), optax.chain(private, optax.sgd(0.1))):
         with pytest.raises(ValueError, match=message):
             train(regression, optimizer, num_steps=1, key=KEY)
-    run = train(regression, optax.contrib.sophia(1e-3), num_steps=3, key=KEY)
-    assert not run.diverged
-    assert run.last_moved == 3
+    with pytest.raises(ValueError, match="raises ValueError: obj_fn must be provided"):
+        train(regression, optax.contrib.sophia(1e-3), num_steps=1, key=KEY)
