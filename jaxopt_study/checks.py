@@ -249,6 +249,8 @@ def check_params(who: str, params: Any, *, name: str = "params", finite: bool = 
                 f"{who} needs {name} to be finite; {at} holds NaN or infinity. Take parameters from before the run "
                 "diverged."
             )
+        if not isinstance(leaf, jax.Array):
+            check_kept(at, np.asarray(leaf))
     return jax.tree.map(jnp.asarray, params)
 
 
@@ -258,6 +260,28 @@ def is_finite(leaf: Any) -> bool:
         return bool(jnp.isfinite(leaf).all())
     array = np.asarray(leaf)
     return bool(np.isfinite(array if array.dtype.kind in "fciub" else array.astype(np.float32)).all())
+
+
+def check_kept(where: str, array: Any) -> None:
+    """Raise ValueError if JAX, which works in 32 bits by default, would change numbers of an array of NumPy.
+
+    Args:
+        where: What the array is, for the message.
+        array: The array; an integer must not wrap around, and a finite number must stay finite.
+    """
+    target = jax.dtypes.canonicalize_dtype(array.dtype)
+    if target == array.dtype or not array.size:
+        return
+    if array.dtype.kind in "iu":
+        kept = jnp.iinfo(target).min <= array.min() and array.max() <= jnp.iinfo(target).max
+    else:
+        with np.errstate(over="ignore"):
+            kept = bool((np.isfinite(array.astype(target)) | ~np.isfinite(array)).all())
+    if not kept:
+        raise ValueError(
+            f"{where} holds numbers of {array.dtype} beyond {target}, which JAX makes of it. Shift or scale them, "
+            'renumber labels, or call jax.config.update("jax_enable_x64", True) first.'
+        )
 
 
 def check_structure(who: str, name: str, value: Any, like: Any, *, of: str = "params") -> Any:
@@ -362,6 +386,8 @@ def check_numbers(who: str, name: str, values: Any, *, finite: bool = True) -> n
     """
     if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(values)):
         raise TypeError(f"{who} needs {name} known before compiling; received traced values.")
+    if np.ma.is_masked(values):
+        raise ValueError(f"{who} needs {name} without masked entries; received some. Remove them, or fill them.")
     try:
         array = np.asarray(values)
     except (TypeError, ValueError) as error:

@@ -6,9 +6,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
-from jaxopt_study.checks import check_integer, describe_argument
+from jaxopt_study.checks import check_integer, check_kept, describe_argument
 from jaxopt_study.curvature.vectors import accumulator, placed, spread
 from jaxopt_study.types import Batch
 
@@ -117,6 +118,8 @@ def check_batches(name: str, data: Batch | None, batch_size: Any) -> Batch:
 
 
 def _as_array(name: str, x: Any) -> jax.Array:
+    if isinstance(x, np.ndarray):
+        check_kept(f"The data of {name}", x)
     try:
         return x if isinstance(x, jax.Array) else jnp.asarray(x)
     except (TypeError, OverflowError) as error:

@@ -134,10 +134,10 @@ class MeanOperator(Operator):
         ]
 
         def product(v: Vector) -> Vector:
-            total = vectors.zeros_like(self.like)
+            total = jax.tree.map(lambda x: x.astype(vectors.accumulator(x.dtype)), vectors.zeros_like(self.like))
             for share, part in parts:
-                total = vectors.axpy(share, part(v), total)
-            return total
+                total = jax.tree.map(lambda s, x, share=share: s + share * x.astype(s.dtype), total, part(v))
+            return jax.tree.map(lambda s, x: s.astype(x.dtype), total, self.like)
 
         return product
 

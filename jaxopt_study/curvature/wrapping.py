@@ -64,8 +64,9 @@ def from_matvec(matvec: Callable[[Any], Any], like: Any, *, loop: Loop = "compil
     Neither linearity nor symmetry is checked: `audit` does. The function runs at whatever matmul precision it asks for.
 
     Args:
-        matvec: A traceable function from vectors to vectors. Arrays that it closes over become constants of every
-            program compiled with it; give them as arguments of a `jax.tree_util.Partial` instead, if they are large.
+        matvec: A traceable function from vectors to vectors; one of NumPy is called by `jax.pure_callback`. Arrays that
+            it closes over become constants of every program compiled with it; give them as arguments of a
+            `jax.tree_util.Partial` instead, if they are large.
         like: A vector, of arrays or `jax.ShapeDtypeStruct`s, for structure, shapes and dtypes.
         loop: "host" if the function should rather be called from a Python loop than inside a compiled one.
 
@@ -74,7 +75,7 @@ def from_matvec(matvec: Callable[[Any], Any], like: Any, *, loop: Loop = "compil
 
     Raises:
         ValueError: If `like` has no leaves, the function changes structure, shapes or dtypes, or `loop` is unknown.
-        TypeError: If a leaf of `like` is not a real floating array.
+        TypeError: If a leaf of `like` is not a real floating array, or JAX cannot trace the function.
 
     Example:
         >>> op = from_matvec(lambda v: {"x": 2.0 * v["x"]}, {"x": jnp.zeros(3)})
@@ -149,7 +150,14 @@ def from_matrix(matrix: ArrayLike) -> Operator:
 
 
 def _arrays_from(function: Matvec, v: Vector) -> Vector:
-    image = function(v)
+    try:
+        image = function(v)
+    except jax.errors.JAXTypeError as error:
+        raise TypeError(
+            "from_matvec needs matvec to be a function that JAX can trace, whatever loop is; it raises "
+            f"{type(error).__name__}, as NumPy and Python's branches do on traced values. Write it in jax.numpy, or "
+            "call it through jax.pure_callback: lambda v: jax.pure_callback(matvec, v, v)."
+        ) from error
     for leaf in jax.tree.leaves(image):
         if not hasattr(leaf, "dtype") and not isinstance(leaf, float | int):
             raise TypeError(f"matvec must return a vector like its argument; received {describe_argument(leaf)}.")

@@ -7,10 +7,10 @@ import jax
 
 from jaxopt_study.dynamics.periods import refuse_period
 from jaxopt_study.dynamics.scalar_problem import one_coordinate, recursions
-from jaxopt_study.dynamics.states import refuse_holder
 from jaxopt_study.dynamics.threshold import thresholds
 from jaxopt_study.dynamics.updates import as_transformation, check_shapes
 from jaxopt_study.programs import nan_is_an_answer
+from jaxopt_study.transforms.containers import refuse_holder
 
 AT_REST = "Where a schedule warms up from 0, pass the state of a later step, or leave `opt_state` out for its end."
 

@@ -14,7 +14,7 @@ from jaxopt_study.dynamics.coordinatewise import check_coordinatewise
 from jaxopt_study.dynamics.neutral import Response, neutral_step
 from jaxopt_study.dynamics.periods import period
 from jaxopt_study.dynamics.roles import Role, leaf_paths, leaf_roles
-from jaxopt_study.dynamics.states import named_leaves, refuse_holder, seated
+from jaxopt_study.dynamics.states import named_leaves, seated
 from jaxopt_study.dynamics.updates import (
     as_transformation,
     call_update,
@@ -25,6 +25,7 @@ from jaxopt_study.dynamics.updates import (
     keep_dtypes,
 )
 from jaxopt_study.programs import strongly_typed
+from jaxopt_study.transforms.containers import refuse_holder
 
 _LONG = 1000  # steps after which a product of momenta has reached its limit
 _SEVERAL = (3, 2)  # what stands for leaves of which nothing is known

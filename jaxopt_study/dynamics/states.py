@@ -4,7 +4,6 @@
 dictionaries and lists. The numbers and the names on the way to them are the same, so they are matched by their paths.
 """
 
-import sys
 from collections.abc import Collection, Iterable
 from typing import Any
 
@@ -12,16 +11,9 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import DictKey, FlattenedIndexKey, GetAttrKey, SequenceKey
 
+from jaxopt_study.transforms.containers import refuse_holder, unwrapped
+
 Names = tuple[str, ...]
-
-
-def unwrapped(tree: Any) -> Any:
-    """Return a pytree without the `Variable`s of Flax around its arrays."""
-    nnx = sys.modules.get("flax.nnx")  # where it was never imported there are none
-    if nnx is None:
-        return tree
-    is_variable = lambda part: isinstance(part, nnx.Variable)
-    return jax.tree.map(lambda part: part.get_value() if is_variable(part) else part, tree, is_leaf=is_variable)
 
 
 def named_leaves(state: Any) -> dict[Names, Any]:
@@ -76,15 +68,6 @@ def seated(name: str, opt_state: Any, expected: Any) -> Any:
             f"shapes {shapes}."
         )
     return jax.tree.unflatten(jax.tree.structure(expected), leaves)
-
-
-def refuse_holder(name: str, opt_state: Any) -> None:
-    """Raise TypeError for the object that holds a state, an `nnx.Optimizer` or a `TrainState`."""
-    if not isinstance(opt_state, tuple | dict) and hasattr(opt_state, "opt_state") and hasattr(opt_state, "tx"):
-        raise TypeError(
-            f"{name} needs the optimizer's state; received a {type(opt_state).__name__}, which holds one. Pass its "
-            "opt_state."
-        )
 
 
 def _names(path: tuple[Any, ...]) -> Names:

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import optax
 
 from jaxopt_study.checks import check_params, describe_argument
-from jaxopt_study.dynamics.states import refuse_holder, seated
+from jaxopt_study.dynamics.states import seated
+from jaxopt_study.transforms.containers import refuse_holder
 
 
 def as_transformation(optimizer: Any, name: str = "") -> Any:

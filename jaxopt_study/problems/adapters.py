@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen, nnx
 
-from jaxopt_study.checks import check_bool, check_callable, describe_argument, is_finite
+from jaxopt_study.checks import check_bool, check_callable, check_kept, describe_argument, is_finite
 from jaxopt_study.problems.examples import as_examples
 from jaxopt_study.problems.metric import directed_as
 from jaxopt_study.problems.problem import Problem, check_metrics
@@ -74,6 +74,8 @@ def from_pytree(
     for path, leaf in leaves:
         if _is_trained(leaf) and not is_finite(leaf):
             raise ValueError(f"from_pytree needs finite parameters; params{jax.tree_util.keystr(path)} is not.")
+        if _is_trained(leaf) and not isinstance(leaf, jax.Array):
+            check_kept(f"from_pytree: params{jax.tree_util.keystr(path)}", leaf)
     others = [jax.tree_util.keystr(path) or "the only leaf" for path, leaf in leaves if not _is_trained(leaf)]
     if len(others) == len(leaves):
         raise ValueError("from_pytree found no floating array to train; wrap Python integers in jnp.asarray(…, float).")
@@ -351,12 +353,16 @@ def _negated(flags: Mapping[str, bool]) -> dict[str, Any]:
 
 
 def _sample(data: Batch | None) -> Any:
-    # Two examples: enough to see shapes, and batch normalisation of one would be degenerate.
-    return jax.eval_shape(lambda examples: jax.tree.map(lambda leaf: leaf[:2] if leaf.ndim else leaf, examples), data)
+    # Two examples: enough to see shapes, and batch normalisation of one would be degenerate. Where the type of an array
+    # says how it is spread over devices, and so what a loss may do with it, all of them: nothing is computed.
+    kinds = jax.tree.map(jax.typeof, data)
+    if any(any(kind.sharding.spec) for kind in jax.tree.leaves(kinds)):
+        return jax.tree.map(lambda kind: jax.ShapeDtypeStruct(kind.shape, kind.dtype, sharding=kind.sharding), kinds)
+    return jax.tree.map(lambda kind: jax.ShapeDtypeStruct((min(2, kind.shape[0]), *kind.shape[1:]), kind.dtype), kinds)
 
 
 def _zeros(sample: Any) -> Any:
-    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), sample)
+    return jax.tree.map(lambda leaf: jnp.zeros((min(2, leaf.shape[0]), *leaf.shape[1:]), leaf.dtype), sample)
 
 
 def _is_trained(leaf: Any) -> bool:

@@ -8,16 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from jaxopt_study.checks import describe_argument, is_finite
+from jaxopt_study.checks import check_kept, describe_argument, is_finite
 from jaxopt_study.types import Batch
 
-_sound: dict[int, Any] = {}  # arrays that cannot change and were found finite
+_sound: dict[tuple[int, bool], Any] = {}  # arrays that cannot change and were found finite and in range
 
 
 def as_examples(where: str, examples: Batch) -> Batch:
     """Return examples with every leaf an array of numbers and a common leading axis.
 
-    Tensors of torch and frames and series of pandas become NumPy arrays, without importing either.
+    Tensors of torch and frames and series of pandas become NumPy arrays, without importing either. A frame as the whole
+    is refused: it may mean a dictionary of columns or one array.
 
     Args:
         where: What they are, for messages.
@@ -28,8 +29,14 @@ def as_examples(where: str, examples: Batch) -> Batch:
 
     Raises:
         TypeError: If a leaf is not an array of numbers.
-        ValueError: If there are no examples, leading axes differ, or a number is not finite.
+        ValueError: If there are no examples, leading axes differ, or a number is masked, not finite, or beyond the 32
+            bits in which JAX works by default.
     """
+    if hasattr(examples, "columns") and hasattr(examples, "to_numpy"):
+        raise TypeError(
+            f"{where} must be a pytree of arrays; received {describe_argument(examples)}. Give its columns by name, as "
+            "in {name: frame[name] for name in frame.columns}, or all of them as one array, by frame.to_numpy()."
+        )
     found, structure = jax.tree_util.tree_flatten_with_path(examples)
     leaves = [as_array(f"{where}{jax.tree_util.keystr(path)}", leaf) for path, leaf in found]
     shapes = [np.shape(leaf) for leaf in leaves]
@@ -42,11 +49,7 @@ def as_examples(where: str, examples: Batch) -> Batch:
     if shapes[0][0] == 0:
         raise ValueError(f"{where} holds no examples; use None for a problem without data.")
     for (path, _), leaf in zip(found, leaves, strict=True):
-        if not _is_sound(leaf):
-            raise ValueError(
-                f"{where}{jax.tree_util.keystr(path)} holds NaN or infinity. Remove these examples, or replace the "
-                "numbers and give the loss a mask as a further array."
-            )
+        _check_numbers(f"{where}{jax.tree_util.keystr(path)}", leaf)
     converted = any(leaf is not given for leaf, (_, given) in zip(leaves, found, strict=True))
     return structure.unflatten(leaves) if converted else examples
 
@@ -56,6 +59,7 @@ def as_array(where: str, leaf: Any) -> Any:
 
     Raises:
         TypeError: If it holds something else.
+        ValueError: If entries are masked.
     """
     home = type(leaf).__module__.partition(".")[0]
     kind: Any = leaf.dtype if isinstance(leaf, jax.Array) else None
@@ -65,11 +69,24 @@ def as_array(where: str, leaf: Any) -> Any:
         raise TypeError(f"{where} is sparse; received {describe_argument(leaf)}. Make it dense by its toarray().")
     foreign: Any = leaf
     if home == "torch":
-        leaf = np.asarray(foreign.detach().cpu())
+        try:
+            leaf = np.asarray(foreign.detach().cpu())
+        except TypeError as error:  # brain floats and sparse tensors
+            raise TypeError(
+                f"{where} must be an array of numbers; received a tensor that is none for NumPy ({error}). Convert it "
+                "by its float() or to_dense()."
+            ) from error
     elif home in {"pandas", "polars", "pyarrow"} and hasattr(leaf, "to_numpy"):
         leaf = foreign.to_numpy()
     elif home == "tensorflow" and hasattr(leaf, "numpy"):
         leaf = foreign.numpy()
+    if isinstance(leaf, np.ma.MaskedArray):
+        if np.ma.is_masked(leaf):
+            raise ValueError(
+                f"{where} holds masked entries. Remove these examples, or fill the entries and give the loss a mask as "
+                "a further array."
+            )
+        leaf = leaf.data
     if isinstance(leaf, bool | int | float | complex | np.generic):
         return np.asarray(leaf)
     dtype = getattr(leaf, "dtype", None)
@@ -79,21 +96,29 @@ def as_array(where: str, leaf: Any) -> Any:
             "encode text as integers."
         )
     if isinstance(leaf, np.ndarray) and dtype.kind in "OUSMmV" and not jnp.issubdtype(dtype, jnp.number):
-        remedy = "Encode text and categories as integers, and times as numbers, column by column."
+        remedy = (
+            "Encode text and categories as integers, and times as numbers, column by column; mixed and nullable "
+            "columns of numbers become one array by astype(float), once missing values are filled."
+        )
         raise TypeError(f"{where} must be an array of numbers; received one of {dtype}. {remedy}")
     return leaf
 
 
-def _is_sound(leaf: Any) -> bool:
-    if isinstance(leaf, Tracer | jax.ShapeDtypeStruct) or not jnp.issubdtype(leaf.dtype, jnp.inexact):
-        return True
-    if not isinstance(leaf, np.ndarray | jax.Array) or _sound.get(id(leaf)) is not None:
-        return True
-    if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
-        return True
-    if not (bool(np.isfinite(leaf).all()) if np.iscomplexobj(leaf) else is_finite(leaf)):
-        return False
-    if isinstance(leaf, jax.Array) or not leaf.flags.writeable:
-        _sound[id(leaf)] = True
-        weakref.finalize(leaf, _sound.pop, id(leaf), None)
-    return True
+def _check_numbers(where: str, given: Any) -> None:
+    if isinstance(given, Tracer) or not isinstance(given, np.ndarray | jax.Array):
+        return
+    leaf: Any = given
+    inexact, on_device = jnp.issubdtype(leaf.dtype, jnp.inexact), isinstance(leaf, jax.Array)
+    key = id(leaf), jax.config.read("jax_enable_x64")  # which decides the range of the copy on the device
+    if key in _sound or (on_device and not (inexact and leaf.is_fully_addressable)):
+        return
+    if inexact and not (np.isfinite(leaf).all() if np.iscomplexobj(leaf) else is_finite(leaf)):
+        raise ValueError(
+            f"{where} holds NaN or infinity. Remove these examples, or replace the numbers and give the loss a mask as "
+            "a further array."
+        )
+    if not on_device:
+        check_kept(where, leaf)
+    if on_device or not leaf.flags.writeable:
+        _sound[key] = True
+        weakref.finalize(leaf, _sound.pop, key, None)

@@ -10,6 +10,7 @@ import optax
 from jaxtyping import Array
 
 from jaxopt_study.checks import check_choice, check_integer, describe_argument
+from jaxopt_study.curvature.vectors import accumulator
 from jaxopt_study.problems.problem import Problem
 from jaxopt_study.types import ModelState, Params
 
@@ -118,14 +119,33 @@ def measure(
     examples = jax.tree.map(jnp.asarray, examples)
     count = len(jax.tree.leaves(examples)[0])
     whole, rest = divmod(count, batch_size)
-    total = {}
+
+    def part(first: Any, size: int) -> Any:
+        return jax.tree.map(lambda x: rows(x, first + jnp.arange(size)), examples)
+
+    sums, found = [], {}
     if whole:
-        blocks = jax.tree.map(lambda x: x[: whole * batch_size].reshape(whole, batch_size, *x.shape[1:]), examples)
-        total = jax.tree.map(lambda v: v.sum(0) * batch_size, jax.lax.map(values, blocks))
+        firsts = batch_size * jnp.arange(whole)
+        found = jax.lax.map(lambda first: values(part(first, batch_size)), firsts)
+        sums.append({name: v.sum(0, dtype=accumulator(v.dtype)) * batch_size for name, v in found.items()})
     if rest:
-        last = jax.tree.map(lambda v: v * rest, values(jax.tree.map(lambda x: x[whole * batch_size :], examples)))
-        total = jax.tree.map(jnp.add, total, last) if whole else last
-    return jax.tree.map(lambda v: v / count, total)
+        found = values(part(whole * batch_size, rest))
+        sums.append({name: v.astype(accumulator(v.dtype)) * rest for name, v in found.items()})
+    return {
+        name: jnp.asarray(sum(s[name] for s in sums) / count, jnp.result_type(v, float)) for name, v in found.items()
+    }
+
+
+def rows(x: Any, indices: Any) -> Any:
+    """Return some examples, spread over the devices of an explicit mesh as all of them are."""
+    sharding = getattr(jax.typeof(x), "sharding", None)
+    if sharding is None or not any(sharding.spec):
+        return x.at[indices].get(mode="promise_in_bounds")
+    shared = sharding.shard_shape(x.shape)[0] < len(x)
+    parts = len(x) // sharding.shard_shape(x.shape)[0]
+    first = sharding.spec[0] if shared and len(indices) % parts == 0 else None
+    spec = jax.sharding.PartitionSpec(first, *sharding.spec[1:])
+    return x.at[indices].get(mode="promise_in_bounds", out_sharding=sharding.update(spec=spec))
 
 
 @partial(jax.jit, static_argnames=("functions", "batch_size"))

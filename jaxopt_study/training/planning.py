@@ -12,7 +12,7 @@ import optax
 from flax import nnx
 from jax.core import Tracer
 
-from jaxopt_study.checks import check_choice, check_integer, check_key, describe_argument, is_finite
+from jaxopt_study.checks import check_choice, check_integer, check_kept, check_key, describe_argument, is_finite
 from jaxopt_study.dynamics.updates import call_update, differentiated, holds_lookahead
 from jaxopt_study.problems.problem import Problem
 from jaxopt_study.programs import contains_convolution
@@ -73,7 +73,7 @@ def make_plan(
     numeric = _check_optimizer(optimizer)
     batch_size = _check_batches(problem, batch_size, order, num_steps)
     like, paired = _check_params(problem, params, optimizer)
-    sharded = any(_is_sharded(leaf) for leaf in jax.tree.leaves(like if params is None else params))
+    sharded = any(map(_is_sharded, jax.tree.leaves(init_like(problem.init) if params is None else params)))
     leaves, structure = jax.tree.flatten(like)
     if early_stopping is not None and evaluate_every is None:
         evaluate_every = _one_epoch(problem, batch_size)
@@ -304,6 +304,8 @@ def _check_start(problem: Problem, params: Any, like: Any, made: Any) -> None:
                 f"train needs a finite start; params{jax.tree_util.keystr(path)} holds NaN or infinity. Take "
                 "parameters from before a run diverged."
             )
+        if not isinstance(leaf, jax.Array):
+            check_kept(f"train: params{jax.tree_util.keystr(path)}", np.asarray(leaf))
 
 
 def _wants_pair(optimizer: Any, like: Any) -> bool:
@@ -328,8 +330,8 @@ def _steps_on_pairs(optimizer: Any, tree: Any, numbers: tuple[Any, ...], structu
 
 
 def _is_sharded(leaf: Any) -> bool:
-    sharding = getattr(leaf, "sharding", None)
-    return sharding is not None and len(getattr(sharding, "device_set", ())) > 1
+    sharding = getattr(leaf, "sharding", None)  # of a traced or an abstract array only where its type says so
+    return sharding is not None and getattr(sharding, "num_devices", 1) > 1
 
 
 def _check_loss(result: Any) -> Any:

@@ -4,19 +4,23 @@ Nothing here knows whether a loop is compiled or driven by the host: `loops` com
 run the same arithmetic.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from traceback import walk_tb
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.errors import JAXIndexError, JAXTypeError
 
 from jaxopt_study.checks import describe_argument
 from jaxopt_study.dynamics.updates import call_update, differentiated, keep_dtypes
 from jaxopt_study.programs import strongly_typed
 from jaxopt_study.training.batches import Curriculum, batch_indices, prepare
 from jaxopt_study.training.curvature_probe import CurvatureProbe
-from jaxopt_study.training.evaluation import evaluated, measure
+from jaxopt_study.training.evaluation import evaluated, measure, rows
 from jaxopt_study.training.layout import flatten_leaves
 from jaxopt_study.training.motion import at_rest, moved, still_finite
 from jaxopt_study.training.plan import Best, Carry, Constants, Inputs, Plan
@@ -92,19 +96,7 @@ def batch_at(plan: Plan, inputs: Inputs, constants: Constants, t: Any) -> Any:
         return inputs.data
     num_examples = len(jax.tree.leaves(inputs.data)[0])
     indices = batch_indices(plan.order, constants.order, t, plan.batch_size, num_examples)
-    return jax.tree.map(lambda x: _rows(jnp.asarray(x), indices), inputs.data)
-
-
-def _rows(x: Any, indices: Any) -> Any:
-    """Return some examples, spread over the devices of an explicit mesh as all of them are."""
-    sharding = getattr(jax.typeof(x), "sharding", None)
-    if sharding is None or not any(sharding.spec):
-        return x.at[indices].get(mode="promise_in_bounds")
-    shared = sharding.shard_shape(x.shape)[0] < len(x)
-    parts = len(x) // sharding.shard_shape(x.shape)[0]
-    first = sharding.spec[0] if shared and len(indices) % parts == 0 else None
-    spec = jax.sharding.PartitionSpec(first, *sharding.spec[1:])
-    return x.at[indices].get(mode="promise_in_bounds", out_sharding=sharding.update(spec=spec))
+    return jax.tree.map(lambda x: rows(jnp.asarray(x), indices), inputs.data)
 
 
 def step(plan: Plan, inputs: Inputs, constants: Constants, carry: Carry, t: Any) -> tuple[Carry, dict[str, Any]]:
@@ -129,7 +121,8 @@ def step(plan: Plan, inputs: Inputs, constants: Constants, carry: Carry, t: Any)
 
     def apply(old: tuple[Any, Any, Any]) -> tuple[Any, Any]:
         value_fn = lambda params: loss_at(shaped(differentiated(params)))[0]
-        updates, opt_state = call_update(optimizer, grads, carry.opt_state, carry.params, loss, value_fn)
+        with _naming_the_optimizer():
+            updates, opt_state = call_update(optimizer, grads, carry.opt_state, carry.params, loss, value_fn)
         _check_state(carry.opt_state, opt_state)
         new = keep_dtypes((optax.apply_updates(carry.params, updates), opt_state, model_state), old)
         if not plan.careful:
@@ -214,6 +207,26 @@ def training_loss(plan: Plan, params: Any, model_state: Any, batch: Any, key: An
     if plan.step_loss is not None:
         return plan.step_loss(params, model_state, batch, key)
     return plan.loss(params, batch), model_state
+
+
+@contextmanager
+def _naming_the_optimizer() -> Iterator[None]:
+    """Say whose update failed while it was traced; what this package and JAX refuse, they explain themselves."""
+    try:
+        yield
+    except (JAXTypeError, JAXIndexError, FloatingPointError):
+        raise
+    except Exception as error:  # whatever somebody else's transformation raises
+        frames = [frame for frame, _ in walk_tb(error.__traceback__)]
+        if frames[-1].f_globals.get("__name__", "").startswith("jaxopt_study."):
+            raise
+        updates = [name for frame in frames if "<locals>.update" in (name := frame.f_code.co_qualname)]
+        owner = updates[-1].partition(".<locals>")[0] if updates else "the optimizer"
+        raise ValueError(
+            f"train cannot take a step: the update of {owner} raises {type(error).__name__}: {error}. It is given the "
+            "mean gradient of a batch, state, parameters, and value, grad and value_fn; no gradients of single "
+            "examples, and nothing else."
+        ) from error
 
 
 def _kept_finite(new: Any, old: Any) -> Any:

@@ -67,7 +67,8 @@ def train(
             travels as an argument, so that a changed hyperparameter does not compile anything again, and it may be
             traced. PRNG keys in the optimizer's state (gradient noise) have this run's key folded in: runs with
             different keys draw different noise. `update` also receives `value` (the loss), `grad` and `value_fn` (the
-            loss on this batch), for optimizers that ask for them, such as `optax.polyak_sgd`.
+            loss on this batch), for optimizers that ask for them, such as `optax.polyak_sgd`. It gets no gradients of
+            single examples.
         num_steps: T ≥ 0. A changed T does not compile anything again outside `jit` and `vmap`.
         key: Decides start, order of the examples, dropout and noise. Consumed; the same key replays the same run, alone
             or as a lane of a `vmap`. It is split once, by `jax.random.split(key, 5)`, into the keys of `problem.init`,
@@ -103,7 +104,8 @@ def train(
         overwritten in place.
 
     Raises:
-        ValueError: If an argument is out of range, or asks for examples or metrics the problem does not have.
+        ValueError: If an argument is out of range, asks for examples or metrics the problem does not have, or the
+            optimizer's update raises.
         TypeError: If the optimizer is not an Optax transformation, the parameters are not floating, or the loss is not
             a scalar.
         TrainingInterrupted: On Ctrl-C, a `KeyboardInterrupt` whose `trajectory` holds the finished part. A second
@@ -132,6 +134,8 @@ def train(
         traced=traced,
     )  # fmt: skip
     num_steps = int(num_steps)
+    if params is None and plan.sharded:  # a compiled program learns of a mesh by what it is given
+        params = problem.init(jax.random.split(key, 5)[0])
     if traced:
         constants, carry, records, last = whole_run(plan, inputs, params, key, num_steps)
         return _trajectory(plan, constants, carry, records, last, num_steps)

@@ -89,7 +89,8 @@ def divide_by_root(*, eps: ScalarLike = 1e-8, eps_root: ScalarLike = 0.0) -> Cal
     def divide(numerator: Array, second: Array) -> Array:
         refuse_complex("divide_by_root", "its arguments", (numerator, second))
         kept = second.dtype
-        return _over_root(*align(numerator, second), eps, eps_root, kept)
+        numerator, second = align(numerator, second)
+        return _over_root(numerator, second, eps, eps_root, kept)
 
     return divide
 

@@ -1,6 +1,7 @@
 """Momentum: steps that remember steps, and where their gradient is taken."""
 
 import functools
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -11,6 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxopt_study.transforms.averaging import AverageIteratesState, averaged
 from jaxopt_study.transforms.constructors import atom
+from jaxopt_study.transforms.containers import refuse_holder, unwrapped
 from jaxopt_study.transforms.scalars import (
     ScalarLike,
     ScalarOrSchedule,
@@ -228,7 +230,7 @@ def gradient_point(params: Any, state: Any) -> Any:
 
     Args:
         params: θ, any pytree.
-        state: The state of the whole optimizer.
+        state: The state of the whole optimizer, as it returned it or as `nnx.Optimizer.opt_state` holds it.
 
     Returns:
         Parameters of the same structure. Cost: one pass over the parameters, none without a look-ahead.
@@ -245,10 +247,11 @@ def gradient_point(params: Any, state: Any) -> Any:
     References:
         Sutskever, Martens, Dahl and Hinton (2013), equation (4).
     """
-    point = params
-    for found in _states(state, NesterovLookaheadState):
+    point = unwrapped(params)
+    lookaheads = _states("gradient_point", state, NesterovLookaheadState)
+    for found in lookaheads:
         point = _shift(point, found.velocity, -found.next_decay, "gradient_point")
-    return point
+    return _in_form_of(params, point) if lookaheads else params
 
 
 def readout(params: Any, state: Any, *, learning_rate: ScalarLike | None = None) -> Any:
@@ -262,7 +265,7 @@ def readout(params: Any, state: Any, *, learning_rate: ScalarLike | None = None)
 
     Args:
         params: φ, the parameters as trained.
-        state: The state of the whole optimizer.
+        state: The state of the whole optimizer, as it returned it or as `nnx.Optimizer.opt_state` holds it.
         learning_rate: η if `nesterov` stands before `scale_by_learning_rate` in its chain, as in PyTorch and Optax;
             None if behind it, where the trace already contains −η.
 
@@ -285,12 +288,13 @@ def readout(params: Any, state: Any, *, learning_rate: ScalarLike | None = None)
     if learning_rate is not None:
         check_non_negative("readout", "learning_rate", learning_rate)
     sign = -1.0 if learning_rate is None else learning_rate
-    point = params
-    for found in _states(state, NesterovState):
+    point = unwrapped(params)
+    traces, averages = (_states("readout", state, kind) for kind in (NesterovState, AverageIteratesState))
+    for found in traces:
         point = _shift(point, found.trace, sign * found.next_decay, "readout")
-    for found in _states(state, AverageIteratesState):
+    for found in averages:
         point = averaged(found, point)
-    return point
+    return _in_form_of(params, point) if traces or averages else params
 
 
 def _decay_array(atom: str, decay: Any, count: Any) -> Array:
@@ -312,9 +316,17 @@ def _like(new: Any, old: Any) -> Any:
     return jax.tree.map(lambda n, o: n.astype(o.dtype), new, old)
 
 
-def _states(state: Any, kind: type) -> list[Any]:
+def _states(caller: str, state: Any, kind: type) -> list[Any]:
+    refuse_holder(caller, state)
+    if isinstance(state, Mapping) and "opt_state" in state:
+        raise TypeError(f"{caller} needs the optimizer's state as the optimizer returned it; received what holds one.")
     leaves = jax.tree.leaves(state, is_leaf=lambda x: isinstance(x, kind))
-    return [leaf for leaf in leaves if isinstance(leaf, kind)]
+    return [unwrapped(leaf) for leaf in leaves if isinstance(leaf, kind)]
+
+
+def _in_form_of(params: Any, point: Any) -> Any:
+    """Return parameters in the containers of others, those of Flax perhaps."""
+    return jax.tree.unflatten(jax.tree.structure(params), jax.tree.leaves(point))
 
 
 def _shift(params: Any, direction: Any, amount: Array, caller: str) -> Any:

@@ -1,5 +1,7 @@
 """Operators of a loss against dense derivatives in double precision, and what they cost."""
 
+from dataclasses import replace
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -118,6 +120,12 @@ def test_single_precision_is_within_its_noise_floor(matrices):
     for name in ("hessian", "fisher"):
         error = np.asarray(MAKE[name](point(np.float32), data(np.float32), batch_size=4).to_dense()) - matrices[name]
         assert np.linalg.norm(error, 2) < 16 * 1.2e-7 * np.linalg.norm(matrices[name], 2), name
+
+
+def test_batches_on_the_host_are_summed_in_single_precision():
+    ones = jnp.ones((40, 1), jnp.bfloat16)
+    op = hessian(lambda p, batch: jnp.mean((batch * p) ** 2), ones[0], ones, batch_size=2)
+    assert float((op @ ones[0])[0]) == float(replace(op, way="host").product()(ones[0])[0]) == 2.0
 
 
 def test_products_share_one_linearisation():

@@ -103,6 +103,15 @@ def test_a_block_is_multiplied_vector_by_vector():
     np.testing.assert_array_equal(jax.jit(host.linearize_block())(jnp.ones((2, 3))), np.full((2, 3), 2.0))
 
 
+def test_a_function_of_numpy_is_refused_with_the_way_to_call_it():
+    doubled = lambda v: 2 * np.asarray(v)
+    for loop in ("compiled", "host"):
+        with pytest.raises(TypeError, match=r"raises TracerArrayConversionError, .* through jax\.pure_callback"):
+            from_matvec(doubled, jnp.zeros(3), loop=loop)
+    called = from_matvec(lambda v: jax.pure_callback(doubled, v, v), jnp.zeros(3), loop="host")
+    np.testing.assert_array_equal(called @ jnp.ones(3), np.full(3, 2.0))
+
+
 def test_scipy_finds_the_eigenvalues():
     a = symmetric(SIZE)
     wrapped = from_tree(a).to_scipy()

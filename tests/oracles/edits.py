@@ -513,14 +513,14 @@ TRAINING = [
     ),
     _edit(
         "training/evaluation.py",
-        "v.sum(0) * batch_size",
-        "v.sum(0)",
+        "v.sum(0, dtype=accumulator(v.dtype)) * batch_size",
+        "v.sum(0, dtype=accumulator(v.dtype))",
         TRAIN + "test_evaluation_counts_every_example_once_whatever_the_batch_size",
     ),
     _edit(
         "training/evaluation.py",
-        "lambda v: v * rest",
-        "lambda v: v * batch_size",
+        "v.astype(accumulator(v.dtype)) * rest",
+        "v.astype(accumulator(v.dtype)) * batch_size",
         TRAIN + "test_evaluation_counts_every_example_once_whatever_the_batch_size",
     ),
 ]

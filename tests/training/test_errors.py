@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import optax
 import pytest
 
+from jaxopt_study import transforms
 from jaxopt_study.problems import Problem
 from jaxopt_study.training import (
     Curriculum,
@@ -206,3 +207,13 @@ def test_a_seed_in_place_of_a_key_is_refused():
     bowl = Problem("bowl", init=lambda key: jnp.ones(2), loss=lambda p, _: jnp.sum(p**2))
     with pytest.raises(TypeError, match=r"key to be a random key of JAX; received .*Give jax.random.key"):
         train(bowl, optax.sgd(0.1), num_steps=1, key=jnp.int32(0))
+
+
+def test_an_update_that_raises_is_named(regression):
+    private = optax.contrib.differentially_private_aggregate(1.0, 0.1, 0)
+    message = "the update of differentially_private_aggregate raises IndexError: .* no gradients of single examples"
+    for optimizer in (private, transforms.chain(private, optax.sgd(0.1)), optax.chain(private, optax.sgd(0.1))):
+        with pytest.raises(ValueError, match=message):
+            train(regression, optimizer, num_steps=1, key=KEY)
+    with pytest.raises(ValueError, match="raises ValueError: obj_fn must be provided"):
+        train(regression, optax.contrib.sophia(1e-3), num_steps=1, key=KEY)

@@ -261,6 +261,17 @@ def test_evaluation_counts_every_example_once_whatever_the_batch_size(regression
     assert float(run.evaluations["train_loss"][-1]) == pytest.approx(float(final["loss"]), rel=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_batches_of_an_evaluation_are_summed_in_single_precision(dtype):
+    data = {"y": np.ones(100_000, dtype)}  # more examples than a half-precision number can count
+    problem = Problem("half", lambda key: jnp.zeros((), dtype), lambda p, b: jnp.mean((p - b["y"]) ** 2), data=data)
+    for batch_size in (1000, 30_000):
+        loss = evaluate(problem, jnp.zeros((), dtype), on="train", batch_size=batch_size)["loss"]
+        assert (float(loss), loss.dtype) == (1.0, dtype)
+    settings = {"num_steps": 1, "key": KEY, "evaluate_every": 1, "evaluate_batch_size": 1000}
+    assert float(train(problem, optax.sgd(0.0), **settings).evaluations["train_loss"][0]) == 1.0
+
+
 def test_double_precision_stays_double():
     with jax.enable_x64(True):
         bowl = Problem("bowl", init=lambda key: jnp.array([3.0, -2.0]), loss=lambda p, _: 0.5 * jnp.sum(p**2))

@@ -13,7 +13,7 @@ import optax
 import pytest
 from flax import linen, nnx
 
-from jaxopt_study import optimizers, problems
+from jaxopt_study import curvature, optimizers, problems
 from jaxopt_study.problems import Problem, datasets
 from jaxopt_study.training import CurvatureProbe, EarlyStopping, train
 
@@ -25,8 +25,8 @@ import os
 import jax, jax.numpy as jnp, numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 from jaxopt_study import optimizers
-from jaxopt_study.problems import Problem
-from jaxopt_study.training import train
+from jaxopt_study.problems import Problem, from_pytree
+from jaxopt_study.training import evaluate, train
 
 X = np.arange(128.0, dtype=np.float32).reshape(16, 8) / 128
 loss = lambda w, batch: jnp.mean((batch["x"] @ w - batch["y"]) ** 2)
@@ -44,6 +44,15 @@ for kind in (AxisType.Auto, AxisType.Explicit):
             kept = all(leaf.sharding.shard_shape(leaf.shape) == ((1,) if spec == P("d") else (8,))
                        for leaf in (run.params, *moments))
             found.append([kept, np.asarray(run.losses).tolist(), bool(run.stalled)])
+# `mesh` is the explicit one, which is not set here: a problem's own start and batches of its evaluations are spread.
+for spec, data_spec in ((P("d"), P()), (P(), P("d"))):
+    start = put(0.5 * jnp.ones(8), spec)
+    problem = from_pytree(start, loss, data={"x": put(X, data_spec), "y": put(X.sum(1), data_spec)})
+    run = train(problem, optimizers.sgd(0.0), num_steps=2, key=jax.random.key(0), evaluate_every=1,
+                evaluate_batch_size=5, progress=False)
+    kept = run.params.sharding.is_equivalent_to(start.sharding, 1)
+    losses = [*run.losses, *run.evaluations["train_loss"], evaluate(problem, start, on="train", batch_size=8)["loss"]]
+    found.append([kept, [float(loss) for loss in losses], False])
 print(json.dumps(found))
 """
 
@@ -61,7 +70,10 @@ def test_arrays_on_explicit_and_automatic_meshes_stay_where_they_are():
         "p", init=lambda key: jnp.ones(8), loss=lambda w, batch: jnp.mean((batch["x"] @ w - batch["y"]) ** 2),
         data={"x": x, "y": x.sum(1)},
     )  # fmt: skip
-    for (kept, losses, stalled), batch_size in zip(found, 2 * (None, 8, 5), strict=True):
+    for kept, losses, _ in found[6:]:
+        assert kept
+        np.testing.assert_allclose(losses, float(problem.loss(0.5 * jnp.ones(8), problem.data)), rtol=1e-5)
+    for (kept, losses, stalled), batch_size in zip(found[:6], 2 * (None, 8, 5), strict=True):
         assert kept
         assert not stalled
         alone = train(
@@ -107,9 +119,53 @@ def test_tensors_and_frames_are_converted():
     dataset = datasets.from_arrays(Tensor(np.ones((4, 2))), pandas.Series([0, 1, 0, 1]), num_classes=2)
     assert dataset.train["x"].shape == (4, 2)
     with pytest.raises(TypeError, match="Encode text and categories as integers"):
-        problem.replace(data=pandas.DataFrame({"a": ["x", "y"]}))
+        problem.replace(data={"x": pandas.DataFrame({"a": ["x", "y"]})})
     with pytest.raises(TypeError, match="times as numbers"):
-        problem.replace(data=pandas.DataFrame({"a": pandas.to_datetime(["2020-01-01"])}))
+        problem.replace(data={"x": pandas.DataFrame({"a": pandas.to_datetime(["2020-01-01"])})})
+    with pytest.raises(TypeError, match=r"astype\(float\), once missing values are filled"):
+        problem.replace(data={"x": pandas.DataFrame({"a": pandas.array([1, 2], dtype="Int64"), "b": [True, False]})})
+    with pytest.raises(TypeError, match=r"received a DataFrame\. Give its columns by name"):
+        problem.replace(data=frame)
+    assert set(Problem("columns", init=jnp.zeros, loss=lambda p, batch: p, data=dict(frame)).data) == {"a", "b"}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (np.array([2**40, 2**32 + 1]), "holds numbers of int64 beyond int32"),
+        (np.array([-1, -(2**31) - 1]), "holds numbers of int64 beyond int32"),
+        (np.array([0, 2**32], np.uint64), "holds numbers of uint64 beyond uint32"),
+        (np.array([0.0, 1e39]), "holds numbers of float64 beyond float32"),
+        (np.ma.masked_array([0.0, 1e30], mask=[False, True]), "holds masked entries"),
+    ],
+)
+def test_data_that_would_change_on_the_device_are_refused(values, message):
+    loss = lambda p, batch: jnp.mean((p - batch["y"]) ** 2)
+    with pytest.raises(ValueError, match=rf"The data of problem 'p'\['y'\] {message}"):
+        Problem("p", init=lambda key: jnp.zeros(()), loss=loss, data={"y": values})
+    if values.dtype.kind in "iu":
+        with pytest.raises(ValueError, match=message):
+            curvature.hessian(loss, jnp.zeros(()), {"y": values})
+        with jax.enable_x64(True):
+            assert Problem("p", init=lambda key: jnp.zeros(()), loss=loss, data={"y": values}).data["y"] is values
+    else:
+        with pytest.raises(datasets.DatasetError):
+            datasets.from_arrays(values[:, None], [0, 1])
+
+
+def test_numbers_at_the_ends_of_32_bits_are_data():
+    data = {"i": np.array([2**31 - 1, -(2**31)]), "u": np.array([0, 2**32 - 1], np.uint64), "f": np.array([3.4e38, 0])}
+    assert Problem("p", init=lambda key: jnp.zeros(()), loss=lambda p, _: p, data=data).data["i"] is data["i"]
+    with pytest.raises(datasets.DatasetError, match="must lie in 0…1; received labels from 0 to 4294967296"):
+        datasets.from_arrays([[1.0], [2.0]], [0, 2**32], num_classes=2)
+
+
+def test_parameters_beyond_single_precision_are_refused():
+    with pytest.raises(ValueError, match=r"params\['a'\] holds numbers of float64 beyond float32"):
+        problems.from_pytree({"a": np.array(1e300)}, lambda p, _: p["a"])
+    small = problems.from_pytree({"a": 1.0}, lambda p, _: p["a"] ** 2)
+    with pytest.raises(ValueError, match=r"params\['a'\] holds numbers of float64 beyond float32"):
+        train(small, optax.sgd(0.1), num_steps=1, key=KEY, params={"a": 1e300})
 
 
 def test_python_floats_and_scalars_of_numpy_are_parameters():

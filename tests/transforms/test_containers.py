@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import optax.contrib
 import pytest
+from flax import nnx
 
 from jaxopt_study import optimizers
 from jaxopt_study.transforms import (
@@ -16,13 +17,46 @@ from jaxopt_study.transforms import (
     clip_by_global_norm,
     clip_by_value,
     decay_proximally,
+    gradient_point,
     lift,
     merge,
+    nesterov,
     read_taps,
+    readout,
     scale_by_learning_rate,
     tap,
 )
 from tests.transforms.cases import CASES, OPTIMIZERS, bits, gradients, params, run
+
+READERS = {
+    "average": (readout, optimizers.asgd(0.1)),
+    "trace": (readout, chain(scale_by_learning_rate(0.1), nesterov(0.9))),
+    "look-ahead": (gradient_point, optimizers.nesterov_lookahead(0.1, 0.9)),
+}
+
+
+@pytest.mark.parametrize(("function", "tx"), READERS.values(), ids=READERS)
+def test_states_and_parameters_of_nnx_are_read_like_plain_ones(function, tx):
+    model = nnx.Linear(2, 3, rngs=nnx.Rngs(0))
+    optimizer = nnx.Optimizer(model, chain(tap("raw"), tx), wrt=nnx.Param)
+    plain = nnx.to_pure_dict(nnx.state(model, nnx.Param))
+    state = optimizer.tx.init(plain)
+    for _ in range(2):
+        optimizer.update(model, jax.tree.map(jnp.ones_like, nnx.state(model, nnx.Param)))
+        updates, state = optimizer.tx.update(jax.tree.map(jnp.ones_like, plain), state, plain)
+        plain = optax.apply_updates(plain, updates)
+    expected, params = function(plain, state), nnx.state(model, nnx.Param)
+    assert not np.array_equal(expected["kernel"], plain["kernel"])
+    for given in (params, nnx.to_pure_dict(params)):
+        found = function(given, optimizer.opt_state)
+        assert jax.tree.structure(found) == jax.tree.structure(given)
+        chex.assert_trees_all_close(jax.tree.leaves(found), jax.tree.leaves(expected), rtol=1e-6)
+    assert float(read_taps(optimizer.opt_state)["raw"].norm_in) == pytest.approx(3.0)
+    with pytest.raises(TypeError, match="received a Optimizer, which holds one"):
+        function(params, optimizer)
+    with pytest.raises(TypeError, match="received what holds one"):
+        function(params, nnx.state(optimizer))
+
 
 each_case = pytest.mark.parametrize("case", CASES, ids=str)
 each_optimizer = pytest.mark.parametrize("case", OPTIMIZERS, ids=str)

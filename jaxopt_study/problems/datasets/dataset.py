@@ -123,10 +123,16 @@ def _check(name: str, part: str, examples: Examples, num_classes: int | None) ->
             f"Labels of the {part} part of {name!r} must be integers, one per example; received {y.dtype} of shape "
             f"{y.shape}. Convert them, for example by y.astype(int), or leave num_classes out for a regression."
         )
-    if num_classes is not None and (y.min() < 0 or y.max() >= num_classes):
+    if num_classes is not None:
+        check_labels(f"Labels of the {part} part of {name!r}", y, num_classes)
+
+
+def check_labels(what: str, y: np.ndarray, num_classes: int) -> None:
+    """Raise DatasetError if a label is not in {0, …, num_classes − 1}."""
+    if y.size and (y.min() < 0 or y.max() >= num_classes):
         raise DatasetError(
-            f"Labels of the {part} part of {name!r} must lie in 0…{num_classes - 1}; "
-            f"received labels from {y.min()} to {y.max()}. Give the right num_classes, or renumber the labels."
+            f"{what} must lie in 0…{num_classes - 1}; received labels from {y.min()} to {y.max()}. Give the right "
+            "num_classes, or renumber the labels."
         )
 
 
@@ -146,14 +152,19 @@ def host_array(where: str, values: Any) -> np.ndarray:
 
     Raises:
         TypeError: If they are text, objects, times, complex or sparse.
-        DatasetError: If they are lists of different lengths.
+        DatasetError: If they are lists of different lengths, or entries are masked.
     """
+    if isinstance(values, list | tuple) and any(isinstance(part, np.ma.MaskedArray) for part in values):
+        values = np.ma.stack(values)
     if isinstance(values, list | tuple):
         try:
             values = np.asarray(values)
         except (TypeError, ValueError) as error:
             raise DatasetError(f"{where} must be one array; received lists of different lengths. Pad them.") from error
-    array = np.asarray(as_array(where, values))
+    try:
+        array = np.asarray(as_array(where, values))
+    except ValueError as error:
+        raise DatasetError(str(error)) from None
     if not (jnp.issubdtype(array.dtype, jnp.floating) or array.dtype.kind in "biu"):
         raise TypeError(f"{where} must be real numbers; received {array.dtype}.")
     return array

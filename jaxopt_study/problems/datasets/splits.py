@@ -5,7 +5,7 @@ from typing import Any, Literal
 import numpy as np
 
 from jaxopt_study.checks import check_integer
-from jaxopt_study.problems.datasets.dataset import Dataset, DatasetError, Examples, host_array
+from jaxopt_study.problems.datasets.dataset import Dataset, DatasetError, Examples, check_labels, host_array
 
 Split = Literal["stratified", "first"]
 
@@ -62,13 +62,17 @@ def from_arrays(
         >>> print(np.bincount(dataset.test["y"]))  # both classes, as in the whole
         [2 2]
     """
-    x = host_array(f"x of {name!r}", x).astype(np.float32)
+    with np.errstate(over="ignore"):  # the data set refuses infinity
+        x = host_array(f"x of {name!r}", x).astype(np.float32)
     y = host_array(f"y of {name!r}", y)
     if not x.ndim or not y.ndim:
         raise DatasetError(f"{name!r} needs arrays of examples; received a single number.")
     if num_classes is not None and y.dtype.kind == "f" and not (y == np.round(y)).all():
         raise DatasetError(f"Labels of {name!r} must be integers; received {y.dtype}, not all of them whole numbers.")
-    y = y.astype(np.float32 if num_classes is None else np.int32)
+    if num_classes is not None:
+        check_labels(f"Labels of {name!r}", y, num_classes)  # before they are cast to 32 bits
+    with np.errstate(over="ignore"):
+        y = y.astype(np.float32 if num_classes is None else np.int32)
     if len(x) != len(y):
         raise DatasetError(f"{name!r} needs as many targets as inputs; received {len(x)} inputs, {len(y)} targets.")
     groups = y if num_classes is not None else np.zeros(len(y), np.int32)
