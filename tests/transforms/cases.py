@@ -4,7 +4,7 @@ A new atom or optimizer that can be built without arguments gets its cases by it
 cannot needs an entry in `EXAMPLES`, of which the first is built under each convention; a test fails until it has one.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 from jaxopt_study import optimizers, transforms
 from jaxopt_study.transforms import *  # noqa: F403 - the examples read as users write them
@@ -29,6 +30,7 @@ class Case:
     keeps_dtype: bool = True  # the output has the dtype of the gradient
     half_precision: bool = True  # finite and of the same dtype there too: Optax's ε of 1e-8 is 0 in float16
     names_leaves: bool = False  # an argument has the structure of `params()`, so other parameters do not fit
+    is_variant: bool = False  # an optimizer under a further convention, made of atoms that have cases of their own
 
     @cached_property
     def tx(self) -> Transform:
@@ -236,6 +238,7 @@ def _cases() -> Iterator[Case]:
                     example.keeps_dtype,
                     example.half_precision,
                     example.names_leaves,
+                    path.startswith("optimizers.") and convention in conventions[1:],
                 )
 
 
@@ -254,6 +257,12 @@ PROGRAMS = _one_per_program()  # where a law is expensive: cases that differ by 
 
 
 OPTIMIZERS = [case for case in PROGRAMS if case.name.startswith("optimizers.")]
+
+
+def each(cases: Iterable[Case]) -> Any:
+    """Return a decorator that runs a test on each of some cases; on variants in the slow suite only."""
+    marked = [pytest.param(case, marks=pytest.mark.slow if case.is_variant else ()) for case in cases]
+    return pytest.mark.parametrize("case", marked, ids=str)
 
 
 def params(dtype: Any = float) -> dict[str, Any]:

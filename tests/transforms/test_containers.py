@@ -26,7 +26,7 @@ from jaxopt_study.transforms import (
     scale_by_learning_rate,
     tap,
 )
-from tests.transforms.cases import CASES, OPTIMIZERS, bits, gradients, params, run
+from tests.transforms.cases import CASES, OPTIMIZERS, bits, each, gradients, params, run
 
 READERS = {
     "average": (readout, optimizers.asgd(0.1)),
@@ -58,8 +58,8 @@ def test_states_and_parameters_of_nnx_are_read_like_plain_ones(function, tx):
         function(params, nnx.state(optimizer))
 
 
-each_case = pytest.mark.parametrize("case", CASES, ids=str)
-each_optimizer = pytest.mark.parametrize("case", OPTIMIZERS, ids=str)
+each_case = each(CASES)
+each_optimizer = each(OPTIMIZERS)
 
 
 @each_case
@@ -71,9 +71,7 @@ def test_state_of_shapes_is_the_state_of_arrays(case):
     chex.assert_trees_all_equal_shapes_and_dtypes(jax.eval_shape(case.tx.init, shapes), expected)
 
 
-@pytest.mark.parametrize(
-    "case", [c for c in CASES if not c.names_leaves and "lift" not in repr(c.tx) and c.name != "bare-inside"], ids=str
-)
+@each(c for c in CASES if not c.names_leaves and "lift" not in repr(c.tx) and c.name != "bare-inside")
 @pytest.mark.parametrize("number", [float, np.float32, np.float64, np.asarray], ids=lambda n: n.__name__)
 def test_numbers_of_python_and_numpy_are_leaves(case, number):
     start, grads = {"a": 0.5, "b": None}, {"a": -0.25, "b": None}

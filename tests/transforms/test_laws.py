@@ -21,6 +21,7 @@ from tests.transforms.cases import (
     PROGRAMS,
     SAVED,
     bits,
+    each,
     functions,
     gradients,
     is_key,
@@ -29,10 +30,10 @@ from tests.transforms.cases import (
     without_example,
 )
 
-each_case = pytest.mark.parametrize("case", CASES, ids=str)
-each_portable = pytest.mark.parametrize("case", [case for case in CASES if not case.names_leaves], ids=str)
-each_program = pytest.mark.parametrize("case", PROGRAMS, ids=str)
-each_saved = pytest.mark.parametrize("case", SAVED, ids=str)
+each_case = each(CASES)
+each_portable = each(case for case in CASES if not case.names_leaves)
+each_program = each(PROGRAMS)
+each_saved = each(SAVED)
 EXACT = 1e-11  # relative, in double precision: the same arithmetic in another order
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "mixed": (jnp.bfloat16, jnp.float32)}
 HALF = (jnp.bfloat16, jnp.float16)
@@ -364,7 +365,7 @@ def test_multi_steps_has_one_type_of_state(case):
     chex.assert_trees_all_equal_shapes_and_dtypes(state, after)
 
 
-@pytest.mark.parametrize("case", OPTIMIZERS, ids=str)
+@each(OPTIMIZERS)
 def test_multi_steps_steps_with_the_mean_gradient(case):
     start = params(jnp.float32)
     first, second = gradients(start, 2)

@@ -31,7 +31,7 @@ from jaxopt_study.transforms import (
     tap,
     total,
 )
-from tests.transforms.cases import CASES, OPTIMIZERS, gradients, params, run
+from tests.transforms.cases import CASES, OPTIMIZERS, each, gradients, params, run
 
 SIZES = (1e20, 1e37, 1e-20, 1e-30)
 
@@ -226,9 +226,7 @@ LINEAR = (
 )
 
 
-@pytest.mark.parametrize(
-    "case", [c for c in CASES if not c.names_leaves and "lift" not in repr(c.tx) and c.name != "bare-inside"], ids=str
-)
+@each(c for c in CASES if not c.names_leaves and "lift" not in repr(c.tx) and c.name != "bare-inside")
 def test_complex_parameters_are_two_real_ones_or_refused(case):
     try:
         complex_updates, _ = run(case.tx, Z, [Z * (1 - 2j), Z * 1j])
