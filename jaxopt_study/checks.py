@@ -79,11 +79,6 @@ def check_integer(
     raise ValueError(f"{who} needs {name} to be {expected}; received {describe_argument(number)}.{_end(remedy)}")
 
 
-def check_size(who: str, name: str, value: Any, low: int = 1) -> int:
-    """Return the length of an axis of an array as an `int`: `check_integer` with 1 for the least."""
-    return check_integer(who, name, value, low)
-
-
 def check_real(
     who: str,
     name: str,

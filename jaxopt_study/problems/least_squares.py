@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxopt_study.checks import check_key, check_numbers, check_real, check_size, check_text
+from jaxopt_study.checks import check_integer, check_key, check_numbers, check_real, check_text
 from jaxopt_study.problems.catalogue import listed
 from jaxopt_study.problems.problem import CriticalPoint, Problem
 from jaxopt_study.problems.quadratic import Values
@@ -123,8 +123,8 @@ def linear_regression(
         True
     """
     who = "linear_regression"
-    check_size(who, "num_examples", num_examples)
-    check_size(who, "num_features", num_features)
+    check_integer(who, "num_examples", num_examples, 1)
+    check_integer(who, "num_features", num_features, 1)
     check_real(who, "noise", noise, 0)
     check_real(who, "condition_number", condition_number, 1)
     if key is not None:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxopt_study.checks import check_key, check_numbers, check_real, check_size, describe_argument
+from jaxopt_study.checks import check_integer, check_key, check_numbers, check_real, describe_argument
 from jaxopt_study.problems.catalogue import listed
 from jaxopt_study.problems.problem import CriticalPoint, Kind, Problem
 from jaxopt_study.problems.quadratic import Values, random_rotation
@@ -78,7 +78,7 @@ def linear_network(
         if not isinstance(counts, Sequence) or isinstance(counts, str | bytes):
             raise TypeError(f"{who} needs {name} to be integers ≥ 1; received {describe_argument(counts)}.")
         for count in counts:
-            check_size(who, name, count)
+            check_integer(who, name, count, 1)
     if len(sizes) != 2:
         raise ValueError(f"{who} needs sizes to be two integers, of inputs and outputs; received {sizes}.")
     check_real(who, "init_scale", init_scale)
@@ -147,8 +147,8 @@ def deep_linear_network(*, depth: int = 4, width: int = 4, init_scale: float | i
         >>> print(origin.label, origin.kind, origin.index, origin.value)
         modes {} degenerate 0 7.0
     """
-    check_size("deep_linear_network", "depth", depth, 2)  # how many weight matrices
-    check_size("deep_linear_network", "width", width)
+    check_integer("deep_linear_network", "depth", depth, 2)  # how many weight matrices
+    check_integer("deep_linear_network", "width", width, 1)
     return linear_network(hidden=(width,) * (depth - 1), init_scale=init_scale)
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from jaxopt_study.checks import check_integer, check_key, check_numbers, check_size, check_text
+from jaxopt_study.checks import check_integer, check_key, check_numbers, check_text
 from jaxopt_study.problems.catalogue import listed
 from jaxopt_study.problems.problem import CriticalPoint, Kind, Problem
 from jaxopt_study.types import Key
@@ -41,7 +41,7 @@ def random_rotation(dim: int, *, key: Key) -> Float[np.ndarray, "dim dim"]:
     References:
         Mezzadri (2007), How to generate random matrices from the classical compact groups, Notices of the AMS 54(5).
     """
-    check_size("random_rotation", "dim", dim)
+    check_integer("random_rotation", "dim", dim, 1)
     key = check_key("random_rotation", key)
     gaussian = np.asarray(jax.random.normal(key, (dim, dim)), dtype=float)
     Q, R = np.linalg.qr(gaussian)
@@ -165,7 +165,7 @@ def noisy_quadratic(dim: int = 100, *, batch_size: int = 1, start: Values | None
     References:
         Zhang et al. (2019), Which algorithmic choices matter at which batch sizes?, NeurIPS, section 3.
     """
-    check_size("noisy_quadratic", "dim", dim)
+    check_integer("noisy_quadratic", "dim", dim, 1)
     check_integer("noisy_quadratic", "batch_size", batch_size, 1)
     curvature = 1 / np.arange(1, dim + 1)
     return quadratic(curvature, noise_covariance=curvature / batch_size, start=start, name="noisy_quadratic")

@@ -6,7 +6,7 @@ from typing import Any
 
 from jax.sharding import Mesh
 
-from jaxopt_study.checks import check_choice, check_integer, check_size, describe_argument
+from jaxopt_study.checks import check_choice, check_integer, describe_argument
 from jaxopt_study.problems import Problem
 from jaxopt_study.sweeps.layout import TRIALS
 from jaxopt_study.sweeps.scores import sign_of
@@ -111,7 +111,7 @@ def check_run(
         ValueError: If one is out of range, or the mesh has no such axis.
     """
     for name, (count, least) in counts.items():
-        check_size(who, name, count, least)
+        check_integer(who, name, count, least)
     check_choice(who, "sampler", sampler, SAMPLERS)
     if mesh is not None and not isinstance(mesh, Mesh):
         raise TypeError(

@@ -8,7 +8,7 @@ run again. A key of another implementation is therefore the seed of a Threefry k
 import jax
 import jax.numpy as jnp
 
-from jaxopt_study.checks import check_key, check_size
+from jaxopt_study.checks import check_integer, check_key
 from jaxopt_study.types import Key
 
 IMPLEMENTATION = "threefry2x32"  # the same numbers on every device, alone and vectorised
@@ -61,7 +61,7 @@ def search_keys(key: Key, num_seeds: int) -> Key:
         >>> bool((keys[:2] == search_keys(jax.random.key(0), 2)).all())
         True
     """
-    num_seeds = check_size("search_keys", "num_seeds", num_seeds)
+    num_seeds = check_integer("search_keys", "num_seeds", num_seeds, 1)
     return jax.random.split(jax.random.split(study_key("search_keys", key))[1], num_seeds)
 
 
@@ -81,7 +81,7 @@ def report_keys(key: Key, number: int, num_seeds: int) -> Key:
         TypeError: If it is no key, or a number no integer.
         ValueError: If there are several keys, or a number is out of range.
     """
-    number = check_size("report_keys", "number", number, 0)
-    num_seeds = check_size("report_keys", "num_seeds", num_seeds)
+    number = check_integer("report_keys", "number", number, 0)
+    num_seeds = check_integer("report_keys", "num_seeds", num_seeds, 1)
     report = jax.random.split(study_key("report_keys", key))[1]
     return jax.random.split(jax.random.fold_in(report, number), num_seeds)

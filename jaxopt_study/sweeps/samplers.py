@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.stats import qmc
 
-from jaxopt_study.checks import check_choice, check_size
+from jaxopt_study.checks import check_choice, check_integer
 from jaxopt_study.sweeps.dimension import Dimension
 from jaxopt_study.sweeps.keys import study_key
 from jaxopt_study.sweeps.options import Choices, Conditional
@@ -62,7 +62,7 @@ def sample(
         Sobol' and Niederreiter–Xing Points; `scipy.stats.qmc.Sobol`.
     """
     space = as_space(space)
-    num_trials = check_size("sample", "num_trials", num_trials)
+    num_trials = check_integer("sample", "num_trials", num_trials, 1)
     check_choice("sample", "sampler", sampler, (*_SAMPLERS, "grid"))
     if sampler == "grid":
         points = _grid(space, num_trials)

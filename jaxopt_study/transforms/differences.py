@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxopt_study.checks import check_params, check_real, check_size
+from jaxopt_study.checks import check_integer, check_params, check_real
 from jaxopt_study.transforms.combine import chain, merge
 from jaxopt_study.transforms.printing import render
 from jaxopt_study.transforms.spec import Transform, same
@@ -81,7 +81,7 @@ def explain_difference(
     for which, tx in (("first", a), ("second", b)):
         if not isinstance(tx, optax.GradientTransformation):
             raise TypeError(f"explain_difference: the {which} argument must be a transformation, received {tx!r}.")
-    num_steps = check_size(name, "num_steps", num_steps)
+    num_steps = check_integer(name, "num_steps", num_steps, 1)
     tolerance = check_real(name, "tolerance", tolerance, 0.0, 1.0, closed="[)")
     params = None if params is None else check_params(name, params)
     grads = None if grads is None else check_params(name, grads, name="grads")

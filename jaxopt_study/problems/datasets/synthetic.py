@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from jaxopt_study.checks import check_integer, check_real, check_size
+from jaxopt_study.checks import check_integer, check_real
 from jaxopt_study.problems.datasets.dataset import Dataset, DatasetError, Examples
 
 
@@ -99,7 +99,7 @@ def adding(
         Hochreiter and Schmidhuber (1997), Long short-term memory, §5.4; the markers' places as in Arjovsky, Shah and
         Bengio (2016), Unitary evolution recurrent neural networks, §4.2.
     """
-    check_size("adding", "num_steps", num_steps, 0)
+    check_integer("adding", "num_steps", num_steps, 0)
     if num_steps < 2:
         raise DatasetError(f"The adding problem marks one number in each half: num_steps must be ≥ 2; got {num_steps}.")
 
@@ -162,7 +162,7 @@ def temporal_order(
         Hochreiter and Schmidhuber (1997), Long short-term memory, §5.6; Pascanu, Mikolov and Bengio (2013), On the
         difficulty of training recurrent neural networks, §4.
     """
-    check_size("temporal_order", "num_steps", num_steps, 0)
+    check_integer("temporal_order", "num_steps", num_steps, 0)
     if num_steps < 10:
         raise DatasetError(f"The temporal-order problem needs num_steps ≥ 10 to place its symbols; got {num_steps}.")
 
