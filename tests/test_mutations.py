@@ -166,6 +166,8 @@ def check_divide_by_root(new):
     zero, one = jnp.zeros((), jnp.float16), jnp.ones((), jnp.float16)
     for eps, expected in ((1e-8, 0.0), (6.103515625e-05, 16384.0)):  # nothing, and the least normal number, of float16
         _same(new["divide_by_root"](eps=eps)(one, zero), expected)
+    wide = jax.vmap(lambda e: new["divide_by_root"](eps=e)(jnp.ones((), jnp.float32), zero))  # ε as float16 has it
+    _same(wide(jnp.array([0.5, 1e-8])), [2.0, 0.0])
     assert jnp.isnan(new["divide_by_root"](eps=0.0)(one, jnp.asarray(jnp.nan, jnp.float16)))  # a diverged run shows
     slope = jax.grad(lambda v: new["divide_by_root"](eps=0.0)(jnp.zeros(()), v))
     _same(slope(jnp.zeros(())), 0.0)
@@ -557,9 +559,9 @@ EQUIVALENT = {
     "clipping": ["clip_by_percentile: filled - 1 → filled + 1"],
     # What is not known to be protected goes the longer way, to the same values.
     "functions": [
-        "_protects: value >= float(jnp.finfo(dtype).tiny) → value > float(jnp.finfo(dtype).tiny)",
-        "divide_by_root: eps → 0.0",
-        "divide_by_root: eps_root → 0.0",
+        "_protects: value >= float(jnp.finfo(kept).tiny) → value > float(jnp.finfo(kept).tiny)",
+        "_over_root: eps → 0.0",
+        "_over_root: eps_root → 0.0",
     ],
     # The normal distribution is symmetric.
     "noise": [
@@ -603,7 +605,7 @@ def test_the_errors_the_study_warns_of_are_among_the_mutants():
     labels = []
     for name in CHECKS:
         labels += [mutant.label for mutant in mutants(importlib.import_module(f"jaxopt_study.transforms.{name}"))]
-    assert "divide_by_root: jnp.sqrt(inside) + cast(eps, dtype) → jnp.sqrt(inside + cast(eps, dtype))" in labels
+    assert "_over_root: jnp.sqrt(inside) + cast(eps, dtype) → jnp.sqrt(inside + cast(eps, dtype))" in labels
     assert "root: jnp.sqrt(v + cast(eps_root, v.dtype)) → jnp.sqrt(v) + cast(eps_root, v.dtype)" in labels
     assert "bias_correction: increment(state.count) → state.count" in labels
     assert "ema: complement(decay) → decay" in labels

@@ -158,8 +158,8 @@ CURVATURE = [
     # Indices, brackets and eigenpairs.
     _edit(
         "curvature/index.py",
-        "jnp.sum(values < -tau) + nan",
-        "jnp.sum(values < tau) + nan",
+        "jnp.sum(values < -tau).astype(nan.dtype)",
+        "jnp.sum(values < tau).astype(nan.dtype)",
         "curvature/test_index.py::test_counts_of_small_operators_are_exact_and_say_so",
     ),
     _edit(
@@ -477,14 +477,14 @@ TRAINING = [
     ),
     _edit(
         "training/batches.py",
-        "jnp.ceil(order(step)",
-        "jnp.floor(order(step)",
+        "jnp.ceil(_share(order, step)",
+        "jnp.floor(_share(order, step)",
         BATCHES + "test_a_curriculum_rounds_the_number_of_examples_up",
     ),
     _edit(
         "training/batches.py",
-        "(1.0 - self.start) * step",
-        "step",
+        "(1.0 - self.start) * jnp.asarray(step, float)",
+        "jnp.asarray(step, float)",
         BATCHES + "test_a_curriculum_admits_the_easiest_examples_first",
     ),
     _edit(
