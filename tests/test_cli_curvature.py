@@ -263,6 +263,7 @@ def test_a_count_that_is_only_bounded_is_shown_as_a_range(interval, confidence, 
     assert rows["flat eigenvalues"][0] == "3"
 
 
+@pytest.mark.slow
 def test_the_edge_in_the_figure_of_a_run_is_named_by_its_optimizer(folder, tmp_path, monkeypatch):
     labels = []
 

@@ -192,6 +192,7 @@ def test_going_on_with_another_space_is_refused_and_says_what_differs(searched):
     assert "config['space']['learning_rate']['high']: stored 1e+30, asked 1.0" in err
 
 
+@pytest.mark.slow
 def test_a_search_of_network_and_training_by_a_users_function(here):
     arguments = ["search", "mine_for_sweeps:mine", "--trials=3", "--metric=loss", "--out", "wide", *TINY]
     spaces = ["momentum=uniform(0.1, 0.9)", "initialiser=log(0.1, 1.0)", "weight_decay=log(1e-8, 1e-4)"]

@@ -580,6 +580,7 @@ def _checks(name):
     return own | {"clipping": CLIPS, "schedules": SCHEDULES}.get(name, {})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CHECKS)
 def test_every_mutant_of_an_atom_is_noticed(name):
     module = importlib.import_module(f"jaxopt_study.transforms.{name}")

@@ -9,7 +9,7 @@ from nbclient import NotebookClient
 
 NUMBER = re.compile(r"(?<![\w.])[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?")
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
-LONG = {"03_hessian_diagnostics", "04_fair_comparison"}
+LONG = {"01_compose_an_optimizer", "03_hessian_diagnostics", "04_fair_comparison"}
 
 
 def outputs(notebook):

@@ -98,6 +98,7 @@ def assert_falls(loss, result, params, data=None):
         np.testing.assert_allclose(fall, result.escape.fall, rtol=1e-2)
 
 
+@pytest.mark.slow
 def test_linear_network_has_the_index_of_the_closed_form_at_all_eight_subsets():
     problem = problems.linear_network((3.0, 2.0, 1.0), hidden=4, sizes=(5, 6))
     with jax.enable_x64(True):

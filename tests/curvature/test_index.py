@@ -67,6 +67,7 @@ def test_an_eigenvalue_at_the_edge_of_tau_is_left_open():
     assert result.flat_interval.tolist() == [0, 1]
 
 
+@pytest.mark.slow
 def test_the_bound_never_exceeds_the_truth_and_a_count_without_margin_does():
     exceeded = 0
     for spectrum, rng in random_spectra(60, 60):

@@ -207,6 +207,7 @@ def test_a_diagonal_operator_is_exact_without_deflation():
         np.testing.assert_allclose(error, 0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_relu_networks_have_the_trace_and_the_blocks_of_their_gauss_newton_matrix():
     x = jax.random.normal(KEY, (12, 4))
     y = jax.random.randint(KEY, (12,), 0, 3)

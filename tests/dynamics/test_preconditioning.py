@@ -177,6 +177,7 @@ def normalised(params, data):
     return jnp.mean((jnp.tanh(hidden) @ params["o"] - jnp.sin(data[:, 0])) ** 2)
 
 
+@pytest.mark.slow
 def test_a_network_with_batch_norm_has_a_preconditioner():
     draw = np.random.default_rng(0).normal
     data = jnp.asarray(draw(size=(16, 4)), jnp.float32)

@@ -72,6 +72,7 @@ def test_account_of_a_step_scales_with_the_loss(factor):
     assert found.ratio == pytest.approx((f(p + u) - f(p)) / (gradient @ u + 0.5 * u @ (EXACT * u)), rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factor", [1e-12, 1e-6, 1e6, 1e12])
 def test_adam_without_epsilon_has_no_units(factor):
     """Of gradients whose squares are numbers of single precision; beyond, Optax's statistics are 0 or infinite."""

@@ -229,6 +229,7 @@ def test_the_sign_of_a_loss_is_that_of_a_cost_whatever_is_better():
         assert part.difference.estimate == pytest.approx(-2)
 
 
+@pytest.mark.slow
 def test_tuned_variants_are_compared_at_their_own_best():
     """Momentum gives longer steps; with its own rate the chain without it is not as far behind."""
     heavy = transforms.chain(transforms.heavy_ball(0.8), transforms.scale_by_learning_rate(0.02))

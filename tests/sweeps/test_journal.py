@@ -119,6 +119,7 @@ def killed(tmp_path_factory):
     return run_killer(tmp_path_factory.mktemp("killed"), "25", "0")
 
 
+@pytest.mark.slow
 def test_processes_killed_at_random_lose_at_most_one_chunk_and_resume_to_equal_results(killed):
     assert killed["random"]["kills"] >= 25
     assert killed["random"]["equal"]

@@ -32,6 +32,7 @@ def result(process, timeout=300):
     return json.loads(out.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_two_processes_with_one_mesh_give_the_table_of_one_process(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -199,6 +199,7 @@ def shared(tmp_path_factory):
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["file", "sqlite"])
 def test_processes_reach_exactly_the_number_of_trials_though_one_is_killed(shared, kind):
     found = shared[kind]

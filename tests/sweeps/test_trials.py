@@ -122,10 +122,10 @@ def test_a_lane_is_one_run_of_train_recorded(regression):
     losses = np.asarray(run.losses)
     windows = [losses[0], losses[:3].mean(), losses[3:6].mean(), losses[6]]
     np.testing.assert_allclose(record["batch_loss"], windows, rtol=1e-6)
-    assert (int(record["diverged_at"]), int(record["num_steps"])) == (-1, 7)
+    assert (int(record["diverged_at"]), bool(record["stalled"]), int(record["num_steps"])) == (-1, False, 7)
     assert record.keys() == {
         "validation_loss", "validation_accuracy", "test_loss", "test_accuracy", "train_loss", "train_accuracy",
-        "batch_loss", "diverged_at", "num_steps",
+        "batch_loss", "diverged_at", "stalled", "num_steps",
     }  # fmt: skip
 
 

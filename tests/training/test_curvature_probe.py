@@ -109,6 +109,7 @@ def test_the_account_of_a_quadratic_is_exact():
     assert np.abs(result.probes["linear"][0] / result.probes["realised"][0] - 1) > 0.05
 
 
+@pytest.mark.slow
 def test_a_new_direction_can_overtake_an_old_eigenvector():
     """The start is an exact eigenvector at every solve: without the random part it would stay the answer for ever."""
 
@@ -185,6 +186,7 @@ def test_what_works_from_python_says_so_inside_a_run(network):
         train(network, tx, num_steps=1, key=KEY, probe=probe, progress=False)
 
 
+@pytest.mark.slow
 def test_the_step_of_a_saddle_escapes_and_oscillates_as_its_eigenvalues_say():
     problem = Problem("saddle", init=lambda key: jnp.ones(2), loss=lambda p, _: jnp.sum(jnp.array([5, -0.5]) * p**2))
     probe = CurvatureProbe(every=2, gains=False, account=False, stability_matvecs=8)

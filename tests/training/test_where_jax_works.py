@@ -213,6 +213,7 @@ def test_what_nnx_holds_is_unwrapped():
     np.testing.assert_array_equal(run.params["kernel"], again.params["kernel"])
 
 
+@pytest.mark.slow
 def test_a_probe_measures_at_the_fast_parameters_of_a_pair():
     bowl = Problem(
         "bowl", init=lambda key: jnp.ones(3), loss=lambda p, _: jnp.sum(jnp.array([1.0, 2.0, 3.0]) * p**2) / 2
