@@ -240,16 +240,19 @@ def test_a_process_answers_within_two_seconds_whatever_it_does(tmp_path, command
     large = ["--steps=200000", "--widths", "512", "512", "512", "--batch-size=1000", "--out", "out"]
     named = {"search": ["sgd", "--trials=4"], "compare": ["--only", "sgd", "--seeds=2", "--budget=2"]}[command]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "JAX_PLATFORMS": "cpu"}
-    process = subprocess.Popen(
-        [sys.executable, "-c", LARGE, command, *named, *large],
-        cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert process.stdout is not None
-    assert process.stdout.readline() == "begun\n"
-    time.sleep(after)
-    began = time.perf_counter()
-    process.send_signal(number)
-    process.wait(timeout=60)
-    seconds = time.perf_counter() - began
-    assert process.returncode == code, process.stderr.read()
+    arguments = [sys.executable, "-c", LARGE, command, *named, *large]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(arguments, cwd=tmp_path, env=environment, **pipes) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "begun\n"
+            time.sleep(after)
+            began = time.perf_counter()
+            process.send_signal(number)
+            process.wait(timeout=60)
+            seconds = time.perf_counter() - began
+        finally:
+            process.kill()
+        told = process.communicate()[1]
+    assert process.returncode == code, told
     assert seconds < 2 + 1.5 * os.getloadavg()[0] / (os.cpu_count() or 1)  # on a machine that is shared

@@ -397,7 +397,7 @@ def _direction(problem: Problem, rule: EarlyStopping) -> Mode | str:
 def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
     try:
         kind = jax.typeof(leaf)
-    except TypeError as error:
+    except (TypeError, OverflowError) as error:
         raise TypeError(
             f"Parameters must be arrays; received {describe_argument(leaf)} among them. Keep what is not trained out "
             "of the parameters, in the loss."

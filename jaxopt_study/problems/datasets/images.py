@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import sklearn.datasets
 
+from jaxopt_study.checks import check_bool
 from jaxopt_study.problems.datasets.archives import FASHION_MNIST, MNIST, IdxArchive, read_archive
 from jaxopt_study.problems.datasets.dataset import Dataset, DatasetError
 from jaxopt_study.problems.datasets.splits import Split, divide, from_arrays
@@ -44,6 +45,7 @@ def digits(
     References:
         Alpaydin and Kaynak (1998), Optical Recognition of Handwritten Digits, UCI: the test half.
     """
+    check_bool("digits", "flatten", flatten)
     pixels, labels = sklearn.datasets.load_digits(return_X_y=True)
     images = np.asarray(pixels, np.float32).reshape(-1, 8, 8) / 16
     return from_arrays(
@@ -196,6 +198,8 @@ def load_idx(
     Raises:
         DatasetError: If image and label files differ in length, and as in `mnist`.
     """
+    for name, flag in (("download", download), ("verify", verify), ("flatten", flatten)):
+        check_bool("load_idx", name, flag)
     arrays = read_archive(archive, data_dir=data_dir, download=download, verify=verify)
     train_images, train_labels, test_images, test_labels = (arrays[name] for name in archive.files)
     for part, images, labels in (("training", train_images, train_labels), ("test", test_images, test_labels)):

@@ -62,6 +62,8 @@ def from_arrays(
         >>> print(np.bincount(dataset.test["y"]))  # both classes, as in the whole
         [2 2]
     """
+    if num_classes is not None:
+        check_integer("from_arrays", "num_classes", num_classes, 1)
     with np.errstate(over="ignore"):  # the data set refuses infinity
         x = host_array(f"x of {name!r}", x).astype(np.float32)
     y = host_array(f"y of {name!r}", y)
