@@ -1,6 +1,5 @@
 """Run lanes on a machine: one compiled program per shape of trial, a few calls in flight, results as they come."""
 
-import contextlib
 import hashlib
 import math
 import os
@@ -8,7 +7,7 @@ import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -26,7 +25,7 @@ from jaxopt_study.sweeps.trials import Lane
 _IN_FLIGHT = 2  # calls given to the devices ahead of the one whose results are awaited
 _GRACE = 0.5  # seconds that what is nearly done is waited for after an interrupt
 _MAX_PROGRAMS = 32  # kept from sweep to sweep, the latest
-Call = tuple[np.ndarray, np.ndarray, Any]
+Call = tuple[np.ndarray, np.ndarray, Future[Any]]
 
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
@@ -240,18 +239,37 @@ def run(
         After each call the lanes that were to be computed and their records, on every process the same.
     """
     ask = interrupted if jax.process_count() == 1 else lambda: False  # processes gather results together
-    with contextlib.suppress(_GaveUpError):
-        for part, wanted, record in _ahead(_calls(program, lanes, shared, which, done)):
+    # A CPU may take a call only when the one before it has ended, and the thread that gives it hears no interrupt.
+    pool = ThreadPoolExecutor(1)
+    try:
+        for part, wanted, given in _ahead(_calls(pool, program, lanes, shared, which, done)):
+            _wait(given.done, ask)
+            record = given.result()
             _wait(lambda record=record: all(leaf.is_ready() for leaf in jax.tree.leaves(record)), ask)
             yield _fetched(part, wanted, record)
+    except _GaveUpError:
+        return
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _calls(program: Program, lanes: Any, shared: Any, which: np.ndarray, done: np.ndarray) -> Iterator[Call]:
+def _calls(
+    pool: Executor, program: Program, lanes: Any, shared: Any, which: np.ndarray, done: np.ndarray
+) -> Iterator[Call]:
     """Give the devices a call after the other.
 
     Yields:
-        Which lanes a call computes, which of them are wanted, and its results, which may not be there yet.
+        Which lanes a call computes, which of them are wanted, and the future of its results, which may not be there
+        even when it is done.
     """
+    double = bool(jax.config.read("jax_enable_x64"))
+
+    def give(arguments: Any) -> Any:
+        with jax.enable_x64(double), jax.debug_nans(False), jax.debug_infs(False):  # a thread begins with the defaults
+            if program.start is not None:
+                arguments = arguments | {"start": program.start(arguments, shared)}
+            return program.executable(arguments, shared)
+
     size = program.layout.lanes_per_call
     for first in range(0, len(which), size):
         part = which[first : first + size]
@@ -259,9 +277,7 @@ def _calls(program: Program, lanes: Any, shared: Any, which: np.ndarray, done: n
             continue
         filled = np.concatenate([part, np.full(size - len(part), part[-1])])  # the last call repeats its last lane
         arguments = jax.tree.map(lambda x, rows=filled: place(x[rows], program.layout.sharding), lanes)
-        if program.start is not None:
-            arguments |= {"start": program.start(arguments, shared)}
-        yield part, ~done[part], program.executable(arguments, shared)
+        yield part, ~done[part], pool.submit(give, arguments)
 
 
 def _ahead(calls: Iterator[Call]) -> Iterator[Call]:

@@ -1,5 +1,8 @@
 """Programs of trials: told apart where they differ, compiled once where they do not, narrower where memory is short."""
 
+import threading
+import time
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -209,3 +212,23 @@ def test_only_calls_with_something_to_do_are_made():
         assert all(len(value) == len(part) for value in values.values())
         for i, lane in enumerate(part):
             np.testing.assert_array_equal(values["train_loss"][i], whole[lane])
+
+
+def test_a_call_that_the_device_does_not_take_yet_keeps_no_interrupt_waiting():
+    layout = Layout(default_mesh(), 1)
+    taken = threading.Event()
+
+    def executable(lanes, shared):
+        assert taken.wait(30)
+        return {"loss": jnp.zeros(layout.lanes_per_call)}
+
+    program, began = engine.Program(layout, executable, None), time.perf_counter()
+    which = np.arange(3 * layout.lanes_per_call)
+    lanes, done = {"rate": np.ones(len(which), np.float32)}, np.zeros(len(which), bool)
+    late = lambda: time.perf_counter() - began > 0.2
+    try:
+        assert list(engine.run(program, lanes, {}, which, done, late)) == []
+        assert time.perf_counter() - began < 5
+    finally:
+        taken.set()
+    assert len(list(engine.run(program, lanes, {}, which, done))) == 3
