@@ -11,7 +11,7 @@ test: .venv/test lint  ## install, then lint, type-check and run the default tes
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 test-slow: .venv/test  ## the long checks that the default suite leaves out
-	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(BIN)/python -m pytest -m slow
+	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(BIN)/python -m pytest -m slow $(TYPES)
 
 lint: .venv/test
 	$(BIN)/ruff check .
