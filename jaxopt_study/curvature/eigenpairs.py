@@ -67,7 +67,8 @@ def eigenpairs(
     Lanczos with thick restarts. A basis Q of the Krylov space is grown by products with H and kept orthonormal by
     repeated blocked Gram–Schmidt; with T = QᵀHQ and T s = θ s, T knows the residual ‖H Q s − θ Q s‖ of the pair (θ, Q
     s). When the basis is full, its most wanted vectors Q s replace it and the growth goes on. When all k residuals are
-    estimated below tol · max|θ|, each is computed from a product of its own; where the check fails, the growth goes on.
+    estimated below tol · max|θ|, and the last step has moved no value by more, each is computed from a product of its
+    own; where the check fails, the growth goes on.
     Where the space becomes invariant (identity, zero and low-rank operators) it is continued from random directions
     until one of them changes nothing.
 
@@ -81,8 +82,8 @@ def eigenpairs(
         k: How many pairs, 1 ≤ k ≤ n.
         which: "LA" the largest, in descending order; "SA" the smallest, in ascending order; "LM" those of largest
             magnitude, in descending order of it; "BE" the ⌈k/2⌉ largest and ⌊k/2⌋ smallest, in ascending order.
-        tol: Residual asked for, relative to the largest |Ritz value| found. Eigenvalues are then right to tol · scale,
-            and to about (tol · scale)²/gap where they are apart from others.
+        tol: Residual asked for, relative to the largest |Ritz value| found. If none was missed, eigenvalues are then
+            right to tol · scale, and to about (tol · scale)²/gap where they are apart from others.
         key: For the start and for random directions.
         num_basis: Rows of the basis, from k + `block_size` to n. The default is max(2k + 10, k + 20), and more for
             blocks; a larger basis restarts less.

@@ -69,6 +69,7 @@ class State(NamedTuple):
     since_restart: Array  # products since a random direction was put in
     longest: Array  # the longest such stretch that ended in an invariant space; 0 before the first
     found: Array  # (k,) wanted values when the last random direction was put in
+    before: Array  # (k,) wanted values at the last look
     done: Array
 
 
@@ -92,6 +93,7 @@ def initial(plan: Plan, block: Vector, seed: Array) -> State:
         since_restart=none,
         longest=none,
         found=jnp.full(plan.k, jnp.nan, dtype),
+        before=jnp.full(plan.k, jnp.nan, dtype),
         done=jnp.bool(False),
     )
 
@@ -189,9 +191,11 @@ def _look(plan: Plan, limits: Limits, state: State, replaced: Array, full: Array
     # In an invariant space every residual is 0, whatever was missed: eigenvalues that the start does not see, and all
     # but one copy of a multiple one. Then the space is grown from random directions until one of them, followed to its
     # own end, has not changed the answer.
-    same = jnp.all(jnp.abs(wanted - state.found) <= limits.tol * extent)
+    same, steady = (jnp.all(jnp.abs(wanted - old) <= limits.tol * extent) for old in (state.found, state.before))
     explored = jnp.where(replaced, same, (state.longest == 0) | (state.since_restart > state.longest))
-    check = last | (small & explored)
+    # And where all that the space has not seen is short of the tolerance, every residual is small, with values of the
+    # other end among the wanted ones until the space has grown: so a look that changes the answer is not the last.
+    check = last | (small & steady & explored)
     state = state._replace(
         space=None,
         asked=None,
@@ -203,6 +207,7 @@ def _look(plan: Plan, limits: Limits, state: State, replaced: Array, full: Array
         longest=jnp.where(replaced, jnp.maximum(state.longest, state.since_restart), state.longest),
         since_restart=jnp.where(replaced, 0, state.since_restart),
         found=jnp.where(replaced, wanted, state.found),
+        before=wanted,
     )
     return state, values, coefficients, check | full
 

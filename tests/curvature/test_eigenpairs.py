@@ -25,6 +25,7 @@ SPECTRA = {
     "clustered": np.r_[10.0, 9.999, 9.998, 9.997, np.linspace(0, 1, N - 4)],
     "tiny": 1e-12 * np.linspace(-1, 1, N) ** 3,
     "negative": -(np.linspace(1, 2, N) ** 4),
+    "bulk within the tolerance": np.r_[1.0, -0.3, -0.2, 1e-4 * np.linspace(0, 1, N - 3)],
 }
 
 
