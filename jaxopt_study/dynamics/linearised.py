@@ -263,7 +263,7 @@ def _scales(step: LinearStep, owners: tuple[tuple[str, int], ...]) -> Any:
     value = jnp.zeros_like(here.value)
     point = differentiated(params)
     direct, diagonal = gain(here, step.like)
-    strength = optax.tree.norm(direct)
+    strength = vectors.norm(direct)
     direct = jax.tree.leaves(_positive(direct, diagonal))
     found: list[Any] = _filled_like(memory, 1)
     for kind in sorted({kind for kind, owner in owners if owner >= 0}):
@@ -287,7 +287,7 @@ def _filled_like(like: Any, value: Any) -> Any:
 def _sizes(response: Any, diagonal: Array) -> Any:
     """Return |response|, or its root mean square everywhere where it is not elementwise."""
     count = sum(leaf.size for leaf in jax.tree.leaves(response))
-    level = optax.tree.norm(response) / jnp.sqrt(count)
+    level = vectors.norm(response) / jnp.sqrt(count)
     return jax.tree.map(lambda leaf: jnp.where(diagonal, jnp.abs(leaf), level.astype(leaf.dtype)), response)
 
 

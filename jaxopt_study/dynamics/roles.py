@@ -198,7 +198,7 @@ def _parity(states: Any) -> list[tuple[Any, Any, Any]]:
     """Return for every leaf whether the first and the last lane agree, and the even and odd part of the first two."""
     zero = jnp.float32(0.0)
     return [
-        (jnp.all(x[0] == x[2]), _size(x[0] + x[1]), _size(x[0] - x[1]))
+        (jnp.all(x[0] == x[2]), vectors.norm(x[0] + x[1]), vectors.norm(x[0] - x[1]))
         if _is_float(x)
         else (jnp.bool_(True), zero, zero)
         for x in jax.tree.leaves(states)
@@ -277,7 +277,3 @@ def leaf_owners(state: Any, params: Any) -> tuple[tuple[str, int], ...]:
 
 def _is_float(leaf: Any) -> bool:
     return jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
-
-
-def _size(x: Any) -> Any:
-    return jnp.sqrt(jnp.sum(jnp.square(x.astype(vectors.accumulator(x.dtype)))))

@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+from jaxopt_study import optimizers
 from jaxopt_study.dynamics import (
     account_step,
     preconditioned_sharpness,
@@ -34,9 +35,10 @@ def test_radius_of_gradient_descent_has_no_units(factor):
     assert found.radius == pytest.approx(np.abs(1 - 0.3 * EXACT).max(), rel=1e-5)
 
 
+@pytest.mark.parametrize("momentum", [optax.sgd, optimizers.momentum], ids=["of gradients", "of steps"])
 @pytest.mark.parametrize("factor", FACTORS)
-def test_radius_with_momentum_has_no_units(factor):
-    tx = optax.sgd(0.3 / factor, 0.9)
+def test_radius_with_momentum_has_no_units(factor, momentum):
+    tx = momentum(0.3 / factor, 0.9)
     found = stability(tx, tx.init(PARAMS), loss, PARAMS, jnp.float32(factor))
     radius = max(np.abs(np.linalg.eigvals([[1 - 0.3 * x, -0.27], [x, 0.9]])).max() for x in EXACT)
     assert found.converged
