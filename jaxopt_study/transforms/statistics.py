@@ -278,11 +278,20 @@ def difference() -> Transform:
         return DifferenceState(_full(params, 0.0, None), jnp.zeros((), dtype=bool))
 
     def update(updates: Any, state: DifferenceState, params: Any = None, **extra: Any) -> tuple[Any, DifferenceState]:
-        change = jax.tree.map(lambda g, p: jnp.where(state.started, g - p.astype(g.dtype), 0), updates, state.previous)
+        change = jax.tree.map(lambda g, p: jnp.where(state.started, _change(g, p), 0), updates, state.previous)
         previous = jax.tree.map(lambda g, p: g.astype(p.dtype), updates, state.previous)
         return change, DifferenceState(previous, jnp.ones((), dtype=bool))
 
     return Transform(init, update)
+
+
+def _change(g: Array, before: Array) -> Array:
+    """Return g − before, at most the largest number where both are finite: no mean of it is ∞ − ∞ then."""
+    change = g - before.astype(g.dtype)
+    if jnp.iscomplexobj(change):
+        return change
+    largest = jnp.finfo(change.dtype).max
+    return jnp.where(jnp.isfinite(g) & jnp.isfinite(before), jnp.clip(change, -largest, largest), change)
 
 
 def _full(params: Any, value: Any, dtype: Any) -> Any:

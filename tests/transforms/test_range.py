@@ -117,6 +117,25 @@ def test_single_precision_agrees_with_double_inside_the_stated_range(size, eps):
     np.testing.assert_allclose(single, double, rtol=1e-4, atol=1e-30)
 
 
+@pytest.mark.parametrize(("dtype", "size"), [(jnp.float32, 3e38), (jnp.float16, 3e4), (jnp.float16, 6e4)])
+@pytest.mark.parametrize(
+    "tx",
+    [
+        *(optimizers.nadam(convention=convention) for convention in ("paper", "torch", "optax")),
+        optimizers.adam(nesterov=True),
+        optimizers.adamw(nesterov=True, weight_decay=0.0),
+        optimizers.adan(),
+    ],
+    ids=["nadam", "nadam-torch", "nadam-optax", "adam", "adamw", "adan"],
+)
+def test_a_step_whose_numerator_overflows_with_its_divisor_rests(tx, dtype, size):
+    start = jnp.zeros(2, dtype)
+    state = tx.init(start)
+    for sign in (1.0, -1.0, 1.0, 0.0):
+        updates, state = tx.update(jnp.asarray([sign * size, 0.0], dtype), state, start)
+        np.testing.assert_array_equal(updates, 0.0)
+
+
 def test_averages_of_changing_signs_do_not_overflow():
     state = ema(0.9).init(jnp.zeros(1))
     for sign in (1.0, -1.0, 1.0):
