@@ -141,7 +141,7 @@ def classify_point(
 
     Returns:
         The verdict. Cost: n + 3 products for n ≤ `max_dense`, else about 800, and up to 2 `max_matvecs` more where
-        these leave it open; 24 (num_directions + 1) losses. It may be used under `jit` and `vmap`, for many small
+        these leave it open; 24 (num_directions + 1) + 8 losses. It may be used under `jit` and `vmap`, for many small
         problems at once.
 
     Raises:

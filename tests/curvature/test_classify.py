@@ -218,6 +218,16 @@ def test_a_slope_is_not_taken_for_a_way_down():
     assert not result.escape.seen
 
 
+def test_a_valley_through_the_origin_has_no_way_down():
+    """At θ = 0 the loss has no rounding to measure; along the valley it is nothing but rounding."""
+    normals = np.random.default_rng(0).normal(size=(32, 3)).astype(np.float32)
+    matrices = jnp.asarray(normals[:, :, None] * normals[:, None, :])
+    quadratic = lambda p, a: 0.5 * p @ (a @ p)
+    found = jax.jit(jax.vmap(lambda a: classify_point(quadratic, jnp.zeros(3), a, key=jax.random.key(0))))(matrices)
+    assert (found.kind == PointKind.DEGENERATE).all()
+    assert not found.escape.seen.any()
+
+
 def test_a_fall_within_rounding_is_not_called_seen():
     # Curvature is computed apart from the value, so it is exact; the loss itself has no digits left for the fall.
     result = classify_point(lambda p, _: 1e8 + 1e-3 * (p[0] ** 2 - p[1] ** 2), jnp.zeros(2), key=KEY)
