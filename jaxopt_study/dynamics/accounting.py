@@ -5,6 +5,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
 from jaxopt_study.checks import check_integer, check_params
@@ -26,7 +27,7 @@ class Accounting(NamedTuple):
         linear: gᵀu, negative for a step of descent.
         quadratic: ½uᵀHu.
         realised: f(θ + u) − f(θ).
-        linear_error: One standard deviation of the rounding in `linear`.
+        linear_error: One standard deviation of the rounding in `linear`, at least that of summing its terms.
         quadratic_error: The same of `quadratic`.
         realised_error: The same of `realised`, at least the rounding of the loss itself.
     """
@@ -115,12 +116,12 @@ def account_step(
     check_params("account_step", updates, name="updates")
     samples = [_account(loss, batch_size, params, updates, data, seed) for seed in range(num_samples)]
     terms = jnp.stack([terms for terms, _ in samples])
-    level = jnp.stack([level for _, level in samples])
-    errors = jnp.std(terms, axis=0, ddof=1)
-    # Two losses, each rounded to the nearest, even if no sample happened to show it.
-    floor = jnp.finfo(terms.dtype).eps * jnp.max(jnp.abs(level)) / jnp.sqrt(2.0).astype(terms.dtype)
-    linear, quadratic, realised = jnp.mean(terms, axis=0)
-    return Accounting(linear, quadratic, realised, errors[0], errors[1], jnp.maximum(errors[2], floor))
+    sizes = jnp.max(jnp.stack([sizes for _, sizes in samples]), axis=0)
+    # Sums, and two losses, are rounded to the nearest even if no sample happened to show it; below the range to 0.
+    info = jnp.finfo(terms.dtype)
+    floor = jnp.where(sizes > 0, jnp.maximum(info.eps * sizes / np.sqrt(2.0).astype(terms.dtype), info.tiny), 0)
+    errors = jnp.maximum(jnp.std(terms, axis=0, ddof=1), floor)
+    return Accounting(*jnp.mean(terms, axis=0), *errors)
 
 
 class _Step(Hessian):
@@ -145,6 +146,10 @@ def _account(
             curved = product(applied)
         terms = vectors.inner(grads, applied), 0.5 * vectors.inner(curved, applied), end - start
         dtype = vectors.accumulator(wider(*(term.dtype for term in terms)))
-        return jnp.stack([term.astype(dtype) for term in terms]), jnp.stack([start, end]).astype(dtype)
+        grads, curved, length = (jax.tree.map(jnp.abs, x) for x in (grads, curved, applied))
+        level = jnp.maximum(jnp.abs(start), jnp.abs(end))
+        sizes = vectors.inner(grads, length), 0.5 * vectors.inner(curved, length), level
+        together = [jnp.stack([x.astype(dtype) for x in part]) for part in (terms, sizes)]
+        return together[0], together[1]
 
     return batch_mean(of_batch, data, batch_size)

@@ -116,3 +116,22 @@ def test_wrong_losses_and_data_say_what_to_do():
         account_step(lambda p: jnp.sum(p), params, updates)
     with pytest.raises(TypeError, match="data of account_step must be arrays; received a generator"):
         account_step(lambda p, x: jnp.sum(p * x), params, updates, (x for x in [1.0, 2.0]))
+
+
+@pytest.mark.parametrize("factor", [1.0, 1e-30])
+def test_errors_of_a_quadratic_cover_the_rounding_that_no_shift_shows(factor):
+    """Its Hessian is the same at every point, so the samples agree to the bit, whatever the products lost."""
+    rng = np.random.default_rng(0)
+    for _ in range(8):
+        matrix = rng.normal(size=(6, 6))
+        matrix = (factor * (matrix + matrix.T)).astype(np.float32)
+        start = rng.normal(size=6).astype(np.float32)
+        end = start + rng.normal(size=6).astype(np.float32) / 128
+        account = account_step(lambda p, a: 0.5 * p @ (a @ p), jnp.asarray(start), jnp.asarray(end - start), matrix)
+        a, p, u = matrix.astype(float), start.astype(float), end.astype(float) - start.astype(float)
+        exact = {"linear": u @ a @ p, "quadratic": 0.5 * u @ a @ u}
+        exact["realised"] = exact["linear"] + exact["quadratic"]
+        for name, value in exact.items():
+            error = np.float64(getattr(account, f"{name}_error"))
+            assert 0 < abs(np.float64(getattr(account, name)) - value) <= 6 * error, name
+            assert error <= 1e-4 * factor
