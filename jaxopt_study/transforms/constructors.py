@@ -219,12 +219,7 @@ def _bind(constructor: Constructor, args: tuple[Any, ...], kwargs: dict[str, Any
     bound.apply_defaults()
     arguments = dict(bound.arguments)
     if constructor.conventions:
-        known = [name for name, _ in constructor.conventions]
-        if not isinstance(arguments["convention"], str) or arguments["convention"] not in known:
-            raise ValueError(
-                f"{constructor.name}: convention must be one of {', '.join(map(repr, known))}, received "
-                f"{arguments['convention']!r}."
-            )
+        constructor.check_convention(arguments["convention"])
         chosen = dict(dict(constructor.conventions)[arguments["convention"]])
         arguments = {name: chosen.get(name) if value is None else value for name, value in arguments.items()}
     for name, value in arguments.items():

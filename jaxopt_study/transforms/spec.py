@@ -29,6 +29,14 @@ class Constructor(NamedTuple):
     kind: str  # "atom", "composite" or "lifted"
     conventions: tuple[tuple[str, tuple[tuple[str, Any], ...]], ...] = ()  # defaults that depend on `convention`
 
+    def check_convention(self, convention: Any) -> None:
+        """Raise ValueError if there are conventions, and this is none of them."""
+        known = [name for name, _ in self.conventions]
+        if known and (not isinstance(convention, str) or convention not in known):
+            raise ValueError(
+                f"{self.name}: convention must be one of {', '.join(map(repr, known))}, received {convention!r}."
+            )
+
     def defaults(self, convention: Any = None) -> dict[str, Any]:
         """Return the default of every optional argument under a convention."""
         plain = {
@@ -230,7 +238,9 @@ def construct(spec: Spec) -> Any:
 
     Raises:
         TypeError: If the constructor returns neither a transformation nor a function.
+        ValueError: If the convention is unknown.
     """
+    spec.constructor.check_convention(spec.arguments.get("convention"))  # a text or `replace` may give any
     built = spec.call()
     if isinstance(built, optax.GradientTransformation):
         built = optax.with_extra_args_support(built)

@@ -112,6 +112,7 @@ def test_named_optimizers_pass_the_check_on(name):
         ),
         (lambda: tap(""), "tap: expected a name under which the reading is found, received an empty one"),
         (lambda: optimizers.adam(convention="notes"), r"adam: convention must be one of 'paper', .* received 'notes'"),
+        (lambda: optimizers.adam().replace(convention=None), r"adam: convention must be one of .* received None"),
         (lambda: optimizers.adadelta(0.1), r"adadelta: the paper's method has no learning rate, received 0.1; .*torch"),
     ],
 )
