@@ -170,6 +170,7 @@ def condition_number(
 
 @jax.jit
 def _ratio(values: Array, residuals: Array, num_matvecs: Array, noise_floor: Any) -> ConditionNumber:
+    (values, residuals), unit = vectors.unscaled((values, residuals))  # below 1e-32 the noise would be 0
     smallest, largest = jnp.min(values), jnp.max(values)
     order = jnp.argsort(-values)
     scale = jnp.max(jnp.abs(values))
@@ -185,8 +186,8 @@ def _ratio(values: Array, residuals: Array, num_matvecs: Array, noise_floor: Any
     above_zero = jnp.where(determined, smallest - low, 1)
     upper = jnp.where(determined, (largest + high) / above_zero, jnp.inf)
     value = jnp.where(determined, largest / jnp.where(determined, smallest, 1), jnp.nan)
-    ends = jnp.stack([residuals[order[0]], residuals[order[-1]]])
-    return ConditionNumber(value, lower, upper, largest, smallest, ends, status, num_matvecs)
+    ends = unit * jnp.stack([residuals[order[0]], residuals[order[-1]]])
+    return ConditionNumber(value, lower, upper, unit * largest, unit * smallest, ends, status, num_matvecs)
 
 
 @nan_is_an_answer

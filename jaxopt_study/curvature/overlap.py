@@ -9,32 +9,24 @@ from scipy.special import betaincinv
 from jaxopt_study.curvature.lanczos import Space
 
 _GRID = 64
-_ROUNDING = 16  # ε times this is what a product is taken to be wrong by, relative to ‖H‖
 
 
-def overshoot(
-    space: Space, values: Array, residuals: Array, size: int, confidence: float, faint: float | Array
-) -> Array:
+def overshoot(space: Space, values: Array, residuals: Array, size: int, confidence: float) -> Array:
     """Return t ≥ 0 with Σ φᵢ(θ + t)² = 1/δ² for the largest Ritz value θ, from above, to 1 %.
 
     With β₁ … βₘ the subdiagonal and rᵢ the residual norms of the Ritz values θᵢ,
 
         φₘ(x) = Πᵢ (x − θᵢ)/βᵢ  and  Σᵢ φᵢ(x)² = φₘ(x)² (1 + Σᵢ rᵢ²/(x − θᵢ)²),
 
-    which is taken in logarithms on a grid that is refined once. A β of at most `faint` · max ‖Hq‖ is partly rounding,
-    which points anywhere: what it has along u, 1/√n of its length, may hide as much of γ (λmax − θ), and t is larger by
-    that over δ. No β is taken to be below ε · max ‖Hq‖.
+    which is taken in logarithms on a grid that is refined once. No β is taken to be below ε · max ‖Hq‖.
     """
     known = jnp.arange(values.shape[0], dtype=jnp.int32) < space.count
     count = space.count.astype(values.dtype)
     gaps = jnp.where(known, values[space.count - 1] - values, 0)
     betas, eps = jnp.diagonal(space.projected, -1), float(jnp.finfo(values.dtype).eps)
-    lost = jnp.any(known[:-1] & (betas <= faint * space.scale))
     betas = jnp.maximum(betas, jnp.maximum(eps * space.scale, jnp.finfo(values.dtype).tiny))
     betas = jnp.sum(jnp.where(known[:-1], jnp.log(betas), 0))
-    overlap = least_overlap(size, confidence)
-    target = -math.log(overlap)  # log 1/δ²
-    hidden = jnp.where(lost, _ROUNDING * eps / math.sqrt(size * overlap), 0) * space.scale
+    target = -math.log(least_overlap(size, confidence))  # log 1/δ²
 
     def excess(log_t: Array) -> Array:
         apart = jnp.exp(log_t)[:, None] + gaps[None, :]
@@ -50,7 +42,7 @@ def overshoot(
         first = jnp.argmax(excess(grid.at[-1].set(high)) >= 0)
         first = jnp.where(first == 0, jnp.where(excess(grid[:1])[0] >= 0, 0, _GRID - 1), first)
         low, high = grid[jnp.maximum(first - 1, 0)], grid[first]
-    return (jnp.exp(high) + hidden).astype(values.dtype)
+    return jnp.exp(high)
 
 
 def least_overlap(n: int, confidence: float) -> float:

@@ -20,8 +20,6 @@ from jaxopt_study.curvature.overlap import overshoot
 from jaxopt_study.programs import nan_is_an_answer
 from jaxopt_study.types import Key, Vector
 
-_FAINT = 100  # ε times this, relative to ‖H‖: a remainder so short is partly rounding
-
 
 class Bracket(NamedTuple):
     """Two bounds on the largest eigenvalue.
@@ -103,8 +101,8 @@ def sharpness(
     would void the bound; none is accepted.
 
     The bound is about the operator as it multiplies: rounding is covered by widening the bracket on both sides by
-    `noise_floor` · max‖Hq‖, an asymmetric operator by nothing. Where H has few distinct eigenvalues the space ends, to
-    rounding, and rounding may hide a share of u as small as δ: the upper bound is then about 160 · 16 ε larger.
+    `noise_floor` · max‖Hq‖, an asymmetric operator by nothing. Where the space ends because H has few distinct
+    eigenvalues, a length of ε · max‖Hq‖ is taken to be left, so that the upper bound is larger by up to ε/δ of it.
 
     Args:
         op: H, symmetric.
@@ -222,15 +220,12 @@ def _advance(plan: BracketPlan, limits: BracketLimits, seed: Array, state: _Stat
     square = vectors.inner(v, v)
     lower = vectors.inner(v, image) / square
     residual = vectors.plain_norm(vectors.axpy(-lower, v, image)) / jnp.sqrt(square)
-    eps = jnp.finfo(plan.layout.scalar).eps
-    faint = jnp.asarray(_FAINT * eps, plan.layout.scalar)
-    # A remainder below what the products are said to be wrong by ends the space. One that is merely short does not: it
-    # may be all that is seen of λmax.
-    breakdown = jnp.where(limits.noise_floor > faint, limits.noise_floor, eps)
+    # A remainder as short as rounding does not end the space: it may be all that is seen of λmax.
+    breakdown = jnp.asarray(jnp.finfo(plan.layout.scalar).eps, plan.layout.scalar)
     space, invariant = lanczos.extend(plan.layout, state.space, products, seed, breakdown, ~state.checking)
     checked = state.checking
     broken = ~jnp.isfinite(space.scale)
-    complete = (space.count >= plan.layout.size) | (invariant & ((breakdown > faint) | (space.scale == 0)))
+    complete = (space.count >= plan.layout.size) | (invariant & (space.scale == 0))
     last = complete | (space.count >= plan.num_steps) | broken
     look = ~checked & (last | invariant | (space.count % plan.every == 0))
 
@@ -238,7 +233,7 @@ def _advance(plan: BracketPlan, limits: BracketLimits, seed: Array, state: _Stat
         values, coefficients, residuals = lanczos.ritz(space, 1)
         top = space.count - 1
         margin = limits.noise_floor * space.scale
-        above = overshoot(space, values, residuals, plan.layout.size, plan.confidence, faint)
+        above = overshoot(space, values, residuals, plan.layout.size, plan.confidence)
         upper = values[top] + margin + jnp.where(complete, 0, above)
         narrow = upper - values[top] + margin <= limits.tol * jnp.abs(upper)
         return upper, jnp.take(coefficients, top, axis=1), last | narrow

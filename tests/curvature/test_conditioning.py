@@ -171,3 +171,10 @@ def test_the_whole_space_holds_every_gradient():
 def test_wrong_arguments_are_refused(grads, arguments, message):
     with pytest.raises(ValueError, match=message):
         ill_conditioning(from_matrix(jnp.eye(3)), grads, **arguments)
+
+
+def test_bounds_of_an_operator_so_small_that_its_noise_is_no_number():
+    tiny = condition_number(from_matrix(jnp.diag(jnp.array([3e-33, 1e-36], jnp.float32))), key=jax.random.key(0))
+    assert 1.005 < tiny.upper / tiny.value < 1.007  # 16 ε of the largest is 0.6 % of the smallest
+    assert 1.005 < tiny.value / tiny.lower < 1.007
+    assert tiny.lower <= 3000 <= tiny.upper

@@ -190,6 +190,24 @@ CURVATURE = [
     ),
     _edit(
         "curvature/restarting.py",
+        "small & steady & explored",
+        "small & explored",
+        "curvature/test_eigenpairs.py::test_finds_every_copy_of_every_eigenvalue_in_the_zoo",
+    ),
+    _edit(
+        "curvature/sharpness.py",
+        "jnp.asarray(jnp.finfo(plan.layout.scalar).eps,",
+        "jnp.asarray(100 * jnp.finfo(plan.layout.scalar).eps,",
+        "curvature/test_sharpness.py::test_covers_in_its_stated_share_of_500_trials",
+    ),
+    _edit(
+        "curvature/escape.py",
+        "found.seen & (found.fall",
+        "found.seen | (found.fall",
+        "curvature/test_classify.py::test_a_valley_through_the_origin_has_no_way_down",
+    ),
+    _edit(
+        "curvature/restarting.py",
         "(-values, state.asked",
         "(values, state.asked",
         "curvature/test_eigenpairs.py::test_a_small_basis_restarts_and_finds_the_same",
@@ -233,8 +251,8 @@ DYNAMICS = [
     ),
     _edit(
         "dynamics/accounting.py",
-        "0.5 * vectors.inner(curved",
-        "vectors.inner(curved",
+        "0.5 * vectors.inner(curved, applied)",
+        "vectors.inner(curved, applied)",
         ACCOUNTING + "test_quadratic_is_predicted_exactly",
     ),
     _edit("dynamics/accounting.py", "end - start", "start - end", ACCOUNTING + "test_quadratic_is_predicted_exactly"),
