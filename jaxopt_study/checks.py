@@ -102,7 +102,8 @@ def check_real(
         remedy: A sentence for the end of the message.
 
     Returns:
-        The number as it was given; an integer that JAX's 32 bits do not hold as a `float`.
+        The number as it was given; an integer that JAX's 32 bits do not hold as a `float`, NumPy's extended precision
+        as `in_double`.
 
     Raises:
         TypeError: If it is a bool, text, complex, an array of several numbers, or anything else.
@@ -126,7 +127,7 @@ def check_real(
         whole = isinstance(value, Integral) or (isinstance(value, np.ndarray) and value.dtype.kind in "iu")
         if whole and abs(number) > MAX_COUNT:
             return number
-    return value
+    return in_double(value)
 
 
 def is_real_scalar(value: Any) -> bool:
@@ -219,6 +220,7 @@ def check_params(who: str, params: Any, *, name: str = "params", finite: bool = 
         TypeError: If a leaf is no array, complex, or not floating.
         ValueError: If there is no leaf, or a number is not finite.
     """
+    params = jax.tree.map(in_double, params)
     leaves = jax.tree_util.tree_leaves_with_path(params)
     if not leaves:
         raise ValueError(f"{who} needs {name} with at least one array; received a pytree without leaves.")
@@ -247,6 +249,14 @@ def check_params(who: str, params: Any, *, name: str = "params", finite: bool = 
         if not isinstance(leaf, jax.Array):
             check_kept(at, np.asarray(leaf))
     return jax.tree.map(jnp.asarray, params)
+
+
+def in_double(value: Any) -> Any:
+    """Return numbers of NumPy's extended precision in double precision, which JAX knows; anything else as it is."""
+    if isinstance(value, np.ndarray | np.generic) and value.dtype.char in "gG":
+        with np.errstate(over="ignore"):
+            return value.astype(np.float64 if value.dtype.char == "g" else np.complex128)
+    return value
 
 
 def is_finite(leaf: Any) -> bool:

@@ -18,6 +18,7 @@ from jaxopt_study.problems import Problem
 from jaxopt_study.programs import RANDOM_DRAWS
 from jaxopt_study.training import CurvatureProbe, Probe, Trajectory, evaluate, train
 from jaxopt_study.training.evaluation import check_problem
+from jaxopt_study.training.planning import check_probe
 from jaxopt_study.transforms import Transform
 from jaxopt_study.types import Key, Params
 
@@ -116,6 +117,7 @@ class Race:
         }.items():  # fmt: skip
             if value is not None:
                 check_integer("Race", name, value, 1)
+        check_probe("Race", probe)
         if keys is not None:
             keys = _checked_keys(keys)
         self.problem = problem
@@ -243,7 +245,11 @@ def specification(optimizer: optax.GradientTransformation) -> dict[str, Any]:
 
     Returns:
         "expression", what builds it, and "spec", its JSON document; None where it is a bare function that does not say.
+
+    Raises:
+        TypeError: If it is no Optax transformation.
     """
+    as_transformation(optimizer)
     if not isinstance(optimizer, Transform):
         return {"expression": None, "spec": None}
     try:

@@ -21,9 +21,10 @@ from typing import Any, Literal, get_args
 
 import jax
 import numpy as np
+from jax.core import Tracer
 
 from jaxopt_study import files
-from jaxopt_study.checks import check_bool, describe_argument
+from jaxopt_study.checks import check_bool, check_text, describe_argument, in_double
 
 FORMAT = "jaxopt_study.record/1"
 Status = Literal["complete", "interrupted", "failed"]
@@ -88,7 +89,7 @@ class Record:
 
 def _check_fields(content: Mapping[str, Any]) -> None:
     """Raise RecordError if a field is not what it should be."""
-    if content["status"] not in get_args(Status):
+    if not isinstance(content["status"], str) or content["status"] not in get_args(Status):
         raise RecordError(f"A record's status is one of {get_args(Status)}; received {content['status']!r}.")
     for what in ("kind", "name"):
         try:
@@ -331,13 +332,14 @@ def plain(value: Any, where: str = "value") -> Any:
         The plain value. Single precision becomes the double with the same value.
 
     Raises:
+        TypeError: If `where` is no text.
         RecordError: If something in it is neither.
 
     Example:
         >>> plain({"a": np.float32(0.5), "b": (1, np.arange(2))})
         {'a': 0.5, 'b': [1, [0, 1]]}
     """
-    return _plain(value, where, 0)
+    return _plain(value, check_text("plain", "where", where), 0)
 
 
 def _plain(value: Any, where: str, depth: int) -> Any:
@@ -363,7 +365,9 @@ def _plain(value: Any, where: str, depth: int) -> Any:
         return _plain(asdict(value), where, depth)
     if isinstance(value, Path | str):
         return _checked_text(str(value), where)
-    if isinstance(value, np.ndarray | np.generic | jax.Array):
+    is_key = isinstance(value, jax.Array) and jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key)
+    if isinstance(value, np.ndarray | np.generic | jax.Array) and not is_key and not isinstance(value, Tracer):
+        value = in_double(value)
         return _plain(np.asarray(value).tolist(), where, depth)
     if isinstance(value, list | tuple):
         return [_plain(item, where, depth + 1) for item in value]

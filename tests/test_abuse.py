@@ -1,8 +1,9 @@
 """Bad arguments of public functions end in this package's own error, and what is accepted is a decision.
 
-Every public function is called with a table of bad values, one argument at a time. `abuse/accepted.json` lists what
-is accepted, each entry read by a person: a default that is None, a schedule where a number is expected, a large but
-finite rate. What is not listed there must be refused by a frame of this package.
+Every public function is called with a table of bad values, one argument at a time, and so are the methods of operators,
+problems and results. `abuse/accepted.json` lists what is accepted, each entry read by a person: a default that is None,
+a schedule where a number is expected, a large but finite rate. What is not listed there must be refused by a `raise` of
+this package: that Python refuses None + 1 in one of its lines tells a user nothing.
 """
 
 import json
@@ -15,6 +16,14 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ACCEPTED = json.loads((ROOT / "tests" / "abuse" / "accepted.json").read_text())
+
+INTERNAL = {"__init__", "__main__", "__pycache__", "checks", "cli", "files", "programs", "types"}
+
+
+def test_every_public_module_is_a_stage():
+    found = (ROOT / "jaxopt_study").iterdir()
+    modules = {path.stem for path in found if path.is_dir() or path.suffix == ".py"} - INTERNAL
+    assert modules == {stage.partition(".")[0] for stage in ACCEPTED}
 
 
 @pytest.mark.slow

@@ -469,6 +469,7 @@ def test_the_axis_of_accuracies_leaves_room_below_the_worst():
     curves = [np.array([[0.1, 0.98]]), np.array([[0.1, 0.96], [0.1, np.nan]])]
     assert accuracy_floor(curves) == pytest.approx(0.9)
     assert accuracy_floor([np.array([[np.nan]])]) == 0.0
+    assert accuracy_floor([np.array([[0.5, 1.0]])]) < 1.0  # the axis ends there
 
 
 @pytest.mark.slow

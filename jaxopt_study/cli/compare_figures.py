@@ -157,14 +157,14 @@ def _curves(comparison: Comparison, about: str) -> Iterator[tuple[str, Figure]]:
 def accuracy_floor(curves: Sequence[Any]) -> float:
     """Return where the axis of accuracies begins, so that the ends can be told apart.
 
-    Two and a half times as far below 1 as the worst final median.
+    Two and a half times as far below 1 as the worst final median, and below .99, so that there is an axis.
 
     Args:
         curves: Each of shape (seeds, K).
     """
     lasts = [np.asarray(values, dtype=float)[:, -1] for values in curves]
     ends = [np.nanmedian(last) for last in lasts if not np.isnan(last).all()]
-    return max(0.0, 1 - 2.5 * (1 - float(min(ends)))) if ends else 0.0
+    return min(0.99, max(0.0, 1 - 2.5 * (1 - float(min(ends))))) if ends else 0.0
 
 
 def _loss_limits(curves: Sequence[Any]) -> tuple[float | None, float | None]:

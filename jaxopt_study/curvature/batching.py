@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxopt_study.checks import check_integer, check_kept, describe_argument
+from jaxopt_study.checks import check_integer, check_kept, describe_argument, in_double
 from jaxopt_study.curvature.vectors import accumulator, placed, spread
 from jaxopt_study.types import Batch
 
@@ -118,6 +118,7 @@ def check_batches(name: str, data: Batch | None, batch_size: Any) -> Batch:
 
 
 def _as_array(name: str, x: Any) -> jax.Array:
+    x = in_double(x)
     if isinstance(x, np.ndarray):
         check_kept(f"The data of {name}", x)
     try:

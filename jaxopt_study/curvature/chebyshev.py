@@ -96,7 +96,7 @@ def cross_check(
         )
     num_steps = check_integer("cross_check", "num_steps", num_steps, 1)
     if tolerance is not None:
-        check_real("cross_check", "tolerance", tolerance, 0.0, closed="()")
+        tolerance = check_real("cross_check", "tolerance", tolerance, 0.0, closed="()")
     if not isinstance(density.size, Tracer) and int(density.size) != op.size:
         raise ValueError(
             f"cross_check needs the operator of which the density was made, of size {int(density.size)}; received one "

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from jaxopt_study.checks import check_key, check_real, describe_argument, is_real_scalar
+from jaxopt_study.checks import check_key, check_real, describe_argument, in_double, is_real_scalar
 from jaxopt_study.curvature.selection import leaf_paths
 from jaxopt_study.curvature.vectors import spread
 from jaxopt_study.programs import is_traced, wider
@@ -144,6 +144,7 @@ def check_vector(like: Any, v: Any, *, what: str = "vector", leading: int | None
     front = () if leading is None else (leading,)
 
     def check(path: str, leaf: Any, x: Any) -> Any:
+        x = in_double(x)
         if not hasattr(x, "shape") and not isinstance(x, float | int):
             raise TypeError(f"The leaf {path!r} of the {what} must be an array; received a {type(x).__name__}.")
         shape = (*front, *leaf.shape)
@@ -211,7 +212,10 @@ def check_positive(like: Any, preconditioner: Any) -> Params:
             raise TypeError(
                 f"The leaf {path!r} of the preconditioner must be a real array; received {describe_argument(p)}."
             )
-    leaves = [jnp.asarray(p) for p in given]
+    leaves = [
+        jnp.asarray(check_real("precondition", "the preconditioner", p) if isinstance(p, int) else in_double(p))
+        for p in given
+    ]
     for path, leaf, p in zip(leaf_paths(like), jax.tree.leaves(like), leaves, strict=True):
         if p.shape != () and p.shape != leaf.shape:
             raise ValueError(

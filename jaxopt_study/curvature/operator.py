@@ -69,7 +69,7 @@ class Operator(ABC):
 
     def matvec(self, v: Vector) -> Vector:
         """Return H v, linearised for this one product; to be used inside a trace."""
-        return self.linearize()(v)
+        return self.linearize()(check_vector(self.like, v))
 
     def linearize_block(self) -> Matvec:
         """Do the work that many products share, for blocks of vectors.

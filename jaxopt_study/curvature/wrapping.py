@@ -14,7 +14,7 @@ from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from jaxtyping import Array
 
-from jaxopt_study.checks import check_callable, check_choice, check_params, describe_argument
+from jaxopt_study.checks import check_callable, check_choice, check_params, describe_argument, in_double
 from jaxopt_study.curvature.checks import describe
 from jaxopt_study.curvature.operator import Loop, Operator
 from jaxopt_study.programs import wider
@@ -84,6 +84,7 @@ def from_matvec(matvec: Callable[[Any], Any], like: Any, *, loop: Loop = "compil
     """
     check_callable("from_matvec", "matvec", matvec)
     check_choice("from_matvec", "loop", loop, ("compiled", "host"))
+    like = jax.tree.map(in_double, like)
     check_params(
         "from_matvec",
         jax.tree.map(lambda leaf: np.zeros((), leaf.dtype) if isinstance(leaf, jax.ShapeDtypeStruct) else leaf, like),
@@ -124,7 +125,7 @@ def from_matrix(matrix: ArrayLike) -> Operator:
     """
     given = matrix
     try:
-        matrix = jnp.asarray(given)
+        matrix = jnp.asarray(in_double(given))
     except (TypeError, ValueError, OverflowError) as error:
         raise TypeError(
             f"from_matrix needs a square matrix of real numbers; received {describe_argument(given)}."

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxopt_study.checks import check_bool, describe_argument
 from jaxopt_study.curvature import vectors
 from jaxopt_study.dynamics.draws import draw_like
 from jaxopt_study.dynamics.periods import period
@@ -129,22 +130,23 @@ def frozen_leaves(optimizer: Any, params: Any, freeze: Freeze, steps: int) -> tu
         For every leaf, whether it varies, and whether its new value is held constant inside the update.
 
     Raises:
+        TypeError: If the function does not return True or False.
         ValueError: If `freeze` is none of these.
     """
     roles = leaf_roles(optimizer, params, steps)
     if callable(freeze):
         like = jax.eval_shape(optimizer.init, params)
-        chosen = [bool(freeze(path)) for path in leaf_paths(like)]
+        chosen = [check_bool("stability", f"freeze({path!r})", freeze(path)) for path in leaf_paths(like)]
         moving = [role != "clock" and not frozen for role, frozen in zip(roles, chosen, strict=True)]
         return tuple(moving), tuple(chosen)
+    if not isinstance(freeze, str) or freeze not in ("statistics", "nothing"):
+        raise ValueError(
+            "freeze must be 'statistics', 'nothing', or a function of the path of a leaf of the state; received "
+            f"{describe_argument(freeze)}."
+        )
     if freeze == "statistics":
         return tuple(role == "memory" for role in roles), tuple(role in {"statistic", "centre"} for role in roles)
-    if freeze == "nothing":
-        return tuple(role != "clock" for role in roles), (False,) * len(roles)
-    raise ValueError(
-        "freeze must be 'statistics', 'nothing', or a function of the path of a leaf of the state; received "
-        f"{freeze!r}."
-    )
+    return tuple(role != "clock" for role in roles), (False,) * len(roles)
 
 
 def leaf_paths(state: Any) -> list[str]:

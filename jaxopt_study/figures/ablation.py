@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from jaxopt_study.figures.bars import Triple, draw_interval, reach, triples
-from jaxopt_study.figures.checks import check_style
+from jaxopt_study.figures.checks import check_names, check_style
 from jaxopt_study.figures.style import COLOURS, SETTINGS, new_figure
 
 
@@ -49,6 +49,8 @@ def ablation(
         'change of the loss   (95% intervals)'
     """
     check_style("ablation", xlabel=xlabel, level=level, linear_within=linear_within, title=title)
+    names = check_names("ablation", "names", names)
+    sides = () if better is None else check_names("ablation", "better", better, count=2)
     rows = triples(contributions, "ablation")
     if len(rows) != len(names):
         raise ValueError(f"ablation needs a contribution for each of {len(names)} names; received {len(rows)}.")
@@ -79,7 +81,7 @@ def ablation(
         axes.grid(axis="y", visible=False)
         scale = "" if linear_within is None else f"; axis linear within ±{linear_within:.2g}, then logarithmic"
         axes.set_xlabel(f"{xlabel}   ({level:.0%} intervals{scale})")
-        for text, side, color in zip(better or (), ("left", "right"), (COLOURS[0], COLOURS[1]), strict=False):
+        for text, side, color in zip(sides, ("left", "right"), (COLOURS[0], COLOURS[1]), strict=False):
             arrow = f"← {text}" if side == "left" else f"{text} →"
             x = 0.0 if side == "left" else 1.0
             axes.text(x, 1.02, arrow, transform=axes.transAxes, ha=side, va="bottom", fontsize=9, color=color)

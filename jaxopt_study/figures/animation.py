@@ -51,6 +51,10 @@ def race_animation(
     count = max(len(path) for path in points.values())
     lowest = min((minimum.value for minimum in problem.minima), default=None)
     losses = {name: np.asarray(problem.loss(jnp.asarray(path.T), None), dtype=float) for name, path in points.items()}
+    starts = {name: values[0] for name, values in losses.items()}
+    if not np.isfinite(list(starts.values())).all():
+        raise ValueError(f"race_animation needs a finite loss at the start of every path; received {starts}.")
+    highest = max(starts.values())
     with matplotlib.rc_context(SETTINGS):
         figure = new_figure(9.0, 4.0, dpi=dpi, layout=ConstrainedLayoutEngine(w_pad=0.12))
         plane, chart = figure.subplots(1, 2, width_ratios=(1.55, 1))
@@ -74,9 +78,9 @@ def race_animation(
         if logarithmic:
             chart.set_yscale("log")
             finite = finite[finite > 0]
-            chart.set_ylim(max(finite.min(), 1e-12) / 2, 2 * max(values[0] for values in losses.values()))
-        else:
-            chart.set_ylim(finite.min(), max(values[0] for values in losses.values()))
+            chart.set_ylim(max(finite.min(), 1e-12) / 2, 2 * highest)
+        elif finite.min() < highest:
+            chart.set_ylim(finite.min(), highest)
         chart.set(xlabel="step", ylabel="loss f(x, y)", xlim=(0, max(count - 1, 1)))
         figure.legend(
             handles=[Line2D([], [], **looks[name].line(linestyle="-", markersize=6), label=name) for name in points],

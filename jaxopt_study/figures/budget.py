@@ -11,7 +11,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from jaxopt_study.figures.bars import Triple, reach, triples
-from jaxopt_study.figures.checks import check_arrays, check_row, check_style
+from jaxopt_study.figures.checks import check_arrays, check_axis, check_style
 from jaxopt_study.figures.style import COLOURS, SETTINGS, appearances, new_figure
 from jaxopt_study.figures.ticks import log_ticks
 
@@ -57,7 +57,7 @@ def budget_curves(
         ['adam', '95% interval', 'its only known end']
     """
     check_style("budget_curves", ylabel=ylabel, level=level, title=title, log=log, xlabel=xlabel)
-    k = check_row("budget_curves", "k", k)
+    k = check_axis("budget_curves", "k", k)
     arrays = check_arrays("budget_curves", "curves", curves)
     if not arrays:
         raise ValueError("budget_curves needs at least one curve; received none.")

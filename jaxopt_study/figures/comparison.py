@@ -11,7 +11,7 @@ from matplotlib.patches import ConnectionPatch, Patch, Rectangle
 
 from jaxopt_study.checks import check_numbers, describe_argument
 from jaxopt_study.figures.bars import Triple, draw_interval, reach, triples
-from jaxopt_study.figures.checks import check_arrays, check_style
+from jaxopt_study.figures.checks import check_arrays, check_names, check_style
 from jaxopt_study.figures.digits import digits_apart
 from jaxopt_study.figures.style import SETTINGS, Appearance, appearances, new_figure
 from jaxopt_study.figures.ticks import log_ticks
@@ -30,7 +30,7 @@ def comparison(
     larger_is_better: bool = False,
     level: float = 0.95,
     log: bool = False,
-    headings: tuple[str, str] = ("as recommended", "tuned"),
+    headings: Sequence[str] = ("as recommended", "tuned"),
     title: str = "",
 ) -> Figure:
     """Draw two rankings of the same optimizers side by side, the best on top, with lines from rank to rank.
@@ -63,6 +63,7 @@ def comparison(
         ['1  adam', '2  sgd']
     """
     check_style("comparison", xlabel=xlabel, larger_is_better=larger_is_better, level=level, log=log, title=title)
+    headings = check_names("comparison", "headings", headings, count=2)
     default, tuned = _side("default", default), _side("tuned", tuned)
     names = list(default[0])
     if not names or any(set(part) != set(names) for part in (default[1], *tuned)):
@@ -157,6 +158,7 @@ def difference_matrix(
         '+1'
     """
     check_style("difference_matrix", unit=unit, level=level, title=title)
+    names = check_names("difference_matrix", "names", names)
     m = len(names)
     arrays = [
         check_numbers("difference_matrix", name, x, finite=False)
@@ -202,6 +204,9 @@ def _side(name: str, side: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     if not isinstance(side, tuple | list) or len(side) != 2:
         raise TypeError(f"comparison needs {name} to be (scores, intervals); received {describe_argument(side)}.")
     scores, intervals = (check_arrays("comparison", name, part) for part in side)
+    for key, values in scores.items():
+        if values.ndim != 1:
+            raise ValueError(f"comparison needs a score per seed of {key!r} in {name}; received shape {values.shape}.")
     return scores, intervals
 
 

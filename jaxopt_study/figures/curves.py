@@ -7,7 +7,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from jaxopt_study.figures.checks import check_arrays, check_row, check_style
+from jaxopt_study.figures.checks import check_arrays, check_axis, check_ends, check_style
 from jaxopt_study.figures.style import SETTINGS, appearances, new_figure
 
 SMALL = 5  # up to so many seeds a band is their range: quartiles of three numbers say nothing
@@ -50,21 +50,14 @@ def learning_curves(
         >>> figure.axes[0].get_xlabel()
         'step   (line: median, band: range of 2 seeds)'
     """
-    check_style(
-        "learning_curves",
-        ylabel=ylabel,
-        title=title,
-        log=log,
-        larger_is_better=larger_is_better,
-        smallest=smallest,
-        largest=largest,
-    )
-    steps = check_row("learning_curves", "steps", steps)
+    check_style("learning_curves", ylabel=ylabel, title=title, log=log, larger_is_better=larger_is_better)
+    smallest, largest = check_ends("learning_curves", smallest, largest, log=log)
+    steps = check_axis("learning_curves", "steps", steps)
     arrays = check_arrays("learning_curves", "curves", curves)
     if not arrays:
         raise ValueError("learning_curves needs at least one curve; received none.")
     for name, values in arrays.items():
-        if values.ndim != 2 or values.shape[1] != len(steps):
+        if values.ndim != 2 or values.shape[1] != len(steps) or not len(values):
             raise ValueError(
                 f"The curve {name!r} needs the shape (seeds, {len(steps)}), a value per step; received {values.shape}."
             )
@@ -101,7 +94,8 @@ def learning_curves(
             largest = min(top, 3 * max(starts, default=top)) if not larger_is_better and starts else None
             largest = None if largest is None or largest <= 0 else largest * (1.25 if log else 1.05)
         axes.set_ylim(bottom=smallest, top=largest)
-        axes.set_xlim(steps[0], steps[-1])
+        if len(steps) > 1:
+            axes.set_xlim(steps[0], steps[-1])
         band = "range" if num_seeds <= SMALL else "quartiles"
         axes.set_xlabel("step" if num_seeds == 1 else f"step   (line: median, band: {band} of {num_seeds} seeds)")
         axes.set_ylabel(ylabel)

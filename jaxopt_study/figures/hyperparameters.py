@@ -14,7 +14,7 @@ from matplotlib.patches import Patch
 
 from jaxopt_study.checks import check_choice, check_integer, check_mapping, check_numbers, describe_argument
 from jaxopt_study.figures.bars import reach
-from jaxopt_study.figures.checks import check_row, check_style
+from jaxopt_study.figures.checks import check_flags, check_names, check_row, check_style
 from jaxopt_study.figures.scales import Scale, scale_of
 from jaxopt_study.figures.style import COLOURS, SETTINGS, new_figure
 from jaxopt_study.figures.ticks import log_ticks
@@ -87,10 +87,10 @@ def hyperparameter_scatter(
     trials = _checked(who, values, scores, maybe_best, chosen, log, ranges, edges, choices)
     if intervals is not None:
         ends = check_numbers(who, "intervals", intervals, finite=False)
-        if ends.shape != (2, len(trials.scores)):
+        if ends.shape != (2, len(trials.scores)) or (ends[0] > ends[1]).any():
             raise ValueError(
-                f"{who} needs intervals to be two ends for each of {len(trials.scores)} trials; received shape "
-                f"{ends.shape}."
+                f"{who} needs intervals to be two ends for each of {len(trials.scores)} trials, the lower first; "
+                f"received {ends.tolist() if ends.size < 9 else f'shape {ends.shape}'}."
             )
     edges = edges or {}
     columns = min(columns, len(values))
@@ -112,7 +112,7 @@ def hyperparameter_scatter(
                     axes.set_xticks([], minor=True)
             axes.set_xlabel(name)
             if name in edges:
-                end = (ranges or {}).get(name, scale.ends)[edges[name] == "high"]
+                end = (ranges or {}).get(name, scale.ends)[int(edges[name] == "high")]
                 axes.axvline(end, color=EDGE, linewidth=4, zorder=1, clip_on=False)
                 told = f"{name}: at the {SIDES[edges[name]]} end of its range"
                 axes.set_title(told, loc="left", color=EDGE, fontweight="bold")
@@ -242,24 +242,30 @@ def _checked(
         check_integer(who, "chosen", chosen, 0, len(numbers) - 1)
     if isinstance(log, str) or not isinstance(log, Collection):
         raise TypeError(f"{who} needs log to be a list of hyperparameters; received {describe_argument(log)}.")
+    for what, names in (
+        ("values", values), ("log", log), ("ranges", ranges or ()), ("edges", edges or ()), ("choices", choices or ()),
+    ):  # fmt: skip
+        for name in check_names(who, f"the names of {what}" if isinstance(names, Mapping) else what, names):
+            if what in {"log", "edges"}:  # ranges and choices may be those of a whole space
+                check_choice(who, f"the names of {what}", name, list(values))
     for name, ends in (ranges or {}).items():
-        if check_numbers(who, f"ranges[{name!r}]", ends).shape != (2,):
-            raise ValueError(f"{who} needs ranges[{name!r}] to be its two ends; received {ends!r}.")
+        low_high = check_numbers(who, f"ranges[{name!r}]", ends)
+        if low_high.shape != (2,) or low_high[0] > low_high[1]:
+            raise ValueError(f"{who} needs ranges[{name!r}] to be its two ends, the lower first; received {ends!r}.")
     for name, side in (edges or {}).items():
-        check_choice(who, "the names of edges", name, list(values))
         check_choice(who, f"edges[{name!r}]", side, list(SIDES))
     for name, entries in values.items():
         options = (choices or {}).get(name)
-        for what, given in ((f"values[{name!r}]", entries), (f"choices[{name!r}]", options)):
-            if given is not None and (isinstance(given, str | bytes) or not isinstance(given, Sequence | np.ndarray)):
+        for what, given in ((f"values[{name!r}]", entries), *([] if options is None else [("choices", options)])):
+            if isinstance(given, str | bytes) or not isinstance(given, Sequence | np.ndarray):
                 raise TypeError(f"{who} needs {what} to be a sequence; received {describe_argument(given)}.")
         if options is not None and not {str(x) for x in entries if x is not None} <= set(map(str, options)):
             raise ValueError(f"{who} needs choices[{name!r}] to have all its values; received {list(options)}.")
         if len(entries) != len(numbers):
             raise ValueError(f"{who} needs {len(numbers)} values of {name!r}, one per trial; received {len(entries)}.")
-    maybe = np.zeros(len(numbers), bool) if maybe_best is None else np.asarray(maybe_best, dtype=bool)
-    if maybe.shape != numbers.shape:
-        raise ValueError(f"{who} needs a flag per trial in maybe_best, {numbers.shape}; received {maybe.shape}.")
+    maybe = check_flags(
+        who, "maybe_best", np.zeros(len(numbers), bool) if maybe_best is None else maybe_best, numbers.shape
+    )
     alive = np.asarray(np.isfinite(numbers))
     return _Trials(np.where(alive, numbers, np.nan), alive, maybe)
 

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from jaxopt_study.checks import check_mapping, describe_argument
-from jaxopt_study.figures.checks import check_row, check_style
+from jaxopt_study.figures.checks import check_names, check_row, check_style
 from jaxopt_study.figures.style import SETTINGS, appearances, new_figure
 
 
@@ -47,9 +47,11 @@ def pairs(
     check_style("pairs", xlabel=xlabel, title=title, log=log)
     if set(check_mapping("pairs", "labels", labels)) != set(check_mapping("pairs", "samples", samples)):
         raise ValueError(f"pairs needs labels for {list(samples)}; received some for {list(labels)}.")
-    for what, both in (("settings", settings), *samples.items(), *labels.items()):
+    check_names("pairs", "settings", settings, count=2)
+    for name, both in samples.items():
+        check_names("pairs", f"labels[{name!r}]", labels[name], count=2)
         if not isinstance(both, tuple | list) or len(both) != 2:
-            raise ValueError(f"pairs needs two of {what!r}, one for each setting; received {describe_argument(both)}.")
+            raise ValueError(f"pairs needs two of {name!r}, one for each setting; received {describe_argument(both)}.")
     if not samples:
         raise ValueError("pairs needs at least one optimizer; received none.")
     looks = appearances(samples)

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from jaxopt_study.checks import check_real, describe_argument
-from jaxopt_study.figures.checks import check_arrays, check_row, check_style
+from jaxopt_study.figures.checks import check_arrays, check_axis, check_ends, check_style
 from jaxopt_study.figures.curves import SMALL
 from jaxopt_study.figures.style import SETTINGS, appearances, new_figure
 
@@ -39,13 +39,13 @@ class Panel:
     largest: float | int | None = None
 
     def __post_init__(self):
-        check_style(
-            "Panel", title=self.title, level_label=self.level_label, log=self.log, smallest=self.smallest,
-            largest=self.largest,
-        )  # fmt: skip
+        check_style("Panel", title=self.title, level_label=self.level_label, log=self.log)
+        check_ends("Panel", self.smallest, self.largest, log=self.log)
         if self.level is not None:
             check_real("Panel", "level", self.level)
-        check_arrays("Panel", "curves", self.curves)
+        for name, lanes in check_arrays("Panel", "curves", self.curves).items():
+            if lanes.ndim != 2 or not len(lanes):
+                raise ValueError(f"The curve {name!r} needs the shape (seeds, K); received {lanes.shape}.")
 
 
 def panels(
@@ -75,7 +75,7 @@ def panels(
         ['a', 'b']
     """
     check_style("panels", title=title, columns=columns, xlabel=xlabel, ylabel=ylabel)
-    steps = check_row("panels", "steps", steps)
+    steps = check_axis("panels", "steps", steps)
     for panel in shown if isinstance(shown, Sequence) else (shown,):
         if not isinstance(panel, Panel):
             raise TypeError(f"panels needs shown to be a list of Panels; received {describe_argument(panel)} in it.")
@@ -96,7 +96,7 @@ def panels(
         for axes, panel in zip(grid, shown, strict=False):
             for number, (name, values) in enumerate(panel.curves.items()):
                 lanes = np.asarray(values, dtype=float)
-                if lanes.ndim != 2 or lanes.shape[1] != len(steps):
+                if lanes.shape[1] != len(steps):
                     raise ValueError(f"The curve {name!r} needs the shape (seeds, {len(steps)}); got {lanes.shape}.")
                 seen = np.isfinite(lanes).any(axis=0)
                 x, lanes = steps[seen], lanes[:, seen]
@@ -107,10 +107,11 @@ def panels(
             if panel.level is not None:
                 axes.axhline(panel.level, color="black", linewidth=1.0, zorder=3, label=panel.level_label or None)
             axes.set_yscale("log" if panel.log else "linear")
-            axes.set_ylim(panel.smallest, panel.largest)
+            axes.set_ylim(*check_ends("Panel", panel.smallest, panel.largest, log=panel.log))
             if panel.log:
                 _label_log(axes)
-            axes.set_xlim(steps[0], steps[-1])
+            if len(steps) > 1:
+                axes.set_xlim(steps[0], steps[-1])
             axes.set_title(panel.title, loc="left")
         for axes in grid[len(shown) :]:
             axes.remove()

@@ -54,7 +54,9 @@ def trajectories(
         >>> [axes.get_title(loc="left") for axes in figure.axes]
         ['a   f = 0', 'b   f = 1.05']
     """
-    check_style("trajectories", together=together, title=title, columns=columns, rates=rates)
+    check_style("trajectories", together=together, title=title, rates=rates)
+    if columns is not None:
+        check_style("trajectories", columns=columns)
     for name, rate in (rates or {}).items():
         check_real("trajectories", f"rates[{name!r}]", rate)
     points = checked_paths("trajectories", problem, paths)
@@ -111,6 +113,8 @@ def checked_paths(who: str, problem: Problem, paths: Mapping[str, Any]) -> dict[
     for name, path in points.items():
         if path.ndim != 2 or path.shape[1] != 2 or not len(path):
             raise ValueError(f"The path {name!r} needs the shape (points, 2); received {path.shape}.")
+        if not np.isfinite(path[0]).all():
+            raise ValueError(f"The path {name!r} needs a start that is finite; received {path[0].tolist()}.")
     return points
 
 
@@ -122,6 +126,8 @@ def draw_contours(axes: Axes, problem: Problem) -> None:
     lowest = min((point.value for point in problem.minima), default=float(np.nanmin(height)))
     above = np.maximum(height - lowest, 0.0)
     positive = above[np.isfinite(above) & (above > 0)]
+    if not positive.size:
+        raise ValueError(f"Problem {problem.name!r} has no contours: its loss is nowhere above its lowest value.")
     levels = np.geomspace(max(np.quantile(positive, 0.003), 1e-6 * positive.max()), positive.max(), 14)
     shades = matplotlib.colormaps["Greys"](np.linspace(0.55, 0.22, len(levels)))
     axes.contour(x, y, above, levels=levels, colors=[tuple(shade) for shade in shades], linewidths=0.7)

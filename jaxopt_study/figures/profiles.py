@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
-from jaxopt_study.figures.checks import check_arrays, check_row, check_style
+from jaxopt_study.figures.checks import check_arrays, check_axis, check_style
 from jaxopt_study.figures.style import SETTINGS, appearances, new_figure
 
 WIDE = 6.0  # factor from which on powers of two are ticks enough
@@ -45,7 +45,9 @@ def performance_profiles(
         'share of 10 problems'
     """
     check_style("performance_profiles", xlabel=xlabel, num_problems=num_problems, title=title)
-    factors = check_row("performance_profiles", "tau", tau)
+    factors = check_axis("performance_profiles", "tau", tau)
+    if factors[0] < 1:
+        raise ValueError(f"performance_profiles needs tau to be ≥ 1, the best's own; received {factors[0]:g}.")
     rows = check_arrays("performance_profiles", "shares", shares)
     if not rows or any(row.shape != factors.shape for row in rows.values()):
         found = {name: row.shape for name, row in rows.items()}

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from jaxopt_study.checks import check_numbers, check_real
-from jaxopt_study.figures.checks import check_arrays, check_row, check_style
+from jaxopt_study.figures.checks import check_arrays, check_axis, check_ends, check_style
 from jaxopt_study.figures.curves import SMALL
 from jaxopt_study.figures.style import SETTINGS, appearances, new_figure
 
@@ -34,7 +34,7 @@ def response(
     axis says which.
 
     Args:
-        x: Shape (K,): the number that is varied.
+        x: Shape (K,), increasing: the number that is varied.
         curves: By name, shape (K,) or (seeds, K); where a seed is not finite the curve is interrupted.
         xlabel: What is varied, with its unit.
         ylabel: What results, with its unit.
@@ -60,11 +60,12 @@ def response(
     """
     check_style(
         "response", xlabel=xlabel, ylabel=ylabel, marks=marks, mark_label=mark_label, title=title, log_x=log_x,
-        log_y=log_y, smallest=smallest, largest=largest,
+        log_y=log_y,
     )  # fmt: skip
     if level is not None:
         check_real("response", "level", level)
-    x = check_row("response", "x", x)
+    smallest, largest = check_ends("response", smallest, largest, log=log_y)
+    x = check_axis("response", "x", x)
     arrays = check_arrays("response", "curves", curves)
     if not arrays:
         raise ValueError("response needs at least one curve; received none.")
@@ -98,7 +99,8 @@ def response(
             axes.axhline(level, color="black", linewidth=1.0, zorder=1)
         axes.set_xscale("log" if log_x else "linear")
         axes.set_yscale("log" if log_y else "linear")
-        axes.set_xlim(x[0], x[-1])
+        if len(x) > 1:
+            axes.set_xlim(x[0], x[-1])
         axes.set_ylim(smallest, largest)
         spread = f"   (line: median, band: {band} of {seeds} seeds)" if seeds > 1 else ""
         axes.set(xlabel=f"{xlabel}{spread}", ylabel=ylabel)

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
-from jaxopt_study.checks import check_mapping
-from jaxopt_study.figures.checks import check_style
+from jaxopt_study.checks import check_mapping, check_numbers, check_real
+from jaxopt_study.figures.checks import check_fields, check_flags, check_number, check_row, check_style
 from jaxopt_study.figures.digits import digits_apart
 from jaxopt_study.figures.parabola import draw_parabola
 from jaxopt_study.figures.style import COLOURS, SETTINGS, new_figure
@@ -49,7 +49,7 @@ def spectrum(
             "spectral_density", "gradient" and "classification", each a mapping with the fields of the results of that
             name in `curvature`; of the last only "index" is drawn. What is missing is left out.
         title: What the figure is about.
-        edge: The eigenvalue beyond which an optimizer's step is unstable; None draws none.
+        edge: The eigenvalue beyond which an optimizer's step is unstable; None and infinity draw none.
         edge_label: What the legend calls it.
         rate: The optimizer's step ε along the gradient; None draws none.
 
@@ -57,7 +57,8 @@ def spectrum(
         A figure with up to three axes and a legend.
 
     Raises:
-        ValueError: If there is neither a density nor eigenpairs.
+        TypeError: If a field of a result is of another kind.
+        ValueError: If there is neither a density nor eigenpairs, or a result lacks a field or has another shape.
 
     Example:
         >>> pairs = {"values": [-1.0, 4.0], "residuals": [0.1, 0.2], "converged": [True, True]}
@@ -65,8 +66,12 @@ def spectrum(
         >>> [text.get_text() for text in figure.legends[0].get_texts()]
         ['edge of stability', 'eigenpairs ± residual']
     """
-    check_style("spectrum", title=title, edge_label=edge_label, rate=rate)
-    check_mapping("spectrum", "results", results)
+    check_style("spectrum", title=title, edge_label=edge_label)
+    if rate is not None:
+        check_real("spectrum", "rate", rate, 0.0)
+    if edge is not None:
+        edge = float(check_real("spectrum", "edge", edge, closed="[]"))
+    results = _checked(check_mapping("spectrum", "results", results))
     if "eigenpairs" not in results and "spectral_density" not in results:
         raise ValueError("spectrum needs eigenpairs or a spectral density to draw; received neither.")
     edge = edge if edge is not None and np.isfinite(edge) else None
@@ -134,12 +139,67 @@ def count_range(low: float | int, high: float | int) -> str:
     return f"{low:,.0f}" if low == high else f"{low:,.0f} to {high:,.0f}"
 
 
+def _checked(results: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is drawn of the results as arrays and numbers, if they have the fields that it takes."""
+    who, found = "spectrum", {}
+    given = {name: result for name, result in results.items() if result is not None}
+
+    def numbers(name: str, *fields: str) -> dict[str, Any]:
+        part = check_fields(who, f"results[{name!r}]", given[name], fields)
+        return {field: check_number(who, f"results[{name!r}][{field!r}]", part[field]) for field in fields}
+
+    def rows(name: str, *fields: str) -> dict[str, Any]:
+        part = check_fields(who, f"results[{name!r}]", given[name], fields)
+        found = {field: check_row(who, f"results[{name!r}][{field!r}]", part[field]) for field in fields}
+        shapes = {field: row.shape for field, row in found.items()}
+        if len(set(shapes.values())) > 1:
+            raise ValueError(f"{who} needs numbers of one shape in results[{name!r}]; received {shapes}.")
+        return found
+
+    if "eigenpairs" in given:
+        pairs = rows("eigenpairs", "values", "residuals")
+        if (pairs["residuals"] < 0).any():
+            raise ValueError(f"{who} needs residuals ≥ 0; received {pairs['residuals'].tolist()}.")
+        flags = check_fields(who, "results['eigenpairs']", given["eigenpairs"], ["converged"])["converged"]
+        pairs["converged"] = check_flags(who, "results['eigenpairs']['converged']", flags, pairs["values"].shape)
+        found["eigenpairs"] = pairs
+    if "sharpness" in given:
+        found["sharpness"] = bracket = numbers("sharpness", "lower", "upper", "confidence")
+        if bracket["lower"] > bracket["upper"]:
+            raise ValueError(f"{who} needs results['sharpness'] with lower ≤ upper; received {bracket}.")
+    if "spectral_density" in given:
+        density = rows("spectral_density", "grid", "density", "density_error")
+        density |= numbers("spectral_density", "kernel_width", "size")
+        if not (density["kernel_width"] > 0 and density["size"] > 0):
+            raise ValueError(f"{who} needs a density with kernel_width and size > 0.")
+        apart = check_fields(who, "results['spectral_density']", given["spectral_density"], ["outliers"])["outliers"]
+        check_fields(who, "results['spectral_density']['outliers']", apart, ["values"])
+        density["outliers"] = np.ravel(check_numbers(who, "outliers", apart["values"], finite=False))
+        found["spectral_density"] = density
+    if "gradient" in given:
+        found["gradient"] = numbers("gradient", "gg", "ghg", "ghg_error")
+    index = check_mapping(who, "results['classification']", given.get("classification", {})).get("index")
+    if index is not None:
+        where = "results['classification']['index']"
+        check_fields(who, where, index, ["tau", "interval"])
+        interval = check_numbers(who, f"{where}['interval']", index["interval"])
+        if interval.shape != (2,):
+            raise ValueError(f"{who} needs {where}['interval'] to be its two ends; received {interval.tolist()}.")
+        sure = index.get("confidence")
+        found["index"] = {
+            "tau": check_number(who, f"{where}['tau']", index["tau"]),
+            "interval": interval,
+            "confidence": None if sure is None else check_number(who, f"{where}['confidence']", sure),
+        }
+    return found
+
+
 def _negative(results: Mapping[str, Any]) -> str:
     """Return a line on the number of negative eigenvalues; empty if they were not counted."""
-    index = results.get("classification", {}).get("index")
+    index = results.get("index")
     if index is None:
         return ""
-    sure = f" ({100 * index['confidence']:.3g}%)" if index.get("confidence") else ""
+    sure = f" ({100 * index['confidence']:.3g}%)" if index["confidence"] else ""
     return f"eigenvalues below −{index['tau']:.1e}: {count_range(*index['interval'])}{sure}"
 
 
@@ -171,9 +231,9 @@ def _draw_density(axes: Axes, found: dict[str, Any], edge: float | int | None) -
 def _draw_ends(axes: Axes, results: Mapping[str, Any], edge: float | int | None, edge_label: str) -> None:
     rows: list[str] = []
     if "eigenpairs" in results:
-        pairs = {name: np.asarray(results["eigenpairs"][name]) for name in ("values", "residuals", "converged")}
+        pairs = results["eigenpairs"]
         apart = np.where(resolved(pairs["values"], pairs["residuals"]), "resolved", "unresolved")
-        kinds = np.where(pairs["converged"].astype(bool), apart, "unconverged")
+        kinds = np.where(pairs["converged"], apart, "unconverged")
         for kind, (face, label) in MARKS.items():
             of = kinds == kind
             if of.any():
@@ -204,7 +264,7 @@ def _draw_ends(axes: Axes, results: Mapping[str, Any], edge: float | int | None,
 
 def _scale(axes: Axes, results: Mapping[str, Any], found: dict[str, Any], edge: float | int | None) -> None:
     """Choose the axis of the eigenvalues, and its label."""
-    seen = [np.asarray(results["eigenpairs"]["values"])] if "eigenpairs" in results else []
+    seen = [results["eigenpairs"]["values"]] if "eigenpairs" in results else []
     seen += [found["grid"], found["outliers"]] if found else []
     seen += [np.array([edge])] if edge is not None else []
     values = np.concatenate([x[np.isfinite(x)] for x in seen])
@@ -233,13 +293,14 @@ def _arrays(density: Mapping[str, Any] | None) -> dict[str, Any]:
     if density is None:
         return {}
     names = ("grid", "density", "density_error")
-    arrays = {name: np.asarray(density[name], dtype=float) for name in names}
+    arrays = {name: density[name] for name in names}
     (seen,) = np.nonzero(arrays["density"] + 2 * arrays["density_error"] > _floor(density))
     if not len(seen):  # NaN everywhere
         return {}
     arrays = {name: values[seen[0] : seen[-1] + 1] for name, values in arrays.items()}
-    outliers = np.asarray(density["outliers"]["values"], dtype=float)
-    return arrays | {"outliers": outliers, "kernel_width": float(density["kernel_width"]), "floor": _floor(density)}
+    return arrays | {
+        "outliers": density["outliers"], "kernel_width": density["kernel_width"], "floor": _floor(density),
+    }  # fmt: skip
 
 
 def _floor(density: Mapping[str, Any]) -> float:

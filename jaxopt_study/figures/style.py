@@ -11,8 +11,8 @@ import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from jaxopt_study.checks import check_choice, check_text, describe_argument
-from jaxopt_study.figures.checks import check_style
+from jaxopt_study.checks import check_choice, describe_argument
+from jaxopt_study.figures.checks import check_names, check_style
 
 # Okabe and Ito's palette, without the yellow that white paper swallows.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F")
@@ -22,6 +22,7 @@ MARKERS = "osD^vPX*<>"
 # them, such as an optimizer of one's own, gets the places that are left.
 KNOWN = {"sgd": 0, "momentum": 1, "adagrad": 2, "adam": 3, "rmsprop": 4, "nesterov": 5, "adadelta": 7}
 KNOWN |= {"gd": KNOWN["sgd"], "heavy ball": KNOWN["momentum"]}
+MOST_DOTS = 2**16  # of Matplotlib
 METADATA: Mapping[str, Any] = {"Software": None}  # the same picture is the same bytes, whoever's Matplotlib drew it
 _NUMBERED = re.compile(r"\s+[\d.]+(e[-+]?\d+)?$")
 
@@ -80,7 +81,7 @@ def appearances(names: Iterable[str]) -> dict[str, Appearance]:
         >>> appearances(["Adam", "mine"])["Adam"] == appearances(["sgd", "adam 0.01"])["adam 0.01"]
         True
     """
-    names = [check_text("appearances", "a name", name) for name in dict.fromkeys(names)]
+    names = list(dict.fromkeys(check_names("appearances", "names", names)))
     known = {name: KNOWN.get(_NUMBERED.sub("", name).lower()) for name in names}
     places = {name: place for name, place in known.items() if place is not None}
     if len(set(places.values())) < len(places):
@@ -102,9 +103,18 @@ def new_figure(width: float | int = 8.0, height: float | int = 4.5, **options: A
 
     Returns:
         The figure, with constrained layout. Draw into it inside `matplotlib.rc_context(SETTINGS)`.
+
+    Raises:
+        TypeError: If Matplotlib does not know an option, or a size is no number.
+        ValueError: If Matplotlib refuses an option's value, or a size is out of range.
     """
     check_style("new_figure", width=width, height=height)
-    figure = Figure(figsize=(width, height), **{"layout": "constrained", "facecolor": "white", **options})
+    chosen = {"layout": "constrained", "facecolor": "white", **options}
+    try:
+        figure = Figure(figsize=(width, height), **chosen)
+    except Exception as error:
+        kind = TypeError if isinstance(error, TypeError | AttributeError) else ValueError
+        raise kind(f"new_figure: Matplotlib's Figure refuses {sorted(options)}: {error}") from error
     FigureCanvasAgg(figure)
     return figure
 
@@ -128,6 +138,12 @@ def render(figure: Figure, *, format: str = "png", dpi: float | int = 200) -> by
         raise TypeError(f"render needs figure to be a Matplotlib Figure; received {describe_argument(figure)}.")
     check_style("render", dpi=dpi)
     check_choice("render", "format", format, ("png", "svg", "pdf"))
+    dots = dpi * figure.get_size_inches()
+    if format == "png" and not (dots.min() >= 1 and dots.max() < MOST_DOTS):
+        raise ValueError(
+            f"render needs 1 to {MOST_DOTS - 1} dots on each side; received {dots[0]:.0f} × {dots[1]:.0f}. Change dpi, "
+            "or the size of the figure."
+        )
     picture = io.BytesIO()
     with matplotlib.rc_context(SETTINGS):
         figure.savefig(picture, format=format, dpi=dpi, metadata=dict(METADATA) if format == "png" else None)

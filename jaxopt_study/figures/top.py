@@ -7,7 +7,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from jaxopt_study.figures.checks import check_arrays, check_row, check_style
+from jaxopt_study.figures.checks import check_arrays, check_axis, check_ends, check_names, check_style
 from jaxopt_study.figures.curves import SMALL
 from jaxopt_study.figures.style import COLOURS, SETTINGS, new_figure
 
@@ -54,12 +54,19 @@ def top_curves(
         >>> [axes.get_title(loc="left") for axes in figure.axes]
         ['1', '2']
     """
-    check_style("top_curves", ylabel=ylabel, title=title, columns=columns, log=log, smallest=smallest, largest=largest)
-    steps = check_row("top_curves", "steps", steps)
+    check_style("top_curves", ylabel=ylabel, title=title, columns=columns, log=log)
+    smallest, largest = check_ends("top_curves", smallest, largest, log=log)
+    titles = check_names("top_curves", "titles", titles)
+    steps = check_axis("top_curves", "steps", steps)
     lanes = {"validation": validation} if train is None else {"training": train, "validation": validation}
     arrays = check_arrays("top_curves", "curves", lanes)
     shape = arrays["validation"].shape
-    if any(values.shape != shape for values in arrays.values()) or len(shape) != 3 or shape[2] != len(steps):
+    if (
+        any(values.shape != shape for values in arrays.values())
+        or len(shape) != 3
+        or not shape[1]
+        or shape[2] != len(steps)
+    ):
         shapes = [values.shape for values in arrays.values()]
         raise ValueError(f"top_curves needs curves of shape (trials, seeds, {len(steps)}); received {shapes}.")
     if not shape[0] or len(titles) != shape[0]:

@@ -17,7 +17,7 @@ from jaxopt_study.transforms import (
     scale_by_lion,
     scale_by_rprop,
 )
-from jaxopt_study.transforms.scalars import ScalarLike, ScalarOrSchedule
+from jaxopt_study.transforms.scalars import ScalarLike, ScalarOrSchedule, check_interval, concrete
 
 
 @optimizer(ranges={"b1": Range(0.0, 1.0, "[]")})
@@ -98,6 +98,9 @@ def rprop(
         Riedmiller and Braun (1993), A direct adaptive method for faster backpropagation learning: the RPROP algorithm,
         section III; Igel and Hüsken (2003) for the form that rests. `torch.optim.Rprop`, `optax.rprop`.
     """
+    least = concrete(min_step_size) or 0.0
+    remedy = "It is at least min_step_size."
+    check_interval("rprop", "max_step_size", max_step_size, least, float("inf"), remedy=remedy)
     scale = scale_by_rprop(
         learning_rate,
         eta_minus=eta_minus,

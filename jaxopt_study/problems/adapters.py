@@ -10,7 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen, nnx
 
-from jaxopt_study.checks import check_bool, check_callable, check_kept, describe_argument, is_finite
+from jaxopt_study.checks import (
+    check_bool,
+    check_callable,
+    check_kept,
+    check_text,
+    describe_argument,
+    in_double,
+    is_finite,
+)
 from jaxopt_study.problems.examples import as_examples
 from jaxopt_study.problems.metric import directed_as
 from jaxopt_study.problems.problem import Problem, check_metrics
@@ -70,7 +78,7 @@ def from_pytree(
     data = _examples(name, data)
     if not freeze_others:  # a Python float is a parameter, unless such numbers are to be held fixed
         params = jax.tree.map(lambda leaf: jnp.asarray(leaf) if type(leaf) is float else leaf, params)
-    leaves, structure = jax.tree_util.tree_flatten_with_path(params)
+    leaves, structure = jax.tree_util.tree_flatten_with_path(jax.tree.map(in_double, params))
     for path, leaf in leaves:
         if _is_trained(leaf) and not is_finite(leaf):
             raise ValueError(f"from_pytree needs finite parameters; params{jax.tree_util.keystr(path)} is not.")
@@ -150,12 +158,19 @@ def from_linen(
         {'bias': (1,), 'kernel': (3, 1)}
     """
     metrics = check_metrics("from_linen", {} if metrics is None else metrics)
-    title = name or type(module).__name__
     if not isinstance(module, linen.Module):
         raise TypeError(f"from_linen needs a Linen module, made, not its class; received {describe_argument(module)}.")
+    title = type(module).__name__ if name is None else check_text("from_linen", "name", name)
+    if not isinstance(rng_names, tuple | list) or not all(isinstance(stream, str) for stream in rng_names):
+        raise TypeError(
+            "from_linen needs rng_names to be a tuple of names of random streams, such as ('dropout',); received "
+            f"{describe_argument(rng_names)}."
+        )
     _check_functions("from_linen", loss, inputs)
     data = _examples(title, data)
     sample = _sample(data)
+    if inputs(_zeros(sample)) is None:
+        raise TypeError("from_linen needs inputs to return what the module is called with; received None.")
     accepted = inspect.signature(type(module).__call__).parameters
     flags: dict[str, Any] = {flag: value for flag, value in TRAINING_FLAGS.items() if flag in accepted}
 
@@ -259,6 +274,8 @@ def from_nnx(
     """
     metrics = check_metrics("from_nnx", {} if metrics is None else metrics)
     check_callable("from_nnx", "loss", loss, expected="a function of (model, batch) that returns a scalar")
+    if name is not None:
+        check_text("from_nnx", "name", name)
     data = _examples(name or "from_nnx", data)
     if isinstance(model, nnx.Optimizer):
         raise TypeError("from_nnx needs the model, not its nnx.Optimizer: give the model, and train with optimizer.tx.")
@@ -268,6 +285,11 @@ def from_nnx(
         template = nnx.clone(model)
     else:
         template = nnx.eval_shape(lambda: model(nnx.Rngs(jax.random.key(0))))
+    if not isinstance(template, nnx.Module):
+        raise TypeError(
+            f"from_nnx needs the function that makes the model to return an nnx.Module; received "
+            f"{describe_argument(template)}."
+        )
 
     def variables(key: Key) -> tuple[Params, ModelState]:
         fresh = model if isinstance(model, nnx.Module) else model(nnx.Rngs(key))

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from jaxopt_study.checks import check_kept, describe_argument, is_finite
+from jaxopt_study.checks import check_kept, describe_argument, in_double, is_finite
 from jaxopt_study.types import Batch
 
 _sound: dict[tuple[int, bool], Any] = {}  # arrays that cannot change and were found finite and in range
@@ -87,6 +87,7 @@ def as_array(where: str, leaf: Any) -> Any:
                 "a further array."
             )
         leaf = leaf.data
+    leaf = in_double(leaf)
     if isinstance(leaf, bool | int | float | complex | np.generic):
         return np.asarray(leaf)
     dtype = getattr(leaf, "dtype", None)

@@ -147,9 +147,9 @@ class Problem:
         Raises:
             ValueError: If the problem has no such metric.
         """
-        if metric == "loss":
+        if isinstance(metric, str) and metric == "loss":
             return "min"
-        if metric not in self.metrics:
+        if not isinstance(metric, str) or metric not in self.metrics:
             known = ", ".join(map(repr, ("loss", *sorted(self.metrics))))
             raise ValueError(f"Problem {self.name!r} has the metrics {known}; received {metric!r}.")
         return mode_of(self.metrics[metric])

@@ -72,7 +72,7 @@ class Ablation:
             settings: "tuned" compares tuned chains, "default" all at the settings they came with; None takes "tuned" if
                 they were tuned.
         """
-        chosen: Settings = settings or ("tuned" if self.comparison.budget else "default")
+        chosen: Settings = ("tuned" if self.comparison.budget else "default") if settings is None else settings
         reports = self.comparison.of(None, chosen)
         full = reports[self.variants[0].name]
         sign, mode = sign_of(self.comparison.mode), self.comparison.mode
@@ -102,7 +102,7 @@ class Ablation:
         Args:
             settings: As in `contributions`.
         """
-        chosen: Settings = settings or ("tuned" if self.comparison.budget else "default")
+        chosen: Settings = ("tuned" if self.comparison.budget else "default") if settings is None else settings
         medians = self.comparison.median(None, chosen)
         full = self.variants[0].name
         rows: list[dict[str, Any]] = [{"variant": full, "kind": "full", "median": medians[full].estimate}]

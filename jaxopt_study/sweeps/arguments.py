@@ -58,10 +58,13 @@ def selection(
         `select_by`, `mode` and `select_mode`.
 
     Raises:
+        TypeError: If `select_by` is no name.
         ValueError: If a direction is unknown, or one metric is given two.
     """
     check_choice(who, "mode", mode, ("min", "max", None))
     check_choice(who, "select_mode", select_mode, ("min", "max", None))
+    if select_by is not None and not isinstance(select_by, str):
+        raise TypeError(f"{who} needs select_by to be the name of a metric; received {describe_argument(select_by)}.")
     if select_by is not None and select_by != metric:
         return select_by, mode, select_mode
     if mode and select_mode and mode != select_mode:

@@ -6,7 +6,7 @@ import numpy as np
 from scipy import stats
 from scipy.special import gammaln
 
-from jaxopt_study.checks import check_choice, check_integer
+from jaxopt_study.checks import check_choice, check_integer, describe_argument
 from jaxopt_study.sweeps.intervals import Interval, check_level
 from jaxopt_study.sweeps.scores import Mode, penalised, sign_of
 
@@ -205,7 +205,11 @@ def _checked(
 ) -> tuple[np.ndarray, np.ndarray]:
     check_level(who, level)
     check_choice(who, "average", average, get_args(Average))
-    values, budgets = penalised(scores, mode), np.atleast_1d(np.asarray(k))
+    values = penalised(scores, mode)
+    try:
+        budgets = np.atleast_1d(np.asarray(k))
+    except (TypeError, ValueError) as error:  # keys of JAX, lists of unequal lengths
+        raise TypeError(f"{who} needs k to be whole numbers of trials; received {describe_argument(k)}.") from error
     if values.ndim != 1 or not len(values):
         raise ValueError(
             f"{who} needs one score per trial, shape (n,), n ≥ 1; received {values.shape}. Average over seeds first."

@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import pandas as pd
 
-from jaxopt_study.checks import check_choice, check_integer
+from jaxopt_study.checks import check_choice, check_integer, describe_argument
 from jaxopt_study.sweeps.best_of import best_of_k
 from jaxopt_study.sweeps.differences import Differences, paired_differences
 from jaxopt_study.sweeps.intervals import Interval, median_interval
@@ -269,7 +269,7 @@ class Comparison:
 
     def _known(self, problem: str | None) -> str:
         if problem is None and len(self.problems) == 1:
-            problem = self.problems[0]
-        if problem not in self.problems:
-            raise ValueError(f"The comparison has the problems {self.problems}; received {problem!r}.")
+            return self.problems[0]
+        if not isinstance(problem, str) or problem not in self.problems:
+            raise ValueError(f"The comparison has the problems {self.problems}; received {describe_argument(problem)}.")
         return problem

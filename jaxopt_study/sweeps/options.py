@@ -18,6 +18,9 @@ class Choices(Dimension):
     static: bool = field(kw_only=True)
 
     def __post_init__(self):
+        if not isinstance(self.options, tuple):
+            raise TypeError(f"choices: expected a tuple of options, received {describe_argument(self.options)}.")
+        check_bool("choices", "static", self.static)
         if not self.options:
             raise ValueError("choices: expected at least one option, received none.")
         for position, option in enumerate(self.options):

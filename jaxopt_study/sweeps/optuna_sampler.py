@@ -42,7 +42,8 @@ class OptunaSampler:
     Raises:
         ImportError: If Optuna is not installed; it comes with the extra "optuna".
         TypeError: If an argument is of another kind.
-        ValueError: If the study exists with the other direction, or `heartbeat` is not positive.
+        ValueError: If the study exists with the other direction, `heartbeat` is not positive, the file holds something
+            else, or the database cannot be opened.
 
     Example:
         >>> from jaxopt_study.sweeps import uniform
@@ -298,22 +299,41 @@ def _storage(optuna: Any, storage: str | Path | None) -> Any:
     if "://" not in str(storage):
         path = files.check_place(storage).resolve()  # Optuna's lock of a relative path is never released for the dead
         path.parent.mkdir(parents=True, exist_ok=True)
+        _check_journal(path)
         backend = optuna.storages.journal.JournalFileBackend(str(path))
         return optuna.storages.JournalStorage(backend)
     return _database(optuna, str(storage))
 
 
+def _check_journal(path: Path) -> None:
+    """Raise ValueError if a file is not empty and holds something else than Optuna's journal, before it is added to."""
+    begin = b'{"op_code"'
+    if path.is_file():
+        with path.open("rb") as file:
+            found = file.read(len(begin))
+        if found != begin[: len(found)]:  # the beginning of one that was cut off counts
+            raise ValueError(
+                f"OptunaSampler needs storage to be a new file or one that it wrote; {path} holds something else. "
+                "Choose another name."
+            )
+
+
 def _database(optuna: Any, url: str) -> Any:
     """Return a database's storage; of processes that make its tables at the same moment, all but one try again."""
-    from sqlalchemy.exc import DatabaseError
+    from sqlalchemy.exc import DatabaseError, SQLAlchemyError
 
     patient = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
-    for wait in (0.1, 0.2, 0.4, 0.8, 1.6):
+    waits = [0.1, 0.2, 0.4, 0.8, 1.6]
+    while True:
         try:
             return optuna.storages.RDBStorage(url, engine_kwargs=patient)
-        except (DatabaseError, optuna.exceptions.StorageInternalError):
-            time.sleep(wait)
-    return optuna.storages.RDBStorage(url, engine_kwargs=patient)
+        except (SQLAlchemyError, optuna.exceptions.StorageInternalError, ImportError, ValueError) as error:
+            if not waits or not isinstance(error, DatabaseError | optuna.exceptions.StorageInternalError):
+                raise ValueError(
+                    f"OptunaSampler cannot open the database that storage names: {error}. Check the address, and that "
+                    "its driver is installed."
+                ) from error
+            time.sleep(waits.pop(0))
 
 
 @contextmanager

@@ -55,8 +55,10 @@ def numbers(who: str, name: str, values: Any) -> np.ndarray:
     """
     try:
         array = np.asarray(values)
-    except ValueError as error:  # lists of unequal lengths
-        raise TypeError(f"{who} needs {name} to be an array of numbers; received {values!r}.") from error
+    except (TypeError, ValueError) as error:  # keys of JAX, lists of unequal lengths
+        raise TypeError(
+            f"{who} needs {name} to be an array of numbers; received {describe_argument(values)}."
+        ) from error
     if array.dtype.kind not in "fiub" and not jnp.issubdtype(array.dtype, jnp.floating):
         raise TypeError(f"{who} needs {name} to be an array of real numbers; received {describe_argument(values)}.")
     return np.array(array, dtype=np.float64)
@@ -105,7 +107,7 @@ def steps_to_target(curves: Any, steps: Any, target: float | int, *, mode: Mode 
     """
     cost = sign_of(mode) * numbers("steps_to_target", "curves", curves)
     places = numbers("steps_to_target", "steps", steps)
-    check_real("steps_to_target", "target", target, closed="[]")
+    target = float(check_real("steps_to_target", "target", target, closed="[]"))
     if places.ndim != 1 or not cost.ndim or cost.shape[-1] != len(places):
         raise ValueError(
             f"steps_to_target needs one value per step on the last axis: steps of shape (K,), curves of shape (…, K); "

@@ -147,6 +147,11 @@ def search(
     )  # fmt: skip
     if halving is not None and not isinstance(halving, Halving):
         raise TypeError(f"search needs halving to be a Halving, or None; received {describe_argument(halving)}.")
+    if evaluate_on is not None and not isinstance(evaluate_on, str | Sequence):
+        raise TypeError(
+            "search needs evaluate_on to be one or several of 'train', 'validation', 'test', or None; received "
+            f"{describe_argument(evaluate_on)}."
+        )
     key = study_key("search", key)
     trials = Trials(
         make_optimizer,

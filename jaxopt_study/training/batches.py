@@ -170,10 +170,10 @@ def batch_indices(
         ValueError: If a size is out of range, or the order is unknown.
     """
     check_integer("batch_indices", "num_examples", num_examples, 1, MAX_EXAMPLES)
-    repeats = callable(order) or order == "replacement"  # examples within a batch
-    check_integer("batch_indices", "batch_size", batch_size, 1, MAX_COUNT if repeats else num_examples)
     if not callable(order):
         check_choice("batch_indices", "order", order, ORDERS)
+    repeats = callable(order) or order == "replacement"  # examples within a batch
+    check_integer("batch_indices", "batch_size", batch_size, 1, MAX_COUNT if repeats else num_examples)
     _check_step(step)
     _check_prepared(order, prepared, num_examples)
     if callable(order):

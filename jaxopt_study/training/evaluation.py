@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
-from jaxopt_study.checks import check_choice, check_integer, describe_argument
+from jaxopt_study.checks import check_choice, check_integer, describe_argument, in_double
 from jaxopt_study.curvature.vectors import accumulator
 from jaxopt_study.problems.problem import Problem
 from jaxopt_study.types import ModelState, Params
@@ -58,7 +58,7 @@ def evaluate(
     check_split(problem, on, "evaluate")
     if batch_size is not None:
         batch_size = check_integer("evaluate", "batch_size", batch_size, 1, remedy="Use None for all examples at once.")
-    params = evaluated(params)
+    params = jax.tree.map(in_double, evaluated(params))
     _check_like_init(problem, params)
     functions = (("loss", problem.loss), *sorted(problem.metrics.items()))
     examples = problem.data if on == "train" else getattr(problem, on)

@@ -207,9 +207,14 @@ def _check_requests(early_stopping: Any, probe: Any) -> None:
         raise TypeError(
             f"train needs early_stopping to be an EarlyStopping or None; received {describe_argument(early_stopping)}."
         )
+    check_probe("train", probe)
+
+
+def check_probe(who: str, probe: Any) -> None:
+    """Raise TypeError if something is no probe, or None."""
     if probe is not None and not isinstance(probe, Probe | CurvatureProbe) and not callable(probe):
         raise TypeError(
-            f"train needs probe to be a Probe, a CurvatureProbe or a function of (params, opt_state, batch); received "
+            f"{who} needs probe to be a Probe, a CurvatureProbe or a function of (params, opt_state, batch); received "
             f"{describe_argument(probe)}."
         )
 

@@ -69,7 +69,7 @@ def start(plan: Plan, inputs: Inputs, params: Any, key: Any) -> tuple[Constants,
         probe = bound_probe(plan, inputs, constants)
         if probe.init is not None:
             memory = probe.init(*_probe_arguments(plan, inputs, constants, carry, jnp.int32(0)))
-            carry = replace(carry, probe_memory=strongly_typed(memory))
+            carry = replace(carry, probe_memory=strongly_typed(_as_arrays("init of the probe", probe.init, memory)))
     return constants, carry
 
 
@@ -154,8 +154,9 @@ def observe(plan: Plan, inputs: Inputs, constants: Constants, carry: Carry, t: A
     if what == "probes" and plan.probe is not None:
         arguments = _probe_arguments(plan, inputs, constants, carry, t)
         memory, values = bound_probe(plan, inputs, constants).measure(carry.probe_memory, arguments)
+        memory = _remembered(plan.probe, memory, carry.probe_memory)
         memory = _keep(carry.active, memory, carry.probe_memory)
-        return replace(carry, probe_memory=memory), _measured(plan.probe, values)
+        return replace(carry, probe_memory=memory), _as_arrays("the probe", _function_of(plan.probe), values)
     values = evaluate_carry(plan, inputs, carry)
     return _track_best(plan.early_stopping, carry, values, t), values
 
@@ -167,20 +168,46 @@ def bound_probe(plan: Plan, inputs: Inputs, constants: Constants) -> Any:
     return plan.probe
 
 
-def _measured(probe: Any, values: Any) -> Any:
-    """Return what a probe measured as arrays; raise TypeError that names the probe if something is none."""
+def _function_of(probe: Any) -> Any:
+    return probe.measure if isinstance(probe, CurvatureProbe) else probe.fn
+
+
+def _as_arrays(what: str, fn: Any, values: Any) -> Any:
+    """Return what a function of a probe returned as arrays; raise TypeError that names it if something is none."""
 
     def check(path: Any, value: Any) -> Any:
         try:
             return jnp.asarray(value)
         except (TypeError, ValueError, OverflowError) as error:
-            fn = probe.measure if isinstance(probe, CurvatureProbe) else probe.fn
             raise TypeError(
-                f"train needs the probe to return arrays; received {describe_argument(value)} from "
+                f"train needs {what} to return arrays; received {describe_argument(value)} from "
                 f"{describe_argument(fn)}{jax.tree_util.keystr(path)}."
             ) from error
 
     return jax.tree_util.tree_map_with_path(check, values)
+
+
+def _remembered(probe: Any, new: Any, old: Any) -> Any:
+    """Return a probe's new memory as arrays, if it is one like the old: to make integers of its floats would hurt."""
+    fn = describe_argument(_function_of(probe))
+    new = _as_arrays("the memory of the probe", _function_of(probe), new)
+    if jax.tree.structure(new) != jax.tree.structure(old):
+        raise ValueError(
+            f"train needs the memory that {fn} returns to have the structure of its init's, "
+            f"{jax.tree.structure(old)}; received {jax.tree.structure(new)}."
+        )
+    for (path, before), after in zip(jax.tree_util.tree_leaves_with_path(old), jax.tree.leaves(new), strict=True):
+        if after.shape != before.shape or _kind(after) > _kind(before):
+            raise ValueError(
+                f"train needs the memory{jax.tree_util.keystr(path)} that {fn} returns to be as its init's, "
+                f"{describe_argument(before)}; received {describe_argument(after)}. Let init return the wider one."
+            )
+    return new
+
+
+def _kind(x: Any) -> int:
+    kinds = (jnp.bool_, jnp.integer, jnp.floating, jnp.complexfloating, jax.dtypes.prng_key)
+    return next(i for i, kind in enumerate(kinds) if jnp.issubdtype(x.dtype, kind))
 
 
 def _probe_arguments(plan: Plan, inputs: Inputs, constants: Constants, carry: Carry, t: Any) -> tuple[Any, ...]:

@@ -11,6 +11,7 @@ import numpy as np
 import optax
 from flax import nnx
 
+from jaxopt_study.checks import in_double
 from jaxopt_study.problems.problem import Problem
 from jaxopt_study.programs import is_traced
 from jaxopt_study.training.batches import Curriculum, Order
@@ -126,6 +127,7 @@ def train(
     check_arguments(problem, key, progress)
     if isinstance(params, nnx.State):
         params = nnx.to_pure_dict(params)
+    params = jax.tree.map(in_double, params)
     traced = is_traced((problem.data, problem.validation, problem.test, optimizer, key, params))
     plan, inputs = make_plan(
         problem, optimizer, num_steps=num_steps, batch_size=batch_size, order=order, params=params,

@@ -67,7 +67,15 @@ class Probe:
 
     def measure(self, memory: Any, arguments: tuple[Any, ...]) -> tuple[Any, Any]:
         """Return the new memory and what was measured."""
-        return (None, self.fn(*arguments)) if self.init is None else self.fn(memory, *arguments)
+        if self.init is None:
+            return None, self.fn(*arguments)
+        both = self.fn(memory, *arguments)
+        if not isinstance(both, tuple | list) or len(both) != 2:
+            raise TypeError(
+                "train needs fn of a Probe with an init to return (new memory, measurement); received "
+                f"{describe_argument(both)} from {describe_argument(self.fn)}."
+            )
+        return both[0], both[1]
 
 
 @partial(

@@ -15,6 +15,7 @@ import numpy as np
 import optax
 from jax.core import Tracer
 
+from jaxopt_study.checks import check_integer
 from jaxopt_study.transforms.paths import arguments_of, match, rebuild
 from jaxopt_study.transforms.printing import render_call
 
@@ -144,18 +145,19 @@ class Expression:
         """Return the expression as JSON text; `from_json` builds an equal one from it.
 
         Args:
-            indent: As in `json.dumps`.
+            indent: Spaces that each level is indented by; None writes one line.
 
         Returns:
             The text.
 
         Raises:
+            TypeError: If `indent` is no integer.
             ValueError: If a part cannot be named in text: a lambda, a local function, a bare Optax transformation, or a
                 traced value. The message says which part and what to use.
         """
         from jaxopt_study.transforms.serialise import to_json
 
-        return to_json(self, indent=indent)
+        return to_json(self, indent=None if indent is None else check_integer("to_json", "indent", indent, 0, 100))
 
     def __reduce__(self) -> Any:
         from jaxopt_study.transforms.serialise import from_json

@@ -4,6 +4,7 @@
 argument must be the function itself.
 """
 
+import contextlib
 import inspect
 import json
 import signal
@@ -11,6 +12,7 @@ import sys
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import jax
@@ -58,13 +60,17 @@ def call(function: Any, arguments: Mapping[str, Any]) -> None:
 def outcome(function: Any, arguments: Mapping[str, Any]) -> str:
     """Return "accepted", "refused", or the error that came from somewhere else."""
     try:
-        call(function, arguments)
+        with TemporaryDirectory(ignore_cleanup_errors=True) as folder, contextlib.chdir(folder):  # texts are paths
+            call(function, arguments)
     except Exception as error:
-        frames = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
-        checked = isinstance(error, TypeError | ValueError) and frames[-1].startswith(PACKAGE)
-        if checked or type(error).__module__.startswith("jaxopt_study") or CALLER in frames:
+        frames = traceback.extract_tb(error.__traceback__)
+        last = frames[-1]
+        raised = last.filename.startswith(PACKAGE) and (last.line or "").startswith("raise")  # not None + 1 there
+        checked = raised and isinstance(error, TypeError | ValueError)
+        ours = type(error).__module__.startswith("jaxopt_study")
+        if checked or ours or any(frame.filename == CALLER for frame in frames):
             return "refused"  # by the package, or by the function of the user's that it called
-        return f"{type(error).__name__}: {error} ({frames[-1]})"[:300]
+        return f"{type(error).__name__}: {error} ({last.filename}:{last.lineno})"[:300]
     return "accepted"
 
 
@@ -74,13 +80,12 @@ def main(stage: str) -> None:
     found: dict[str, dict[str, str]] = {}
     for name, (function, valid) in public_calls(stage).items():
         call(function, valid())
-        for parameter in inspect.signature(function).parameters.values():
-            if parameter.kind is parameter.VAR_KEYWORD:
-                continue
+        named = [p.name for p in inspect.signature(function).parameters.values() if p.kind is not p.VAR_KEYWORD]
+        for parameter in dict.fromkeys([*named, *valid()]):
             for label, value in ABUSE.items():
-                result = outcome(function, {**valid(), parameter.name: value})
+                result = outcome(function, {**valid(), parameter: value})
                 if result != "refused":
-                    found.setdefault(f"{name}.{parameter.name}", {})[label] = result
+                    found.setdefault(f"{name}.{parameter}", {})[label] = result
     sys.stdout.write(json.dumps(found) + "\n")
 
 

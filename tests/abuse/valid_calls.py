@@ -10,8 +10,21 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
-from jaxopt_study import curvature, dynamics, optimizers, problems, records, sweeps, training, transforms
+from jaxopt_study import (
+    curvature,
+    dynamics,
+    figures,
+    optimizers,
+    problems,
+    race,
+    records,
+    sweeps,
+    training,
+    transforms,
+)
+from jaxopt_study.training.batches import prepare
 
 KEY = jax.random.key(0)
 MATRIX = np.diag(np.array([3.0, 1.0, -0.5], dtype=np.float32))
@@ -79,11 +92,74 @@ def scratch() -> Path:
     return Path(tempfile.mkdtemp())
 
 
+@cache
+def sequences() -> Any:
+    """Return a set of short sequences with a number to predict, and one with a class."""
+    examples = {"x": LABELLED["x"][..., None], "y": LABELLED["x"][:, :1]}
+    return problems.datasets.Dataset("numbers", examples), problems.datasets.Dataset(
+        "classes", {"x": examples["x"], "y": LABELLED["y"]}, num_classes=2
+    )
+
+
+@cache
+def images() -> Any:
+    """Return a set of small images."""
+    x = np.linspace(0.0, 1.0, 8 * 16, dtype=np.float32).reshape(8, 4, 4, 1)
+    return problems.datasets.Dataset("images", {"x": x, "y": LABELLED["y"]}, num_classes=2)
+
+
+@cache
+def archive_folder() -> Path:
+    """Return a folder with an archive of six tiny images in IDX files, of which nobody knows the hashes."""
+    folder = scratch() / "mnist"
+    folder.mkdir()
+    for (name, file), count in zip(problems.datasets.MNIST.files.items(), (4, 4, 2, 2), strict=True):
+        shape = (count, 2, 2) if file.kind == "images" else (count,)
+        header = bytes([0, 0, 8, len(shape)]) + b"".join(size.to_bytes(4, "big") for size in shape)
+        (folder / name).write_bytes(header + np.arange(np.prod(shape), dtype=np.uint8).tobytes())
+    return folder.parent
+
+
+@cache
+def study() -> Any:
+    """Return a search."""
+    return sweeps.search(**CALLS["sweeps.search"]())
+
+
+@cache
+def contest() -> Any:
+    """Return a comparison."""
+    return sweeps.compare(**CALLS["sweeps.compare"]())
+
+
+@cache
+def ablation() -> Any:
+    """Return an ablation."""
+    return sweeps.ablate(**CALLS["sweeps.ablate"]())
+
+
 # The arguments of a valid call, by stage and function. A function that is not listed is called with its defaults and
 # with a small value for each argument that needs one (_SMALL).
 RATES = {"learning_rate": sweeps.log_uniform(1e-3, 1e-1)}
 _TWO = {"a": optimizers.sgd(0.1), "b": optimizers.sgd(0.2), "params": PARAMS, "num_steps": 2}
+FILES: Mapping[str, Any] = {"data_dir": archive_folder(), "verify": False, "num_train": 2, "num_validation": 1}
 RUN: Mapping[str, Any] = {"num_steps": 2, "key": KEY, "batch_size": 2}
+
+# What figures draw.
+YLABEL = {"ylabel": "loss"}
+CURVES = {"a": np.ones((2, 2))}
+EYE = np.eye(2)
+INTERVAL = (0.2, 0.1, 0.3)
+PATHS = {"a": [[-7.0, 2.0], [0.0, 0.0]]}
+SIDE = ({"a": [2.0, 2.2]}, {"a": (2.1, 1.5, 2.5)})
+TRIALS = {
+    "values": {"rate": [0.1, 1.0]}, "scores": [1.0, 0.9], "chosen": 1, "maybe_best": [False, True], "log": ["rate"],
+    "ranges": {"rate": (0.1, 1.0)}, "edges": {"rate": "high"},
+}  # fmt: skip
+PROBED = {
+    "step": [0, 5], "limit": 2.0, "eigenvalues": [[[3.0], [4.0]]], "gain_sharpness": [[1.5, 2.0]],
+    "linear": [[-1.0, -0.5]], "quadratic": [[0.5, 0.0]], "realised": [[-0.5, -0.5]],
+}  # fmt: skip
 
 CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     # transforms
@@ -109,6 +185,27 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "problems.from_pytree": lambda: {"params": PARAMS, "loss": loss, "data": BATCH, "name": "x"},
     "problems.least_squares": lambda: {"inputs": BATCH["x"], "targets": BATCH["y"], "start": np.zeros(3)},
     "problems.linear_network": lambda: {"singular_values": (2.0, 1.0), "sizes": (2, 3), "hidden": 2, "key": KEY},
+    "problems.CriticalPoint": lambda: {"params": PARAMS, "value": 0.0, "kind": "minimum", "index": 0, "label": "a"},
+    "problems.Metric": lambda: {"fn": loss, "mode": "min"},
+    "problems.Problem": lambda: {
+        "name": "x",
+        "init": lambda key: PARAMS,
+        "loss": loss,
+        "data": BATCH,
+        "validation": BATCH,
+        "test": BATCH,
+    },
+    "problems.from_linen": lambda: {
+        "module": problems.networks.MLP(1, widths=(2,)),
+        "loss": lambda out, batch: jnp.mean(out**2),
+        "data": BATCH,
+        "inputs": lambda batch: batch["x"],
+    },
+    "problems.from_nnx": lambda: {
+        "model": lambda rngs: nnx.Linear(3, 1, rngs=rngs),
+        "loss": lambda m, batch: jnp.mean(m(batch["x"]) ** 2),
+        "data": BATCH,
+    },
     "problems.linear_regression": lambda: {"num_examples": 6, "num_features": 2, "key": KEY},
     "problems.noisy_quadratic": lambda: {"dim": 3, "batch_size": 1},
     "problems.quadratic": lambda: {"spectrum": (1.0, 2.0), "center": (0.0, 0.0), "start": (1.0, 1.0)},
@@ -123,6 +220,39 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "problems.networks.weight_penalty": lambda: {"params": {"kernel": jnp.ones((2, 2))}},
     "problems.networks.mlp_classifier": lambda: {"dataset": dataset(), "widths": (2,), "dropout": 0.1},
     "problems.networks.classifier": lambda: {"model": problems.networks.MLP(2, widths=(2,)), "dataset": dataset()},
+    "problems.networks.cnn_classifier": lambda: {
+        "dataset": images(),
+        "channels": (2,),
+        "widths": (2,),
+        "kernel_size": (3, 3),
+        "pool": 2,
+        "dropout": 0.1,
+        "activation": "relu",
+        "initialiser": "he",
+        "normalisation": "group",
+        "num_groups": 1,
+    },
+    "problems.networks.mlp_regressor": lambda: {"dataset": sequences()[0], "widths": (2,)},
+    "problems.networks.regressor": lambda: {
+        "model": problems.networks.MLP(1, widths=(2,)),
+        "dataset": sequences()[0],
+        "name": "r",
+    },
+    "problems.networks.rnn_classifier": lambda: {
+        "dataset": sequences()[1],
+        "widths": (2,),
+        "dropout": 0.1,
+        "normalisation": "layer",
+        "recurrent_initialiser": "orthogonal",
+    },
+    "problems.networks.rnn_regressor": lambda: {"dataset": sequences()[0], "widths": (2,)},
+    "problems.networks.describe": lambda: {"model": problems.networks.MLP(1, widths=(2,))},
+    "problems.networks.initialisers.resolve": lambda: {"initialiser": "he"},
+    "problems.networks.initialisers.glorot": lambda: {"gain": 1.0},
+    "problems.networks.initialisers.he": lambda: {"gain": 1.0},
+    "problems.networks.initialisers.xavier": lambda: {"gain": 1.0},
+    "problems.networks.initialisers.orthogonal": lambda: {"gain": 1.0},
+    "problems.networks.initialisers.normal": lambda: {"std": 1.0},
     "problems.networks.max_pool": lambda: {"x": jnp.zeros((1, 4, 4, 1)), "size": 2},
     "problems.networks.convolve": lambda: {"x": jnp.zeros((1, 4, 4, 1)), "kernel": jnp.zeros((3, 3, 1, 2))},
     "problems.datasets.from_arrays": lambda: {
@@ -133,6 +263,32 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
         "split": "first",
         "seed": 0,
     },
+    "problems.datasets.Dataset": lambda: {
+        "name": "eight",
+        "train": LABELLED,
+        "validation": LABELLED,
+        "test": LABELLED,
+        "num_classes": 2,
+        "source": "s",
+        "details": {"a": 1},
+    },
+    "problems.datasets.IdxArchive": lambda: {
+        "name": "a",
+        "title": "A",
+        "mirrors": (),
+        "files": problems.datasets.MNIST.files,
+        "folders": (),
+    },
+    "problems.datasets.read_idx": lambda: {
+        "path": archive_folder() / "mnist" / "t10k-images-idx3-ubyte",
+        "kind": "images",
+    },
+    "problems.datasets.load_idx": lambda: {"archive": problems.datasets.MNIST, **FILES},
+    "problems.datasets.mnist": lambda: FILES,
+    "problems.datasets.fashion_mnist": lambda: {
+        **FILES,
+        "data_dir": archive_folder() / "mnist",
+    },
     "problems.datasets.adding": lambda: {"num_steps": 3, "num_train": 4, "num_validation": 2, "num_test": 2},
     "problems.datasets.temporal_order": lambda: {"num_steps": 11, "num_train": 4, "num_validation": 2, "num_test": 2},
     "problems.datasets.damped_cosine": lambda: {"num_train": 4, "num_validation": 2, "num_test": 2, "noise": 0.1},
@@ -142,6 +298,13 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "training.evaluate": lambda: {"problem": problem(), "params": PARAMS, "on": "train", "batch_size": 2},
     "training.linear_curriculum": lambda: {"difficulty": np.arange(4.0), "start": 0.5, "num_steps": 4},
     "training.shuffle": lambda: {"position": 1, "num_examples": 4, "key": KEY, "epoch": 0},
+    "training.batch_indices": lambda: {
+        "order": "epochs",
+        "prepared": prepare("epochs", KEY),
+        "step": 0,
+        "batch_size": 2,
+        "num_examples": 4,
+    },
     "training.EarlyStopping": lambda: {"patience": 2, "min_delta": 0.0, "mode": "min"},
     "training.CurvatureProbe": lambda: {"every": 1, "num_eigenvalues": 1, "batch_size": 2, "tol": 0.01, "seed": 0},
     "training.LinearPace": lambda: {"start": 0.5, "num_steps": 4},
@@ -178,6 +341,12 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     },
     "curvature.classify_point": lambda: {"loss": loss, "params": PARAMS, "data": BATCH, "key": KEY},
     "curvature.find_critical_point": lambda: {"loss": loss, "params": PARAMS, "key": KEY},
+    "curvature.cross_check": lambda: {
+        "op": operator(),
+        "density": curvature.spectral_density(operator(), key=KEY, num_probes=2, num_steps=3),
+        "num_steps": 3,
+    },
+    "curvature.noise_floor": lambda: {"op": operator()},
     "curvature.audit": lambda: {"op": operator(), "key": KEY},
     # dynamics
     "dynamics.stability": lambda: {
@@ -229,6 +398,12 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "sweeps.Candidate": lambda: {"make_optimizer": optimizers.sgd(0.01), "space": RATES},
     "sweeps.Space": lambda: {"dimensions": RATES},
     "sweeps.Halving": lambda: {"min_steps": 2, "factor": 2},
+    "sweeps.Choices": lambda: {"options": (0.1, 0.2), "static": False},
+    "sweeps.Conditional": lambda: {"dimension": sweeps.uniform(0.0, 1.0), "on": "name", "equals": 1},
+    "sweeps.Integers": lambda: {"low": 1, "high": 4, "log": True, "static": True},
+    "sweeps.LogUniform": lambda: {"low": 0.1, "high": 1.0, "static": False},
+    "sweeps.Uniform": lambda: {"low": 0.1, "high": 1.0, "static": False},
+    "sweeps.OptunaSampler": lambda: {"storage": None, "study_name": "a", "direction": "minimize", "heartbeat": 15.0},
     "sweeps.choices": lambda: {"options": 0.1, "static": False},
     "sweeps.conditional": lambda: {"dimension": sweeps.uniform(0.0, 1.0), "on": "name", "equals": 1},
     "sweeps.integers": lambda: {"low": 1, "high": 4, "log": True, "static": True},
@@ -236,39 +411,143 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "sweeps.uniform": lambda: {"low": 0.1, "high": 1.0},
     "sweeps.search_keys": lambda: {"key": KEY, "num_seeds": 2},
     "sweeps.report_keys": lambda: {"key": KEY, "number": 0, "num_seeds": 2},
+    # figures
+    "figures.Panel": lambda: {"title": "loss", "curves": CURVES},
+    "figures.ablation": lambda: {"names": ["a"], "contributions": [INTERVAL], "xlabel": "change", "level": 0.9},
+    "figures.appearances": lambda: {"names": ["a", "b"]},
+    "figures.budget_curves": lambda: {"k": [1, 2], "curves": {"a": ([2.0, 1.0], [1.0, 0.5], [3.0, 2.0])}, **YLABEL},
+    "figures.comparison": lambda: {"default": SIDE, "tuned": SIDE, "xlabel": "loss", "headings": ("before", "after")},
+    "figures.curvature_along_runs": lambda: {"measured": {"a": PROBED}},
+    "figures.difference_matrix": lambda: {
+        "names": ["a", "b"],
+        "estimate": EYE,
+        "lower": EYE - 1,
+        "upper": EYE + 1,
+        "better": 0 * EYE,
+        "unit": "loss",
+    },
+    "figures.hyperparameter_scatter": lambda: {**TRIALS, **YLABEL, "intervals": ([0.5, 0.4], [1.5, 1.4]), "columns": 1},
+    "figures.learning_curves": lambda: {"steps": [0, 1], "curves": CURVES, **YLABEL},
+    "figures.new_figure": lambda: {"width": 2.0, "height": 2.0},
+    "figures.pairs": lambda: {
+        "samples": {"a": ([2.0, 2.2], [1.0])},
+        "settings": ("before", "after"),
+        "labels": {"a": ("1", "2")},
+        "xlabel": "loss",
+    },
+    "figures.panels": lambda: {"steps": [0, 1], "shown": [figures.Panel("loss", CURVES)], "columns": 1},
+    "figures.parallel_coordinates": lambda: {**TRIALS, "score_label": "loss"},
+    "figures.performance_profiles": lambda: {"tau": [1.0, 2.0], "shares": {"a": [0.3, 1.0]}, "num_problems": 3},
+    "figures.race_animation": lambda: {
+        "problem": problems.planar.bowl(),
+        "paths": PATHS,
+        "seconds": 1.0,
+        "dpi": 20,
+    },
+    "figures.render": lambda: {"figure": figures.new_figure(1, 1), "format": "png", "dpi": 20},
+    "figures.response": lambda: {
+        "x": [1, 2],
+        "curves": {"a": [3.0, 4.0]},
+        "xlabel": "rate",
+        "marks": {"a": (1, 3.0)},
+        **YLABEL,
+    },
+    "figures.spectrum": lambda: {
+        "results": {"eigenpairs": {"values": [-1.0, 4.0], "residuals": [0.1, 0.2], "converged": [True, True]}},
+        "edge": 2.0,
+    },
+    "figures.top_curves": lambda: {
+        "steps": [0, 1],
+        "train": np.ones((1, 2, 2)),
+        "validation": np.ones((1, 2, 2)),
+        "titles": ["1"],
+        **YLABEL,
+    },
+    "figures.trajectories": lambda: {
+        "problem": problems.planar.bowl(),
+        "paths": PATHS,
+        "rates": {"a": 0.1},
+        "columns": 1,
+    },
     # records
     "records.save": lambda: {"record": records.Record("k", "n", {"a": 1}, {"b": 2.0}), "path": scratch() / "r.json"},
     "records.load": lambda: {"path": records.save(records.Record("k", "n", {}, {}), scratch() / "l.json")},
+    "records.content_hash": lambda: {"value": {"a": 1}},
+    "records.plain": lambda: {"value": {"a": 1}, "where": "value"},
+    "records.write_atomically": lambda: {"path": scratch() / "a.txt", "content": "text", "durable": False},
+    "records.write_csv": lambda: {"path": scratch() / "a.csv", "rows": [{"a": 1}], "columns": ["a"]},
+    # race
+    "race.Race": lambda: {
+        "problem": problem(),
+        "num_steps": 2,
+        "num_seeds": 2,
+        "seed": 0,
+        "batch_size": 2,
+        "evaluate_every": 1,
+        "record_params_every": 1,
+    },
+    "race.specification": lambda: {"optimizer": optimizer()},
     "records.Record": lambda: {"kind": "k", "name": "n", "config": {"a": 1}, "results": {"b": 2.0}},
 }
+
+# The same of methods, with what makes the object.
+METHODS: dict[str, tuple[Callable[[], Callable[..., Any]], Callable[[], dict[str, Any]]]] = {
+    "curvature.Operator.matvec": (lambda: operator().matvec, lambda: {"v": jnp.ones(3)}),
+    "curvature.Operator.matmat": (lambda: operator().matmat, lambda: {"block": jnp.ones((2, 3))}),
+    "curvature.Operator.precondition": (lambda: operator().precondition, lambda: {"preconditioner": jnp.ones(3)}),
+    "curvature.Operator.restrict": (
+        lambda: curvature.hessian(loss, PARAMS, BATCH).restrict, lambda: {"selection": lambda path: True},
+    ),
+    "curvature.Operator.to_dense": (lambda: operator().to_dense, lambda: {"max_size": 3}),
+    "problems.Problem.mode_of": (lambda: problem().mode_of, lambda: {"metric": "loss"}),
+    "problems.Problem.replace": (
+        lambda: problem().replace,
+        lambda: {"name": "a", "loss": loss, "data": BATCH, "metrics": {}, "init": lambda key: PARAMS},
+    ),
+    "race.Race.run": (lambda: race.Race(**CALLS["race.Race"]()).run, lambda: {"optimizer": optimizer()}),
+    "sweeps.Ablation.contributions": (lambda: ablation().contributions, lambda: {"settings": "default"}),
+    "sweeps.Ablation.to_pandas": (lambda: ablation().to_pandas, lambda: {"settings": "default"}),
+    "sweeps.Comparison.budget_curves": (lambda: contest().budget_curves, lambda: {"problem": None}),
+    "sweeps.Comparison.differences": (lambda: contest().differences, lambda: {"settings": "default", "level": 0.9}),
+    "sweeps.Comparison.median": (lambda: contest().median, lambda: {"settings": "default"}),
+    "sweeps.Comparison.of": (lambda: contest().of, lambda: {"settings": "default"}),
+    "sweeps.Comparison.profile": (lambda: contest().profile, lambda: {"settings": "default"}),
+    "sweeps.Comparison.ranking": (lambda: contest().ranking, lambda: {"settings": "default"}),
+    "sweeps.Comparison.steps_to_target": (
+        lambda: contest().steps_to_target, lambda: {"target": 1.0, "settings": "default"},
+    ),
+    "sweeps.Comparison.table": (lambda: contest().table, lambda: {"problem": None}),
+    "sweeps.Comparison.target": (lambda: contest().target, lambda: {"settings": "default"}),
+    "sweeps.Comparison.verdict": (lambda: contest().verdict, lambda: {"settings": "default", "level": 0.9}),
+    "sweeps.Report.replay": (lambda: contest().reports[0].replay, lambda: {"seed": 0}),
+    "sweeps.Search.best_of_k": (lambda: study().best_of_k, lambda: {"k": [1, 2]}),
+    "sweeps.Search.indistinguishable": (lambda: study().indistinguishable, lambda: {"level": 0.9}),
+    "sweeps.Search.replay": (lambda: study().replay, lambda: {"trial": 0, "seed": 0}),
+    "sweeps.Space.active": (lambda: sweeps.Space(RATES).active, lambda: {"name": "learning_rate", "config": {}}),
+    "sweeps.Space.at": (lambda: sweeps.Space(RATES).at, lambda: {"points": np.array([[0.5]])}),
+    "sweeps.Space.unit": (lambda: sweeps.Space(RATES).unit, lambda: {"configs": [{"learning_rate": 0.01}]}),
+    "transforms.Transform.replace": (lambda: transforms.ema(0.9).replace, lambda: {"decay": 0.8}),
+    "transforms.Transform.to_json": (lambda: transforms.ema(0.9).to_json, lambda: {"indent": 1}),
+}  # fmt: skip
 
 _SMALL: dict[str, Any] = {
     "learning_rate": 0.1, "dampening": 0.5, "schedule": 0.5, "rate": 0.1, "strength": 0.1, "first": 0.1, "second": 0.2,
     "decay": 0.9, "max_norm": 1.0, "max_value": 1.0, "weight_decay": 0.01, "weight": 0.5,
 }  # fmt: skip
 
-# Not called: result types, types of errors, modules' own decorators, what reads a large archive or sets up a process.
+# Not called: results, errors, modules' own decorators, what takes no argument or sets up a process.
 NOT_CALLED = {
     "transforms": {"Difference", "Function", "TapMetrics", "Transform", "atom", "composite"},
     "optimizers": {"Difference", "Convention", "named"},
-    "problems": {"CriticalPoint", "Problem", "catalogue", "listed", "from_linen", "from_nnx"},
-    "problems.networks": {
-        "CNN", "MLP", "RNN", "Conv", "describe", "cnn_classifier", "rnn_classifier", "rnn_regressor", "mlp_regressor",
-        "regressor",
-    },
-    "problems.datasets": {
-        "FASHION_MNIST", "MNIST", "Dataset", "DatasetError", "IdxArchive", "IdxFile", "load_idx", "mnist",
-        "fashion_mnist", "read_idx",
-    },
+    "problems": {"catalogue", "listed"},
+    "problems.networks": {"CNN", "MLP", "RNN", "Conv"},  # by `cnn_classifier` and its like
+    "problems.datasets": {"FASHION_MNIST", "MNIST", "IdxFile", "DatasetError"},
     "problems.planar": {"all_problems"},
-    "training": {"TrainingInterrupted", "Trajectory", "batch_indices"},
-    "dynamics": {"Accounting", "PreconditionedSharpness", "Preconditioner", "Stability"},
-    "sweeps": {
-        "Ablation", "Choice", "Choices", "Comparison", "ComparisonInterrupted", "Conditional", "Contribution",
-        "Dimension", "Integers", "Journal", "JournalError", "LogUniform", "OptunaSampler", "Report", "Search",
-        "SearchInterrupted", "Uniform", "use_cpu_cores",
-    },
-}  # fmt: skip
+    "training": {"TrainingInterrupted", "Trajectory"},
+    "sweeps": {"ComparisonInterrupted", "Journal", "JournalError", "SearchInterrupted", "use_cpu_cores"},
+    "race": {"network_optimizers", "plane_optimizers"},
+    "records": {"environment"},
+}
 
 
 def public_calls(stage: str) -> dict[str, tuple[Callable[..., Any], Callable[[], dict[str, Any]]]]:
@@ -281,11 +560,13 @@ def public_calls(stage: str) -> dict[str, tuple[Callable[..., Any], Callable[[],
         "transforms": transforms, "optimizers": optimizers, "problems": problems, "training": training,
         "problems.networks": problems.networks, "problems.datasets": problems.datasets,
         "problems.planar": problems.planar, "curvature": curvature, "dynamics": dynamics, "sweeps": sweeps,
-        "records": records,
+        "records": records, "figures": figures, "race": race,
+        "problems.networks.initialisers": problems.networks.initialisers,
     }[stage]  # fmt: skip
     names = getattr(module, "__all__", None) or [
-        name.partition(".")[2] for name in CALLS if name.rpartition(".")[0] == stage
-    ]
+        name for name, value in vars(module).items()
+        if not name.startswith("_") and callable(value) and value.__module__.startswith(module.__name__)
+    ]  # fmt: skip
     found = {}
     for name in names:
         function = getattr(module, name)
@@ -306,4 +587,7 @@ def public_calls(stage: str) -> dict[str, tuple[Callable[..., Any], Callable[[],
                 )
             arguments = lambda needed=needed: {p: _SMALL[p] for p in needed}
         found[name] = (function, arguments)
+    for name, (make, arguments) in METHODS.items():
+        if name.rsplit(".", 2)[0] == stage:
+            found[name.removeprefix(f"{stage}.")] = (make(), arguments)
     return found

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from jaxopt_study import figures
 from jaxopt_study.figures.panels import Panel, panels
 
 STEPS = np.array([0, 5, 10])
@@ -26,6 +27,23 @@ def test_lines_are_medians_in_bands_of_the_range_and_a_name_looks_the_same_every
 def test_a_curve_is_interrupted_where_any_seed_is_not_finite():
     (axes,) = panels(STEPS, [Panel("loss", {"a": [[1.0, np.nan, 3.0], [1.0, 2.0, 3.0]]})]).axes
     assert np.isnan(axes.lines[0].get_ydata()).tolist() == [False, True, False]
+
+
+def test_one_step_is_drawn_without_a_warning():
+    curves = {"a": [[2.0], [3.0]]}
+    for figure in (
+        figures.panels([0], [figures.Panel("loss", curves)]),
+        figures.learning_curves([0], curves, ylabel="loss"),
+        figures.response([0], curves, xlabel="rate", ylabel="loss"),
+    ):
+        assert figure.axes[0].lines[0].get_ydata().tolist() == [2.5]
+
+
+def test_ends_of_an_axis_may_be_integers_of_any_size():
+    panel = figures.Panel("loss", {"a": [[2.0, 3.0]]}, smallest=-(10**30), largest=10**30)
+    assert figures.panels([0, 1], [panel]).axes[0].get_ylim() == (-1e30, 1e30)
+    figure = figures.learning_curves([0, 1], {"a": [[2.0, 3.0]]}, ylabel="loss", largest=10**30)
+    assert figure.axes[0].get_ylim()[1] == 1e30
 
 
 def test_no_axes_are_left_empty():

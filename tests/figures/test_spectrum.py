@@ -81,6 +81,7 @@ def test_a_spectrum_much_wider_than_its_bulk_gets_a_logarithmic_axis(outliers, s
 
 def test_an_edge_that_is_infinite_is_not_drawn():
     figure = figures.spectrum(results(), edge=np.inf, edge_label="edge")
+    assert "edge" in labels(figures.spectrum(results(), edge=10**30, edge_label="edge"))
     assert "edge" not in labels(figure)
     assert np.isfinite(panels(figure)[0].get_xlim()).all()
 

@@ -223,6 +223,29 @@ def test_a_missing_optuna_is_said_with_the_extra_that_brings_it(monkeypatch):
         OptunaSampler()
 
 
+@pytest.mark.parametrize("content", [b"a,b\n1,2\n", b"text", b'{"rate": 0.1}\n'])
+def test_a_file_of_something_else_is_refused_and_left_as_it_was(tmp_path, content):
+    path = tmp_path / "results.csv"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"results.csv holds something else\. Choose another name"):
+        OptunaSampler(path)
+    assert path.read_bytes() == content
+
+
+def test_a_journal_that_is_empty_or_was_begun_is_added_to(tmp_path):
+    path = tmp_path / "study"
+    path.touch()
+    for _ in range(2):
+        with OptunaSampler(path) as sampler:
+            sampler.tell(sampler.ask(LINE, 1)[0][0], 1.0)
+    assert [score for *_, score in sampler.finished(LINE)] == [1.0, 1.0]
+
+
+def test_a_database_that_cannot_be_opened_is_said(tmp_path):
+    with pytest.raises(ValueError, match="cannot open the database that storage names"):
+        OptunaSampler("nonsense://place")
+
+
 def test_another_space_or_direction_of_a_stored_study_is_refused(tmp_path):
     with OptunaSampler(tmp_path / "study") as sampler:
         sampler.ask(LINE, 1)

@@ -13,9 +13,9 @@ import optax
 import pytest
 from flax import linen, nnx
 
-from jaxopt_study import curvature, optimizers, problems
+from jaxopt_study import curvature, optimizers, problems, records
 from jaxopt_study.problems import Problem, datasets
-from jaxopt_study.training import CurvatureProbe, EarlyStopping, train
+from jaxopt_study.training import CurvatureProbe, EarlyStopping, evaluate, train
 
 KEY = jax.random.key(0)
 
@@ -182,6 +182,28 @@ def test_python_floats_and_scalars_of_numpy_are_parameters():
         train(given, optax.sgd(0.25), params={"a": 1.0, "b": np.float32(2)}, **settings),
     ):
         assert (float(run.params["a"]), float(run.params["b"])) == (0.5, 1.0)
+
+
+def test_numbers_of_extended_precision_are_those_of_double_precision():
+    rng = np.random.default_rng(0)
+    x, y, w = rng.normal(size=(6, 3)), rng.normal(size=6), rng.normal(size=3)
+
+    def loss(params, batch):
+        return jnp.mean((batch["x"] @ params["w"] - batch["y"]) ** 2)
+
+    def everything(kind):
+        params, data = {"w": w.astype(kind)}, {"x": x.astype(kind), "y": y.astype(kind)}
+        problem = problems.from_pytree(params, loss, data=data)
+        run = train(problem, optimizers.sgd(kind(0.1)), params=params, num_steps=3, batch_size=2, key=KEY)
+        op = curvature.hessian(loss, params, data)
+        matrix = curvature.from_matrix((x.T @ x).astype(kind))
+        return [
+            run.params, evaluate(problem, params, on="train"), op @ params, matrix @ w.astype(kind),
+            curvature.log_det(matrix, key=KEY, shift=kind(1.0)).value, records.plain({"a": kind(0.5), "b": params}),
+        ]  # fmt: skip
+
+    for ours, theirs in zip(*map(jax.tree.leaves, map(everything, (np.longdouble, np.float64))), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 class AlwaysNormalised(linen.Module):

@@ -9,7 +9,7 @@ import pytest
 SETUP = """
 import jax, jax.numpy as jnp, numpy as np, optax
 from flax import linen, nnx
-from jaxopt_study import curvature, dynamics, figures, problems, race, training
+from jaxopt_study import curvature, dynamics, figures, optimizers, problems, race, records, training
 from jaxopt_study.problems import Problem, datasets, networks
 from jaxopt_study.training import *
 
@@ -18,6 +18,15 @@ X, LABELS = np.ones((6, 3)), np.arange(6) % 2
 OP = curvature.from_matrix(jnp.diag(jnp.arange(1.0, 4.0)))
 bowl = Problem("bowl", init=lambda key: jnp.ones(2), loss=lambda p, _: jnp.sum(p**2))
 two = datasets.from_arrays(X, LABELS, num_classes=2)
+
+PAIRS = {"values": [1.0], "residuals": [0.1], "converged": [True]}
+PROBED = dict.fromkeys(["gain_sharpness", "linear", "quadratic", "realised"], [[1.0]])
+PROBED |= {"step": [0], "limit": 2.0, "eigenvalues": [[[3.0]]]}
+ONE, SIDE = np.zeros((2, 2)), ({"a": [1.0]}, {"a": (1.0, 0.5, 2.0)})
+LOSS = lambda out, batch: jnp.mean(out)
+
+def remembers(step, first):
+    return Probe(lambda memory, *_: step(memory), 1, lambda *_: first)
 
 def response(**options):
     return figures.response([1, 2], {"a": [1, 2]}, xlabel="x", ylabel="y", **options)
@@ -225,6 +234,92 @@ TABLE = [
     ("figures.comparison(3, 3, xlabel='x')", "TypeError", "default to be (scores, intervals); received 3"),
     ("figures.pairs({'a': 3}, settings=('b', 'c'), labels={}, xlabel='x')", "ValueError", "labels for ['a']"),
     ("figures.curvature_along_runs({'a': {}})", "ValueError", "measured['a'] with ['eigenvalues'"),
+    ("figures.curvature_along_runs({'a': {**PROBED, 'eigenvalues': [[3.0]]}})", "ValueError", "(1, 1) and one for the"),
+    ("figures.curvature_along_runs({'a': {**PROBED, 'limit': [2.0]}})", "ValueError", "['limit'] to be one number"),
+    ("figures.curvature_along_runs({'a': {**PROBED, 'step': [np.nan]}})", "ValueError", "['step'] to be finite"),
+    ("figures.curvature_along_runs({'a': {**PROBED, 'linear': 'x'}})", "TypeError", "['linear'] to be real numbers"),
+    ("figures.new_figure(nonsense=1)", "TypeError", "Matplotlib's Figure refuses ['nonsense']"),
+    ("figures.new_figure(layout='nonsense')", "ValueError", "Matplotlib's Figure refuses ['layout']"),
+    ("figures.new_figure(facecolor=object())", "ValueError", "Matplotlib's Figure refuses ['facecolor']"),
+    ("figures.new_figure(figsize=(1, 1))", "TypeError", "Matplotlib's Figure refuses ['figsize']"),
+    ("figures.new_figure(None)", "TypeError", "width to be a real number in (0, 300]; received None"),
+    ("figures.render(figures.new_figure(1, 1), dpi=None)", "TypeError", "dpi to be a real number in [10, 10000]"),
+    ("figures.render(figures.new_figure(1, 1), dpi=0.5)", "ValueError", "dpi to be a real number in [10, 10000]"),
+    ("figures.render(figures.new_figure(300, 1), dpi=10000)", "ValueError", "1 to 65535 dots on each side"),
+    ("figures.render(figures.new_figure(0.01, 1), dpi=10)", "ValueError", "1 to 65535 dots on each side"),
+    ("figures.ablation(3, [(0.2, 0.1, 0.3)], xlabel='x')", "TypeError", "names to be a list of texts; received 3"),
+    ("figures.ablation('a', [(0.2, 0.1, 0.3)], xlabel='x')", "TypeError", "names to be a list of texts; received 'a'"),
+    ("figures.ablation([3], [(0.2, 0.1, 0.3)], xlabel='x')", "TypeError", "a list of texts; received 3 in it"),
+    ("figures.ablation(['a'], [(0.2, 0.1, 0.3)], xlabel='x', better='no')",
+     "TypeError", "better to be a list of 2 texts"),
+    ("figures.ablation(['a'], [(0.2, 0.1, 0.3)], xlabel='x', level=None)", "TypeError", "level to be a real number in"),
+    ("figures.appearances('adam')", "TypeError", "names to be a list of texts; received 'adam'"),
+    ("figures.comparison(SIDE, SIDE, xlabel='x', headings=('a',))", "ValueError", "headings to be 2 texts; received 1"),
+    ("figures.comparison((({'a': 1.0}), SIDE[1]), SIDE, xlabel='x')",
+     "ValueError", "a score per seed of 'a' in default"),
+    ("figures.difference_matrix(np.eye(2), ONE, ONE, ONE, ONE, unit='x')", "TypeError", "names to be a list of texts"),
+    ("figures.top_curves([0], None, [[[1.0]]], titles={0: 'a'}, ylabel='l')",
+     "TypeError", "titles to be a list of texts"),
+    ("figures.top_curves([0], None, [[[1.0]]], titles=['a'], ylabel='l', columns=None)", "TypeError", "columns to be"),
+    ("figures.learning_curves([0], {'a': [[1.0]]}, ylabel='l', smallest=2, largest=1)",
+     "ValueError", "smallest < largest"),
+    ("figures.learning_curves([0], {'a': [[1.0]]}, ylabel='l', log=True, smallest=0)", "ValueError", "number > 0"),
+    ("figures.learning_curves([1, 0], {'a': [[1.0, 2.0]]}, ylabel='l')",
+     "ValueError", "steps to be finite and increasing"),
+    ("figures.learning_curves([0, np.inf], {'a': [[1.0, 2.0]]}, ylabel='l')", "ValueError", "finite and increasing"),
+    ("figures.learning_curves([0], {'a': np.zeros((0, 1))}, ylabel='l')", "ValueError", "the shape (seeds, 1)"),
+    ("figures.budget_curves([2, 1], {'a': np.ones((3, 2))}, ylabel='l')",
+     "ValueError", "k to be finite and increasing"),
+    ("figures.performance_profiles([0.5, 1], {'a': [0, 1]})",
+     "ValueError", "tau to be ≥ 1, the best's own; received 0.5"),
+    ("figures.Panel('t', {'a': 1.0})", "ValueError", "the shape (seeds, K); received ()"),
+    ("figures.pairs({'a': ([1], [2])}, settings=(1, 2), labels={'a': ('b', 'c')}, xlabel='x')",
+     "TypeError", "settings to"),
+    ("figures.trajectories(problems.planar.bowl(), {'a': [[np.nan, 0.0]]})", "ValueError", "a start that is finite"),
+    ("figures.race_animation(problems.planar.bowl(), {'a': [[1e30, 0.0]]})",
+     "ValueError", "a finite loss at the start"),
+    ("figures.race_animation(problems.planar.bowl(), {'a': [[1.0, 0.0]]}, seconds=1e30)", "ValueError", "in (0, 600]"),
+    ("scatter(maybe_best=[[True], [False, True]])", "TypeError", "maybe_best to be True or False, shape (2,)"),
+    ("scatter(maybe_best=[0.25, 0.75])", "TypeError", "maybe_best to be True or False, shape (2,)"),
+    ("scatter(maybe_best=[True])", "ValueError", "maybe_best to be True or False, shape (2,); received shape (1,)"),
+    ("scatter(log=['b'])", "ValueError", "the names of log to be one of 'a'; received 'b'"),
+    ("scatter(ranges={'a': (2.0, 1.0)})", "ValueError", "ranges['a'] to be its two ends, the lower first"),
+    ("scatter(intervals=([2.0, 3.0], [1.0, 2.0]))", "ValueError", "two ends for each of 2 trials, the lower first"),
+    ("scatter(values={'a': None})", "TypeError", "values['a'] to be a sequence; received None"),
+    ("figures.parallel_coordinates({'a': [1.0]}, [1.0], score_label='l', maybe_best=1.0)",
+     "TypeError", "True or False"),
+    ("figures.spectrum({'eigenpairs': PAIRS}, edge='x')", "TypeError", "edge to be a real number; received 'x'"),
+    ("figures.spectrum({'eigenpairs': PAIRS}, edge=np.nan)", "ValueError", "edge to be a real number; received nan"),
+    ("figures.spectrum({'eigenpairs': PAIRS}, edge=True)", "TypeError", "edge to be a real number; received True"),
+    ("figures.spectrum({'eigenpairs': PAIRS}, rate=-1)",
+     "ValueError", "rate to be a finite real number ≥ 0; received -1"),
+    ("figures.spectrum({'eigenpairs': 3})", "TypeError", "results['eigenpairs'] to be a mapping; received 3"),
+    ("figures.spectrum({'eigenpairs': {'values': [1.0]}})", "ValueError", "results['eigenpairs'] with ['residuals']"),
+    ("figures.spectrum({'eigenpairs': PAIRS | {'residuals': [-1.0]}})", "ValueError", "residuals ≥ 0"),
+    ("figures.spectrum({'eigenpairs': PAIRS | {'values': [1.0, 2.0]}})", "ValueError", "numbers of one shape"),
+    ("figures.spectrum({'eigenpairs': PAIRS | {'converged': 'yes'}})",
+     "TypeError", "['converged'] to be True or False"),
+    # A probe that remembers
+    ("run(probe=remembers(lambda m: (m, 0.0), 'x'))", "TypeError", "init of the probe to return arrays; received 'x'"),
+    ("run(probe=remembers(lambda m: m, np.zeros(2)))", "TypeError", "(new memory, measurement); received an array"),
+    ("run(probe=remembers(lambda m: None, 0.0))", "TypeError", "(new memory, measurement); received None"),
+    ("run(probe=remembers(lambda m: (m + 0.5, m), 0))", "ValueError", "an array int32[]; received an array float32[]"),
+    ("run(probe=remembers(lambda m: ((m, m), m), 0.0))", "ValueError", "to have the structure of its init's"),
+    ("run(probe=remembers(lambda m: (np.zeros(3), m), np.zeros(2)))", "ValueError", "to be as its init's"),
+    # What is given by name
+    ("race.Race(bowl, num_steps=1, probe=3)", "TypeError", "Race needs probe to be a Probe"),
+    ("race.specification('adam')", "TypeError", "received"),
+    ("optimizers.rprop(min_step_size=2.0, max_step_size=1.0)", "ValueError", "rprop needs max_step_size to be"),
+    ("networks.describe(3)", "TypeError", "describe needs a Linen module; received 3"),
+    ("two_norm.mode_of({})", "ValueError", "has the metrics 'loss'"),
+    ("problems.from_linen(linen.Dense(1), LOSS, X, rng_names='dropout')", "TypeError", "a tuple of names of random"),
+    ("problems.from_nnx(lambda rngs: None, LOSS, X)", "TypeError", "to return an nnx.Module; received None"),
+    ("datasets.read_idx('labels', 'sounds')", "ValueError", "kind to be one of 'images', 'labels'; received 'sounds'"),
+    ("datasets.load_idx('mnist')", "TypeError", "archive to be an IdxArchive; received 'mnist'"),
+    ("datasets.from_arrays(X, LABELS, split=np.eye(2))", "ValueError", "received an array float64[2, 2]"),
+    ("OP.matvec(np.ones(2))", "ValueError", "must have shape (3,); received (2,)"),
+    ("optimizers.sgd(0.1).to_json(indent=1.5)", "TypeError", "indent to be an integer from 0 to 100; received 1.5"),
+    ("records.plain({'key': KEY})", "ValueError", "value['key'] cannot be written as JSON"),
     # The race and figures
     ("race.Race('bowl', num_steps=1)", "TypeError", "Race needs a Problem; received 'bowl'"),
     ("race.Race(bowl, num_steps=1.5)", "TypeError", "num_steps to be an integer ≥ 0; received 1.5"),

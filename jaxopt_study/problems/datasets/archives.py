@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxopt_study import files
+from jaxopt_study.checks import check_mapping, check_text, describe_argument
 from jaxopt_study.problems.datasets.dataset import DatasetError
 from jaxopt_study.problems.datasets.idx import IdxKind, content_md5, parse_idx, read_content
 
@@ -45,6 +46,16 @@ class IdxArchive:
     folders: tuple[str, ...] = ()
 
     def __post_init__(self):
+        check_text("IdxArchive", "title", self.title)
+        check_mapping("IdxArchive", "files", self.files)
+        for what, texts in (("mirrors", self.mirrors), ("folders", self.folders)):
+            if not isinstance(texts, tuple | list) or not all(isinstance(text, str) for text in texts):
+                raise TypeError(f"IdxArchive needs {what} to be a tuple of texts; received {describe_argument(texts)}.")
+        for name, file in self.files.items():
+            if not isinstance(file, IdxFile):
+                raise TypeError(
+                    f"IdxArchive needs files[{name!r}] to be an IdxFile; received {describe_argument(file)}."
+                )
         try:
             for part in (self.name, *self.files, *(part for folder in self.folders for part in folder.split("/"))):
                 files.check_name(f"Every name in the archive {self.title!r}", part)
@@ -163,12 +174,12 @@ def read_archive(
 
 # Folders to look in, the most specific first.
 def _roots(archive: IdxArchive, data_dir: str | Path | None) -> list[Path]:
-    named = data_dir or os.environ.get(DATA_VARIABLE)
+    named = os.environ.get(DATA_VARIABLE) or None if data_dir is None else data_dir
     if named is None:
         import pooch  # here: it imports tqdm, which warns in a notebook without widgets
 
         return [Path(pooch.os_cache("jaxopt_study")) / archive.name]
-    origin = "data_dir" if data_dir else f"the environment variable {DATA_VARIABLE}"
+    origin = "data_dir" if data_dir is not None else f"the environment variable {DATA_VARIABLE}"
     try:
         base = files.as_path(named)
         missing = not base.is_dir() and (base.exists() or data_dir is None)

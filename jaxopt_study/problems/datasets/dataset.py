@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_study import files
-from jaxopt_study.checks import check_integer, check_text, describe_argument
+from jaxopt_study.checks import check_integer, check_mapping, check_text, describe_argument
 from jaxopt_study.problems.examples import as_array
 
 Examples = dict[str, np.ndarray]  # {"x": inputs, "y": targets}, with a common leading axis
@@ -61,6 +61,9 @@ class Dataset:
             raise DatasetError(str(error)) from None
         if self.num_classes is not None:
             check_integer("Dataset", "num_classes", self.num_classes, 1)
+        check_mapping("Dataset", "details", self.details)
+        if self.train is None:
+            raise DatasetError(f"The data set {self.name!r} needs examples to train on; received train=None.")
         for part, examples in self.parts.items():
             if not isinstance(examples, Mapping):
                 raise TypeError(

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from jaxopt_study import files
+from jaxopt_study.checks import check_choice
 from jaxopt_study.problems.datasets.dataset import DatasetError
 
 IdxKind = Literal["images", "labels"]
@@ -127,6 +128,7 @@ def read_idx(path: str | Path, kind: IdxKind) -> np.ndarray:
     References:
         LeCun, Cortes and Burges, The MNIST database of handwritten digits: "File formats".
     """
+    check_choice("read_idx", "kind", kind, list(_MAGIC))
     try:
         path = files.as_path(path)
     except ValueError as error:

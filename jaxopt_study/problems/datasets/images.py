@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import sklearn.datasets
 
-from jaxopt_study.checks import check_bool
+from jaxopt_study.checks import check_bool, describe_argument
 from jaxopt_study.problems.datasets.archives import FASHION_MNIST, MNIST, IdxArchive, read_archive
 from jaxopt_study.problems.datasets.dataset import Dataset, DatasetError
 from jaxopt_study.problems.datasets.splits import Split, divide, from_arrays
@@ -198,6 +198,8 @@ def load_idx(
     Raises:
         DatasetError: If image and label files differ in length, and as in `mnist`.
     """
+    if not isinstance(archive, IdxArchive):
+        raise TypeError(f"load_idx needs archive to be an IdxArchive; received {describe_argument(archive)}.")
     for name, flag in (("download", download), ("verify", verify), ("flatten", flatten)):
         check_bool("load_idx", name, flag)
     arrays = read_archive(archive, data_dir=data_dir, download=download, verify=verify)

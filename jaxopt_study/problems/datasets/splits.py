@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from jaxopt_study.checks import check_integer
+from jaxopt_study.checks import check_integer, describe_argument
 from jaxopt_study.problems.datasets.dataset import Dataset, DatasetError, Examples, check_labels, host_array
 
 Split = Literal["stratified", "first"]
@@ -116,6 +116,8 @@ def divide(
         if size is not None:
             check_integer(name, f"num_{part}", size)
     check_integer(name, "seed", seed, 0, high=None)
+    if not isinstance(split, str) or split not in ("stratified", "first"):
+        raise DatasetError(f'split must be "stratified" or "first"; received {describe_argument(split)}.')
     if list(sizes.values()).count(None) > 1:
         raise DatasetError(f"One part of {name!r} at most can be None, the rest of the examples; received {sizes}.")
     if any(size is not None and size < 0 for size in sizes.values()):
@@ -131,8 +133,6 @@ def divide(
     if split == "first":
         ends = np.cumsum(list(counts.values()))
         return {part: np.arange(end - counts[part], end) for part, end in zip(counts, ends, strict=True)}
-    if split != "stratified":
-        raise DatasetError(f'split must be "stratified" or "first"; received {split!r}.')
     rng = np.random.default_rng(seed)
     pools = [rng.permutation(np.flatnonzero(groups == group)) for group in np.unique(groups)]
     parts = {}

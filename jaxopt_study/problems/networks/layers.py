@@ -186,6 +186,10 @@ def convolve(
     """
     check_pair("convolve", "strides", strides)
     check_choice("convolve", "padding", padding, ("SAME", "VALID"))
+    if not isinstance(method, str) or method not in ("auto", "patches", "native"):
+        raise ValueError(
+            f'Unknown convolution method {describe_argument(method)}: expected "auto", "patches" or "native".'
+        )
     if jnp.ndim(x) != 4 or jnp.ndim(kernel) != 4 or x.shape[-1] != kernel.shape[2]:
         raise ValueError(
             "convolve needs x of shape (examples, height, width, channels) and a kernel of shape (height, width, "
@@ -198,8 +202,6 @@ def convolve(
     if method == "native":
         dims = ("NHWC", "HWIO", "NHWC")
         return jax.lax.conv_general_dilated(x, kernel, tuple(strides), padding, dimension_numbers=dims)
-    if method != "patches":
-        raise ValueError(f'Unknown convolution method {method!r}: expected "auto", "patches" or "native".')
     height, width, channels, outputs = kernel.shape
     pads = jax.lax.padtype_to_pads(x.shape[1:3], (height, width), tuple(strides), padding)
     x = jnp.pad(x, ((0, 0), *pads, (0, 0)))

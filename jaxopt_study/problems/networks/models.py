@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxopt_study.checks import check_choice, check_integer
+from jaxopt_study.checks import check_choice, check_integer, describe_argument
 from jaxopt_study.problems.networks.initialisers import resolve
 from jaxopt_study.problems.networks.layers import (
     METHODS,
@@ -237,7 +237,9 @@ class RNN(nn.Module):
         x = jnp.asarray(x)
         if x.ndim != 3:
             raise ValueError(f"An RNN needs inputs of shape (examples, steps, features); received {x.shape}.")
-        if self.normalisation not in (None, "layer"):
+        if self.normalisation is not None and (
+            not isinstance(self.normalisation, str) or self.normalisation != "layer"
+        ):
             raise ValueError(
                 f'An RNN can be normalised by "layer" or not at all; received {self.normalisation!r}. The statistics '
                 "of the others would mix time steps or examples."
@@ -247,6 +249,11 @@ class RNN(nn.Module):
         for i, width in enumerate(self.widths):
             driven = nn.Dense(width, kernel_init=init, name=f"input_{i}")(x)  # all steps in one product
             recurrent = self.param(f"recurrent_{i}", resolve(self.recurrent_initialiser), (width, width))
+            if getattr(recurrent, "shape", None) != (width, width):
+                raise ValueError(
+                    f"An RNN needs its recurrent_initialiser to return an array of shape {(width, width)}; received "
+                    f"{describe_argument(recurrent)}."
+                )
             scale = self.param(f"scale_{i}", nn.initializers.ones, (width,)) if self.normalisation else None
 
             def step(h: jax.Array, drive: jax.Array, recurrent=recurrent, scale=scale) -> tuple[jax.Array, jax.Array]:

@@ -241,6 +241,8 @@ def describe(model: nn.Module) -> str:
         >>> describe(networks.MLP(10, widths=(8,), activation=jnp.tanh, initialiser=0.01))
         "MLP(num_outputs=10, widths=(8,), activation='tanh', initialiser=0.01, ...dropout=0.0)"
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"describe needs a Linen module; received {describe_argument(model)}.")
     shown = [field.name for field in fields(model) if field.name not in ("parent", "name")]
     arguments = ", ".join(f"{name}={_plain(getattr(model, name))!r}" for name in shown)
     return f"{type(model).__name__}({arguments})"
