@@ -77,7 +77,8 @@ def search(
         make_optimizer: A function of hyperparameters that returns any Optax transformation; or a `Transform`, of which
             the names of the space are paths.
         space: Dimensions by name: arguments of `make_optimizer`, of `problem` if that is a function, or "batch_size"
-            and "order" of `train`. A name that both functions have goes to both.
+            and "order" of `train`. A name that both functions have goes to both: `weight_decay` of `optimizers.sgd`
+            and of a network decays twice. Name one apart: `lambda rate: optimizers.sgd(rate)`.
         problem: A problem, or a function of hyperparameters that returns one. Its examples must not depend on traced
             hyperparameters.
         num_trials: n ≥ 1.

@@ -205,8 +205,9 @@ def test_networks_with_and_without_batch_norm_are_searched():
         "batch_size": sweeps.conditional(sweeps.integers(20, 21), on="normalisation", equals="batch"),
     }
     search = sweeps.search(
-        optimizers.sgd, space, make_problem, num_trials=8, num_steps=5, metric="validation_cross_entropy", key=KEY
-    )
+        lambda learning_rate: optimizers.sgd(learning_rate),  # which has a weight decay, too
+        space, make_problem, num_trials=8, num_steps=5, metric="validation_cross_entropy", key=KEY,
+    )  # fmt: skip
     assert len({(config["normalisation"], config.get("batch_size")) for config in search.configs}) == 3
     names = ("scale", "weight_decay", "normalisation")
     assert_trials_are_runs(
