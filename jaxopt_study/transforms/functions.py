@@ -40,7 +40,7 @@ def _over_root(numerator: Array, second: Array, eps: ScalarLike, eps_root: Scala
     dtype = second.dtype
     inside = second if concrete(eps_root) == 0.0 else second + _as_kept(eps_root, kept, dtype)
     if _protects(eps, kept) or _protects(eps_root, kept):
-        return _over(numerator, jnp.sqrt(inside) + cast(eps, dtype))
+        return numerator / (jnp.sqrt(inside) + cast(eps, dtype))
     # The same for any ε, at the price of two selections. Zeros are found by ==, so that NaN passes; √ is kept
     # from 0, where it has no derivative.
     root_is_zero = inside == 0
@@ -51,12 +51,7 @@ def _over_root(numerator: Array, second: Array, eps: ScalarLike, eps_root: Scala
 def _ratio(numerator: Array, bottom: Array) -> Array:
     """Return numerator / bottom, and 0 where the bottom is 0."""
     nothing = bottom == 0
-    return jnp.where(nothing, 0, _over(numerator, jnp.where(nothing, 1, bottom)))
-
-
-def _over(numerator: Array, bottom: Array) -> Array:
-    """Return numerator / bottom, and 0 where both have overflowed."""
-    return jnp.where(jnp.isinf(numerator) & jnp.isinf(bottom), 0, numerator) / bottom
+    return jnp.where(nothing, 0, numerator / jnp.where(nothing, 1, bottom))
 
 
 @named_function
