@@ -1,5 +1,6 @@
 PYTHON ?= python3
 BIN := .venv/bin
+TYPES := --jaxtyping-packages=jaxopt_study,beartype.beartype
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: study test test-slow lint clean
@@ -10,8 +11,9 @@ study: .venv/study  ## install, then run the main job on embedded data
 test: .venv/test lint  ## install, then lint, type-check and run the default tests
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
-test-slow: .venv/test  ## the long checks that the default suite leaves out
+test-slow: .venv/test  ## the long checks that the default suite leaves out, and that suite with all types checked
 	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(BIN)/python -m pytest -m slow $(TYPES)
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal $(TYPES)
 
 lint: .venv/test
 	$(BIN)/ruff check .
