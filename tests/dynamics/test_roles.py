@@ -87,3 +87,9 @@ def test_a_counter_without_a_period_is_refused_with_what_can_be_done():
     growing = optax.MultiSteps(optax.sgd(0.1), lambda step: 2 + step // 8)
     with pytest.raises(ValueError, match=r"state_roles: .*\.mini_step.* without a period.*\. Pass the transformation"):
         state_roles(growing, jnp.zeros(2))
+
+
+def test_a_leaf_without_numbers_has_the_roles_of_one_with_some():
+    empty, some = ({"w": jnp.zeros(3), "none": jnp.zeros((size, 2))} for size in (0, 1))
+    for tx in (optimizers.adam(), optimizers.momentum(0.1), optax.adam(0.1)):
+        assert state_roles(tx, empty) == state_roles(tx, some)

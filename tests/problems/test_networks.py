@@ -209,6 +209,25 @@ def test_a_users_own_modules_are_posed_alike():
     assert jnp.isfinite(stateful.loss(params, stateful.data, updated))
 
 
+@pytest.mark.parametrize(
+    "model",
+    [networks.MLP(1, normalisation="batch"), networks.CNN(1, channels=(2,)), networks.RNN(1, normalisation="layer")],
+    ids=["mlp", "cnn", "rnn"],
+)
+def test_parameters_are_of_single_precision_wherever_double_is_allowed_too(model):
+    inputs = {"MLP": (2, 3), "CNN": (2, 8, 8, 1), "RNN": (2, 4, 3)}[type(model).__name__]
+    with jax.enable_x64(True):
+        made = jax.eval_shape(model.init, KEY, jnp.zeros(inputs, jnp.float32))
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(made)} == {"float32"}
+
+
+def test_losses_and_penalties_of_half_precision_neither_mix_nor_overflow():
+    weights = jnp.full((10, 10), 100.0, jnp.float16)  # Σ w² = 1e6, beyond float16
+    with jax.numpy_dtype_promotion("strict"):
+        assert networks.weight_penalty({"kernel": weights}) == 5e5
+        assert networks.mse(jnp.full(4, 3.0, jnp.bfloat16), jnp.ones(4)) == 4.0
+
+
 def test_an_mlp_learns_the_digits_in_one_compiled_program():
     problem = networks.mlp_classifier(DIGITS, widths=(32,))
     params, _, losses = descend(problem, num_steps=150, learning_rate=0.5)

@@ -248,13 +248,15 @@ class RNN(nn.Module):
         x = x.swapaxes(0, 1)  # time first, as scan wants it
         for i, width in enumerate(self.widths):
             driven = nn.Dense(width, kernel_init=init, name=f"input_{i}")(x)  # all steps in one product
-            recurrent = self.param(f"recurrent_{i}", resolve(self.recurrent_initialiser), (width, width))
-            if getattr(recurrent, "shape", None) != (width, width):
+            make, shape = resolve(self.recurrent_initialiser), (width, width)
+            recurrent = self.param(f"recurrent_{i}", make, shape, jnp.float32)  # as all of Flax's layers
+            if getattr(recurrent, "shape", None) != shape:
                 raise ValueError(
-                    f"An RNN needs its recurrent_initialiser to return an array of shape {(width, width)}; received "
+                    f"An RNN needs its recurrent_initialiser to return an array of shape {shape}; received "
                     f"{describe_argument(recurrent)}."
                 )
-            scale = self.param(f"scale_{i}", nn.initializers.ones, (width,)) if self.normalisation else None
+            normalises = self.normalisation is not None
+            scale = self.param(f"scale_{i}", nn.initializers.ones, (width,), jnp.float32) if normalises else None
 
             def step(h: jax.Array, drive: jax.Array, recurrent=recurrent, scale=scale) -> tuple[jax.Array, jax.Array]:
                 total = drive + h @ recurrent
