@@ -354,3 +354,11 @@ def test_wrong_arguments_are_named():
         classify_point(loss, jnp.zeros(2), key=KEY, max_matvecs=1)
     with pytest.raises(TypeError, match="scalar"):
         classify_point(lambda p, _: p, jnp.zeros(2), key=KEY)
+
+
+def test_leaves_without_numbers_change_no_verdict():
+    def loss(params, _=None):
+        return -0.5 * jnp.sum(params["a"] ** 2) + jnp.sum(params["empty"])
+
+    found = classify_point(loss, {"a": jnp.zeros(2), "empty": jnp.zeros((0, 3))}, key=jax.random.key(0))
+    assert found.verdict == "maximum"
