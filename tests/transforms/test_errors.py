@@ -96,7 +96,7 @@ def test_named_optimizers_pass_the_check_on(name):
         (lambda: transforms.scale_by_rms(initial=-1.0), r"scale_by_rms needs initial to be a finite real number ≥ 0"),
         (
             lambda: optimizers.rprop(0.1, min_step_size=2.0, max_step_size=1.0),
-            "max_size to be .* ≥ 2",
+            "max_step_size to be .* ≥ 2",
         ),
         (lambda: transforms.bias_correction(0.9, power=1e300), r"power to be a real number in \[-10, 10\]"),
         (lambda: running_max(1.1), r"running_max needs decay to be a real number in \[0, 1\]; received 1.1"),
