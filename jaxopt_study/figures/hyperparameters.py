@@ -256,7 +256,8 @@ def _checked(
         check_choice(who, f"edges[{name!r}]", side, list(SIDES))
     for name, entries in values.items():
         options = (choices or {}).get(name)
-        for what, given in ((f"values[{name!r}]", entries), *([] if options is None else [("choices", options)])):
+        sequences = {f"values[{name!r}]": entries} | ({} if options is None else {f"choices[{name!r}]": options})
+        for what, given in sequences.items():
             if isinstance(given, str | bytes) or not isinstance(given, Sequence | np.ndarray):
                 raise TypeError(f"{who} needs {what} to be a sequence; received {describe_argument(given)}.")
         if options is not None and not {str(x) for x in entries if x is not None} <= set(map(str, options)):

@@ -171,7 +171,8 @@ def _checked(results: Mapping[str, Any]) -> dict[str, Any]:
         density = rows("spectral_density", "grid", "density", "density_error")
         density |= numbers("spectral_density", "kernel_width", "size")
         if not (density["kernel_width"] > 0 and density["size"] > 0):
-            raise ValueError(f"{who} needs a density with kernel_width and size > 0.")
+            received = f"{density['kernel_width']} and {density['size']}"
+            raise ValueError(f"{who} needs a density with kernel_width and size > 0; received {received}.")
         apart = check_fields(who, "results['spectral_density']", given["spectral_density"], ["outliers"])["outliers"]
         check_fields(who, "results['spectral_density']['outliers']", apart, ["values"])
         density["outliers"] = np.ravel(check_numbers(who, "outliers", apart["values"], finite=False))

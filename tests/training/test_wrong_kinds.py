@@ -286,6 +286,7 @@ TABLE = [
     ("scatter(ranges={'a': (2.0, 1.0)})", "ValueError", "ranges['a'] to be its two ends, the lower first"),
     ("scatter(intervals=([2.0, 3.0], [1.0, 2.0]))", "ValueError", "two ends for each of 2 trials, the lower first"),
     ("scatter(values={'a': None})", "TypeError", "values['a'] to be a sequence; received None"),
+    ("scatter(choices={'a': 'xy'})", "TypeError", "choices['a'] to be a sequence; received 'xy'"),
     ("figures.parallel_coordinates({'a': [1.0]}, [1.0], score_label='l', maybe_best=1.0)",
      "TypeError", "True or False"),
     ("figures.spectrum({'eigenpairs': PAIRS}, edge='x')", "TypeError", "edge to be a real number; received 'x'"),
