@@ -70,7 +70,7 @@ def _points(params: Params, directions: Vector, key: Key) -> Params:
     def along(leaf: Array, start: Array) -> Array:
         shares = lengths.reshape(1, -1, *(1,) * start.ndim)
         origin, shares, leaf = vectors.together(start[None, None], shares, leaf[:, None])
-        return (origin + shares * leaf).reshape(-1, *start.shape).astype(start.dtype)
+        return (origin + shares * leaf).reshape(leaf.shape[0] * lengths.size, *start.shape).astype(start.dtype)
 
     def shaken(start: Array, noise: Array) -> Array:
         eps = jnp.finfo(start.dtype).eps

@@ -246,6 +246,7 @@ def extend(op: Any, basis: Any, columns: Array, first: Array, seed: Array) -> tu
 
     def step(j: Array, carry: tuple[Any, Array]) -> tuple[Any, Array]:
         basis, columns = carry
+        j = jnp.int32(j)  # a loop that is not compiled counts in Python's numbers
         return _append(basis, columns, product(vectors.row(basis, j)), j, seed)
 
     return lax.fori_loop(first, columns.shape[1], step, (basis, columns))

@@ -80,9 +80,13 @@ def state_roles(optimizer: Any, params: Any) -> dict[str, Role]:
 
 def leaf_roles(optimizer: Any, params: Any, steps: int) -> tuple[Role, ...]:
     """Return the role of every leaf of the state of an optimizer with a period of some steps, in order."""
-    shapes = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf), sharding=vectors.spread(leaf)), params
-    )
+
+    def shape(leaf: Any) -> Any:
+        if 0 in jnp.shape(leaf):  # nothing is seen without numbers: what the leaf's state is with some
+            return jax.ShapeDtypeStruct([max(n, 1) for n in jnp.shape(leaf)], jnp.result_type(leaf))
+        return jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf), sharding=vectors.spread(leaf))
+
+    shapes = jax.tree.map(shape, params)
     with vectors.entering_mesh(shapes):
         return _roles(optimizer, shapes, steps)
 

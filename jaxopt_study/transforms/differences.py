@@ -139,7 +139,7 @@ def _record(tx: optax.GradientTransformation) -> optax.GradientTransformationExt
     elif spec is not None and spec.constructor.name == "merge":
         inner = merge(spec.arguments["fn"], *(_record(part) for part in spec.arguments["branches"]))
     else:
-        inner = optax.with_extra_args_support(tx)
+        inner = with_any_extra(tx)
 
     def init(params):
         return _RecordState(jax.tree.map(jnp.zeros_like, params), inner.init(params))

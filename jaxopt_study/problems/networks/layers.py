@@ -143,8 +143,8 @@ class Conv(nn.Module):
             Shape (examples, height', width', features).
         """
         shape = (*self.kernel_size, x.shape[-1], self.features)
-        kernel = self.param("kernel", self.kernel_init, shape)
-        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)  # as all of Flax's layers
+        bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
         y = convolve(x, kernel, strides=self.strides, padding=self.padding, method=self.method)
         dtype = wider(y.dtype, bias.dtype)
         return y.astype(dtype) + bias.astype(dtype)[None, None, None, :]

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxopt_study.checks import check_params, check_real, describe_argument
 from jaxopt_study.problems.metric import better
+from jaxopt_study.programs import wider
 from jaxopt_study.types import Params, Scalar
 
 
@@ -73,7 +74,9 @@ def mse(predictions: Float[Array, "examples ..."], targets: Float[ArrayLike, "ex
             f"mse needs predictions and targets of one shape; received {jnp.shape(predictions)} and "
             f"{jnp.shape(targets)}. Reshape the targets, for instance to (examples, 1)."
         )
-    return jnp.mean(jnp.square(predictions - jnp.asarray(targets)))
+    predictions, targets = jnp.asarray(predictions), jnp.asarray(targets)
+    dtype = wider(predictions.dtype, targets.dtype)
+    return jnp.mean(jnp.square(predictions.astype(dtype) - targets.astype(dtype)))
 
 
 @better("max")
@@ -133,5 +136,6 @@ def weight_penalty(params: Params) -> Scalar:
         18.0
     """
     params = check_params("weight_penalty", params, finite=False)
-    squares = [jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(params) if jnp.ndim(leaf) >= 2]
-    return 0.5 * sum(squares, start=jnp.zeros(()))
+    weights = [leaf for leaf in jax.tree.leaves(params) if jnp.ndim(leaf) >= 2]
+    dtype = wider(jnp.float32, *(leaf.dtype for leaf in weights))  # the sum of a half-precision leaf overflows in it
+    return 0.5 * sum((jnp.sum(jnp.square(leaf.astype(dtype))) for leaf in weights), start=jnp.zeros((), dtype))

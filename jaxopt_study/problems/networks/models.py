@@ -246,8 +246,10 @@ class RNN(nn.Module):
         x = x.swapaxes(0, 1)  # time first, as scan wants it
         for i, width in enumerate(self.widths):
             driven = nn.Dense(width, kernel_init=init, name=f"input_{i}")(x)  # all steps in one product
-            recurrent = self.param(f"recurrent_{i}", resolve(self.recurrent_initialiser), (width, width))
-            scale = self.param(f"scale_{i}", nn.initializers.ones, (width,)) if self.normalisation else None
+            make, shape = resolve(self.recurrent_initialiser), (width, width)
+            recurrent = self.param(f"recurrent_{i}", make, shape, jnp.float32)  # as all of Flax's layers
+            normalises = self.normalisation is not None
+            scale = self.param(f"scale_{i}", nn.initializers.ones, (width,), jnp.float32) if normalises else None
 
             def step(h: jax.Array, drive: jax.Array, recurrent=recurrent, scale=scale) -> tuple[jax.Array, jax.Array]:
                 total = drive + h @ recurrent

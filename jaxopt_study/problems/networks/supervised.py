@@ -18,6 +18,7 @@ from jaxopt_study.problems.datasets import Dataset
 from jaxopt_study.problems.metric import directed_as
 from jaxopt_study.problems.networks.losses import accuracy, cross_entropy, mse, weight_penalty
 from jaxopt_study.problems.problem import Problem
+from jaxopt_study.programs import wider
 from jaxopt_study.types import Batch, Key, LossFn, ModelState, Params, Scalar
 
 
@@ -154,7 +155,9 @@ def _supervised(
     def penalised(value: Scalar, params: Params) -> Scalar:
         if isinstance(weight_decay, int | float) and weight_decay == 0:
             return value
-        return value + jnp.asarray(weight_decay, value.dtype) * weight_penalty(params)
+        penalty = weight_penalty(params)
+        dtype = wider(value.dtype, penalty.dtype)
+        return value.astype(dtype) + jnp.asarray(weight_decay, dtype) * penalty.astype(dtype)
 
     def evaluate(params: Params, batch: Batch, state: ModelState) -> jax.Array:
         return apply(params, state, batch["x"], train=False)
