@@ -4,10 +4,12 @@ import errno
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 from jaxopt_study.cli.signals import termination
 
-FAILED, INTERRUPTED, TERMINATED = 1, 130, 143  # what a shell reports of a process that SIGINT or SIGTERM ended, 128 + its number
+FAILED = 1
+INTERRUPTED, TERMINATED = 130, 143  # what a shell reports of a process that SIGINT or SIGTERM ended, 128 + its number
 NOT_WRITTEN = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EIO, errno.EPIPE}  # no room, or nobody who reads
 
 
@@ -33,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by whoever started this process
-            setattr(sys, name, open(os.devnull, "w"))
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 — it stays open as long as the process
     with termination() as terminated:
         try:
             from jaxopt_study.cli.app import run  # JAX, Matplotlib and more: a signal may come meanwhile
@@ -57,15 +59,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _unwritten(error: OSError) -> int:
-    """Say what could not be written, unless nobody reads it, and return the exit code."""
+    """Say what could not be written, unless nobody reads it.
+
+    Args:
+        error: What a write raised.
+
+    Returns:
+        The exit code.
+    """
     try:
         sys.stdout.flush()
     except OSError:  # what is still in its buffer can go nowhere
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if error.errno == errno.EPIPE:
         return FAILED
-    sys.stderr.write(
-        f"Error: {error.filename or 'What is printed'} could not be written: {error.strerror}. Make room and run it "
-        "again, with --resume where the command has it: what had finished is kept.\n"
-    )
+    with suppress(OSError):  # both may go to the same full disk
+        sys.stderr.write(
+            f"Error: {error.filename or 'What is printed'} could not be written: {error.strerror}. Make room and run "
+            "it again, with --resume where the command has it: what had finished is kept.\n"
+        )
     return FAILED

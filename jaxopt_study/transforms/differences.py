@@ -12,7 +12,7 @@ import optax
 from jaxopt_study.checks import check_integer, check_params, check_real
 from jaxopt_study.transforms.combine import chain, merge
 from jaxopt_study.transforms.printing import render
-from jaxopt_study.transforms.spec import Transform, same
+from jaxopt_study.transforms.spec import Transform, same, with_any_extra
 
 
 @dataclass(frozen=True)

@@ -344,3 +344,14 @@ def test_wrong_arguments_are_named():
         classify_point(loss, jnp.zeros(2), key=KEY, max_matvecs=1)
     with pytest.raises(TypeError, match="scalar"):
         classify_point(lambda p, _: p, jnp.zeros(2), key=KEY)
+
+
+def test_leaves_of_size_zero_beside_others_change_nothing():
+    def saddle(params, _=None):
+        return 0.5 * jnp.sum(jnp.array([1.0, -1.0]) * params["b"] ** 2)
+
+    params = {"b": jnp.zeros(2)}
+    expected = classify_point(saddle, params)
+    found = classify_point(saddle, {"a": jnp.zeros((0, 3)), **params})
+    assert found.verdict == expected.verdict
+    np.testing.assert_allclose(jnp.abs(found.escape.direction["b"]), [0.0, 1.0], atol=1e-3)
