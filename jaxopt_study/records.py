@@ -315,8 +315,10 @@ def write_atomically(path: str | Path, content: str | bytes, *, durable: bool = 
         os.replace(draft, path)
         if durable:
             _flush_folder(path.parent)
-    except BaseException:
+    except BaseException as error:
         Path(draft).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.filename = os.fspath(path)  # a full disk does not say what was being written, or names the draft
         raise
     return path
 

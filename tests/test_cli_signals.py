@@ -1,5 +1,6 @@
 """Signals: SIGTERM keeps what is finished as Ctrl-C does, and whoever interrupts does not wait."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -256,3 +257,45 @@ def test_a_process_answers_within_two_seconds_whatever_it_does(tmp_path, command
         told = process.communicate()[1]
     assert process.returncode == code, told
     assert seconds < 2 + 1.5 * os.getloadavg()[0] / (os.cpu_count() or 1)  # on a machine that is shared
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full device here")
+@pytest.mark.parametrize("command", [["optimizers"], ["explain", "--help"]])
+def test_output_that_cannot_be_written_is_said_in_a_line(command):
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "jaxopt_study", *command],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("Error: What is printed could not be written: No space left"), ended.stderr
+    assert ended.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("end", "code"), [("| head -c 10; exit ${PIPESTATUS[0]}", (0, 1)), (">&-", (0,))])
+def test_readers_may_leave_without_a_traceback(end, code):
+    line = f"{sys.executable} -m jaxopt_study search --help {end}"
+    ended = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
+    assert ended.returncode in code
+    assert not ended.stderr
+
+
+def test_a_result_that_does_not_fit_is_named_and_what_had_finished_is_kept(here, capsys, monkeypatch):
+    command = ["ablate", "momentum(0.1)", *TINY, "--seeds=2", "--out=out"]
+    replace = os.replace
+
+    def full(draft, path):
+        if Path(path).suffix == ".png":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        replace(draft, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", full)
+        assert main(command) == 1
+    assert "ablation.png could not be written: No space left" in capsys.readouterr().err
+    assert list(here.rglob("chunk-*.npz"))
+    assert main([*command, "--resume"]) == 0

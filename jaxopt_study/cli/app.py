@@ -17,6 +17,7 @@ from jaxopt_study.cli.expressions import UserError
 from jaxopt_study.cli.listings import Explain, Optimizers, Problems
 from jaxopt_study.cli.network import use_all_cores
 from jaxopt_study.cli.search import Search
+from jaxopt_study.records import RecordError
 
 UNUSABLE = 2  # also the parser's code, for arguments that cannot be understood
 DESCRIPTION = """Compose optimizers from textbook atoms, train them in one compiled program, and see why they differ.
@@ -51,7 +52,7 @@ def run(argv: Sequence[str] | None = None) -> int:
         use_all_cores()
     try:
         return command.run(Console())
-    except UserError as error:
+    except (UserError, RecordError) as error:
         errors = Console(stderr=True)
         errors.print(f"Error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         return UNUSABLE

@@ -1,12 +1,16 @@
 """The entry point: it answers signals from before the first import that takes seconds."""
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 from jaxopt_study.cli.signals import termination
 
+FAILED = 1
 INTERRUPTED, TERMINATED = 130, 143  # what a shell reports of a process that SIGINT or SIGTERM ended, 128 + its number
+NOT_WRITTEN = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EIO, errno.EPIPE}  # no room, or nobody who reads
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -29,6 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         The same updates in 100 steps. ...
         0
     """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started this process
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 — it stays open as long as the process
     with termination() as terminated:
         try:
             from jaxopt_study.cli.app import run  # JAX, Matplotlib and more: a signal may come meanwhile
@@ -37,6 +44,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt:
             sys.stderr.write("Interrupted.\n")
             code = INTERRUPTED
+        except OSError as error:
+            if error.errno not in NOT_WRITTEN:
+                raise
+            code = _unwritten(error)
     if code == INTERRUPTED and terminated():
         code = TERMINATED
     if code in {INTERRUPTED, TERMINATED} and argv is None:
@@ -45,3 +56,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.flush()
         os._exit(code)
     return code
+
+
+def _unwritten(error: OSError) -> int:
+    """Say what could not be written, unless nobody reads it.
+
+    Args:
+        error: What a write raised.
+
+    Returns:
+        The exit code.
+    """
+    try:
+        sys.stdout.flush()
+    except OSError:  # what is still in its buffer can go nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if error.errno == errno.EPIPE:
+        return FAILED
+    with suppress(OSError):  # both may go to the same full disk
+        sys.stderr.write(
+            f"Error: {error.filename or 'What is printed'} could not be written: {error.strerror}. Make room and run "
+            "it again, with --resume where the command has it: what had finished is kept.\n"
+        )
+    return FAILED

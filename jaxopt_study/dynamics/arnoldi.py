@@ -244,7 +244,7 @@ def extend(op: Any, basis: Any, columns: Array, first: Array, seed: Array) -> tu
     """Return the basis and the columns of its matrix from `first` on, filled in."""
     product = op.linearize()
 
-    def step(j: Array, carry: tuple[Any, Array]) -> tuple[Any, Array]:
+    def step(j: Any, carry: tuple[Any, Array]) -> tuple[Any, Array]:
         basis, columns = carry
         j = jnp.int32(j)  # a loop that is not compiled counts in Python's numbers
         return _append(basis, columns, product(vectors.row(basis, j)), j, seed)

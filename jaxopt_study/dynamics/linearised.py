@@ -249,7 +249,10 @@ def _diagonal(push: Matvec, like: Any) -> tuple[Any, Array]:
     row = push(_filled_like(like, 1))
 
     def is_own(answer: Any, x: Any, pushed: Any) -> Any:
-        return jnp.all(jnp.abs(pushed - answer * x) <= _DIAGONAL * jnp.abs(answer * x))
+        limits = jnp.finfo(pushed.dtype)
+        share = max(_DIAGONAL, 16 * float(limits.eps))  # in half precision rounding leaves more, and there is underflow
+        least = 4 * float(limits.smallest_subnormal)
+        return jnp.all(jnp.abs(pushed - answer * x) <= share * jnp.abs(answer * x) + least)
 
     own = jax.tree.leaves(jax.tree.map(is_own, row, random, push(random)))
     return row, jnp.stack(own).all()

@@ -235,7 +235,11 @@ def _direction(leading: Any, scales: Any) -> Params:
 def _check_tol(tol: float, num_steps: int, eps: float) -> None:
     floor = 4 * GROWTH * num_steps * eps
     if tol < floor:
+        wider = "convert parameters, data and optimizer's state to float"
+        remedy = f"Ask for {4 * floor:.1e}, or {wider}64."
+        if 4 * floor > _WIDE:
+            remedy = f"No tolerance that could be met tells 1 from others: {wider}32 or float64."
         raise ValueError(
             f"stability: tol must be at least {floor:.1e}, what rounding leaves of a residual in this precision; "
-            f"received {tol}. Ask for {4 * floor:.1e}, or convert parameters, data and optimizer's state to float64."
+            f"received {tol}. {remedy}"
         )

@@ -1,6 +1,5 @@
 """One update of any optimizer, with what some of them want beside the gradient."""
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +10,7 @@ import optax
 from jaxopt_study.checks import check_params, describe_argument
 from jaxopt_study.dynamics.states import seated
 from jaxopt_study.transforms.containers import refuse_holder
+from jaxopt_study.transforms.spec import with_any_extra
 
 
 def as_transformation(optimizer: Any, name: str = "") -> Any:
@@ -69,12 +69,7 @@ def call_update(
     Returns:
         Update and new state. Extra arguments are passed to those that accept them.
     """
-    update = optax.with_extra_args_support(optimizer).update
-    extra = {"value": value, "grad": grads, "value_fn": value_fn}
-    parameters = inspect.signature(update).parameters
-    if not any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
-        extra = {name: argument for name, argument in extra.items() if name in parameters}
-    return update(grads, state, params, **extra)
+    return with_any_extra(optimizer).update(grads, state, params, value=value, grad=grads, value_fn=value_fn)
 
 
 def keep_dtypes(new: Any, old: Any) -> Any:

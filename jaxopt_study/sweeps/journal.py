@@ -126,8 +126,9 @@ class Journal:
             with suppress(OSError):  # it has its name if only the last flush failed
                 path.unlink(missing_ok=True)
             raise JournalError(
-                f"{path} could not be written: {error}. The {len(known)} lanes written before are safe in "
-                f"{self.folder}; these {len(numbers)} are not. Make room and run it again: it continues from there."
+                f"{path} could not be written: {error.strerror or error}. The {len(known)} lanes written before are "
+                f"safe in {self.folder}; these {len(numbers)} are not. Make room and run it again: it continues from "
+                "there."
             ) from None
         self._lanes = known | set(numbers.tolist())
         self._kinds = _kinds(arrays)

@@ -13,7 +13,7 @@ from jaxopt_study.checks import describe_argument
 from jaxopt_study.transforms.constructors import atom
 from jaxopt_study.transforms.mismatch import MismatchError, refuse_complex
 from jaxopt_study.transforms.scalars import check_result
-from jaxopt_study.transforms.spec import Transform
+from jaxopt_study.transforms.spec import Transform, with_any_extra
 from jaxopt_study.transforms.tap import TapState
 
 
@@ -171,4 +171,4 @@ def _checked(name: str, parts: tuple[Any, ...]) -> list[optax.GradientTransforma
         if not isinstance(part, optax.GradientTransformation):
             hint = " Call it: it is a constructor." if callable(part) else ""
             raise TypeError(f"{name}: part {index} must be an Optax transformation, received {part!r}.{hint}")
-    return [optax.with_extra_args_support(part) for part in parts]
+    return [with_any_extra(part) for part in parts]

@@ -23,7 +23,7 @@ from jaxopt_study.transforms.mismatch import (
 )
 from jaxopt_study.transforms.printing import import_path
 from jaxopt_study.transforms.scalars import ScalarLike, ScalarOrSchedule
-from jaxopt_study.transforms.spec import Constructor, Spec, Transform, construct
+from jaxopt_study.transforms.spec import Constructor, Spec, Transform, construct, with_any_extra
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -237,7 +237,7 @@ _REAL = (ScalarLike, ScalarOrSchedule, ScalarLike | None, ScalarOrSchedule | Non
 
 def _lifted(transformation: optax.GradientTransformation, name: str, explain_traced: Callable[[], Any]) -> Transform:
     """Return a transformation that keeps dtypes, does not broadcast, and explains what it cannot do when traced."""
-    inner = optax.with_extra_args_support(transformation)
+    inner = with_any_extra(transformation)
 
     def init(params: Any) -> Any:
         with explain_traced():

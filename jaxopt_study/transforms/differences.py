@@ -12,7 +12,7 @@ import optax
 from jaxopt_study.checks import check_integer, check_params, check_real
 from jaxopt_study.transforms.combine import chain, merge
 from jaxopt_study.transforms.printing import render
-from jaxopt_study.transforms.spec import Transform, same
+from jaxopt_study.transforms.spec import Transform, same, with_any_extra
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def _record(tx: optax.GradientTransformation) -> optax.GradientTransformationExt
     elif spec is not None and spec.constructor.name == "merge":
         inner = merge(spec.arguments["fn"], *(_record(part) for part in spec.arguments["branches"]))
     else:
-        inner = optax.with_extra_args_support(tx)
+        inner = with_any_extra(tx)
 
     def init(params):
         return _RecordState(jax.tree.map(jnp.zeros_like, params), inner.init(params))

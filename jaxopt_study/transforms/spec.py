@@ -229,6 +229,30 @@ class Function(Expression):
         return self._function(*args, **kwargs)
 
 
+def with_any_extra(transformation: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
+    """Return a transformation that is given only those extra arguments that it takes.
+
+    `optax.with_extra_args_support` does so for transformations that take none. Others name a few and refuse the rest,
+    as `optax.contrib.sam` does.
+
+    Args:
+        transformation: Any Optax transformation.
+
+    Returns:
+        The same, whatever it is called with.
+    """
+    tolerant = optax.with_extra_args_support(transformation)
+    parameters = inspect.signature(tolerant.update).parameters
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return tolerant
+
+    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> Any:
+        taken = {name: argument for name, argument in extra.items() if name in parameters}
+        return tolerant.update(updates, state, params, **taken)
+
+    return optax.GradientTransformationExtraArgs(tolerant.init, update)
+
+
 def construct(spec: Spec) -> Any:
     """Build an expression.
 

@@ -12,7 +12,7 @@ from jaxopt_study.checks import check_bool, describe_argument
 from jaxopt_study.programs import wider
 from jaxopt_study.transforms.clipping import Length, norm
 from jaxopt_study.transforms.constructors import atom
-from jaxopt_study.transforms.spec import Transform
+from jaxopt_study.transforms.spec import Transform, with_any_extra
 
 
 class TapMetrics(NamedTuple):
@@ -77,7 +77,7 @@ def tap(name: str, inner: optax.GradientTransformation | None = None, *, enabled
     if not name:
         raise ValueError("tap: expected a name under which the reading is found, received an empty one.")
     watched = optax.identity() if inner is None else inner
-    watched = optax.with_extra_args_support(watched)
+    watched = with_any_extra(watched)
     if not enabled:
         return Transform(watched.init, watched.update)
 

@@ -356,9 +356,12 @@ def test_wrong_arguments_are_named():
         classify_point(lambda p, _: p, jnp.zeros(2), key=KEY)
 
 
-def test_leaves_without_numbers_change_no_verdict():
-    def loss(params, _=None):
-        return -0.5 * jnp.sum(params["a"] ** 2) + jnp.sum(params["empty"])
+def test_leaves_of_size_zero_beside_others_change_nothing():
+    def saddle(params, _=None):
+        return 0.5 * jnp.sum(jnp.array([1.0, -1.0]) * params["b"] ** 2)
 
-    found = classify_point(loss, {"a": jnp.zeros(2), "empty": jnp.zeros((0, 3))}, key=jax.random.key(0))
-    assert found.verdict == "maximum"
+    params = {"b": jnp.zeros(2)}
+    expected = classify_point(saddle, params)
+    found = classify_point(saddle, {"a": jnp.zeros((0, 3)), **params})
+    assert found.verdict == expected.verdict
+    np.testing.assert_allclose(jnp.abs(found.escape.direction["b"]), [0.0, 1.0], atol=1e-3)

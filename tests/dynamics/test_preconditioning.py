@@ -223,3 +223,18 @@ def test_a_frozen_group_bears_any_curvature():
     found = preconditioned_sharpness(tx, tx.init(params), loss, params)
     assert found.upper == pytest.approx(3.0, rel=0.01)
     assert found.threshold == pytest.approx(20.0)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_rounding_in_half_precision_is_no_mixing_of_coordinates(dtype):
+    def bowl(params, _=None):
+        return jnp.sum(jnp.square(params - 1))
+
+    tx, narrow = optimizers.adam(0.1), jnp.asarray(np.random.default_rng(0).normal(size=50), dtype)
+    single = narrow.astype(jnp.float32)
+    found = preconditioner(tx, tx.init(narrow), bowl, narrow)
+    expected = preconditioner(tx, tx.init(single), bowl, single)
+    np.testing.assert_allclose(np.asarray(found.diagonal, float), expected.diagonal, rtol=0.05)
+    clipped = optax.chain(optax.clip_by_global_norm(0.1), optax.sgd(0.1))
+    with pytest.raises(ValueError, match="mixes coordinates"):
+        preconditioner(clipped, clipped.init(narrow), bowl, narrow)

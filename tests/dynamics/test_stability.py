@@ -11,8 +11,9 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 
 from jaxopt_study import optimizers, transforms
-from jaxopt_study.curvature import hessian, sharpness, vectors
+from jaxopt_study.curvature import from_matrix, hessian, sharpness, vectors
 from jaxopt_study.dynamics import preconditioned_sharpness, preconditioner, stability, stability_threshold
+from jaxopt_study.dynamics.arnoldi import extend
 from jaxopt_study.dynamics.linearised import linear_step
 from jaxopt_study.dynamics.stability import _verdict
 from jaxopt_study.transforms import chain, gradient_point
@@ -494,6 +495,26 @@ def test_a_tolerance_below_rounding_is_refused_before_anything_is_spent():
     assert stability(tx, tx.init(params), bowl, params, jnp.ones(3), tol=8e-6).converged
     with pytest.raises(ValueError, match=r"tol must be at least .* received 1e-12. Ask for .* double precision"):
         preconditioned_sharpness(tx, tx.init(params), bowl, params, jnp.ones(3), tol=1e-12)
+
+
+def test_no_tolerance_is_advised_that_says_nothing():
+    tx = optax.sgd(0.1)
+    for dtype in (jnp.float16, jnp.bfloat16):
+        params = jnp.ones(3, dtype)
+        with pytest.raises(ValueError, match=r"received 0.001. No tolerance .* float32 or float64") as caught:
+            stability(tx, tx.init(params), bowl, params, jnp.ones(3, dtype))
+        assert "Ask for" not in str(caught.value)
+
+
+def test_the_krylov_basis_is_the_same_without_compilation():
+    op = from_matrix(np.diag(np.array([3.0, 2.0, 1.0], np.float32)))
+    basis = vectors.with_row(vectors.zeros_basis(op.like, 3), 0, jnp.full(3, 3**-0.5))
+    arguments = op, basis, jnp.zeros((3, 2)), jnp.int32(0), jnp.int32(0)
+    _, compiled = extend(*arguments)
+    with jax.disable_jit():
+        _, plain = extend(*arguments)
+    np.testing.assert_allclose(plain, compiled, rtol=1e-5, atol=1e-6)
+    assert compiled[0, 0] == pytest.approx(2.0, rel=1e-6)  # the mean of the diagonal
 
 
 def test_traced_arrays_are_refused_with_what_to_do():

@@ -10,7 +10,14 @@ import pytest
 from flax import nnx, serialization
 from flax.training.train_state import TrainState
 
-from jaxopt_study.dynamics import account_step, stability, stability_limit, stability_threshold, state_roles
+from jaxopt_study.dynamics import (
+    account_step,
+    preconditioned_sharpness,
+    stability,
+    stability_limit,
+    stability_threshold,
+    state_roles,
+)
 
 TX = optax.adam(0.1)
 DATA = jnp.asarray(np.random.default_rng(0).normal(size=(4, 3)), jnp.float32)
@@ -116,6 +123,16 @@ def test_parameters_of_size_zero_beside_others_change_nothing():
     params = {"a": jnp.zeros((0, 2)), "b": PARAMS}
     found = stability(TX, TX.init(params), lambda p, _: bowl(p["b"], None), params)
     assert found.radius == pytest.approx(stability(TX, STATE, bowl, PARAMS).radius, rel=1e-5)
+
+
+@pytest.mark.parametrize("tx", [TX, optax.sgd(0.1, momentum=0.9)], ids=["adam", "momentum"])
+def test_the_state_of_parameters_of_size_zero_has_the_roles_of_others(tx):
+    empty = {"a": jnp.zeros((0, 2)), "b": PARAMS}
+    assert state_roles(tx, empty) == state_roles(tx, {"a": jnp.zeros((1, 2)), "b": PARAMS})
+    found = preconditioned_sharpness(tx, tx.init(empty), lambda p, _: bowl(p["b"], None), empty)
+    expected = preconditioned_sharpness(tx, tx.init(PARAMS), bowl, PARAMS)
+    assert found.threshold == pytest.approx(expected.threshold, rel=1e-6)
+    assert float(found.bracket.lower) == pytest.approx(float(expected.bracket.lower), rel=1e-4)
 
 
 def test_optimizers_that_cannot_step_are_refused_with_their_error():

@@ -74,6 +74,16 @@ def test_accuracy_counts_correct_labels():
     assert accuracy(logits, np.array([1, 1, 0, 0])) == 0.75
 
 
+def test_weight_penalty_of_any_precision_is_the_sum_of_squares():
+    half = {"kernel": jnp.full((300, 300), 1.5, jnp.float16), "single": jnp.ones((2, 2))}  # more than float16 holds
+    with jax.numpy_dtype_promotion("strict"):
+        assert weight_penalty(half) == 0.5 * (300 * 300 * 1.5**2 + 4)
+        with jax.enable_x64(True):
+            assert weight_penalty({"kernel": jnp.ones((2, 3), jnp.float32)}).dtype == jnp.float32
+            predictions, targets = jnp.ones((2, 1), jnp.float32), jnp.zeros((2, 1), jnp.float64)
+            assert mse(predictions, targets) == 1.0
+
+
 def test_weight_penalty_leaves_biases_and_scales_alone():
     params = {"a": {"kernel": jnp.array([[1.0, 2.0]]), "bias": jnp.array([5.0])}, "conv": jnp.full((1, 1, 1, 2), 3.0)}
     assert weight_penalty(params) == 0.5 * (1 + 4 + 9 + 9)
@@ -201,6 +211,24 @@ def test_convolutions_have_flax_parameters_so_either_can_be_used_with_them():
     x = jnp.ones((2, 6, 6, 3))
     ours, flax = (jax.eval_shape(module.init, KEY, x) for module in (Conv(5, (3, 2)), nn.Conv(5, (3, 2))))
     assert ours == flax
+
+
+@pytest.mark.parametrize(
+    ("module", "shape"),
+    [
+        (CNN(3, channels=(2,), widths=(4,), normalisation="batch"), (2, 4, 4, 1)),
+        (RNN(3, widths=(4,), normalisation="layer"), (2, 3, 2)),
+        (MLP(3, widths=(4,), normalisation="layer"), (2, 5)),
+    ],
+    ids=["CNN", "RNN", "MLP"],
+)
+def test_networks_are_in_single_precision_as_flaxs_layers_are_where_double_is_allowed(module, shape):
+    x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    variables = module.init(KEY, x)
+    expected = module.apply(variables, x)
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("strict"):
+        assert {leaf.dtype for leaf in jax.tree.leaves(module.init(KEY, x))} == {np.dtype("float32")}
+        np.testing.assert_allclose(module.apply(variables, x), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_float64_weights_meet_float32_images():

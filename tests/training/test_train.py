@@ -313,4 +313,7 @@ def test_optimizers_that_are_not_pairs_or_take_few_extra_arguments_train():
     twice = train(bowl, optax.MultiSteps(optax.sgd(0.5), 2), num_steps=4, key=jax.random.key(0))
     np.testing.assert_allclose(twice.params, 0.25)
     sam = optax.contrib.sam(optax.sgd(0.1), optax.sgd(0.1), sync_period=2)
-    assert train(bowl, sam, num_steps=4, key=jax.random.key(0)).losses[-1] < 1.0
+    expected = train(bowl, sam, num_steps=4, key=jax.random.key(0)).losses
+    assert expected[-1] < 1.0
+    for around in (transforms.chain(sam), transforms.tap("sam", sam)):
+        np.testing.assert_array_equal(train(bowl, around, num_steps=4, key=jax.random.key(0)).losses, expected)
