@@ -67,13 +67,13 @@ def median_interval(values: Any, *, level: float = 0.95) -> Interval:
         Thompson (1936), On confidence ranges for the median. Lehmann and Romano (2005), Testing Statistical Hypotheses,
         section 6.10, for what cannot be had without assumptions.
     """
-    ordered = np.sort(_checked("median_interval", values, level), axis=-1)
+    ordered, exponent = _of_order_one(np.sort(_checked("median_interval", values, level), axis=-1))
     n = ordered.shape[-1]
     estimate = (ordered[..., (n - 1) // 2] + ordered[..., n // 2]) / 2
     outside = rank_outside(n, 0.5, (1 - level) / 2)
     if outside > 0:
-        return _interval(estimate, ordered[..., outside - 1], ordered[..., n - outside], level)
-    return _interval(estimate, *_student(ordered, level), level)
+        return _interval(estimate, ordered[..., outside - 1], ordered[..., n - outside], level, exponent)
+    return _interval(estimate, *_student(ordered, level), level, exponent)
 
 
 def rank_outside(n: int, share: float, probability: float) -> int:
@@ -142,7 +142,7 @@ def mean_interval(values: Any, *, level: float = 0.95, seed: int = 0) -> Interva
         Efron and Tibshirani (1993), An Introduction to the Bootstrap, section 12.5. Hesterberg (2015), What Teachers
         Should Know About the Bootstrap, American Statistician 69, which measures the same.
     """
-    array = _checked("mean_interval", values, level)
+    array, exponent = _of_order_one(_checked("mean_interval", values, level))
     seed = check_integer("mean_interval", "seed", seed, 0, high=None)
     n = array.shape[-1]
     if n < FEWEST_FOR_RESAMPLING:
@@ -151,7 +151,7 @@ def mean_interval(values: Any, *, level: float = 0.95, seed: int = 0) -> Interva
         lower, upper = _percentile_t(array.reshape(-1, n), level, seed)
         lower, upper = lower.reshape(array.shape[:-1]), upper.reshape(array.shape[:-1])
     with np.errstate(invalid="ignore"):  # ∞ − ∞: no mean, and nothing known of it
-        return _interval(array.mean(axis=-1), lower, upper, level)
+        return _interval(array.mean(axis=-1), lower, upper, level, exponent)
 
 
 def wilson(successes: Any, num_trials: Any, *, level: float = 0.95) -> Interval:
@@ -187,9 +187,9 @@ def wilson(successes: Any, num_trials: Any, *, level: float = 0.95) -> Interval:
     """
     check_level("wilson", level)
     k, n = np.broadcast_arrays(numbers("wilson", "successes", successes), numbers("wilson", "num_trials", num_trials))
-    if not np.all((k >= 0) & (k <= n) & (n < np.inf)):
+    if not np.all((k >= 0) & (k <= n) & (n < np.inf) & (k == np.floor(k)) & (n == np.floor(n))):
         raise ValueError(
-            f"wilson needs 0 ≤ successes ≤ num_trials; received {successes} successes in {num_trials} trials."
+            f"wilson needs whole numbers, 0 ≤ successes ≤ num_trials; received {successes} successes in {num_trials} trials."
         )
     z = stats.norm.ppf((1 + level) / 2)
     with np.errstate(invalid="ignore"):
@@ -256,8 +256,18 @@ def _checked(who: str, values: Any, level: float) -> np.ndarray:
     return array
 
 
-def _interval(estimate: Any, lower: Any, upper: Any, level: float) -> Interval:
-    low, middle, high = (x if np.ndim(x) else float(x) for x in (lower, estimate, upper))
+def _of_order_one(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return samples divided by the powers of two above their largest numbers, whose squares stay in range."""
+    largest = np.max(np.where(np.isfinite(values), np.abs(values), 0.0), axis=-1)
+    exponent = np.frexp(largest)[1]
+    return np.ldexp(values, -exponent[..., None]), exponent
+
+
+def _interval(estimate: Any, lower: Any, upper: Any, level: float, exponent: Any = 0) -> Interval:
+    """Return numbers for one sample, arrays for several, all times 2 to the power of the exponent."""
+    with np.errstate(over="ignore"):  # a bound may lie beyond the largest number
+        scaled = [np.ldexp(x, exponent) for x in (lower, estimate, upper)]
+    low, middle, high = (x if np.ndim(x) else float(x) for x in scaled)
     return Interval(middle, low, high, level)
 
 

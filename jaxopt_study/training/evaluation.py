@@ -43,8 +43,8 @@ def evaluate(
 
     Raises:
         TypeError: If an argument is of the wrong kind.
-        ValueError: If the problem has no such examples, the parameters are not of the problem's shapes, or `batch_size`
-            is not positive.
+        ValueError: If the problem has no such examples, the parameters are not of the problem's shapes, a model state is
+            given to a problem without one, or `batch_size` is not positive.
 
     Example:
         >>> data = jnp.arange(5.0)
@@ -60,6 +60,11 @@ def evaluate(
         batch_size = check_integer("evaluate", "batch_size", batch_size, 1, remedy="Use None for all examples at once.")
     params = jax.tree.map(in_double, evaluated(params))
     _check_like_init(problem, params)
+    if model_state is not None and not problem.init_state:
+        raise ValueError(
+            f"evaluate needs no model_state for problem {problem.name!r}, whose model carries nothing beside its "
+            f"parameters; received {describe_argument(model_state)}. Leave it out."
+        )
     functions = (("loss", problem.loss), *sorted(problem.metrics.items()))
     examples = problem.data if on == "train" else getattr(problem, on)
     state = (model_state,) if problem.init_state else ()

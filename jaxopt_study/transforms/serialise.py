@@ -103,7 +103,7 @@ def _encode(value: Any, where: str) -> Any:
         return {"key": np.asarray(jax.random.key_data(value)).tolist(), "impl": str(jax.random.key_impl(value))}
     if isinstance(value, (jax.Array, np.ndarray, np.generic)):
         array = np.asarray(value)
-        if array.dtype.hasobject or not (jnp.issubdtype(array.dtype, jnp.floating) or array.dtype.kind in "biu"):
+        if not _is_saved(array.dtype):
             raise ValueError(f"{where} is an array of {array.dtype}, which JSON cannot hold; use real numbers.")
         return {"array": array.tolist(), "dtype": str(array.dtype), "jax": isinstance(value, jax.Array)}
     if isinstance(value, tuple) and type(value) is tuple:
@@ -199,8 +199,8 @@ def _array(content: Any, dtype: Any, on_device: Any) -> Any:
         if not isinstance(dtype, str) or not isinstance(on_device, bool) or not isinstance(content, _ARRAY):
             raise ValueError("expected numbers, the name of a dtype, and true or false")
         kind = jnp.dtype(dtype)
-        if not (jnp.issubdtype(kind, jnp.number) or jnp.issubdtype(kind, jnp.bool_)) or kind.hasobject:
-            raise ValueError(f"{dtype!r} is no dtype of numbers")
+        if not _is_saved(kind):
+            raise ValueError(f"{dtype!r} is no dtype of real numbers")
         plain = np.array(content)
         if plain.dtype.kind not in "biuf" or (plain.size and plain.dtype.kind == "f" and kind.kind in "biu"):
             raise ValueError(f"its numbers are no {dtype}")
@@ -211,6 +211,11 @@ def _array(content: Any, dtype: Any, on_device: Any) -> Any:
 
 
 _ARRAY = list | int | float
+
+
+def _is_saved(dtype: Any) -> bool:
+    """Whether JSON can hold arrays of a dtype: real numbers and truth values."""
+    return not dtype.hasobject and (jnp.issubdtype(dtype, jnp.floating) or dtype.kind in "biu")
 
 
 def _build(kind: str, path: str, written: dict[str, Any], trusted: tuple[str, ...]) -> Any:
@@ -229,9 +234,7 @@ def _build(kind: str, path: str, written: dict[str, Any], trusted: tuple[str, ..
         )
     arguments = {name: _decode(item, trusted) for name, item in written.items()}
     for name, value in arguments.items():
-        needed = {inspect.Parameter.VAR_POSITIONAL: tuple, inspect.Parameter.VAR_KEYWORD: dict}.get(
-            parameters[name].kind
-        )
+        needed = _VARIADIC.get(parameters[name].kind)
         if needed is not None and not isinstance(value, needed):
             raise ValueError(f"{constructor.name}: {name} is a {needed.__name__}; the text has {_shown(value)}.")
     try:

@@ -410,6 +410,17 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "sweeps.log_uniform": lambda: {"low": 0.1, "high": 1.0},
     "sweeps.uniform": lambda: {"low": 0.1, "high": 1.0},
     "sweeps.search_keys": lambda: {"key": KEY, "num_seeds": 2},
+    "sweeps.best_of_k": lambda: {
+        "scores": [0.3, 0.1, 0.2], "k": [1, 2], "mode": "min", "average": "mean", "level": 0.9, "seed": 0,
+    },
+    "sweeps.chosen_of_k": lambda: {
+        "selection": [0.3, 0.1, 0.2], "report": [0.4, 0.2, 0.1], "k": [1, 2], "mode": "min", "report_mode": "max",
+        "average": "mean", "level": 0.9, "seed": 0,
+    },
+    "sweeps.mean_interval": lambda: {"values": [0.3, 0.1, 0.2, 0.5, 0.4], "level": 0.9, "seed": 0},
+    "sweeps.median_interval": lambda: {"values": [0.3, 0.1, 0.2, 0.5, 0.4], "level": 0.9},
+    "sweeps.penalised": lambda: {"scores": [0.3, 0.1], "mode": "min"},
+    "sweeps.wilson": lambda: {"successes": [1, 2], "num_trials": 3, "level": 0.9},
     "sweeps.report_keys": lambda: {"key": KEY, "number": 0, "num_seeds": 2},
     # figures
     "figures.Panel": lambda: {"title": "loss", "curves": CURVES},

@@ -163,3 +163,13 @@ def test_wilson_of_no_trials_knows_nothing_and_impossible_counts_are_refused():
     for counts in ((3, 2), (-1, 2)):
         with pytest.raises(ValueError, match="0 ≤ successes ≤ num_trials"):
             wilson(*counts)
+
+
+@pytest.mark.parametrize("exponent", [-1010, 1010])
+@pytest.mark.parametrize("interval", [median_interval, mean_interval])
+@pytest.mark.parametrize("count", [3, 6, 12])
+def test_intervals_have_no_units(exponent, interval, count):
+    values = np.random.default_rng(3).normal(1.0, 1.0, size=(2, count))
+    plain, scaled = interval(values), interval(np.ldexp(values, exponent))
+    for name in ("estimate", "lower", "upper"):
+        np.testing.assert_array_equal(getattr(scaled, name), np.ldexp(getattr(plain, name), exponent))

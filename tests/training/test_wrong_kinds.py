@@ -63,6 +63,7 @@ TABLE = [
     ("evaluate(None, jnp.ones(2))", "TypeError", "evaluate needs a Problem"),
     ("evaluate(bowl, jnp.ones(2), on=3)", "ValueError", "one of 'train', 'validation', 'test'"),
     ("evaluate(bowl, jnp.ones(2), on='train', batch_size='16')", "TypeError", "batch_size to be an integer"),
+    ("evaluate(bowl, jnp.ones(2), {}, on='train')", "ValueError", "needs no model_state"),
     ("CurvatureProbe(every=1.5)", "TypeError", "every to be an integer ≥ 1; received 1.5"),
     ("CurvatureProbe(measure='nope')", "TypeError", "measure to be a function of (Hessian, key), or None"),
     ("CurvatureProbe(gains=1)", "TypeError", "gains to be True or False; received 1"),

@@ -271,6 +271,9 @@ def test_infinite_and_undefined_numbers_come_back():
 def test_what_json_cannot_hold_is_refused_when_it_is_written():
     with pytest.raises(ValueError, match="array of complex64, which JSON cannot hold"):
         lift(optax.scale)(jnp.array(1j)).to_json()
+    real = lift(optax.scale)(jnp.array(1.0)).to_json()
+    with pytest.raises(ValueError, match="'complex64' is no dtype of real numbers"):
+        from_json(real.replace("float32", "complex64"))
 
 
 @pytest.mark.parametrize("trusted", [("",), (".os",), ("os.",), ("a b",)])
