@@ -189,7 +189,8 @@ def wilson(successes: Any, num_trials: Any, *, level: float = 0.95) -> Interval:
     k, n = np.broadcast_arrays(numbers("wilson", "successes", successes), numbers("wilson", "num_trials", num_trials))
     if not np.all((k >= 0) & (k <= n) & (n < np.inf) & (k == np.floor(k)) & (n == np.floor(n))):
         raise ValueError(
-            f"wilson needs whole numbers, 0 ≤ successes ≤ num_trials; received {successes} successes in {num_trials} trials."
+            f"wilson needs whole numbers, 0 ≤ successes ≤ num_trials; received {successes} successes in {num_trials} "
+            "trials."
         )
     z = stats.norm.ppf((1 + level) / 2)
     with np.errstate(invalid="ignore"):

@@ -43,8 +43,8 @@ def evaluate(
 
     Raises:
         TypeError: If an argument is of the wrong kind.
-        ValueError: If the problem has no such examples, the parameters are not of the problem's shapes, a model state is
-            given to a problem without one, or `batch_size` is not positive.
+        ValueError: If the problem has no such examples, the parameters are not of the problem's shapes, a model state
+            is given to a problem without one, or `batch_size` is not positive.
 
     Example:
         >>> data = jnp.arange(5.0)

@@ -214,7 +214,7 @@ _ARRAY = list | int | float
 
 
 def _is_saved(dtype: Any) -> bool:
-    """Whether JSON can hold arrays of a dtype: real numbers and truth values."""
+    """Return whether JSON can hold arrays of a dtype: of real numbers and truth values."""
     return not dtype.hasobject and (jnp.issubdtype(dtype, jnp.floating) or dtype.kind in "biu")
 
 
