@@ -58,7 +58,7 @@ def book_search(data_dir: str, devices: int, **options: Any) -> Any:
     def run(num_trials: int = NUM_TRIALS, **more: Any) -> Any:
         return sweeps.search(
             lambda learning_rate: optimizers.sgd(learning_rate), space, problem, num_trials=num_trials,
-            num_steps=EPOCHS * 400 // BATCH, key=jax.random.key(0), batch_size=BATCH, order="replacement",
+            num_steps=EPOCHS * 400 // BATCH, key=jax.random.key(0), batch_size=BATCH, order="with_replacement",
             evaluate_every=400 // BATCH, evaluate_on=("train", "validation"), metric="validation_accuracy",
             progress=False, **options, **more,
         )  # fmt: skip

@@ -46,7 +46,7 @@ class Config:
     num_train: int | None = None
     widths: tuple[int, ...] = (100,) * 4
     batch_size: int | None = 128
-    order: Literal["replacement", "epochs"] = "replacement"
+    order: Literal["with_replacement", "reshuffle"] = "with_replacement"
     num_steps: int = 500
     eps: tuple[float, ...] = (1e-8, 1e-6, 1e-4, 1e-2, 1.0, 100.0)
     rates: tuple[float, float] = (1e-4, 1e3)
@@ -59,7 +59,7 @@ class Config:
 
 PRESETS = {
     "smoke": Config(
-        data="digits", num_train=200, widths=(20, 20), batch_size=None, order="epochs", num_steps=100,
+        data="digits", num_train=200, widths=(20, 20), batch_size=None, order="reshuffle", num_steps=100,
         eps=(1e-8, 1e-6, 1e-2, 1.0, 100.0), unstable=1.0, good=0.01, num_seeds=8,
     ),
     "paper": Config(),

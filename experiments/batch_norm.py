@@ -35,7 +35,7 @@ class Config:
     num_scales: int = 16
     rates: tuple[float, float] = (0.01, 0.1)  # the notes', and one that does without batch normalisation
     batch_size: int = 100
-    order: Literal["replacement", "epochs"] = "replacement"  # as in the book
+    order: Literal["with_replacement", "reshuffle"] = "with_replacement"  # as in the book
     num_steps: int = 200  # 20 epochs
     evaluate_every: int = 20
     num_seeds: int = 10
@@ -48,7 +48,7 @@ class Config:
 
 PRESETS = {
     "smoke": Config(
-        data="digits", num_train=200, widths=(30,) * 3, num_scales=8, batch_size=200, order="epochs", num_steps=200,
+        data="digits", num_train=200, widths=(30,) * 3, num_scales=8, batch_size=200, order="reshuffle", num_steps=200,
         rates=(0.1, 1.0), num_seeds=4, good=0.7, large=1, small=3, wider=1.75,
     ),
     "paper": Config(),

@@ -46,7 +46,7 @@ class Config:
     num_train: int | None = None
     widths: tuple[int, ...] = (100,) * 4
     batch_size: int | None = 128
-    order: Literal["replacement", "epochs"] = "replacement"
+    order: Literal["with_replacement", "reshuffle"] = "with_replacement"
     num_steps: int = 1_000
     window: int = 50  # a loss is the mean over so many steps
     rates: tuple[float, float] = (0.001, 0.01)  # harmless, fatal
@@ -58,7 +58,7 @@ class Config:
 
 PRESETS = {
     "smoke": Config(
-        data="digits", num_train=200, widths=(20, 20), batch_size=None, order="epochs", num_steps=100, window=10,
+        data="digits", num_train=200, widths=(20, 20), batch_size=None, order="reshuffle", num_steps=100, window=10,
         rates=(0.01, 0.1), num_seeds=6,
     ),
     "paper": Config(),

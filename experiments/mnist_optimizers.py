@@ -35,7 +35,7 @@ class Config:
     num_validation: int = 5_000  # choose
     widths: tuple[int, ...] = (100, 100, 100, 100)
     batch_size: int | None = 128
-    order: Literal["replacement", "epochs"] = "replacement"  # as in the book
+    order: Literal["with_replacement", "reshuffle"] = "with_replacement"  # as in the book
     num_steps: int = 2000
     window: int = 100  # a loss is the mean over so many steps; the result is the last
     budget: int = 16  # trials for each optimizer
@@ -51,7 +51,7 @@ class Config:
 
 PRESETS = {
     "smoke": Config(
-        data="digits", num_train=200, num_validation=300, widths=(30, 30), batch_size=None, order="epochs",
+        data="digits", num_train=200, num_validation=300, widths=(30, 30), batch_size=None, order="reshuffle",
         num_steps=200, window=20, budget=8, report_seeds=4,
         ranges=(("SGD", 1e-3, 1.0), ("Momentum", 1e-3, 1.0), ("AdaGrad", 1e-3, 1.0), ("Adam", 1e-4, 0.1)),
     ),
@@ -60,10 +60,10 @@ PRESETS = {
 
 OPTIMIZERS: Mapping[str, Transform] = {
     "SGD": optimizers.sgd(0.01),
-    "Momentum": optimizers.momentum(0.01, convention="book"),
-    "AdaGrad": optimizers.adagrad(0.01, convention="book"),
-    "Adam": optimizers.adam(0.001, convention="book"),
-    "RMSprop": optimizers.rmsprop(0.01, convention="book"),
+    "Momentum": optimizers.momentum(0.01, convention="saito2016"),
+    "AdaGrad": optimizers.adagrad(0.01, convention="saito2016"),
+    "Adam": optimizers.adam(0.001, convention="saito2016"),
+    "RMSprop": optimizers.rmsprop(0.01, convention="saito2016"),
 }
 
 

@@ -34,7 +34,7 @@ class Config:
     many: int = 10_000  # as many validation images would tell trials apart
     widths: tuple[int, ...] = (100,) * 6
     batch_size: int | None = 100
-    order: Literal["replacement", "epochs"] = "replacement"  # as in the book
+    order: Literal["with_replacement", "reshuffle"] = "with_replacement"  # as in the book
     num_steps: int = 200  # 50 epochs
     evaluate_every: int = 4  # an epoch
     num_trials: int = 100
@@ -54,7 +54,7 @@ class Config:
 
 PRESETS = {
     "smoke": Config(
-        data="digits", num_train=100, widths=(20,) * 3, batch_size=None, order="epochs", num_trials=20, listed=2,
+        data="digits", num_train=100, widths=(20,) * 3, batch_size=None, order="reshuffle", num_trials=20, listed=2,
         num_searches=4, report_seeds=4, scan_seeds=4,
     ),
     "paper": Config(),

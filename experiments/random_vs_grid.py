@@ -38,7 +38,7 @@ class Config:
     num_validation: int = 1_000
     widths: tuple[int, ...] = (100,) * 6
     batch_size: int | None = 100
-    order: Literal["replacement", "epochs"] = "replacement"
+    order: Literal["with_replacement", "reshuffle"] = "with_replacement"
     num_steps: int = 200
     levels: int = 4  # of each axis of the network's grid
     rates: tuple[float, float] = (2e-7, 0.2)  # six decades; moves up by the distance of two levels, two decades
@@ -50,7 +50,7 @@ class Config:
 PRESETS = {
     "smoke": Config(
         budgets=(9, 25), num_surfaces=400, data="digits", num_train=100, num_validation=500, widths=(20,) * 2,
-        batch_size=None, order="epochs", num_steps=100, levels=3,
+        batch_size=None, order="reshuffle", num_steps=100, levels=3,
     ),
     "paper": Config(),
 }  # fmt: skip

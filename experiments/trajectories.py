@@ -44,9 +44,9 @@ def the_notes(config: Config) -> dict[str, Transform]:
     """Return the notes' four optimizers, ε = 1e-7 outside the root."""
     return {
         "SGD": optimizers.sgd(config.sgd_rate),
-        "Momentum": optimizers.momentum(config.momentum_rate, 0.9, convention="book"),
-        "AdaGrad": optimizers.adagrad(config.adagrad_rate, convention="book"),
-        "Adam": optimizers.adam(config.adam_rate, convention="book"),
+        "Momentum": optimizers.momentum(config.momentum_rate, 0.9, convention="saito2016"),
+        "AdaGrad": optimizers.adagrad(config.adagrad_rate, convention="saito2016"),
+        "Adam": optimizers.adam(config.adam_rate, convention="saito2016"),
     }
 
 
@@ -91,7 +91,7 @@ def run(config: Config, data_dir: Path | None) -> Mapping[str, Any]:
         variations = {
             "SGD .5": optimizers.sgd(0.5),
             "SGD .05": optimizers.sgd(0.05),
-            "AdaGrad .3": optimizers.adagrad(0.3, convention="book"),
+            "AdaGrad .3": optimizers.adagrad(0.3, convention="saito2016"),
             "Heavy ball, β .9": heavy_ball(spectrum).replace(decay=0.9),
         }
         drawn = {label: points(chain) for label, chain in chains.items()}

@@ -207,10 +207,10 @@ def plane_optimizers() -> dict[str, Transform]:
         "sgd": optimizers.sgd(0.95),
         "momentum": optimizers.momentum(0.1),
         "nesterov": optimizers.nesterov_lookahead(0.1),
-        "adagrad": optimizers.adagrad(1.5, convention="book"),
+        "adagrad": optimizers.adagrad(1.5, convention="saito2016"),
         "adadelta": optimizers.adadelta(eps=1e-2),
-        "rmsprop": optimizers.rmsprop(0.3, decay=0.9, convention="book"),
-        "adam": optimizers.adam(0.3, convention="book"),
+        "rmsprop": optimizers.rmsprop(0.3, decay=0.9, convention="saito2016"),
+        "adam": optimizers.adam(0.3, convention="saito2016"),
     }
 
 
@@ -230,10 +230,10 @@ def network_optimizers() -> dict[str, Transform]:
         "sgd": optimizers.sgd(0.01),
         "momentum": optimizers.momentum(0.01),
         "nesterov": optimizers.nesterov_lookahead(0.01),
-        "adagrad": optimizers.adagrad(0.01, convention="book"),
+        "adagrad": optimizers.adagrad(0.01, convention="saito2016"),
         "adadelta": optimizers.adadelta(),
-        "rmsprop": optimizers.rmsprop(0.01, convention="book"),
-        "adam": optimizers.adam(0.001, convention="book"),
+        "rmsprop": optimizers.rmsprop(0.01, convention="saito2016"),
+        "adam": optimizers.adam(0.001, convention="saito2016"),
     }
 
 

@@ -427,7 +427,7 @@ def test_optimizers_lists_all_of_them_with_the_defaults_of_the_first_convention(
     assert written in shown
     assert optimizers.adam(0.001, b1=0.9, b2=0.999, eps=1e-8, eps_root=0.0, convention="paper") == optimizers.adam()
     assert "learning_rate, decay=0.9, dampening=None, " in shown  # what has no default is a bare name
-    assert "dtype=None, convention=paper|book|torch|optax" in shown
+    assert "dtype=None, convention=paper|saito2016|torch|optax" in shown
 
 
 def test_problems_lists_all_of_them_with_what_is_known(capsys):
@@ -449,13 +449,13 @@ def test_explain_names_step_atom_and_reason(capsys):
     [
         ("adam", optimizers.adam()),
         ("sgd", optimizers.sgd(0.01)),
-        ("adam(1e-3, convention='book')", optimizers.adam(1e-3, convention="book")),
+        ("adam(1e-3, convention='saito2016')", optimizers.adam(1e-3, convention="saito2016")),
         ("nesterov(0.1)", optimizers.nesterov(0.1)),
         ("chain(nesterov(0.5), negate())", transforms.chain(transforms.nesterov(0.5), transforms.negate())),
         ("sgd(-(-0.5))", None),
         ("chain(ema(0.9), negate())", transforms.chain(transforms.ema(0.9), transforms.negate())),
         ("ema(0.9, of=jnp.square)", transforms.ema(0.9, of=jnp.square)),
-        ("optax.adam(1e-3)", transforms.lift(optax.adam)(1e-3)),
+        ("optax.adam(1e-3)", transforms.from_optax(optax.adam)(1e-3)),
     ],
 )  # fmt: skip
 def test_an_expression_is_the_optimizer_it_reads_as(text, expected):

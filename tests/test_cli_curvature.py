@@ -567,7 +567,7 @@ def test_the_state_that_the_user_gives_is_the_one_that_is_measured(folder, capsy
         return {"num_matvecs": 0}
 
     stages(audit=passed, state=Stage("", state, of_optimizer=True))
-    optimizer = "chain(lift(optax.trace)(0.5), scale_by_learning_rate(0.1))"
+    optimizer = "chain(from_optax(optax.trace)(0.5), scale_by_learning_rate(0.1))"
     for number, name in enumerate(("with_state", "with_state_and_no_data")):
         arguments = ["--optimizer", "optax.trace(0.5)", "--out", f"state-{number}"]
         assert main(["curvature", f"mine_for_curvature:{name}", *arguments]) == 0

@@ -331,7 +331,10 @@ def test_an_ablation_goes_on_where_it_was_without_running_anything_again(ablated
         (["b1 = uniform(0.5, 0.99)"], {"b1": sweeps.uniform(0.5, 0.99)}),
         (["width=int(10, 100, log=True)"], {"width": sweeps.integers(10, 100, log=True)}),
         (["merge.chain[1].ema.decay=uniform(0, 1)"], {"merge.chain[1].ema.decay": sweeps.uniform(0, 1)}),
-        (["order=choices(epochs, 'replacement', None)"], {"order": sweeps.choices("epochs", "replacement", None)}),
+        (
+            ["order=choices(reshuffle, 'with_replacement', None)"],
+            {"order": sweeps.choices("reshuffle", "with_replacement", None)},
+        ),
         (
             ["m=choices(a, b)", "x=uniform(0, 1) if m=a"],
             {"m": sweeps.choices("a", "b"), "x": sweeps.conditional(sweeps.uniform(0, 1), on="m", equals="a")},
@@ -384,8 +387,8 @@ def test_a_users_optimizer_is_tuned_if_it_has_a_learning_rate(here):
 def test_what_can_be_searched_is_a_function_or_what_prints_its_paths():
     assert read_maker("adam") is optimizers.adam
     assert read_maker("adam(1e-3)").hyperparams["b1"] == 0.9
-    lifted = read_maker("optax.adam")
-    assert lifted(0.5).hyperparams["learning_rate"] == 0.5
+    wrapped = read_maker("optax.adam")
+    assert wrapped(0.5).hyperparams["learning_rate"] == 0.5
     with pytest.raises(UserError, match="Functions there"):
         read_maker("optax:absent")
 

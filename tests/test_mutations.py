@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from jaxopt_study import transforms
@@ -87,8 +88,8 @@ def check_running_max(new):
     _same(_run(new["running_max"](0.9, of=jnp.abs)).outputs, expected)
 
 
-def check_difference(new):
-    _same(_run(new["difference"]()).outputs, np.diff(GRADS, axis=0, prepend=GRADS[:1]))
+def check_gradient_difference(new):
+    _same(_run(new["gradient_difference"]()).outputs, np.diff(GRADS, axis=0, prepend=GRADS[:1]))
 
 
 def check_bias_correction(new):
@@ -125,7 +126,7 @@ def check_nesterov_lookahead(new):
     params, state = START, tx.init(START)
     expected, reference = START, true.init(START)
     for _ in range(STEPS):
-        updates, state = tx.update(_gradient(new["gradient_point"](params, state)), state)
+        updates, state = tx.update(_gradient(transforms.gradient_point(params, state)), state)
         params = params + updates
         expected, reference = true.step(_gradient, reference, expected)
         _same(params, expected)
@@ -133,7 +134,7 @@ def check_nesterov_lookahead(new):
     assert int(state.count) == STEPS
 
 
-def check_readout(new):
+def check_nesterov_iterates(new):
     shifted = transforms.chain(transforms.scale_by_learning_rate(_rate), new["nesterov"](_gamma))
     true = descent.nesterov_lookahead(_rate, _gamma)
     params, state = START, shifted.init(START)
@@ -142,13 +143,34 @@ def check_readout(new):
         updates, state = shifted.update(_gradient(params), state)
         params = params + updates
         expected, reference = true.step(_gradient, reference, expected)
-        _same(new["readout"](params, state), expected)
+        _same(transforms.evaluation_params(params, state), expected)
     both = np.stack([GRADS[0], 2.0 * GRADS[0]])
     _, lanes = jax.vmap(new["nesterov"](0.9).update)(both, jax.vmap(new["nesterov"](0.9).init)(both))
-    _same(new["readout"](jnp.zeros((2, 4)), lanes), -0.9 * both)  # a batched state, read outside the vmap
+    _same(transforms.evaluation_params(jnp.zeros((2, 4)), lanes), -0.9 * both)  # a batched state, read outside the vmap
     before = transforms.chain(new["nesterov"](0.9), transforms.scale_by_learning_rate(0.1))
     updates, state = before.update(GRADS[0], before.init(START))
-    _same(new["readout"](START + updates, state, learning_rate=0.1), START - 0.1 * GRADS[0])
+    _same(transforms.evaluation_params(START + updates, state, learning_rate=0.1), START - 0.1 * GRADS[0])
+
+
+def check_gradient_point(new):
+    direction, amount = np.array([[1.0, 2.0], [3.0, 4.0]]), jnp.array([0.5, -2.0])  # two lanes, each with its own
+    _same(new["shifted"](np.ones((2, 2)), direction, amount), [[1.5, 2.0], [-5.0, -7.0]])
+    _, state = transforms.nesterov_lookahead(0.1, 0.9).update(
+        START, transforms.nesterov_lookahead(0.1, 0.9).init(START)
+    )
+    _same(new["gradient_point"](START, (state,)), 0.91 * START)
+
+
+def check_evaluation_params(new):
+    optimizer = optax.contrib.schedule_free(optax.sgd(0.1), 0.1, b1=0.7)
+    params, average, steps = jnp.asarray(START), START, np.asarray(START)
+    state = optimizer.init(params)
+    for t, gradient in enumerate(GRADS, start=1):  # equal rates: x is the plain mean of the points z of SGD
+        updates, state = optimizer.update(jnp.asarray(gradient), state, params)
+        params = params + updates
+        steps = steps - 0.1 * gradient
+        average = average + (steps - average) / t
+        _same(new["evaluation_params"](params, state), average)
 
 
 def _over(combine, of):
@@ -404,10 +426,10 @@ def check_average_iterates(new):
         assert int(out.states[-1][-1].count) == STEPS
 
 
-def check_averaged(new):
+def check_average_of_iterates(new):
     average, params = np.array([[1.0, 2.0], [3.0, 4.0]]), np.zeros((2, 2))
     state = new["AverageIteratesState"](jnp.asarray(average), jnp.asarray([0, 5]))  # two lanes, the first not begun
-    _same(new["averaged"](state, jnp.asarray(params)), [[0.0, 0.0], [3.0, 4.0]])
+    _same(state.evaluation_params(jnp.asarray(params)), [[0.0, 0.0], [3.0, 4.0]])
 
 
 def _check_schedule(name, law, *args, **kwargs):
@@ -527,9 +549,10 @@ SCHEDULES = {
 }
 
 CHECKS = {
-    "statistics": [check_ema, check_total, check_running_max, check_difference],
+    "statistics": [check_ema, check_total, check_running_max, check_gradient_difference],
     "bias_correction": [check_bias_correction],
-    "momentum": [check_heavy_ball, check_nesterov, check_nesterov_lookahead, check_readout],
+    "momentum": [check_heavy_ball, check_nesterov, check_nesterov_lookahead, check_nesterov_iterates],
+    "lookahead": [check_gradient_point, check_evaluation_params],
     "functions": [
         check_divide_by_root,
         check_divide_by_deviation,
@@ -546,7 +569,7 @@ CHECKS = {
     "projections": [check_project_to_max_norm, check_clip_weights],
     "noise": [check_add_gradient_noise],
     "dampening": [check_dampen],
-    "averaging": [check_average_iterates, check_averaged],
+    "averaging": [check_average_iterates, check_average_of_iterates],
     "resilient": [check_scale_by_rprop],
     "factored": [check_scale_by_factored_rms, check_clip_by_leaf_rms, check_scale_by_param_rms],
     "schedules": [check_regularised_decay],
@@ -597,8 +620,7 @@ def test_every_public_atom_of_the_module_has_a_check(name):
     module = importlib.import_module(f"jaxopt_study.transforms.{name}")
     defined = {label for label in vars(module) if getattr(vars(module)[label], "__module__", "") == module.__name__}
     public = {label for label in defined & set(transforms.__all__) if label.islower()}
-    # The look-ahead's check uses the gradient point; the identity has no arithmetic.
-    assert public <= set(_checks(name)) | {"gradient_point", "identity"}
+    assert public <= set(_checks(name)) | {"identity"}  # which has no arithmetic
 
 
 def test_the_errors_the_study_warns_of_are_among_the_mutants():

@@ -72,8 +72,8 @@ BENGIO = {"-velocity": ("NesterovState", 0, "trace"), "count": ("NesterovState",
 CASES = {
     ("sgd", None): (optimizers.sgd(stairs), descent.sgd(STAIRS), {"count": ("LearningRateState", 0, "count")}),
     ("momentum", "paper"): (optimizers.momentum(stairs), descent.momentum_paper(STAIRS, 0.9), VELOCITY),
-    ("momentum", "book"): (
-        optimizers.momentum(stairs, convention="book"),
+    ("momentum", "saito2016"): (
+        optimizers.momentum(stairs, convention="saito2016"),
         descent.momentum_paper(STAIRS, 0.9),
         VELOCITY,
     ),
@@ -88,8 +88,8 @@ CASES = {
         TRACE,
     ),
     ("nesterov", "paper"): (optimizers.nesterov(stairs), descent.nesterov_bengio(STAIRS, 0.9), BENGIO),
-    ("nesterov", "book"): (
-        optimizers.nesterov(stairs, convention="book"),
+    ("nesterov", "saito2016"): (
+        optimizers.nesterov(stairs, convention="saito2016"),
         descent.nesterov_bengio(STAIRS, 0.9),
         BENGIO,
     ),
@@ -114,8 +114,8 @@ CASES = {
         adagrad_family.adagrad(STAIRS, eps=1e-7, initial=0.1, eps_inside=True),
         TOTAL,
     ),
-    ("adagrad", "book"): (
-        optimizers.adagrad(stairs, convention="book"),
+    ("adagrad", "saito2016"): (
+        optimizers.adagrad(stairs, convention="saito2016"),
         adagrad_family.adagrad(STAIRS, eps=1e-7),
         TOTAL,
     ),
@@ -141,8 +141,8 @@ CASES = {
         adagrad_family.rmsprop(STAIRS, 0.9, 1e-8, eps_inside=True),
         SQUARE,
     ),
-    ("rmsprop", "book"): (
-        optimizers.rmsprop(stairs, convention="book"),
+    ("rmsprop", "saito2016"): (
+        optimizers.rmsprop(stairs, convention="saito2016"),
         adagrad_family.rmsprop(STAIRS, 0.99, 1e-7),
         SQUARE,
     ),
@@ -157,8 +157,8 @@ CASES = {
         adam_family.adam(STAIRS, 0.9, 0.999, 1e-8),
         ADAM,
     ),
-    ("adam", "book"): (
-        optimizers.adam(stairs, convention="book"),
+    ("adam", "saito2016"): (
+        optimizers.adam(stairs, convention="saito2016"),
         adam_family.adam_eps_hat(STAIRS, 0.9, 0.999, 1e-7),
         ADAM,
     ),
@@ -397,7 +397,7 @@ def test_torch_convention_follows_torch_at_every_step(name):
     assert_agree(params, TORCH["cases"][name]["params"], name=name, cumulative=True)
     if "average" in TORCH["cases"][name]:
         with jax.enable_x64(True):
-            average = transforms.readout(params, states_of(state, "AverageIteratesState")[0])
+            average = transforms.evaluation_params(params, states_of(state, "AverageIteratesState")[0])
         assert_agree(average, TORCH["cases"][name]["average"], name=name, cumulative=True)
 
 
@@ -420,7 +420,7 @@ UNLIKE_TORCH = {
         optimizers.rmsprop(0.01, 0.99, convention="optax"),
     ),
     "adagrad as Optax has it: start .1": ("adagrad", optimizers.adagrad(0.1, convention="optax")),
-    "adam as the book has it": ("adam", optimizers.adam(0.01, eps=1e-8, convention="book")),
+    "adam as the book has it": ("adam", optimizers.adam(0.01, eps=1e-8, convention="saito2016")),
     "adadelta as Zeiler has it: ρ = .95": ("adadelta", optimizers.adadelta()),
     "radam as Liu has it: threshold 4": ("radam", optimizers.radam(0.01)),
     "adamw as Loshchilov has it": ("adamw", optimizers.adamw(0.01, weight_decay=0.1)),
@@ -634,7 +634,10 @@ def test_every_argument_is_checked_under_the_name_the_user_gave(name):
         (lambda: optimizers.sgd(0.1, nesterov=True), "sgd: nesterov and dampening are options of the momentum"),
         (lambda: optimizers.sgd(0.1, 0.9, True, dampening=0.1), "sgd: Nesterov's momentum is not dampened"),
         (lambda: optimizers.rmsprop(0.1, nesterov=True), "rmsprop: nesterov is an option of the momentum"),
-        (lambda: optimizers.adam(nesterov=True, convention="book"), "adam: the book's form has no Nesterov momentum"),
+        (
+            lambda: optimizers.adam(nesterov=True, convention="saito2016"),
+            "adam: saito2016's form has no Nesterov momentum",
+        ),
         (lambda: optimizers.adamw(amsgrad=True, nesterov=True), "adamw: no method has both amsgrad and nesterov"),
         (lambda: optimizers.adam(mask=True), "adam: mask says which parameters decay, but there is no weight_decay"),
         (lambda: optimizers.nadam(mu_dtype=jnp.float32), "mu_dtype needs constant momentum"),

@@ -1,4 +1,4 @@
-"""Optimizers named on the command line: `adam`, `"adam(1e-3, convention='book')"`, `module:function`."""
+"""Optimizers named on the command line: `adam`, `"adam(1e-3, convention='saito2016')"`, `module:function`."""
 
 import ast
 import importlib
@@ -273,9 +273,9 @@ def _constructor(node: ast.expr, text: str, *, whole: bool = False) -> Callable[
             return tables[table][name]
     of_optax = vocabulary.written(vocabulary.optax_constructors()).get(f"{module}.{name}")
     if of_optax is not None:
-        return transforms.lift(of_optax)
-    if isinstance(node, ast.Call) and _spoken(node.func) == "lift" and len(node.args) == 1 and not node.keywords:
-        return _constructor(node.args[0], text)  # as an expression prints: lift(optax.adam)(0.1)
+        return transforms.from_optax(of_optax)
+    if isinstance(node, ast.Call) and _spoken(node.func) == "from_optax" and len(node.args) == 1 and not node.keywords:
+        return _constructor(node.args[0], text)  # as an expression prints: from_optax(optax.adam)(0.1)
     raise UserError(
         f"{text!r} calls {ast.unparse(node)!r}, which is no optimizer or atom of this package, and no transformation "
         "or schedule of Optax that may be named here. `jaxopt-study optimizers` lists them; your own is named "

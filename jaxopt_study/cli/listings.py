@@ -42,7 +42,7 @@ class Optimizers:
             table.add_row(name, Text(f"{summary}\n{_arguments(constructor)}"))
         console.print(table, markup=False)
         console.print("\nThe defaults are those of the first convention. What another one changes:", markup=False)
-        console.print("jaxopt-study explain 'adam(1e-3)' \"adam(1e-3, convention='book')\"", markup=False)
+        console.print("jaxopt-study explain 'adam(1e-3)' \"adam(1e-3, convention='saito2016')\"", markup=False)
         return 0
 
 
@@ -73,8 +73,8 @@ class Explain:
     """Run two optimizers side by side on the same gradients and say where they part.
 
     Names the first step, the first atom and the reason. Each optimizer is a name, such as adam; a call, such as
-    "adam(1e-3, convention='book')" or "optax.adam(1e-3)"; a chain of atoms, such as "chain(ema(0.9), negate())"; or a
-    function of yours, module:function. A bare name that needs a learning rate gets 0.01.
+    "adam(1e-3, convention='saito2016')" or "optax.adam(1e-3)"; a chain of atoms, such as "chain(ema(0.9), negate())";
+    or a function of yours, module:function. A bare name that needs a learning rate gets 0.01.
     """
 
     a: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FIRST")]

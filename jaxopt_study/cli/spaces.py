@@ -1,4 +1,4 @@
-"""Spaces named on the command line: `"learning_rate=log(1e-4, 1)"`, `"order=choices(epochs, replacement)"`."""
+"""Spaces named on the command line: `"learning_rate=log(1e-4, 1)"`, `"order=choices(reshuffle, shuffle_once)"`."""
 
 import ast
 import re
@@ -34,11 +34,11 @@ def read_space(texts: Iterable[str]) -> Space:
         UserError: If one cannot be understood, or a name occurs twice.
 
     Example:
-        >>> read_space(["rate=log(1e-4, 1)", "order=choices(epochs, replacement)"])
-        Space({'rate': LogUniform(low=0.0001, high=1.0, ...), 'order': Choices(options=('epochs', 'replacement'), ...)})
+        >>> read_space(["rate=log(1e-4, 1)", "order=choices(reshuffle, shuffle_once)"])
+        Space({'rate': LogUniform(low=0.0001, high=1.0, ...), 'order': Choices(options=('reshuffle', ...), ...)})
         >>> read_space(["rate=log(1, 0.1)"])
         Traceback (most recent call last):
-        ...
+            ...
         jaxopt_study.cli.expressions.UserError: --space "rate=log(1, 0.1)": log_uniform: expected finite low < high...
     """
     found: dict[str, Dimension] = {}

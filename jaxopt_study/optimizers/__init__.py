@@ -1,4 +1,4 @@
-"""Named optimizers: each a chain of atoms, under the convention of the paper, PyTorch, Optax or the notes' book.
+"""Named optimizers: each a chain of atoms, under the convention of the paper, PyTorch, Optax or Saito (2016).
 
 `optimizers.adam(1e-3).expand()` shows the atoms; `explain_difference` says where two of them part.
 """

@@ -28,7 +28,7 @@ from jaxopt_study.transforms.scalars import ScalarLike, ScalarOrSchedule
 CORRECTIONS: Any = {"paper": "none", "torch": "after", "optax": "before"}  # where AMSGrad corrects v
 
 
-@optimizer({"paper": {"eps": 1e-8}, "torch": {"eps": 1e-8}, "optax": {"eps": 1e-8}, "book": {"eps": 1e-7}})
+@optimizer({"paper": {"eps": 1e-8}, "torch": {"eps": 1e-8}, "optax": {"eps": 1e-8}, "saito2016": {"eps": 1e-7}})
 def adam(
     learning_rate: ScalarOrSchedule = 1e-3,
     b1: ScalarLike = 0.9,
@@ -46,17 +46,17 @@ def adam(
 ) -> Transform:
     """Step by the mean of the gradient over the root of the mean of its square, both corrected for their start.
 
-    paper, torch, optax: θ ← θ − η m̂/(√(v̂ + ε_root) + ε). book: θ ← θ − η √(1−β₂ᵗ)/(1−β₁ᵗ) · m/(√v + ε), in which ε
+    paper, torch, optax: θ ← θ − η m̂/(√(v̂ + ε_root) + ε). saito2016: θ ← θ − η √(1−β₂ᵗ)/(1−β₁ᵗ) · m/(√v + ε), in which ε
     weighs 1/√(1 − β₂ᵗ) times more: 32 times at the first step.
 
     Args:
         learning_rate: η ≥ 0, or a schedule; the paper's α = .001.
         b1: β₁ in [0, 1).
         b2: β₂ in [0, 1).
-        eps: ε outside the root. book 1e-7, else 1e-8.
+        eps: ε outside the root. saito2016 1e-7, else 1e-8.
         eps_root: ε inside the root.
         mu_dtype: dtype of m; None keeps the parameters'.
-        nesterov: Whether the mean is taken one momentum step ahead: `nadam` at constant momentum. Not in the book.
+        nesterov: Whether the mean is taken one momentum step ahead: `nadam` at constant momentum. Not in saito2016.
         weight_decay: λ ≥ 0 of ½λ‖θ‖² in the loss, or a schedule; None for none.
         mask: Which parameters decay; see `transforms.add_decayed_weights`.
         decoupled_weight_decay: Whether λθ is added behind the statistics, θ ← θ − η(… + λθ), not to the gradient.
@@ -64,13 +64,13 @@ def adam(
         convention: Whose defaults and place of ε.
 
     Returns:
-        A chain of `scale_by_adam` and `scale_by_learning_rate`, or the book's.
+        A chain of `scale_by_adam` and `scale_by_learning_rate`, or the one of `saito2016`.
 
     Raises:
-        ValueError: If `nesterov` is asked of the book's form.
+        ValueError: If `nesterov` is asked of the form of `saito2016`.
 
     Example:
-        >>> adam(0.3, convention="book").expand()
+        >>> adam(0.3, convention="saito2016").expand()
         chain(
             merge(divide_by_root(eps=1e-07), ema(0.9), ema(0.999, of=jnp.square)),
             bias_correction(0.9),
@@ -79,12 +79,12 @@ def adam(
         )
 
     References:
-        Kingma and Ba (2015), Adam, Algorithm 1; the book's is the form at the end of its section 2. `torch.optim.Adam`,
-        `optax.adam`. Saito, Deep Learning from Scratch, chapter 6.
+        Kingma and Ba (2015), Adam, Algorithm 1; `saito2016` is the form at the end of its section 2.
+        `torch.optim.Adam`, `optax.adam`. Saito, Deep Learning from Scratch, chapter 6.
     """
-    if convention == "book":
+    if convention == "saito2016":
         if nesterov:
-            raise ValueError("adam: the book's form has no Nesterov momentum; use another convention, or `nadam`.")
+            raise ValueError("adam: saito2016's form has no Nesterov momentum; use another convention, or `nadam`.")
         ratio = merge(divide_by_root(eps=eps, eps_root=eps_root), ema(b1, dtype=mu_dtype), ema(b2, of=jnp.square))
         corrections = bias_correction(b1), bias_correction(b2, power=-0.5)
         scale = (ratio, *corrections)

@@ -35,7 +35,7 @@ def asgd(
 
     With t steps taken, θ ← θ − ηₜ (g + λθ), ηₜ = η/(1 + ληt)^α; then θ̄ ← θ̄ + (θ − θ̄)/max(1, t + 1 − t₀).
 
-    The average is not trained: evaluate the loss at `transforms.readout(params, state)`.
+    The average is not trained: evaluate the loss at `transforms.evaluation_params(params, state)`.
 
     Args:
         learning_rate: η ≥ 0, or a schedule.
@@ -52,13 +52,13 @@ def asgd(
         A chain of `add_decayed_weights`, `scale_by_learning_rate` and `average_iterates`.
 
     Example:
-        >>> from jaxopt_study.transforms import readout
+        >>> from jaxopt_study.transforms import evaluation_params
         >>> tx, params = asgd(0.1, lambd=0.0), jnp.zeros(1)
         >>> state = tx.init(params)
         >>> for g in [-1.0, 1.0, -1.0, 1.0]:  # it swings between 0 and .1
         ...     updates, state = tx.update(jnp.array([g]), state, params)
         ...     params = params + updates
-        >>> print(params, readout(params, state))
+        >>> print(params, evaluation_params(params, state))
         [0.] [0.05]
 
     References:

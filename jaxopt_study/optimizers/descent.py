@@ -67,7 +67,7 @@ def sgd(
     return joined(*parts, scale_by_learning_rate(learning_rate))
 
 
-@optimizer({"paper": {}, "book": {}, "torch": {}, "optax": {}}, aliases=ACCUMULATOR)
+@optimizer({"paper": {}, "saito2016": {}, "torch": {}, "optax": {}}, aliases=ACCUMULATOR)
 def momentum(
     learning_rate: ScalarOrSchedule,
     decay: ScalarOrSchedule = 0.9,
@@ -81,7 +81,7 @@ def momentum(
 ) -> Transform:
     """Step by a decaying sum of gradients.
 
-    paper, book: v ← γv + ηg, θ ← θ − v. torch, optax: a ← γa + g, θ ← θ − ηa.
+    paper, saito2016: v ← γv + ηg, θ ← θ − v. torch, optax: a ← γa + g, θ ← θ − ηa.
 
     The two agree while η is constant. A constant gradient is stepped along with η/(1 − γ).
 
@@ -109,12 +109,12 @@ def momentum(
     parts = [*ascent(maximize), *decayed("momentum", weight_decay, mask)]
     if dampening is not None:
         parts.append(dampen(dampening))
-    if convention in ("paper", "book"):
+    if convention in ("paper", "saito2016"):
         return chain(*parts, scale_by_learning_rate(learning_rate), heavy_ball(decay, dtype=dtype))
     return chain(*parts, heavy_ball(decay, dtype=dtype), scale_by_learning_rate(learning_rate))
 
 
-@optimizer({"paper": {}, "book": {}, "torch": {}, "optax": {}}, aliases=ACCUMULATOR)
+@optimizer({"paper": {}, "saito2016": {}, "torch": {}, "optax": {}}, aliases=ACCUMULATOR)
 def nesterov(
     learning_rate: ScalarOrSchedule,
     decay: ScalarOrSchedule = 0.9,
@@ -127,7 +127,8 @@ def nesterov(
 ) -> Transform:
     """Step by Nesterov's momentum, reformulated so that the parameters are the look-ahead points.
 
-    The gradient is taken where the parameters are; `transforms.readout` gives the iterates of `nesterov_lookahead`.
+    The gradient is taken where the parameters are; `transforms.evaluation_params` gives the iterates of
+    `nesterov_lookahead`.
 
     Args:
         learning_rate: η ≥ 0, or a schedule.
@@ -136,7 +137,7 @@ def nesterov(
         mask: Which parameters decay; see `transforms.add_decayed_weights`.
         maximize: Climb: turn the gradient's sign first. Weight decay still shrinks the parameters.
         dtype: dtype of the memory, Optax's `accumulator_dtype`; None keeps the parameters'.
-        convention: Whether the memory holds steps (paper, book) or gradients (torch, optax). They agree while η is
+        convention: Whether the memory holds steps (paper, saito2016) or gradients (torch, optax). They agree while η is
             constant.
 
     Returns:
@@ -150,7 +151,7 @@ def nesterov(
         Bengio, Boulanger-Lewandowski and Pascanu (2013), equations (6) and (7); `torch.optim.SGD(nesterov=True)`.
     """
     parts = [*ascent(maximize), *decayed("nesterov", weight_decay, mask)]
-    if convention in ("paper", "book"):
+    if convention in ("paper", "saito2016"):
         return chain(*parts, scale_by_learning_rate(learning_rate), nesterov_sum(decay, dtype=dtype))
     return chain(*parts, nesterov_sum(decay, dtype=dtype), scale_by_learning_rate(learning_rate))
 

@@ -28,7 +28,7 @@ from jaxopt_study.transforms.scalars import ScalarLike, ScalarOrSchedule
         "paper": {"eps": 1e-8, "eps_root": 0.0, "initial": 0.0},
         "torch": {"eps": 1e-10, "eps_root": 0.0, "initial": 0.0},
         "optax": {"eps": 0.0, "eps_root": 1e-7, "initial": 0.1},
-        "book": {"eps": 1e-7, "eps_root": 0.0, "initial": 0.0},
+        "saito2016": {"eps": 1e-7, "eps_root": 0.0, "initial": 0.0},
     },
     aliases={"initial_accumulator_value": "initial"},
 )
@@ -48,7 +48,7 @@ def adagrad(
 
     Args:
         learning_rate: η ≥ 0, or a schedule.
-        eps: ε outside the root. paper 1e-8, torch 1e-10, book 1e-7, optax 0.
+        eps: ε outside the root. paper 1e-8, torch 1e-10, saito2016 1e-7, optax 0.
         eps_root: ε inside the root. optax 1e-7, else 0.
         initial: Start of the accumulator, Optax's and torch's `initial_accumulator_value`. optax .1, else 0.
         lr_decay: d ≥ 0 of torch: the learning rate is divided by 1 + d t after t steps; None for none.
@@ -132,7 +132,7 @@ def adadelta(
         "paper": {"decay": 0.9, "eps": 1e-8, "eps_root": 0.0},
         "torch": {"decay": 0.99, "eps": 1e-8, "eps_root": 0.0},
         "optax": {"decay": 0.9, "eps": 0.0, "eps_root": 1e-8},
-        "book": {"decay": 0.99, "eps": 1e-7, "eps_root": 0.0},
+        "saito2016": {"decay": 0.99, "eps": 1e-7, "eps_root": 0.0},
     },
     aliases={"initial_scale": "initial"},
 )
@@ -158,8 +158,8 @@ def rmsprop(
 
     Args:
         learning_rate: η ≥ 0, or a schedule.
-        decay: ρ. paper and optax .9, torch and book .99.
-        eps: ε outside the root. paper and torch 1e-8, book 1e-7, optax 0.
+        decay: ρ. paper and optax .9, torch and saito2016 .99.
+        eps: ε outside the root. paper and torch 1e-8, saito2016 1e-7, optax 0.
         eps_root: ε inside the root. optax 1e-8, else 0.
         initial: Start of the accumulator, Optax's `initial_scale`.
         centered: Divide by a standard deviation instead.

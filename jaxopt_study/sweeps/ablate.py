@@ -134,7 +134,7 @@ def ablate(
     select_mode: Mode | str | None = None,
     level: float = 0.95,
     batch_size: int | None = None,
-    order: Order = "epochs",
+    order: Order = "reshuffle",
     evaluate_every: int | None = None,
     evaluate_batch_size: int | None = None,
     journal: str | Path | None = None,

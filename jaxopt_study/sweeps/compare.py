@@ -34,7 +34,7 @@ def compare(
     mode: Mode | str | None = None,
     select_mode: Mode | str | None = None,
     batch_size: int | None = None,
-    order: Order = "epochs",
+    order: Order = "reshuffle",
     evaluate_every: int | None = None,
     evaluate_batch_size: int | None = None,
     journal: str | Path | None = None,

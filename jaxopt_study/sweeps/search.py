@@ -54,7 +54,7 @@ def search(
     metric: str | None = None,
     mode: Mode | str | None = None,
     batch_size: int | None = None,
-    order: Order = "epochs",
+    order: Order = "reshuffle",
     evaluate_every: int | None = None,
     evaluate_on: str | Sequence[str] | None = None,
     evaluate_batch_size: int | None = None,

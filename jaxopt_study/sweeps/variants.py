@@ -67,7 +67,8 @@ def variants_of(optimizer: Transform, *, neutral: Mapping[str, float] | None = N
     if not isinstance(optimizer, Transform) or optimizer.spec is None:
         raise TypeError(
             f"Ablation takes a Transform apart, such as optimizers.adam(1e-3); received {optimizer!r}. Use "
-            "lift(optax_constructor)(…) for an Optax transformation, whose hyperparameters can then be made neutral."
+            "from_optax(optax_constructor)(…) for an Optax transformation, whose hyperparameters can then be made "
+            "neutral."
         )
     if neutral is not None and not isinstance(neutral, Mapping):
         raise TypeError(f'Neutral values are numbers by path, {{"eps": 0.0}}; received {describe_argument(neutral)}.')

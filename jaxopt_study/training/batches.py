@@ -25,8 +25,8 @@ from jaxopt_study.checks import (
 )
 from jaxopt_study.types import Key
 
-Order = Literal["epochs", "once", "replacement"]
-ORDERS = ("epochs", "once", "replacement")
+Order = Literal["reshuffle", "shuffle_once", "with_replacement"]
+ORDERS = ("reshuffle", "shuffle_once", "with_replacement")
 MAX_EXAMPLES = 2**28  # step · batch_size is reduced modulo N four bits at a time, in 32 bits
 
 _NO_ARRAYS = (str, bytes, int, float, complex, Mapping, Set)
@@ -146,7 +146,7 @@ def prepare(order: Order | Curriculum, key: Key) -> Any:
     """Return what all steps of a run share: it is computed once, and not in the loop."""
     if isinstance(order, Curriculum):
         return key, jnp.argsort(jnp.asarray(order.difficulty), stable=True).astype(jnp.int32)
-    return key if order == "replacement" else _round_words(key)
+    return key if order == "with_replacement" else _round_words(key)
 
 
 def batch_indices(
@@ -155,7 +155,7 @@ def batch_indices(
     """Return the numbers of the examples that a step sees.
 
     Args:
-        order: "epochs", "once", "replacement", or the pace of a curriculum.
+        order: "reshuffle", "shuffle_once", "with_replacement", or the pace of a curriculum.
         prepared: What `prepare` returned.
         step: t, 0 for the first step.
         batch_size: B ≥ 1, at most N unless the order draws with replacement.
@@ -172,7 +172,7 @@ def batch_indices(
     check_integer("batch_indices", "num_examples", num_examples, 1, MAX_EXAMPLES)
     if not callable(order):
         check_choice("batch_indices", "order", order, ORDERS)
-    repeats = callable(order) or order == "replacement"  # examples within a batch
+    repeats = callable(order) or order == "with_replacement"  # examples within a batch
     check_integer("batch_indices", "batch_size", batch_size, 1, MAX_COUNT if repeats else num_examples)
     _check_step(step)
     _check_prepared(order, prepared, num_examples)
@@ -181,13 +181,13 @@ def batch_indices(
         admitted = jnp.clip(jnp.ceil(_share(order, step) * num_examples), 1, num_examples).astype(jnp.int32)
         drawn = jax.random.randint(jax.random.fold_in(key, step), (batch_size,), 0, admitted)
         return easiest_first[drawn]
-    if order == "replacement":
+    if order == "with_replacement":
         return jax.random.randint(jax.random.fold_in(prepared, step), (batch_size,), 0, num_examples)
     epoch, offset = _epoch_and_offset(jnp.asarray(step), batch_size, num_examples)
     position = offset + jnp.arange(batch_size, dtype=jnp.uint32)
     wrapped = position >= num_examples
     position = jnp.where(wrapped, position - jnp.uint32(num_examples), position)
-    epoch = epoch + wrapped.astype(jnp.uint32) if order == "epochs" else jnp.uint32(0)
+    epoch = epoch + wrapped.astype(jnp.uint32) if order == "reshuffle" else jnp.uint32(0)
     return _permute(position, epoch, prepared, num_examples)
 
 
@@ -253,7 +253,7 @@ def _check_step(step: Any) -> None:
 def _check_prepared(order: Any, prepared: Any, num_examples: int) -> None:
     if callable(order):
         valid = isinstance(prepared, tuple) and len(prepared) == 2 and jnp.shape(prepared[1]) == (num_examples,)
-    elif order == "replacement":
+    elif order == "with_replacement":
         valid = check_key("batch_indices", prepared, name="prepared") is not None
     else:
         valid = getattr(prepared, "shape", None) == (_ROUNDS,) and prepared.dtype == jnp.uint32
@@ -269,7 +269,7 @@ def _check_count(num_examples: int) -> None:
     if not 1 <= num_examples <= MAX_EXAMPLES:
         raise ValueError(
             f"Shuffling works for 1 … 2²⁸ = {MAX_EXAMPLES} examples; received {num_examples}. "
-            "Use order='replacement' or train on shards."
+            "Use order='with_replacement' or train on shards."
         )
 
 

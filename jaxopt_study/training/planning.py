@@ -263,11 +263,13 @@ def _check_batches(problem: Problem, batch_size: int | None, order: Any, num_ste
             f"Problem {problem.name!r} has {count} training examples, fewer than batch_size={batch_size}: use "
             "batch_size=None to see all of them at every step."
         )
-    if not isinstance(order, Curriculum) and order != "replacement":
+    if not isinstance(order, Curriculum) and order != "with_replacement":
         if batch_size == count:
             return None
         if count > MAX_EXAMPLES:
-            raise ValueError(f"Shuffled epochs work for up to 2²⁸ examples; received {count}. Use order='replacement'.")
+            raise ValueError(
+                f"Shuffled epochs work for up to 2²⁸ examples; received {count}. Use order='with_replacement'."
+            )
     return int(batch_size)
 
 

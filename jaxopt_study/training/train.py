@@ -35,7 +35,7 @@ def train(
     num_steps: int,
     key: Key,
     batch_size: int | None = None,
-    order: Order | Curriculum = "epochs",
+    order: Order | Curriculum = "reshuffle",
     params: Params = None,
     evaluate_every: int | None = None,
     evaluate_on: str | Sequence[str] | None = None,
@@ -77,8 +77,8 @@ def train(
             which is folded in with t at step t. A probe gets none: `CurvatureProbe` has a seed of its own.
         batch_size: B in 1 … N; None uses all examples at every step. Batches straddle the ends of epochs, so that every
             epoch holds every example exactly once for any B.
-        order: "epochs" shuffles anew every epoch, "once" repeats the first shuffle, "replacement" draws independently;
-            a `Curriculum` begins with the easy examples.
+        order: "reshuffle" shuffles anew every epoch, "shuffle_once" repeats the first shuffle, "with_replacement" draws
+            independently; a `Curriculum` begins with the easy examples.
         params: The start; None asks `problem.init`. Not overwritten. Arrays that are spread over a mesh of devices stay
             where they are. For `optax.lookahead` the `optax.LookaheadParams`, which are made of the start if it is
             given alone: the loss is taken at the fast parameters, evaluations at the slow ones. An `nnx.Module`'s

@@ -11,7 +11,7 @@ from jaxopt_study.transforms.clipping import (
     clip_by_value,
 )
 from jaxopt_study.transforms.combine import chain, merge
-from jaxopt_study.transforms.constructors import atom, composite, lift, named_function
+from jaxopt_study.transforms.constructors import atom, composite, from_optax, named_function
 from jaxopt_study.transforms.dampening import dampen
 from jaxopt_study.transforms.differences import Difference, explain_difference
 from jaxopt_study.transforms.factored import clip_by_leaf_rms, scale_by_factored_rms, scale_by_param_rms
@@ -26,7 +26,8 @@ from jaxopt_study.transforms.functions import (
     root,
     weighted_sum,
 )
-from jaxopt_study.transforms.momentum import gradient_point, heavy_ball, nesterov, nesterov_lookahead, readout
+from jaxopt_study.transforms.lookahead import LooksAhead, TrainsOtherParams, evaluation_params, gradient_point
+from jaxopt_study.transforms.momentum import heavy_ball, nesterov, nesterov_lookahead
 from jaxopt_study.transforms.noise import add_gradient_noise
 from jaxopt_study.transforms.projections import clip_weights, project_to_max_norm
 from jaxopt_study.transforms.pytree import register_expressions
@@ -46,14 +47,16 @@ from jaxopt_study.transforms.scaling import (
 from jaxopt_study.transforms.schedules import inverse_time_decay, regularised_decay, relative_step, schedule_product
 from jaxopt_study.transforms.serialise import from_json
 from jaxopt_study.transforms.spec import Function, Transform
-from jaxopt_study.transforms.statistics import difference, ema, running_max, total
+from jaxopt_study.transforms.statistics import ema, gradient_difference, running_max, total
 from jaxopt_study.transforms.steps import add_decayed_weights, decay_proximally, negate, scale_by_learning_rate
 from jaxopt_study.transforms.tap import TapMetrics, read_taps, tap
 
 __all__ = [
     "Difference",
     "Function",
+    "LooksAhead",
     "TapMetrics",
+    "TrainsOtherParams",
     "Transform",
     "add_decayed_weights",
     "add_gradient_noise",
@@ -71,20 +74,21 @@ __all__ = [
     "composite",
     "dampen",
     "decay_proximally",
-    "difference",
     "divide_by",
     "divide_by_deviation",
     "divide_by_root",
     "elementwise",
     "ema",
+    "evaluation_params",
     "explain_difference",
     "from_json",
+    "from_optax",
+    "gradient_difference",
     "gradient_point",
     "heavy_ball",
     "identity",
     "interpolate",
     "inverse_time_decay",
-    "lift",
     "magnitude",
     "merge",
     "nadam_average",
@@ -94,7 +98,6 @@ __all__ = [
     "nesterov_lookahead",
     "project_to_max_norm",
     "read_taps",
-    "readout",
     "rectify",
     "regularised_decay",
     "relative_step",

@@ -1,4 +1,4 @@
-"""The average of the iterates."""
+"""Averages of the iterates."""
 
 from typing import Any, NamedTuple
 
@@ -8,6 +8,7 @@ import optax
 from jaxtyping import Array, Int
 
 from jaxopt_study.transforms.constructors import atom
+from jaxopt_study.transforms.lookahead import over_lanes, over_seen
 from jaxopt_study.transforms.scalars import ScalarLike, check_dtype, check_non_negative, increment
 from jaxopt_study.transforms.spec import Transform
 
@@ -17,6 +18,20 @@ class AverageIteratesState(NamedTuple):
 
     average: optax.Params  # θ̄ₜ, structure of the parameters; zeros before the first step
     count: Int[Array, "*batch"]  # steps taken
+
+    def evaluation_params(self, params: Any, learning_rate: ScalarLike | None = None) -> Any:
+        """Return the average, in the parameters' dtypes, or the parameters themselves before the first step.
+
+        Args:
+            params: The parameters as trained.
+            learning_rate: Not used.
+
+        Returns:
+            Parameters of the same structure.
+        """
+        return over_seen(
+            lambda a, p: jnp.where(over_lanes(self.count > 0, a), a.astype(p.dtype), p), self.average, params
+        )
 
 
 @atom(state=AverageIteratesState, params=True)
@@ -28,7 +43,8 @@ def average_iterates(start: ScalarLike = 0.0, *, dtype: Any = None) -> Transform
         θ̄ₜ = θ̄ₜ₋₁ + (θₜ − θ̄ₜ₋₁) / max(1, t − start)
 
     So θ̄ₜ is the mean of the iterates after step `start`, and θₜ itself until then. Put it last: what follows would move
-    the end. The parameters trained are not the average; `readout(params, state)` gives it, where the loss is evaluated.
+    the end. The parameters trained are not the average; `evaluation_params(params, state)` gives it, where the loss is
+    evaluated.
 
     Args:
         start: How many steps pass before the averaging begins, ≥ 0.
@@ -47,7 +63,7 @@ def average_iterates(start: ScalarLike = 0.0, *, dtype: Any = None) -> Transform
         >>> for g in [-1.0, -2.0]:  # from 0 to 1, and to 3
         ...     updates, state = tx.update(jnp.array([g]), state, params)
         ...     params = params + updates
-        >>> print(params, readout(params, state))
+        >>> print(params, evaluation_params(params, state))
         [3.] [2.]
 
     References:
@@ -76,34 +92,3 @@ def average_iterates(start: ScalarLike = 0.0, *, dtype: Any = None) -> Transform
         return updates, AverageIteratesState(jax.tree.map(move, updates, params, state.average), count)
 
     return Transform(init, update)
-
-
-def averaged(state: AverageIteratesState, params: Any) -> Any:
-    """Return the average, in the parameters' dtypes, or the parameters themselves before the first step.
-
-    Args:
-        state: Of an `average_iterates`, perhaps a batch of them outside `vmap`, with lanes first in every leaf.
-        params: The parameters as trained.
-
-    Returns:
-        Parameters of the same structure.
-
-    Raises:
-        ValueError: If the average does not have the structure and shapes of the parameters.
-    """
-
-    def choose(a: Any, p: Any) -> Any:
-        if isinstance(a, optax.MaskedNode):  # stands for a part of the tree that this transformation does not see
-            return p
-        if jnp.shape(a) != jnp.shape(p):
-            raise ValueError(f"{jnp.shape(a)} in the state, {jnp.shape(p)} in the parameters.")
-        begun = jnp.reshape(state.count > 0, state.count.shape + (1,) * (a.ndim - state.count.ndim))
-        return jnp.where(begun, a.astype(p.dtype), p)
-
-    try:
-        return jax.tree.map(choose, state.average, params, is_leaf=lambda x: isinstance(x, optax.MaskedNode))
-    except ValueError as error:
-        raise ValueError(
-            f"readout: the optimizer state does not belong to these parameters: {error} Pass the state that was "
-            "initialised with them."
-        ) from error

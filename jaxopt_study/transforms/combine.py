@@ -92,7 +92,7 @@ def merge(fn: Callable[..., Any], *branches: optax.GradientTransformation) -> Tr
 
     Args:
         fn: Takes one array from each branch, returns one of the same shape. Use a function that can be named, or a
-            lifted one such as `divide_by_root()`, if the chain is to be saved.
+            constructed one such as `divide_by_root()`, if the chain is to be saved.
         *branches: The transformations; at least one.
 
     Returns:

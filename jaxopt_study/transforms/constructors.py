@@ -137,12 +137,12 @@ def named_function(function: Callable[P, R]) -> Callable[P, R]:
     return _constructor(function, function, "function")
 
 
-def lift(constructor: Callable[..., Any]) -> Callable[..., Any]:
+def from_optax(constructor: Callable[..., Any]) -> Callable[..., Any]:
     """Give a constructor of Optax transformations or schedules everything a `Transform` has.
 
-    The result of `lift(f)(…)` does what `f(…)` does, and it prints, lists and replaces its hyperparameters, is saved as
-    JSON and compares equal. Updates and state keep their dtypes even where a traced hyperparameter would promote them.
-    It does not look inside: a lifted optimizer expands to itself.
+    The result of `from_optax(f)(…)` does what `f(…)` does, and it prints, lists and replaces its hyperparameters, is
+    saved as JSON and compares equal. Updates and state keep their dtypes even where a traced hyperparameter would
+    promote them. It does not look inside: an optimizer of Optax expands to itself.
 
     Args:
         constructor: A function that returns an `optax.GradientTransformation`, or a plain function such as a schedule.
@@ -155,9 +155,9 @@ def lift(constructor: Callable[..., Any]) -> Callable[..., Any]:
 
     Example:
         >>> import optax
-        >>> tx = lift(optax.adam)(lift(optax.cosine_decay_schedule)(0.1, 100), b1=0.8)
+        >>> tx = from_optax(optax.adam)(from_optax(optax.cosine_decay_schedule)(0.1, 100), b1=0.8)
         >>> tx
-        lift(optax.adam)(lift(optax.cosine_decay_schedule)(0.1, 100), b1=0.8)
+        from_optax(optax.adam)(from_optax(optax.cosine_decay_schedule)(0.1, 100), b1=0.8)
         >>> tx.replace({"b1": 0.9, "decay_steps": 50}).hyperparams["learning_rate.decay_steps"]
         50
 
@@ -166,11 +166,11 @@ def lift(constructor: Callable[..., Any]) -> Callable[..., Any]:
     """
     if isinstance(constructor, optax.GradientTransformation):
         raise TypeError(
-            "lift takes the function that builds a transformation, received the built transformation: write "
-            "lift(optax.adam)(1e-3), not lift(optax.adam(1e-3))."
+            "from_optax takes the function that builds a transformation, received the built transformation: write "
+            "from_optax(optax.adam)(1e-3), not from_optax(optax.adam(1e-3))."
         )
     if not callable(constructor):
-        raise TypeError(f"lift takes a function that builds a transformation, received {constructor!r}.")
+        raise TypeError(f"from_optax takes a function that builds a transformation, received {constructor!r}.")
 
     return _lift(constructor)
 
@@ -184,14 +184,14 @@ def _lift(function: Callable[..., Any]) -> Callable[..., Any]:
         explain_traced = functools.partial(traced.explained, function, name, args, kwargs)
         with explain_traced():
             built = traced.form_for(function, args, kwargs)(*args, **kwargs)
-        return _lifted(built, name, explain_traced) if isinstance(built, optax.GradientTransformation) else built
+        return _transform(built, name, explain_traced) if isinstance(built, optax.GradientTransformation) else built
 
-    return _constructor(function, build, "lifted")
+    return _constructor(function, build, "optax")
 
 
 def _constructor(function: Any, build: Any, kind: str, conventions: tuple[Any, ...] = ()) -> Any:
     signature = inspect.signature(function)
-    if kind == "lifted":
+    if kind == "optax":
         path = import_path(function) or ""
         module, _, short = path.rpartition(":")
         name = f"{module}.{short}" if module else getattr(function, "__qualname__", repr(function))
@@ -210,7 +210,7 @@ def _constructor(function: Any, build: Any, kind: str, conventions: tuple[Any, .
 
 def _bind(constructor: Constructor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     parameters = constructor.signature.parameters
-    if "accumulator_dtype" in kwargs and "dtype" in parameters and constructor.kind != "lifted":  # Optax's name for it
+    if "accumulator_dtype" in kwargs and "dtype" in parameters and constructor.kind != "optax":  # Optax's name for it
         kwargs = {"dtype" if name == "accumulator_dtype" else name: value for name, value in kwargs.items()}
     try:
         bound = constructor.signature.bind(*args, **kwargs)
@@ -235,7 +235,7 @@ def _bind(constructor: Constructor, args: tuple[Any, ...], kwargs: dict[str, Any
 _REAL = (ScalarLike, ScalarOrSchedule, ScalarLike | None, ScalarOrSchedule | None)
 
 
-def _lifted(transformation: optax.GradientTransformation, name: str, explain_traced: Callable[[], Any]) -> Transform:
+def _transform(transformation: optax.GradientTransformation, name: str, explain_traced: Callable[[], Any]) -> Transform:
     """Return a transformation that keeps dtypes, does not broadcast, and explains what it cannot do when traced."""
     inner = with_any_extra(transformation)
 
@@ -246,7 +246,7 @@ def _lifted(transformation: optax.GradientTransformation, name: str, explain_tra
     def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> Any:
         with explain_traced():
             new, new_state = inner.update(updates, state, params, **extra)
-        check_shapes(f"lift({name})", updates, new, state, state, reshapes=True)
+        check_shapes(f"from_optax({name})", updates, new, state, state, reshapes=True)
         return _as_before(new, updates), _as_before(new_state, state)
 
     return Transform(init, update)

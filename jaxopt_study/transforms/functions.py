@@ -292,7 +292,7 @@ def elementwise(fn: Callable[[Array], Array]) -> Transform:
     """Apply a function to every leaf.
 
     Args:
-        fn: An elementwise function; one that can be named, or a lifted one such as `root()`, if the chain is to be
+        fn: An elementwise function; one that can be named, or a constructed one such as `root()`, if the chain is to be
             saved.
 
     Returns:

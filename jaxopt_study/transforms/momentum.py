@@ -1,18 +1,15 @@
-"""Momentum: steps that remember steps, and where their gradient is taken."""
+"""Momentum: heavy ball, Nesterov in both forms."""
 
 import functools
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
 
-from jaxopt_study.transforms.averaging import AverageIteratesState, averaged
 from jaxopt_study.transforms.constructors import atom
-from jaxopt_study.transforms.containers import refuse_holder, unwrapped
+from jaxopt_study.transforms.lookahead import shifted
 from jaxopt_study.transforms.scalars import (
     ScalarLike,
     ScalarOrSchedule,
@@ -41,6 +38,19 @@ class NesterovState(NamedTuple):
     count: Int[Array, "*batch"]  # steps taken
     next_decay: Float[Array, "*batch"]  # γₜ₊₁
 
+    def evaluation_params(self, params: Any, learning_rate: ScalarLike | None = None) -> Any:
+        """Return the iterates, of which the parameters are the look-ahead points.
+
+        Args:
+            params: φ, the parameters as trained.
+            learning_rate: η if the trace does not contain −η already.
+
+        Returns:
+            φ − γ a, or φ + γ η a.
+        """
+        sign = -1.0 if learning_rate is None else learning_rate
+        return shifted(params, self.trace, sign * self.next_decay)
+
 
 class NesterovLookaheadState(NamedTuple):
     """Velocity, and the decay of the step to come: what places the next gradient."""
@@ -48,6 +58,17 @@ class NesterovLookaheadState(NamedTuple):
     velocity: optax.Updates  # vₜ, structure and dtypes of the parameters
     count: Int[Array, "*batch"]  # steps taken
     next_decay: Float[Array, "*batch"]  # γₜ₊₁
+
+    def gradient_point(self, params: Any) -> Any:
+        """Return where the next gradient is taken.
+
+        Args:
+            params: θ.
+
+        Returns:
+            θ − γ v.
+        """
+        return shifted(params, self.velocity, -self.next_decay)
 
 
 @atom(state=HeavyBallState, linear=True)
@@ -110,9 +131,9 @@ def nesterov(decay: ScalarOrSchedule, *, dtype: Any = None) -> Transform:
         aₜ = γₜ aₜ₋₁ + gₜ,  uₜ = gₜ + γₜ₊₁ aₜ
 
     The reformulation of Nesterov's method in the variable φ = θ − γv: the gradient is taken where the parameters are,
-    as any training loop does, and the parameters held are the look-ahead points, not the iterates θ: `readout` gives
-    those. Behind `scale_by_learning_rate` it is exactly `nesterov_lookahead` in other coordinates, under any schedules;
-    before it, while η is constant.
+    as any training loop does, and the parameters held are the look-ahead points, not the iterates θ:
+    `evaluation_params` gives those. Behind `scale_by_learning_rate` it is exactly `nesterov_lookahead` in other
+    coordinates, under any schedules; before it, while η is constant.
 
     Args:
         decay: γ in [0, 1), or a schedule of it.
@@ -135,7 +156,7 @@ def nesterov(decay: ScalarOrSchedule, *, dtype: Any = None) -> Transform:
     References:
         Sutskever, Martens, Dahl and Hinton (2013), On the importance of initialization and momentum, appendix A.1;
         Bengio, Boulanger-Lewandowski and Pascanu (2013), Advances in optimizing recurrent networks, equations (6) and
-        (7). Optax's `trace(nesterov=True)`, without schedules and readout.
+        (7). Optax's `trace(nesterov=True)`, without schedules and evaluation_params.
     """
     check_decay("nesterov", decay, schedule=True)
     check_dtype("nesterov", dtype)
@@ -218,85 +239,6 @@ def nesterov_lookahead(learning_rate: ScalarOrSchedule, decay: ScalarOrSchedule)
     return Transform(init, update)
 
 
-def gradient_point(params: Any, state: Any) -> Any:
-    """Return the point where the next gradient must be taken.
-
-    With the velocity v and coming decay γ of every `nesterov_lookahead` found in the state:
-
-        θ − γ v
-
-    and θ itself for a chain without one. The look-ahead is found wherever its state is: inside `optax.chain`,
-    `optax.masked`, `optax.partition`, `optax.inject_hyperparams`, and with batched states under or outside `vmap`.
-
-    Args:
-        params: θ, any pytree.
-        state: The state of the whole optimizer, as it returned it or as `nnx.Optimizer.opt_state` holds it.
-
-    Returns:
-        Parameters of the same structure. Cost: one pass over the parameters, none without a look-ahead.
-
-    Raises:
-        ValueError: If a look-ahead's velocity does not have the structure and shapes of the parameters.
-
-    Example:
-        >>> tx = nesterov_lookahead(0.1, 0.9)
-        >>> _, state = tx.update(jnp.array([1.0]), tx.init(jnp.zeros(1)))
-        >>> print(gradient_point(jnp.array([2.0]), state))  # 2 − .9 · .1
-        [1.91]
-
-    References:
-        Sutskever, Martens, Dahl and Hinton (2013), equation (4).
-    """
-    point = unwrapped(params)
-    lookaheads = _states("gradient_point", state, NesterovLookaheadState)
-    for found in lookaheads:
-        point = _shift(point, found.velocity, -found.next_decay, "gradient_point")
-    return _in_form_of(params, point) if lookaheads else params
-
-
-def readout(params: Any, state: Any, *, learning_rate: ScalarLike | None = None) -> Any:
-    """Return the parameters to evaluate where others are trained: Nesterov's iterates, or the average.
-
-    With look-ahead point φ, trace a and coming decay γ of the `nesterov` in the state:
-
-        θ = φ − γ a   behind scale_by_learning_rate,   θ = φ + γ η a   before it
-
-    With an `average_iterates` in the state, its average, or the parameters themselves before the first step.
-
-    Args:
-        params: φ, the parameters as trained.
-        state: The state of the whole optimizer, as it returned it or as `nnx.Optimizer.opt_state` holds it.
-        learning_rate: η if `nesterov` stands before `scale_by_learning_rate` in its chain, as in PyTorch and Optax;
-            None if behind it, where the trace already contains −η.
-
-    Returns:
-        θ or the average, of the same structure; `params` itself for a chain with neither.
-
-    Raises:
-        ValueError: If a trace does not have the structure and shapes of the parameters, or `learning_rate` is negative.
-        TypeError: If `learning_rate` is not one real number.
-
-    Example:
-        >>> tx = chain(scale_by_learning_rate(0.1), nesterov(0.9))
-        >>> updates, state = tx.update(jnp.array([1.0]), tx.init(jnp.zeros(1)))
-        >>> print(readout(updates, state))  # started at 0: the first iterate is −η g
-        [-0.1]
-
-    References:
-        Bengio, Boulanger-Lewandowski and Pascanu (2013), Advances in optimizing recurrent networks, section 3.5.
-    """
-    if learning_rate is not None:
-        check_non_negative("readout", "learning_rate", learning_rate)
-    sign = -1.0 if learning_rate is None else learning_rate
-    point = unwrapped(params)
-    traces, averages = (_states("readout", state, kind) for kind in (NesterovState, AverageIteratesState))
-    for found in traces:
-        point = _shift(point, found.trace, sign * found.next_decay, "readout")
-    for found in averages:
-        point = averaged(found, point)
-    return _in_form_of(params, point) if traces or averages else params
-
-
 def _decay_array(atom: str, decay: Any, count: Any) -> Array:
     return jnp.asarray(at_step(decay, count, atom, "decay"), dtype=jnp.result_type(float))
 
@@ -314,35 +256,3 @@ def _remember(gamma: Any, g: Array, a: Array) -> Array:
 def _like(new: Any, old: Any) -> Any:
     """Return a state in the dtypes it had."""
     return jax.tree.map(lambda n, o: n.astype(o.dtype), new, old)
-
-
-def _states(caller: str, state: Any, kind: type) -> list[Any]:
-    refuse_holder(caller, state)
-    if isinstance(state, Mapping) and "opt_state" in state:
-        raise TypeError(f"{caller} needs the optimizer's state as the optimizer returned it; received what holds one.")
-    leaves = jax.tree.leaves(state, is_leaf=lambda x: isinstance(x, kind))
-    return [unwrapped(leaf) for leaf in leaves if isinstance(leaf, kind)]
-
-
-def _in_form_of(params: Any, point: Any) -> Any:
-    """Return parameters in the containers of others, those of Flax perhaps."""
-    return jax.tree.unflatten(jax.tree.structure(params), jax.tree.leaves(point))
-
-
-def _shift(params: Any, direction: Any, amount: Array, caller: str) -> Any:
-    def move(d: Any, p: Any) -> Any:
-        if isinstance(d, optax.MaskedNode):  # stands for a part of the tree that this transformation does not see
-            return p
-        if np.shape(p) != np.shape(d):
-            raise ValueError(f"{np.shape(d)} in the state, {np.shape(p)} in the parameters.")
-        # A batched state outside vmap has one decay per lane and lanes first in every leaf.
-        scale = amount.reshape(amount.shape + (1,) * (d.ndim - amount.ndim)).astype(d.dtype)
-        return p + (scale * d).astype(jnp.result_type(p))
-
-    try:
-        return jax.tree.map(move, direction, params, is_leaf=lambda x: isinstance(x, optax.MaskedNode))
-    except ValueError as error:
-        raise ValueError(
-            f"{caller}: the optimizer state does not belong to these parameters: {error} Pass the state that was "
-            "initialised with them."
-        ) from error

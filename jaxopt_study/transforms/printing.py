@@ -22,7 +22,11 @@ PUBLIC_MODULES = {
 def render_call(spec: Any) -> str:
     """Return the call that a specification describes, over several lines where it is long."""
     constructor = spec.constructor
-    name = f"lift({constructor.name})" if constructor.kind == "lifted" else _stage(constructor.path) + constructor.name
+    name = (
+        f"from_optax({constructor.name})"
+        if constructor.kind == "optax"
+        else _stage(constructor.path) + constructor.name
+    )
     parts: list[str] = []
     keywords = False
     for argument, value in spec.shown().items():

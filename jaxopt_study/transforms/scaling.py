@@ -22,7 +22,7 @@ from jaxopt_study.transforms.functions import (
 )
 from jaxopt_study.transforms.scalars import ScalarLike, check_decay, check_non_negative
 from jaxopt_study.transforms.spec import Transform
-from jaxopt_study.transforms.statistics import difference, ema, running_max, total
+from jaxopt_study.transforms.statistics import ema, gradient_difference, running_max, total
 
 
 @composite()
@@ -419,6 +419,6 @@ def scale_by_adan(
     weight = b2 if difference_weight is None else difference_weight
     return merge(
         divide_by_root(eps=eps, eps_root=eps_root),
-        merge(weighted_sum(weight), _corrected_ema(b1), chain(difference(), _corrected_ema(b2))),
-        chain(merge(weighted_sum(weight), identity(), difference()), _corrected_ema(b3, jnp.square)),
+        merge(weighted_sum(weight), _corrected_ema(b1), chain(gradient_difference(), _corrected_ema(b2))),
+        chain(merge(weighted_sum(weight), identity(), gradient_difference()), _corrected_ema(b3, jnp.square)),
     )

@@ -33,8 +33,8 @@ def inverse_time_decay(learning_rate: ScalarOrSchedule, rate: ScalarLike) -> Cal
         ValueError: If an argument is negative.
 
     Example:
-        >>> print(inverse_time_decay(0.3, 0.5)(4).round(6))
-        0.1
+        >>> print(f"{inverse_time_decay(0.3, 0.5)(4):.3f}")
+        0.100
 
     References:
         `torch.optim.Adagrad`, its argument `lr_decay`.

@@ -13,11 +13,11 @@ from jax.core import Tracer
 
 from jaxopt_study import files
 from jaxopt_study.transforms import vocabulary
-from jaxopt_study.transforms.constructors import lift
+from jaxopt_study.transforms.constructors import from_optax
 from jaxopt_study.transforms.printing import import_path, render, resolve
 from jaxopt_study.transforms.spec import Constructor, Expression, Spec, construct
 
-FORMAT = "jaxopt_study.transform/1"
+FORMAT = "jaxopt_study.transform/2"
 _LISTED = ("jaxopt_study", "optax", "jax", "jaxlib", "numpy", "builtins")  # never trusted as a whole
 
 
@@ -90,13 +90,15 @@ def _encode(value: Any, where: str) -> Any:
         constructor = value.spec.constructor
         if not constructor.path:
             raise ValueError(
-                f"{where}: {constructor.name} cannot be imported by name; define the lifted function at the top level "
+                f"{where}: {constructor.name} cannot be imported by name; define the function at the top level "
                 "of a module."
             )
         arguments = {name: _encode(v, f"{constructor.name}: {name}") for name, v in value.spec.arguments.items()}
-        return {"lift" if constructor.kind == "lifted" else "call": _public(constructor), "arguments": arguments}
+        return {"from_optax" if constructor.kind == "optax" else "call": _public(constructor), "arguments": arguments}
     if isinstance(value, optax.GradientTransformation):
-        raise ValueError(f"{where} is a bare Optax transformation; build it with lift, as in lift(optax.adam)(1e-3).")
+        raise ValueError(
+            f"{where} is a bare Optax transformation; build it with from_optax, as in from_optax(optax.adam)(1e-3)."
+        )
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, jax.Array) and jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
@@ -118,14 +120,14 @@ def _encode(value: Any, where: str) -> Any:
     if path is None:
         raise ValueError(
             f"{where}: {render(value)} cannot be written as text. Name functions at the top level of a module; build "
-            "schedules with lift, as in lift(optax.cosine_decay_schedule)(0.1, 100)."
+            "schedules with from_optax, as in from_optax(optax.cosine_decay_schedule)(0.1, 100)."
         )
     return {"function": path}
 
 
 def _public(constructor: Constructor) -> str:
     """Return the shortest path to a constructor, so that moving it inside a package does not break what was saved."""
-    if constructor.kind == "lifted":
+    if constructor.kind == "optax":
         return constructor.path
     module, _, name = constructor.path.partition(":")
     parts = module.split(".")
@@ -138,7 +140,7 @@ def _public(constructor: Constructor) -> str:
 _NODES: dict[frozenset[str], str] = {
     frozenset(keys): keys[0]
     for keys in (
-        ("call", "arguments"), ("lift", "arguments"), ("function",), ("key", "impl"), ("array", "dtype", "jax"),
+        ("call", "arguments"), ("from_optax", "arguments"), ("function",), ("key", "impl"), ("array", "dtype", "jax"),
         ("tuple",), ("dict",), ("items",),
     )
 }  # fmt: skip
@@ -151,7 +153,7 @@ def _decode(value: Any, trusted: tuple[str, ...]) -> Any:
         return value
     kind = _NODES.get(frozenset(value))
     inside = None if kind is None else value[kind]
-    if kind in {"call", "lift"} and isinstance(inside, str) and isinstance(value["arguments"], dict):
+    if kind in {"call", "from_optax"} and isinstance(inside, str) and isinstance(value["arguments"], dict):
         return _build(kind, inside, value["arguments"], trusted)
     if kind == "function" and isinstance(inside, str):
         return vocabulary.functions().get(inside) or _trusted(inside, trusted)
@@ -221,7 +223,7 @@ def _is_saved(dtype: Any) -> bool:
 def _build(kind: str, path: str, written: dict[str, Any], trusted: tuple[str, ...]) -> Any:
     listed = vocabulary.own_constructors() if kind == "call" else vocabulary.optax_constructors()
     found = listed.get(path) or _trusted(path, trusted)
-    constructor: Any = getattr(found if kind == "call" else lift(found), "constructor", None)
+    constructor: Any = getattr(found if kind == "call" else from_optax(found), "constructor", None)
     if not isinstance(constructor, Constructor):
         raise ValueError(f"{path!r} is not a constructor of transformations.")
     parameters = constructor.signature.parameters

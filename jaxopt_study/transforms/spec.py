@@ -27,7 +27,7 @@ class Constructor(NamedTuple):
     path: str  # "module:name", where it can be imported; "" if it cannot
     build: Callable[..., Any]  # arguments -> Transform or plain function
     signature: inspect.Signature
-    kind: str  # "atom", "composite" or "lifted"
+    kind: str  # "atom", "composite" or "optax"
     conventions: tuple[tuple[str, tuple[tuple[str, Any], ...]], ...] = ()  # defaults that depend on `convention`
 
     def check_convention(self, convention: Any) -> None:
@@ -172,7 +172,7 @@ class Expression:
 
     def __repr__(self) -> str:
         if self.spec is None:
-            return f"<{type(self).__name__} without a specification; build it with `lift` to give it one>"
+            return f"<{type(self).__name__} without a specification; build it with `from_optax` to give it one>"
         return render_call(self.spec)
 
     def __eq__(self, other: object) -> bool:

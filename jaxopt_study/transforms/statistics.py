@@ -250,7 +250,7 @@ def running_max(
 
 
 @atom(state=DifferenceState, linear=True)
-def difference() -> Transform:
+def gradient_difference() -> Transform:
     """Replace the gradient by its change since the step before.
 
     With gradient gₜ, elementwise:
@@ -263,7 +263,7 @@ def difference() -> Transform:
         A transformation whose output has the parameters' structure. Cost: one read and one write of the gradient.
 
     Example:
-        >>> tx = difference()
+        >>> tx = gradient_difference()
         >>> state = tx.init(jnp.zeros(1))
         >>> for g in [3.0, 5.0]:
         ...     change, state = tx.update(jnp.array([g]), state)

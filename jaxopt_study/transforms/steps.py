@@ -40,7 +40,7 @@ def scale_by_learning_rate(learning_rate: ScalarOrSchedule, *, flip_sign: bool =
         TypeError: If an argument is of the wrong kind, or a schedule does not return one real number.
 
     Example:
-        >>> tx = scale_by_learning_rate(lift(optax.linear_schedule)(1.0, 0.0, 2))
+        >>> tx = scale_by_learning_rate(from_optax(optax.linear_schedule)(1.0, 0.0, 2))
         >>> state = tx.init(jnp.zeros(1))
         >>> _, state = tx.update(jnp.ones(1), state)
         >>> print(tx.update(jnp.ones(1), state)[0])  # the second step has half the rate

@@ -1,4 +1,4 @@
-"""Lifted constructors whose hyperparameters are traced, as in a search: some decide in Python by their values."""
+"""Optax's constructors whose hyperparameters are traced, as in a search: some decide in Python by their values."""
 
 import inspect
 from collections.abc import Callable, Iterator
@@ -33,9 +33,9 @@ def explained(function: Callable[..., Any], name: str, args: Any, kwargs: Any) -
         if not traced:
             raise
         raise TypeError(
-            f"lift({name}): it decides in Python by a hyperparameter whose value is not known while a search, jit or "
-            f"vmap compiles; traced here: {', '.join(traced)}. Give that one as a plain number, one optimizer for each "
-            "value, and search the others. A schedule can be searched by a factor on it: chain(…, "
+            f"from_optax({name}): it decides in Python by a hyperparameter whose value is not known while a search, "
+            f"jit or vmap compiles; traced here: {', '.join(traced)}. Give that one as a plain number, one optimizer "
+            "for each value, and search the others. A schedule can be searched by a factor on it: chain(…, "
             "scale_by_learning_rate(schedule, flip_sign=False), scale_by_learning_rate(factor))."
         ) from error
 

@@ -28,7 +28,7 @@ CLOSED_FORMS = {
     "optax.sgd, nesterov": (optax.sgd(RATE, DECAY, nesterov=True), NESTEROV),
     "ema of gradients": (chain(transforms.ema(DECAY), scale_by_learning_rate(RATE)), EMA),
     "adam": (optimizers.adam(RATE), EMA),
-    "adam, the book's": (optimizers.adam(RATE, convention="book"), EMA),
+    "adam, the book's": (optimizers.adam(RATE, convention="saito2016"), EMA),
     "optax.adam": (optax.adam(RATE), EMA),
     "optax.adam, injected": (optax.inject_hyperparams(optax.adam)(RATE), EMA),
     "amsgrad": (optimizers.amsgrad(RATE), EMA),
@@ -191,7 +191,7 @@ def test_gradient_taken_at_the_parameters_is_another_method():
 
 def test_state_gives_the_coming_step_its_learning_rate_and_corrections():
     tx = chain(
-        transforms.heavy_ball(DECAY), scale_by_learning_rate(transforms.lift(optax.linear_schedule)(0.1, 0.2, 2))
+        transforms.heavy_ball(DECAY), scale_by_learning_rate(transforms.from_optax(optax.linear_schedule)(0.1, 0.2, 2))
     )
     params = jnp.zeros(3)
     state = tx.init(params)

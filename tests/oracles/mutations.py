@@ -54,16 +54,16 @@ def unchanged(module: ModuleType) -> dict[str, Any]:
 class Mutant(NamedTuple):
     """One changed copy of a module."""
 
-    function: str  # the outermost function that was changed
+    function: str  # the outermost function or class that was changed
     label: str  # function: original → changed
     tree: ast.Module
 
 
 def mutants(module: ModuleType) -> Iterator[Mutant]:
-    """Yield every mutant of a module's functions."""
+    """Yield every mutant of a module's functions and methods."""
     tree = ast.parse(inspect.getsource(module))
     for index, node in enumerate(tree.body):
-        if not isinstance(node, ast.FunctionDef) or node.name.startswith("check_"):
+        if not isinstance(node, ast.FunctionDef | ast.ClassDef) or node.name.startswith("check_"):
             continue
         for path in _places(node):
             original = _get(node, path)
@@ -126,7 +126,7 @@ def _call(like: Any, argument: ast.expr) -> ast.Call:
     return ast.Call(like.func, [argument], [])
 
 
-def _places(function: ast.FunctionDef) -> Iterator[tuple[Any, ...]]:
+def _places(function: ast.FunctionDef | ast.ClassDef) -> Iterator[tuple[Any, ...]]:
     """Yield the path of every expression in the body of a function and of the functions inside it."""
 
     def walk(node: ast.AST, path: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:

@@ -240,8 +240,8 @@ def test_bengios_nesterov_is_the_lookahead_seen_from_its_gradient_point(lr, deca
     for t in range(200):
         point, state = shifted.step(_gradient(point), state, point)
         gamma_next = decay(t + 1) if callable(decay) else decay
-        readout = point + gamma_next * state["velocity"]
-        np.testing.assert_allclose(readout, true["params"][t], rtol=1e-9, atol=1e-12)
+        evaluation_params = point + gamma_next * state["velocity"]
+        np.testing.assert_allclose(evaluation_params, true["params"][t], rtol=1e-9, atol=1e-12)
 
 
 def test_the_trace_form_of_nesterov_is_bengios_at_constant_rate():

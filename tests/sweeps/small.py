@@ -49,7 +49,7 @@ def quadratic(centre=0.0):
 def trials(make_optimizer, problem, num_steps, **changes):
     settings = {
         "evaluate_every": None, "evaluate_on": None, "report_on": (), "static": (),
-        "options": {"batch_size": None, "order": "epochs", "evaluate_batch_size": None},
+        "options": {"batch_size": None, "order": "reshuffle", "evaluate_batch_size": None},
     }  # fmt: skip
     return Trials(make_optimizer, problem, num_steps, **settings | changes)
 

@@ -110,7 +110,7 @@ def test_neutral_values_can_be_named():
 
 
 def test_what_has_no_parts_has_neutral_variants_at_most():
-    assert [variant.name for variant in variants_of(transforms.lift(optax.adam)(0.1))] == ["full", "eps = 0"]
+    assert [variant.name for variant in variants_of(transforms.from_optax(optax.adam)(0.1))] == ["full", "eps = 0"]
     found = sweeps.ablate(optimizers.sgd(0.1), small.quadratic(), **SETTINGS)
     assert found.contributions() == []
     assert found.to_pandas().variant.tolist() == ["full"]

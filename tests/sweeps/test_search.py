@@ -220,10 +220,10 @@ def test_batch_size_and_order_are_searched():
     problem = small.regression(metrics={})
     space = {
         "batch_size": sweeps.choices(4, 7),
-        "order": sweeps.conditional(sweeps.choices("once"), on="batch_size", equals=7),
+        "order": sweeps.conditional(sweeps.choices("shuffle_once"), on="batch_size", equals=7),
     }
     search = sweeps.search(lambda: optimizers.sgd(0.1), space, problem, sampler="grid", **SETTINGS | {"num_trials": 2})
-    assert search.configs == [{"batch_size": 4}, {"batch_size": 7, "order": "once"}]
+    assert search.configs == [{"batch_size": 4}, {"batch_size": 7, "order": "shuffle_once"}]
     settings = {"num_steps": 12, "evaluate_every": 5, "rtol": 16 * 2**-23}
     assert_trials_are_runs(search, lambda _: problem, lambda _: optimizers.sgd(0.1), which=[1], **settings)
     assert (search.curves["batch_loss"][0, 0] != search.curves["batch_loss"][1, 0]).any()

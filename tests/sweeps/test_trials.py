@@ -73,7 +73,7 @@ def test_a_function_of_any_keyword_takes_all_but_what_is_meant_for_training(regr
     made = trials(lambda **given: optax.sgd(given["rate"]), regression, 3)
     made.check_names(["rate", "anything", "order"])
     with pytest.raises(KeyError, match="rate"):
-        made.optimizer({"order": "once"})  # which went to `train`
+        made.optimizer({"order": "shuffle_once"})  # which went to `train`
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ def planned():
 
     def plan(problem, optimizer, **options):
         defaults = {
-            "num_steps": 3, "batch_size": None, "order": "epochs", "params": None, "evaluate_every": None,
+            "num_steps": 3, "batch_size": None, "order": "reshuffle", "params": None, "evaluate_every": None,
             "evaluate_on": None, "evaluate_batch_size": None, "early_stopping": None, "snapshot_every": None,
             "probe": None, "layout": "auto", "loop": "auto", "traced": False,
         }  # fmt: skip

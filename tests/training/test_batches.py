@@ -91,23 +91,23 @@ def _first_epochs(order, batch_size, n, epochs, key=0):
 
 @pytest.mark.parametrize("batch_size", [1, 4, 7, 22, 23])
 def test_every_epoch_holds_every_example_exactly_once_at_any_batch_size(batch_size):
-    epochs = _first_epochs("epochs", batch_size, 23, 5)
+    epochs = _first_epochs("reshuffle", batch_size, 23, 5)
     np.testing.assert_array_equal(np.sort(epochs, axis=1), np.tile(np.arange(23), (5, 1)))
     assert len({tuple(epoch) for epoch in epochs}) == 5
 
 
 def test_the_order_of_the_examples_does_not_depend_on_the_batch_size():
-    np.testing.assert_array_equal(_first_epochs("epochs", 4, 23, 3), _first_epochs("epochs", 9, 23, 3))
+    np.testing.assert_array_equal(_first_epochs("reshuffle", 4, 23, 3), _first_epochs("reshuffle", 9, 23, 3))
 
 
 def test_once_repeats_the_first_order():
-    epochs = _first_epochs("once", 4, 23, 4)
+    epochs = _first_epochs("shuffle_once", 4, 23, 4)
     np.testing.assert_array_equal(epochs, np.tile(epochs[0], (4, 1)))
     np.testing.assert_array_equal(np.sort(epochs[0]), np.arange(23))
 
 
 def test_with_replacement_every_draw_is_uniform_and_independent():
-    drawn = _first_epochs("replacement", 5, 20, 600)
+    drawn = _first_epochs("with_replacement", 5, 20, 600)
     assert stats.chisquare(np.bincount(drawn.ravel(), minlength=20)).pvalue > 1e-4
     # The number of distinct examples in 20 draws: mean 20 (1 − .95²⁰) = 12.83, standard deviation 1.45.
     distinct = np.array([len(set(row)) for row in drawn.tolist()])
@@ -116,7 +116,7 @@ def test_with_replacement_every_draw_is_uniform_and_independent():
 
 def test_mini_batch_gradients_average_to_the_full_gradient_over_an_epoch():
     values = np.random.default_rng(0).normal(size=(24, 3))
-    batches = _first_epochs("epochs", 4, 24, 2).reshape(-1, 4)
+    batches = _first_epochs("reshuffle", 4, 24, 2).reshape(-1, 4)
     means = values[batches].mean(axis=1)  # gradient of ½‖p − x‖² at 0, up to sign
     np.testing.assert_allclose(means[:6].mean(axis=0), values.mean(axis=0), rtol=1e-12)
     assert means[:6].std() > 0.1

@@ -35,7 +35,7 @@ def as_vector(params):
     return np.concatenate([params["weight"].reshape(*params["bias"].shape, -1), params["bias"][..., None]], axis=-1)
 
 
-def batches_seen(problem, num_steps, batch_size, order="epochs"):
+def batches_seen(problem, num_steps, batch_size, order="reshuffle"):
     """Train nothing, and let a probe write down which examples every step would see."""
     numbered = problem.replace(
         data=(*problem.data, jnp.arange(problem.num_examples)), loss=lambda p, batch: problem.loss(p, batch[:2]),
@@ -58,7 +58,7 @@ def test_full_batch_training_is_the_recursion_written_out(regression):
     assert not run.diverged
 
 
-@pytest.mark.parametrize("order", ["epochs", "once", "replacement"])
+@pytest.mark.parametrize("order", ["reshuffle", "shuffle_once", "with_replacement"])
 def test_mini_batch_training_is_the_recursion_on_the_batches_it_says_it_saw(regression, order):
     batches = batches_seen(regression, 40, 5, order)
     run = train(regression, optax.sgd(0.01), num_steps=40, key=KEY, batch_size=5, order=order, record_params_every=7)

@@ -17,7 +17,7 @@ import pytest
 
 from jaxopt_study import optimizers, transforms
 from jaxopt_study.transforms import *  # noqa: F403 - the examples read as users write them
-from jaxopt_study.transforms import Transform, chain, lift, merge
+from jaxopt_study.transforms import Transform, chain, from_optax, merge
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,8 @@ def is_matrix(params):
     return jax.tree.map(lambda p: jnp.ndim(p) > 1, params)
 
 
-COSINE = lift(optax.cosine_decay_schedule)(0.1, 20)
-WARMING = lift(optax.linear_schedule)(0.5, 0.9, 4)
+COSINE = from_optax(optax.cosine_decay_schedule)(0.1, 20)
+WARMING = from_optax(optax.linear_schedule)(0.5, 0.9, 4)
 T = transforms
 
 EXAMPLES: dict[str, list[Example]] = {
@@ -83,7 +83,7 @@ EXAMPLES: dict[str, list[Example]] = {
         call(T.tap("in"), T.tap("clip", T.clip_by_value(0.3)), T.scale_by_learning_rate(0.1)),
         call(optimizers.adam(0.1), T.project_to_max_norm(1.0), needs_params=True),
         call(
-            lift(optax.scale_by_adam)(b2=0.99),
+            from_optax(optax.scale_by_adam)(b2=0.99),
             T.chain(T.nesterov(0.9)),
             T.scale_by_learning_rate(COSINE),
             half_precision=False,
@@ -109,7 +109,7 @@ EXAMPLES: dict[str, list[Example]] = {
         call(T.divide_by_root(eps=0.0), T.identity(), T.total()),
         call(T.divide_by_deviation(eps=1e-4), T.identity(), T.ema(0.9, of=jnp.square), T.ema(0.9)),
         call(T.divide_by(), T.ema(0.9), T.running_max(0.99, of=T.magnitude())),
-        call(T.weighted_sum(0.5), T.identity(), T.difference()),
+        call(T.weighted_sum(0.5), T.identity(), T.gradient_difference()),
         call(T.interpolate(0.3), T.identity(), T.merge(jnp.minimum, T.ema(0.9), T.negate())),
     ],
     "transforms.nesterov": [call(0.9), call(WARMING)],
@@ -171,22 +171,22 @@ EXAMPLES: dict[str, list[Example]] = {
 
 LABELS = {"kernel": "fast", "scale": "slow"}
 OPTAX: list[Case] = [
-    Case("lifted-adam", lambda: lift(optax.adam)(COSINE, b1=0.8), half_precision=False),
-    Case("lifted-sgd", lambda: lift(optax.sgd)(0.1, momentum=0.9, nesterov=True)),
-    Case("lifted-clip", lambda: lift(optax.clip_by_global_norm)(0.5), half_precision=False),
+    Case("wrapped-adam", lambda: from_optax(optax.adam)(COSINE, b1=0.8), half_precision=False),
+    Case("wrapped-sgd", lambda: from_optax(optax.sgd)(0.1, momentum=0.9, nesterov=True)),
+    Case("wrapped-clip", lambda: from_optax(optax.clip_by_global_norm)(0.5), half_precision=False),
     Case(
-        "lifted-masked",
-        lambda: lift(optax.masked)(T.heavy_ball(0.9), {"kernel": True, "scale": False}),
+        "wrapped-masked",
+        lambda: from_optax(optax.masked)(T.heavy_ball(0.9), {"kernel": True, "scale": False}),
         names_leaves=True,
     ),
     Case(
-        "lifted-partition",
-        lambda: lift(optax.partition)(
+        "wrapped-partition",
+        lambda: from_optax(optax.partition)(
             {"fast": optimizers.adam(0.1), "slow": T.scale_by_learning_rate(0.01)}, dict(LABELS)
         ),
         names_leaves=True,
     ),
-    Case("lifted-chain", lambda: lift(optax.chain)(T.ema(0.9), lift(optax.scale)(-0.1))),
+    Case("wrapped-chain", lambda: from_optax(optax.chain)(T.ema(0.9), from_optax(optax.scale)(-0.1))),
     Case("unflattened-adam", lambda: jax.tree.map(lambda x: x, optimizers.adam(0.1))),
     Case(
         "bare-inside",

@@ -64,7 +64,7 @@ def test_fading_running_max_is_the_largest_faded_past():
 
 
 def test_difference_starts_at_zero_and_then_subtracts_the_step_before():
-    change, state = run_outputs(transforms.difference(), GRADS, START)
+    change, state = run_outputs(transforms.gradient_difference(), GRADS, START)
     assert_agree(change, np.diff(GRADS, axis=0, prepend=GRADS[:1]), rtol=0.0)
     assert_agree(_one(state, "DifferenceState").previous, GRADS, rtol=0.0)
 
@@ -170,7 +170,7 @@ def test_readout_of_the_reformulated_form_is_the_lookahead_method(decay, rate):
     tx = transforms.chain(transforms.scale_by_learning_rate(_jax_schedule(rate)), transforms.nesterov(decay))
     params, state = run_on_function(tx, lambda x: _gradient(x, jnp), start, 240, transforms.gradient_point)
     with jax.enable_x64(True):
-        iterates = np.asarray(jax.vmap(transforms.readout)(params, state))
+        iterates = np.asarray(jax.vmap(transforms.evaluation_params)(params, state))
     expected = run_on(descent.nesterov_lookahead(rate, decay), _gradient, start, 240)["params"]
     assert_agree(iterates, expected, cumulative=True, rtol=1e-11)
 

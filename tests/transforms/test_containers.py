@@ -17,20 +17,20 @@ from jaxopt_study.transforms import (
     clip_by_global_norm,
     clip_by_value,
     decay_proximally,
+    evaluation_params,
+    from_optax,
     gradient_point,
-    lift,
     merge,
     nesterov,
     read_taps,
-    readout,
     scale_by_learning_rate,
     tap,
 )
 from tests.transforms.cases import CASES, OPTIMIZERS, bits, each, gradients, params, run
 
 READERS = {
-    "average": (readout, optimizers.asgd(0.1)),
-    "trace": (readout, chain(scale_by_learning_rate(0.1), nesterov(0.9))),
+    "average": (evaluation_params, optimizers.asgd(0.1)),
+    "trace": (evaluation_params, chain(scale_by_learning_rate(0.1), nesterov(0.9))),
     "look-ahead": (gradient_point, optimizers.nesterov_lookahead(0.1, 0.9)),
 }
 
@@ -71,7 +71,7 @@ def test_state_of_shapes_is_the_state_of_arrays(case):
     chex.assert_trees_all_equal_shapes_and_dtypes(jax.eval_shape(case.tx.init, shapes), expected)
 
 
-@each(c for c in CASES if not c.names_leaves and "lift" not in repr(c.tx) and c.name != "bare-inside")
+@each(c for c in CASES if not c.names_leaves and "from_optax" not in repr(c.tx) and c.name != "bare-inside")
 @pytest.mark.parametrize("number", [float, np.float32, np.float64, np.asarray], ids=lambda n: n.__name__)
 def test_numbers_of_python_and_numpy_are_leaves(case, number):
     start, grads = {"a": 0.5, "b": None}, {"a": -0.25, "b": None}
@@ -175,11 +175,11 @@ def test_a_tap_around_them_has_norms_and_no_angle():
     "tx",
     [
         chain(optax.add_decayed_weights(0.1), optimizers.sgd(0.1)),
-        chain(lift(optax.add_decayed_weights)(0.1)),
-        chain(lift(optax.scale_by_trust_ratio)(), add_decayed_weights(0.1)),
+        chain(from_optax(optax.add_decayed_weights)(0.1)),
+        chain(from_optax(optax.scale_by_trust_ratio)(), add_decayed_weights(0.1)),
         decay_proximally(0.1, 0.1),
     ],
-    ids=["bare", "lifted", "atom behind", "atom"],
+    ids=["bare", "wrapped", "atom behind", "atom"],
 )
 def test_parameters_that_only_broadcast_are_refused(tx):
     with pytest.raises(ValueError, match=r"shape|does not belong to these parameters"):
@@ -223,7 +223,7 @@ WARMUP = (0.0, 0.3, 3, 10, 0.05, 2.0)
 
 
 def test_the_warmed_up_cosine_is_optaxs_when_its_peak_is_traced():
-    build, count = lift(optax.warmup_cosine_decay_schedule), jnp.arange(14)
+    build, count = from_optax(optax.warmup_cosine_decay_schedule), jnp.arange(14)
     ours = jax.jit(lambda init, peak, end: build(init, peak, 3, 10, end, 2.0)(count))
     for peak in (0.3, 0.0, 1e-6):
         expected = optax.warmup_cosine_decay_schedule(0.01, peak, 3, 10, 0.05, 2.0)(count)
@@ -238,9 +238,9 @@ def test_the_warmed_up_cosine_is_optaxs_when_its_peak_is_traced():
 @pytest.mark.parametrize(
     ("build", "name"),
     [
-        (lambda x: lift(optax.exponential_decay)(0.1, 10, x), "decay_rate"),
-        (lambda x: lift(optax.contrib.reduce_on_plateau)(factor=x), "factor"),
-        (lambda x: lift(optax.scale_by_sm3)(b2=x), "b2"),
+        (lambda x: from_optax(optax.exponential_decay)(0.1, 10, x), "decay_rate"),
+        (lambda x: from_optax(optax.contrib.reduce_on_plateau)(factor=x), "factor"),
+        (lambda x: from_optax(optax.scale_by_sm3)(b2=x), "b2"),
     ],
     ids=["exponential_decay", "reduce_on_plateau", "sm3"],
 )

@@ -16,9 +16,9 @@ from jaxopt_study.transforms import (
     divide_by_root,
     ema,
     explain_difference,
+    from_optax,
     heavy_ball,
     identity,
-    lift,
     merge,
     nesterov,
     running_max,
@@ -90,16 +90,16 @@ def test_finds_the_step_at_which_a_difference_begins_to_matter():
 
 
 def test_adam_of_the_book_differs_in_what_epsilon_is_added_to():
-    found = explain_difference(optimizers.adam(), optimizers.adam(convention="book"))
+    found = explain_difference(optimizers.adam(), optimizers.adam(convention="saito2016"))
     assert (found.equal, found.step) == (False, 1)
     assert "bias_correction" in found.reason  # ε stands beside √v before the correction
-    without = explain_difference(optimizers.adam(eps=0.0), optimizers.adam(eps=0.0, convention="book"))
+    without = explain_difference(optimizers.adam(eps=0.0), optimizers.adam(eps=0.0, convention="saito2016"))
     assert without.equal  # without ε the two are one method
     assert without.gap < 1e-12
 
 
 def test_orders_of_momentum_part_when_the_learning_rate_changes():
-    schedule = lift(optax.piecewise_constant_schedule)(0.1, {4: 0.5})
+    schedule = from_optax(optax.piecewise_constant_schedule)(0.1, {4: 0.5})
     paper, torch = (optimizers.momentum(schedule, convention=c) for c in ("paper", "torch"))
     assert explain_difference(paper, torch, grads=constant(1.0, 4)).equal
     found = explain_difference(paper, torch, grads=constant(1.0, 10))
@@ -132,12 +132,12 @@ def test_agrees_with_a_run_by_hand():
     ("a", "b"),
     [
         (optimizers.adam(0.1), optax.adam(0.1)),
-        (optimizers.momentum(0.1, convention="optax"), lift(optax.sgd)(0.1, momentum=0.9)),
+        (optimizers.momentum(0.1, convention="optax"), from_optax(optax.sgd)(0.1, momentum=0.9)),
         (optax.sgd(0.1), optimizers.sgd(0.1)),
         (chain(nesterov(0.9)), optax.trace(0.9, nesterov=True)),
         (chain(tap("here"), optimizers.sgd(0.1)), optimizers.sgd(0.1)),
     ],
-    ids=["adam", "lifted sgd", "bare sgd", "trace", "tap"],
+    ids=["adam", "wrapped sgd", "bare sgd", "trace", "tap"],
 )
 def test_compares_with_transformations_of_other_makes(a, b):
     found = explain_difference(a, b, num_steps=20, tolerance=1e-6)

@@ -142,7 +142,7 @@ BUILDERS = {
     "ema": lambda: ema(0.9),
     "total": total,
     "running_max": running_max,
-    "difference": transforms.difference,
+    "gradient_difference": transforms.gradient_difference,
     "heavy_ball": lambda: heavy_ball(0.9),
     "nesterov": lambda: nesterov(0.9),
     "nesterov_lookahead": lambda: nesterov_lookahead(0.1, 0.9),

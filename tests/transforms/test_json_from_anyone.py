@@ -26,7 +26,7 @@ from jaxopt_study.transforms import (
     elementwise,
     ema,
     from_json,
-    lift,
+    from_optax,
     scale_by_learning_rate,
     vocabulary,
 )
@@ -34,7 +34,7 @@ from jaxopt_study.transforms.spec import Expression
 
 PACKAGE = str(Path(jaxopt_study.__file__).parent)
 INNER = {"call": "jaxopt_study.optimizers:sgd", "arguments": {"learning_rate": 0.1}}
-SCHEDULE = {"lift": "optax:constant_schedule", "arguments": {"value": 0.1}}
+SCHEDULE = {"from_optax": "optax:constant_schedule", "arguments": {"value": 0.1}}
 NEEDED = {  # arguments without defaults, by the parameter's name
     "learning_rate": 0.1, "max_learning_rate": 0.1, "clipping": 0.1, "eta": 0.1, "gamma": 0.5, "seed": 1, "k": 2,
     "key": {"key": [0, 1], "impl": "threefry2x32"}, "inner": INNER, "max_consecutive_errors": 2, "max_delta": 1.0,
@@ -56,7 +56,7 @@ UNLISTED = sorted(
 
 
 def saved(expression, **document):
-    return json.dumps({"format": "jaxopt_study.transform/1", "expression": expression} | document)
+    return json.dumps({"format": "jaxopt_study.transform/2", "expression": expression} | document)
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def untouched(tmp_path, monkeypatch):
         "jax.tree_util:tree_map", "jax.tree_util:Partial", "jax.lax:map", "jax.lax:cond",
         "jax._src.xla_bridge:os.system", "jaxopt_study.records:save",
         "jaxopt_study.transforms.printing:resolve", "jaxopt_study.transforms:from_json",
-        "jaxopt_study.transforms:lift", "optax:adam", "optax:tree_map_params", "optax:apply_updates", "os:system",
+        "jaxopt_study.transforms:from_optax", "optax:adam", "optax:tree_map_params", "optax:apply_updates", "os:system",
         "builtins:eval", "numpy:load", "jax.numpy:square.__call__", "jax.numpy:__loader__", "", ":", "jax.numpy",
         "a:b:c", "jax.numpy:", "..:x", "jax.numpy:square.__globals__", "\0:\0",
     ],
@@ -87,8 +87,11 @@ def test_a_text_names_no_function_outside_the_list(untouched, function):
     documents = [
         argument,
         {"call": "jaxopt_study.transforms:elementwise", "arguments": {"fn": argument}},
-        {"lift": "optax:masked", "arguments": {"inner": INNER, "mask": argument, "mask_compatible_extra_args": False}},
-        {"lift": "optax:tree_map_params", "arguments": {"initable": argument, "f": argument, "state": "touch x"}},
+        {
+            "from_optax": "optax:masked",
+            "arguments": {"inner": INNER, "mask": argument, "mask_compatible_extra_args": False},
+        },
+        {"from_optax": "optax:tree_map_params", "arguments": {"initable": argument, "f": argument, "state": "touch x"}},
     ]
     for document in documents:
         with pytest.raises(ValueError, match="is neither a constructor nor an elementwise function"):
@@ -97,7 +100,7 @@ def test_a_text_names_no_function_outside_the_list(untouched, function):
 
 @pytest.mark.parametrize("path", UNLISTED)
 def test_no_other_name_of_optax_is_called(untouched, path):
-    for document in ({"lift": path, "arguments": {}}, {"call": path, "arguments": {}}, {"function": path}):
+    for document in ({"from_optax": path, "arguments": {}}, {"call": path, "arguments": {}}, {"function": path}):
         with pytest.raises(ValueError, match="is neither a constructor nor"):
             from_json(saved(document))
 
@@ -125,7 +128,7 @@ def test_every_listed_constructor_of_optax_builds_a_transformation_or_a_schedule
         arguments["cosine_kwargs"] = [{"dict": keywords}]
     if path == "optax:noisy_sgd":
         arguments |= {"key": NEEDED["key"]}
-    built = from_json(saved({"lift": path, "arguments": arguments}))
+    built = from_json(saved({"from_optax": path, "arguments": arguments}))
     if isinstance(built, Function):
         assert jax.eval_shape(built, jnp.int32(1)).shape == ()
     else:
@@ -164,11 +167,11 @@ def test_trust_is_named_by_a_tuple_of_texts():
 
 VALID = [
     optimizers.adam(1e-3),
-    optimizers.adam(1e-3, convention="book").expand(),
+    optimizers.adam(1e-3, convention="saito2016").expand(),
     chain(clip_by_global_norm(1.0), ema(jnp.array(0.5)), elementwise(jnp.sign), scale_by_learning_rate(0.1)),
-    chain(add_gradient_noise(0.1, 0.5, key=jax.random.key(3)), lift(optax.masked)(ema(0.9), {"w": True})),
-    lift(optax.piecewise_constant_schedule)(0.1, {3: 0.5, 7: 0.1}),
-    lift(optax.add_noise)(np.array([0.1]), 0.5, key=jax.random.key(0, impl="rbg")),
+    chain(add_gradient_noise(0.1, 0.5, key=jax.random.key(3)), from_optax(optax.masked)(ema(0.9), {"w": True})),
+    from_optax(optax.piecewise_constant_schedule)(0.1, {3: 0.5, 7: 0.1}),
+    from_optax(optax.add_noise)(np.array([0.1]), 0.5, key=jax.random.key(0, impl="rbg")),
 ]
 JUNK = [
     None, True, -1, 0, 10**30, 1e308, float("nan"), float("inf"), "", "x", "..", "\0", [], {}, [[]], [None], {"a": 1},
@@ -180,7 +183,7 @@ JUNK = [
     {"key": [1], "impl": "threefry2x32"}, {"key": [0, 1], "impl": "nonsense"}, {"key": [-1, 1], "impl": "threefry2x32"},
     {"key": [0, 2**32], "impl": "threefry2x32"}, {"key": "01", "impl": "threefry2x32"}, {"key": [], "impl": {}},
     {"key": [0.5, 1], "impl": "threefry2x32"}, {"tuple": {}}, {"tuple": "ab"}, {"dict": []}, {"items": {}},
-    {"items": [[1]]}, {"items": [[[], 1]]}, {"items": [[1, 1], [1, 2]]}, {"items": 3}, {"call": "x", "lift": "y"},
+    {"items": [[1]]}, {"items": [[[], 1]]}, {"items": [[1, 1], [1, 2]]}, {"items": 3}, {"call": "x", "from_optax": "y"},
     {"array": [1.5], "dtype": "int32", "jax": True}, {"array": [1, 2], "dtype": "nothing", "jax": True},
     INNER, SCHEDULE,
     {"array": None, "dtype": "float32", "jax": True}, {"array": [1], "dtype": "float32", "jax": 1},
@@ -270,8 +273,8 @@ def test_infinite_and_undefined_numbers_come_back():
 
 def test_what_json_cannot_hold_is_refused_when_it_is_written():
     with pytest.raises(ValueError, match="array of complex64, which JSON cannot hold"):
-        lift(optax.scale)(jnp.array(1j)).to_json()
-    real = lift(optax.scale)(jnp.array(1.0)).to_json()
+        from_optax(optax.scale)(jnp.array(1j)).to_json()
+    real = from_optax(optax.scale)(jnp.array(1.0)).to_json()
     with pytest.raises(ValueError, match="'complex64' is no dtype of real numbers"):
         from_json(real.replace("float32", "complex64"))
 

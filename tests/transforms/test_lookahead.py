@@ -1,21 +1,24 @@
 """Nesterov's look-ahead: where the gradient is taken, that it is found wherever the state is, and what follows."""
 
+from typing import Any, NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
-from jaxopt_study import optimizers
+from jaxopt_study import optimizers, problems, training
 from jaxopt_study.transforms import (
+    LooksAhead,
     chain,
+    evaluation_params,
+    from_optax,
     gradient_point,
     heavy_ball,
     identity,
-    lift,
     nesterov,
     nesterov_lookahead,
-    readout,
     scale_by_learning_rate,
     tap,
 )
@@ -49,7 +52,7 @@ def assert_ahead(point, velocity, leaves=("left", "right")):
         lambda tx: chain(identity(), tap("step", chain(tx))),
         lambda tx: optax.chain(optax.identity(), tx),
         lambda tx: optax.masked(tx, {"left": True, "right": True}),
-        lambda tx: lift(optax.masked)(tx, True),
+        lambda tx: from_optax(optax.masked)(tx, True),
         lambda tx: optax.partition({"all": tx}, "all"),
         lambda tx: optax.chain(optax.masked(optax.chain(optax.partition({"all": tx}, "all")), True)),
         lambda tx: optax.inject_hyperparams(nesterov_lookahead)(RATE, DECAY),
@@ -69,13 +72,13 @@ def test_is_found_wherever_it_is(wrap):
     "build",
     [
         lambda: optax.masked(LOOK, {"left": True, "right": False}),
-        lambda: lift(optax.masked)(LOOK, {"left": True, "right": False}),
+        lambda: from_optax(optax.masked)(LOOK, {"left": True, "right": False}),
         lambda: optax.partition({"look": LOOK, "plain": heavy_ball(0.9)}, {"left": "look", "right": "plain"}),
         lambda: optax.masked(
             optax.partition({"look": LOOK, "no": LOOK}, {"left": "look", "right": "no"}), {"left": True, "right": False}
         ),
     ],
-    ids=["masked", "lifted masked", "partition", "nested"],
+    ids=["masked", "wrapped masked", "partition", "nested"],
 )
 def test_moves_only_the_parameters_it_steps(build):
     state, velocity = after(build())
@@ -153,12 +156,54 @@ def test_each_lane_of_a_batched_state_has_its_own_decay():
     np.testing.assert_allclose(point["right"][:, 0], 3.0 + RATE * decays, rtol=1e-6)
 
 
-@pytest.mark.parametrize("function", [gradient_point, readout])
+@pytest.mark.parametrize("function", [gradient_point, evaluation_params])
 def test_state_of_other_parameters_is_refused(function):
     tx = LOOK if function is gradient_point else nesterov(0.9)
     state, _ = after(tx)
     with pytest.raises(ValueError, match=rf"{function.__name__}: the optimizer state does not belong to these"):
         function({"left": PARAMS["left"]}, state)
+
+
+class OwnLookAhead(NamedTuple):
+    """What somebody else's look-ahead looks like: extra-gradient with the last gradient."""
+
+    last: Any
+
+    def gradient_point(self, params):
+        return jax.tree.map(lambda p, g: p - 0.5 * g, params, self.last)
+
+
+def extrapolated():
+    def update(updates, state, params=None, **extra):
+        return jax.tree.map(lambda g: -0.1 * g, updates), OwnLookAhead(updates)
+
+    return optax.GradientTransformationExtraArgs(
+        lambda params: OwnLookAhead(jax.tree.map(jnp.zeros_like, params)), update
+    )
+
+
+def test_a_state_with_a_gradient_point_of_its_own_is_followed_everywhere():
+    assert isinstance(OwnLookAhead(None), LooksAhead)
+    assert not isinstance(optimizers.adam().init(PARAMS), LooksAhead)
+    problem = problems.from_pytree(jnp.array([1.0, -2.0]), lambda p, _: 0.5 * jnp.sum(p**2))
+    found = training.train(problem, chain(tap("gradient"), extrapolated()), num_steps=3, key=jax.random.key(0))
+    x, g = np.array([1.0, -2.0]), np.zeros(2)
+    for _ in range(3):  # ∇f = x
+        g = x - 0.5 * g
+        x = x - 0.1 * g
+    np.testing.assert_allclose(found.params, x, rtol=1e-6)
+
+
+def test_the_slow_parameters_of_a_pair_and_the_average_of_schedule_free_are_evaluated():
+    slow, fast = PARAMS, jax.tree.map(jnp.negative, PARAMS)
+    assert evaluation_params(optax.LookaheadParams(fast, slow), ()) is slow
+    tx = optax.contrib.schedule_free_sgd(0.1)
+    updates, state = tx.update(GRADS, tx.init(PARAMS), PARAMS)
+    params = optax.apply_updates(PARAMS, updates)
+    wrapped = chain(tap("gradient"), tx).update(GRADS, chain(tap("gradient"), tx).init(PARAMS), PARAMS)[1]
+    expected = optax.contrib.schedule_free_eval_params(state, params)
+    for found in (evaluation_params(params, state), evaluation_params(params, wrapped)):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), found, expected)
 
 
 # True and reformulated.
@@ -192,7 +237,7 @@ def test_reformulated_holds_the_lookahead_points_of_the_true_method(rate, decay)
             theta = theta + updates
             updates, state = reformulated.update(gradient(phi), state, phi)
             phi = phi + updates
-            return theta, true_state, phi, state, gradient_point(theta, true_state), readout(phi, state)
+            return theta, true_state, phi, state, gradient_point(theta, true_state), evaluation_params(phi, state)
 
         for _ in range(200):
             theta, true_state, phi, state, point, iterate = step(theta, true_state, phi, state)
@@ -201,7 +246,7 @@ def test_reformulated_holds_the_lookahead_points_of_the_true_method(rate, decay)
         assert np.abs(np.asarray(theta)).max() < 0.1  # it went somewhere
 
 
-def test_readout_knows_both_orders_while_the_rate_is_constant():
+def test_iterates_of_nesterov_are_known_in_both_orders_while_the_rate_is_constant():
     with jax.enable_x64(True):
         before, behind = (
             chain(nesterov(0.9), scale_by_learning_rate(0.1)),
@@ -212,11 +257,13 @@ def test_readout_knows_both_orders_while_the_rate_is_constant():
         for g in (1.0, -3.0, 0.5):
             _, a = before.update(jnp.array([g]), a)
             _, b = behind.update(jnp.array([g]), b)
-            np.testing.assert_allclose(readout(start, a, learning_rate=0.1), readout(start, b), rtol=1e-14)
+            np.testing.assert_allclose(
+                evaluation_params(start, a, learning_rate=0.1), evaluation_params(start, b), rtol=1e-14
+            )
 
 
-def test_readout_is_the_parameters_themselves_without_nesterov():
-    assert readout(PARAMS, optimizers.adam().init(PARAMS)) is PARAMS
+def test_evaluation_params_are_the_parameters_themselves_without_nesterov():
+    assert evaluation_params(PARAMS, optimizers.adam().init(PARAMS)) is PARAMS
 
 
 # Rates on quadratics: the spectral radius of one step, which is linear there, from its Jacobian.

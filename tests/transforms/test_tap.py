@@ -14,8 +14,8 @@ from jaxopt_study.transforms import (
     clip_by_global_norm,
     clip_by_value,
     ema,
+    from_optax,
     identity,
-    lift,
     merge,
     negate,
     read_taps,
@@ -139,14 +139,14 @@ def test_nan_is_seen():
     "wrap",
     [
         lambda tx: optax.masked(tx, True),
-        lambda tx: lift(optax.masked)(tx, True),
+        lambda tx: from_optax(optax.masked)(tx, True),
         lambda tx: optax.chain(optax.identity(), tx),
         lambda tx: optax.partition({"all": tx}, "all"),
         lambda tx: merge(lambda a, b: a, tx, identity()),
         lambda tx: tap("outer", chain(identity(), tx)),
         lambda tx: optax.apply_if_finite(tx, 3),
     ],
-    ids=["masked", "lifted masked", "optax.chain", "partition", "merge", "tap", "apply_if_finite"],
+    ids=["masked", "wrapped masked", "optax.chain", "partition", "merge", "tap", "apply_if_finite"],
 )
 def test_is_read_wherever_it_is(wrap):
     reading = read(chain(wrap(tap("inner", clip_by_value(5.0)))))["inner"]
