@@ -48,7 +48,7 @@ class NesterovState(NamedTuple):
         Returns:
             φ − γ a, or φ + γ η a.
         """
-        sign = -1.0 if learning_rate is None else learning_rate
+        sign: Any = -1.0 if learning_rate is None else learning_rate
         return shifted(params, self.trace, sign * self.next_decay)
 
 
