@@ -71,9 +71,9 @@ REFUSED = {
     "param_block_norm": optax.chain(optax.scale_by_param_block_norm(), SGD),
     "param_block_rms": optax.chain(optax.scale_by_param_block_rms(), SGD),
     "normalize_by_update_norm": optax.chain(optax.normalize_by_update_norm(), SGD),
-    "factored": optax.chain(optax.scale_by_factored_rms(min_dim_size_to_factor=2), SGD),
     "no end": optax.sgd(lambda t: 0.1 / (t + 1) ** 0.5),
 }
+FACTORED = optax.chain(optax.scale_by_factored_rms(min_dim_size_to_factor=2), SGD)
 WITHOUT_END = {"lion": optax.lion(0.01), "sign_sgd": optax.sign_sgd(0.01), "signum": optax.signum(0.01)}
 SOME = ("sgd, nesterov", "tight clip by norm, adam")
 SOME_REFUSED = ("muon", "lars", "polyak_sgd")
@@ -152,6 +152,12 @@ def test_signs_have_neither_threshold_nor_limit(name):
     assert stability_limit(WITHOUT_END[name]) == np.inf
 
 
+def test_factored_statistics_at_1_change_no_threshold_and_need_the_matrix():
+    with pytest.raises(ValueError, match="does not do to each coordinate of an array what it does to a single number"):
+        stability_threshold(FACTORED)
+    assert stability_threshold(FACTORED, None, jnp.ones(SHAPE)) == pytest.approx(2 / 0.1, rel=1e-6)
+
+
 def test_rows_and_columns_of_a_matrix_need_the_matrix():
     with pytest.raises(ValueError, match=r"^stability_threshold: .*raises IndexError.*Pass params="):
         stability_threshold(optax.sm3(0.1))
@@ -161,7 +167,7 @@ def test_rows_and_columns_of_a_matrix_need_the_matrix():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [*SIMULATED, "factored", "lamb", "lars", "fromage", "muon"])
 def test_radius_on_a_matrix_is_that_of_the_dense_jacobian(name):
-    tx = optax.with_extra_args_support((SIMULATED | REFUSED)[name])
+    tx = optax.with_extra_args_support((SIMULATED | REFUSED | {"factored": FACTORED})[name])
     curvatures = np.array([[9.0, 4.0, 1.0], [0.5, 2.0, 6.0]])
     loss = lambda p, _: 0.5 * jnp.sum(curvatures * p**2)
     with jax.enable_x64(True):
