@@ -25,7 +25,7 @@ from experiments.claims import (
 )
 from experiments.experiment import Experiment
 from jaxopt_study import optimizers, problems, sweeps, training
-from jaxopt_study.figures.response import response
+from jaxopt_study.figures import response
 from jaxopt_study.problems import networks
 from jaxopt_study.records import Record
 from jaxopt_study.transforms import Transform, bias_correction, chain, ema, scale_by_learning_rate

@@ -13,7 +13,7 @@ from experiments.claims import Claim, Control, Expectation, Measurement, at_leas
 from experiments.edge_of_stability import regression, shortened
 from experiments.experiment import Experiment
 from jaxopt_study import dynamics, optimizers, training
-from jaxopt_study.figures.panels import Panel, panels
+from jaxopt_study.figures import Panel, panels
 from jaxopt_study.records import Record
 from jaxopt_study.transforms import Transform
 

@@ -14,8 +14,7 @@ from experiments import images
 from experiments.claims import Claim, Control, Measurement, at_least, at_most, mean_over_seeds, near
 from experiments.experiment import Experiment
 from jaxopt_study import optimizers, sweeps
-from jaxopt_study.figures.panels import Panel, panels
-from jaxopt_study.figures.response import response
+from jaxopt_study.figures import Panel, panels, response
 from jaxopt_study.problems import Problem, datasets, networks
 from jaxopt_study.records import Record
 

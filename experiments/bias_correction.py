@@ -24,11 +24,10 @@ from experiments.claims import (
 )
 from experiments.experiment import Experiment
 from jaxopt_study import figures, optimizers, sweeps
-from jaxopt_study.figures.panels import Panel, panels
-from jaxopt_study.figures.response import response
+from jaxopt_study.figures import Panel, panels, response
 from jaxopt_study.problems import Problem, networks
 from jaxopt_study.records import Record
-from jaxopt_study.sweeps.variants import variants_of
+from jaxopt_study.sweeps import variants_of
 from jaxopt_study.transforms import Transform, chain, divide_by_root, ema, merge, scale_by_learning_rate
 
 KINGMA = "Kingma and Ba (2015), section 3: (1 − β₁ᵗ)/√(1 − β₂ᵗ) under a constant gradient"

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 from scipy import stats
 
-from jaxopt_study.figures.digits import digits_apart
+from jaxopt_study.figures import digits_apart
 
 Verdict = Literal["PASS", "FAIL", "NOT RESOLVED"]
 COLOURS: Mapping[Verdict, str] = {"PASS": "green", "FAIL": "red", "NOT RESOLVED": "yellow"}

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from experiments.claims import Claim, Control, Expectation, Measurement, at_least, at_most, mean_over_seeds
 from experiments.experiment import Experiment
 from jaxopt_study import optimizers, training
-from jaxopt_study.figures.panels import Panel, panels
+from jaxopt_study.figures import Panel, panels
 from jaxopt_study.problems import Problem
 from jaxopt_study.records import Record
 

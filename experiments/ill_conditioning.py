@@ -13,8 +13,8 @@ from experiments.claims import Claim, Control, Measurement, at_least, at_most, m
 from experiments.edge_of_stability import shortened
 from experiments.experiment import Experiment
 from jaxopt_study import curvature, dynamics, optimizers, training
-from jaxopt_study.curvature import vectors
-from jaxopt_study.figures.panels import Panel, panels
+from jaxopt_study.figures import Panel, panels
+from jaxopt_study.linalg import vectors
 from jaxopt_study.problems import Problem, datasets, networks
 from jaxopt_study.records import Record
 

@@ -13,12 +13,10 @@ from experiments import images
 from experiments.claims import Claim, Control, Measurement, at_least, at_most, mean_over_seeds, ratio_over_seeds
 from experiments.experiment import Experiment
 from jaxopt_study import figures, optimizers, sweeps
-from jaxopt_study.figures.pairs import pairs
+from jaxopt_study.figures import pairs
 from jaxopt_study.problems import networks
 from jaxopt_study.records import Record
-from jaxopt_study.sweeps.best_of import best_of_k
-from jaxopt_study.sweeps.differences import paired_differences
-from jaxopt_study.sweeps.intervals import Interval, median_interval
+from jaxopt_study.sweeps import Interval, best_of_k, median_interval, paired_differences
 from jaxopt_study.transforms import Transform
 
 BOOK = "Saito (2016), Deep Learning from Scratch, figure 6-9; the notes' second race"

@@ -16,8 +16,8 @@ from matplotlib.ticker import MaxNLocator
 from experiments.claims import Claim, Control, Expectation, Measurement, at_least, at_most, exact, mean_over_seeds, near
 from experiments.experiment import Experiment
 from jaxopt_study import curvature, optimizers, problems, training
-from jaxopt_study.curvature import vectors
-from jaxopt_study.figures.style import COLOURS, SETTINGS, new_figure
+from jaxopt_study.figures import COLOURS, SETTINGS, new_figure
+from jaxopt_study.linalg import vectors
 from jaxopt_study.problems.datasets import from_arrays
 from jaxopt_study.records import Record
 

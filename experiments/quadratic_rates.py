@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from experiments.claims import Claim, Control, exact, mean_over_seeds, near
 from experiments.experiment import Experiment
 from jaxopt_study import optimizers, problems, training
-from jaxopt_study.figures.response import response
+from jaxopt_study.figures import response
 from jaxopt_study.records import Record
 from jaxopt_study.transforms import (
     Transform,

@@ -13,10 +13,10 @@ from experiments import images
 from experiments.claims import Claim, Control, Measurement, at_least, mean_over_seeds, near, share_of_trials
 from experiments.experiment import Experiment
 from jaxopt_study import figures, sweeps
-from jaxopt_study.figures.response import response
+from jaxopt_study.figures import response
 from jaxopt_study.problems import Problem, networks
 from jaxopt_study.records import Record
-from jaxopt_study.sweeps.intervals import wilson
+from jaxopt_study.sweeps import wilson
 from jaxopt_study.transforms import Transform, add_decayed_weights, chain, scale_by_learning_rate
 
 BOOK = "Saito (2016), Deep Learning from Scratch, section 6.5.2, and the notes: best at .001–.01 and 1e-8…1e-5"

@@ -13,8 +13,7 @@ from experiments import images
 from experiments.claims import Claim, Control, Measurement, at_least, at_most, mean_over_seeds, near, ratio_over_seeds
 from experiments.experiment import Experiment
 from jaxopt_study import figures, sweeps
-from jaxopt_study.figures.pairs import pairs
-from jaxopt_study.figures.panels import Panel, panels
+from jaxopt_study.figures import Panel, pairs, panels
 from jaxopt_study.problems import networks
 from jaxopt_study.records import Record
 from jaxopt_study.transforms import Transform, add_decayed_weights, chain, scale_by_learning_rate

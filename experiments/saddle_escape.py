@@ -27,7 +27,7 @@ from experiments.claims import (
 )
 from experiments.experiment import Experiment
 from jaxopt_study import curvature, dynamics, optimizers, problems, training
-from jaxopt_study.figures.style import SETTINGS, appearances, new_figure
+from jaxopt_study.figures import SETTINGS, appearances, new_figure
 from jaxopt_study.records import Record
 from jaxopt_study.transforms import Transform, add_gradient_noise, chain
 

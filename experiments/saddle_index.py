@@ -18,8 +18,8 @@ from matplotlib.figure import Figure
 from experiments.claims import Claim, Control, Expectation, Measurement, at_least, at_most, exact, near, share_of_trials
 from experiments.experiment import Experiment
 from jaxopt_study import curvature, problems
-from jaxopt_study.figures.style import COLOURS, SETTINGS, new_figure
-from jaxopt_study.problems.quadratic import random_rotation
+from jaxopt_study.figures import COLOURS, SETTINGS, new_figure
+from jaxopt_study.problems import random_rotation
 from jaxopt_study.records import Record
 
 NETWORK = "critical points of ½‖Y − W₂W₁‖²: Baldi and Hornik (1989); the count: `problems.linear_network`"

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from experiments.claims import Claim, Control, Expectation, at_most, exact, near, ratio_over_seeds
 from experiments.experiment import Experiment
 from jaxopt_study import figures, optimizers, problems, training
-from jaxopt_study.figures.response import response
+from jaxopt_study.figures import response
 from jaxopt_study.records import Record
 from jaxopt_study.transforms import Transform
 

@@ -12,13 +12,11 @@ import numpy as np
 import optax
 
 from jaxopt_study import optimizers
-from jaxopt_study.checks import check_integer, check_key, describe_argument
-from jaxopt_study.dynamics.updates import as_transformation
+from jaxopt_study._checks import check_integer, check_key, describe_argument
+from jaxopt_study._programs import RANDOM_DRAWS
+from jaxopt_study.dynamics import as_transformation
 from jaxopt_study.problems import Problem
-from jaxopt_study.programs import RANDOM_DRAWS
-from jaxopt_study.training import CurvatureProbe, Probe, Trajectory, evaluate, train
-from jaxopt_study.training.evaluation import check_problem
-from jaxopt_study.training.planning import check_probe
+from jaxopt_study.training import CurvatureProbe, Probe, Trajectory, check_probe, check_problem, evaluate, train
 from jaxopt_study.transforms import Transform
 from jaxopt_study.types import Key, Params
 

@@ -24,7 +24,7 @@ import numpy as np
 from jax.core import Tracer
 
 from jaxopt_study import files
-from jaxopt_study.checks import check_bool, check_text, describe_argument, in_double
+from jaxopt_study._checks import check_bool, check_text, describe_argument, in_double
 
 FORMAT = "jaxopt_study.record/1"
 Status = Literal["complete", "interrupted", "failed"]

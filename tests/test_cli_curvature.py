@@ -22,7 +22,7 @@ from jaxopt_study.cli.expressions import UserError
 from jaxopt_study.cli.heats import repeated
 from jaxopt_study.cli.progress import waiting
 from jaxopt_study.cli.targets import find_target
-from jaxopt_study.figures.spectrum import resolved
+from jaxopt_study.figures._spectrum import resolved
 
 RATE, DECAY = 0.05, 0.9
 MINE = """

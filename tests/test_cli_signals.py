@@ -19,8 +19,8 @@ from jaxopt_study.cli.folders import results_folder
 from jaxopt_study.cli.listings import Problems
 from jaxopt_study.cli.progress import JobBar
 from jaxopt_study.cli.signals import termination
-from jaxopt_study.sweeps import engine
-from jaxopt_study.training.host import interrupts
+from jaxopt_study.sweeps._execution import _engine as engine
+from jaxopt_study.training._python_loop import interrupts
 
 TINY = ["--steps=4", "--widths", "3", "--batch-size=16", "--evaluations=2"]
 
@@ -52,7 +52,7 @@ def test_sigterm_keeps_the_finished_trials_and_exits_with_143(here, monkeypatch,
         return progress
 
     monkeypatch.setattr(JobBar, "sweep", terminating)
-    monkeypatch.setattr("jaxopt_study.sweeps.sweep.choose_width", lambda *args, **options: 1)
+    monkeypatch.setattr("jaxopt_study.sweeps._execution._sweep.choose_width", lambda *args, **options: 1)
     arguments = ["search", "sgd", "--trials=20", "--out", "out", *TINY]
     assert main(arguments) == 143
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

@@ -28,7 +28,7 @@ from jaxopt_study.cli.progress import JobBar
 from jaxopt_study.cli.spaces import at_end, read_space
 from jaxopt_study.optimizers import explain_difference
 from jaxopt_study.sweeps import Space
-from jaxopt_study.sweeps.variants import variants_of
+from jaxopt_study.sweeps._compare._ablation_variants import variants_of
 
 TINY = ["--steps=4", "--widths", "3", "--batch-size=16", "--evaluations=2"]
 SEARCH = ["search", "sgd", "--space", "learning_rate=log(1e-3, 1e30)", "--trials=8", "--seeds=2", "--out", "searched"]
@@ -98,7 +98,7 @@ def searched(here):
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with pytest.MonkeyPatch.context() as narrow:
         narrow.setattr(
-            "jaxopt_study.sweeps.sweep.choose_width", lambda *_, **__: 1
+            "jaxopt_study.sweeps._execution._sweep.choose_width", lambda *_, **__: 1
         )  # many calls, to be interrupted between
         try:
             with pytest.MonkeyPatch.context() as patch:

@@ -39,7 +39,7 @@ OTHER_DRAWS = {"rbg", "unsafe_rbg"}
 
 # (mode, name of the example as doctest prints it): why it cannot run so, a reason that lies outside this package.
 EXCEPTIONS: dict[tuple[str, str], str] = {
-    ("dtype_promotion", "jaxopt_study.dynamics.roles.state_roles"): (
+    ("dtype_promotion", "jaxopt_study.dynamics._state_roles.state_roles"): (
         "optax.adam, whose bias correction raises a Python number to an integer array's power"
     ),
 }

@@ -570,7 +570,7 @@ CHECKS = {
     "noise": [check_add_gradient_noise],
     "dampening": [check_dampen],
     "averaging": [check_average_iterates, check_average_of_iterates],
-    "resilient": [check_scale_by_rprop],
+    "rprop": [check_scale_by_rprop],
     "factored": [check_scale_by_factored_rms, check_clip_by_leaf_rms, check_scale_by_param_rms],
     "schedules": [check_regularised_decay],
     "scalars": [check_complement, check_one_minus_power, check_at_step, check_cast, check_increment],
@@ -606,7 +606,7 @@ def _checks(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CHECKS)
 def test_every_mutant_of_an_atom_is_noticed(name):
-    module = importlib.import_module(f"jaxopt_study.transforms.{name}")
+    module = importlib.import_module(f"jaxopt_study.transforms._{name}")
     checks = _checks(name)
     with jax.enable_x64(True):
         for check in checks.values():
@@ -617,7 +617,7 @@ def test_every_mutant_of_an_atom_is_noticed(name):
 
 @pytest.mark.parametrize("name", CHECKS)
 def test_every_public_atom_of_the_module_has_a_check(name):
-    module = importlib.import_module(f"jaxopt_study.transforms.{name}")
+    module = importlib.import_module(f"jaxopt_study.transforms._{name}")
     defined = {label for label in vars(module) if getattr(vars(module)[label], "__module__", "") == module.__name__}
     public = {label for label in defined & set(transforms.__all__) if label.islower()}
     assert public <= set(_checks(name)) | {"identity"}  # which has no arithmetic
@@ -627,7 +627,7 @@ def test_the_errors_the_study_warns_of_are_among_the_mutants():
     """An ε on the other side of the root, a count off by one, β for 1 − β, and the wrong operators."""
     labels = []
     for name in CHECKS:
-        labels += [mutant.label for mutant in mutants(importlib.import_module(f"jaxopt_study.transforms.{name}"))]
+        labels += [mutant.label for mutant in mutants(importlib.import_module(f"jaxopt_study.transforms._{name}"))]
     assert "_over_root: jnp.sqrt(inside) + cast(eps, dtype) → jnp.sqrt(inside + cast(eps, dtype))" in labels
     assert "root: jnp.sqrt(v + cast(eps_root, v.dtype)) → jnp.sqrt(v) + cast(eps_root, v.dtype)" in labels
     assert "bias_correction: increment(state.count) → state.count" in labels

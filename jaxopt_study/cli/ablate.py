@@ -18,8 +18,7 @@ from jaxopt_study.cli.network import OnNetwork, described, load_data, network_pr
 from jaxopt_study.cli.progress import JobBar
 from jaxopt_study.cli.spaces import read_space
 from jaxopt_study.problems import Problem
-from jaxopt_study.sweeps import Space
-from jaxopt_study.sweeps.variants import variants_of
+from jaxopt_study.sweeps import Space, variants_of
 from jaxopt_study.transforms import Transform
 
 REACH = 100.0  # by which factor the tuned learning rate may be smaller or larger than the given one

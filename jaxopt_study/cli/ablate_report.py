@@ -14,8 +14,7 @@ from rich.text import Text
 from jaxopt_study import figures, race, records
 from jaxopt_study.cli.compare_figures import UNITS
 from jaxopt_study.cli.tables import difference, interval, write_table
-from jaxopt_study.sweeps import Ablation
-from jaxopt_study.sweeps.variants import Variant
+from jaxopt_study.sweeps import Ablation, Variant
 
 FAR = 20.0  # usual widths of an interval from 0
 

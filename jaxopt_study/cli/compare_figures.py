@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from jaxopt_study import figures, records
 from jaxopt_study.cli.contestants import RATE
-from jaxopt_study.figures.panels import Panel, panels
+from jaxopt_study.figures import Panel, panels
 from jaxopt_study.problems import Problem
 from jaxopt_study.sweeps import Comparison
 from jaxopt_study.transforms import from_json

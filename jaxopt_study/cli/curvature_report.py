@@ -10,8 +10,7 @@ from rich.table import Table
 
 from jaxopt_study import figures, records
 from jaxopt_study.cli.targets import Target
-from jaxopt_study.figures.digits import digits_apart
-from jaxopt_study.figures.spectrum import count_range, resolved
+from jaxopt_study.figures import count_range, digits_apart, resolved
 
 COLUMNS = ("source", "end", "rank", "value", "residual", "converged", "resolved")
 SHOWN = 3  # eigenvalues of each end in the printed table

@@ -10,8 +10,8 @@ import numpy as np
 
 from jaxopt_study import curvature, dynamics
 from jaxopt_study.cli.targets import Target
-from jaxopt_study.curvature.batching import batch_mean
-from jaxopt_study.figures.spectrum import resolved
+from jaxopt_study.curvature import batch_mean
+from jaxopt_study.figures import resolved
 from jaxopt_study.types import Batch, LossFn, Params
 
 TRACE_RANK = 20

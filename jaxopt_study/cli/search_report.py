@@ -12,9 +12,17 @@ from jaxopt_study import figures, records
 from jaxopt_study.cli.compare_figures import UNITS, accuracy_floor
 from jaxopt_study.cli.spaces import at_end, ends_of, options_of
 from jaxopt_study.cli.tables import interval, number, write_table
-from jaxopt_study.sweeps import Conditional, Dimension, Integers, LogUniform, Search
-from jaxopt_study.sweeps.intervals import Interval, mean_interval, wilson
-from jaxopt_study.sweeps.scores import penalised
+from jaxopt_study.sweeps import (
+    Conditional,
+    Dimension,
+    Integers,
+    Interval,
+    LogUniform,
+    Search,
+    mean_interval,
+    penalised,
+    wilson,
+)
 
 TOP = 20
 

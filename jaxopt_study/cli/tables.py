@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from jaxopt_study import records
-from jaxopt_study.figures.digits import decimals_apart, digits_apart
+from jaxopt_study.figures import decimals_apart, digits_apart
 
 
 def number(value: float | int) -> str:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_study import files, records, transforms
-from jaxopt_study.checks import check_structure
+from jaxopt_study._checks import check_structure
 from jaxopt_study.cli.compare import Compare
 from jaxopt_study.cli.expressions import UserError, call_maker, import_maker, import_named, read_optimizer
 from jaxopt_study.cli.heats import repeated

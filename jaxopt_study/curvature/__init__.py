@@ -1,40 +1,71 @@
 """What the landscape looks like at a point: operators, spectra, and the error beside every number."""
 
-from jaxopt_study.curvature.audit import Audit as Audit
-from jaxopt_study.curvature.audit import audit as audit
-from jaxopt_study.curvature.audit import noise_floor as noise_floor
-from jaxopt_study.curvature.chebyshev import CrossCheck as CrossCheck
-from jaxopt_study.curvature.chebyshev import cross_check as cross_check
-from jaxopt_study.curvature.classify import Classification as Classification
-from jaxopt_study.curvature.classify import PointKind as PointKind
-from jaxopt_study.curvature.classify import classify_point as classify_point
-from jaxopt_study.curvature.conditioning import Conditioning as Conditioning
-from jaxopt_study.curvature.conditioning import ConditionNumber as ConditionNumber
-from jaxopt_study.curvature.conditioning import IllConditioning as IllConditioning
-from jaxopt_study.curvature.conditioning import condition_number as condition_number
-from jaxopt_study.curvature.conditioning import ill_conditioning as ill_conditioning
-from jaxopt_study.curvature.critical_points import CriticalPointSearch as CriticalPointSearch
-from jaxopt_study.curvature.critical_points import SearchStatus as SearchStatus
-from jaxopt_study.curvature.critical_points import find_critical_point as find_critical_point
-from jaxopt_study.curvature.density import SpectralDensity as SpectralDensity
-from jaxopt_study.curvature.density import spectral_density as spectral_density
-from jaxopt_study.curvature.eigenpairs import Eigenpairs as Eigenpairs
-from jaxopt_study.curvature.eigenpairs import eigenpairs as eigenpairs
-from jaxopt_study.curvature.escape import Escape as Escape
-from jaxopt_study.curvature.estimate import Estimate as Estimate
-from jaxopt_study.curvature.index import MorseIndex as MorseIndex
-from jaxopt_study.curvature.index import Resolution as Resolution
-from jaxopt_study.curvature.index import morse_index as morse_index
-from jaxopt_study.curvature.log_det import LogDet as LogDet
-from jaxopt_study.curvature.log_det import log_det as log_det
-from jaxopt_study.curvature.loss_operators import empirical_fisher as empirical_fisher
-from jaxopt_study.curvature.loss_operators import ggn as ggn
-from jaxopt_study.curvature.loss_operators import hessian as hessian
-from jaxopt_study.curvature.operator import Operator as Operator
-from jaxopt_study.curvature.outliers import Outliers as Outliers
-from jaxopt_study.curvature.sharpness import Bracket as Bracket
-from jaxopt_study.curvature.sharpness import sharpness as sharpness
-from jaxopt_study.curvature.trace import diagonal as diagonal
-from jaxopt_study.curvature.trace import trace as trace
-from jaxopt_study.curvature.wrapping import from_matrix as from_matrix
-from jaxopt_study.curvature.wrapping import from_matvec as from_matvec
+from jaxopt_study.curvature._audit import GROWTH as GROWTH
+from jaxopt_study.curvature._audit import Audit, audit, noise_floor
+from jaxopt_study.curvature.operators._batches import batch_mean as batch_mean
+from jaxopt_study.curvature.operators._derivatives import linearized_gradient as linearized_gradient
+from jaxopt_study.curvature.operators._empirical_risk import mean_operator as mean_operator
+from jaxopt_study.curvature.operators._from_matvec import from_matrix, from_matvec
+from jaxopt_study.curvature.operators._hessian import Hessian as Hessian
+from jaxopt_study.curvature.operators._hessian import empirical_fisher, ggn, hessian
+from jaxopt_study.curvature.operators._operator import Operator
+from jaxopt_study.curvature.points._classify_point import Classification, PointKind, classify_point
+from jaxopt_study.curvature.points._descent_direction import Escape
+from jaxopt_study.curvature.points._find_critical_point import CriticalPointSearch, SearchStatus, find_critical_point
+from jaxopt_study.curvature.points._morse_index import MorseIndex, Resolution, morse_index
+from jaxopt_study.curvature.spectrum._condition_number import (
+    Conditioning,
+    ConditionNumber,
+    IllConditioning,
+    condition_number,
+    ill_conditioning,
+)
+from jaxopt_study.curvature.spectrum._cross_check import CrossCheck, cross_check
+from jaxopt_study.curvature.spectrum._eigenpairs import Eigenpairs, eigenpairs
+from jaxopt_study.curvature.spectrum._estimate import Estimate
+from jaxopt_study.curvature.spectrum._log_det import LogDet, log_det
+from jaxopt_study.curvature.spectrum._outliers import Outliers
+from jaxopt_study.curvature.spectrum._sharpness import Bracket, sharpness
+from jaxopt_study.curvature.spectrum._spectral_density import SpectralDensity, spectral_density
+from jaxopt_study.curvature.spectrum._trace import diagonal, trace
+
+__all__ = [
+    "Audit",
+    "Bracket",
+    "Classification",
+    "ConditionNumber",
+    "Conditioning",
+    "CriticalPointSearch",
+    "CrossCheck",
+    "Eigenpairs",
+    "Escape",
+    "Estimate",
+    "IllConditioning",
+    "LogDet",
+    "MorseIndex",
+    "Operator",
+    "Outliers",
+    "PointKind",
+    "Resolution",
+    "SearchStatus",
+    "SpectralDensity",
+    "audit",
+    "classify_point",
+    "condition_number",
+    "cross_check",
+    "diagonal",
+    "eigenpairs",
+    "empirical_fisher",
+    "find_critical_point",
+    "from_matrix",
+    "from_matvec",
+    "ggn",
+    "hessian",
+    "ill_conditioning",
+    "log_det",
+    "morse_index",
+    "noise_floor",
+    "sharpness",
+    "spectral_density",
+    "trace",
+]

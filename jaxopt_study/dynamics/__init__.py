@@ -1,16 +1,27 @@
 """Where landscape meets optimizer: is this step stable here, and did it do what the quadratic model said."""
 
-from jaxopt_study.dynamics.accounting import Accounting, account_step
-from jaxopt_study.dynamics.limit import stability_limit
-from jaxopt_study.dynamics.preconditioning import (
+from jaxopt_study.dynamics._linearised_step import LinearStep as LinearStep
+from jaxopt_study.dynamics._linearised_step import gain as gain
+from jaxopt_study.dynamics._preconditioning import (
     PreconditionedSharpness,
     Preconditioner,
     preconditioned_sharpness,
     preconditioner,
 )
-from jaxopt_study.dynamics.roles import state_roles
-from jaxopt_study.dynamics.stability import Stability, stability
-from jaxopt_study.dynamics.threshold import stability_threshold
+from jaxopt_study.dynamics._probe_eigenvalues import outermost as outermost
+from jaxopt_study.dynamics._stability import Stability, stability
+from jaxopt_study.dynamics._stability_limit import stability_limit
+from jaxopt_study.dynamics._stability_threshold import stability_threshold
+from jaxopt_study.dynamics._state_roles import frozen_leaves as frozen_leaves
+from jaxopt_study.dynamics._state_roles import state_roles
+from jaxopt_study.dynamics._step_accounting import Accounting, account_step
+from jaxopt_study.dynamics._step_period import period as period
+from jaxopt_study.dynamics._step_period import refuse_period as refuse_period
+from jaxopt_study.dynamics._updates import as_transformation as as_transformation
+from jaxopt_study.dynamics._updates import call_update as call_update
+from jaxopt_study.dynamics._updates import differentiated as differentiated
+from jaxopt_study.dynamics._updates import holds_lookahead as holds_lookahead
+from jaxopt_study.dynamics._updates import keep_dtypes as keep_dtypes
 
 __all__ = [
     "Accounting",

@@ -1,20 +1,26 @@
 """From results to pictures: pure functions that return a Matplotlib figure and touch no file and no pyplot state."""
 
-from jaxopt_study.figures.ablation import ablation
-from jaxopt_study.figures.along import curvature_along_runs
-from jaxopt_study.figures.animation import race_animation
-from jaxopt_study.figures.budget import budget_curves
-from jaxopt_study.figures.comparison import comparison, difference_matrix
-from jaxopt_study.figures.curves import learning_curves
-from jaxopt_study.figures.hyperparameters import hyperparameter_scatter, parallel_coordinates
-from jaxopt_study.figures.pairs import pairs
-from jaxopt_study.figures.panels import Panel, panels
-from jaxopt_study.figures.planes import trajectories
-from jaxopt_study.figures.profiles import performance_profiles
-from jaxopt_study.figures.response import response
-from jaxopt_study.figures.spectrum import spectrum
-from jaxopt_study.figures.style import Appearance, appearances, new_figure, render
-from jaxopt_study.figures.top import top_curves
+from jaxopt_study.figures._ablation import ablation
+from jaxopt_study.figures._animation import race_animation
+from jaxopt_study.figures._before_after import pairs
+from jaxopt_study.figures._best_trials import top_curves
+from jaxopt_study.figures._budget import budget_curves
+from jaxopt_study.figures._comparison import comparison, difference_matrix
+from jaxopt_study.figures._contour_trajectories import trajectories
+from jaxopt_study.figures._curvature_curves import curvature_along_runs
+from jaxopt_study.figures._curves import learning_curves
+from jaxopt_study.figures._hyperparameters import hyperparameter_scatter, parallel_coordinates
+from jaxopt_study.figures._panels import Panel, panels
+from jaxopt_study.figures._performance_profiles import performance_profiles
+from jaxopt_study.figures._sensitivity import response
+from jaxopt_study.figures._significant_digits import decimals_apart as decimals_apart
+from jaxopt_study.figures._significant_digits import digits_apart as digits_apart
+from jaxopt_study.figures._spectrum import count_range as count_range
+from jaxopt_study.figures._spectrum import resolved as resolved
+from jaxopt_study.figures._spectrum import spectrum
+from jaxopt_study.figures._style import COLOURS as COLOURS
+from jaxopt_study.figures._style import SETTINGS as SETTINGS
+from jaxopt_study.figures._style import Appearance, appearances, new_figure, render
 
 __all__ = [
     "Appearance",

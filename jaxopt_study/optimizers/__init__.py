@@ -5,15 +5,15 @@
 
 from typing import Any
 
-from jaxopt_study.optimizers.adafactor import adafactor
-from jaxopt_study.optimizers.adam_variants import adamax, adan, nadam, radam
-from jaxopt_study.optimizers.adams import adam, adamw, amsgrad
-from jaxopt_study.optimizers.averaged import asgd
-from jaxopt_study.optimizers.convention import Convention
-from jaxopt_study.optimizers.descent import momentum, nesterov, nesterov_lookahead, sgd
-from jaxopt_study.optimizers.scaled import adadelta, adagrad, rmsprop
-from jaxopt_study.optimizers.signs import lion, rprop
-from jaxopt_study.transforms.differences import Difference, explain_difference
+from jaxopt_study.optimizers._adafactor import adafactor
+from jaxopt_study.optimizers._adagrad_rmsprop import adadelta, adagrad, rmsprop
+from jaxopt_study.optimizers._adam import adam, adamw, amsgrad
+from jaxopt_study.optimizers._adam_variants import adamax, adan, nadam, radam
+from jaxopt_study.optimizers._asgd import asgd
+from jaxopt_study.optimizers._convention import Convention
+from jaxopt_study.optimizers._sgd import momentum, nesterov, nesterov_lookahead, sgd
+from jaxopt_study.optimizers._sign_methods import lion, rprop
+from jaxopt_study.transforms import Difference, explain_difference
 
 _NAMED = (
     sgd,

@@ -1,12 +1,12 @@
 """What is minimised: problems with their data and, where known, their answers."""
 
 from jaxopt_study.problems import datasets, networks, planar
-from jaxopt_study.problems.adapters import from_linen, from_nnx, from_pytree
-from jaxopt_study.problems.catalogue import catalogue, listed
-from jaxopt_study.problems.least_squares import least_squares, linear_regression
-from jaxopt_study.problems.linear_network import deep_linear_network, linear_network
-from jaxopt_study.problems.problem import CriticalPoint, Metric, Problem
-from jaxopt_study.problems.quadratic import noisy_quadratic, quadratic, random_rotation
+from jaxopt_study.problems._adapters import from_linen, from_nnx, from_pytree
+from jaxopt_study.problems._least_squares import least_squares, linear_regression
+from jaxopt_study.problems._linear_network import deep_linear_network, linear_network
+from jaxopt_study.problems._problem import CriticalPoint, Metric, Problem
+from jaxopt_study.problems._quadratic import noisy_quadratic, quadratic, random_rotation
+from jaxopt_study.problems._registry import catalogue, listed
 
 __all__ = [
     "CriticalPoint",

@@ -1,25 +1,28 @@
 """Many trials at once: what is searched, how it is sampled, and what is kept on disk."""
 
-from jaxopt_study.sweeps.ablate import Ablation, Contribution, ablate
-from jaxopt_study.sweeps.best_of import best_of_k, chosen_of_k
-from jaxopt_study.sweeps.candidates import Candidate
-from jaxopt_study.sweeps.compare import compare
-from jaxopt_study.sweeps.comparison import Comparison, Report
-from jaxopt_study.sweeps.dimension import Dimension
-from jaxopt_study.sweeps.halving import Halving
-from jaxopt_study.sweeps.intervals import Interval, mean_interval, median_interval, wilson
-from jaxopt_study.sweeps.journal import Journal, JournalError
-from jaxopt_study.sweeps.keys import report_keys, search_keys
-from jaxopt_study.sweeps.layout import use_cpu_cores
-from jaxopt_study.sweeps.options import Choices, Conditional, choices, conditional
-from jaxopt_study.sweeps.optuna_sampler import OptunaSampler
-from jaxopt_study.sweeps.protocol import ComparisonInterrupted
-from jaxopt_study.sweeps.ranges import Integers, LogUniform, Uniform, integers, log_uniform, uniform
-from jaxopt_study.sweeps.result import Choice, Search
-from jaxopt_study.sweeps.samplers import sample
-from jaxopt_study.sweeps.scores import penalised
-from jaxopt_study.sweeps.search import SearchInterrupted, search
-from jaxopt_study.sweeps.space import Space
+from jaxopt_study.sweeps._compare._ablate import Ablation, Contribution, ablate
+from jaxopt_study.sweeps._compare._ablation_variants import Variant as Variant
+from jaxopt_study.sweeps._compare._ablation_variants import variants_of as variants_of
+from jaxopt_study.sweeps._compare._candidates import Candidate
+from jaxopt_study.sweeps._compare._compare import compare
+from jaxopt_study.sweeps._compare._comparison import Comparison, Report
+from jaxopt_study.sweeps._compare._tune_and_report import ComparisonInterrupted
+from jaxopt_study.sweeps._execution._journal import Journal, JournalError
+from jaxopt_study.sweeps._execution._keys import report_keys, search_keys
+from jaxopt_study.sweeps._execution._layout import use_cpu_cores
+from jaxopt_study.sweeps._search._halving import Halving
+from jaxopt_study.sweeps._search._optuna_sampler import OptunaSampler
+from jaxopt_study.sweeps._search._result import Choice, Search
+from jaxopt_study.sweeps._search._samplers import sample
+from jaxopt_study.sweeps._search._search import SearchInterrupted, search
+from jaxopt_study.sweeps._space._dimension import Dimension
+from jaxopt_study.sweeps._space._options import Choices, Conditional, choices, conditional
+from jaxopt_study.sweeps._space._ranges import Integers, LogUniform, Uniform, integers, log_uniform, uniform
+from jaxopt_study.sweeps._space._space import Space
+from jaxopt_study.sweeps._statistics._expected_best_of_k import best_of_k, chosen_of_k
+from jaxopt_study.sweeps._statistics._intervals import Interval, mean_interval, median_interval, wilson
+from jaxopt_study.sweeps._statistics._paired_tests import paired_differences as paired_differences
+from jaxopt_study.sweeps._statistics._scores import penalised
 
 __all__ = [
     "Ablation",

@@ -1,10 +1,15 @@
 """One trial: a loop of steps from a problem and an optimizer to a trajectory."""
 
-from jaxopt_study.training.batches import Curriculum, LinearPace, batch_indices, linear_curriculum, shuffle
-from jaxopt_study.training.curvature_probe import CurvatureProbe
-from jaxopt_study.training.evaluation import evaluate
-from jaxopt_study.training.train import train
-from jaxopt_study.training.trajectory import EarlyStopping, Probe, TrainingInterrupted, Trajectory
+from jaxopt_study.training._batch_order import Curriculum, LinearPace, batch_indices, linear_curriculum, shuffle
+from jaxopt_study.training._batch_order import Order as Order
+from jaxopt_study.training._curvature_probe import CurvatureProbe
+from jaxopt_study.training._evaluate import check_problem as check_problem
+from jaxopt_study.training._evaluate import evaluate
+from jaxopt_study.training._python_loop import Bar as Bar
+from jaxopt_study.training._python_loop import interrupts as interrupts
+from jaxopt_study.training._train import train
+from jaxopt_study.training._trajectory import EarlyStopping, Probe, TrainingInterrupted, Trajectory
+from jaxopt_study.training._validate import check_probe as check_probe
 
 __all__ = [
     "Curriculum",

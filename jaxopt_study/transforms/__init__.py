@@ -1,21 +1,24 @@
 """How a gradient becomes an update: atoms, what combines them, and the rules composed from them."""
 
-from jaxopt_study.transforms.adaptive import nadam_average, rectify, scale_by_update_rms
-from jaxopt_study.transforms.averaging import average_iterates
-from jaxopt_study.transforms.bias_correction import bias_correction
-from jaxopt_study.transforms.clipping import (
+from jaxopt_study.transforms._adaptive import nadam_average, rectify, scale_by_update_rms
+from jaxopt_study.transforms._averaging import average_iterates
+from jaxopt_study.transforms._bias_correction import bias_correction
+from jaxopt_study.transforms._clipping import (
     clip_by_global_norm,
     clip_by_leaf_norm,
     clip_by_percentile,
     clip_by_unit_norm,
     clip_by_value,
 )
-from jaxopt_study.transforms.combine import chain, merge
-from jaxopt_study.transforms.constructors import atom, composite, from_optax, named_function
-from jaxopt_study.transforms.dampening import dampen
-from jaxopt_study.transforms.differences import Difference, explain_difference
-from jaxopt_study.transforms.factored import clip_by_leaf_rms, scale_by_factored_rms, scale_by_param_rms
-from jaxopt_study.transforms.functions import (
+from jaxopt_study.transforms._composition import chain, merge
+from jaxopt_study.transforms._constructors import atom, composite, from_optax, named_function
+from jaxopt_study.transforms._dampening import dampen
+from jaxopt_study.transforms._factored import clip_by_leaf_rms, scale_by_factored_rms, scale_by_param_rms
+from jaxopt_study.transforms._first_difference import Difference, explain_difference
+from jaxopt_study.transforms._flax_containers import refuse_holder as refuse_holder
+from jaxopt_study.transforms._flax_containers import unwrapped as unwrapped
+from jaxopt_study.transforms._from_json import from_json
+from jaxopt_study.transforms._functions import (
     divide_by,
     divide_by_deviation,
     divide_by_root,
@@ -26,13 +29,21 @@ from jaxopt_study.transforms.functions import (
     root,
     weighted_sum,
 )
-from jaxopt_study.transforms.lookahead import LooksAhead, TrainsOtherParams, evaluation_params, gradient_point
-from jaxopt_study.transforms.momentum import heavy_ball, nesterov, nesterov_lookahead
-from jaxopt_study.transforms.noise import add_gradient_noise
-from jaxopt_study.transforms.projections import clip_weights, project_to_max_norm
-from jaxopt_study.transforms.pytree import register_expressions
-from jaxopt_study.transforms.resilient import scale_by_rprop
-from jaxopt_study.transforms.scaling import (
+from jaxopt_study.transforms._lookahead import LooksAhead, TrainsOtherParams, evaluation_params, gradient_point
+from jaxopt_study.transforms._momentum import heavy_ball, nesterov, nesterov_lookahead
+from jaxopt_study.transforms._noise import add_gradient_noise
+from jaxopt_study.transforms._paths import children as children
+from jaxopt_study.transforms._paths import match as match
+from jaxopt_study.transforms._paths import rebuild as rebuild
+from jaxopt_study.transforms._projections import clip_weights, project_to_max_norm
+from jaxopt_study.transforms._pytree import register_expressions
+from jaxopt_study.transforms._rprop import scale_by_rprop
+from jaxopt_study.transforms._scalars import ScalarLike as ScalarLike
+from jaxopt_study.transforms._scalars import ScalarOrSchedule as ScalarOrSchedule
+from jaxopt_study.transforms._scalars import check_interval as check_interval
+from jaxopt_study.transforms._scalars import complement as complement
+from jaxopt_study.transforms._scalars import concrete as concrete
+from jaxopt_study.transforms._scaling import (
     scale_by_adadelta,
     scale_by_adagrad,
     scale_by_adam,
@@ -44,12 +55,13 @@ from jaxopt_study.transforms.scaling import (
     scale_by_radam,
     scale_by_rms,
 )
-from jaxopt_study.transforms.schedules import inverse_time_decay, regularised_decay, relative_step, schedule_product
-from jaxopt_study.transforms.serialise import from_json
-from jaxopt_study.transforms.spec import Function, Transform
-from jaxopt_study.transforms.statistics import ema, gradient_difference, running_max, total
-from jaxopt_study.transforms.steps import add_decayed_weights, decay_proximally, negate, scale_by_learning_rate
-from jaxopt_study.transforms.tap import TapMetrics, read_taps, tap
+from jaxopt_study.transforms._schedules import inverse_time_decay, regularised_decay, relative_step, schedule_product
+from jaxopt_study.transforms._spec import Function, Transform
+from jaxopt_study.transforms._spec import construct as construct
+from jaxopt_study.transforms._spec import with_any_extra as with_any_extra
+from jaxopt_study.transforms._statistics import ema, gradient_difference, running_max, total
+from jaxopt_study.transforms._steps import add_decayed_weights, decay_proximally, negate, scale_by_learning_rate
+from jaxopt_study.transforms._tap import TapMetrics, read_taps, tap
 
 __all__ = [
     "Difference",

@@ -19,7 +19,7 @@ import numpy as np
 import optax
 import optax.contrib
 
-from jaxopt_study.transforms.printing import import_path
+from jaxopt_study.transforms._printing import import_path
 
 # Of Optax's public names all that return a transformation or a schedule, but those whose purpose is to apply a function
 # of the user's to parameters, updates or other constructors: `stateless`, `inject_hyperparams`, `conditionally_mask`,

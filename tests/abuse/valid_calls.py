@@ -24,7 +24,7 @@ from jaxopt_study import (
     training,
     transforms,
 )
-from jaxopt_study.training.batches import prepare
+from jaxopt_study.training._batch_order import prepare
 
 KEY = jax.random.key(0)
 MATRIX = np.diag(np.array([3.0, 1.0, -0.5], dtype=np.float32))

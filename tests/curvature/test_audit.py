@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxopt_study.curvature import audit, from_matrix, from_matvec, hessian, noise_floor, vectors
+from jaxopt_study.curvature import audit, from_matrix, from_matvec, hessian, noise_floor
+from jaxopt_study.linalg import vectors
 
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)

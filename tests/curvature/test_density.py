@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from jaxopt_study.curvature import cross_check, from_matrix, from_matvec, hessian, spectral_density
-from jaxopt_study.curvature.estimate import band_of_shares, mean_and_error
-from jaxopt_study.curvature.outliers import find_outliers
-from jaxopt_study.curvature.quadrature import Quadrature, lanczos_quadrature, probe_vectors
+from jaxopt_study.curvature.spectrum._estimate import band_of_shares, mean_and_error
+from jaxopt_study.curvature.spectrum._outliers import find_outliers
+from jaxopt_study.linalg.gauss_quadrature import Quadrature, lanczos_quadrature, probe_vectors
 
 KEY = jax.random.key(0)
 GHOSTLY = np.concatenate([[100.0, 50.0, 30.0, 10.0], np.linspace(0, 1, 496)])  # isolated large ones and a bulk

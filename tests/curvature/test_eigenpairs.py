@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from jax.tree_util import Partial
 
-from jaxopt_study.curvature import from_matrix, from_matvec, hessian
-from jaxopt_study.curvature.eigenpairs import eigenpairs, limits_for, make_plan, solve
+from jaxopt_study.curvature import eigenpairs, from_matrix, from_matvec, hessian
+from jaxopt_study.curvature.spectrum._eigenpairs import limits_for, make_plan, solve
 
 N = 200
 SPECTRA = {

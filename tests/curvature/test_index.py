@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from jax.tree_util import Partial
 
-from jaxopt_study.curvature import Resolution, from_matrix, from_matvec, inertia, morse_index, noise_floor
+from jaxopt_study.curvature import Resolution, from_matrix, from_matvec, morse_index, noise_floor
+from jaxopt_study.curvature.spectrum import _eigenvalue_counts as inertia
 
 KEY = jax.random.key(0)
 FEW = {"max_dense": 0, "num_basis": 32, "num_probes": 2, "num_steps": 4}

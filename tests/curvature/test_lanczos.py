@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxopt_study.curvature import lanczos
-from jaxopt_study.curvature.layout import layout_of, seed_words
+from jaxopt_study.linalg import block_lanczos as lanczos
+from jaxopt_study.linalg.layout import layout_of, seed_words
 
 N = 120
 

@@ -10,9 +10,10 @@ import pytest
 from flax import nnx
 from jax import lax
 
-from jaxopt_study.curvature import empirical_fisher, ggn, hessian, vectors
-from jaxopt_study.curvature.export import ravel, unravel
-from jaxopt_study.curvature.operator import _apply, _prepare
+from jaxopt_study.curvature import empirical_fisher, ggn, hessian
+from jaxopt_study.curvature.operators._operator import _apply, _prepare
+from jaxopt_study.linalg import vectors
+from jaxopt_study.linalg.dense import ravel, unravel
 
 N = 11
 RNG = np.random.default_rng(0)

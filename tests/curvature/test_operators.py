@@ -7,7 +7,8 @@ import pytest
 from jax.flatten_util import ravel_pytree
 from scipy.sparse.linalg import eigsh
 
-from jaxopt_study.curvature import from_matrix, from_matvec, hessian, vectors
+from jaxopt_study.curvature import from_matrix, from_matvec, hessian
+from jaxopt_study.linalg import vectors
 
 RNG = np.random.default_rng(0)
 LIKE = {"a": {"w": np.zeros((2, 3)), "b": np.zeros(3)}, "c": np.zeros(())}

@@ -35,8 +35,8 @@ from jaxopt_study.curvature import (
     sharpness,
     spectral_density,
     trace,
-    vectors,
 )
+from jaxopt_study.linalg import vectors
 
 KEY = jax.random.key(0)
 DECIMAL = [1e-30, 1e-20, 1e-10, 1.0, 1e10, 1e20, 1e30]

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from jax.tree_util import Partial
 
-from jaxopt_study.curvature import from_matrix, from_matvec, hessian
-from jaxopt_study.curvature.overlap import least_overlap
-from jaxopt_study.curvature.sharpness import bracket_limits, bracket_plan, enclose, sharpness
+from jaxopt_study.curvature import from_matrix, from_matvec, hessian, sharpness
+from jaxopt_study.curvature.spectrum._sharpness import bracket_limits, bracket_plan, enclose
+from jaxopt_study.linalg.lanczos_upper_bound import least_overlap
 
 N, TRIALS = 120, 500
 SPECTRA = {

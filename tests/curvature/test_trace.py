@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxopt_study.curvature import diagonal, from_matrix, from_matvec, ggn, hessian, trace
-from jaxopt_study.curvature.trace import _orthonormal
+from jaxopt_study.curvature.spectrum._trace import _orthonormal
 
 KEY = jax.random.key(0)
 DECAYING = np.concatenate([[80.0, -40.0, 20.0, 10.0], 1 / np.arange(1.0, 117.0)])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from jaxopt_study.curvature.widening import in_double_precision
+from jaxopt_study.curvature._float64_interpreter import in_double_precision
 
 RNG = np.random.default_rng(0)
 A = RNG.normal(size=(6, 6)).astype(np.float32)

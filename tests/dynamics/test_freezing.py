@@ -7,7 +7,7 @@ import optax
 import pytest
 from jax import lax
 
-from jaxopt_study.dynamics.freezing import holding
+from jaxopt_study.dynamics._stop_gradient_at import holding
 
 
 def plain(x):

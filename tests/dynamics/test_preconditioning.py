@@ -9,9 +9,9 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 
 from jaxopt_study import optimizers
-from jaxopt_study.curvature import vectors
 from jaxopt_study.dynamics import preconditioned_sharpness, preconditioner, stability_limit, stability_threshold
-from jaxopt_study.dynamics.linearised import linear_step
+from jaxopt_study.dynamics._linearised_step import linear_step
+from jaxopt_study.linalg import vectors
 from jaxopt_study.transforms import gradient_point
 
 KEY = jax.random.key(0)

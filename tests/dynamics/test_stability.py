@@ -11,11 +11,12 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 
 from jaxopt_study import optimizers, transforms
-from jaxopt_study.curvature import from_matrix, hessian, sharpness, vectors
+from jaxopt_study.curvature import from_matrix, hessian, sharpness
 from jaxopt_study.dynamics import preconditioned_sharpness, preconditioner, stability, stability_threshold
-from jaxopt_study.dynamics.arnoldi import extend
-from jaxopt_study.dynamics.linearised import linear_step
-from jaxopt_study.dynamics.stability import _verdict
+from jaxopt_study.dynamics._linearised_step import linear_step
+from jaxopt_study.dynamics._stability import _verdict
+from jaxopt_study.linalg import vectors
+from jaxopt_study.linalg.arnoldi import extend
 from jaxopt_study.transforms import chain, gradient_point
 
 KEY = jax.random.key(0)

@@ -8,7 +8,7 @@ import pytest
 
 from jaxopt_study import optimizers, transforms
 from jaxopt_study.dynamics import preconditioned_sharpness, stability_limit, stability_threshold
-from jaxopt_study.dynamics.periods import period
+from jaxopt_study.dynamics._step_period import period
 from jaxopt_study.transforms import chain, gradient_point, scale_by_learning_rate
 
 RATE, DECAY = 0.01, 0.9

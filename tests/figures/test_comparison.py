@@ -5,7 +5,7 @@ import pytest
 from matplotlib.colors import to_hex
 
 from jaxopt_study import figures
-from jaxopt_study.figures.comparison import TINTS
+from jaxopt_study.figures._comparison import TINTS
 
 DEFAULT = (
     {"sgd": [3.0, 3.2], "adam": [1.0, 1.2], "rmsprop": [np.nan, np.nan]},

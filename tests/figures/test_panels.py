@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxopt_study import figures
-from jaxopt_study.figures.panels import Panel, panels
+from jaxopt_study.figures import Panel, panels
 
 STEPS = np.array([0, 5, 10])
 

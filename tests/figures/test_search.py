@@ -5,7 +5,7 @@ import pytest
 from matplotlib.colors import to_hex
 
 from jaxopt_study import figures
-from jaxopt_study.figures.hyperparameters import CHOSEN, EDGE, MAYBE
+from jaxopt_study.figures._hyperparameters import CHOSEN, EDGE, MAYBE
 
 RATES = [1e-4, 1e-3, 1e-2, 1e-1, 1.0]
 SCORES = np.array([3.0, 2.0, 1.0, 1.1, np.nan])

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from jaxopt_study import figures
-from jaxopt_study.figures.style import SETTINGS
+from jaxopt_study.figures._style import SETTINGS
 
 GRID = np.linspace(-1.0, 1.0, 101)
 WIDTH = 0.1

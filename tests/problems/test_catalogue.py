@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxopt_study import problems
-from jaxopt_study.problems.catalogue import listed
+from jaxopt_study.problems import listed
 
 ANALYTIC = [name for name, make in problems.catalogue().items() if ".datasets" not in make.__module__]
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from jaxopt_study.problems import datasets
 from jaxopt_study.problems.datasets import Dataset, DatasetError
-from jaxopt_study.problems.datasets.splits import apportion, divide
+from jaxopt_study.problems.datasets._splits import apportion, divide
 
 PARTS = ("train", "validation", "test")
 

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from jaxopt_study.problems import datasets
-from jaxopt_study.problems.datasets import DatasetError, IdxArchive, IdxFile, archives, read_idx
+from jaxopt_study.problems.datasets import DatasetError, IdxArchive, IdxFile, read_idx
+from jaxopt_study.problems.datasets import _archives as archives
 
 NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 rng = np.random.default_rng(0)

@@ -17,11 +17,11 @@ from jaxopt_study.problems.networks import (
     convolve,
     cross_entropy,
     initialisers,
-    layers,
     max_pool,
     mse,
     weight_penalty,
 )
+from jaxopt_study.problems.networks import _layers as layers
 
 KEY = jax.random.key(0)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxopt_study import records
-from jaxopt_study.sweeps.journal import Journal, JournalError
+from jaxopt_study.sweeps import Journal, JournalError
 
 LANES, PER_CHUNK = 24, 3
 CONFIG = {"study": "killing"}

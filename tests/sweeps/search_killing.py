@@ -17,7 +17,7 @@ import numpy as np
 import optax
 
 from jaxopt_study import sweeps
-from jaxopt_study.sweeps import sweep
+from jaxopt_study.sweeps._execution import _sweep as sweep
 
 TRIALS, SEEDS, WIDTH = 16, 2, 2
 

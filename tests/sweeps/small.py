@@ -6,7 +6,7 @@ import numpy as np
 
 from jaxopt_study import sweeps
 from jaxopt_study.problems import Metric, Problem
-from jaxopt_study.sweeps.trials import Trials
+from jaxopt_study.sweeps._execution._trials import Trials
 from jaxopt_study.training import train
 
 KEY = jax.random.key(3)

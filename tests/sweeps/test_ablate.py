@@ -7,8 +7,9 @@ import optax
 import pytest
 
 from jaxopt_study import optimizers, sweeps, transforms
-from jaxopt_study.sweeps import Ablation, ComparisonInterrupted, sweep
-from jaxopt_study.sweeps.variants import variants_of
+from jaxopt_study.sweeps import Ablation, ComparisonInterrupted
+from jaxopt_study.sweeps._compare._ablation_variants import variants_of
+from jaxopt_study.sweeps._execution import _sweep as sweep
 from tests.oracles.running import run_transform
 from tests.sweeps import small
 from tests.sweeps.small import KEY

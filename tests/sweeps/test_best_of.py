@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from jaxopt_study.sweeps.best_of import best_of_k, chosen_of_k
+from jaxopt_study.sweeps import best_of_k, chosen_of_k
 
 RNG = np.random.default_rng(0)
 SCORES = np.array([0.5, 0.2, 0.9, 0.2, 0.7, 0.4, 0.3])

@@ -8,7 +8,9 @@ import optax
 import pytest
 
 from jaxopt_study import optimizers, sweeps, transforms
-from jaxopt_study.sweeps import Candidate, Comparison, ComparisonInterrupted, JournalError, Report, protocol, sweep
+from jaxopt_study.sweeps import Candidate, Comparison, ComparisonInterrupted, JournalError, Report
+from jaxopt_study.sweeps._compare import _tune_and_report as protocol
+from jaxopt_study.sweeps._execution import _sweep as sweep
 from tests.sweeps import small
 from tests.sweeps.small import KEY, RATES
 

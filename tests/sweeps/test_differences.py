@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jaxopt_study.sweeps.differences import paired_difference, paired_differences
+from jaxopt_study.sweeps._statistics._paired_tests import paired_difference, paired_differences
 
 NOTHING = "no detectable difference"
 

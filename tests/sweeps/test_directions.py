@@ -7,7 +7,7 @@ import pytest
 
 from jaxopt_study import optimizers, sweeps
 from jaxopt_study.problems import Metric
-from jaxopt_study.sweeps.scores import penalised
+from jaxopt_study.sweeps import penalised
 from tests.sweeps import small
 from tests.sweeps.small import KEY, RATES
 

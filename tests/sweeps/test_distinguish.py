@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jaxopt_study.sweeps.distinguish import indistinguishable
+from jaxopt_study.sweeps._statistics._indistinguishable import indistinguishable
 
 REPEATS = 150
 ROOM = 3 * np.sqrt(0.05 * 0.95 / REPEATS)

@@ -10,8 +10,8 @@ import optax
 import pytest
 
 from jaxopt_study import optimizers, sweeps
-from jaxopt_study.sweeps import engine
-from jaxopt_study.sweeps.layout import Layout, default_mesh
+from jaxopt_study.sweeps._execution import _engine as engine
+from jaxopt_study.sweeps._execution._layout import Layout, default_mesh
 from tests.sweeps import small
 
 SEEDS = jax.random.split(jax.random.key(0), 2)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jaxopt_study.sweeps.intervals import mean_interval, median_interval, wilson
+from jaxopt_study.sweeps import mean_interval, median_interval, wilson
 
 REPEATS = 1500
 NOISE = 3 * np.sqrt(0.05 * 0.95 / REPEATS)  # of a measured coverage, at three standard errors

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from jaxopt_study import records
-from jaxopt_study.sweeps import Journal, JournalError, chunks
+from jaxopt_study.sweeps import Journal, JournalError
+from jaxopt_study.sweeps._execution import _journal_format as chunks
 
 CONFIG = {"space": {"lr": {"low": 1e-4, "high": 1.0}}, "num_trials": 8, "shape": (2, 3), "target": math.inf}
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from jaxopt_study import records
-from jaxopt_study.sweeps import Journal, JournalError, chunks
+from jaxopt_study.sweeps import Journal, JournalError
+from jaxopt_study.sweeps._execution import _journal_format as chunks
 
 CONFIG = {"num_trials": 8}
 STUDY = records.content_hash(records.plain(CONFIG))

@@ -13,8 +13,15 @@ import pytest
 from jax.sharding import AxisType
 
 from jaxopt_study import optimizers, sweeps
-from jaxopt_study.sweeps import layout as layout_module
-from jaxopt_study.sweeps.layout import Layout, Speed, choose_width, default_mesh, measured_speed, usable_cores
+from jaxopt_study.sweeps._execution import _layout as layout_module
+from jaxopt_study.sweeps._execution._layout import (
+    Layout,
+    Speed,
+    choose_width,
+    default_mesh,
+    measured_speed,
+    usable_cores,
+)
 from tests.sweeps import layouts, small
 
 ROOT = Path(__file__).parents[2]

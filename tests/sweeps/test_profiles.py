@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jaxopt_study.sweeps.profiles import error_cost, performance_profile
+from jaxopt_study.sweeps._statistics._performance_profiles import error_cost, performance_profile
 
 
 def test_shares_are_those_of_the_definition():

@@ -14,7 +14,9 @@ import optax
 import pytest
 
 from jaxopt_study import records, sweeps
-from jaxopt_study.sweeps import JournalError, SearchInterrupted, engine, sweep
+from jaxopt_study.sweeps import JournalError, SearchInterrupted
+from jaxopt_study.sweeps._execution import _engine as engine
+from jaxopt_study.sweeps._execution import _sweep as sweep
 from tests.sweeps import small
 from tests.sweeps.small import KEY, RATES, assert_same
 

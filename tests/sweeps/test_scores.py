@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from jaxopt_study.sweeps.scores import penalised, steps_to_target
+from jaxopt_study.sweeps import penalised
+from jaxopt_study.sweeps._statistics._scores import steps_to_target
 
 
 def test_nan_becomes_the_worst_score_and_the_argument_stays_as_it_was():

@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from jaxopt_study import optimizers, transforms
-from jaxopt_study.sweeps.trials import _windowed
+from jaxopt_study.sweeps._execution._trials import _windowed
 from tests.sweeps import small
 from tests.sweeps.small import trials
 

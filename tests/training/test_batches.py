@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from jaxopt_study.training import Curriculum, LinearPace, batch_indices, linear_curriculum, shuffle
-from jaxopt_study.training.batches import MAX_EXAMPLES, _epoch_and_offset, _permute_grid, prepare
+from jaxopt_study.training._batch_order import MAX_EXAMPLES, _epoch_and_offset, _permute_grid, prepare
 
 
 @pytest.fixture(scope="module")

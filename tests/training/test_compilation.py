@@ -11,9 +11,10 @@ import pytest
 
 from jaxopt_study import optimizers
 from jaxopt_study.problems import Problem
-from jaxopt_study.training import placement, train
-from jaxopt_study.training.loops import begin, next_chunk, next_step, whole_run
-from jaxopt_study.training.placement import on_device
+from jaxopt_study.training import _device_put as placement
+from jaxopt_study.training import train
+from jaxopt_study.training._compiled_loop import begin, next_chunk, next_step, whole_run
+from jaxopt_study.training._device_put import on_device
 
 KEY = jax.random.key(0)
 PROGRAMS = {"jit(start)", "jit(next_chunk)", "jit(last_records)", "jit(_finish)", "jit(whole_run)", "jit(next_step)"}

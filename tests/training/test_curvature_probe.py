@@ -8,7 +8,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from jaxopt_study import dynamics, optimizers
-from jaxopt_study.curvature import vectors
+from jaxopt_study.linalg import vectors
 from jaxopt_study.problems import Problem
 from jaxopt_study.training import CurvatureProbe, Probe, train
 

@@ -13,7 +13,8 @@ import pytest
 
 from jaxopt_study import optimizers
 from jaxopt_study.problems import Metric, Problem
-from jaxopt_study.training import EarlyStopping, TrainingInterrupted, host, train
+from jaxopt_study.training import EarlyStopping, TrainingInterrupted, train
+from jaxopt_study.training import _python_loop as host
 
 KEY = jax.random.key(0)
 

@@ -17,7 +17,7 @@ from jaxopt_study.training import (
     linear_curriculum,
     train,
 )
-from jaxopt_study.training.planning import check_arguments
+from jaxopt_study.training._validate import check_arguments
 
 KEY = jax.random.key(0)
 

@@ -8,7 +8,7 @@ import optax
 import pytest
 
 from jaxopt_study.training import train
-from jaxopt_study.training.host import Bar
+from jaxopt_study.training._python_loop import Bar
 
 KEY = jax.random.key(0)
 

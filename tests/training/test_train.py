@@ -8,8 +8,11 @@ import pytest
 
 from jaxopt_study import optimizers, transforms
 from jaxopt_study.problems import Problem
-from jaxopt_study.training import Probe, evaluate, host, linear_curriculum, loops, planning, train
-from jaxopt_study.training.planning import _wants_host
+from jaxopt_study.training import Probe, evaluate, linear_curriculum, train
+from jaxopt_study.training import _compiled_loop as loops
+from jaxopt_study.training import _python_loop as host
+from jaxopt_study.training import _validate as planning
+from jaxopt_study.training._validate import _wants_host
 
 KEY = jax.random.key(0)
 

@@ -28,7 +28,7 @@ from jaxopt_study.transforms import (
     tap,
     total,
 )
-from jaxopt_study.transforms.scalars import check_interval
+from jaxopt_study.transforms._scalars import check_interval
 
 PARAMS = {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}
 

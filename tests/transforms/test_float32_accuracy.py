@@ -10,8 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxopt_study.transforms.bias_correction import bias_correction
-from jaxopt_study.transforms.statistics import ema
+from jaxopt_study.transforms import bias_correction, ema
 from tests.oracles.references import atoms
 
 NUM_STEPS = 100_000

@@ -30,7 +30,7 @@ from jaxopt_study.transforms import (
     scale_by_learning_rate,
     vocabulary,
 )
-from jaxopt_study.transforms.spec import Expression
+from jaxopt_study.transforms._spec import Expression
 
 PACKAGE = str(Path(jaxopt_study.__file__).parent)
 INNER = {"call": "jaxopt_study.optimizers:sgd", "arguments": {"learning_rate": 0.1}}
@@ -76,7 +76,7 @@ def untouched(tmp_path, monkeypatch):
         "jax.debug:callback", "jax.debug:print", "jax.experimental:io_callback", "jax.profiler:start_trace", "jax:vmap",
         "jax.tree_util:tree_map", "jax.tree_util:Partial", "jax.lax:map", "jax.lax:cond",
         "jax._src.xla_bridge:os.system", "jaxopt_study.records:save",
-        "jaxopt_study.transforms.printing:resolve", "jaxopt_study.transforms:from_json",
+        "jaxopt_study.transforms._printing:resolve", "jaxopt_study.transforms:from_json",
         "jaxopt_study.transforms:from_optax", "optax:adam", "optax:tree_map_params", "optax:apply_updates", "os:system",
         "builtins:eval", "numpy:load", "jax.numpy:square.__call__", "jax.numpy:__loader__", "", ":", "jax.numpy",
         "a:b:c", "jax.numpy:", "..:x", "jax.numpy:square.__globals__", "\0:\0",

@@ -28,7 +28,7 @@ from jaxopt_study.transforms import (
     scale_by_learning_rate,
     tap,
 )
-from jaxopt_study.transforms.printing import resolve
+from jaxopt_study.transforms._printing import resolve
 
 GRADS, PARAMS = jnp.array([3.0, -4.0]), jnp.array([1.0, 2.0])
 
@@ -394,8 +394,8 @@ REACHABLE = [  # what can be imported, and reached through what a trusted module
     "jax._src.xla_bridge:os.system",
     "jax._src.numpy.lax_numpy:np.load",
     "jax._src.numpy.lax_numpy:np",
-    "jaxopt_study.transforms.printing:importlib.import_module",
-    "jaxopt_study.transforms.printing:importlib",
+    "jaxopt_study.transforms._printing:importlib.import_module",
+    "jaxopt_study.transforms._printing:importlib",
     "tests.transforms.test_spec:tripled",
 ]
 
@@ -405,13 +405,13 @@ REACHABLE = [  # what can be imported, and reached through what a trusted module
 def test_json_cannot_call_what_is_not_trusted(kind, path):
     assert resolve(path) is not None
     named = {kind: path} if kind == "function" else {kind: path, "arguments": {}}
-    inside = {"call": "jaxopt_study.transforms.functions:elementwise", "arguments": {"fn": named}}
+    inside = {"call": "jaxopt_study.transforms._functions:elementwise", "arguments": {"fn": named}}
     for expression in (named, inside):
         with pytest.raises(ValueError, match=r"is neither a constructor nor an elementwise function"):
             from_json(saved(expression))
 
 
-@pytest.mark.parametrize("path", ["jax.numpy:save", "jax.numpy:load", "jaxopt_study.transforms.printing:resolve"])
+@pytest.mark.parametrize("path", ["jax.numpy:save", "jax.numpy:load", "jaxopt_study.transforms._printing:resolve"])
 def test_json_lifts_only_from_optax_and_what_the_reader_trusts(path, tmp_path, monkeypatch):
     # JAX and this package hold functions that write and read files; a saved transformation needs none of them.
     assert resolve(path) is not None
@@ -433,7 +433,7 @@ def test_trusted_packages_are_named_by_the_reader():
 
 
 def test_json_of_another_version_says_so():
-    text = saved({"call": "jaxopt_study.transforms.statistics:forgotten", "arguments": {}})
+    text = saved({"call": "jaxopt_study.transforms._statistics:forgotten", "arguments": {}})
     with pytest.raises(ValueError, match=r"forgotten.* is neither a constructor nor"):
         from_json(text)
     text = ema(0.9).to_json().replace('"decay"', '"dekay"')

@@ -1,11 +1,11 @@
 """Data sets: real images and the notes' synthetic tasks, as disjoint training, validation and test examples."""
 
-from jaxopt_study.problems.datasets.archives import FASHION_MNIST, MNIST, IdxArchive, IdxFile
-from jaxopt_study.problems.datasets.dataset import Dataset, DatasetError
-from jaxopt_study.problems.datasets.idx import read_idx
-from jaxopt_study.problems.datasets.images import digits, fashion_mnist, load_idx, mnist
-from jaxopt_study.problems.datasets.splits import from_arrays
-from jaxopt_study.problems.datasets.synthetic import adding, damped_cosine, temporal_order
+from jaxopt_study.problems.datasets._archives import FASHION_MNIST, MNIST, IdxArchive, IdxFile
+from jaxopt_study.problems.datasets._dataset import Dataset, DatasetError
+from jaxopt_study.problems.datasets._idx import read_idx
+from jaxopt_study.problems.datasets._images import digits, fashion_mnist, load_idx, mnist
+from jaxopt_study.problems.datasets._splits import from_arrays
+from jaxopt_study.problems.datasets._synthetic import adding, damped_cosine, temporal_order
 
 __all__ = [
     "FASHION_MNIST",

@@ -1,17 +1,17 @@
 """Neural networks (Flax Linen) as problems: models, initial scales, losses."""
 
 from jaxopt_study.problems.networks import initialisers
-from jaxopt_study.problems.networks.layers import Conv, convolve, max_pool
-from jaxopt_study.problems.networks.losses import accuracy, cross_entropy, mse, weight_penalty
-from jaxopt_study.problems.networks.models import CNN, MLP, RNN
-from jaxopt_study.problems.networks.ready import (
+from jaxopt_study.problems.networks._layers import Conv, convolve, max_pool
+from jaxopt_study.problems.networks._losses import accuracy, cross_entropy, mse, weight_penalty
+from jaxopt_study.problems.networks._models import CNN, MLP, RNN
+from jaxopt_study.problems.networks._presets import (
     cnn_classifier,
     mlp_classifier,
     mlp_regressor,
     rnn_classifier,
     rnn_regressor,
 )
-from jaxopt_study.problems.networks.supervised import classifier, describe, regressor
+from jaxopt_study.problems.networks._supervised import classifier, describe, regressor
 
 __all__ = [
     "CNN",

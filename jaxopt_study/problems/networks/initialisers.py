@@ -13,7 +13,7 @@ from jax.core import Tracer
 from jax.nn.initializers import variance_scaling
 from jax.typing import ArrayLike
 
-from jaxopt_study.checks import check_real
+from jaxopt_study._checks import check_real
 
 Initialiser = Callable[..., jax.Array]
 

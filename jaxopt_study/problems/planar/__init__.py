@@ -6,8 +6,10 @@ a fixed start. `loss` broadcasts: for a contour plot call it once on parameters 
 
 from collections.abc import Callable
 
-from jaxopt_study.problems.catalogue import catalogue
-from jaxopt_study.problems.planar.benchmarks import (
+from jaxopt_study.problems._problem import Problem
+from jaxopt_study.problems._registry import catalogue
+from jaxopt_study.problems.planar._pathologies import bowl, cliff, monkey_saddle, mountain, plateau, saddle
+from jaxopt_study.problems.planar._test_functions import (
     ackley,
     beale,
     himmelblau,
@@ -15,8 +17,6 @@ from jaxopt_study.problems.planar.benchmarks import (
     rosenbrock,
     styblinski_tang,
 )
-from jaxopt_study.problems.planar.lessons import bowl, cliff, monkey_saddle, mountain, plateau, saddle
-from jaxopt_study.problems.problem import Problem
 
 __all__ = [
     "ackley",

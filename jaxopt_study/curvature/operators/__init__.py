@@ -1,0 +1,1 @@
+"""Operators: the Hessian, the Gauss–Newton matrix, the Fisher, what is made of them, and batches of data."""

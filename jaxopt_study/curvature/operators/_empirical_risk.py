@@ -1,0 +1,278 @@
+"""An operator that is a mean over examples, taken at some parameters."""
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.core import Tracer
+from jax.tree_util import Partial
+
+from jaxopt_study._checks import check_bool, check_choice, check_params
+from jaxopt_study._programs import contains_convolution
+from jaxopt_study.curvature.operators._batch_norm_checks import check_no_statistics, refusing_batch_norm
+from jaxopt_study.curvature.operators._batches import batch_mean, batches_of, check_batches, is_divided, num_examples
+from jaxopt_study.curvature.operators._operator import Loop, Operator
+from jaxopt_study.linalg import vectors
+from jaxopt_study.linalg.checks import describe
+from jaxopt_study.linalg.partition import merge, split
+from jaxopt_study.types import Batch, Matvec, Params, Vector
+
+PRECISIONS = ("highest", "high", "default")
+
+
+@dataclass(frozen=True)
+class Local(ABC):
+    """The operator that one batch defines. The fields are the user's functions.
+
+    It is compared by value, so that a second operator of the same functions is not compiled again.
+    """
+
+    name: ClassVar[str]  # the public one, for messages
+
+    @property
+    @abstractmethod
+    def forward(self) -> Callable[..., Any]:
+        """What is traced with parameters and a batch, to check it and to see what it is made of."""
+
+    @abstractmethod
+    def check(self, result: Any) -> None:
+        """Raise if the abstract result of `forward` will not do."""
+
+    @abstractmethod
+    def __call__(self, rebuild: Callable[[Params], Params], params: Params, batch: Batch) -> Matvec:
+        """Return v ↦ H v for one batch, where `rebuild(params)` has all leaves."""
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=("params", "frozen", "data"),
+    meta_fields=("local", "structure", "chosen", "shardings", "batch_size", "interleave", "remat", "matmul", "way"),
+)
+@dataclass(frozen=True, eq=False, repr=False)
+class MeanOperator(Operator):
+    """The mean over the examples of the operator that a batch of them defines.
+
+    Attributes:
+        params: Where it is taken: the leaves that a vector has, None in the place of the others.
+        frozen: The other leaves of the parameters.
+        data: The examples.
+        local: The operator that one batch defines.
+        structure: The pytree of all parameters.
+        chosen: Which of its leaves are in `params`.
+        shardings: How each leaf of `params` is spread over devices.
+        batch_size: Examples per batch; None for all.
+        interleave: Whether batches are taken across devices.
+        remat: Whether each product linearises anew.
+        matmul: The matmul precision.
+        way: Where the loop over products should run.
+    """
+
+    params: Params
+    frozen: Params
+    data: Batch
+    local: Any  # a `Local`
+    structure: Any
+    chosen: tuple[bool, ...]
+    shardings: tuple[Any, ...]
+    batch_size: int | None
+    interleave: bool
+    remat: bool
+    matmul: str
+    way: Loop
+
+    @property
+    def like(self) -> Any:
+        """Structure, shapes, dtypes and shardings of a vector."""
+        return describe(self.params, self.shardings)
+
+    @property
+    def loop(self) -> Loop:
+        """Where the loop over products should run: on the host for XLA's convolutions on a CPU."""
+        return self.way
+
+    @property
+    def precision(self) -> str:
+        """Matmul precision of the loss."""
+        return self.matmul
+
+    @property
+    def is_batched(self) -> bool:
+        """Whether there is more than one batch."""
+        return self.batch_size is not None and self.batch_size < num_examples(self.data)
+
+    def linearize(self) -> Matvec:
+        """Differentiate the loss once, or with `remat` put it off, and return v ↦ H v for the same trace.
+
+        Returns:
+            The product.
+        """
+        if self.remat:
+            return Partial(MeanOperator._anew, self)
+        if not self.is_batched:
+            return self._local(self.params, self.data)
+        # A scan, linear in v, is linearised as a whole: what depends on one batch is stacked, what depends on none
+        # (the weights) is kept once.
+        return jax.linearize(partial(self._mean_product, self.params), vectors.zeros_like(self.like))[1]
+
+    def product(self) -> Matvec:
+        """Linearise once and return a compiled v ↦ H v; where loops belong on the host, batches are looped over there.
+
+        Returns:
+            A function of a vector, unchecked.
+        """
+        if self.way == "compiled" or self.batch_size is None or not self.is_batched:
+            return super().product()
+        parts = [
+            (share, replace(self, data=batch, batch_size=None).product())
+            for share, batch in batches_of(self.data, self.batch_size)
+        ]
+
+        def product(v: Vector) -> Vector:
+            total = jax.tree.map(lambda x: x.astype(vectors.accumulator(x.dtype)), vectors.zeros_like(self.like))
+            for share, part in parts:
+                total = jax.tree.map(lambda s, x, share=share: s + share * x.astype(s.dtype), total, part(v))
+            return jax.tree.map(lambda s, x: s.astype(x.dtype), total, self.like)
+
+        return product
+
+    def other_batches(self) -> Operator | None:
+        """Return the same operator over the same data in smaller, ragged batches; None if that is impossible.
+
+        Returns:
+            The operator.
+        """
+        leaves = jax.tree.leaves(self.data)
+        if not leaves or any(x.ndim == 0 or x.shape[0] != leaves[0].shape[0] for x in leaves) or len(leaves[0]) < 2:
+            return None
+        size = min(self.batch_size or len(leaves[0]), len(leaves[0]))
+        return replace(self, batch_size=2 if size == 1 else 2 * size // 3)
+
+    def _local(self, params: Params, batch: Batch) -> Matvec:
+        with jax.default_matmul_precision(self.matmul):
+            return self.local(self._rebuild, params, batch)
+
+    def _mean_product(self, params: Params, v: Vector) -> Vector:
+        return batch_mean(
+            lambda batch: self._local(params, batch)(v), self.data, self.batch_size, interleave=self.interleave
+        )
+
+    def _anew(self, v: Vector) -> Vector:
+        # Without the barrier the compiler would see that the linearisation is the same in every turn of a loop, do it
+        # once in front, and keep what was to be recomputed.
+        params, v = lax.optimization_barrier((self.params, v))
+        return self._mean_product(params, v)
+
+    def _rebuild(self, params: Params) -> Params:
+        return merge(self.structure, self.chosen, params, self.frozen)
+
+    def _restrict(self, chosen: tuple[bool, ...]) -> Operator:
+        remaining = iter(chosen)
+        now = tuple(was and next(remaining) for was in self.chosen)
+        params, frozen = split(self._rebuild(self.params), now)
+        shardings = tuple(s for s, kept in zip(self.shardings, chosen, strict=True) if kept)
+        return replace(self, params=params, frozen=frozen, chosen=now, shardings=shardings)
+
+
+def mean_operator(
+    local: Local,
+    params: Params,
+    data: Batch | None,
+    *,
+    batch_size: Any,
+    remat: Any,
+    precision: Any,
+) -> MeanOperator:
+    """Check the arguments of an operator of a loss, and make it.
+
+    Args:
+        local: What it is for one batch.
+        params: Parameters.
+        data: Examples, or None.
+        batch_size: Examples per batch, or None.
+        remat: Whether each product linearises anew; None for only with `batch_size`.
+        precision: The matmul precision.
+
+    Returns:
+        The operator. Cost: one trace of `forward`; nothing is run.
+
+    Raises:
+        TypeError: If an argument is of the wrong kind.
+        ValueError: If an argument is out of range.
+    """
+    name = local.name
+    for argument in fields(local):
+        _check_function(name, argument.name, getattr(local, argument.name))
+    check_choice(name, "precision", precision, PRECISIONS)
+    remat = None if remat is None else check_bool(name, "remat", remat)
+    check_no_statistics(name, params)
+    params = check_params(name, params)
+    data = check_batches(name, data, batch_size)
+    batch, several = data, batch_size is not None and batch_size < num_examples(data)
+    if several:
+        batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct((batch_size, *x.shape[1:]), x.dtype), data)
+    with jax.default_matmul_precision(precision), refusing_batch_norm(name, batch_size if several else None):
+        program, result = jax.make_jaxpr(local.forward, return_shape=True)(params, batch)
+    local.check(result)
+    leaves = jax.tree.leaves(params)
+    traced = any(isinstance(leaf, Tracer) for leaf in (*leaves, *jax.tree.leaves(data)))
+    on_host = not traced and jax.default_backend() == "cpu" and contains_convolution(program)
+    return MeanOperator(
+        params=params,
+        frozen=None,
+        data=data,
+        local=local,
+        structure=jax.tree.structure(params),
+        chosen=(True,) * len(leaves),
+        shardings=tuple(map(vectors.spread, leaves)),
+        batch_size=None if batch_size is None else int(batch_size),
+        interleave=is_divided(data, batch_size),
+        remat=batch_size is not None if remat is None else remat,
+        matmul=precision,
+        way="host" if on_host else "compiled",
+    )
+
+
+def check_scalar(name: str, argument: str, result: Any) -> None:
+    """Check that the abstract result of a loss is one real number."""
+    leaves = jax.tree.leaves(result)
+    if len(leaves) != 1 or jax.tree.structure(result) != jax.tree.structure(0):
+        raise TypeError(
+            f"{argument} of {name} must return a scalar; received {jax.tree.structure(result)}. Return the loss alone, "
+            "without the auxiliary values."
+        )
+    if leaves[0].shape != ():
+        raise TypeError(
+            f"{argument} of {name} must return a scalar, the mean over the examples; received an array of shape "
+            f"{leaves[0].shape}. Take its mean."
+        )
+    if not jnp.issubdtype(leaves[0].dtype, jnp.floating):
+        raise TypeError(f"{argument} of {name} must return a real floating number; received {leaves[0].dtype}.")
+
+
+def _check_function(name: str, argument: str, function: Any) -> None:
+    if not callable(function):
+        raise TypeError(f"{argument} of {name} must be a function of parameters and a batch; received {function!r}.")
+    try:
+        hash(function)
+    except TypeError as error:
+        raise TypeError(
+            f"{argument} of {name} must be hashable, to be compiled once; wrap it in a function."
+        ) from error
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return
+    try:
+        signature.bind(None, None)
+    except TypeError as error:
+        raise TypeError(
+            f"{argument} of {name} must take two arguments, as in {argument}(params, batch), where batch is None "
+            f"without data; received one with the signature {signature}. Close over what else it needs: batch "
+            f"statistics, a dropout key: lambda params, batch: {argument}(params, batch, model_state)."
+        ) from error

@@ -1,0 +1,309 @@
+"""How many directions curve down: the Morse index, proved from below and estimated, and the flat directions."""
+
+import math
+from enum import IntEnum
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.core import Tracer
+from jaxtyping import Array
+
+from jaxopt_study._checks import check_integer, check_real, check_static_real
+from jaxopt_study._programs import nan_is_an_answer
+from jaxopt_study.curvature._audit import check_noise_floor
+from jaxopt_study.curvature.operators._operator import Operator
+from jaxopt_study.curvature.spectrum import _eigenvalue_counts as inertia
+from jaxopt_study.curvature.spectrum._eigenvalue_counts import Compression
+from jaxopt_study.curvature.spectrum._estimate import band_of_shares
+from jaxopt_study.linalg.checks import key_or_fixed
+from jaxopt_study.linalg.gauss_quadrature import Quadrature, lanczos_quadrature
+from jaxopt_study.linalg.operator import check_operator
+from jaxopt_study.types import Key
+
+_TAU = 2  # errors of an eigenvalue; so a zero eigenvalue, wrong by one, is still told to be flat
+
+
+class Resolution(IntEnum):
+    """How an index is known."""
+
+    ESTIMATED = 0  # from random probes, or some eigenvalues are too near ±τ to be told on which side they are
+    EXHAUSTED = 1  # the Krylov space became invariant with fewer copies of each eigenvalue than it could have found
+    COMPLETE = 2  # all n eigenvalues were computed
+
+
+class MorseIndex(NamedTuple):
+    """The numbers of eigenvalues below −τ, and within ±τ.
+
+    Attributes:
+        lower_bound: At least so many eigenvalues are below −τ; proved, up to the noise floor.
+        estimate: How many there are; an integer where it is exact.
+        interval: Lower and upper end (2,): at the stated confidence if estimated; otherwise what rounding leaves open.
+        flat: How many eigenvalues are within ±τ, like `estimate`.
+        flat_interval: Lower and upper end (2,) of it, like `interval`.
+        positive_lower_bound: At least so many eigenvalues are above τ; proved like `lower_bound`.
+        tau: τ, in the units of an eigenvalue.
+        error: δ: what an eigenvalue may be wrong by. Those within δ of ±τ are not counted by the bounds.
+        scale: The largest |eigenvalue| or ‖H q‖ seen, the unit of the noise floor.
+        resolution: A `Resolution`, as an integer.
+        num_matvecs: Products that it took.
+    """
+
+    lower_bound: Array
+    estimate: Array
+    interval: Array
+    flat: Array
+    flat_interval: Array
+    positive_lower_bound: Array
+    tau: Array
+    error: Array
+    scale: Array
+    resolution: Array
+    num_matvecs: Array
+
+    @property
+    def exact(self) -> Array:
+        """Whether index and number of flat directions are no estimates; `resolution` says why."""
+        return self.resolution > 0
+
+
+@nan_is_an_answer
+def morse_index(
+    op: Operator,
+    tau: Any = None,
+    *,
+    key: Key | None = None,
+    num_basis: int = 64,
+    block_size: int = 4,
+    num_probes: int = 10,
+    num_steps: int = 50,
+    confidence: float = 0.95,
+    noise_floor: float | None = None,
+    max_dense: int = 500,
+) -> MorseIndex:
+    """Count the eigenvalues below −τ: a proved lower bound, an estimate with an interval, and the flat directions.
+
+    **Proof.** For orthonormal Q the eigenvalues of QᵀHQ interlace those of H. So H has at least as many below −τ as
+    QᵀHQ has below −τ − δ, whatever Q is. δ bounds what the computed matrix is wrong by: m products each wrong by the
+    noise floor, plus the measured asymmetry and loss of orthogonality. Without δ, zero eigenvalues that rounding has
+    made negative would be counted.
+
+    **Estimate.** Where n ≤ `max_dense`, Q is the identity and the count is that of all eigenvalues. Else Q spans a
+    block Krylov space. If it becomes invariant (operators of low rank), and no eigenvalue outside of ±τ fills a block
+    with its copies, all of those were found, with probability 1, and the rest of the n is flat. Otherwise stochastic
+    Lanczos quadrature estimates the shares of the eigenvalues below −τ and within ±τ. Two bounds hold for what m steps
+    leave open in one probe, and the tighter is taken: Chebyshev, Markov and Stieltjes's, and with nodes θ, weights w
+    and residuals r
+
+        |√(share below a) − √(Σ_{θ ≤ a} w)| ≤ Σ √w min(1, r/|θ − a|),
+
+    which is the sharp one where nodes have converged. To these, the error of sampling is added, of known variance.
+
+    Eigenvalues within ±τ are called flat, which is a statement about τ: that a direction is flat indeed, to all orders,
+    no Hessian can tell.
+
+    For many operators beyond `max_dense` take `lax.map` over all but one axis: with JAX 0.10.2 on two CPU threads a
+    `vmap` of 4 over a `vmap` of 40 may wait for itself for ever.
+
+    Args:
+        op: H, symmetric.
+        tau: τ in the units of an eigenvalue. None takes 2δ: everything that is not proved to be different from 0 is
+            flat.
+        key: For random directions, not used if n ≤ `max_dense`; None for the same ones every time.
+        num_basis: Columns of Q, the most that `lower_bound` can be. Memory: so many vectors.
+        block_size: Directions that the Krylov space starts from.
+        num_probes: Random vectors of the quadrature, ≥ 2.
+        num_steps: Products for each of them.
+        confidence: Of an estimated interval, in (0, 1).
+        noise_floor: Relative error of a product, `audit(op).noise_floor`; default `noise_floor(op)`, 16 ε.
+        max_dense: The largest n for which the matrix is made.
+
+    Returns:
+        The counts. Cost: n products if n ≤ `max_dense`; else num_basis + num_probes · num_steps, where the quadrature
+        is left out if the Krylov space was exhausted (not inside a trace). Where products are not finite, the bounds
+        are 0, the intervals [0, n] and the estimates NaN.
+
+    Raises:
+        TypeError: If `op` is no operator, `key` no key, a count no integer or another argument no number.
+        ValueError: If `tau` is below the noise floor, or an argument is out of range. Inside a trace a smaller τ is
+            raised to the noise floor; the result holds the τ that was used.
+
+    Example:
+        >>> from jaxopt_study.curvature import from_matvec
+        >>> spectrum = jnp.concatenate([-jnp.linspace(1.0, 2.0, 10), jnp.zeros(890), jnp.linspace(1.0, 3.0, 100)])
+        >>> op = from_matvec(lambda v: spectrum * v, spectrum)
+        >>> result = morse_index(op, key=jax.random.key(0))
+        >>> print(result.lower_bound, bool(result.interval[0] <= 10 <= result.interval[1]))
+        10 True
+        >>> print(bool(result.flat_interval[0] <= 890 <= result.flat_interval[1]))
+        True
+
+    References:
+        Parlett (1998), The Symmetric Eigenvalue Problem, sections 10.1 and 10.3: interlacing, Weyl's bound. Golub and
+        Meurant (2010), Matrices, Moments and Quadrature, chapters 6 and 7. Chen, Trogdon and Ubaru (2021), Analysis of
+        stochastic Lanczos quadrature, ICML.
+    """
+    name = "morse_index"
+    check_operator(name, op)
+    key = key_or_fixed(key, name)
+    num_basis, block_size = (
+        check_integer(name, "num_basis", num_basis, 1),
+        check_integer(name, "block_size", block_size, 1),
+    )
+    num_probes, num_steps = (
+        check_integer(name, "num_probes", num_probes, 2),
+        check_integer(name, "num_steps", num_steps, 1),
+    )
+    max_dense = check_integer(name, "max_dense", max_dense, 0)
+    confidence = check_static_real(name, "confidence", confidence, 0.0, 1.0, closed="()")
+    floor = check_static_real(name, "noise_floor", check_noise_floor(name, op, noise_floor))
+    tau = None if tau is None else check_real(name, "tau", tau, 0.0)
+    if op.size <= max_dense:
+        return index_of(inertia.of_all(op), tau, noise_floor=floor)
+    key_space, key_probes = jax.random.split(key)
+    compression = inertia.of_krylov_space(
+        op, num_basis=min(num_basis, op.size), block_size=min(block_size, op.size), noise_floor=floor, key=key_space
+    )
+    limit = check_tau(tau, compression, floor)
+    found = _from_space(compression, limit, op.size, min(block_size, op.size), floor)
+    if not isinstance(found.resolution, Tracer) and int(found.resolution) == Resolution.EXHAUSTED:
+        return found
+    keys = jax.random.split(key_probes, num_probes)
+    quadrature = lanczos_quadrature(op, keys, num_steps=num_steps)
+    return _from_probes(found, quadrature, op.size, confidence)
+
+
+@nan_is_an_answer
+def index_of(compression: Compression, tau: Any, *, noise_floor: float) -> MorseIndex:
+    """Return the index from the whole matrix, with the checks of `morse_index`."""
+    return _complete(compression, check_tau(tau, compression, noise_floor), noise_floor)
+
+
+def check_tau(tau: Any, compression: Compression, noise_floor: float) -> Array:
+    """Return τ as an array: the default for None, and never below the noise floor.
+
+    Args:
+        tau: As in `morse_index`: None, or a finite number.
+        compression: Of H, for its scale.
+        noise_floor: Relative error of a product.
+
+    Returns:
+        A scalar.
+
+    Raises:
+        ValueError: If τ is known and below the noise floor.
+    """
+    least = noise_floor * compression.scale
+    if tau is None:
+        return _TAU * compression.error(noise_floor)
+    if isinstance(tau, Tracer) or isinstance(least, Tracer):
+        return jnp.maximum(jnp.asarray(tau, least.dtype), least)
+    if math.isfinite(float(least)) and float(tau) < float(least):
+        raise ValueError(
+            f"tau must be a number at or above the noise floor of an eigenvalue, {float(least):.2e} here "
+            f"({noise_floor:.1e} of the largest eigenvalue); received {tau}. Leave tau out to use what is resolved, or "
+            "build the operator in double precision."
+        )
+    return jnp.asarray(tau, least.dtype)
+
+
+@partial(jax.jit, static_argnums=2)
+def _complete(compression: Compression, tau: Array, noise_floor: float) -> MorseIndex:
+    values = compression.eigenvalues()
+    below, above, near_minus, near_plus = inertia.counts(compression, tau, noise_floor)
+    n = compression.count.astype(below.dtype)
+    finite = jnp.all(jnp.isfinite(values))
+    nan = jnp.where(finite, 0.0, jnp.nan).astype(values.dtype)
+    most = jnp.where(finite, below + near_minus, n)
+    flat_most = jnp.where(finite, n - below - above, n)
+    error = compression.error(noise_floor)
+    flat_least = jnp.sum(jnp.abs(values) <= tau - error)
+    exact = finite & (near_minus + near_plus == 0)
+    return MorseIndex(
+        lower_bound=below,
+        estimate=jnp.sum(values < -tau).astype(nan.dtype) + nan,
+        interval=jnp.stack([below, most]).astype(values.dtype),
+        flat=jnp.sum(jnp.abs(values) <= tau).astype(nan.dtype) + nan,
+        flat_interval=jnp.stack([flat_least, flat_most]).astype(values.dtype),
+        positive_lower_bound=above,
+        tau=tau,
+        error=error,
+        scale=compression.scale,
+        resolution=jnp.where(exact, Resolution.COMPLETE, Resolution.ESTIMATED).astype(jnp.int32),
+        num_matvecs=compression.num_matvecs,
+    )
+
+
+@partial(jax.jit, static_argnums=(2, 3, 4))
+def _from_space(compression: Compression, tau: Array, n: int, b: int, noise_floor: float) -> MorseIndex:
+    """Return the proved bounds and, where the space was exhausted, the exact numbers."""
+    below, above, _, _ = inertia.counts(compression, tau, noise_floor)
+    error = compression.error(noise_floor)
+    values = compression.eigenvalues(compression.exhausted)
+    # What couples an exhausted space to the rest was set to zero because it was below the noise floor.
+    wide = error + 2 * math.sqrt(b) * noise_floor * compression.scale
+    undecided = jnp.any(jnp.abs(jnp.abs(values) - tau) < wide)
+    crowded = (values[b - 1 :] - values[: values.shape[0] - b + 1] <= 2 * wide) & (
+        jnp.abs(values[: values.shape[0] - b + 1]) > tau
+    )
+    exact = (compression.exhausted > 0) & ~undecided & ~jnp.any(crowded)
+    negative, positive = jnp.sum(values < -tau), jnp.sum(values > tau)
+    number = jnp.where(exact, negative.astype(error.dtype), jnp.nan)
+    flat = jnp.where(exact, (n - negative - positive).astype(error.dtype), jnp.nan)
+    return MorseIndex(
+        lower_bound=below,
+        estimate=number,
+        interval=jnp.stack([number, number]),
+        flat=flat,
+        flat_interval=jnp.stack([flat, flat]),
+        positive_lower_bound=above,
+        tau=tau,
+        error=error,
+        scale=compression.scale,
+        resolution=jnp.where(exact, Resolution.EXHAUSTED, Resolution.ESTIMATED).astype(jnp.int32),
+        num_matvecs=compression.num_matvecs,
+    )
+
+
+@partial(jax.jit, static_argnums=(2, 3))
+def _from_probes(found: MorseIndex, quadrature: Quadrature, n: int, confidence: float) -> MorseIndex:
+    """Return the numbers estimated, unless they are exact already."""
+    p, dtype = quadrature.nodes.shape[0], quadrature.nodes.dtype
+    nodes = quadrature.nodes, quadrature.weights, quadrature.residuals
+    minus = jax.vmap(partial(_share, -found.tau, "left"))(*nodes)
+    plus = jax.vmap(partial(_share, found.tau, "right"))(*nodes)
+    below, above = found.lower_bound.astype(dtype), found.positive_lower_bound.astype(dtype)
+
+    def interval(lower: Array, upper: Array, least: Array, most: Array) -> Array:
+        first, _ = band_of_shares(jnp.mean(lower), p, n, confidence)
+        _, last = band_of_shares(jnp.mean(upper), p, n, confidence)
+        ends = jnp.stack([first, last])
+        ends = jnp.where(finite, ends, jnp.arange(2, dtype=ends.dtype)).astype(dtype)
+        return jnp.clip(n * ends, least, most)
+
+    exact, finite = found.resolution > 0, jnp.all(jnp.isfinite(quadrature.nodes))
+    nan = jnp.where(finite, 0, jnp.nan).astype(dtype)
+    flat_lower, flat_upper = jnp.maximum(plus[1] - minus[2], 0), plus[2] - minus[1]
+    zero = jnp.zeros((), dtype)
+    return found._replace(
+        estimate=jnp.where(exact, found.estimate, jnp.clip(n * jnp.mean(minus[0]) + nan, below, n - above)),
+        interval=jnp.where(exact, found.interval, interval(minus[1], minus[2], below, n - above)),
+        flat=jnp.where(exact, found.flat, jnp.clip(n * jnp.mean(plus[0] - minus[0]) + nan, 0, n - below - above)),
+        flat_interval=jnp.where(exact, found.flat_interval, interval(flat_lower, flat_upper, zero, n - below - above)),
+        num_matvecs=found.num_matvecs + quadrature.num_matvecs,
+    )
+
+
+def _share(at: Array, side: str, nodes: Array, weights: Array, residuals: Array) -> tuple[Array, Array, Array]:
+    """Return the weight of the nodes below a, and bounds on the weight that one probe's vector has below a."""
+    m = nodes.shape[0]
+    below = jnp.searchsorted(nodes, at, side=side)
+    sums = jnp.concatenate([jnp.zeros(1, weights.dtype), jnp.cumsum(weights)])
+    share = sums[below]
+    apart = jnp.abs(nodes - at)
+    leaks = jnp.where(residuals >= apart, 1, residuals / jnp.where(apart > 0, apart, 1))
+    leak = jnp.sum(jnp.sqrt(weights) * leaks)
+    lower = jnp.maximum(sums[jnp.maximum(below - 1, 0)], jnp.maximum(jnp.sqrt(share) - leak, 0) ** 2)
+    upper = jnp.minimum(sums[jnp.minimum(below + 1, m)], (jnp.sqrt(share) + leak) ** 2)
+    return share, lower, jnp.minimum(upper, 1)

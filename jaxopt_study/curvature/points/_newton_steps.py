@@ -1,0 +1,155 @@
+"""Directions towards a critical point, from a Krylov space of the gradient."""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array
+
+from jaxopt_study.curvature.operators._operator import Operator
+from jaxopt_study.linalg import block_lanczos as lanczos
+from jaxopt_study.linalg import vectors
+from jaxopt_study.linalg.block_lanczos import Space
+from jaxopt_study.linalg.layout import layout_of
+from jaxopt_study.types import Vector
+
+CUTOFF = 10  # noise floors; a smaller singular value, relative to the largest, is not told from zero
+_BISECTIONS = 30
+
+
+class Proposal(NamedTuple):
+    """A direction p.
+
+    Attributes:
+        direction: p.
+        slope: ⟨p, Hg⟩/‖g‖², the slope of ½‖g‖² along p relative to ‖g‖²; for saddle-free Newton ⟨p, g⟩, of the loss.
+        stretch: ‖Hg‖/‖g‖.
+        scale: ‖H‖ from below.
+        num_matvecs: Products that it took.
+    """
+
+    direction: Vector
+    slope: Array
+    stretch: Array
+    scale: Array
+    num_matvecs: Array
+
+
+def propose(
+    method: str, op: Operator, g: Vector, radius: Array, seed: Array, *, num_basis: int, cutoff: float
+) -> Proposal:
+    """Return the direction of a method, as `find_critical_point` defines them; for use inside a trace.
+
+    With a power of two s next to ‖H‖, it is found as a multiple z of ‖g‖/s, from H/s and g/‖g‖: numbers of order one.
+
+    Where p would be longer than the radius it is the solution of a damped problem that is just as long: the shortest
+    for its residual, and not a piece of a much longer one, in which all that is small would be lost.
+
+    Args:
+        method: Its name.
+        op: H.
+        g: The gradient.
+        radius: How long p may be; not for the gradient norm's.
+        seed: For continuing an invariant space.
+        num_basis: Largest dimension of the Krylov space.
+        cutoff: Relative size of what counts as zero.
+
+    Returns:
+        The direction.
+    """
+    if method == "gradient-norm":
+        return _gradient_norm(op, g)
+    direction, length = vectors.normalize(g)
+    space, unit = _krylov_space(op, direction, seed, num_basis, cutoff)
+    m = num_basis
+    step = length / unit
+    reach = radius / jnp.where(step > 0, step, 1)
+    known = jnp.arange(m + 1, dtype=jnp.int32) < space.count
+    square = jnp.where(known[:m, None] & known[None, :m], space.projected[:m, :m], 0)
+    present = jnp.arange(m + 1, dtype=jnp.int32) <= space.count
+    tall = jnp.where(present[:, None] & known[None, :m], space.projected[:, :m], 0)
+    stretch = jnp.linalg.norm(tall[:, 0])
+    if method == "newton-mr":
+        left, singular, right = jnp.linalg.svd(tall, full_matrices=False)
+        scale = singular[0]
+        usable = singular > cutoff * scale
+        amounts = jnp.where(usable, left[0], 0)
+        z = -right.T @ _within(reach, lambda mu: amounts * singular / (singular**2 + mu), amounts, scale)
+        slope = jnp.sum(z * tall[:m, 0])
+    else:
+        values, rotations = jnp.linalg.eigh((square + square.T) / 2)
+        curvature = jnp.abs(values)
+        scale = jnp.max(curvature)
+        curvature = jnp.maximum(curvature, cutoff * scale)
+        amounts = rotations[0]
+        z = -rotations @ _within(reach, lambda mu: amounts / (curvature + mu), amounts, jnp.ones_like(scale))
+        slope = step * z[0] * length
+    layout = layout_of(op.like)
+    basis = jax.tree.map(lambda leaf: leaf[:m], space.basis)
+    direction = layout.unpack(vectors.combine(basis, (step * z).astype(layout.scalar)))
+    return Proposal(direction, slope, unit * stretch, unit * scale, space.count)
+
+
+def _within(radius: Array, solution: Callable[[Array], Array], amounts: Array, largest: Array) -> Array:
+    """Return the solution y(μ) for the smallest μ ≥ 0 with ‖y(μ)‖ ≤ radius, by bisection of log μ.
+
+    ‖y‖ decreases with μ, and ‖y(largest/radius)‖ ≤ radius. Components without an amount are 0.
+    """
+
+    def at(mu: Array) -> Array:
+        y = jnp.where(amounts == 0, 0, solution(mu))
+        return jnp.where(jnp.isnan(y), 0, y)  # 0/0, of a zero operator
+
+    high = jnp.log(jnp.where(largest > 0, largest / radius, 1))
+    low = high + 3 * math.log(float(jnp.finfo(high.dtype).eps))
+
+    def halve(_: Any, ends: tuple[Array, Array]) -> tuple[Array, Array]:
+        low, high = ends
+        middle = (low + high) / 2
+        short = vectors.norm(at(jnp.exp(middle))) <= radius
+        return jnp.where(short, low, middle), jnp.where(short, middle, high)
+
+    _, mu = lax.fori_loop(0, _BISECTIONS, halve, (low, high))
+    free = at(jnp.zeros_like(mu))
+    return jnp.where(vectors.norm(free) <= radius, free, at(jnp.exp(mu)))
+
+
+def _gradient_norm(op: Operator, g: Vector) -> Proposal:
+    product = op.linearize()
+    along, length = vectors.normalize(g)
+    towards, stretch = vectors.normalize(product(along))
+    bend = vectors.norm(product(towards))
+    inverse = jnp.where(bend > 0, bend, 1)
+    share = jnp.where(bend > 0, stretch / inverse, 0)  # ‖Hg‖²/‖HHg‖², relative to ‖Hg‖/‖g‖
+    direction = vectors.scale(-share * (length / inverse), towards)
+    return Proposal(direction, -(share**2), stretch, jnp.maximum(bend, stretch), jnp.int32(2))
+
+
+def _krylov_space(op: Operator, g: Vector, seed: Array, m: int, breakdown: float) -> tuple[Space, Array]:
+    """Return the Krylov space of g for H/s, of m dimensions or as many as there are before it is invariant, and s.
+
+    The first product may be next to nothing, where g is nearly in the null space, so that s is raised as need be.
+    """
+    layout, product = layout_of(op.like), op.linearize()
+    start = jax.tree.map(lambda leaf: leaf[None], layout.pack(g))
+    limit = jnp.asarray(breakdown, layout.scalar)
+
+    def unfinished(carry: tuple[Space, Array, Array]) -> Array:
+        space, invariant, _ = carry
+        return (space.count < m) & ~invariant & (jnp.isfinite(space.scale))
+
+    def grow(carry: tuple[Space, Array, Array]) -> tuple[Space, Array, Array]:
+        space, _, unit = carry
+        image: Any = layout.pack(product(layout.unpack(vectors.row(lanczos.pending(space, 1), 0))))
+        raised = jnp.maximum(unit, vectors.settled_unit(jnp.zeros_like(unit), image))
+        ratio = unit / jnp.where(raised > 0, raised, 1)
+        space = space._replace(projected=ratio * space.projected, scale=ratio * space.scale)
+        images = jax.tree.map(lambda leaf: leaf[None], vectors.in_units(raised, image))
+        return *lanczos.extend(layout, space, images, seed, limit, jnp.bool(True)), raised
+
+    begin = lanczos.begin(layout, start, m + 1, seed), jnp.bool(False), jnp.zeros((), layout.scalar)
+    space, _, unit = lax.while_loop(unfinished, grow, begin)
+    return space, jnp.where(unit > 0, unit, 1)

@@ -1,0 +1,193 @@
+"""A second opinion on a spectral density, from Chebyshev polynomials instead of Lanczos."""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.core import Tracer
+from jaxtyping import Array
+
+from jaxopt_study._checks import check_integer, check_real, describe_argument
+from jaxopt_study._programs import jit_solver, nan_is_an_answer
+from jaxopt_study.curvature.operators._operator import Operator
+from jaxopt_study.curvature.spectrum._spectral_density import SpectralDensity
+from jaxopt_study.linalg import vectors
+from jaxopt_study.linalg.gauss_quadrature import probe_vectors
+from jaxopt_study.linalg.operator import check_operator
+from jaxopt_study.types import Key, Matvec, Vector
+
+_MARGIN = 0.01  # of the width of the spectrum, on either side
+_NARROW = 0.1  # of the largest |θ|, the least margin, for a spectrum of one point
+_POINTS = 201
+
+
+class CrossCheck(NamedTuple):
+    """What the kernel polynomial method says of the same probes.
+
+    Attributes:
+        moments: vᵀ Tₖ(H̃) v, k = 0 … 2K, from the Chebyshev recurrence (p, 2K + 1).
+        lanczos_moments: The same from nodes and weights (p, 2K + 1).
+        difference: The largest difference of two moments of one probe.
+        cdf_difference: The largest difference, over the spectrum and the probes, of the cumulative shares that both
+            make with Jackson's kernel.
+        tolerance: What rounding explains, for either difference.
+        agrees: Whether both differences are within it; False where a number is not finite.
+        num_matvecs: Products that the check took.
+    """
+
+    moments: Array
+    lanczos_moments: Array
+    difference: Array
+    cdf_difference: Array
+    tolerance: Array
+    agrees: Array
+    num_matvecs: Array
+
+
+@nan_is_an_answer
+def cross_check(
+    op: Operator, density: SpectralDensity, *, num_steps: int = 50, tolerance: float | None = None
+) -> CrossCheck:
+    """Compare a spectral density with Chebyshev moments of the same random vectors.
+
+    With H̃ = (2H − (b + a))/(b − a), whose spectrum lies in [−1, 1], and t₀ = v, t₁ = H̃v, tₖ₊₁ = 2H̃tₖ − tₖ₋₁,
+
+        μ₂ₖ = 2 tₖᵀtₖ − μ₀,  μ₂ₖ₊₁ = 2 tₖ₊₁ᵀtₖ − μ₁
+
+    are the moments vᵀ Tₖ(H̃) v. The recurrence needs no orthogonality, so it shares no weakness with Lanczos, and m
+    nodes have the moments up to 2m − 1 exactly: the two must agree to rounding, probe by probe, not just to sampling
+    error. An eigenvalue outside of [a, b], which Lanczos has then missed, makes the recurrence grow and shows. What it
+    does not show is an error of the products themselves, which is the same in both.
+
+    Args:
+        op: H, the operator of which the density was made.
+        density: What `spectral_density` returned.
+        num_steps: K ≥ 1, products for each probe. Only moments below 2m are compared, so K ≤ m − 1 are of use.
+        tolerance: Largest difference allowed; None takes 4K² ε ‖H‖/((b − a)/2) or 4K² ε, the larger one,
+            because |Tₖ′| ≤ k² passes on the rounding errors of H̃.
+
+    Returns:
+        Moments and verdict. Cost: p·K products, memory of five vectors; one probe after the other.
+
+    Raises:
+        TypeError: If `op` is no operator, `density` none, or `num_steps` no integer.
+        ValueError: If `num_steps` or `tolerance` is not positive, or the sizes of operator and density differ.
+
+    Example:
+        >>> from jaxopt_study.curvature import from_matvec, spectral_density
+        >>> spectrum = jnp.linspace(-1.0, 3.0, 200)
+        >>> op = from_matvec(lambda v: spectrum * v, spectrum)
+        >>> density = spectral_density(op, num_probes=2, num_steps=20, key=jax.random.key(0))
+        >>> print(cross_check(op, density, num_steps=15).agrees)
+        True
+        >>> print(cross_check(1.1 * op, density, num_steps=15).agrees)
+        False
+
+    References:
+        Weiße, Wellein, Alvermann and Fehske (2006), The kernel polynomial method, Rev. Mod. Phys. 78. Lin,
+        Saad and Yang (2016), Approximating spectral densities of large matrices, SIAM Review 58.
+    """
+    check_operator("cross_check", op)
+    if not isinstance(density, SpectralDensity):
+        raise TypeError(
+            f"cross_check needs density, what spectral_density returned; received {describe_argument(density)}."
+        )
+    num_steps = check_integer("cross_check", "num_steps", num_steps, 1)
+    if tolerance is not None:
+        tolerance = check_real("cross_check", "tolerance", tolerance, 0.0, closed="()")
+    if not isinstance(density.size, Tracer) and int(density.size) != op.size:
+        raise ValueError(
+            f"cross_check needs the operator of which the density was made, of size {int(density.size)}; received one "
+            f"of size {op.size}."
+        )
+    num_steps = max(1, min(num_steps, density.quadrature.nodes.shape[1] - 1))
+    nodes = density.quadrature.nodes
+    low, high = jnp.min(nodes), jnp.max(nodes)
+    scale = jnp.max(jnp.abs(nodes))
+    margin = jnp.maximum(_MARGIN * (high - low), _NARROW * jnp.where(scale == 0, 1, scale))
+    interval = low - margin, high + margin
+    if op.loop == "host":
+        product = op.product()
+        moments = jnp.stack([_moments(product, _start(op, key), num_steps, interval) for key in density.keys])
+    else:
+        moments = _compiled(op, density.keys, num_steps, interval)
+    return _compare(moments, density, interval, tolerance)
+
+
+_start = jax.jit(probe_vectors)
+
+
+@partial(jit_solver, static_argnums=2)
+def _compiled(op: Operator, keys: Key, num_steps: int, interval: tuple[Array, Array]) -> Array:
+    product = op.linearize()
+    middle, half = (interval[1] + interval[0]) / 2, (interval[1] - interval[0]) / 2
+
+    def of_probe(key: Key) -> Array:
+        def step(pair: tuple[Vector, Vector], _: None) -> tuple[tuple[Vector, Vector], Array]:
+            pair = _next(product(pair[1]), *pair, middle, half)
+            return pair, _two(*pair)
+
+        pair = _first(product, probe_vectors(op, key), middle, half)
+        _, twos = lax.scan(step, pair, None, length=num_steps - 1)
+        return _unfold(jnp.concatenate([_two(*pair)[None], twos]), vectors.inner(pair[0], pair[0]))
+
+    return lax.map(of_probe, keys)
+
+
+def _moments(product: Matvec, start: Vector, num_steps: int, interval: tuple[Array, Array]) -> Array:
+    middle, half = (interval[1] + interval[0]) / 2, (interval[1] - interval[0]) / 2
+    pair = _first(product, start, middle, half)
+    twos = [_two(*pair)]
+    for _ in range(num_steps - 1):
+        pair = _next_compiled(product(pair[1]), *pair, middle, half)
+        twos.append(_two(*pair))
+    return _unfold(jnp.stack(twos), vectors.inner(start, start))
+
+
+def _first(product: Matvec, v: Vector, middle: Array, half: Array) -> tuple[Vector, Vector]:
+    return v, vectors.scale(1 / half, vectors.axpy(-middle, v, product(v)))
+
+
+def _next(image: Vector, before: Vector, now: Vector, middle: Array, half: Array) -> tuple[Vector, Vector]:
+    return now, vectors.axpy(2 / half, vectors.axpy(-middle, now, image), vectors.scale(-1.0, before))
+
+
+_next_compiled = jax.jit(_next)
+
+
+def _two(before: Vector, now: Vector) -> Array:
+    return jnp.stack([vectors.inner(now, before), vectors.inner(now, now)])
+
+
+def _unfold(twos: Array, zeroth: Array) -> Array:
+    """Return the moments μ₀ … μ₂ₖ, of which tₖ₊₁ᵀtₖ and tₖ₊₁ᵀtₖ₊₁ hold two each."""
+    first = twos[0, 0]
+    folded = 2 * twos - jnp.stack([first, zeroth])[None]
+    return jnp.concatenate([zeroth[None], folded.reshape(-1).at[0].set(first)])
+
+
+@jax.jit
+def _compare(
+    moments: Array, density: SpectralDensity, interval: tuple[Array, Array], tolerance: Array | float | None
+) -> CrossCheck:
+    low, high = interval
+    nodes, weights = density.quadrature.nodes, density.quadrature.weights
+    order = jnp.arange(moments.shape[1], dtype=moments.dtype)[None, :]
+    scaled = (2 * nodes - (high + low)) / (high - low)
+    expected = jnp.einsum("pm,pmk->pk", weights, jnp.cos(order[None] * jnp.arccos(jnp.clip(scaled, -1, 1))[..., None]))
+    # Jackson's kernel, and the integral of the series in θ = arccos x.
+    count = moments.shape[1]
+    angle = jnp.pi / (count + 1)
+    jackson = ((count - order + 1) * jnp.cos(order * angle) + jnp.sin(order * angle) / jnp.tan(angle)) / (count + 1)
+    theta = jnp.linspace(0.0, jnp.pi, _POINTS)[:, None]
+    basis = jnp.where(order == 0, 1 - theta / jnp.pi, -2 * jnp.sin(order * theta) / (jnp.pi * jnp.maximum(order, 1)))
+    difference = moments - expected
+    largest, of_cdf = jnp.max(jnp.abs(difference)), jnp.max(jnp.abs((difference * jackson) @ basis.T))
+    steps = (count - 1) // 2
+    rounding = 4 * steps**2 * jnp.finfo(moments.dtype).eps * jnp.maximum(1, 2 * jnp.max(jnp.abs(nodes)) / (high - low))
+    allowed = rounding if tolerance is None else tolerance
+    agrees = (largest <= allowed) & (of_cdf <= allowed)
+    matvecs = jnp.asarray(steps * moments.shape[0], dtype=jnp.int32)
+    return CrossCheck(moments, expected, largest, of_cdf, jnp.asarray(allowed), agrees, matvecs)

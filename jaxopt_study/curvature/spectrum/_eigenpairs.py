@@ -1,0 +1,265 @@
+"""Eigenvalues and eigenvectors at the ends of a spectrum, with residuals that were computed."""
+
+from typing import Any, NamedTuple, cast, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from jaxopt_study._checks import check_choice, check_integer, check_key, check_params
+from jaxopt_study._programs import nan_is_an_answer
+from jaxopt_study.curvature._audit import GROWTH, check_noise_floor
+from jaxopt_study.curvature.operators._operator import Operator
+from jaxopt_study.linalg import solver_loop as driving
+from jaxopt_study.linalg import thick_restart_lanczos as restarting
+from jaxopt_study.linalg import vectors
+from jaxopt_study.linalg.checks import check_tolerance
+from jaxopt_study.linalg.layout import Layout, layout_of
+from jaxopt_study.linalg.operator import check_operator
+from jaxopt_study.linalg.solver_loop import Method
+from jaxopt_study.linalg.thick_restart_lanczos import Limits, Plan, State, Which
+from jaxopt_study.types import Key, Vector
+
+_NAME = "eigenpairs"
+_BREAKDOWN = 100  # ε times this, or the noise floor if larger, separates a new direction from rounding
+_RANDOM_SHARE = 0.1  # length of the random part of a warm start beside one given vector
+
+
+class Eigenpairs(NamedTuple):
+    """Approximate eigenpairs of a symmetric operator, each with its error.
+
+    Attributes:
+        values: λ (k,), in the order that `eigenpairs` states. NaN where the operator gave NaN or infinity.
+        vectors: Orthonormal v, a pytree like the parameters with a leading axis k on every leaf.
+        residuals: ‖H v − λ v‖ (k,), from k products of their own. H has an eigenvalue within this distance of λ.
+        num_matvecs: Products in all, those of the check included.
+        converged: Whether residual ≤ tol · scale, for each pair.
+        scale: The largest |Ritz value| found, the unit of the tolerance.
+    """
+
+    values: Array
+    vectors: Vector
+    residuals: Array
+    num_matvecs: Array
+    converged: Array
+    scale: Array
+
+    @property
+    def relative_residuals(self) -> Array:
+        """The residuals in units of the scale (k,); 0 for the zero operator."""
+        return self.residuals / jnp.where(self.scale == 0, 1, self.scale)
+
+
+@nan_is_an_answer
+def eigenpairs(
+    op: Operator,
+    k: int,
+    *,
+    which: Which | str = "LA",
+    tol: float = 1e-3,
+    key: Key,
+    num_basis: int | None = None,
+    max_matvecs: int | None = None,
+    block_size: int = 1,
+    start: Vector | None = None,
+    noise_floor: float | None = None,
+) -> Eigenpairs:
+    """Find k eigenpairs at one end of the spectrum, or at both, and check them.
+
+    Lanczos with thick restarts. A basis Q of the Krylov space is grown by products with H and kept orthonormal by
+    repeated blocked Gram–Schmidt; with T = QᵀHQ and T s = θ s, T knows the residual ‖H Q s − θ Q s‖ of the pair (θ, Q
+    s). When the basis is full, its most wanted vectors Q s replace it and the growth goes on. When all k residuals are
+    estimated below tol · max|θ|, and the last step has moved no value by more, each is computed from a product of its
+    own; where the check fails, the growth goes on.
+    Where the space becomes invariant (identity, zero and low-rank operators) it is continued from random directions
+    until one of them changes nothing.
+
+    A small residual proves that *an* eigenvalue is near, not that none was missed. A random start sees every simple
+    eigenvalue with probability 1, but of a multiple one a single vector sees one copy, and finds others only through
+    rounding or an invariant space: take `block_size` at least the multiplicity expected. For a bound on the largest
+    eigenvalue with a stated confidence use `sharpness`.
+
+    Args:
+        op: H, symmetric; it is not audited here.
+        k: How many pairs, 1 ≤ k ≤ n.
+        which: "LA" the largest, in descending order; "SA" the smallest, in ascending order; "LM" those of largest
+            magnitude, in descending order of it; "BE" the ⌈k/2⌉ largest and ⌊k/2⌋ smallest, in ascending order.
+        tol: Residual asked for, relative to the largest |Ritz value| found. If none was missed, eigenvalues are then
+            right to tol · scale, and to about (tol · scale)²/gap where they are apart from others.
+        key: For the start and for random directions.
+        num_basis: Rows of the basis, from k + `block_size` to n. The default is max(2k + 10, k + 20), and more for
+            blocks; a larger basis restarts less.
+        max_matvecs: Products allowed, the check included; default 40 · `num_basis`.
+        block_size: b, products taken at a time. 1 needs the fewest products; b finds eigenvalues of multiplicity b.
+        start: A vector, or a block with a leading axis such as the `vectors` of an earlier result, from which to start.
+            A random direction is always added to it, so that nothing is out of reach.
+        noise_floor: Relative error of a product, `audit(op).noise_floor`; default `noise_floor(op)`, 16 ε.
+
+    Returns:
+        The pairs, and what they cost. Memory: num_basis + b vectors, up to twice that during a restart, besides what
+        the product takes. Time: of a step, one product and four to eight reads of the basis.
+
+    Raises:
+        TypeError: If `op` is no operator, `key` no key, a count no integer, a tolerance no number or `start` no array.
+        ValueError: If k, a size, a budget or `noise_floor` is out of range, `which` is unknown, `tol` is below the
+            noise floor or not below 1, or `start` does not fit the operator.
+
+    Example:
+        >>> from jaxopt_study.curvature import from_matvec
+        >>> spectrum = jnp.concatenate([jnp.array([10.0, 5.0, -3.0]), jnp.linspace(-1.0, 1.0, 997)])
+        >>> op = from_matvec(lambda v: spectrum * v, spectrum)
+        >>> pairs = eigenpairs(op, 3, which="LM", key=jax.random.key(0))
+        >>> print(bool(pairs.converged.all()), bool(jnp.allclose(pairs.values, spectrum[:3], atol=1e-3)))
+        True True
+        >>> v = pairs.vectors[0]
+        >>> print(bool(jnp.linalg.norm(spectrum * v - pairs.values[0] * v) <= 1.1e-3 * pairs.scale))
+        True
+
+    References:
+        Wu and Simon (2000), Thick-restart Lanczos method for large symmetric eigenvalue problems, SIAM J. Matrix Anal.
+        Appl. 22. Daniel, Gragg, Kaufman and Stewart (1976), Math. Comp. 30: a pass of Gram–Schmidt is repeated while it
+        shortens. Parlett (1998), The Symmetric Eigenvalue Problem, theorem 4.5.1: the residual bounds the error.
+    """
+    check_operator(_NAME, op)
+    key = check_key(_NAME, key)
+    plan = make_plan(op, k, which=which, num_basis=num_basis, block_size=block_size)
+    floor = check_noise_floor(_NAME, op, noise_floor)
+    check_tolerance(_NAME, tol, floor)
+    if max_matvecs is not None:
+        remedy = f"Half of them find k = {plan.k} pairs, and half check them."
+        max_matvecs = check_integer(_NAME, "max_matvecs", max_matvecs, 2 * plan.check_cost, remedy=remedy)
+    limits = limits_for(plan, tol, max_matvecs=max_matvecs, noise_floor=floor)
+    if start is not None:
+        start = _as_block(plan.layout, start)
+    pairs = driving.run(_METHOD, op, plan, limits, key, start)
+    return pairs._replace(vectors=plan.layout.deliver(pairs.vectors))
+
+
+def make_plan(
+    op: Operator,
+    k: Any,
+    *,
+    which: Any = "LA",
+    num_basis: Any = None,
+    block_size: Any = 1,
+    every: int | None = None,
+) -> Plan:
+    """Check the static choices of a solve and collect them, for `solve`.
+
+    Args:
+        op: The operator; only its shapes, dtypes and shardings are read, so call this outside of a trace.
+        k: As in `eigenpairs`.
+        which: As in `eigenpairs`.
+        num_basis: As in `eigenpairs`.
+        block_size: As in `eigenpairs`.
+        every: Products between two looks at the projected problem; default every one on a CPU, five elsewhere, where
+            its small eigenvalue problem costs as much as a product.
+
+    Returns:
+        A plan: hashable, to be a static argument.
+
+    Raises:
+        TypeError: If a count is no integer.
+        ValueError: If a choice is out of range.
+    """
+    layout = layout_of(op.like)
+    n = layout.size
+    k = check_integer(_NAME, "k", k, 1, n, remedy="The operator has no more eigenvalues than coordinates.")
+    check_choice(_NAME, "which", which, get_args(Which))
+    block_size = check_integer(_NAME, "block_size", block_size, 1, n)
+    if num_basis is None:
+        num_basis = min(n, max(2 * k + 10, k + 20, k + 8 * block_size))
+    else:
+        remedy = f"It holds k pairs and a block; a basis of 2k + 10 = {2 * k + 10} rows converges well."
+        num_basis = check_integer(_NAME, "num_basis", num_basis, min(n, k + block_size), remedy=remedy)
+    if num_basis + 2 * block_size >= n:
+        num_basis = -(-n // block_size) * block_size  # so near to the whole space, there is nothing to restart for
+    usual = block_size if jax.default_backend() == "cpu" else max(block_size, 5)
+    return Plan(layout, k, cast(Which, which), num_basis, block_size, usual if every is None else every)
+
+
+@nan_is_an_answer
+def solve(op: Operator, plan: Plan, limits: Limits, *, key: Key, start: Vector | None = None) -> Eigenpairs:
+    """Find eigenpairs inside a trace: what `eigenpairs` compiles, for use under `jit`, `scan` and `vmap`.
+
+    Args:
+        op: H, linearised once.
+        plan: From `make_plan`.
+        limits: Tolerances and budget; may be traced.
+        key: For the start and for random directions.
+        start: None, or a block of vectors: a pytree like the parameters with one more leading axis.
+
+    Returns:
+        The pairs. Nothing is checked about the arguments here.
+    """
+    pairs = driving.trace(_METHOD, op, plan, limits, key, start)
+    return pairs._replace(vectors=jax.vmap(plan.layout.unpack)(pairs.vectors))
+
+
+def limits_for(plan: Plan, tol: Any, *, max_matvecs: int | None = None, noise_floor: float | None = None) -> Limits:
+    """Return tolerances and budget as arrays, with the defaults of `eigenpairs`, unchecked."""
+    dtype = plan.layout.scalar
+    floor = GROWTH * jnp.finfo(dtype).eps if noise_floor is None else noise_floor
+    breakdown = jnp.minimum(jnp.maximum(_BREAKDOWN * jnp.finfo(dtype).eps, floor), tol).astype(dtype)
+    budget = 40 * plan.num_basis if max_matvecs is None else max_matvecs
+    return Limits(jnp.asarray(tol, dtype), breakdown, jnp.asarray(max(budget, 2 * plan.check_cost), jnp.int32))
+
+
+def _as_block(layout: Layout, start: Vector) -> Vector:
+    like = layout.structure.unflatten(layout.leaves)
+    start = check_params(_NAME, start, name="start", finite=False)
+    remedy = "give a vector of the parameters' structure and shapes, or a block of them with one more leading axis."
+    if jax.tree.structure(start) != layout.structure:
+        raise ValueError(
+            f"start must have the structure {layout.structure}; received {jax.tree.structure(start)}: {remedy}"
+        )
+    shapes = [np.shape(leaf) for leaf in jax.tree.leaves(start)]
+    expected = [leaf.shape for leaf in layout.leaves]
+    if shapes == expected:
+        start = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], start)
+    elif [shape[1:] for shape in shapes] != expected or len({shape[:1] for shape in shapes}) != 1:
+        raise ValueError(f"start must have leaves of shapes {expected}; received {shapes}: {remedy}")
+    return jax.tree.map(lambda leaf, target: jnp.asarray(leaf, target.dtype), start, like)
+
+
+def _starting_block(plan: Plan, seed: Array, start: Vector | None) -> Vector:
+    """Return random directions, to each of which its share of the given vectors is added."""
+    layout, b = plan.layout, plan.block_size
+    random = layout.random(seed, 0, b)
+    if start is None:
+        return random
+    given = jax.vmap(layout.pack)(start)
+    s = jax.tree.leaves(given)[0].shape[0]
+    given, lengths = jax.vmap(vectors.normalize)(given)
+    usable = (lengths > 0) & jnp.isfinite(lengths)
+    given = jax.tree.map(lambda leaf: jnp.where(usable.reshape(-1, *(1,) * (leaf.ndim - 1)), leaf, 0), given)
+    shares = jnp.arange(s)[:, None] % b == jnp.arange(b)[None, :]
+    random = jax.vmap(vectors.scale)(_RANDOM_SHARE / jax.vmap(vectors.plain_norm)(random), random)
+    return vectors.add(random, vectors.combine(given, shares.astype(layout.scalar)))
+
+
+def _result(plan: Plan, limits: Limits, state: State, unit: Array) -> Eigenpairs:
+    k = plan.k
+    healthy = jnp.isfinite(state.space.scale)
+    residuals = jnp.where(healthy, state.residuals[:k], jnp.nan)
+    values = jnp.where(healthy, state.values, jnp.nan)
+    basis = jax.tree.map(lambda leaf: leaf[:k], state.space.basis)
+    if plan.which == "BE":  # so far from the outside to the inside
+        order = np.argsort([i // 2 if i % 2 else k - 1 - i // 2 for i in range(k)])
+        values, residuals, basis = jax.tree.map(lambda leaf: leaf[order], (values, residuals, basis))
+    return Eigenpairs(
+        values=unit * values,
+        vectors=basis,
+        residuals=unit * residuals,
+        num_matvecs=state.num_matvecs,
+        converged=residuals <= limits.tol * state.extent,
+        scale=jnp.where(healthy, unit * state.extent, jnp.nan),
+    )
+
+
+def _initial(plan: Plan, seed: Array, start: Vector | None) -> State:
+    return restarting.initial(plan, _starting_block(plan, seed, start), seed)
+
+
+_METHOD = Method(_initial, restarting.wanted_rows, restarting.advance, _result)

@@ -1,0 +1,193 @@
+"""The compression of an operator to a space, and how many eigenvalues it proves to lie where."""
+
+import math
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from jaxopt_study.curvature.operators._operator import Operator
+from jaxopt_study.linalg import block_lanczos as lanczos
+from jaxopt_study.linalg import solver_loop as driving
+from jaxopt_study.linalg import vectors
+from jaxopt_study.linalg.block_lanczos import Space
+from jaxopt_study.linalg.layout import Layout, layout_of
+from jaxopt_study.linalg.solver_loop import Method
+from jaxopt_study.types import Key, Vector
+
+
+class Compression(NamedTuple):
+    """The matrix QᵀHQ of an operator on the span of orthonormal columns Q.
+
+    Attributes:
+        matrix: As computed, not symmetrised; rows and columns from `count` on are room.
+        count: Number of columns of Q.
+        deviation: ‖QᵀQ − I‖, Frobenius, measured.
+        scale: The largest ‖H q‖ or |eigenvalue of the matrix| seen, the unit of the noise floor.
+        exhausted: Number of columns after which the space was invariant, so that what follows started anew at random;
+            0 if that did not happen.
+        num_matvecs: Products that it took.
+    """
+
+    matrix: Array
+    count: Array
+    deviation: Array
+    scale: Array
+    exhausted: Array
+    num_matvecs: Array
+
+    def error(self, noise_floor: float) -> Array:
+        """Return a bound δ on the error of every eigenvalue of the symmetrised matrix (Weyl).
+
+        Each of the products may be wrong by `noise_floor` · scale, all in the same direction at worst; asymmetry and
+        lack of orthogonality are taken as measured.
+        """
+        square = self._square()
+        asymmetry = vectors.norm(square - square.T) / 2
+        products = jnp.sqrt(self.count.astype(square.dtype)) * noise_floor * self.scale
+        return products + asymmetry + self.deviation * self.scale
+
+    def eigenvalues(self, first: Array | None = None) -> Array:
+        """Return the eigenvalues on all columns, or on the first so many, ascending; NaN in the place of the others."""
+        count = self.count if first is None else first
+        square, unit = vectors.unscaled(self._square(count))
+        known = jnp.arange(square.shape[0], dtype=jnp.int32) < count
+        beyond = 1 + 2 * jnp.max(jnp.sum(jnp.abs(square), axis=0))
+        values = jnp.linalg.eigvalsh((square + square.T) / 2 + jnp.diag(jnp.where(known, 0, beyond)))
+        return jnp.where(known, unit * values, jnp.nan)
+
+    def _square(self, count: Array | None = None) -> Array:
+        m = self.matrix.shape[1]
+        known = jnp.arange(m, dtype=jnp.int32) < (self.count if count is None else count)
+        return jnp.where(known[:, None] & known[None, :], self.matrix[:m], 0)
+
+
+class SpacePlan(NamedTuple):
+    """What is fixed before a space is grown; hashable."""
+
+    layout: Layout
+    num_basis: int
+    block_size: int
+
+
+class _State(NamedTuple):
+    space: Space
+    done: Array
+
+
+def of_all(op: Operator) -> Compression:
+    """Return the operator itself as a compression: Q is the identity.
+
+    Args:
+        op: H, of few coordinates.
+
+    Returns:
+        The n × n matrix. Cost: n products.
+    """
+    matrix = op.to_dense(max_size=op.size)
+    matrix = matrix.astype(vectors.accumulator(matrix.dtype))
+    return Compression(
+        matrix=matrix,
+        count=jnp.int32(op.size),
+        deviation=jnp.zeros((), matrix.dtype),
+        scale=spectral_scale(matrix),
+        exhausted=jnp.int32(0),
+        num_matvecs=jnp.int32(op.size),
+    )
+
+
+def of_krylov_space(op: Operator, *, num_basis: int, block_size: int, noise_floor: float, key: Key) -> Compression:
+    """Compress an operator to a block Krylov space from random directions, grown by others where it is invariant.
+
+    Args:
+        op: H.
+        num_basis: Columns of Q, at most n; rounded up to a multiple of the block size.
+        block_size: Directions to start from. Up to so many copies of a multiple eigenvalue are found.
+        noise_floor: Relative error of a product.
+        key: For the directions.
+
+    Returns:
+        The compression. Cost: num_basis products; memory num_basis + block_size vectors.
+    """
+    layout = layout_of(op.like)
+    steps = -(-num_basis // block_size)
+    plan = SpacePlan(layout, steps * block_size, block_size)
+    return driving.run(_METHOD, op, plan, jnp.asarray(noise_floor, layout.scalar), key, None)
+
+
+@jax.jit
+def spectral_scale(matrix: Array) -> Array:
+    """Return the largest |eigenvalue| of the symmetric part of a matrix."""
+    matrix, unit = vectors.unscaled(matrix)
+    return unit * jnp.max(jnp.abs(jnp.linalg.eigvalsh((matrix + matrix.T) / 2)))
+
+
+def _initial(plan: SpacePlan, seed: Array, start: None) -> _State:
+    b = plan.block_size
+    space = lanczos.begin(plan.layout, plan.layout.random(seed, 0, b), plan.num_basis + b, seed)
+    return _State(space, jnp.bool(False))
+
+
+def _wanted(plan: SpacePlan, state: _State) -> Vector:
+    return lanczos.pending(state.space, plan.block_size)
+
+
+def _advance(plan: SpacePlan, noise_floor: Array, seed: Array, state: _State, products: Vector) -> _State:
+    space, _ = lanczos.extend(plan.layout, state.space, products, seed, noise_floor, jnp.bool(True))
+    return _State(space, (space.count >= plan.num_basis) | (space.count >= plan.layout.size) | ~_finite(space))
+
+
+def _finite(space: Space) -> Array:
+    return jnp.isfinite(space.scale)
+
+
+def _result(plan: SpacePlan, noise_floor: Array, state: _State, unit: Array) -> Compression:
+    space, m, b = state.space, plan.num_basis, plan.block_size
+    known = jnp.arange(m + b, dtype=jnp.int32) < space.count
+    products = vectors.gram(space.basis, space.basis)
+    both = known[:, None] & known[None, :]
+    deviation = jnp.linalg.norm(jnp.where(both, products - jnp.eye(m + b, dtype=products.dtype), 0))
+    nothing = jnp.where(_finite(space), 0.0, jnp.nan).astype(space.scale.dtype)
+    # The coupling of the first c columns to the next b is rounding where all b directions were drawn anew.
+    ends = np.arange(b, m + 1, b, dtype=np.int32)
+    couplings = jnp.stack([jnp.linalg.norm(space.projected[c : c + b, c - b : c]) for c in ends])
+    loose = (couplings <= 2 * math.sqrt(b) * noise_floor * space.scale) & (ends <= space.count)
+    exhausted = jnp.where(jnp.any(loose), jnp.asarray(ends)[jnp.argmax(loose)], 0)
+    return Compression(
+        matrix=unit * space.projected[:m, :m] + nothing,
+        count=jnp.minimum(space.count, m).astype(jnp.int32),
+        deviation=deviation + nothing,
+        scale=unit * space.scale + nothing,
+        exhausted=exhausted.astype(jnp.int32),
+        num_matvecs=space.count.astype(jnp.int32),
+    )
+
+
+_METHOD = Method(_initial, _wanted, _advance, _result)
+
+
+@partial(jax.jit, static_argnums=(2,))
+def counts(compression: Compression, tau: Array, noise_floor: float) -> tuple[Array, Array, Array, Array]:
+    """Return how many eigenvalues of H are proved to be below −τ and above τ, and which are undecided.
+
+    By the theorem of Courant and Fischer H has at least as many eigenvalues below −τ as its compression has below
+    −τ − δ, if δ bounds the error of the compression; above τ likewise.
+
+    Args:
+        compression: Of H.
+        tau: τ ≥ 0.
+        noise_floor: Relative error of a product.
+
+    Returns:
+        The number below −τ − δ, the number above τ + δ, and the numbers of those within δ of −τ and within δ of τ.
+    """
+    values, error = compression.eigenvalues(), compression.error(noise_floor)
+    return (
+        jnp.sum(values < -tau - error),
+        jnp.sum(values > tau + error),
+        jnp.sum((values >= -tau - error) & (values < -tau + error)),
+        jnp.sum((values <= tau + error) & (values > tau - error)),
+    )

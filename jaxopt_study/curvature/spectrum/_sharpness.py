@@ -1,0 +1,281 @@
+"""The largest eigenvalue between two bounds."""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array
+
+from jaxopt_study._checks import check_integer, check_key, check_static_real
+from jaxopt_study._programs import nan_is_an_answer
+from jaxopt_study.curvature._audit import GROWTH, check_noise_floor
+from jaxopt_study.curvature.operators._operator import Operator
+from jaxopt_study.linalg import block_lanczos as lanczos
+from jaxopt_study.linalg import solver_loop as driving
+from jaxopt_study.linalg import vectors
+from jaxopt_study.linalg.block_lanczos import Space
+from jaxopt_study.linalg.checks import check_tolerance
+from jaxopt_study.linalg.lanczos_upper_bound import overshoot
+from jaxopt_study.linalg.layout import Layout, layout_of
+from jaxopt_study.linalg.operator import check_operator
+from jaxopt_study.linalg.solver_loop import Method
+from jaxopt_study.types import Key, Vector
+
+
+class Bracket(NamedTuple):
+    """Two bounds on the largest eigenvalue.
+
+    Attributes:
+        lower: A Rayleigh quotient: λmax is not smaller, whatever the start was, up to the noise floor.
+        upper: λmax is not larger, with probability `confidence` over the start.
+        residual: ‖H v − λ v‖ for the unit vector v and Rayleigh quotient λ behind `lower`, from a product of its own.
+        num_matvecs: Products in all.
+        confidence: The probability that `upper` holds.
+        converged: Whether the bracket is as narrow as asked for.
+        vector: v, a pytree like the parameters.
+    """
+
+    lower: Array
+    upper: Array
+    residual: Array
+    num_matvecs: Array
+    confidence: Array
+    converged: Array
+    vector: Vector
+
+    @property
+    def learning_rate(self) -> tuple[Array, Array]:
+        """Bounds on 2/λmax, above which gradient descent diverges on the quadratic; infinite where λmax ≤ 0 may be."""
+        return _reciprocal(self.upper), _reciprocal(self.lower)
+
+
+@dataclass(frozen=True)
+class BracketPlan:
+    """What is fixed before a solve is compiled."""
+
+    layout: Layout
+    num_steps: int
+    confidence: float
+    every: int  # products between two looks at the bounds
+    block_size: int = 1
+
+
+class BracketLimits(NamedTuple):
+    """What may change without compiling again."""
+
+    tol: Array
+    noise_floor: Array
+
+
+class _State(NamedTuple):
+    space: Space
+    checking: Array
+    vector: Vector  # the Ritz vector under check, and the answer
+    lower: Array
+    upper: Array
+    residual: Array
+    num_matvecs: Array
+    done: Array
+
+
+@nan_is_an_answer
+def sharpness(
+    op: Operator,
+    *,
+    key: Key,
+    confidence: float = 0.99,
+    tol: float = 0.01,
+    max_matvecs: int = 64,
+    noise_floor: float | None = None,
+) -> Bracket:
+    """Enclose the largest eigenvalue between a Rayleigh quotient and a bound that holds with a stated confidence.
+
+    m Lanczos steps from a start q₁ give polynomials φ₀ = 1, φ₁, …, φₘ with qᵢ₊₁ = φᵢ(H) q₁ orthonormal. For the unit
+    eigenvector u of λmax and γ = ⟨u, q₁⟩, the coordinates of u in the basis are γ φᵢ(λmax), so
+
+        γ² Σᵢ φᵢ(λmax)² ≤ 1,  i = 0 … m.
+
+    The sum increases beyond the largest Ritz value. If q₁ is uniform on the sphere, γ² ≥ δ² has a known probability: γ²
+    is Beta(½, (n−1)/2), and larger if the eigenvalue is multiple. So with at least that probability λmax is below the x
+    at which the sum reaches 1/δ²; half of 1 − `confidence` is allowed for it. It is one event for all m, so that
+    stopping as soon as the bracket is narrow enough does not cost confidence. A start that knows something about H
+    would void the bound; none is accepted.
+
+    The bound is about the operator as it multiplies: rounding is covered by widening the bracket on both sides by
+    `noise_floor` · max‖Hq‖, an asymmetric operator by nothing. Where the space ends because H has few distinct
+    eigenvalues, a length of ε · max‖Hq‖ is taken to be left, so that the upper bound is larger by up to ε/δ of it.
+
+    Args:
+        op: H, symmetric.
+        key: For the start.
+        confidence: In (0, 1).
+        tol: Width of the bracket asked for, relative to |upper|.
+        max_matvecs: Products allowed, at least 2, one of them to check. About log(√n/(1 − confidence))/(2√tol) suffice
+            for any spectrum, fewer where λmax stands apart.
+        noise_floor: Relative error of a product, `audit(op).noise_floor`; default `noise_floor(op)`, 16 ε.
+
+    Returns:
+        The bracket. Memory: max_matvecs vectors. Time: of a step, one product and four to eight reads of the basis.
+
+    Raises:
+        TypeError: If `op` is no operator, `key` no key, `max_matvecs` no integer or another argument no number.
+        ValueError: If an argument is out of range, or `tol` below what the noise floor allows.
+
+    Example:
+        >>> from jaxopt_study.curvature import from_matvec
+        >>> spectrum = jnp.linspace(-1.0, 2.0, 1000)
+        >>> op = from_matvec(lambda v: spectrum * v, spectrum)
+        >>> bracket = sharpness(op, key=jax.random.key(0))
+        >>> print(bool(bracket.lower <= 2.0 <= bracket.upper), bool(bracket.upper <= 1.01 * bracket.lower))
+        True True
+
+    References:
+        Kuczyński and Woźniakowski (1992), SIAM J. Matrix Anal. Appl. 13: bounds before the run. Van Dorsselaer,
+        Hochstenbach and Van der Vorst (2000), Computing probabilistic bounds for extreme eigenvalues of symmetric
+        matrices with the Lanczos method, SIAM J. Matrix Anal. Appl. 22: from φₘ alone, after the run; the sum
+        over all φᵢ used here is never weaker.
+    """
+    name = "sharpness"
+    layout = layout_of(check_operator(name, op).like)
+    key, floor = check_key(name, key), check_noise_floor(name, op, noise_floor)
+    confidence = check_static_real(name, "confidence", confidence, 0.0, 1.0, closed="()", remedy="Take 0.99.")
+    check_tolerance(name, tol, floor, times=4, usual=0.01)  # which widens the bracket on both sides
+    max_matvecs = check_integer(name, "max_matvecs", max_matvecs, 2, remedy="One is to find, and one to check.")
+    plan = bracket_plan(op, confidence=confidence, max_matvecs=max_matvecs)
+    bracket = driving.run(_METHOD, op, plan, bracket_limits(layout, tol, floor), key, None)
+    return bracket._replace(vector=layout.deliver(bracket.vector))
+
+
+def bracket_plan(op: Operator, *, confidence: float = 0.99, max_matvecs: int = 64) -> BracketPlan:
+    """Collect the static choices of `sharpness`, for `enclose`; call it outside of a trace.
+
+    Args:
+        op: The operator; only its shapes, dtypes and shardings are read.
+        confidence: As in `sharpness`.
+        max_matvecs: As in `sharpness`.
+
+    Returns:
+        A plan: hashable, to be a static argument.
+    """
+    layout = layout_of(op.like)
+    num_steps = min(max_matvecs - 1, layout.size)
+    # A look costs as many operations as the cube of the room for steps.
+    every = max(2 if jax.default_backend() == "cpu" else 5, num_steps // 32)
+    return BracketPlan(layout, num_steps, float(confidence), every)
+
+
+def bracket_limits(layout: Layout, tol: Any, noise_floor: float | None = None) -> BracketLimits:
+    """Return the tolerances of `sharpness` as arrays, unchecked.
+
+    Args:
+        layout: Of the plan.
+        tol: As in `sharpness`; may be traced.
+        noise_floor: As in `sharpness`; may be traced.
+
+    Returns:
+        The limits.
+    """
+    floor = GROWTH * float(jnp.finfo(layout.scalar).eps) if noise_floor is None else noise_floor
+    return BracketLimits(jnp.asarray(tol, layout.scalar), jnp.asarray(floor, layout.scalar))
+
+
+@nan_is_an_answer
+def enclose(op: Operator, plan: BracketPlan, limits: BracketLimits, *, key: Key) -> Bracket:
+    """Do what `sharpness` does inside a trace, for use under `jit`, `scan` and `vmap`; nothing is checked.
+
+    Args:
+        op: H, linearised once.
+        plan: From `bracket_plan`.
+        limits: From `bracket_limits`.
+        key: For the start.
+
+    Returns:
+        The bracket.
+    """
+    bracket = driving.trace(_METHOD, op, plan, limits, key, None)
+    return bracket._replace(vector=plan.layout.unpack(bracket.vector))
+
+
+def _initial(plan: BracketPlan, seed: Array, start: None) -> _State:
+    layout = plan.layout
+    space = lanczos.begin(layout, layout.random(seed, 0, 1), plan.num_steps + 1, seed)
+    nan = jnp.full((), jnp.nan, layout.scalar)
+    return _State(
+        space=space,
+        checking=jnp.bool(False),
+        vector=lanczos.rows(space.basis, 0, 1),
+        lower=nan,
+        upper=nan,
+        residual=nan,
+        num_matvecs=jnp.int32(0),
+        done=jnp.bool(False),
+    )
+
+
+def _wanted(plan: BracketPlan, state: _State) -> Vector:
+    return jax.tree.map(lambda v, q: jnp.where(state.checking, v, q), state.vector, lanczos.pending(state.space, 1))
+
+
+def _advance(plan: BracketPlan, limits: BracketLimits, seed: Array, state: _State, products: Vector) -> _State:
+    v, image = vectors.row(state.vector, 0), vectors.row(products, 0)
+    square = vectors.inner(v, v)
+    lower = vectors.inner(v, image) / square
+    residual = vectors.plain_norm(vectors.axpy(-lower, v, image)) / jnp.sqrt(square)
+    # A remainder as short as rounding does not end the space: it may be all that is seen of λmax.
+    breakdown = jnp.asarray(jnp.finfo(plan.layout.scalar).eps, plan.layout.scalar)
+    space, invariant = lanczos.extend(plan.layout, state.space, products, seed, breakdown, ~state.checking)
+    checked = state.checking
+    broken = ~jnp.isfinite(space.scale)
+    complete = (space.count >= plan.layout.size) | (invariant & (space.scale == 0))
+    last = complete | (space.count >= plan.num_steps) | broken
+    look = ~checked & (last | invariant | (space.count % plan.every == 0))
+
+    def bounds() -> tuple[Array, Array, Array]:
+        values, coefficients, residuals = lanczos.ritz(space, 1)
+        top = space.count - 1
+        margin = limits.noise_floor * space.scale
+        above = overshoot(space, values, residuals, plan.layout.size, plan.confidence)
+        upper = values[top] + margin + jnp.where(complete, 0, above)
+        narrow = upper - values[top] + margin <= limits.tol * jnp.abs(upper)
+        return upper, jnp.take(coefficients, top, axis=1), last | narrow
+
+    def no_bounds() -> tuple[Array, Array, Array]:
+        return state.upper, jnp.zeros_like(space.projected[0]), jnp.bool(False)
+
+    upper, coefficients, check = lax.cond(look, bounds, no_bounds)
+    vector = lax.cond(
+        check,
+        lambda: jax.tree.map(lambda x: x[None], vectors.combine(space.basis, coefficients)),
+        lambda: state.vector,
+    )
+    return _State(
+        space=space,
+        checking=check,
+        vector=vector,
+        lower=jnp.where(checked, lower - limits.noise_floor * space.scale, state.lower),
+        upper=jnp.where(broken, jnp.nan, upper),
+        residual=jnp.where(checked, residual, state.residual),
+        num_matvecs=state.num_matvecs + 1,
+        done=checked | broken,
+    )
+
+
+def _reciprocal(value: Array) -> Array:
+    return jnp.where(value > 0, 2 / jnp.where(value > 0, value, 1), jnp.where(jnp.isnan(value), value, jnp.inf))
+
+
+def _result(plan: BracketPlan, limits: BracketLimits, state: _State, unit: Array) -> Bracket:
+    return Bracket(
+        lower=unit * state.lower,
+        upper=unit * state.upper,
+        residual=unit * state.residual,
+        num_matvecs=state.num_matvecs,
+        confidence=jnp.asarray(plan.confidence, plan.layout.scalar),
+        converged=state.upper - state.lower <= 1.01 * limits.tol * jnp.abs(state.upper),
+        vector=vectors.row(state.vector, 0),
+    )
+
+
+_METHOD = Method(_initial, _wanted, _advance, _result)

@@ -1,0 +1,57 @@
+"""The outermost eigenvalues of a training step from a fixed number of products, inside a trace."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array
+
+from jaxopt_study._programs import wider
+from jaxopt_study.dynamics._linearised_step import LinearStep
+from jaxopt_study.linalg import vectors
+from jaxopt_study.linalg.arnoldi import extend, residual_norm
+from jaxopt_study.linalg.block_lanczos import rows
+
+
+class Outermost(NamedTuple):
+    """Two eigenvalues of a step, with their errors."""
+
+    values: Array  # (2,) complex: the largest in modulus, and the farthest from 1
+    errors: Array  # (2,) residual, and what rounding hides in it, times the eigenvalue's condition
+    start: Any  # where to look next time: a pair of parameters and memories
+    num_matvecs: Array
+
+
+def outermost(step: LinearStep, start: Any, num_steps: int, *, seed: Array) -> Outermost:
+    """Find what `stability` finds, by one round of Arnoldi's method.
+
+    Args:
+        step: The training step, in balanced units.
+        start: A pair like the vectors; a part of it that is invariant hides the rest.
+        num_steps: Products that build the space; fewer where it has fewer dimensions.
+        seed: For a direction where the space is exhausted.
+
+    Returns:
+        The eigenvalues. Cost: four products more, to recompute the residuals. Memory: `num_steps` + 1 vectors.
+    """
+    m = min(num_steps, sum(leaf.size for leaf in jax.tree.leaves(step.like)))
+    basis = vectors.with_row(vectors.zeros_basis(step.like, m + 1), 0, vectors.normalize(start)[0])
+    dtype = vectors.accumulator(wider(*(leaf.dtype for leaf in jax.tree.leaves(step.like))))
+    basis, columns = extend(step, basis, jnp.zeros((m + 1, m), dtype), jnp.int32(0), seed)
+    is_finite = jnp.isfinite(columns).all()
+    values, left, right = lax.linalg.eig(jnp.where(is_finite, columns[:m], jnp.eye(m, dtype=dtype)))
+    conditions = jnp.maximum(1 / jnp.abs(jnp.sum(left.conj() * right, axis=0)), 1)
+    wanted = jnp.stack([jnp.argmax(jnp.abs(values)), jnp.argmax(jnp.abs(values - 1))])
+    parts = jnp.stack([right.T[wanted].real, right.T[wanted].imag], axis=1)  # (2, 2, m)
+    pairs = vectors.combine(basis, jnp.pad(parts.reshape(4, m), ((0, 0), (0, 1))).T)
+    images = lax.map(step.linearize(), pairs)
+    rounding = 2 * vectors.epsilon(step.like) * jnp.max(jnp.abs(values))
+    errors, start = [], vectors.zeros_like(step.like)
+    for i, chosen in enumerate(wanted):
+        value, pair = values[chosen], rows(pairs, 2 * i, 2)
+        residual = residual_norm(rows(images, 2 * i, 2), pair, value.real, value.imag)
+        errors.append((residual + rounding) * conditions[chosen])
+        start = vectors.add(start, vectors.normalize(vectors.row(pair, 0))[0])
+    nan = jnp.where(is_finite, 0, jnp.nan)
+    return Outermost(values[wanted] + nan, jnp.stack(errors) + nan, start, jnp.int32(m + 4))

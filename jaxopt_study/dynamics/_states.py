@@ -1,0 +1,96 @@
+"""Optimizer states in the forms in which libraries keep them, brought into the form of `optimizer.init`.
+
+`flax.nnx.Optimizer` puts every number of its state into a `Variable`; a checkpoint or `to_state_dict` returns nested
+dictionaries and lists. The numbers and the names on the way to them are the same, so they are matched by their paths.
+"""
+
+from collections.abc import Collection, Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.tree_util import DictKey, FlattenedIndexKey, GetAttrKey, SequenceKey
+
+from jaxopt_study.transforms import refuse_holder, unwrapped
+
+Names = tuple[str, ...]
+
+
+def named_leaves(state: Any) -> dict[Names, Any]:
+    """Return the leaves of a state by the names on the way to them, whatever containers they are in.
+
+    Args:
+        state: An optimizer's state; a dictionary with nothing but `opt_state` and a step counter is looked into.
+
+    Returns:
+        Leaves by path: an index of a tuple, a key of a dictionary and a field of a named tuple as text.
+    """
+    found = {_names(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(unwrapped(state))}
+    inside = {path[1:]: leaf for path, leaf in found.items() if path[:1] == ("opt_state",)}
+    others = {path for path in found if path[:1] != ("opt_state",)}
+    return inside if inside and others <= {("step",)} else found
+
+
+def seated(name: str, opt_state: Any, expected: Any) -> Any:
+    """Return an optimizer's state in the structure that its `init` gives.
+
+    Args:
+        name: The function that was called, for the message.
+        opt_state: The state, as the optimizer returned it or as a library keeps it.
+        expected: What `init` gives for the parameters, arrays or `jax.ShapeDtypeStruct`s.
+
+    Returns:
+        The same numbers in the expected structure.
+
+    Raises:
+        ValueError: If the names or the shapes of the numbers are others.
+        TypeError: If it is the object that holds the state.
+    """
+    refuse_holder(name, opt_state)
+    given = unwrapped(opt_state)
+    if jax.tree.structure(given) == jax.tree.structure(expected):
+        leaves = jax.tree.leaves(given)
+    else:
+        named, wanted = named_leaves(given), list(named_leaves(expected))
+        if set(named) != set(wanted):
+            raise ValueError(
+                f"{name}: the optimizer's state does not belong to these parameters and this optimizer: its init gives "
+                f"{jax.tree.structure(expected)}, received {jax.tree.structure(opt_state)}"
+                f"{_listed('; missing ', wanted, named)}{_listed('; unexpected ', named, wanted)}. Pass the state that "
+                "this optimizer made for these parameters."
+            )
+        leaves = [named[path] for path in wanted]
+    shapes, wanted = ([_shape(leaf) for leaf in tree] for tree in (leaves, jax.tree.leaves(expected)))
+    if shapes != wanted:
+        raise ValueError(
+            f"{name}: the optimizer's state does not belong to these parameters and this optimizer: its init gives "
+            f"{jax.tree.structure(expected)} with shapes {wanted}, received {jax.tree.structure(opt_state)} with "
+            f"shapes {shapes}."
+        )
+    return jax.tree.unflatten(jax.tree.structure(expected), leaves)
+
+
+def _names(path: tuple[Any, ...]) -> Names:
+    return tuple(text for key in path if (text := _name(key)) is not None)
+
+
+def _name(key: Any) -> str | None:
+    match key:
+        case SequenceKey(idx=index):
+            return str(index)
+        case DictKey(key=name):
+            return str(name)
+        case GetAttrKey(name=name):
+            return str(name)
+        case FlattenedIndexKey(key=index):
+            return str(index)
+    return str(key)
+
+
+def _shape(leaf: Any) -> tuple[int, ...]:
+    return tuple(jnp.shape(leaf))
+
+
+def _listed(before: str, paths: Iterable[Names], others: Collection[Names]) -> str:
+    names = [".".join(path) or "a value" for path in paths if path not in others]
+    return before + ", ".join(names[:5]) + (", …" if len(names) > 5 else "") if names else ""

@@ -1,0 +1,152 @@
+"""What a step was expected to do to the loss, and what it did."""
+
+from functools import partial
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from jaxopt_study._checks import check_integer, check_params
+from jaxopt_study._programs import nan_is_an_answer, wider
+from jaxopt_study.curvature import Hessian, batch_mean, linearized_gradient, mean_operator
+from jaxopt_study.linalg import vectors
+from jaxopt_study.linalg.checks import check_vector, describe
+from jaxopt_study.linalg.hash_normal import draw_like
+from jaxopt_study.types import Batch, LossFn, Params, Vector
+
+
+class Accounting(NamedTuple):
+    """Predicted and realised change of the loss in one step, each with what rounding may have done to it.
+
+    Attributes:
+        linear: gᵀu, negative for a step of descent.
+        quadratic: ½uᵀHu.
+        realised: f(θ + u) − f(θ).
+        linear_error: One standard deviation of the rounding in `linear`, at least that of summing its terms.
+        quadratic_error: The same of `quadratic`.
+        realised_error: The same of `realised`, at least the rounding of the loss itself.
+    """
+
+    linear: Array
+    quadratic: Array
+    realised: Array
+    linear_error: Array
+    quadratic_error: Array
+    realised_error: Array
+
+    @property
+    def predicted(self) -> Array:
+        """What the quadratic model expects: gᵀu + ½uᵀHu."""
+        return self.linear + self.quadratic
+
+    @property
+    def predicted_error(self) -> Array:
+        """One standard deviation of the rounding in `predicted`."""
+        return jnp.hypot(self.linear_error, self.quadratic_error)
+
+    @property
+    def ratio(self) -> Array:
+        """Realised over predicted change: 1 where the quadratic model holds; NaN where both are 0."""
+        return self.realised / self.predicted
+
+    @property
+    def ratio_error(self) -> Array:
+        """One standard deviation of the rounding in `ratio`."""
+        return jnp.hypot(self.realised_error, self.ratio * self.predicted_error) / jnp.abs(self.predicted)
+
+
+@nan_is_an_answer
+def account_step(
+    loss: LossFn,
+    params: Params,
+    updates: Vector,
+    data: Batch | None = None,
+    *,
+    batch_size: int | None = None,
+    num_samples: int = 4,
+) -> Accounting:
+    """Compare the change of the loss in a step with that of its quadratic model.
+
+    With update u, as `optax.apply_updates` adds it, gradient g and Hessian H at θ:
+
+        predicted = gᵀu + ½uᵀHu,  realised = f(θ + u) − f(θ)
+
+    Their difference is the third order. The difference of two losses loses digits: late in a run, in single precision,
+    all of them. So everything is evaluated at several points that differ from θ by one rounding of each parameter; the
+    mean is reported, and the spread is the error. What the addition θ + u rounds away is taken out of u first: it did
+    not happen. No quadrature and no higher precision is used; for smaller errors give double precision parameters.
+
+    Args:
+        loss: loss(params, data) → scalar, without randomness.
+        params: θ before the step.
+        updates: u, like the parameters, signs as applied.
+        data: What the loss is taken over. The step may have been made with less.
+        batch_size: Examples per batch, if the loss, a mean over examples, shall be read in batches; None for all.
+        num_samples: Evaluations, at least 2.
+
+    Returns:
+        Both terms and the realised change, with errors. Cost: `num_samples` times a gradient, a Hessian-vector product
+        and two losses; memory of the product.
+
+    Raises:
+        TypeError: If the parameters or updates are not floating arrays, the data are none, or the loss does not take
+            two arguments or does not return a real scalar.
+        ValueError: If `updates` does not fit the parameters or is not finite, or `num_samples` is less than 2.
+
+    Example:
+        >>> loss = lambda p, _: jnp.sum(p**4)
+        >>> account = account_step(loss, jnp.array([1.0]), jnp.array([-0.1]))
+        >>> print(f"{account.linear:.3f} {account.quadratic:.3f} {account.realised:.4f} {account.ratio:.3f}")
+        -0.400 0.060 -0.3439 1.011
+
+    References:
+        Goodfellow, Bengio and Courville (2016), Deep Learning, section 8.2.1 (the two terms); Vignes (1993), A
+        stochastic arithmetic for reliable scientific computation, Math. Comput. Simul. 35 (errors from perturbed
+        evaluations).
+    """
+    num_samples = check_integer("account_step", "num_samples", num_samples, 2, remedy="A spread takes two.")
+    op = mean_operator(_Step(loss), params, data, batch_size=batch_size, remat=None, precision="highest")
+    params, data = op.params, op.data
+    updates = check_vector(describe(params), updates, what="update")
+    check_params("account_step", updates, name="updates")
+    samples = [_account(loss, batch_size, params, updates, data, seed) for seed in range(num_samples)]
+    terms = jnp.stack([terms for terms, _ in samples])
+    sizes = jnp.max(jnp.stack([sizes for _, sizes in samples]), axis=0)
+    # Sums, and two losses, are rounded to the nearest even if no sample happened to show it; below the range to 0.
+    info = jnp.finfo(terms.dtype)
+    floor = jnp.where(sizes > 0, jnp.maximum(info.eps * sizes / np.sqrt(2.0).astype(terms.dtype), info.tiny), 0)
+    errors = jnp.maximum(jnp.std(terms, axis=0, ddof=1), floor)
+    return Accounting(*jnp.mean(terms, axis=0), *errors)
+
+
+class _Step(Hessian):
+    """The loss of a step, which is checked as that of a Hessian is."""
+
+    name: ClassVar[str] = "account_step"
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _account(
+    loss: Any, batch_size: int | None, params: Params, updates: Vector, data: Batch, seed: Any
+) -> tuple[Array, Array]:
+    signs = jax.tree.map(jnp.sign, draw_like(params, seed))
+    before = jax.tree.map(lambda p, s: p * (1 + jnp.finfo(p.dtype).eps * s).astype(p.dtype), params, signs)
+    after = vectors.add(before, updates)
+    applied = vectors.subtract(after, before)
+
+    def of_batch(batch: Batch) -> tuple[Array, Array]:
+        with jax.default_matmul_precision("highest"):
+            start, end = loss(before, batch), loss(after, batch)
+            grads, product = linearized_gradient(lambda p: loss(p, batch), before)
+            curved = product(applied)
+        terms = vectors.inner(grads, applied), 0.5 * vectors.inner(curved, applied), end - start
+        dtype = vectors.accumulator(wider(*(term.dtype for term in terms)))
+        grads, curved, length = (jax.tree.map(jnp.abs, x) for x in (grads, curved, applied))
+        level = jnp.maximum(jnp.abs(start), jnp.abs(end))
+        sizes = vectors.inner(grads, length), 0.5 * vectors.inner(curved, length), level
+        together = [jnp.stack([x.astype(dtype) for x in part]) for part in (terms, sizes)]
+        return together[0], together[1]
+
+    return batch_mean(of_batch, data, batch_size)

@@ -1,0 +1,309 @@
+"""What a diagnosis of the curvature at a point found: the spectrum, its ends, and the step along the gradient."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import MaxNLocator, NullFormatter
+
+from jaxopt_study._checks import check_mapping, check_numbers, check_real
+from jaxopt_study.figures._checks import check_fields, check_flags, check_number, check_row, check_style
+from jaxopt_study.figures._quadratic_model import draw_parabola
+from jaxopt_study.figures._significant_digits import digits_apart
+from jaxopt_study.figures._style import COLOURS, SETTINGS, new_figure
+
+BULK, APART, PAIRS, BRACKET, EDGE = COLOURS[0], COLOURS[1], COLOURS[6], COLOURS[2], COLOURS[3]
+SHARE = 3  # how far below the height of a single eigenvalue the axis of densities begins
+WIDE = 8  # a spectrum so many times as wide as its bulk is drawn on a logarithmic axis
+# How eigenpairs are filled, by what is known of them, and what the legend says.
+MARKS = {
+    "resolved": (PAIRS, "eigenpairs ± residual"),
+    "unresolved": ("#BFBFBF", "eigenpairs ± residual, not resolved"),
+    "unconverged": ("white", "eigenpairs that did not converge"),
+}
+
+
+def spectrum(
+    results: Mapping[str, Any],
+    *,
+    title: str = "",
+    edge: float | int | None = None,
+    edge_label: str = "edge of stability",
+    rate: float | int | None = None,
+) -> Figure:
+    """Draw the density of a spectrum, what stands apart from it, its ends with their errors, and the gradient's step.
+
+    Above, the spectral density of the bulk, in a band of two standard errors over the probes; outliers at the height
+    that a single eigenvalue has under the same kernel. Below, on the same axis, eigenpairs with their residuals as
+    bars, in grey where these reach 0 or each other (`resolved`), and the bracket of the largest eigenvalue. Aside, the
+    quadratic model along the gradient. The title says how many eigenvalues are negative, as a range if that is all that
+    is known. The axis of the eigenvalues is linear about zero and logarithmic beyond where the spectrum is much wider
+    than its bulk.
+
+    Args:
+        results: What was measured, as in the record of `jaxopt-study curvature`: "eigenpairs", "sharpness",
+            "spectral_density", "gradient" and "classification", each a mapping with the fields of the results of that
+            name in `curvature`; of the last only "index" is drawn. What is missing is left out.
+        title: What the figure is about.
+        edge: The eigenvalue beyond which an optimizer's step is unstable; None and infinity draw none.
+        edge_label: What the legend calls it.
+        rate: The optimizer's step ε along the gradient; None draws none.
+
+    Returns:
+        A figure with up to three axes and a legend.
+
+    Raises:
+        TypeError: If a field of a result is of another kind.
+        ValueError: If there is neither a density nor eigenpairs, or a result lacks a field or has another shape.
+
+    Example:
+        >>> pairs = {"values": [-1.0, 4.0], "residuals": [0.1, 0.2], "converged": [True, True]}
+        >>> figure = spectrum({"eigenpairs": pairs}, edge=2.0)
+        >>> [text.get_text() for text in figure.legends[0].get_texts()]
+        ['edge of stability', 'eigenpairs ± residual']
+    """
+    check_style("spectrum", title=title, edge_label=edge_label)
+    if rate is not None:
+        check_real("spectrum", "rate", rate, 0.0)
+    if edge is not None:
+        edge = float(check_real("spectrum", "edge", edge, closed="[]"))
+    results = _checked(check_mapping("spectrum", "results", results))
+    if "eigenpairs" not in results and "spectral_density" not in results:
+        raise ValueError("spectrum needs eigenpairs or a spectral density to draw; received neither.")
+    edge = edge if edge is not None and np.isfinite(edge) else None
+    with_gradient = "gradient" in results
+    with matplotlib.rc_context(SETTINGS):
+        layout = ConstrainedLayoutEngine(h_pad=0.02, hspace=0.0)
+        figure = new_figure(9.0 if with_gradient else 6.4, 4.4, layout=layout)
+        widths = (2.2, 1) if with_gradient else (1,)
+        grid = figure.add_gridspec(2, len(widths), height_ratios=(3, 1), width_ratios=widths)
+        ends = figure.add_subplot(grid[1, 0])
+        density = figure.add_subplot(grid[0, 0], sharex=ends)
+        found = _arrays(results.get("spectral_density"))
+        _draw_ends(ends, results, edge, edge_label)
+        _draw_density(density, found, edge)
+        _scale(ends, results, found, edge)
+        density.tick_params(labelbottom=False)
+        density.set_title("\n".join(line for line in (title, _negative(results)) if line), loc="left")
+        handles, labels = density.get_legend_handles_labels()
+        more_handles, more_labels = ends.get_legend_handles_labels()
+        handles, labels = [*handles, *more_handles], [*labels, *more_labels]
+        if with_gradient:
+            draw_parabola(figure.add_subplot(grid[0, 1]), results["gradient"], rate=rate)
+            corner = figure.add_subplot(grid[1, 1])
+            corner.set_axis_off()
+            apart = 0.5 if len(labels) < 8 else 0.2  # so that all of them fit
+            corner.legend(
+                handles, labels, loc="upper left", bbox_to_anchor=(-0.28, 1.1), fontsize=9, labelspacing=apart
+            )
+        else:
+            figure.legend(handles, labels, loc="outside lower left", ncols=2, fontsize=9)
+    return figure
+
+
+def resolved(values: Any, residuals: Any) -> np.ndarray:
+    """Return which eigenvalues are known apart from 0 and from each other.
+
+    Within its residual of each value there is an eigenvalue. Where two such intervals overlap it may be the same, and
+    where one reaches 0 its sign is open, whatever tolerance the residual was asked for.
+
+    Args:
+        values: Shape (k,).
+        residuals: Shape (k,).
+
+    Returns:
+        Shape (k,): whether value ± residual holds neither 0 nor a part of another's.
+
+    Example:
+        >>> resolved([-2.0, -1.9, 0.1, 5.0], [0.1, 0.1, 0.2, 0.2]).tolist()
+        [False, False, False, True]
+    """
+    values, residuals = np.asarray(values, dtype=float), np.asarray(residuals, dtype=float)
+    low, high = values - residuals, values + residuals
+    overlaps = (low[:, None] <= high) & (low <= high[:, None])
+    return (overlaps.sum(axis=1) == 1) & ((low > 0) | (high < 0))  # 1: only itself
+
+
+def count_range(low: float | int, high: float | int) -> str:
+    """Return how many there are, as a range if only its two ends are known.
+
+    Example:
+        >>> count_range(178.1, 17002.9), count_range(3, 3), count_range(0.2, 0.4)
+        ('178 to 17,003', '3', '0 to 1')
+    """
+    low, high = np.floor(low), np.ceil(high)
+    return f"{low:,.0f}" if low == high else f"{low:,.0f} to {high:,.0f}"
+
+
+def _checked(results: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is drawn of the results as arrays and numbers, if they have the fields that it takes."""
+    who, found = "spectrum", {}
+    given = {name: result for name, result in results.items() if result is not None}
+
+    def numbers(name: str, *fields: str) -> dict[str, Any]:
+        part = check_fields(who, f"results[{name!r}]", given[name], fields)
+        return {field: check_number(who, f"results[{name!r}][{field!r}]", part[field]) for field in fields}
+
+    def rows(name: str, *fields: str) -> dict[str, Any]:
+        part = check_fields(who, f"results[{name!r}]", given[name], fields)
+        found = {field: check_row(who, f"results[{name!r}][{field!r}]", part[field]) for field in fields}
+        shapes = {field: row.shape for field, row in found.items()}
+        if len(set(shapes.values())) > 1:
+            raise ValueError(f"{who} needs numbers of one shape in results[{name!r}]; received {shapes}.")
+        return found
+
+    if "eigenpairs" in given:
+        pairs = rows("eigenpairs", "values", "residuals")
+        if (pairs["residuals"] < 0).any():
+            raise ValueError(f"{who} needs residuals ≥ 0; received {pairs['residuals'].tolist()}.")
+        flags = check_fields(who, "results['eigenpairs']", given["eigenpairs"], ["converged"])["converged"]
+        pairs["converged"] = check_flags(who, "results['eigenpairs']['converged']", flags, pairs["values"].shape)
+        found["eigenpairs"] = pairs
+    if "sharpness" in given:
+        found["sharpness"] = bracket = numbers("sharpness", "lower", "upper", "confidence")
+        if bracket["lower"] > bracket["upper"]:
+            raise ValueError(f"{who} needs results['sharpness'] with lower ≤ upper; received {bracket}.")
+    if "spectral_density" in given:
+        density = rows("spectral_density", "grid", "density", "density_error")
+        density |= numbers("spectral_density", "kernel_width", "size")
+        if not (density["kernel_width"] > 0 and density["size"] > 0):
+            received = f"{density['kernel_width']} and {density['size']}"
+            raise ValueError(f"{who} needs a density with kernel_width and size > 0; received {received}.")
+        apart = check_fields(who, "results['spectral_density']", given["spectral_density"], ["outliers"])["outliers"]
+        check_fields(who, "results['spectral_density']['outliers']", apart, ["values"])
+        density["outliers"] = np.ravel(check_numbers(who, "outliers", apart["values"], finite=False))
+        found["spectral_density"] = density
+    if "gradient" in given:
+        found["gradient"] = numbers("gradient", "gg", "ghg", "ghg_error")
+    index = check_mapping(who, "results['classification']", given.get("classification", {})).get("index")
+    if index is not None:
+        where = "results['classification']['index']"
+        check_fields(who, where, index, ["tau", "interval"])
+        interval = check_numbers(who, f"{where}['interval']", index["interval"])
+        if interval.shape != (2,):
+            raise ValueError(f"{who} needs {where}['interval'] to be its two ends; received {interval.tolist()}.")
+        sure = index.get("confidence")
+        found["index"] = {
+            "tau": check_number(who, f"{where}['tau']", index["tau"]),
+            "interval": interval,
+            "confidence": None if sure is None else check_number(who, f"{where}['confidence']", sure),
+        }
+    return found
+
+
+def _negative(results: Mapping[str, Any]) -> str:
+    """Return a line on the number of negative eigenvalues; empty if they were not counted."""
+    index = results.get("index")
+    if index is None:
+        return ""
+    sure = f" ({100 * index['confidence']:.3g}%)" if index["confidence"] else ""
+    return f"eigenvalues below −{index['tau']:.1e}: {count_range(*index['interval'])}{sure}"
+
+
+def _draw_density(axes: Axes, found: dict[str, Any], edge: float | int | None) -> None:
+    axes.set_ylabel("share of eigenvalues per unit of λ")
+    axes.set_yscale("log")
+    if not found:
+        axes.text(0.5, 0.5, "no spectral density", transform=axes.transAxes, ha="center", color="#7F7F7F")
+        return
+    grid, middle, error, width = (found[name] for name in ("grid", "density", "density_error", "kernel_width"))
+    axes.set_ylabel(f"share of eigenvalues per unit of λ\n(Gaussian kernel, σ = {width:.2g})")
+    floor, single = found["floor"], SHARE * found["floor"]
+    axes.plot(grid, np.where(middle > floor, middle, np.nan), color=BULK, label="density of the bulk")
+    axes.fill_between(
+        grid, np.maximum(middle - 2 * error, floor), np.maximum(middle + 2 * error, floor),
+        color=BULK, alpha=0.3, linewidth=0, label="± 2 standard errors",
+    )  # fmt: skip
+    values = found["outliers"]
+    if len(values):
+        axes.vlines(values, floor, single, color=APART, linewidth=1.2)
+        axes.plot(
+            values, np.full(len(values), single), "o", color=APART, markersize=5, label="outliers, one eigenvalue each"
+        )
+    axes.set_ylim(floor, 2 * max(np.nanmax(middle + 2 * error), single))
+    if edge is not None:
+        axes.axvline(edge, color=EDGE, linestyle=(0, (4, 2)), linewidth=1.4)
+
+
+def _draw_ends(axes: Axes, results: Mapping[str, Any], edge: float | int | None, edge_label: str) -> None:
+    rows: list[str] = []
+    if "eigenpairs" in results:
+        pairs = results["eigenpairs"]
+        apart = np.where(resolved(pairs["values"], pairs["residuals"]), "resolved", "unresolved")
+        kinds = np.where(pairs["converged"], apart, "unconverged")
+        for kind, (face, label) in MARKS.items():
+            of = kinds == kind
+            if of.any():
+                axes.errorbar(
+                    pairs["values"][of], np.full(of.sum(), len(rows)), xerr=pairs["residuals"][of], fmt="d",
+                    color=PAIRS, markerfacecolor=face, markersize=5, elinewidth=1.4, capsize=4, label=label,
+                )  # fmt: skip
+        rows.append("eigenpairs")
+    if "sharpness" in results:
+        bracket = results["sharpness"]
+        low, high, sure = (bracket[name] for name in ("lower", "upper", "confidence"))
+        axes.errorbar(
+            [(low + high) / 2], [len(rows)], xerr=[(high - low) / 2], fmt="none",
+            ecolor=BRACKET, elinewidth=4, capsize=7, capthick=2, label=f"bracket of λmax ({100 * sure:.3g}%)",
+        )  # fmt: skip
+        digits = digits_apart(low, high, 4)
+        axes.annotate(
+            f"{low:.{digits}g} to {high:.{digits}g}", (low, len(rows)), (-9, 0), textcoords="offset points",
+            ha="right", va="center", color=BRACKET, fontsize=9,
+        )  # fmt: skip
+        rows.append("sharpness")
+    if edge is not None:
+        axes.axvline(edge, color=EDGE, linestyle=(0, (4, 2)), linewidth=1.4, label=edge_label)
+    axes.set_yticks(range(len(rows)), rows)
+    axes.set_ylim(-0.7, max(len(rows), 1) - 0.3)
+    axes.grid(axis="y", visible=False)
+
+
+def _scale(axes: Axes, results: Mapping[str, Any], found: dict[str, Any], edge: float | int | None) -> None:
+    """Choose the axis of the eigenvalues, and its label."""
+    seen = [results["eigenpairs"]["values"]] if "eigenpairs" in results else []
+    seen += [found["grid"], found["outliers"]] if found else []
+    seen += [np.array([edge])] if edge is not None else []
+    values = np.concatenate([x[np.isfinite(x)] for x in seen])
+    low, high = (values.min(), values.max()) if len(values) else (-1.0, 1.0)
+    if found and high - low > WIDE * np.ptp(found["grid"]):
+        decade = round(np.log10(5 * found["kernel_width"]))  # within ±10^decade the axis is linear
+        axes.set_xscale("symlog", linthresh=10.0**decade)
+        axes.set_xlim(1.6 * low if low < 0 else -0.5 * 10.0**decade, 1.8 * high if high > 0 else 0.5 * 10.0**decade)
+        powers = 10.0 ** np.arange(decade, np.log10(np.abs(axes.get_xlim()).max()), step=1)
+        ticks = np.concatenate([-powers[::-1], [0.0], powers])
+        minor = np.concatenate([sign * count * powers for sign in (-1, 1) for count in range(2, 10)])
+        axes.set_xticks(ticks[(ticks > axes.get_xlim()[0]) & (ticks < axes.get_xlim()[1])])
+        axes.set_xticks(minor[(minor > axes.get_xlim()[0]) & (minor < axes.get_xlim()[1])], minor=True)
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set_xlabel(f"eigenvalue λ of the Hessian   (axis linear within ±{10.0**decade:g})")
+    else:
+        margin = 0.04 * (high - low) or 1.0
+        axes.set_xlim(low - margin, high + margin)
+        axes.xaxis.set_major_locator(MaxNLocator(7))
+        axes.set_xlabel("eigenvalue λ of the Hessian")
+
+
+def _arrays(density: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return a density as arrays, where it is above the floor; empty if there is none."""
+    if density is None:
+        return {}
+    names = ("grid", "density", "density_error")
+    arrays = {name: density[name] for name in names}
+    (seen,) = np.nonzero(arrays["density"] + 2 * arrays["density_error"] > _floor(density))
+    if not len(seen):  # NaN everywhere
+        return {}
+    arrays = {name: values[seen[0] : seen[-1] + 1] for name, values in arrays.items()}
+    return arrays | {
+        "outliers": density["outliers"], "kernel_width": density["kernel_width"], "floor": _floor(density),
+    }  # fmt: skip
+
+
+def _floor(density: Mapping[str, Any]) -> float:
+    """Return a third of the height of a single eigenvalue under the kernel, where the axis begins."""
+    return 1 / (SHARE * density["size"] * density["kernel_width"] * np.sqrt(2 * np.pi))

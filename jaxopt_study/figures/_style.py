@@ -1,0 +1,150 @@
+"""How every figure looks: colours that colour-blind readers tell apart, dashes and markers for the others."""
+
+import io
+import itertools
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from jaxopt_study._checks import check_choice, describe_argument
+from jaxopt_study.figures._checks import check_names, check_style
+
+# Okabe and Ito's palette, without the yellow that white paper swallows.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F")
+DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1)), (0, (6, 1.5, 1.5, 1.5)), (0, (3, 1)))
+MARKERS = "osD^vPX*<>"
+# What the notes' optimizers look like, wherever they are drawn: places in the order of the looks. What is not among
+# them, such as an optimizer of one's own, gets the places that are left.
+KNOWN = {"sgd": 0, "momentum": 1, "adagrad": 2, "adam": 3, "rmsprop": 4, "nesterov": 5, "adadelta": 7}
+KNOWN |= {"gd": KNOWN["sgd"], "heavy ball": KNOWN["momentum"]}
+MOST_DOTS = 2**16  # of Matplotlib
+METADATA: Mapping[str, Any] = {"Software": None}  # the same picture is the same bytes, whoever's Matplotlib drew it
+_NUMBERED = re.compile(r"\s+[\d.]+(e[-+]?\d+)?$")
+
+SETTINGS: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",  # comes with Matplotlib
+    "font.size": 10,
+    "axes.titlesize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#E6E6E6",
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "lines.linewidth": 1.7,
+    "legend.frameon": False,
+    "savefig.dpi": 200,
+}
+
+
+@dataclass(frozen=True)
+class Appearance:
+    """How one thing is drawn, the same in every figure.
+
+    Attributes:
+        color: A colour.
+        linestyle: A dash pattern of Matplotlib.
+        marker: A marker.
+    """
+
+    color: str
+    linestyle: Any
+    marker: str
+
+    def line(self, **changes: Any) -> dict[str, Any]:
+        """Return the arguments for `Axes.plot`."""
+        return {"color": self.color, "linestyle": self.linestyle, "marker": self.marker, "markersize": 4, **changes}
+
+
+def appearances(names: Iterable[str]) -> dict[str, Appearance]:
+    """Give each name a colour, dash pattern and marker of its own; the notes' optimizers always the same.
+
+    A name is one of theirs if it is that up to case, alone or with a number behind it, such as "SGD .01". The others
+    share what these leave, in their order. Where there is none of theirs, or one more than once, as at two learning
+    rates, all names share all looks.
+
+    Args:
+        names: In the order of a legend; the same names give the same looks in every figure.
+
+    Returns:
+        By name. The first 33 are all different.
+
+    Example:
+        >>> looks = appearances(str(i) for i in range(40))
+        >>> len({(look.color, look.linestyle) for look in looks.values()})
+        40
+        >>> appearances(["Adam", "mine"])["Adam"] == appearances(["sgd", "adam 0.01"])["adam 0.01"]
+        True
+    """
+    names = list(dict.fromkeys(check_names("appearances", "names", names)))
+    known = {name: KNOWN.get(_NUMBERED.sub("", name).lower()) for name in names}
+    places = {name: place for name, place in known.items() if place is not None}
+    if len(set(places.values())) < len(places):
+        places = {}
+    left = (i for i in itertools.count() if not places or i not in KNOWN.values())
+    places |= {name: next(left) for name in [name for name in names if name not in places]}
+    return {
+        name: Appearance(*(looks[places[name] % len(looks)] for looks in (COLOURS, DASHES, MARKERS))) for name in names
+    }
+
+
+def new_figure(width: float | int = 8.0, height: float | int = 4.5, **options: Any) -> Figure:
+    """Make an empty figure that belongs to no window.
+
+    Args:
+        width: In inches; 8 fill a page.
+        height: In inches.
+        **options: Arguments of `Figure`.
+
+    Returns:
+        The figure, with constrained layout. Draw into it inside `matplotlib.rc_context(SETTINGS)`.
+
+    Raises:
+        TypeError: If Matplotlib does not know an option, or a size is no number.
+        ValueError: If Matplotlib refuses an option's value, or a size is out of range.
+    """
+    check_style("new_figure", width=width, height=height)
+    chosen = {"layout": "constrained", "facecolor": "white", **options}
+    try:
+        figure = Figure(figsize=(width, height), **chosen)
+    except Exception as error:
+        kind = TypeError if isinstance(error, TypeError | AttributeError) else ValueError
+        raise kind(f"new_figure: Matplotlib's Figure refuses {sorted(options)}: {error}") from error
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def render(figure: Figure, *, format: str = "png", dpi: float | int = 200) -> bytes:
+    """Draw a figure.
+
+    Args:
+        figure: What to draw.
+        format: "png", "svg" or "pdf".
+        dpi: Dots per inch, for "png".
+
+    Returns:
+        The contents of a file of that format.
+
+    Example:
+        >>> render(new_figure(1, 1))[1:4]
+        b'PNG'
+    """
+    if not isinstance(figure, Figure):
+        raise TypeError(f"render needs figure to be a Matplotlib Figure; received {describe_argument(figure)}.")
+    check_style("render", dpi=dpi)
+    check_choice("render", "format", format, ("png", "svg", "pdf"))
+    dots = dpi * figure.get_size_inches()
+    if format == "png" and not (dots.min() >= 1 and dots.max() < MOST_DOTS):
+        raise ValueError(
+            f"render needs 1 to {MOST_DOTS - 1} dots on each side; received {dots[0]:.0f} × {dots[1]:.0f}. Change dpi, "
+            "or the size of the figure."
+        )
+    picture = io.BytesIO()
+    with matplotlib.rc_context(SETTINGS):
+        figure.savefig(picture, format=format, dpi=dpi, metadata=dict(METADATA) if format == "png" else None)
+    return picture.getvalue()

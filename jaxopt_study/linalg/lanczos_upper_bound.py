@@ -1,0 +1,53 @@
+"""How far the largest eigenvalue may be above the largest Ritz value, if the start overlaps with its eigenvector."""
+
+import math
+
+import jax.numpy as jnp
+from jaxtyping import Array
+from scipy.special import betaincinv
+
+from jaxopt_study.linalg.block_lanczos import Space
+
+_GRID = 64
+
+
+def overshoot(space: Space, values: Array, residuals: Array, size: int, confidence: float) -> Array:
+    """Return t ≥ 0 with Σ φᵢ(θ + t)² = 1/δ² for the largest Ritz value θ, from above, to 1 %.
+
+    With β₁ … βₘ the subdiagonal and rᵢ the residual norms of the Ritz values θᵢ,
+
+        φₘ(x) = Πᵢ (x − θᵢ)/βᵢ  and  Σᵢ φᵢ(x)² = φₘ(x)² (1 + Σᵢ rᵢ²/(x − θᵢ)²),
+
+    which is taken in logarithms on a grid that is refined once. No β is taken to be below ε · max ‖Hq‖.
+    """
+    known = jnp.arange(values.shape[0], dtype=jnp.int32) < space.count
+    count = space.count.astype(values.dtype)
+    gaps = jnp.where(known, values[space.count - 1] - values, 0)
+    betas, eps = jnp.diagonal(space.projected, -1), float(jnp.finfo(values.dtype).eps)
+    betas = jnp.maximum(betas, jnp.maximum(eps * space.scale, jnp.finfo(values.dtype).tiny))
+    betas = jnp.sum(jnp.where(known[:-1], jnp.log(betas), 0))
+    target = -math.log(least_overlap(size, confidence))  # log 1/δ²
+
+    def excess(log_t: Array) -> Array:
+        apart = jnp.exp(log_t)[:, None] + gaps[None, :]
+        logs = jnp.sum(jnp.where(known[None, :], jnp.log(apart), 0), axis=1)
+        spread = jnp.sum(jnp.where(known[None, :], (residuals[None, :] / apart) ** 2, 0), axis=1)
+        return 2 * (logs - betas) + jnp.log1p(spread) - target
+
+    # x − θᵢ ≥ t for every i, so this t is large enough; the root is sought between ε of it and it.
+    high = (0.5 * target + betas) / count
+    low = high + math.log(eps)
+    for _ in range(2):
+        grid = low + (high - low) * jnp.linspace(0, 1, _GRID, dtype=values.dtype)
+        first = jnp.argmax(excess(grid.at[-1].set(high)) >= 0)
+        first = jnp.where(first == 0, jnp.where(excess(grid[:1])[0] >= 0, 0, _GRID - 1), first)
+        low, high = grid[jnp.maximum(first - 1, 0)], grid[first]
+    return jnp.exp(high)
+
+
+def least_overlap(n: int, confidence: float) -> float:
+    """Return δ² with P(⟨u, q⟩² < δ²) = (1 − confidence)/2 for q uniform on the unit sphere of n dimensions.
+
+    The bound is sharp where λmax stands alone; the half is for rounding and for numbers that are not quite random.
+    """
+    return 1.0 if n == 1 else float(betaincinv(0.5, 0.5 * (n - 1), 0.5 * (1 - confidence)))

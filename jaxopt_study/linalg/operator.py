@@ -1,0 +1,175 @@
+"""A symmetric linear operator on pytrees, as solvers know it."""
+
+from abc import ABC, abstractmethod
+from typing import Any, Literal
+
+import jax
+import numpy as np
+from jax import lax
+from jaxtyping import Array
+
+from jaxopt_study._checks import check_integer, describe_argument
+from jaxopt_study._programs import jit_solver, wider
+from jaxopt_study.linalg import vectors
+from jaxopt_study.linalg.checks import check_block, check_vector
+from jaxopt_study.linalg.dense import to_dense, to_scipy
+from jaxopt_study.types import Matvec, Vector
+
+Loop = Literal["compiled", "host"]
+
+
+class LinearOperator(ABC):
+    """A symmetric linear operator H on vectors that are pytrees: what a solver needs of it."""
+
+    __array_ufunc__ = None  # so that NumPy leaves `factor * op` to the operator
+
+    @property
+    @abstractmethod
+    def like(self) -> Any:
+        """Structure, shapes, dtypes and shardings of a vector: a pytree of `jax.ShapeDtypeStruct`."""
+
+    @abstractmethod
+    def linearize(self) -> Matvec:
+        """Do the work that many products share, and return v ↦ H v, to be used in the same trace."""
+
+    @property
+    def loop(self) -> Loop:
+        """Whether many products belong into one compiled loop, or are better called one by one from Python.
+
+        It is "host" where XLA's own convolutions on a CPU make a loop inside a program several times slower.
+        """
+        return "compiled"
+
+    @property
+    def precision(self) -> str:
+        """Precision of the matrix products inside: "highest" is full single or double precision everywhere."""
+        return "highest"
+
+    @property
+    def size(self) -> int:
+        """Number n of coordinates of a vector."""
+        return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(self.like))
+
+    @property
+    def dtype(self) -> Any:
+        """The dtype that holds every coordinate."""
+        return wider(*(leaf.dtype for leaf in jax.tree.leaves(self.like)))
+
+    def matvec(self, v: Vector) -> Vector:
+        """Return H v, linearised for this one product; to be used inside a trace."""
+        return self.linearize()(check_vector(self.like, v))
+
+    def linearize_block(self) -> Matvec:
+        """Do the work that many products share, for blocks of vectors.
+
+        On a CPU the vectors of a block are multiplied one after the other, because `vmap` gains nothing there; on
+        accelerators all at once, with b times the memory of one product.
+
+        Returns:
+            The product with a block: a pytree like a vector, each leaf with one more leading axis. For the same trace.
+        """
+        product = self.linearize()
+        if self.loop == "host":
+            return lambda block: vectors.stack(
+                [product(jax.tree.map(lambda leaf, i=i: leaf[i], block)) for i in range(_length(block))]
+            )
+        if jax.default_backend() == "cpu":
+            return lambda block: lax.map(product, block)
+        return jax.vmap(product)
+
+    def matmat(self, block: Vector) -> Vector:
+        """Return H applied to each of a block of vectors.
+
+        Args:
+            block: A pytree like a vector, each leaf with one more leading axis of length b.
+
+        Returns:
+            The products, in the same form. Cost: one linearisation and b products.
+
+        Raises:
+            ValueError: If the block does not fit the operator.
+        """
+        block = check_block(self.like, block)
+        return (
+            _matmat(self, block)
+            if self.loop == "compiled"
+            else vectors.stack(list(map(self.product(), (vectors.row(block, i) for i in range(_length(block))))))
+        )
+
+    def product(self) -> Matvec:
+        """Linearise once and return a compiled v ↦ H v, to be called from Python as often as wanted.
+
+        Returns:
+            A function of a vector, unchecked. It keeps the residuals of the linearisation on the device as long as it
+            lives.
+        """
+        shared = _prepare(self)
+        return lambda v: _apply(shared, v)
+
+    @property
+    def is_batched(self) -> bool:
+        """Whether a product is summed over several batches of data."""
+        return False
+
+    def other_batches(self) -> "LinearOperator | None":
+        """Return the same operator over the same data in other batches, or None if there are none; for `audit`."""
+        return None
+
+    def __matmul__(self, v: Vector) -> Vector:
+        return _matvec(self, check_vector(self.like, v))
+
+    def to_dense(self, *, max_size: int = 5_000) -> Array:
+        """Return the n × n matrix; coordinates in the order of the leaves, each row by row."""
+        return to_dense(self, max_size=check_integer("to_dense", "max_size", max_size, 0))
+
+    def to_scipy(self) -> Any:
+        """Return a `scipy.sparse.linalg.LinearOperator` on ravelled vectors, with one shared linearisation."""
+        return to_scipy(self)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__.lstrip('_')}(size={self.size}, dtype={self.dtype}, precision={self.precision!r})"
+
+
+@jit_solver
+def _matvec(op: LinearOperator, v: Vector) -> Vector:
+    return op.matvec(v)
+
+
+@jit_solver
+def _matmat(op: LinearOperator, block: Vector) -> Vector:
+    return op.linearize_block()(block)
+
+
+_prepare = jax.jit(lambda op: op.linearize())
+_apply = jax.jit(lambda product, v: product(v))
+
+
+def _length(block: Vector) -> int:
+    return jax.tree.leaves(block)[0].shape[0]
+
+
+def check_operator(name: str, op: Any) -> Any:
+    """Return the operator, if it is one.
+
+    Args:
+        name: Who asks, for the message.
+        op: An operator.
+
+    Returns:
+        The operator.
+
+    Raises:
+        TypeError: If it is a matrix, a function or anything else.
+        ValueError: If its vectors have no coordinates.
+    """
+    if not isinstance(op, LinearOperator):
+        raise TypeError(
+            f"{name} needs an operator; received {describe_argument(op)}. Make one by from_matrix(matrix), "
+            "from_matvec(function, like) or hessian(loss, params, data)."
+        )
+    if op.size == 0:
+        raise ValueError(
+            f"{name} needs an operator of size n ≥ 1; received one of which all leaves are empty. Give it parameters "
+            "that are not."
+        )
+    return op

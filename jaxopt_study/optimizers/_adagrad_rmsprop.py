@@ -1,0 +1,201 @@
+"""Optimizers that give every coordinate its own step."""
+
+# Arguments that default to None are filled in from the table of conventions before these functions run.
+# pyright: reportArgumentType=false
+
+from typing import Any
+
+from jaxopt_study.optimizers._convention import Convention
+from jaxopt_study.optimizers._definition import POSITIVE, optimizer
+from jaxopt_study.optimizers._options import ascent, decayed
+from jaxopt_study.transforms import (
+    ScalarLike,
+    ScalarOrSchedule,
+    Transform,
+    chain,
+    heavy_ball,
+    inverse_time_decay,
+    negate,
+    scale_by_adadelta,
+    scale_by_adagrad,
+    scale_by_learning_rate,
+    scale_by_rms,
+)
+from jaxopt_study.transforms import nesterov as nesterov_sum
+
+
+@optimizer(
+    {
+        "paper": {"eps": 1e-8, "eps_root": 0.0, "initial": 0.0},
+        "torch": {"eps": 1e-10, "eps_root": 0.0, "initial": 0.0},
+        "optax": {"eps": 0.0, "eps_root": 1e-7, "initial": 0.1},
+        "saito2016": {"eps": 1e-7, "eps_root": 0.0, "initial": 0.0},
+    },
+    aliases={"initial_accumulator_value": "initial"},
+)
+def adagrad(
+    learning_rate: ScalarOrSchedule,
+    *,
+    eps: ScalarLike | None = None,
+    eps_root: ScalarLike | None = None,
+    initial: ScalarLike | None = None,
+    lr_decay: ScalarLike | None = None,
+    weight_decay: ScalarOrSchedule | None = None,
+    mask: Any = None,
+    maximize: bool = False,
+    convention: Convention = "paper",
+) -> Transform:
+    """Divide each coordinate's step by the length of all its gradients.
+
+    Args:
+        learning_rate: η ≥ 0, or a schedule.
+        eps: ε outside the root. paper 1e-8, torch 1e-10, saito2016 1e-7, optax 0.
+        eps_root: ε inside the root. optax 1e-7, else 0.
+        initial: Start of the accumulator, Optax's and torch's `initial_accumulator_value`. optax .1, else 0.
+        lr_decay: d ≥ 0 of torch: the learning rate is divided by 1 + d t after t steps; None for none.
+        weight_decay: λ ≥ 0 of ½λ‖θ‖² in the loss, or a schedule; None for none.
+        mask: Which parameters decay; see `transforms.add_decayed_weights`.
+        maximize: Climb: turn the gradient's sign first. Weight decay still shrinks the parameters.
+        convention: Whose defaults.
+
+    Returns:
+        A chain of `scale_by_adagrad` and `scale_by_learning_rate`.
+
+    Example:
+        >>> adagrad(0.01, convention="optax").hyperparams["initial"]
+        0.1
+
+    References:
+        Duchi, Hazan and Singer (2011), figure 1, where δ is left to the user; `torch.optim.Adagrad`, `optax.adagrad`.
+    """
+    scale = scale_by_adagrad(eps=eps, eps_root=eps_root, initial=initial)
+    rate = learning_rate if lr_decay is None else inverse_time_decay(learning_rate, lr_decay)
+    return chain(*ascent(maximize), *decayed("adagrad", weight_decay, mask), scale, scale_by_learning_rate(rate))
+
+
+@optimizer(
+    {
+        "paper": {"decay": 0.95, "eps": 1e-6},
+        "torch": {"decay": 0.9, "eps": 1e-6, "learning_rate": 1.0},
+        "optax": {"decay": 0.9, "eps": 1e-6, "learning_rate": 1.0},
+    },
+    aliases={"rho": "decay", "weight_decay_mask": "mask"},
+    ranges={"eps": POSITIVE},
+)
+def adadelta(
+    learning_rate: ScalarOrSchedule | None = None,
+    *,
+    decay: ScalarLike | None = None,
+    eps: ScalarLike | None = None,
+    weight_decay: ScalarOrSchedule | None = None,
+    mask: Any = None,
+    maximize: bool = False,
+    convention: Convention = "paper",
+) -> Transform:
+    """Step in the units of the parameters, without a learning rate.
+
+    Args:
+        learning_rate: A factor on the step; none in the paper, 1 in torch and optax.
+        decay: ρ of both accumulators, Optax's and torch's `rho`. paper .95, torch and optax .9.
+        eps: ε > 0 inside both roots, 1e-6.
+        weight_decay: λ ≥ 0 of ½λ‖θ‖² in the loss, or a schedule; None for none.
+        mask: Which parameters decay; see `transforms.add_decayed_weights`.
+        maximize: Climb: turn the gradient's sign first. Weight decay still shrinks the parameters.
+        convention: Whose defaults.
+
+    Returns:
+        `scale_by_adadelta` with the sign turned.
+
+    Raises:
+        ValueError: If a learning rate is given under the paper's convention, which has none.
+
+    Example:
+        >>> "learning_rate" in str(adadelta().expand())
+        False
+
+    References:
+        Zeiler (2012), ADADELTA, Algorithm 1 and section 4.1; `torch.optim.Adadelta`, `optax.adadelta`
+        (which ascends if called without a learning rate).
+    """
+    front = (*ascent(maximize), *decayed("adadelta", weight_decay, mask))
+    if convention == "paper":
+        if learning_rate is not None:
+            raise ValueError(
+                f"adadelta: the paper's method has no learning rate, received {learning_rate!r}; leave it out, or use "
+                "convention='torch' for a factor on the step."
+            )
+        return chain(*front, scale_by_adadelta(decay, eps=eps), negate())
+    return chain(*front, scale_by_adadelta(decay, eps=eps), scale_by_learning_rate(learning_rate))
+
+
+@optimizer(
+    {
+        "paper": {"decay": 0.9, "eps": 1e-8, "eps_root": 0.0},
+        "torch": {"decay": 0.99, "eps": 1e-8, "eps_root": 0.0},
+        "optax": {"decay": 0.9, "eps": 0.0, "eps_root": 1e-8},
+        "saito2016": {"decay": 0.99, "eps": 1e-7, "eps_root": 0.0},
+    },
+    aliases={"initial_scale": "initial"},
+)
+def rmsprop(
+    learning_rate: ScalarOrSchedule,
+    decay: ScalarLike | None = None,
+    *,
+    eps: ScalarLike | None = None,
+    eps_root: ScalarLike | None = None,
+    initial: ScalarLike = 0.0,
+    centered: bool = False,
+    momentum: ScalarOrSchedule | None = None,
+    nesterov: bool = False,
+    bias_correction: bool = False,
+    weight_decay: ScalarOrSchedule | None = None,
+    mask: Any = None,
+    maximize: bool = False,
+    convention: Convention = "paper",
+) -> Transform:
+    """Divide each coordinate's step by the root mean square of its recent gradients.
+
+    With momentum, torch's memory holds scaled gradients and optax's holds steps; they part under a schedule.
+
+    Args:
+        learning_rate: η ≥ 0, or a schedule.
+        decay: ρ. paper and optax .9, torch and saito2016 .99.
+        eps: ε outside the root. paper and torch 1e-8, saito2016 1e-7, optax 0.
+        eps_root: ε inside the root. optax 1e-8, else 0.
+        initial: Start of the accumulator, Optax's `initial_scale`.
+        centered: Divide by a standard deviation instead.
+        momentum: γ in [0, 1) of a `heavy_ball` behind, or a schedule; None for none.
+        nesterov: Whether that momentum is Nesterov's, as in Optax.
+        bias_correction: Whether the averages are corrected for their start at 0, as in Optax.
+        weight_decay: λ ≥ 0 of ½λ‖θ‖² in the loss, or a schedule; None for none.
+        mask: Which parameters decay; see `transforms.add_decayed_weights`.
+        maximize: Climb: turn the gradient's sign first. Weight decay still shrinks the parameters.
+        convention: Whose defaults, and whose order with momentum: paper and optax scale by the learning rate first.
+
+    Returns:
+        A chain of `scale_by_rms`, `scale_by_learning_rate` and perhaps `heavy_ball`.
+
+    Raises:
+        ValueError: If `nesterov` is given without momentum.
+
+    Example:
+        >>> rmsprop(0.01, momentum=0.9, convention="torch").expand()
+        chain(
+            merge(divide_by_root(), identity(), ema(0.99, of=jnp.square)),
+            heavy_ball(0.9),
+            scale_by_learning_rate(0.01),
+        )
+
+    References:
+        Tieleman and Hinton (2012), Lecture 6.5, slide 29; Graves (2013); `torch.optim.RMSprop`, `optax.rmsprop`.
+    """
+    if momentum is None and nesterov:
+        raise ValueError("rmsprop: nesterov is an option of the momentum, received momentum=None; give it.")
+    scale = scale_by_rms(
+        decay, eps=eps, eps_root=eps_root, initial=initial, centered=centered, corrected=bias_correction
+    )
+    front, step = (*ascent(maximize), *decayed("rmsprop", weight_decay, mask)), scale_by_learning_rate(learning_rate)
+    if momentum is None:
+        return chain(*front, scale, step)
+    memory = (nesterov_sum if nesterov else heavy_ball)(momentum)
+    return chain(*front, scale, memory, step) if convention == "torch" else chain(*front, scale, step, memory)

@@ -1,0 +1,150 @@
+"""How a named optimizer is defined: defaults by convention, arguments checked, other libraries' names understood."""
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from types import UnionType
+from typing import Any, NamedTuple, ParamSpec, TypeVar, get_args
+
+import jax.numpy as jnp
+
+from jaxopt_study._checks import check_bool, check_real, describe_argument
+from jaxopt_study.transforms import ScalarLike, ScalarOrSchedule, composite
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Range(NamedTuple):
+    """Where a hyperparameter may lie."""
+
+    low: float = 0.0
+    high: float = float("inf")
+    closed: str = "[)"
+    remedy: str = ""
+
+
+DECAY = Range(0.0, 1.0, "[)", "A decay is the weight of the past: 0.9 remembers about 10 steps, 0.999 about 1000.")
+POSITIVE = Range(closed="()")
+NON_NEGATIVE = Range()
+RANGES = {
+    "learning_rate": Range(remedy="A step is −learning_rate × direction; to climb use maximize=True."),
+    "schedule": NON_NEGATIVE,
+    "decay": DECAY,
+    "momentum": DECAY,
+    "b1": DECAY,
+    "b2": DECAY,
+    "b3": DECAY,
+    "eps": NON_NEGATIVE,
+    "eps_root": NON_NEGATIVE,
+    "initial": NON_NEGATIVE,
+    "momentum_decay": NON_NEGATIVE,
+    "threshold": Range(4.0, remedy="Below 4 the variance is infinite."),
+    "weight_decay": NON_NEGATIVE,
+    "lr_decay": NON_NEGATIVE,
+    "dampening": Range(0.0, 1.0, "[]"),
+    "lambd": NON_NEGATIVE,
+    "alpha": NON_NEGATIVE,
+    "t0": NON_NEGATIVE,
+    "eta_minus": Range(0.0, 1.0, "()"),
+    "eta_plus": Range(1.0, closed="()"),
+    "min_step_size": NON_NEGATIVE,
+    "max_step_size": NON_NEGATIVE,
+    "decay_rate": NON_NEGATIVE,
+    "min_rms": POSITIVE,
+    "clipping_threshold": Range(0.0, float("inf"), "[]", "Infinity or None clips nothing."),
+}
+
+
+def optimizer(
+    conventions: Mapping[str, Mapping[str, Any]] | None = None,
+    *,
+    aliases: Mapping[str, str] | None = None,
+    ranges: Mapping[str, Range] | None = None,
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Make a constructor of a named optimizer.
+
+    It is a `composite` whose numbers, schedules, flags and dtypes are checked by their annotations and names before the
+    atoms see them, so that an error names the argument that the user gave.
+
+    Args:
+        conventions: Defaults that depend on the argument `convention`, as for `composite`.
+        aliases: Names under which Optax or PyTorch knows an argument, and its name here. They are understood in calls
+            and appear nowhere else.
+        ranges: Where hyperparameters may lie, if not as in `RANGES`.
+
+    Returns:
+        A decorator for functions that return a `Transform`.
+    """
+    limits, also = {**RANGES, **(ranges or {})}, dict(aliases or {})
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        name, signature = function.__name__, inspect.signature(function)
+        checks = [
+            (parameter, check)
+            for parameter in signature.parameters
+            if (check := _check(name, signature.parameters[parameter], limits))
+        ]
+
+        @functools.wraps(function)
+        def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+            bound = signature.bind(*args, **kwargs)
+            bound.apply_defaults()
+            for parameter, check in checks:
+                check(bound.arguments[parameter])
+            return function(*args, **kwargs)
+
+        built = composite(conventions)(checked)
+        if not also:
+            return built
+
+        @functools.wraps(built)
+        def renamed(*args: Any, **kwargs: Any) -> Any:
+            for other, own in also.items():
+                if other in kwargs:
+                    if own in kwargs:
+                        raise TypeError(f"{name}: {other} is another name of {own}; received both. Give {own} only.")
+                    kwargs[own] = kwargs.pop(other)
+            return built(*args, **kwargs)
+
+        return renamed
+
+    return decorate
+
+
+def _check(who: str, parameter: inspect.Parameter, ranges: Mapping[str, Range]) -> Callable[[Any], None] | None:
+    """Return the check that an argument's annotation and name ask for."""
+    name, annotation = parameter.name, parameter.annotation
+    if annotation is bool:
+        return lambda value: _ignore(check_bool(who, name, value))
+    if name.endswith("dtype"):
+        return lambda value: _check_dtype(who, name, value)
+    optional = isinstance(annotation, UnionType) and type(None) in get_args(annotation)
+    scheduled = annotation in (ScalarOrSchedule, ScalarOrSchedule | None)
+    if not scheduled and annotation not in (ScalarLike, ScalarLike | None):
+        return None
+    low, high, closed, remedy = ranges[name]
+
+    def check(value: Any) -> None:
+        # A class is called to make a value, not to give one at a step.
+        is_schedule = scheduled and callable(value) and not isinstance(value, type)
+        if not is_schedule and not (optional and value is None):
+            check_real(who, name, value, low, high, closed=closed, remedy=remedy)
+
+    return check
+
+
+def _check_dtype(who: str, name: str, value: Any) -> None:
+    if value is None:
+        return
+    try:
+        known = not hasattr(value, "shape")  # an array has a dtype, and is none
+        floating = known and jnp.issubdtype(jnp.dtype(value), jnp.floating)
+    except TypeError:
+        floating = False
+    if not floating:
+        raise TypeError(f"{who} needs {name} to be a floating dtype or None; received {describe_argument(value)}.")
+
+
+def _ignore(value: Any) -> None:
+    del value

@@ -1,0 +1,182 @@
+"""The form in which every data set arrives: training, validation and test examples with a hash of their contents."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxopt_study import files
+from jaxopt_study._checks import check_integer, check_mapping, check_text, describe_argument
+from jaxopt_study.problems._examples import as_array
+
+Examples = dict[str, np.ndarray]  # {"x": inputs, "y": targets}, with a common leading axis
+
+
+class DatasetError(ValueError):
+    """A data set that is missing, damaged or not what it claims to be; the message says what to do."""
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Training, validation and test examples, disjoint, each a dictionary `{"x": inputs, "y": targets}`.
+
+    Arrays are read-only NumPy arrays on the host: `float32` inputs, and as targets `int32` labels in
+    {0, …, num_classes − 1} or `float32` values. Index them inside compiled code as `jnp.asarray(dataset.train["x"])`.
+
+    Attributes:
+        name: A short identifier, used in records and figures.
+        train: Examples to train on.
+        validation: Examples to choose hyperparameters with; None if none were asked for.
+        test: Examples for the final report; None if none were asked for.
+        num_classes: Number of classes, or None for a regression.
+        source: Where the examples come from, in words.
+        details: What else a record should keep: seeds, sizes, parameters of a generator.
+        sha256: Hash of names, shapes, types and bytes of all arrays: equal hashes mean equal examples in equal order.
+
+    Raises:
+        TypeError: If something is not an array of numbers. Tensors of torch and frames of pandas are converted.
+        DatasetError: If the name cannot be a file's, arrays have different lengths, a number is not finite, or labels
+            are not integers in
+            {0, …, num_classes − 1}.
+    """
+
+    name: str
+    train: Examples
+    validation: Examples | None = None
+    test: Examples | None = None
+    num_classes: int | None = None
+    source: str = ""
+    details: Mapping[str, Any] = field(default_factory=dict)
+    sha256: str = field(init=False)
+
+    def __post_init__(self):
+        check_text("Dataset", "name", self.name)
+        check_text("Dataset", "source", self.source)
+        try:
+            files.check_name("A data set's name", self.name)
+        except ValueError as error:
+            raise DatasetError(str(error)) from None
+        if self.num_classes is not None:
+            check_integer("Dataset", "num_classes", self.num_classes, 1)
+        check_mapping("Dataset", "details", self.details)
+        if self.train is None:
+            raise DatasetError(f"The data set {self.name!r} needs examples to train on; received train=None.")
+        for part, examples in self.parts.items():
+            if not isinstance(examples, Mapping):
+                raise TypeError(
+                    f'The {part} part of {self.name!r} must be {{"x": inputs, "y": targets}}; received '
+                    f"{describe_argument(examples)}."
+                )
+            examples = {key: host_array(f"{key} of the {part} part of {self.name!r}", x) for key, x in examples.items()}
+            object.__setattr__(self, part, examples)
+            _check(self.name, part, examples, self.num_classes)
+            object.__setattr__(self, part, {key: _read_only(array) for key, array in examples.items()})
+        _check_parts(self.name, self.parts)
+        object.__setattr__(self, "sha256", _content_hash(self.parts))
+
+    @property
+    def parts(self) -> dict[str, Examples]:
+        """The parts that hold examples, by name: "train", "validation", "test"."""
+        parts = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {part: examples for part, examples in parts.items() if examples is not None}
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one input."""
+        return self.train["x"].shape[1:]
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Number of examples of each part."""
+        return {part: len(examples["y"]) for part, examples in self.parts.items()}
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{part}={size}" for part, size in self.sizes.items())
+        return f"Dataset({self.name!r}, {sizes}, input_shape={self.input_shape}, num_classes={self.num_classes})"
+
+
+def _read_only(array: np.ndarray) -> np.ndarray:
+    view = array.view()  # the caller's own array stays writable
+    view.setflags(write=False)
+    return view
+
+
+def _check(name: str, part: str, examples: Examples, num_classes: int | None) -> None:
+    if set(examples) != {"x", "y"}:
+        raise DatasetError(f'The {part} part of {name!r} needs the keys "x" and "y"; received {sorted(examples)}.')
+    x, y = examples["x"], examples["y"]
+    if not x.ndim or not y.ndim:
+        raise DatasetError(f"The {part} part of {name!r} needs arrays of examples; received a single number.")
+    if len(x) != len(y) or len(y) == 0:
+        raise DatasetError(
+            f"The {part} part of {name!r} needs as many targets as inputs, and at least one; "
+            f"received {len(x)} inputs and {len(y)} targets."
+        )
+    for key, array in (("x", x), ("y", y)):
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise DatasetError(
+                f"{key} of the {part} part of {name!r} holds NaN or infinity. Remove these examples, or replace the "
+                "numbers."
+            )
+    if num_classes is not None and (y.ndim != 1 or y.dtype.kind not in "iu"):
+        raise DatasetError(
+            f"Labels of the {part} part of {name!r} must be integers, one per example; received {y.dtype} of shape "
+            f"{y.shape}. Convert them, for example by y.astype(int), or leave num_classes out for a regression."
+        )
+    if num_classes is not None:
+        check_labels(f"Labels of the {part} part of {name!r}", y, num_classes)
+
+
+def check_labels(what: str, y: np.ndarray, num_classes: int) -> None:
+    """Raise DatasetError if a label is not in {0, …, num_classes − 1}."""
+    if y.size and (y.min() < 0 or y.max() >= num_classes):
+        raise DatasetError(
+            f"{what} must lie in 0…{num_classes - 1}; received labels from {y.min()} to {y.max()}. Give the right "
+            "num_classes, or renumber the labels."
+        )
+
+
+def _check_parts(name: str, parts: dict[str, Examples]) -> None:
+    for part, examples in parts.items():
+        for key in ("x", "y"):
+            given, expected = examples[key].shape[1:], parts["train"][key].shape[1:]
+            if given != expected:
+                raise DatasetError(
+                    f"{key} of the {part} part of {name!r} must have examples of the training part's shape, "
+                    f"{expected}; received {given}."
+                )
+
+
+def host_array(where: str, values: Any) -> np.ndarray:
+    """Return numbers, from whatever holds them, as an array of NumPy.
+
+    Raises:
+        TypeError: If they are text, objects, times, complex or sparse.
+        DatasetError: If they are lists of different lengths, or entries are masked.
+    """
+    if isinstance(values, list | tuple) and any(isinstance(part, np.ma.MaskedArray) for part in values):
+        values = np.ma.stack(values)
+    if isinstance(values, list | tuple):
+        try:
+            values = np.asarray(values)
+        except (TypeError, ValueError) as error:
+            raise DatasetError(f"{where} must be one array; received lists of different lengths. Pad them.") from error
+    try:
+        array = np.asarray(as_array(where, values))
+    except ValueError as error:
+        raise DatasetError(str(error)) from None
+    if not (jnp.issubdtype(array.dtype, jnp.floating) or array.dtype.kind in "biu"):
+        raise TypeError(f"{where} must be real numbers; received {array.dtype}.")
+    return array
+
+
+def _content_hash(parts: dict[str, Examples]) -> str:
+    digest = hashlib.sha256()
+    for part, examples in parts.items():
+        for key, array in sorted(examples.items()):
+            digest.update(f"{part}.{key}:{array.dtype.str}:{array.shape};".encode())
+            digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()

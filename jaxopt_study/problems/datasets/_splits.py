@@ -1,0 +1,165 @@
+"""Dividing examples into training, validation and test parts."""
+
+from typing import Any, Literal
+
+import numpy as np
+
+from jaxopt_study._checks import check_integer, describe_argument
+from jaxopt_study.problems.datasets._dataset import Dataset, DatasetError, Examples, check_labels, host_array
+
+Split = Literal["stratified", "first"]
+
+
+def from_arrays(
+    x: Any,
+    y: Any,
+    *,
+    name: str = "arrays",
+    num_classes: int | None = None,
+    num_train: int | None = None,
+    num_validation: int = 0,
+    num_test: int = 0,
+    split: Split = "stratified",
+    seed: int = 0,
+    source: str = "arrays",
+) -> Dataset:
+    """Make a data set of arrays, divided into disjoint training, validation and test parts.
+
+    With `split="stratified"` each part holds the classes in the proportions of what is left when it is drawn (test
+    first, then validation, then training), to within one example of each class, in a random order that only `seed`
+    decides; without classes the parts are uniform draws without replacement. With `split="first"` nothing is drawn or
+    reordered: training takes the first `num_train` examples, validation the next, test the next; that is how to get
+    "the first 300 images".
+
+    It does not standardise: inputs are cast to `float32` and otherwise untouched.
+
+    Args:
+        x: Inputs, shape (examples, …).
+        y: Labels in {0, …, num_classes − 1}, shape (examples,); without `num_classes`, values to regress on, cast to
+            `float32`.
+        name: A short identifier.
+        num_classes: Number of classes, or None for a regression.
+        num_train: Size of the training part; None takes everything left.
+        num_validation: Size of the validation part; 0 leaves it out.
+        num_test: Size of the test part; 0 leaves it out.
+        split: "stratified" or "first".
+        seed: Seed of the stratified draw.
+        source: Where the examples come from, in words.
+
+    Returns:
+        The data set. Cost: one copy of the examples and one hash over them.
+
+    Raises:
+        TypeError: If x or y are not numbers, or a size is not an integer. Tensors of torch and frames and series of
+            pandas are converted.
+        DatasetError: If there are too few examples for the sizes asked for, x and y differ in length, or labels are not
+            whole numbers.
+
+    Example:
+        >>> dataset = from_arrays(np.arange(10.0)[:, None], np.arange(10) % 2, num_classes=2, num_test=4)
+        >>> dataset
+        Dataset('arrays', train=6, test=4, input_shape=(1,), num_classes=2)
+        >>> print(np.bincount(dataset.test["y"]))  # both classes, as in the whole
+        [2 2]
+    """
+    if num_classes is not None:
+        check_integer("from_arrays", "num_classes", num_classes, 1)
+    with np.errstate(over="ignore"):  # the data set refuses infinity
+        x = host_array(f"x of {name!r}", x).astype(np.float32)
+    y = host_array(f"y of {name!r}", y)
+    if not x.ndim or not y.ndim:
+        raise DatasetError(f"{name!r} needs arrays of examples; received a single number.")
+    if num_classes is not None and y.dtype.kind == "f" and not (y == np.round(y)).all():
+        raise DatasetError(f"Labels of {name!r} must be integers; received {y.dtype}, not all of them whole numbers.")
+    if num_classes is not None:
+        check_labels(f"Labels of {name!r}", y, num_classes)  # before they are cast to 32 bits
+    with np.errstate(over="ignore"):
+        y = y.astype(np.float32 if num_classes is None else np.int32)
+    if len(x) != len(y):
+        raise DatasetError(f"{name!r} needs as many targets as inputs; received {len(x)} inputs, {len(y)} targets.")
+    groups = y if num_classes is not None else np.zeros(len(y), np.int32)
+    sizes = {"train": num_train, "validation": num_validation, "test": num_test}
+    indices = divide(groups, sizes, split=split, seed=seed, name=name)
+    parts: dict[str, Examples] = {part: {"x": x[rows], "y": y[rows]} for part, rows in indices.items()}
+    return Dataset(
+        name=name,
+        train=parts["train"],
+        validation=parts.get("validation"),
+        test=parts.get("test"),
+        num_classes=num_classes,
+        source=source,
+        details={"split": split, "seed": seed},
+    )
+
+
+def divide(
+    groups: np.ndarray, sizes: dict[str, int | None], *, split: Split, seed: int, name: str
+) -> dict[str, np.ndarray]:
+    """Divide row numbers into disjoint parts that hold the groups in equal proportions.
+
+    Args:
+        groups: Group of each row, integers ≥ 0, shape (rows,).
+        sizes: Size of each part in file order; one may be None and takes the rest. Parts of size 0 are left out.
+        split: "stratified" or "first"; see `from_arrays`.
+        seed: Seed of the stratified draw.
+        name: The data set, for messages.
+
+    Returns:
+        Row numbers of each part.
+
+    Raises:
+        TypeError: If a size or the seed is not an integer.
+        ValueError: If the seed is negative.
+        DatasetError: If a size is negative, the sizes exceed the number of rows, or nothing is left for training.
+    """
+    for part, size in sizes.items():
+        if size is not None:
+            check_integer(name, f"num_{part}", size)
+    check_integer(name, "seed", seed, 0, high=None)
+    if not isinstance(split, str) or split not in ("stratified", "first"):
+        raise DatasetError(f'split must be "stratified" or "first"; received {describe_argument(split)}.')
+    if list(sizes.values()).count(None) > 1:
+        raise DatasetError(f"One part of {name!r} at most can be None, the rest of the examples; received {sizes}.")
+    if any(size is not None and size < 0 for size in sizes.values()):
+        raise DatasetError(f"Sizes of parts of {name!r} must be at least 0, or None for the rest; received {sizes}.")
+    rest = len(groups) - sum(size or 0 for size in sizes.values())
+    if rest < 0 or (rest == 0 and None in sizes.values()) or sizes.get("train") == 0:
+        raise DatasetError(
+            f"{name!r} has {len(groups)} examples to divide; received sizes {sizes}, where None is the rest and "
+            "training needs at least one. Ask for fewer."
+        )
+    counts = {part: rest if size is None else size for part, size in sizes.items()}
+    counts = {part: count for part, count in counts.items() if count}
+    if split == "first":
+        ends = np.cumsum(list(counts.values()))
+        return {part: np.arange(end - counts[part], end) for part, end in zip(counts, ends, strict=True)}
+    rng = np.random.default_rng(seed)
+    pools = [rng.permutation(np.flatnonzero(groups == group)) for group in np.unique(groups)]
+    parts = {}
+    for part in reversed(counts):  # test first: its examples do not depend on how many are trained on
+        shares = apportion(np.array([len(pool) for pool in pools]), counts[part])
+        rows = np.concatenate([pool[:share] for pool, share in zip(pools, shares, strict=True)])
+        pools = [pool[share:] for pool, share in zip(pools, shares, strict=True)]
+        parts[part] = rng.permutation(rows)
+    return {part: parts[part] for part in counts}
+
+
+def apportion(available: np.ndarray, total: int) -> np.ndarray:
+    """Divide a total over groups in proportion to what they hold, by largest remainders.
+
+    Args:
+        available: Size of each group, shape (groups,).
+        total: How many to take in all, at most the sum of `available`.
+
+    Returns:
+        Integers with sum `total`, each within one of total · available / Σ available and never above `available`.
+
+    Example:
+        >>> print(apportion(np.array([50, 30, 20]), 11))
+        [6 3 2]
+    """
+    exact = available * (total / available.sum())
+    shares = np.floor(exact).astype(int)
+    largest_remainders = np.argsort(shares - exact, kind="stable")[: total - shares.sum()]
+    shares[largest_remainders] += 1
+    return shares

@@ -1,0 +1,274 @@
+"""Layers that Flax lacks in the form needed here, and the choice among its normalisations."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxopt_study._checks import (
+    check_callable,
+    check_choice,
+    check_integer,
+    check_real,
+    check_static,
+    describe_argument,
+)
+from jaxopt_study._programs import wider
+from jaxopt_study.problems.networks.initialisers import Initialiser, xavier
+
+Normalisation = Literal["batch", "layer", "instance", "group"]
+ConvMethod = Literal["auto", "patches", "native"]
+NORMALISATIONS = (None, "batch", "layer", "instance", "group")
+METHODS = ("auto", "patches", "native")
+
+_ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "relu": jax.nn.relu,
+    "tanh": jnp.tanh,
+    "sigmoid": jax.nn.sigmoid,
+    "gelu": jax.nn.gelu,
+    "elu": jax.nn.elu,
+    "silu": jax.nn.silu,
+    "softplus": jax.nn.softplus,
+    "leaky_relu": jax.nn.leaky_relu,
+    "identity": lambda x: x,
+}
+
+
+def resolve_activation(activation: str | Callable) -> Callable:
+    """Turn the name of an activation into the function; functions are returned as they are.
+
+    Args:
+        activation: "relu", "tanh", "sigmoid", "gelu", "elu", "silu", "softplus", "leaky_relu", "identity", or any
+            elementwise function.
+
+    Returns:
+        The function.
+
+    Raises:
+        TypeError: If it is neither a name nor a function.
+        ValueError: If the name is unknown.
+    """
+    if callable(activation):
+        return activation
+    if not isinstance(activation, str):
+        raise TypeError(f"An activation is a name or a function; received {describe_argument(activation)}.")
+    if activation not in _ACTIVATIONS:
+        raise ValueError(
+            f"Unknown activation {activation!r}: expected one of {', '.join(_ACTIVATIONS)}, or an elementwise function."
+        )
+    return _ACTIVATIONS[activation]
+
+
+def normalisation_layer(kind: Normalisation, *, num_groups: int, train: bool, name: str) -> nn.Module:
+    """Make one of Flax's normalisation layers, with learned scale and offset and ε = 1e-5.
+
+    Over the axes of activations of shape (examples, …, channels), mean and variance are taken per channel over examples
+    and positions ("batch"), per example over all else ("layer" over channels only, Flax's and the transformers'
+    convention), per example and channel over positions ("instance"), per example and group of channels ("group").
+
+    Args:
+        kind: Which.
+        num_groups: Number of groups for "group"; must divide the channels.
+        train: For "batch": whether to use and record the batch's statistics, or use the running ones, kept with decay
+            0.9 (the notes' value; Flax's 0.99 needs some 500 steps to warm up).
+        name: Name of the layer in the parameters.
+
+    Returns:
+        The layer.
+
+    Raises:
+        ValueError: If the kind is unknown.
+
+    References:
+        Ioffe and Szegedy (2015); Ba, Kiros and Hinton (2016); Ulyanov, Vedaldi and Lempitsky (2016); Wu and He (2018).
+    """
+    match kind:
+        case "batch":
+            # The two-pass variance: E[x²] − E[x]² cancels for activations with a large mean or a tiny scale.
+            return nn.BatchNorm(
+                use_running_average=not train, momentum=0.9, epsilon=1e-5, use_fast_variance=False, name=name
+            )
+        case "layer":
+            return nn.LayerNorm(epsilon=1e-5, use_fast_variance=False, name=name)
+        case "instance":
+            return nn.InstanceNorm(epsilon=1e-5, use_fast_variance=False, name=name)
+        case "group":
+            return nn.GroupNorm(num_groups=num_groups, epsilon=1e-5, use_fast_variance=False, name=name)
+    raise ValueError(f'Unknown normalisation {kind!r}: expected "batch", "layer", "instance", "group" or None.')
+
+
+class Conv(nn.Module):
+    """Two-dimensional convolution that also runs well inside compiled loops on a CPU.
+
+    Parameters and results are those of `flax.linen.Conv`: kernel of shape (height, width, inputs, outputs), bias of
+    shape (outputs,), inputs of shape (examples, height, width, channels). XLA's convolution is several times slower on
+    a CPU inside `scan` or `while_loop` than outside; there, the same sums are written as shifted slices side by side
+    (patches) times the kernel as a matrix. It has no dilation, groups or masks.
+
+    Attributes:
+        features: Number of output channels.
+        kernel_size: Height and width of the kernel.
+        strides: Steps between outputs.
+        padding: "SAME" or "VALID".
+        method: "patches", "native" (XLA's convolution), or "auto": patches if the default backend is a CPU.
+        kernel_init: Initialiser of the kernel.
+    """
+
+    features: int
+    kernel_size: Sequence[int] = (3, 3)
+    strides: Sequence[int] = (1, 1)
+    padding: str = "SAME"
+    method: ConvMethod = "auto"
+    kernel_init: Initialiser = xavier()
+
+    def __post_init__(self):
+        check_integer("Conv", "features", self.features, 1)
+        check_pair("Conv", "kernel_size", self.kernel_size)
+        check_pair("Conv", "strides", self.strides)
+        check_choice("Conv", "padding", self.padding, ("SAME", "VALID"))
+        check_choice("Conv", "method", self.method, METHODS)
+        check_callable("Conv", "kernel_init", self.kernel_init, expected="a function init(key, shape, dtype)")
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Convolve the images.
+
+        Args:
+            x: Shape (examples, height, width, channels).
+
+        Returns:
+            Shape (examples, height', width', features).
+        """
+        shape = (*self.kernel_size, x.shape[-1], self.features)
+        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)  # as all of Flax's layers
+        bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
+        y = convolve(x, kernel, strides=self.strides, padding=self.padding, method=self.method)
+        dtype = wider(y.dtype, bias.dtype)
+        return y.astype(dtype) + bias.astype(dtype)[None, None, None, :]
+
+
+def convolve(
+    x: jax.Array,
+    kernel: jax.Array,
+    *,
+    strides: Sequence[int] = (1, 1),
+    padding: str = "SAME",
+    method: ConvMethod = "auto",
+) -> jax.Array:
+    """Correlate images with a kernel, as deep learning's "convolution" does.
+
+    With input x, kernel K and stride s, at every output position (i, j) and channel o, after padding:
+
+        y[i, j, o] = Σ_{a,b,c} x[s·i + a, s·j + b, c] · K[a, b, c, o]
+
+    Args:
+        x: Images, shape (examples, height, width, channels).
+        kernel: Shape (kernel height, kernel width, channels, outputs).
+        strides: Steps between outputs.
+        padding: "SAME" or "VALID".
+        method: "patches", "native", or "auto"; see `Conv`.
+
+    Returns:
+        Shape (examples, height', width', outputs). Memory of "patches": kernel height × width copies of x.
+
+    Raises:
+        TypeError: If a stride is not an integer.
+        ValueError: If a shape does not fit, or stride, padding or method is out of range.
+
+    Example:
+        >>> x, kernel = jnp.ones((1, 3, 3, 1)), jnp.ones((2, 2, 1, 1))
+        >>> print(convolve(x, kernel, padding="VALID", method="patches")[0, :, :, 0])
+        [[4. 4.]
+         [4. 4.]]
+    """
+    check_pair("convolve", "strides", strides)
+    check_choice("convolve", "padding", padding, ("SAME", "VALID"))
+    if not isinstance(method, str) or method not in ("auto", "patches", "native"):
+        raise ValueError(
+            f'Unknown convolution method {describe_argument(method)}: expected "auto", "patches" or "native".'
+        )
+    if jnp.ndim(x) != 4 or jnp.ndim(kernel) != 4 or x.shape[-1] != kernel.shape[2]:
+        raise ValueError(
+            "convolve needs x of shape (examples, height, width, channels) and a kernel of shape (height, width, "
+            f"channels, outputs); received {jnp.shape(x)} and {jnp.shape(kernel)}."
+        )
+    if method == "auto":
+        method = "patches" if jax.default_backend() == "cpu" else "native"
+    dtype = wider(x.dtype, kernel.dtype)  # float64 weights on float32 images work, as in a dense layer
+    x, kernel = x.astype(dtype), kernel.astype(dtype)
+    if method == "native":
+        dims = ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_general_dilated(x, kernel, tuple(strides), padding, dimension_numbers=dims)
+    height, width, channels, outputs = kernel.shape
+    pads = jax.lax.padtype_to_pads(x.shape[1:3], (height, width), tuple(strides), padding)
+    x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
+    rows = (x.shape[1] - height) // strides[0] + 1
+    columns = (x.shape[2] - width) // strides[1] + 1
+    shifted = [
+        x[:, a : a + strides[0] * (rows - 1) + 1 : strides[0], b : b + strides[1] * (columns - 1) + 1 : strides[1]]
+        for a in range(height)
+        for b in range(width)
+    ]
+    patches = jnp.concatenate(shifted, axis=-1)
+    return patches @ kernel.reshape(height * width * channels, outputs)
+
+
+def max_pool(x: jax.Array, size: int = 2) -> jax.Array:
+    """Keep the largest value of each size × size block; a ragged edge is dropped.
+
+    Written with a reshape and a maximum, it has derivatives of every order on every backend and costs little inside
+    loops. Ties share the gradient.
+
+    Args:
+        x: Shape (examples, height, width, channels).
+        size: Side of the blocks, 1 for none.
+
+    Returns:
+        Shape (examples, height // size, width // size, channels).
+
+    Raises:
+        TypeError: If the size is not an integer.
+        ValueError: If the size is below 1, or x is no image of at least one block.
+
+    Example:
+        >>> print(max_pool(jnp.arange(16.0).reshape(1, 4, 4, 1))[0, :, :, 0])
+        [[ 5.  7.]
+         [13. 15.]]
+    """
+    check_integer("max_pool", "size", size, 1)
+    if jnp.ndim(x) != 4 or min(x.shape[1:3]) < size:
+        raise ValueError(
+            f"max_pool needs images of shape (examples, height, width, channels), no side shorter than size={size}; "
+            f"received {jnp.shape(x)}."
+        )
+    examples, height, width, channels = x.shape
+    rows, columns = height // size, width // size
+    blocks = x[:, : rows * size, : columns * size].reshape(examples, rows, size, columns, size, channels)
+    return jnp.max(blocks, axis=(2, 4))
+
+
+def check_widths(who: str, name: str, widths: Any) -> None:
+    """Raise TypeError or ValueError if widths are not a sequence of integers ≥ 1."""
+    if isinstance(widths, str | bytes) or not isinstance(widths, Sequence):
+        raise TypeError(
+            f"{who} needs {name} to be a sequence of integers ≥ 1, such as (100, 100); received "
+            f"{describe_argument(widths)}."
+        )
+    for i, width in enumerate(widths):
+        check_integer(who, f"{name}[{i}]", width, 1)
+
+
+def check_pair(who: str, name: str, pair: Any) -> None:
+    """Raise TypeError or ValueError if something is not two integers ≥ 1."""
+    check_widths(who, name, pair)
+    if len(pair) != 2:
+        raise ValueError(f"{who} needs {name} to be two integers, of height and width; received {tuple(pair)}.")
+
+
+def check_fraction(who: str, name: str, value: Any) -> None:
+    """Raise TypeError or ValueError if something is not a number in [0, 1) that is known before compiling."""
+    check_static(who, name, value)
+    check_real(who, name, value, 0, 1, closed="[)")

@@ -1,0 +1,141 @@
+"""What a network is trained to make small: functions of its outputs and the targets, as means over examples."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Int
+
+from jaxopt_study._checks import check_params, check_real, describe_argument
+from jaxopt_study._programs import wider
+from jaxopt_study.problems._metric import better
+from jaxopt_study.types import Params, Scalar
+
+
+@better("min")
+def cross_entropy(
+    logits: Float[Array, "examples classes"], labels: Int[ArrayLike, " examples"], *, label_smoothing: ArrayLike = 0.0
+) -> Scalar:
+    """Average −Σ_c q_c log softmax(logits)_c over the examples.
+
+    With C classes and smoothing s, the target of label y is q_c = (1 − s)·[c = y] + s/C. Label smoothing softens the
+    target of each example by itself; it does not mix examples (that is mixup).
+
+    Args:
+        logits: Scores, not normalised.
+        labels: Integers in {0, …, C − 1}.
+        label_smoothing: s in [0, 1); may be traced.
+
+    Returns:
+        The mean, in nats.
+
+    Raises:
+        TypeError: If labels are not integers.
+        ValueError: If shapes do not fit, a label that is known is out of range, or smoothing is.
+
+    Example:
+        >>> print(jnp.round(cross_entropy(jnp.zeros((4, 10)), jnp.arange(4)), 4))  # ln 10: nothing learned
+        2.3026
+
+    References:
+        Szegedy et al. (2016), Rethinking the Inception architecture, §7: label smoothing.
+    """
+    check_real("cross_entropy", "label_smoothing", label_smoothing, 0, 1, closed="[)")
+    _check_labels("cross_entropy", logits, labels)
+    log_probabilities = jax.nn.log_softmax(logits)
+    picked = jnp.take_along_axis(log_probabilities, jnp.asarray(labels)[:, None], axis=-1)[:, 0]
+    smoothed = (1 - label_smoothing) * picked + label_smoothing * jnp.mean(log_probabilities, axis=-1)
+    return -jnp.mean(smoothed)
+
+
+@better("min")
+def mse(predictions: Float[Array, "examples ..."], targets: Float[ArrayLike, "examples ..."]) -> Scalar:
+    """Average (prediction − target)² over examples and outputs, without the factor ½.
+
+    Args:
+        predictions: Outputs of the model.
+        targets: Values of the same shape.
+
+    Returns:
+        The mean, in the targets' units squared.
+
+    Raises:
+        ValueError: If the shapes differ; they are not broadcast, which would average all pairs.
+
+    Example:
+        >>> print(mse(jnp.array([[1.0], [3.0]]), jnp.array([[1.0], [1.0]])))
+        2.0
+    """
+    if jnp.shape(predictions) != jnp.shape(targets):
+        raise ValueError(
+            f"mse needs predictions and targets of one shape; received {jnp.shape(predictions)} and "
+            f"{jnp.shape(targets)}. Reshape the targets, for instance to (examples, 1)."
+        )
+    predictions, targets = jnp.asarray(predictions), jnp.asarray(targets)
+    dtype = wider(predictions.dtype, targets.dtype)
+    return jnp.mean(jnp.square(predictions.astype(dtype) - targets.astype(dtype)))
+
+
+@better("max")
+def accuracy(logits: Float[Array, "examples classes"], labels: Int[ArrayLike, " examples"]) -> Scalar:
+    """Return the fraction of examples whose largest logit is that of their label.
+
+    Args:
+        logits: Scores.
+        labels: Integers in {0, …, C − 1}.
+
+    Returns:
+        The fraction, in [0, 1]. Ties go to the lowest class.
+
+    Raises:
+        TypeError: If labels are not integers.
+        ValueError: If shapes do not fit, or a label that is known is out of range.
+
+    Example:
+        >>> print(accuracy(jnp.eye(4), jnp.array([0, 1, 2, 0])))
+        0.75
+    """
+    _check_labels("accuracy", logits, labels)
+    return jnp.mean(jnp.argmax(logits, axis=-1) == jnp.asarray(labels, int), dtype=logits.dtype)
+
+
+def _check_labels(who: str, logits: Any, labels: Any) -> None:
+    try:
+        dtype = jnp.result_type(labels)
+    except TypeError as error:
+        raise TypeError(f"{who} needs labels to be integers; received {describe_argument(labels)}.") from error
+    if not jnp.issubdtype(dtype, jnp.integer):
+        raise TypeError(f"{who} needs labels to be integers; received {dtype}.")
+    if jnp.ndim(logits) != 2 or jnp.shape(labels) != jnp.shape(logits)[:1]:
+        raise ValueError(
+            f"{who} needs logits of shape (examples, classes) and labels of shape (examples,); received "
+            f"{jnp.shape(logits)} and {jnp.shape(labels)}."
+        )
+    if isinstance(labels, Tracer) or isinstance(logits, Tracer) or not np.size(labels):
+        return
+    low, high, classes = int(np.min(labels)), int(np.max(labels)), logits.shape[1]
+    if low < 0 or high >= classes:
+        raise ValueError(f"{who} needs labels from 0 to {classes - 1}; received {low} to {high}.")
+
+
+@better("min")
+def weight_penalty(params: Params) -> Scalar:
+    """Return ½ Σ ‖W‖² over the leaves with two or more axes: weights, not biases or normalisation scales.
+
+    Args:
+        params: Parameters of a network.
+
+    Returns:
+        The sum. Multiply by λ to get the notes' weight decay, whose gradient adds λW.
+
+    Example:
+        >>> print(weight_penalty({"kernel": jnp.full((2, 2), 3.0), "bias": jnp.ones(2)}))
+        18.0
+    """
+    params = check_params("weight_penalty", params, finite=False)
+    weights = [leaf for leaf in jax.tree.leaves(params) if jnp.ndim(leaf) >= 2]
+    dtype = wider(jnp.float32, *(leaf.dtype for leaf in weights))  # the sum of a half-precision leaf overflows in it
+    return 0.5 * sum((jnp.sum(jnp.square(leaf.astype(dtype))) for leaf in weights), start=jnp.zeros((), dtype))

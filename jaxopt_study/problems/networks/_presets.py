@@ -1,0 +1,129 @@
+"""The networks of the study as problems, in one call."""
+
+from typing import Any
+
+from jax.typing import ArrayLike
+
+from jaxopt_study._checks import describe_argument
+from jaxopt_study.problems._problem import Problem
+from jaxopt_study.problems.datasets import Dataset
+from jaxopt_study.problems.networks._models import CNN, MLP, RNN
+from jaxopt_study.problems.networks._supervised import classifier, regressor
+
+
+def mlp_classifier(
+    dataset: Dataset, *, label_smoothing: ArrayLike = 0.0, weight_decay: ArrayLike = 0.0, **options: Any
+) -> Problem:
+    """Pose a multilayer perceptron on a data set with classes.
+
+    Args:
+        dataset: A data set with classes.
+        label_smoothing: As in `classifier`.
+        weight_decay: As in `classifier`.
+        **options: Attributes of `MLP`: widths, activation, initialiser, normalisation, num_groups, dropout.
+
+    Returns:
+        The problem; the default is the notes' network with six hidden layers of 100 ReLU units and He's initial scale.
+
+    Example:
+        >>> import jax
+        >>> from jaxopt_study.problems import datasets, networks
+        >>> problem = networks.mlp_classifier(datasets.digits(), widths=(50, 50), normalisation="batch")
+        >>> params, state = problem.init(jax.random.key(0)), problem.init_state(jax.random.key(0))
+        >>> loss, state = problem.step_loss(params, state, problem.data, jax.random.key(1))
+        >>> print(sorted(state["batch_stats"]))
+        ['norm_0', 'norm_1']
+    """
+    model = MLP(_num_classes(dataset), **options)
+    return classifier(model, dataset, label_smoothing=label_smoothing, weight_decay=weight_decay)
+
+
+def cnn_classifier(
+    dataset: Dataset, *, label_smoothing: ArrayLike = 0.0, weight_decay: ArrayLike = 0.0, **options: Any
+) -> Problem:
+    """Pose a convolutional network on images with classes.
+
+    Args:
+        dataset: A data set with classes, loaded with `flatten=False`.
+        label_smoothing: As in `classifier`.
+        weight_decay: As in `classifier`.
+        **options: Attributes of `CNN`: channels, widths, kernel_size, pool, activation, initialiser, normalisation,
+            num_groups, dropout, method.
+
+    Returns:
+        The problem; the default has two 3 × 3 convolutions and two dense layers.
+    """
+    model = CNN(_num_classes(dataset), **options)
+    return classifier(model, dataset, label_smoothing=label_smoothing, weight_decay=weight_decay)
+
+
+def rnn_classifier(
+    dataset: Dataset, *, label_smoothing: ArrayLike = 0.0, weight_decay: ArrayLike = 0.0, **options: Any
+) -> Problem:
+    """Pose a recurrent network on sequences with classes.
+
+    Args:
+        dataset: Sequences of shape (steps, features) with classes, such as `datasets.temporal_order()`.
+        label_smoothing: As in `classifier`.
+        weight_decay: As in `classifier`.
+        **options: Attributes of `RNN`: widths, activation, initialiser, recurrent_initialiser, normalisation, dropout.
+
+    Returns:
+        The problem.
+    """
+    model = RNN(_num_classes(dataset), **options)
+    return classifier(model, dataset, label_smoothing=label_smoothing, weight_decay=weight_decay)
+
+
+def mlp_regressor(dataset: Dataset, *, weight_decay: ArrayLike = 0.0, **options: Any) -> Problem:
+    """Pose a multilayer perceptron on a regression.
+
+    Args:
+        dataset: A data set with targets of shape (examples, outputs), such as `datasets.damped_cosine()`.
+        weight_decay: As in `regressor`.
+        **options: Attributes of `MLP`.
+
+    Returns:
+        The problem. The notes' homework is `mlp_regressor(damped_cosine(), widths=(64, 64), activation="tanh",
+        initialiser="xavier")`.
+    """
+    return regressor(MLP(_num_outputs(dataset), **options), dataset, weight_decay=weight_decay)
+
+
+def rnn_regressor(dataset: Dataset, *, weight_decay: ArrayLike = 0.0, **options: Any) -> Problem:
+    """Pose a recurrent network on a regression over sequences.
+
+    Args:
+        dataset: Sequences with targets of shape (examples, outputs), such as `datasets.adding()`.
+        weight_decay: As in `regressor`.
+        **options: Attributes of `RNN`.
+
+    Returns:
+        The problem.
+    """
+    return regressor(RNN(_num_outputs(dataset), **options), dataset, weight_decay=weight_decay)
+
+
+def _num_classes(dataset: Dataset) -> int:
+    _check_dataset(dataset)
+    if dataset.num_classes is None:
+        raise ValueError(f"A classifier needs a data set with classes; {dataset.name!r} has none. Use a regressor.")
+    return dataset.num_classes
+
+
+def _check_dataset(dataset: Any) -> None:
+    if not isinstance(dataset, Dataset):
+        raise TypeError(
+            f"A network needs a Dataset, as datasets.from_arrays makes it; received {describe_argument(dataset)}."
+        )
+
+
+def _num_outputs(dataset: Dataset) -> int:
+    _check_dataset(dataset)
+    shape = dataset.train["y"].shape
+    if len(shape) != 2:
+        raise ValueError(
+            f"A regressor needs targets of shape (examples, outputs); {dataset.name!r} has {shape}. Reshape them to "
+            "(examples, 1), or, if they are labels, use a classifier."
+        )
+    return shape[1]

@@ -1,0 +1,1 @@
+"""Comparison and ablation: candidates, equal budgets, tuning apart from reporting."""

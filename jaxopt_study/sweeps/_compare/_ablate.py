@@ -1,0 +1,259 @@
+"""Ablate: what each atom of a chain contributes, measured by leaving it out."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+from jax.sharding import Mesh
+
+from jaxopt_study._checks import describe_argument
+from jaxopt_study.problems import Problem
+from jaxopt_study.sweeps._compare._ablation_variants import Variant, variants_of
+from jaxopt_study.sweeps._compare._comparison import Comparison, Settings
+from jaxopt_study.sweeps._compare._tune_and_report import Entrant, splits, tune_and_report
+from jaxopt_study.sweeps._execution._trials import TRAIN_OPTIONS, Trials
+from jaxopt_study.sweeps._search._arguments import check_run, common_direction, selection
+from jaxopt_study.sweeps._search._search import static_names
+from jaxopt_study.sweeps._space._space import Space, as_space
+from jaxopt_study.sweeps._statistics._intervals import check_level
+from jaxopt_study.sweeps._statistics._paired_tests import Difference, paired_difference
+from jaxopt_study.sweeps._statistics._scores import sign_of
+from jaxopt_study.training import Order
+from jaxopt_study.transforms import Transform, match
+from jaxopt_study.types import Key, Mode
+
+
+@dataclass(frozen=True, eq=False)
+class Contribution:
+    """What one change to a chain costs.
+
+    Attributes:
+        variant: The changed chain.
+        difference: Its scores minus those of the full chain, paired over seeds.
+        loss: How much worse the score is without: positive where what was left out helps, in units of the metric; an
+            estimate with its interval.
+        p_value: Times the number of variants, at most 1.
+        verdict: "helps" or "harms" where the interval leaves out 0, else "no detectable difference".
+        diverged: How many seeds diverged without it.
+    """
+
+    variant: Variant
+    difference: Difference
+    loss: tuple[float, float, float]
+    p_value: float
+    verdict: Literal["helps", "harms", "no detectable difference"]
+    diverged: int
+
+
+@dataclass(frozen=True, eq=False)
+class Ablation:
+    """A chain and its variants, compared.
+
+    Attributes:
+        variants: The full chain first.
+        comparison: Scores of all of them.
+        level: Of all intervals, and so of all verdicts, together (Bonferroni).
+    """
+
+    variants: list[Variant]
+    comparison: Comparison
+    level: float
+
+    def __repr__(self) -> str:
+        return f"Ablation({len(self.variants) - 1} variants of {' '.join(repr(self.variants[0].optimizer).split())})"
+
+    def contributions(self, settings: Settings | None = None) -> list[Contribution]:
+        """Return what each change costs, in the order of the variants.
+
+        Args:
+            settings: "tuned" compares tuned chains, "default" all at the settings they came with; None takes "tuned" if
+                they were tuned.
+        """
+        chosen: Settings = ("tuned" if self.comparison.budget else "default") if settings is None else settings
+        reports = self.comparison.of(None, chosen)
+        full = reports[self.variants[0].name]
+        sign, mode = sign_of(self.comparison.mode), self.comparison.mode
+        each = 1 - (1 - self.level) / max(len(self.variants) - 1, 1)
+        pairs = {
+            variant: paired_difference(reports[variant.name].scores, full.scores, mode=mode, level=each)
+            for variant in self.variants[1:]
+        }
+        found = []
+        for variant, pair in pairs.items():
+            low, high = sorted((sign * pair.lower, sign * pair.upper))
+            found.append(
+                Contribution(
+                    variant,
+                    pair,
+                    (sign * pair.estimate, low, high),
+                    min(len(pairs) * pair.p_value, 1.0),
+                    "helps" if low > 0 else "harms" if high < 0 else "no detectable difference",
+                    int(reports[variant.name].diverged.sum()),
+                )
+            )
+        return found
+
+    def to_pandas(self, settings: Settings | None = None) -> pd.DataFrame:
+        """Return a row per variant: what was changed, what that costs with its interval, and the verdict.
+
+        Args:
+            settings: As in `contributions`.
+        """
+        chosen: Settings = ("tuned" if self.comparison.budget else "default") if settings is None else settings
+        medians = self.comparison.median(None, chosen)
+        full = self.variants[0].name
+        rows: list[dict[str, Any]] = [{"variant": full, "kind": "full", "median": medians[full].estimate}]
+        for part in self.contributions(chosen):
+            estimate, low, high = part.loss
+            rows.append({
+                "variant": part.variant.name, "kind": part.variant.kind, "median": medians[part.variant.name].estimate,
+                "loss": estimate, "loss_low": low, "loss_high": high, "p_value": part.p_value,
+                "verdict": part.verdict, "diverged": part.diverged,
+            })  # fmt: skip
+        return pd.DataFrame(rows)
+
+
+def ablate(
+    optimizer: Transform,
+    problem: Problem,
+    *,
+    num_steps: int,
+    key: Key,
+    num_seeds: int = 10,
+    neutral: Mapping[str, float] | None = None,
+    space: Space | Mapping[str, Any] | None = None,
+    budget: int = 0,
+    tune_seeds: int = 1,
+    sampler: Literal["random", "grid", "sobol"] = "random",
+    metric: str = "loss",
+    select_by: str | None = None,
+    mode: Mode | str | None = None,
+    select_mode: Mode | str | None = None,
+    level: float = 0.95,
+    batch_size: int | None = None,
+    order: Order = "reshuffle",
+    evaluate_every: int | None = None,
+    evaluate_batch_size: int | None = None,
+    journal: str | Path | None = None,
+    mesh: Mesh | None = None,
+    width: int | Literal["auto"] = "auto",
+    progress: bool | Callable[[int, int, float], None] | None = None,
+) -> Ablation:
+    """Measure what each atom of a chain contributes: leave it out, swap neighbours, make hyperparameters neutral.
+
+    Every variant of `variants_of` trains from the same starts on the same batches as the full chain, seed by seed, and
+    its score is compared with the full chain's, paired. Variants that differ in numbers only are lanes of one program.
+
+    At fixed settings a variant may lose because its steps became longer or shorter, not because of what the atom is
+    for. With a `space` over the learning rate and a `budget` every variant, the full chain included, is tuned first.
+
+    Args:
+        optimizer: A chain of this package, or a named optimizer, which is expanded into its atoms.
+        problem: What it is trained on.
+        num_steps: T, of every run.
+        key: Decides seeds and trials.
+        num_seeds: Runs of every variant, ≥ 1.
+        neutral: Neutral values of hyperparameters by path, or unique end of a path, of the expanded chain; None takes 0
+            for ε, weight decay and noise.
+        space: What is tuned, over paths of the expanded chain that all variants have; None tunes nothing.
+        budget: Trials of each variant's tuning, ≥ 0.
+        tune_seeds: Runs of each trial.
+        sampler: As in `search`.
+        metric: What is reported, as in `compare`.
+        select_by: What chooses, as in `compare`.
+        mode: As in `compare`.
+        select_mode: As in `compare`.
+        level: Of the intervals and verdicts.
+        batch_size: As in `train`.
+        order: As in `train`.
+        evaluate_every: As in `train`.
+        evaluate_batch_size: As in `train`.
+        journal: A folder that keeps what is finished, as in `search`.
+        mesh: As in `search`.
+        width: As in `search`.
+        progress: As in `search`.
+
+    Returns:
+        The variants and what they cost. Cost: (number of variants) · num_seeds · T gradients, and a program to compile
+        for each variant of another structure; with a budget, that many trials more.
+
+    Raises:
+        TypeError: If the optimizer is not a `Transform`, or as in `compare`.
+        ValueError: If a path names nothing, there is a budget but no space, or as in `compare`.
+        JournalError: As in `search`.
+        ComparisonInterrupted: On Ctrl-C.
+
+    Example:
+        >>> from jaxopt_study import optimizers, problems, sweeps
+        >>> found = sweeps.ablate(
+        ...     optimizers.momentum(0.02),
+        ...     problems.planar.bowl(),
+        ...     num_steps=40,
+        ...     key=jax.random.key(0),
+        ...     num_seeds=1,
+        ... )
+        >>> found.contributions()[0].loss[0] > 0.5  # without momentum the valley's floor is hardly crossed
+        True
+
+    References:
+        Meyes et al. (2019), Ablation studies in artificial neural networks, for the idea and its name.
+    """
+    check_level("ablate", level)
+    check_run(
+        "ablate", mesh=mesh, width=width, journal=journal, progress=progress, sampler=sampler, budget=(budget, 0),
+        num_steps=(num_steps, 0), evaluate_every=(1 if evaluate_every is None else evaluate_every, 1),
+        tune_seeds=(tune_seeds, 1), num_seeds=(num_seeds, 1),
+    )  # fmt: skip
+    if not isinstance(problem, Problem):
+        raise TypeError(f"ablate needs a Problem; received {describe_argument(problem)}.")
+    select_by, mode, select_mode = selection("ablate", metric, select_by, mode, select_mode)
+    mode = common_direction("ablate", metric, mode, [problem])
+    select_mode = common_direction("ablate", select_by, select_mode, [problem])
+    found = variants_of(optimizer, neutral=neutral)
+    if space is None and budget:
+        raise ValueError(f"ablate needs a space to spend its budget of {budget} trials on; received space=None.")
+    space = space if space is None else as_space(space)
+    _check_tuned(space, found[0])
+    examples = splits([problem])
+    options = {"batch_size": batch_size, "order": order, "evaluate_batch_size": evaluate_batch_size}
+    static = () if space is None else static_names(space)
+    shared: dict[int, Trials] = {}
+    entrants = {}
+    for variant in found:
+        trials = shared.setdefault(
+            id(variant.optimizer),
+            Trials(variant.optimizer, problem, num_steps, evaluate_every, examples.select, (), static, options),
+        )
+        trials.check_names(space or ())
+        entrants[variant.name] = Entrant(trials, space, {}, variant.values)
+    comparison = tune_and_report(
+        {problem.name: entrants},
+        budget=budget,
+        key=key,
+        tune_seeds=tune_seeds,
+        report_seeds=num_seeds,
+        sampler=sampler,
+        metric=f"{examples.report}_{metric}",
+        select_by=f"{examples.select}_{select_by}",
+        mode=mode,
+        select_mode=select_mode,
+        journal=journal,
+        mesh=mesh,
+        width=width,
+        progress=progress,
+    )
+    return Ablation(found, comparison, level)
+
+
+def _check_tuned(space: Space | None, full: Variant) -> None:
+    """Complain about hyperparameters that are tuned and also made neutral."""
+    paths = list(full.optimizer.hyperparams)
+    for name in space or ():
+        both = [] if name in TRAIN_OPTIONS else [p for p in match(name, paths, full.optimizer) if p in full.values]
+        if both:
+            raise ValueError(
+                f"{', '.join(both)} cannot be tuned and made neutral at once: leave {name!r} out of the space, or name "
+                "in neutral={…} what is to be made neutral instead."
+            )

@@ -1,0 +1,192 @@
+"""A chain with something left out, swapped or made neutral."""
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import jax.numpy as jnp
+
+from jaxopt_study import transforms
+from jaxopt_study._checks import check_real, describe_argument
+from jaxopt_study.transforms import Transform, children, construct, rebuild
+
+Kind = Literal["full", "without", "neutral", "swapped"]
+
+# What makes a hyperparameter do nothing, by the last part of its path.
+NEUTRAL = {"eps": 0.0, "eps_root": 0.0, "weight_decay": 0.0, "eta": 0.0, "momentum_decay": 0.0}
+
+
+@dataclass(frozen=True, eq=False)
+class Variant:
+    """A chain that differs from another in one respect.
+
+    Attributes:
+        name: Which respect.
+        kind: What was done.
+        optimizer: The chain.
+        values: Hyperparameters of it that are set apart, by path, so that variants which differ in numbers only share a
+            program.
+    """
+
+    name: str
+    kind: Kind
+    optimizer: Transform
+    values: Mapping[str, float] = field(default_factory=dict)
+
+
+def variants_of(optimizer: Transform, *, neutral: Mapping[str, float] | None = None) -> list[Variant]:
+    """Return a chain, and the chain without each of its atoms, with neighbours swapped, with neutral hyperparameters.
+
+    Named optimizers are expanded into atoms first. Then:
+
+    - *without*: a part of a chain is left out. A bias correction is left out by itself, and, where there are several,
+      all together; a statistic takes its bias correction with it. Where the branch of a `merge` holds a statistic
+      other than the mean, such as the mean square, leaving it out puts the constant 1 in its place, so that a division
+      by its root does nothing. What sets the step length (`scale_by_learning_rate`) stays.
+    - *swapped*: two neighbours in a chain change places.
+    - *neutral*: a hyperparameter has the value at which it does nothing, such as ε = 0.
+
+    Args:
+        optimizer: The chain.
+        neutral: Neutral values by path, or unique end of a path, instead of those of ε, weight decay and noise.
+
+    Returns:
+        The variants, the full chain first.
+
+    Raises:
+        TypeError: If it is not a `Transform` that knows its parts, or neutral values are no numbers by path.
+
+    Example:
+        >>> from jaxopt_study import optimizers
+        >>> print(*(variant.name for variant in variants_of(optimizers.momentum(0.1))), sep=", ")
+        full, without heavy_ball(0.9), heavy_ball(0.9) before scale_by_learning_rate(0.1)
+    """
+    if not isinstance(optimizer, Transform) or optimizer.spec is None:
+        raise TypeError(
+            f"Ablation takes a Transform apart, such as optimizers.adam(1e-3); received {optimizer!r}. Use "
+            "from_optax(optax_constructor)(…) for an Optax transformation, whose hyperparameters can then be made "
+            "neutral."
+        )
+    if neutral is not None and not isinstance(neutral, Mapping):
+        raise TypeError(f'Neutral values are numbers by path, {{"eps": 0.0}}; received {describe_argument(neutral)}.')
+    whole = optimizer.expand()
+    parts = _parts(whole)
+    numbers = {
+        path: value
+        for path, value in whole.hyperparams.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    }
+    wanted = _neutral_values(whole, numbers, neutral)
+    current = {path: float(numbers[path]) for path in wanted}
+    found = [Variant("full", "full", whole, current)]
+    removals = {path: change for path in parts if (change := _removal(path, parts, whole)) is not None}
+    found += [
+        _changed(f"without {shown(path, parts)}", "without", whole, change, wanted) for path, change in removals.items()
+    ]
+    corrections = [path for path in removals if _kind_of(parts[path]) == "bias_correction"]
+    if len(corrections) > 1:
+        every = {path: transforms.identity() for path in corrections}
+        found.append(_changed("without every bias_correction", "without", whole, every, wanted))
+    for first, second in _neighbours(parts, whole):
+        swap = {first: parts[second], second: parts[first]}
+        if repr(parts[first]) != repr(parts[second]):
+            what = f"{shown(second, parts)} before {shown(first, parts)}"
+            found.append(_changed(what, "swapped", whole, swap, wanted))
+    found += [
+        Variant(f"{path} = {value:g}", "neutral", whole, current | {path: value}) for path, value in wanted.items()
+    ]
+    return found
+
+
+def _changed(
+    name: str, kind: Kind, whole: Transform, changes: Mapping[str, Any], wanted: Mapping[str, float]
+) -> Variant:
+    changed = rebuild(whole, changes, construct)
+    left = {path: value for path, value in changed.hyperparams.items() if path in wanted}
+    return Variant(name, kind, changed, {path: float(value) for path, value in left.items()})
+
+
+def _neutral_values(
+    whole: Transform, numbers: Mapping[str, Any], neutral: Mapping[str, float] | None
+) -> dict[str, float]:
+    if neutral is None:
+        known = {path: NEUTRAL[path.rpartition(".")[2]] for path in numbers if path.rpartition(".")[2] in NEUTRAL}
+        return {path: value for path, value in known.items() if numbers[path] != value}
+    found = {}
+    for wanted, value in neutral.items():
+        matches = [path for path in numbers if f".{path}".endswith(f".{wanted}")]
+        if len(matches) != 1:
+            raise ValueError(
+                f"neutral={{{wanted!r}: …}} names {len(matches) or 'no'} hyperparameters of {whole!r}; expected one of "
+                f"{', '.join(numbers)}."
+            )
+        found[matches[0]] = float(check_real("neutral", wanted, value))
+    return found
+
+
+def _parts(whole: Transform, prefix: str = "") -> dict[str, Transform]:
+    """Return every transformation inside another, by path."""
+    found = {}
+    for name, _, value in children(whole.spec):
+        if isinstance(value, Transform) and value.spec is not None:
+            found |= {prefix + name: value, **_parts(value, f"{prefix}{name}.")}
+    return found
+
+
+def _removal(path: str, parts: Mapping[str, Transform], whole: Transform) -> dict[str, Any] | None:
+    """Return the changes that leave a part out, or None if it is not left out by itself."""
+    kind = _kind_of(parts[path])
+    parent = _parent(path, parts, whole)
+    if kind in ("identity", "scale_by_learning_rate"):
+        return None
+    if kind == "merge":
+        return {path: transforms.identity()}
+    if _kind_of(parent) == "merge":
+        return {path: _stand_in(parts[path])}
+    first = next(name for name in parts if _parent(name, parts, whole) is parent)
+    if kind == "chain" or (path.count(".") and _grandparent_is_merge(path, parts, whole) and path == first):
+        return None  # what makes the statistic of a branch: the branch is left out as a whole
+    return {path: transforms.identity()}
+
+
+def _stand_in(branch: Transform) -> Transform:
+    """Return what takes the place of a branch: the gradient, or 1 where the branch is of another statistic."""
+    inner = [value for name, value in branch.hyperparams.items() if name.rpartition(".")[2] == "of"]
+    return transforms.ema(0.0, of=jnp.ones_like) if any(of is not None for of in inner) else transforms.identity()
+
+
+def _neighbours(parts: Mapping[str, Transform], whole: Transform) -> list[tuple[str, str]]:
+    by_parent: dict[str, list[str]] = {}
+    for path in parts:
+        if _kind_of(_parent(path, parts, whole)) == "chain":
+            by_parent.setdefault(path.rpartition(".")[0], []).append(path)
+    return [pair for paths in by_parent.values() for pair in itertools.pairwise(paths)]
+
+
+def _grandparent_is_merge(path: str, parts: Mapping[str, Transform], whole: Transform) -> bool:
+    return _kind_of(_parent(path.rpartition(".")[0], parts, whole)) == "merge"
+
+
+def _parent(path: str, parts: Mapping[str, Transform], whole: Transform) -> Transform:
+    above = path.rpartition(".")[0]
+    return parts[above] if above else whole
+
+
+def _kind_of(part: Transform) -> str:
+    return part.spec.constructor.name if part.spec is not None else ""
+
+
+def shown(path: str, parts: Mapping[str, Transform]) -> str:
+    """Return a part as the expression that builds it, and the usual name of a moment.
+
+    Where the expression is long it is the path, and where several parts have the same the path tells them apart.
+    """
+    part = parts[path]
+    text = " ".join(repr(part).split()).replace("( ", "(").replace(", )", ")")
+    alike = sum(repr(other) == repr(part) for other in parts.values())
+    text = path if len(text) > 60 else text if alike == 1 else f"{text} at {path}"
+    statistics = [value for name, value in part.hyperparams.items() if f".{name}".endswith((".ema.of", ".of"))]
+    if len(statistics) == 1 and _kind_of(part) in ("chain", "ema") and ("merge" in path):
+        text += {None: " (first moment)", jnp.square: " (second moment)"}.get(statistics[0], "")
+    return text

@@ -1,0 +1,83 @@
+"""What is compared: a way to make an optimizer, what of it may be tuned, and what it is without tuning."""
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import optax
+
+from jaxopt_study._checks import describe_argument
+from jaxopt_study.sweeps._execution._trials import MakeOptimizer
+from jaxopt_study.sweeps._space._space import as_space
+from jaxopt_study.transforms import Transform
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """One optimizer of a comparison.
+
+    Attributes:
+        make_optimizer: A function of hyperparameters that returns any Optax transformation; or a `Transform`, of which
+            hyperparameters are paths.
+        space: What may be tuned; None for nothing.
+        defaults: Its settings without tuning, a value for each name of the space. None takes what the `Transform`
+            holds, or the default arguments of the function; if a name has none, the candidate is reported tuned only.
+
+    Raises:
+        ValueError: If `defaults` has names that the space has not, or lacks some that it has.
+        TypeError: If nothing makes an optimizer.
+    """
+
+    make_optimizer: MakeOptimizer
+    space: Mapping[str, Any] | None = None
+    defaults: Mapping[str, Any] | None = None
+    names: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self):
+        if not callable(self.make_optimizer) and not isinstance(self.make_optimizer, Transform):
+            raise TypeError(
+                f"A candidate needs a function that makes an optimizer, or a Transform; received "
+                f"{self.make_optimizer!r}. For an Optax transformation without anything to tune pass lambda: it."
+            )
+        space = self.space if self.space is None else as_space(self.space)
+        object.__setattr__(self, "space", space)
+        names = tuple(space or ())
+        object.__setattr__(self, "names", names)
+        if self.defaults is None:
+            object.__setattr__(self, "defaults", _defaults(self.make_optimizer, names))
+        elif not isinstance(self.defaults, Mapping):
+            raise TypeError(f"Defaults are values by name; received {describe_argument(self.defaults)}.")
+        else:
+            needed = {name for name in names if space is not None and space.active(name, self.defaults)}
+            if not needed <= set(self.defaults) <= set(names):
+                raise ValueError(
+                    f"Defaults give each name of the space, {', '.join(names) or 'none'}, a value; received "
+                    f"{dict(self.defaults)}."
+                )
+
+
+def as_candidate(name: str, given: Any) -> Candidate:
+    """Return what was given as a candidate: it may be one, a transformation with nothing to tune, or (maker, space)."""
+    if isinstance(given, Candidate):
+        return given
+    if isinstance(given, Transform):
+        return Candidate(given)
+    if isinstance(given, optax.GradientTransformation):
+        return Candidate(lambda: given)
+    if isinstance(given, tuple) and len(given) == 2:
+        return Candidate(*given)
+    raise TypeError(
+        f"Candidate {name!r}: expected a Candidate, a transformation, or a pair (function, space); received {given!r}."
+    )
+
+
+def _defaults(maker: Any, names: tuple[str, ...]) -> dict[str, Any] | None:
+    if isinstance(maker, Transform):
+        paths = maker.hyperparams
+        found = {name: [paths[path] for path in paths if f".{path}".endswith(f".{name}")] for name in names}
+        return {name: values[0] for name, values in found.items()} if all(found.values()) else None
+    parameters = inspect.signature(maker).parameters
+    found = {name: parameters[name].default for name in names if name in parameters}
+    given = all(value is not inspect.Parameter.empty for value in found.values())
+    return found if given and len(found) == len(names) else None

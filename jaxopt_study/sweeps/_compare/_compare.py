@@ -1,0 +1,192 @@
+"""Compare: equal budgets, choices made by validation, reports from other seeds, the test examples seen once."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from jax.sharding import Mesh
+
+from jaxopt_study._checks import describe_argument
+from jaxopt_study.problems import Problem
+from jaxopt_study.sweeps._compare._candidates import Candidate, as_candidate
+from jaxopt_study.sweeps._compare._comparison import Comparison
+from jaxopt_study.sweeps._compare._tune_and_report import Entrant, splits, tune_and_report
+from jaxopt_study.sweeps._execution._trials import Trials
+from jaxopt_study.sweeps._search._arguments import check_run, common_direction, selection
+from jaxopt_study.sweeps._search._search import static_names
+from jaxopt_study.sweeps._space._space import as_space
+from jaxopt_study.training import Order
+from jaxopt_study.types import Key, Mode
+
+
+def compare(
+    candidates: Mapping[str, Any],
+    problem: Problem | Mapping[str, Problem],
+    *,
+    budget: int,
+    num_steps: int,
+    key: Key,
+    tune_seeds: int = 1,
+    report_seeds: int = 10,
+    sampler: Literal["random", "grid", "sobol"] = "random",
+    metric: str = "loss",
+    select_by: str | None = None,
+    mode: Mode | str | None = None,
+    select_mode: Mode | str | None = None,
+    batch_size: int | None = None,
+    order: Order = "reshuffle",
+    evaluate_every: int | None = None,
+    evaluate_batch_size: int | None = None,
+    journal: str | Path | None = None,
+    mesh: Mesh | None = None,
+    width: int | Literal["auto"] = "auto",
+    progress: bool | Callable[[int, int, float], None] | None = None,
+) -> Comparison:
+    """Compare optimizers as a referee would: tuned with equal budgets, reported on seeds and data tuning never saw.
+
+    For every problem and candidate:
+
+    1. *Tune.* `budget` trials from its space, `tune_seeds` runs each; the best mean of `select_by` on the validation
+       examples is chosen. Candidates with equal spaces try the same settings. Nothing here touches a test example. Of
+       a candidate whose trials all diverge the one that went furthest is chosen.
+    2. *Report.* `report_seeds` runs, on seeds of their own, at the chosen and at the default settings. Seed j starts
+       at the same parameters and meets the same batches for every candidate, so that differences are paired. The test
+       examples are seen once, by the final parameters.
+
+    Budgets are equal in trials. They are not equal in seconds, and a space with more dimensions or a worse range makes
+    a budget go less far: spaces are part of what is compared. With `budget=0` only default settings are reported.
+
+    Args:
+        candidates: By name: a `Candidate`, a pair (function that makes an optimizer, space), or any Optax
+            transformation, which has nothing to tune.
+        problem: One problem, or several by name.
+        budget: Trials of each candidate's tuning on each problem, ≥ 0.
+        num_steps: T, of every run.
+        key: Decides trials and seeds; tuning and reporting have keys of their own. Of any implementation;
+            `report_keys(key, …)[j]` says how the start and the batches of reporting seed j follow.
+        tune_seeds: Runs of each trial, ≥ 1.
+        report_seeds: Runs of each report, ≥ 1. With fewer than six, intervals assume normal differences.
+        sampler: As in `search`.
+        metric: What is reported: "loss" or the name of one of the problem's metrics; on the test examples, or those
+            for validation or training if there are none.
+        select_by: The metric by which settings are chosen, on the validation examples; None takes `metric`.
+        mode: Whether smaller ("min") or larger ("max") values of `metric` are better; None takes what it declares:
+            losses are minimised, a `problems.Metric` says it, and a metric that does not is refused.
+        select_mode: The same of `select_by`; None takes `mode` if that is the same metric, else what it declares.
+        batch_size: As in `train`.
+        order: As in `train`.
+        evaluate_every: As in `train`; the cadence of the curves and of `steps_to_target`. None evaluates at the start
+            and at the end.
+        evaluate_batch_size: As in `train`.
+        journal: A folder that keeps what is finished, as in `search`.
+        mesh: As in `search`.
+        width: As in `search`.
+        progress: As in `search`.
+
+    Returns:
+        Reports, and how the settings were found; `replay` of either runs any seed alone. Cost: for each candidate and
+        problem (budget · tune_seeds + 2 · report_seeds) · T gradients, and two programs to compile.
+
+    Raises:
+        ValueError: If an argument is out of range, there are no candidates, a candidate has neither a space nor default
+            settings, a space has a name that nothing takes or a value that a constructor refuses, or a problem lacks
+            the metric or it does not say which values are better.
+        TypeError: If a candidate is not one, an argument is of another kind, or a function decides in Python by a value
+            that is traced.
+        JournalError: As in `search`.
+        ComparisonInterrupted: On Ctrl-C, a `KeyboardInterrupt` with the reports that are complete.
+
+    Example:
+        >>> from jaxopt_study import optimizers, problems, sweeps
+        >>> rates = {"learning_rate": sweeps.log_uniform(1e-2, 2.0)}
+        >>> found = sweeps.compare(
+        ...     {"sgd": sweeps.Candidate(optimizers.sgd(0.01), rates), "momentum": (optimizers.momentum, rates)},
+        ...     problems.planar.bowl(),
+        ...     budget=20,
+        ...     num_steps=40,
+        ...     key=jax.random.key(0),
+        ...     report_seeds=1,
+        ... )
+        >>> found.ranking()
+        ['momentum', 'sgd']
+
+    References:
+        Choi et al. (2019), On empirical comparisons of optimizers for deep learning: rankings depend on spaces.
+        Schmidt, Schneider and Hennig (2021), Descending through a crowded valley, ICML, for budgets and default
+        settings. Bouthillier et al. (2021), Accounting for variance in machine learning benchmarks, MLSys, for seeds.
+    """
+    candidates, problems = _candidates(candidates), _problems(problem)
+    check_run(
+        "compare", mesh=mesh, width=width, journal=journal, progress=progress, sampler=sampler, budget=(budget, 0),
+        num_steps=(num_steps, 0), evaluate_every=(1 if evaluate_every is None else evaluate_every, 1),
+        tune_seeds=(tune_seeds, 1), report_seeds=(report_seeds, 1),
+    )  # fmt: skip
+    _check(candidates, problems)
+    select_by, mode, select_mode = selection("compare", metric, select_by, mode, select_mode)
+    mode = common_direction("compare", metric, mode, problems.values())
+    select_mode = common_direction("compare", select_by, select_mode, problems.values())
+    examples = splits(problems.values())
+    options = {"batch_size": batch_size, "order": order, "evaluate_batch_size": evaluate_batch_size}
+    shared: dict[Any, Trials] = {}  # candidates that differ in their space only are traced once
+
+    def trials(candidate: Candidate, where: str, one: Problem) -> Trials:
+        static = static_names(as_space(candidate.space)) if candidate.space else ()
+        made = Trials(
+            candidate.make_optimizer, one, num_steps, evaluate_every, examples.select, (), static, options
+        )  # fmt: skip
+        return shared.setdefault((where, id(candidate.make_optimizer), static), made)
+
+    entrants = {
+        where: {
+            name: Entrant(
+                trials(candidate, where, one),
+                None if candidate.space is None else as_space(candidate.space),
+                candidate.defaults,
+            )
+            for name, candidate in candidates.items()
+        }
+        for where, one in problems.items()
+    }
+    return tune_and_report(
+        entrants,
+        budget=budget,
+        key=key,
+        tune_seeds=tune_seeds,
+        report_seeds=report_seeds,
+        sampler=sampler,
+        metric=f"{examples.report}_{metric}",
+        select_by=f"{examples.select}_{select_by}",
+        mode=mode,
+        select_mode=select_mode,
+        journal=journal,
+        mesh=mesh,
+        width=width,
+        progress=progress,
+    )
+
+
+def _candidates(given: Any) -> dict[str, Candidate]:
+    if not isinstance(given, Mapping):
+        raise TypeError(
+            'compare needs candidates by name, {"sgd": (optimizers.sgd, space), …}; received '
+            f"{describe_argument(given)}."
+        )
+    return {name: as_candidate(name, one) for name, one in given.items()}
+
+
+def _problems(given: Any) -> dict[str, Problem]:
+    problems = {given.name: given} if isinstance(given, Problem) else given
+    if not isinstance(problems, Mapping) or not all(isinstance(one, Problem) for one in problems.values()):
+        raise TypeError(f"compare needs a Problem, or several by name; received {describe_argument(given)}.")
+    return dict(problems)
+
+
+def _check(candidates: Mapping[str, Candidate], problems: Mapping[str, Problem]) -> None:
+    if not candidates or not problems:
+        raise ValueError(
+            f"compare needs at least one candidate and one problem; received {len(candidates)} and {len(problems)}."
+        )
+    for candidate in candidates.values():
+        for one in problems.values():
+            static = static_names(as_space(candidate.space)) if candidate.space else ()
+            Trials(candidate.make_optimizer, one, 0, None, None, (), static, {}).check_names(candidate.names)

@@ -1,0 +1,275 @@
+"""What a comparison found: scores of every candidate with its default and its tuned settings, and what they allow."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+import numpy as np
+import pandas as pd
+
+from jaxopt_study._checks import check_choice, check_integer, describe_argument
+from jaxopt_study.sweeps._execution._trials import Trials
+from jaxopt_study.sweeps._search._result import Search
+from jaxopt_study.sweeps._statistics._expected_best_of_k import best_of_k
+from jaxopt_study.sweeps._statistics._intervals import Interval, median_interval
+from jaxopt_study.sweeps._statistics._paired_tests import Differences, paired_differences
+from jaxopt_study.sweeps._statistics._performance_profiles import Profile, performance_profile
+from jaxopt_study.sweeps._statistics._scores import Mode, penalised, sign_of, steps_to_target
+from jaxopt_study.training import Trajectory
+from jaxopt_study.types import Key
+
+Settings = Literal["default", "tuned"]
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """One candidate with one choice of its hyperparameters on one problem, from the reporting seeds.
+
+    Attributes:
+        problem: Name of the problem.
+        candidate: Name of the candidate.
+        settings: "default" or "tuned".
+        config: Its hyperparameters, those of the space.
+        scores: Shape (seeds,): the reported metric at the end; NaN where a seed diverged.
+        finals: By name, shape (seeds,): everything evaluated at the end.
+        curves: By name, shape (seeds, K).
+        steps: Shape (K,).
+        diverged: Shape (seeds,).
+        stalled: Shape (seeds,): which came to a standstill although the gradient was not 0, as `Trajectory` says.
+        seconds_per_step: What a step keeps a device busy, evaluations included; NaN if read from a journal.
+        trials: How it is run, for `replay`.
+        fixed: Further hyperparameters of its runs.
+        seed_keys: Shape (seeds,): what decides each seed, as `report_keys` says.
+    """
+
+    problem: str
+    candidate: str
+    settings: Settings
+    config: Mapping[str, Any]
+    scores: np.ndarray
+    finals: Mapping[str, np.ndarray]
+    curves: Mapping[str, np.ndarray]
+    steps: np.ndarray
+    diverged: np.ndarray
+    stalled: np.ndarray
+    seconds_per_step: float
+    trials: Trials | None = None
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    seed_keys: Key | None = None
+
+    def replay(self, seed: int = 0, **options: Any) -> Trajectory:
+        """Run one seed of the report again by itself, as `Search.replay`.
+
+        Args:
+            seed: Which.
+            **options: Arguments of `train` to add, or to give in place of the comparison's.
+
+        Returns:
+            The trajectory; its numbers are those of the report up to rounding.
+
+        Raises:
+            TypeError: If the seed is not an integer.
+            ValueError: If there is no such seed, or the report was not made by `compare` or `ablate`.
+        """
+        if self.trials is None or self.seed_keys is None:
+            raise ValueError("Only a report of sweeps.compare or sweeps.ablate knows how its runs are made.")
+        seed = check_integer("replay", "seed", seed, 0, len(self.seed_keys) - 1)
+        config = {**self.fixed, **self.config}
+        return self.trials.replay(config, self.seed_keys[seed], self.trials.num_steps, **options)
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """All candidates on all problems, each at its default and its tuned settings.
+
+    Attributes:
+        reports: One for each problem, candidate and settings that exist.
+        searches: By problem and candidate, how the tuned settings were found.
+        budget: Trials that each candidate's tuning had on each problem.
+        metric: What is reported: "test_loss", …
+        selected_by: What selected the tuned settings, on other examples and other seeds.
+        mode: Which values of `metric` are better.
+        select_mode: Which values of `selected_by` are better.
+        complete: Whether nobody interrupted it.
+    """
+
+    reports: list[Report]
+    searches: dict[tuple[str, str], Search]
+    budget: int
+    metric: str
+    selected_by: str
+    mode: Mode
+    select_mode: Mode
+    complete: bool = field(default=True)
+
+    def __repr__(self) -> str:
+        names = f"{len(self.candidates)} candidates × {len(self.problems)} problems"
+        return f"Comparison({names}, budget {self.budget}, {self.metric})"
+
+    @property
+    def problems(self) -> list[str]:
+        """Names of the problems, in order."""
+        return list(dict.fromkeys(report.problem for report in self.reports))
+
+    @property
+    def candidates(self) -> list[str]:
+        """Names of the candidates, in order."""
+        return list(dict.fromkeys(report.candidate for report in self.reports))
+
+    def of(self, problem: str | None = None, settings: Settings = "tuned") -> dict[str, Report]:
+        """Return the reports of a problem, by candidate.
+
+        Args:
+            problem: Its name; None takes the only one.
+            settings: Which settings. A candidate with nothing to tune has the same report for both.
+
+        Raises:
+            ValueError: If there is no such problem, or None was given and there are several.
+        """
+        problem = self._known(problem)
+        check_choice("A comparison", "settings", settings, get_args(Settings))
+        found = [report for report in self.reports if report.problem == problem]
+        chosen = {report.candidate: report for report in found if report.settings == settings}
+        fixed = {report.candidate: report for report in found if (problem, report.candidate) not in self.searches}
+        both = chosen | fixed
+        return {name: both[name] for name in self.candidates if name in both}
+
+    def median(self, problem: str | None = None, settings: Settings = "tuned") -> dict[str, Interval]:
+        """Return every candidate's median score and an interval that should contain it; a diverged seed is worst."""
+        reports = self.of(problem, settings)
+        return {name: median_interval(penalised(report.scores, self.mode)) for name, report in reports.items()}
+
+    def ranking(self, problem: str | None = None, settings: Settings = "tuned") -> list[str]:
+        """Return the candidates from best to worst median score. Neighbours may not differ: see `differences`."""
+        medians = {name: float(interval.estimate) for name, interval in self.median(problem, settings).items()}
+        return sorted(medians, key=lambda name: sign_of(self.mode) * medians[name])
+
+    def differences(
+        self, problem: str | None = None, settings: Settings = "tuned", *, level: float = 0.95
+    ) -> Differences:
+        """Return all differences between candidates, paired over seeds, with one level for all verdicts together."""
+        scores = {name: report.scores for name, report in self.of(problem, settings).items()}
+        return paired_differences(scores, mode=self.mode, level=level)
+
+    def verdict(self, problem: str | None = None, settings: Settings = "tuned", *, level: float = 0.95) -> str:
+        """Say in a sentence who is best.
+
+        Returns:
+            Who is best and who cannot be told from it, or "no detectable difference". Medians and differences seed by
+            seed need not agree; where they do not, it says so.
+        """
+        best, *others = self.ranking(problem, settings)
+        if not others:
+            return f"only {best} was run"
+        found = self.differences(problem, settings, level=level)
+        against = dict(zip(found.names, found.better[found.names.index(best)], strict=True))
+        beaten, tied, ahead = ([name for name in others if against[name] == sign] for sign in (1, 0, -1))
+        if not found.better.any():
+            return "no detectable difference"
+        if len(beaten) == len(others):
+            return f"{best} is better than all others"
+        text = f"{best} has the best median"
+        text += f" and cannot be told from {', '.join(tied)}" if tied else ""
+        text += f"; seed by seed {', '.join(ahead)} is better" if ahead else ""
+        return text + (f"; it is better than {', '.join(beaten)}" if beaten else "")
+
+    def steps_to_target(
+        self, target: float | None = None, problem: str | None = None, settings: Settings = "tuned"
+    ) -> dict[str, np.ndarray]:
+        """Return how many steps each seed takes until the selecting metric is as good as a target.
+
+        Args:
+            target: In units of the selecting metric. None takes the median over the candidates of what they have in the
+                end.
+            problem: Name of the problem; None takes the only one.
+            settings: Which settings.
+
+        Returns:
+            By candidate, shape (seeds,): steps, ∞ where the target is not reached. Times `seconds_per_step` of the
+            report they are seconds of a device.
+        """
+        reports = self.of(problem, settings)
+        curves = {name: report.curves[self.selected_by] for name, report in reports.items()}
+        if target is None:
+            target = self.target(problem, settings)
+        return {
+            name: steps_to_target(curve, reports[name].steps, target, mode=self.select_mode)
+            for name, curve in curves.items()
+        }
+
+    def target(self, problem: str | None = None, settings: Settings = "tuned") -> float:
+        """Return the selecting metric that half of the candidates reach: the median of their median last values.
+
+        Candidates of which half the seeds diverged have no such value; if that is true of all, nothing reaches the
+        target.
+        """
+        lasts = [report.curves[self.selected_by][:, -1] for report in self.of(problem, settings).values()]
+        middles = np.array([np.median(penalised(last, self.select_mode)) for last in lasts])
+        reached = middles[np.isfinite(middles)]
+        return float(np.median(reached)) if reached.size else -sign_of(self.select_mode) * float("inf")
+
+    def profile(self, settings: Settings = "tuned") -> Profile:
+        """Return how often each candidate's steps to the target are within a factor of the best candidate's.
+
+        Problems and seeds are its problems, `candidates` its solvers; the target is that of `target`. A candidate
+        without reports of these settings fails everywhere.
+        """
+        rows = []
+        for problem in self.problems:
+            steps = self.steps_to_target(None, problem, settings)
+            failed = np.full(len(next(iter(steps.values()))), np.inf)
+            rows.append(np.stack([np.maximum(steps.get(name, failed), 1.0) for name in self.candidates], axis=1))
+        return performance_profile(np.concatenate(rows))
+
+    def budget_curves(self, problem: str | None = None) -> dict[str, tuple[np.ndarray, Interval]]:
+        """Return what tuning with fewer trials would have found.
+
+        Returns:
+            By candidate, k = 1 … n and the median over choices of k of the n trials of the best selecting metric, with
+            an interval where the trials allow one. These scores selected: they flatter the more the larger k is.
+        """
+        problem, found = self._known(problem), {}
+        for (where, name), search in self.searches.items():
+            if where == problem:
+                k = np.arange(1, len(search.configs) + 1)
+                found[name] = k, best_of_k(search.scores, k, mode=search.mode)
+        return found
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return a tidy table: a row per problem, candidate, settings and reporting seed."""
+        tables = []
+        for report in self.reports:
+            columns: dict[str, Any] = {
+                "problem": report.problem, "candidate": report.candidate, "settings": report.settings,
+                "seed": np.arange(len(report.scores)), "score": report.scores, "diverged": report.diverged,
+                "stalled": report.stalled,
+            }  # fmt: skip
+            tables.append(pd.DataFrame(columns | dict(report.finals)))
+        return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+    def table(self, problem: str | None = None) -> pd.DataFrame:
+        """Return a row per candidate: median and interval with both settings, both ranks, and the tuned settings."""
+        rows: dict[str, dict[str, Any]] = {name: {"candidate": name} for name in self.of(problem)}
+        for settings in ("default", "tuned"):
+            medians = self.median(problem, settings)
+            order = self.ranking(problem, settings)
+            for name, interval in medians.items():
+                rows[name] |= {
+                    settings: interval.estimate,
+                    f"{settings}_low": interval.lower,
+                    f"{settings}_high": interval.upper,
+                    f"{settings}_rank": order.index(name) + 1,
+                }
+        for name, report in self.of(problem, "tuned").items():
+            rows[name]["config"] = dict(report.config)
+            search = self.searches.get((report.problem, name))
+            lost = search is None or np.isnan(search.scores).all()  # all its trials diverged
+            rows[name]["boundary"] = {} if search is None or lost else dict(search.best.boundary)
+        return pd.DataFrame(list(rows.values()))
+
+    def _known(self, problem: str | None) -> str:
+        if problem is None and len(self.problems) == 1:
+            return self.problems[0]
+        if not isinstance(problem, str) or problem not in self.problems:
+            raise ValueError(f"The comparison has the problems {self.problems}; received {describe_argument(problem)}.")
+        return problem

@@ -1,0 +1,259 @@
+"""The protocol of a comparison: tune with equal budgets, choose by validation, report from other seeds."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from jaxopt_study import files
+from jaxopt_study.problems import Problem
+from jaxopt_study.records import plain
+from jaxopt_study.sweeps._compare._comparison import Comparison, Report, Settings
+from jaxopt_study.sweeps._execution._keys import report_keys, study_key
+from jaxopt_study.sweeps._execution._sweep import Outcome, sweep
+from jaxopt_study.sweeps._execution._trials import Trials
+from jaxopt_study.sweeps._execution._values import check_values
+from jaxopt_study.sweeps._search._result import Search
+from jaxopt_study.sweeps._search._samplers import sample
+from jaxopt_study.sweeps._search._search import as_search
+from jaxopt_study.sweeps._space._space import Space
+from jaxopt_study.types import Key, Mode
+
+
+class ComparisonInterrupted(KeyboardInterrupt):
+    """A comparison was interrupted from the keyboard; `comparison` holds the problems whose reports are complete."""
+
+    def __init__(self, comparison: Comparison):
+        super().__init__(f"interrupted with {len(comparison.reports)} reports; .comparison holds them")
+        self.comparison = comparison
+
+
+@dataclass(frozen=True, eq=False)
+class Entrant:
+    """What is run for one candidate on one problem.
+
+    Attributes:
+        trials: How hyperparameters and a seed become a record. Entrants that share it share programs.
+        space: What is tuned; None for nothing.
+        defaults: Its settings without tuning; None if it has none.
+        fixed: Hyperparameters that every one of its trials has.
+    """
+
+    trials: Trials
+    space: Space | None
+    defaults: Mapping[str, Any] | None
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Which examples choose settings, and which are reported."""
+
+    select: str
+    report: str
+
+
+def splits(problems: Iterable[Problem]) -> Splits:
+    """Return on which examples all problems can be reported, and by which their settings can be chosen."""
+    problems = list(problems)
+    everywhere = lambda part: all(getattr(one, part) is not None for one in problems)
+    select = "validation" if everywhere("validation") else "train"
+    return Splits(select, "test" if everywhere("test") else select)
+
+
+def tune_and_report(
+    entrants: Mapping[str, Mapping[str, Entrant]],
+    *,
+    budget: int,
+    key: Key,
+    tune_seeds: int,
+    report_seeds: int,
+    sampler: Literal["random", "grid", "sobol"],
+    metric: str,
+    select_by: str,
+    mode: Mode,
+    select_mode: Mode,
+    journal: str | Path | None,
+    mesh: Mesh | None,
+    width: int | Literal["auto"],
+    progress: bool | Callable[[int, int, float], None] | None,
+) -> Comparison:
+    """Run a comparison.
+
+    Args:
+        entrants: By problem and candidate.
+        budget: As in `compare`, like everything below.
+        key: As there.
+        tune_seeds: As there.
+        report_seeds: As there.
+        sampler: As there.
+        metric: What is reported, with its examples: "test_loss".
+        select_by: What chooses, with its examples: "validation_loss".
+        mode: Which values of `metric` are better.
+        select_mode: Which values of `select_by` are better.
+        journal: As there; a folder for each problem and stage.
+        mesh: As there.
+        width: As there.
+        progress: As there.
+
+    Returns:
+        The comparison.
+
+    Raises:
+        ValueError: If an argument is out of range, or an entrant can be neither tuned nor run untuned.
+        ComparisonInterrupted: On Ctrl-C.
+    """
+    _check(entrants, budget)
+    if journal is not None:
+        for where in entrants:
+            files.check_name("A problem's name, which its folder in the journal gets,", where)
+    key = study_key("A comparison", key)
+    found = Comparison([], {}, budget, metric, select_by, mode, select_mode)
+    draws = [_drawn(here, budget, sampler, _tuning_keys(key, i)[0]) for i, here in enumerate(entrants.values())]
+    for here, drawn in zip(entrants.values(), draws, strict=True):  # before anything is compiled
+        _check_values(here, drawn)
+
+    def run(cases: list[tuple[Trials, dict[str, Any]]], stage: str, where: str, seed_keys: Key) -> Outcome:
+        asked = {
+            "stage": stage,
+            "mode": found.select_mode,
+            "seeds": jax.random.key_data(seed_keys),
+            "cases": [config for _, config in cases],
+        }
+        try:
+            outcome = sweep(
+                cases, seed_keys=seed_keys, metric=select_by, mode=found.select_mode,
+                journal=None if journal is None else Path(journal) / where / stage, asked=plain(asked),
+                mesh=mesh, width=width, progress=progress, name=f"{stage} on {where}",
+            )  # fmt: skip
+        except KeyboardInterrupt as pressed:  # while it was traced
+            raise ComparisonInterrupted(replace(found, complete=False)) from pressed
+        if outcome.interrupted:
+            raise ComparisonInterrupted(replace(found, complete=False))
+        return outcome
+
+    for number, ((where, here), drawn) in enumerate(zip(entrants.items(), draws, strict=True)):
+        if drawn:
+            tune_keys = jax.random.split(_tuning_keys(key, number)[1], tune_seeds)
+            cases = [
+                (here[name].trials, {**here[name].fixed, **config})
+                for name, (_, configs, _) in drawn.items()
+                for config in configs
+            ]
+            outcome = run(cases, "tune", where, tune_keys)
+            for i, (name, (space, configs, points)) in enumerate(drawn.items()):
+                part = outcome.rows(slice(i * budget, (i + 1) * budget))
+                found.searches[where, name] = as_search(
+                    part, here[name].trials, space, configs, points, select_by, found.select_mode, tune_keys
+                )
+        entries = _entries(here, found.searches, where)
+        final = {id(entrant.trials): _reporting(entrant.trials, metric) for entrant in here.values()}
+        cases = [(final[id(here[name].trials)], {**here[name].fixed, **config}) for name, _, config in entries]
+        seed_keys = report_keys(key, number, report_seeds)
+        outcome = run(cases, "report", where, seed_keys)
+        for row, (name, settings, config) in enumerate(entries):
+            entrant, part = here[name], outcome.rows(row)
+            found.reports.append(_report(part, where, name, settings, config, metric, entrant, seed_keys))
+    return found
+
+
+Drawn = dict[str, tuple[Space, list[dict[str, Any]], np.ndarray]]  # by candidate: space, trials, points
+
+
+def _tuning_keys(key: Key, number: int) -> tuple[Key, Key]:
+    """Return what draws the trials of a problem, and what decides their seeds."""
+    sample_key, seed_key = jax.random.split(jax.random.fold_in(jax.random.split(key)[0], number))
+    return sample_key, seed_key
+
+
+def _drawn(
+    here: Mapping[str, Entrant],
+    budget: int,
+    sampler: Literal["random", "grid", "sobol"],
+    sample_key: Key,
+) -> Drawn:
+    return {
+        name: (entrant.space, *sample(entrant.space, budget, sampler=sampler, key=sample_key))  # equal spaces alike
+        for name, entrant in here.items()
+        if budget and entrant.space is not None
+    }
+
+
+def _check_values(here: Mapping[str, Entrant], drawn: Drawn) -> None:
+    for name, entrant in here.items():
+        if name in drawn:
+            space, configs, _ = drawn[name]
+            check_values(entrant.trials, [{**entrant.fixed, **c} for c in configs], space, f"{name!r}: trial")
+        if entrant.defaults is not None:
+            check_values(entrant.trials, [{**entrant.fixed, **entrant.defaults}], None, f"{name!r}: default settings")
+
+
+def _reporting(trials: Trials, metric: str) -> Trials:
+    """Return trials whose final parameters see the test examples, if these are what is reported."""
+    return replace(trials, report_on=("test",)) if metric.startswith("test_") else trials
+
+
+def _check(entrants: Mapping[str, Mapping[str, Entrant]], budget: int) -> None:
+    for here in entrants.values():
+        for name, entrant in here.items():
+            if entrant.defaults is None and (budget == 0 or entrant.space is None):
+                lacks = "nothing to tune" if entrant.space is None else "the budget is 0"
+                raise ValueError(
+                    f"Candidate {name!r} has no default settings and {lacks}: give it Candidate(…, defaults={{…}}), "
+                    "or a space and a budget."
+                )
+
+
+def _entries(
+    entrants: Mapping[str, Entrant], searches: Mapping[tuple[str, str], Search], where: str
+) -> list[tuple[str, Settings, Mapping[str, Any]]]:
+    """Return what is reported: name, settings and configuration."""
+    entries: list[tuple[str, Settings, Mapping[str, Any]]] = []
+    for name, entrant in entrants.items():
+        if entrant.defaults is not None:
+            entries.append((name, "default", entrant.defaults))
+        if (where, name) in searches:
+            search = searches[where, name]  # of trials that all diverged, the one that went furthest
+            entries.append((name, "tuned", search.configs[int(search.ranking[0])]))
+    return entries
+
+
+def _report(
+    outcome: Outcome,
+    problem: str,
+    candidate: str,
+    settings: Settings,
+    config: Mapping[str, Any],
+    metric: str,
+    entrant: Entrant,
+    seed_keys: Key,
+) -> Report:
+    trials = entrant.trials
+    records = dict(outcome.records)
+    diverged = records.pop("diverged_at") >= 0
+    stalled = records.pop("stalled")
+    records.pop("num_steps")
+    finals = {name: np.where(diverged, np.nan, values) for name, values in records.items() if values.ndim == 1}
+    curves = {name: values for name, values in records.items() if values.ndim == 2}
+    finals |= {name: np.where(diverged, np.nan, values[:, -1]) for name, values in curves.items()}
+    seconds = float(np.nanmean(outcome.seconds)) if np.isfinite(outcome.seconds).any() else float("nan")
+    return Report(
+        problem=problem,
+        candidate=candidate,
+        settings=settings,
+        config=dict(config),
+        scores=finals[metric],
+        finals=finals,
+        curves=curves,
+        steps=trials.steps(),
+        diverged=diverged,
+        stalled=stalled,
+        seconds_per_step=seconds / max(trials.num_steps, 1),
+        trials=trials,
+        fixed=entrant.fixed,
+        seed_keys=seed_keys,
+    )

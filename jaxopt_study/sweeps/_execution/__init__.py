@@ -1,0 +1,1 @@
+"""Execution of many trials as one program: lanes, devices, keys, the journal."""

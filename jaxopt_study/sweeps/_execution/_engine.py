@@ -1,0 +1,336 @@
+"""Run lanes on a machine: one compiled program per shape of trial, a few calls in flight, results as they come."""
+
+import hashlib
+import math
+import os
+import re
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.extend.core import jaxpr_as_fun
+from jax.sharding import AxisType, Mesh, PartitionSpec, use_abstract_mesh
+
+from jaxopt_study._programs import RANDOM_DRAWS, constants, contains
+from jaxopt_study.sweeps._execution._layout import TRIALS, Layout, place, usable_cores
+from jaxopt_study.sweeps._execution._trials import Lane
+
+_IN_FLIGHT = 2  # calls given to the devices ahead of the one whose results are awaited
+_GRACE = 0.5  # seconds that what is nearly done is waited for after an interrupt
+_MAX_PROGRAMS = 32  # kept from sweep to sweep, the latest
+Call = tuple[np.ndarray, np.ndarray, Future[Any]]
+
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A trial traced for one lane, before anything is decided about the machine.
+
+    Attributes:
+        lane: The trial, as a function that repeats the traced program.
+        start: Where it starts; None if that is among what all lanes share.
+        jaxpr: The program of `lane`.
+        start_jaxpr: The program of `start`.
+        record: Shapes and dtypes of what a lane returns, by name.
+    """
+
+    lane: Lane
+    start: Lane | None
+    jaxpr: Any
+    start_jaxpr: Any
+    record: dict[str, jax.ShapeDtypeStruct]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the programs and the constants in them: equal ones compute the same from equal arguments.
+
+        What a program calls back into Python for is not in it.
+        """
+        digest = hashlib.sha256()
+        for jaxpr in filter(None, (self.jaxpr, self.start_jaxpr)):
+            digest.update(_ADDRESS.sub("", str(jaxpr)).encode())
+            for value in constants(jaxpr):
+                is_key = jax.dtypes.issubdtype(getattr(value, "dtype", None), jax.dtypes.prng_key)
+                digest.update(np.asarray(jax.random.key_data(value) if is_key else value).tobytes())
+        return digest.hexdigest()
+
+    @property
+    def calls_back(self) -> bool:
+        """Whether the programs call Python, so that equal ones may do different things."""
+        return any(contains(jaxpr, "callback") for jaxpr in filter(None, (self.jaxpr, self.start_jaxpr)))
+
+
+@dataclass(frozen=True)
+class Program:
+    """A compiled trial, for as many lanes at once as the layout says.
+
+    Attributes:
+        layout: Where it runs.
+        executable: The compiled trial, a function of (lanes, shared).
+        start: Where the lanes start, a compiled function of the same; None if that is among what they share.
+    """
+
+    layout: Layout
+    executable: Callable[[Any, Any], Any]
+    start: Callable[[Any, Any], Any] | None
+
+
+_programs: dict[Any, Program] = {}
+
+
+def trace(lane: Lane, start: Lane | None, one: Any, shared: Any, mesh: Mesh) -> Traced:
+    """Trace a trial.
+
+    Args:
+        lane: The trial.
+        start: Where it starts, if that is not among what all lanes share.
+        one: Arguments of one lane.
+        shared: What all lanes share.
+        mesh: Where it will run; a trial may say how its batches lie along axes other than "trials".
+
+    Returns:
+        The traced trial. Cost: the user's functions run once.
+    """
+    start_jaxpr = None
+    one, shared = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (one, shared))  # wherever arrays lie
+    with use_abstract_mesh(mesh.abstract_mesh.update_axis_types({TRIALS: AxisType.Manual})):
+        if start is not None:
+            start_jaxpr, like = jax.make_jaxpr(start, return_shape=True)(one, shared)
+            start, one = _repeated(start_jaxpr, like), one | {"start": like}
+        jaxpr, like = jax.make_jaxpr(lane, return_shape=True)(one, shared)
+    return Traced(_repeated(jaxpr, like), start, jaxpr, start_jaxpr, like)
+
+
+def _repeated(jaxpr: Any, like: Any) -> Lane:
+    structure, flat = jax.tree.structure(like), jaxpr_as_fun(jaxpr)
+    return lambda one, shared: structure.unflatten(flat(*jax.tree.leaves((one, shared))))
+
+
+def build(
+    groups: Sequence[tuple[Traced, Any, Any, Layout]], interrupted: Callable[[], bool] = lambda: False
+) -> list[Program]:
+    """Compile trials for their layouts, side by side; with fewer lanes at once where they do not fit the memory.
+
+    Args:
+        groups: For each trial the traced trial, arguments of its lanes with a leading axis, what they share, placed
+            (only shapes and dtypes are used), and the layout asked for.
+        interrupted: Whether to give up.
+
+    Returns:
+        The programs, whose layouts may be narrower than those asked for; fewer after an interrupt. What was being
+        compiled then is left to end by itself.
+    """
+    limit = device_memory()
+    pool = ThreadPoolExecutor(usable_cores())  # XLA compiles outside of Python's lock; lowering is inside it
+    begun: dict[Any, Callable[[], Program]] = {}
+    programs: list[Program] = []
+    ask = interrupted if jax.process_count() == 1 else lambda: False  # processes compile and compute together
+    try:
+        waiting = []
+        for group in groups:
+            if ask():
+                return programs
+            waiting.append(_compiled(pool, begun, ask, *group))
+        for (traced, lanes, shared, layout), finish in zip(groups, waiting, strict=True):
+            program = finish()
+            while (needed := _bytes_needed(program.executable)) > limit and layout.width > 1:
+                layout = replace(layout, width=max(1, min(layout.width // 2, int(layout.width * limit / needed))))
+                program = _compiled(pool, begun, ask, traced, lanes, shared, layout)()
+            programs.append(program)
+    except _GaveUpError:
+        return programs
+    finally:
+        pool.shutdown(wait=not ask(), cancel_futures=True)
+    return programs
+
+
+class _GaveUpError(Exception):
+    """Somebody interrupted what was waited for."""
+
+
+def _wait(ready: Callable[[], bool], interrupted: Callable[[], bool]) -> None:
+    """Wait where an interrupt gets through, which it does not inside XLA.
+
+    Raises:
+        _GaveUpError: After an interrupt, if half a second more was not enough.
+    """
+    pause, until = 1e-4, math.inf
+    while not ready():
+        if interrupted():
+            until = min(until, time.monotonic() + _GRACE)
+            if time.monotonic() > until:
+                raise _GaveUpError
+        time.sleep(pause)
+        pause = min(1.2 * pause, 0.02)
+
+
+def _compiled(
+    pool: Executor,
+    begun: dict[Any, Callable[[], Program]],
+    interrupted: Callable[[], bool],
+    traced: Traced,
+    lanes: Any,
+    shared: Any,
+    layout: Layout,
+) -> Callable[[], Program]:
+    # The function that is returned waits for it. What was begun, or is known, is not compiled again.
+
+    def many(x: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((layout.lanes_per_call, *x.shape[1:]), x.dtype, sharding=layout.sharding)
+
+    arguments, start = jax.tree.map(many, lanes), None
+    shapes = jax.tree.leaves(jax.tree.map(lambda x: f"{x.dtype}{x.shape}", (arguments, shared)))
+    only = traced.lane if traced.calls_back else None
+    # Equal programs of problems that call their metrics differently are not the same.
+    known = traced.fingerprint, tuple(traced.record), only, layout, jax.tree.structure((arguments, shared)), *shapes
+    if known in _programs:
+        program = _programs[known]
+        return lambda: program
+    if known in begun:
+        return begun[known]
+    if traced.start is not None:
+        spread = _spread(traced.start, layout)
+        start = pool.submit(jax.jit(spread).lower(arguments, shared).compile, RANDOM_DRAWS)
+        arguments |= {"start": jax.tree.map(many, jax.eval_shape(spread, arguments, shared))}
+    executable = pool.submit(jax.jit(_spread(traced.lane, layout)).lower(arguments, shared).compile)
+
+    def finish() -> Program:
+        _wait(lambda: executable.done() and (start is None or start.done()), interrupted)
+        program = Program(layout, executable.result(), None if start is None else start.result())
+        _programs[known] = program
+        while len(_programs) > _MAX_PROGRAMS:
+            del _programs[next(iter(_programs))]
+        return program
+
+    begun[known] = finish
+    return finish
+
+
+def run(
+    program: Program,
+    lanes: Any,
+    shared: Any,
+    which: np.ndarray,
+    done: np.ndarray,
+    interrupted: Callable[[], bool] = lambda: False,
+) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
+    """Compute lanes, a call after the other.
+
+    Which lanes share a call depends on `which` and the layout only, so that a lane that is computed again, because what
+    came of it was lost, has the same company and the same result.
+
+    Args:
+        program: The compiled trial.
+        lanes: Arguments of all lanes, NumPy arrays with a leading axis.
+        shared: What all lanes share, placed as the program expects it.
+        which: Which lanes belong to this program, in order.
+        done: Of all lanes, which need not be computed. A call is left out if it has no other.
+        interrupted: Whether to stop without waiting for the calls in flight, which then end by themselves.
+
+    Yields:
+        After each call the lanes that were to be computed and their records, on every process the same.
+    """
+    ask = interrupted if jax.process_count() == 1 else lambda: False  # processes gather results together
+    # A CPU may take a call only when the one before it has ended, and the thread that gives it hears no interrupt.
+    pool = ThreadPoolExecutor(1)
+    try:
+        for part, wanted, given in _ahead(_calls(pool, program, lanes, shared, which, done)):
+            _wait(given.done, ask)
+            record = given.result()
+            _wait(lambda record=record: all(leaf.is_ready() for leaf in jax.tree.leaves(record)), ask)
+            yield _fetched(part, wanted, record)
+    except _GaveUpError:
+        return
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _calls(
+    pool: Executor, program: Program, lanes: Any, shared: Any, which: np.ndarray, done: np.ndarray
+) -> Iterator[Call]:
+    """Give the devices a call after the other.
+
+    Yields:
+        Which lanes a call computes, which of them are wanted, and the future of its results, which may not be there
+        even when it is done.
+    """
+    double = bool(jax.config.read("jax_enable_x64"))
+
+    def give(arguments: Any) -> Any:
+        with jax.enable_x64(double), jax.debug_nans(False), jax.debug_infs(False):  # a thread begins with the defaults
+            if program.start is not None:
+                arguments = arguments | {"start": program.start(arguments, shared)}
+            return program.executable(arguments, shared)
+
+    size = program.layout.lanes_per_call
+    for first in range(0, len(which), size):
+        part = which[first : first + size]
+        if done[part].all():
+            continue
+        filled = np.concatenate([part, np.full(size - len(part), part[-1])])  # the last call repeats its last lane
+        arguments = jax.tree.map(lambda x, rows=filled: place(x[rows], program.layout.sharding), lanes)
+        yield part, ~done[part], pool.submit(give, arguments)
+
+
+def _ahead(calls: Iterator[Call]) -> Iterator[Call]:
+    """Start a few calls ahead of the one that is awaited.
+
+    Yields:
+        The calls, in order.
+    """
+    waiting: deque[Call] = deque()
+    for call in calls:
+        waiting.append(call)
+        if len(waiting) > _IN_FLIGHT:
+            yield waiting.popleft()
+    yield from waiting
+
+
+def device_memory() -> int:
+    """Return how many bytes a sweep may use on a device: nine tenths of what is free there, or half of the host's."""
+    devices = jax.local_devices()
+    stats = devices[0].memory_stats()
+    if stats and "bytes_limit" in stats:
+        return int(0.9 * (stats["bytes_limit"] - stats.get("bytes_in_use", 0)))
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // (2 * len(devices))
+    return 2**62
+
+
+def _spread(lane: Lane, layout: Layout) -> Callable[[Any, Any], Any]:
+    def on_device(lanes: Any, shared: Any) -> Any:
+        if layout.width > 1:
+            return jax.vmap(lane, in_axes=(0, None))(lanes, shared)
+        record = lane(jax.tree.map(lambda x: x[0], lanes), shared)
+        return jax.tree.map(lambda x: x[None], record)
+
+    if layout.mesh.size == 1:
+        return on_device
+    one = PartitionSpec(TRIALS)
+    return jax.shard_map(
+        on_device,
+        mesh=layout.mesh,
+        in_specs=(one, PartitionSpec()),
+        out_specs=one,
+        axis_names={TRIALS},
+        check_vma=False,
+    )
+
+
+def _fetched(part: np.ndarray, wanted: np.ndarray, record: Any) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    if jax.process_count() > 1:
+        record = multihost_utils.process_allgather(record, tiled=True)
+    return part[wanted], {name: np.asarray(values)[: len(part)][wanted] for name, values in record.items()}
+
+
+def _bytes_needed(executable: Any) -> int:
+    memory = executable.memory_analysis()
+    return 0 if memory is None else memory.temp_size_in_bytes + memory.output_size_in_bytes

@@ -1,0 +1,318 @@
+"""Results of a sweep on disk, a chunk at a time: what is finished is safe, whatever happens next.
+
+A journal is a folder: `study.json` says what is computed, each `chunk-<n>.npz` holds the results of some lanes. A file
+takes its name only when all of it is on disk, so that killing the process, or the machine, loses at most the chunk
+being computed.
+"""
+
+import os
+import re
+import shutil
+import tempfile
+import weakref
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxopt_study import files, records
+from jaxopt_study.sweeps._execution import _journal_format as chunks
+
+_STUDY, _LOCK = "study.json", ".lock"
+_CHUNK = re.compile(r"chunk-(\d{1,9})\.npz")
+_DRAFT = re.compile(r"\.(study\.json|chunk-\d+\.npz)\..+")  # what a killed write leaves behind
+_MAX_BYTES = 2**34  # of a chunk
+_SHOWN = 12  # differences listed in a message
+
+
+class JournalError(ValueError):
+    """A journal that cannot be opened, written or read; the message says why, what is safe and what to do."""
+
+
+class Journal:
+    """Keep the results of finished lanes in a folder, for one process at a time.
+
+    `open` makes or continues one. A lane is whatever the sweep numbers: usually a trial with a seed.
+
+    Attributes:
+        folder: Where it is.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with Journal.open(folder, {"num_trials": 4}) as journal:
+        ...         journal.append(np.array([0, 1]), {"loss": np.array([0.5, 0.25])})
+        ...     with Journal.open(folder, {"num_trials": 4}) as journal:  # after a crash, say
+        ...         journal.load()
+        (array([0, 1]), {'loss': array([0.5 , 0.25])})
+    """
+
+    def __init__(self, folder: Path, study: str, lock: int):
+        self.folder = folder
+        self._study = study
+        self._unlock = weakref.finalize(self, os.close, lock)
+        self._lanes: set[int] | None = None  # in the folder; None until they are read
+        self._kinds: dict[str, tuple[np.dtype, tuple[int, ...]]] | None = None  # dtype and shape of one lane's arrays
+
+    @classmethod
+    def open(cls, folder: str | Path, config: Mapping[str, Any], *, expected_bytes: int = 0) -> "Journal":
+        """Make a journal, or continue one that has the same configuration.
+
+        Everything that can go wrong with a folder goes wrong here, before anything is computed.
+
+        Args:
+            folder: A new or empty folder, or one of a journal. Its parents are made.
+            config: Everything that decides the results. Versions and data hashes belong in it.
+            expected_bytes: How much will still be written; the disk must have room for it.
+
+        Returns:
+            The journal. It is locked against other processes until it is closed, deleted or its process ends.
+
+        Raises:
+            JournalError: If the folder cannot be written, is in use, holds other things, has a journal of another
+                configuration (the message lists what differs), or its disk lacks room.
+        """
+        try:
+            folder = files.as_path(folder)
+            asked = records.plain(config, "config")
+        except ValueError as error:
+            raise JournalError(str(error)) from None
+        _make_folder(folder)
+        lock = _lock(folder)
+        try:
+            _check_room(folder, expected_bytes)
+            _write_or_compare(folder, asked)
+            for entry in folder.iterdir():
+                if _DRAFT.fullmatch(entry.name):
+                    entry.unlink(missing_ok=True)
+        except BaseException:
+            os.close(lock)
+            raise
+        return cls(folder, records.content_hash(asked), lock)
+
+    @staticmethod
+    def peek(folder: str | Path) -> Mapping[str, Any]:
+        """Return the configuration of the journal in a folder; empty if there is none that can be read."""
+        try:
+            return records.load(files.as_path(folder) / _STUDY).config
+        except ValueError:
+            return {}
+
+    def append(self, lanes: np.ndarray, arrays: Mapping[str, Any]) -> None:
+        """Write one chunk; when this returns, it survives a crash.
+
+        Args:
+            lanes: Their numbers, integers, shape (n,); none of them may be in the journal.
+            arrays: By name, each with leading axis n; names, dtypes and further axes the same for all chunks.
+
+        Raises:
+            JournalError: If lanes and arrays do not fit each other or the chunks before, or the disk is full. The
+                journal is as it was then.
+        """
+        numbers = np.asarray(lanes)
+        arrays = {name: np.asarray(array) for name, array in arrays.items()}
+        if self._lanes is None:
+            self.load()
+        known: set[int] = self._lanes or set()
+        self._check(numbers, arrays, known)
+        path = self.folder / f"chunk-{max([number for number, _ in self._chunks()], default=-1) + 1:05d}.npz"
+        data = chunks.pack(self._study, numbers.astype(np.int64), arrays)
+        self._lanes = None  # until the chunk is known to be written, only the folder knows
+        try:
+            records.write_atomically(path, data, durable=True)
+        except OSError as error:
+            with suppress(OSError):  # it has its name if only the last flush failed
+                path.unlink(missing_ok=True)
+            raise JournalError(
+                f"{path} could not be written: {error.strerror or error}. The {len(known)} lanes written before are "
+                f"safe in {self.folder}; these {len(numbers)} are not. Make room and run it again: it continues from "
+                "there."
+            ) from None
+        self._lanes = known | set(numbers.tolist())
+        self._kinds = _kinds(arrays)
+
+    def load(
+        self, *, num_lanes: int | None = None, like: Mapping[str, np.ndarray] | None = None
+    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Return everything in the journal.
+
+        Args:
+            num_lanes: How many lanes the study has, if it is known; the journal's must be among them.
+            like: Arrays of the names, dtypes and further axes that the journal's must have, if that is known.
+
+        Returns:
+            The lanes' numbers, int64, in the order in which they were written, and the arrays by name with the lanes
+            as leading axis; no arrays if there are no chunks.
+
+        Raises:
+            JournalError: If a chunk is truncated, damaged, of another study, repeats lanes, or does not hold what this
+                study's do. The message names the file; without it, only its lanes are computed again.
+        """
+        self._check_open()
+        expected = None if like is None else _kinds(like)
+        known: set[int] = set()
+        found: list[tuple[np.ndarray, dict[str, np.ndarray]]] = []
+        kinds = None
+        for _, path in self._chunks():
+            try:
+                lanes, arrays = chunks.unpack(self._study, files.read_bounded(path, _MAX_BYTES))
+                if num_lanes is not None and len(lanes) and lanes.max() >= num_lanes:
+                    raise ValueError(f"it has lane {lanes.max()}, and the study has {num_lanes}")
+                if expected is not None and _kinds(arrays) != expected:
+                    raise ValueError(f"its arrays are {_kinds(arrays)}, those of the study {expected}")
+                if repeated := known & set(lanes.tolist()):
+                    raise ValueError(f"it repeats lanes of chunks before it, such as {min(repeated)}")
+                if kinds is not None and _kinds(arrays) != kinds:
+                    raise ValueError(f"its arrays are {_kinds(arrays)}, those of the chunks before it {kinds}")
+            except (OSError, ValueError) as error:
+                raise JournalError(
+                    f"{path} cannot be used: {error}. Delete this file: only its lanes are computed again."
+                ) from None
+            kinds = _kinds(arrays)
+            known |= set(lanes.tolist())
+            found.append((lanes, arrays))
+        self._lanes, self._kinds = known, kinds
+        if not found:
+            return np.zeros(0, np.int64), {}
+        joined = {name: np.concatenate([arrays[name] for _, arrays in found]) for name in found[0][1]}
+        return np.concatenate([lanes for lanes, _ in found]), joined
+
+    def close(self) -> None:
+        """Let other processes open the folder."""
+        self._unlock()
+
+    def __enter__(self) -> "Journal":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _chunks(self) -> list[tuple[int, Path]]:
+        found = [(_CHUNK.fullmatch(entry.name), entry) for entry in self.folder.iterdir()]
+        return sorted((int(match[1]), entry) for match, entry in found if match)
+
+    def _check_open(self) -> None:
+        if not self._unlock.alive:
+            raise JournalError(f"The journal {self.folder} is closed; open it again.")
+        if not (self.folder / _STUDY).exists():
+            raise JournalError(f"{self.folder / _STUDY} is gone. Restore the folder, or start again in a new one.")
+
+    def _check(self, lanes: np.ndarray, arrays: Mapping[str, np.ndarray], known: set[int]) -> None:
+        self._check_open()
+        if lanes.ndim != 1 or not len(lanes) or lanes.dtype.kind not in "iu":
+            raise JournalError(f"Expected lanes as integers of shape (n,), n ≥ 1; received {lanes!r}.")
+        numbers = lanes.tolist()
+        if repeated := [lane for lane in numbers if lane in known] or (len(set(numbers)) < len(numbers) and numbers):
+            raise JournalError(f"A lane is written once; received again: {repeated}.")
+        for name, array in arrays.items():
+            if array.dtype.hasobject or array.shape[:1] != lanes.shape:
+                raise JournalError(
+                    f"{name}: expected an array of numbers with leading axis {len(lanes)}; received dtype "
+                    f"{array.dtype} and shape {array.shape}."
+                )
+        if self._kinds is not None and _kinds(arrays) != self._kinds:
+            raise JournalError(f"Expected arrays as in the chunks before, {self._kinds}; received {_kinds(arrays)}.")
+
+
+def _kinds(arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[np.dtype, tuple[int, ...]]]:
+    return {name: (array.dtype, array.shape[1:]) for name, array in arrays.items()}
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        if folder.exists() and not folder.is_dir():
+            raise JournalError(f"A journal is a folder; {folder} is a file. Choose another path.")
+        folder.mkdir(parents=True, exist_ok=True)
+        names = [entry.name for entry in folder.iterdir() if not entry.name.startswith(".")]
+    except OSError as error:
+        raise JournalError(f"{folder} cannot be used: {error}. Choose a folder that you can write.") from None
+    if _STUDY in names:
+        return
+    if any(_CHUNK.fullmatch(name) for name in names):
+        raise JournalError(
+            f"{folder} has chunks but no {_STUDY}, which says what they are. Restore it, or choose another folder."
+        )
+    if names:
+        raise JournalError(
+            f"{folder} is neither empty nor a journal: it holds {sorted(names)[0]!r}. Choose another folder."
+        )
+
+
+def _lock(folder: Path) -> int:
+    """Return a locked file; the kernel unlocks it when the process ends, however it ends."""
+    import fcntl  # not on every system
+
+    try:
+        handle = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise JournalError(f"{folder} cannot be written: {error}. Choose a folder that you can write.") from None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise JournalError(
+            f"{folder} is in use: another process, or another open journal of this one, writes it. Wait for it, end "
+            f"it, or choose another folder."
+        ) from None
+    except OSError as error:
+        os.close(handle)
+        raise JournalError(f"{folder} cannot be locked: {error}. Choose a folder on a local disk.") from None
+    return handle
+
+
+def _check_room(folder: Path, expected_bytes: int) -> None:
+    try:
+        with tempfile.TemporaryFile(dir=folder) as probe:  # the lock may be writable where the folder is not
+            probe.write(b"0")
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise JournalError(f"{folder} cannot be written: {error}. Choose a folder that you can write.") from None
+    if free < expected_bytes:
+        raise JournalError(
+            f"The results need about {expected_bytes:,} bytes; the disk of {folder} has {free:,} free. Make room, or "
+            f"choose a folder on another disk."
+        )
+
+
+def _write_or_compare(folder: Path, config: Any) -> None:
+    """Write what is computed in a folder; if that is written already, insist that it is equal."""
+    path = folder / _STUDY
+    if not path.exists():
+        written = records.Record("journal", "study", config=config, results={"format": chunks.FORMAT})
+        try:
+            records.save(written, path, durable=True)
+        except records.RecordError as error:
+            raise JournalError(f"{error} Nothing was computed, so nothing is lost.") from None
+    try:
+        record = records.load(path)
+    except records.RecordError as error:
+        raise JournalError(
+            f"{error} It says what the chunks are: restore it from a copy, or choose another folder."
+        ) from None
+    if record.kind != "journal" or record.results.get("format") != chunks.FORMAT:
+        raise JournalError(f"{path}: expected the format {chunks.FORMAT!r}. Choose another folder.")
+    if differences := list(_differences("config", record.config, config)):
+        more = f"\n  … and {len(differences) - _SHOWN} more" if len(differences) > _SHOWN else ""
+        listed = "".join(f"\n  {line}" for line in differences[:_SHOWN])
+        raise JournalError(
+            f"{folder} has results of another configuration:{listed}{more}\nAsk for the same, or choose another folder."
+        )
+
+
+def _differences(where: str, stored: Any, asked: Any) -> Iterable[str]:
+    if isinstance(stored, dict) and isinstance(asked, dict):
+        for name in stored | asked:
+            path = f"{where}[{name!r}]"
+            if name not in asked:
+                yield f"{path}: stored {stored[name]!r}, asked nothing"
+            elif name not in stored:
+                yield f"{path}: stored nothing, asked {asked[name]!r}"
+            else:
+                yield from _differences(path, stored[name], asked[name])
+    elif isinstance(stored, list) and isinstance(asked, list) and len(stored) == len(asked):
+        for index, (one, other) in enumerate(zip(stored, asked, strict=True)):
+            yield from _differences(f"{where}[{index}]", one, other)
+    elif repr(stored) != repr(asked):  # tells 1 from True and 0.0 from -0.0, and NaN not from itself
+        yield f"{where}: stored {stored!r}, asked {asked!r}"

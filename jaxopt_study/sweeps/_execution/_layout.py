@@ -1,0 +1,256 @@
+"""How the lanes of a sweep are laid over a machine: devices first, then vectorised where that wins."""
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend import core
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from jaxopt_study._checks import check_integer
+from jaxopt_study._programs import inner_programs
+
+TRIALS = "trials"  # the mesh axis over which lanes are spread
+
+
+class Speed(NamedTuple):
+    """How fast one device is.
+
+    Attributes:
+        operation: Seconds that an operation of a traced program takes, however small it is.
+        flop: Seconds that a floating-point operation of a large matrix product takes.
+    """
+
+    operation: float
+    flop: float
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the lanes of one call run.
+
+    Attributes:
+        mesh: Devices, with the axis "trials"; other axes share the examples of every lane.
+        width: Lanes vectorised on each device, ≥ 1. 1 runs a lane without `vmap`.
+    """
+
+    mesh: Mesh
+    width: int = 1
+
+    @property
+    def lanes_per_call(self) -> int:
+        """Lanes that one call of the program computes."""
+        return self.mesh.shape[TRIALS] * self.width
+
+    @property
+    def sharding(self) -> NamedSharding:
+        """Where the lanes go."""
+        return NamedSharding(self.mesh, PartitionSpec(TRIALS))
+
+    def placed(self, shared: dict[str, Any]) -> dict[str, Any]:
+        """Return what all lanes share on the devices: training examples along the other axes, all else everywhere.
+
+        Args:
+            shared: Arrays by name; "examples" has "data".
+
+        Returns:
+            The same, placed. Examples whose number the other axes do not divide are everywhere too.
+        """
+        axes = batch_axes(self.mesh)
+        parts = self.mesh.size // self.mesh.shape[TRIALS]
+        everywhere = NamedSharding(self.mesh, PartitionSpec())
+        divided = NamedSharding(self.mesh, PartitionSpec(axes)) if axes else everywhere
+
+        def put(path: Any, values: Any) -> Any:
+            is_data = [getattr(step, "key", None) for step in path[:2]] == ["examples", "data"]
+            return place(values, divided if is_data and len(values) % parts == 0 else everywhere)
+
+        return jax.tree.map_with_path(put, shared)
+
+    def describe(self) -> dict[str, Any]:
+        """Return what a record needs: results are bitwise the same for equal descriptions on equal machines."""
+        kind = self.mesh.devices.flat[0].device_kind
+        return {"axes": dict(self.mesh.shape), "width": self.width, "device": kind}
+
+
+def batch_axes(mesh: Mesh) -> tuple[str, ...]:
+    """Return the axes of a mesh that divide examples."""
+    return tuple(name for name in mesh.axis_names if name != TRIALS)
+
+
+def place(values: Any, sharding: NamedSharding) -> jax.Array:
+    """Return an array that every process has on devices, of which each process reaches some."""
+    if jax.process_count() == 1:
+        return jax.device_put(values, sharding)
+    values = np.asarray(values)
+    return jax.make_array_from_callback(values.shape, sharding, lambda index: values[index])
+
+
+def use_cpu_cores(count: int | None = None) -> int:
+    """Make JAX see the processor's cores as separate devices, so that a sweep runs a trial on each.
+
+    One trial per core beats vectorising on a CPU as soon as the network is not tiny. It must be called before JAX has
+    looked for devices: at the top of a program, before the first array.
+
+    Args:
+        count: Number of devices; None takes the cores this process may use.
+
+    Returns:
+        The number of devices.
+
+    Raises:
+        RuntimeError: If JAX has started already, with another number of CPU devices.
+        ValueError: If the count is not positive.
+    """
+    count = usable_cores() if count is None else check_integer("use_cpu_cores", "count", count, 1)
+    try:
+        jax.config.update("jax_num_cpu_devices", count)
+    except RuntimeError:
+        found = len(jax.devices("cpu"))
+        if found != count:
+            raise RuntimeError(
+                f"JAX has started already, with {found} CPU devices; expected a call before anything uses JAX. Call "
+                f"use_cpu_cores({count}) first, or set the environment variable JAX_NUM_CPU_DEVICES={count}."
+            ) from None
+    return count
+
+
+def default_mesh() -> Mesh:
+    """Return a mesh of all devices of all processes, with the one axis "trials"."""
+    return jax.make_mesh((jax.device_count(),), (TRIALS,), axis_types=(AxisType.Auto,))
+
+
+def automatic(mesh: Mesh) -> Mesh:
+    """Return a mesh of the same devices whose axes the compiler divides arrays along by itself, as a sweep needs."""
+    return Mesh(mesh.devices, mesh.axis_names)
+
+
+def choose_width(jaxpr: Any, *, lanes_per_device: int, speed: Speed | None = None) -> int:
+    """Return how many lanes to vectorise, from what a step of one lane computes and how fast this machine does it.
+
+    On a CPU an operation costs a tenth of a microsecond or more however small it is; lanes are vectorised until that is
+    a small part of the whole, and not further, because from there on they only compete for the cache. On an accelerator
+    as many lanes as there are go side by side, up to 4,096.
+
+    Args:
+        jaxpr: The program of one lane.
+        lanes_per_device: How many there are.
+        speed: Of a device; None measures it on this machine, once in a process.
+
+    Returns:
+        The width, a power of two or the number of lanes.
+    """
+    if jax.default_backend() != "cpu" or lanes_per_device == 1:
+        return max(1, min(lanes_per_device, 4096))
+    speed = measured_speed() if speed is None else speed
+    operations, work = _cost(jaxpr)
+    overhead, work = operations * speed.operation, work * speed.flop
+    width = 1
+    while width < lanes_per_device and width * work < _SMALL_PART * overhead and width < 4096:
+        width *= 2
+    return max(1, min(width, lanes_per_device))
+
+
+@cache
+def measured_speed() -> Speed:
+    """Return how fast a device of this machine runs small operations and large products, from a loop of each.
+
+    Large products use every core, which the devices of one processor share.
+
+    Cost: two small programs are compiled and run, about a third of a second, once in a process.
+    """
+    with jax.default_device(jax.local_devices()[0]):
+        small, operations, _ = _timed(_training_step, tuple(jnp.ones(shape) for shape in _SMALL), 500)
+        large, _, flops = _timed(lambda x: jnp.tanh(x @ x), jnp.zeros((_LARGE, _LARGE)), 10)
+    return Speed(small / operations, large / flops * len(jax.local_devices()))
+
+
+_SMALL_PART = 16  # work over overhead; found by benchmarks/search.py widths
+_SMALL = ((4, 8), (8, 8), (8, 4))  # layers of a network whose arithmetic takes no time
+_LARGE = 256
+
+
+def _training_step(params: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+    def loss(params: tuple[jax.Array, ...]) -> jax.Array:
+        x = jnp.ones((4, 4))
+        for weights in params:
+            x = jnp.tanh(x @ weights)
+        return jnp.mean(x**2)
+
+    return jax.tree.map(lambda p, g: p - 0.1 * g, params, jax.grad(loss)(params))
+
+
+def _timed(step: Callable[[Any], Any], start: Any, times: int) -> tuple[float, float, float]:
+    """Return the seconds that a step of a loop takes, and its operations and work."""
+
+    def loop(x: Any) -> Any:
+        return jax.lax.fori_loop(0, times, lambda _, x: step(x), x)
+
+    operations, work = _cost(jax.make_jaxpr(loop)(start).jaxpr)
+    compiled = jax.jit(loop).lower(start).compile()
+    seconds = []
+    for _ in range(5):
+        began = time.perf_counter()
+        jax.block_until_ready(compiled(start))
+        seconds.append(time.perf_counter() - began)
+    return min(seconds) / times, operations, work
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _cost(jaxpr: Any) -> tuple[float, float]:
+    """Return operations and work of the most expensive loop body of a program, or of all of it without loops.
+
+    Work is in floating-point operations of matrix products; an element written otherwise counts as ten.
+    """
+    loops = [_total(body) for body in _loop_bodies(jaxpr)]
+    # An operation is about as dear as 10⁴ floating-point operations; which loop is dearest hardly depends on it.
+    return max(loops, key=lambda cost: 1e4 * cost[0] + cost[1], default=_total(jaxpr))
+
+
+def _loop_bodies(jaxpr: Any) -> list[Any]:
+    found = []
+    for equation in jaxpr.eqns:
+        inner = [getattr(program, "jaxpr", program) for program in inner_programs(equation.params)]
+        if equation.primitive.name in ("scan", "while"):
+            found += inner
+        else:
+            found += [body for program in inner for body in _loop_bodies(program)]
+    return found
+
+
+def _total(jaxpr: Any) -> tuple[float, float]:
+    operations = work = 0.0
+    for equation in jaxpr.eqns:
+        inner = [getattr(program, "jaxpr", program) for program in inner_programs(equation.params)]
+        if inner:
+            costs = [_total(program) for program in inner]
+            operations += sum(cost[0] for cost in costs)
+            work += sum(cost[1] for cost in costs)
+            continue
+        operations += 1
+        size = float(sum(getattr(out.aval, "size", 0) for out in equation.outvars))
+        work += _products(equation, size) if equation.primitive.name in _CONTRACTIONS else 10.0 * size
+    return operations, work
+
+
+_CONTRACTIONS = ("dot_general", "conv_general_dilated")
+
+
+def _products(equation: core.JaxprEqn, size: float) -> float:
+    left: Any = equation.invars[0].aval
+    right: Any = equation.invars[1].aval
+    if equation.primitive.name == "dot_general":
+        ((contracted, _), _) = equation.params["dimension_numbers"]
+        return 2.0 * size * float(np.prod([left.shape[axis] for axis in contracted], dtype=float))
+    kernel = equation.params["dimension_numbers"].rhs_spec
+    return 2.0 * size * right.size / right.shape[kernel[0]]

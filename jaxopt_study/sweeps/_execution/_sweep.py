@@ -1,0 +1,344 @@
+"""The lanes of a sweep from start to end: grouped by program, laid over the machine, kept on disk, interruptible."""
+
+import contextlib
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import AbstractMesh, Mesh, use_abstract_mesh
+
+from jaxopt_study.records import environment
+from jaxopt_study.sweeps._execution import _engine as engine
+from jaxopt_study.sweeps._execution._journal import Journal, JournalError
+from jaxopt_study.sweeps._execution._layout import TRIALS, Layout, automatic, batch_axes, choose_width, default_mesh
+from jaxopt_study.sweeps._execution._trials import Trials
+from jaxopt_study.sweeps._execution._values import explain_branches
+from jaxopt_study.training import Bar, interrupts
+from jaxopt_study.types import Key
+
+_SECONDS_PER_CHUNK = 1.0  # what a kill may cost, if a call is shorter
+
+_NO_MESH = AbstractMesh((), ())
+Progress = bool | Callable[[int, int, float], None] | None  # lanes done, lanes in all, best metric so far
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What came of the lanes of a sweep, n cases × s seeds.
+
+    Attributes:
+        records: By name, shape (n, s, …): what `Trials.lane` returns; NaN (0 for integers) where a lane was not run.
+        finished: Shape (n, s).
+        seconds: Shape (n, s): what a lane kept a device busy; NaN where it was read from a journal or not run.
+        layout: How the lanes were laid over the machine.
+        compile_seconds: What tracing and compiling took.
+        run_seconds: What running took.
+        interrupted: Whether somebody pressed Ctrl-C.
+    """
+
+    records: dict[str, np.ndarray]
+    finished: np.ndarray
+    seconds: np.ndarray
+    layout: dict[str, Any]
+    compile_seconds: float
+    run_seconds: float
+    interrupted: bool
+
+    def rows(self, which: int | slice) -> "Outcome":
+        """Return what came of some of the cases; of one, without the axis of cases."""
+        return replace(
+            self,
+            records={name: values[which] for name, values in self.records.items()},
+            finished=self.finished[which],
+            seconds=self.seconds[which],
+        )
+
+
+@contextlib.contextmanager
+def _as_it_is() -> Iterator[None]:
+    """Run compiled, with NaN a result, and over the sweep's own mesh, whatever JAX is told outside.
+
+    A trial that diverges is no error, as `jax_debug_nans` would have it; lanes are laid over devices here.
+    """
+    with jax.debug_nans(False), jax.debug_infs(False), jax.disable_jit(False), use_abstract_mesh(_NO_MESH):
+        yield
+
+
+@_as_it_is()
+def sweep(
+    cases: Sequence[tuple[Trials, Mapping[str, Any]]],
+    *,
+    seed_keys: Key,
+    metric: str,
+    mode: str,
+    journal: str | Path | None,
+    asked: Mapping[str, Any],
+    mesh: Mesh | None,
+    width: int | Literal["auto"],
+    progress: Progress,
+    name: str,
+) -> Outcome:
+    """Run every case with every seed.
+
+    Args:
+        cases: n cases: hyperparameters by name, and how they and a seed become a record. Those that share `Trials` and
+            the values of static hyperparameters share a program.
+        seed_keys: Shape (s,). Lane i·s + j is case i with seed j.
+        metric: What `progress` shows the best of.
+        mode: "min" or "max".
+        journal: A folder in which finished lanes are kept, and from which they are taken; None keeps nothing.
+        asked: What defines the sweep besides its programs and data; a journal of another sweep is refused.
+        mesh: Devices, with an axis "trials"; None takes all there are.
+        width: Lanes vectorised on each device.
+        progress: As in `train`, with lanes for steps and the best metric so far for the loss.
+        name: What the progress bar says.
+
+    Returns:
+        The outcome; after Ctrl-C, of the lanes that were finished.
+
+    Raises:
+        JournalError: If the journal is another sweep's, damaged, in use or cannot be written.
+        ValueError: If the metric is not evaluated, or trials evaluate different things.
+        TypeError: If Python code decides by a value that travels through the program.
+    """
+    began = time.perf_counter()
+    mesh = default_mesh() if mesh is None else automatic(mesh)
+    groups = [_group(cases, members, seed_keys, mesh) for members in _by_program(cases)]
+    widths = [width] * len(groups) if width != "auto" else _widths(groups, mesh, journal)
+    groups = [replace(group, layout=Layout(mesh, each)) for group, each in zip(groups, widths, strict=True)]
+    shape = len(cases), len(seed_keys)
+    total = len(cases) * len(seed_keys)
+    records = _blank_records([group.traced for group in groups], metric, total)
+    finished, seconds = np.zeros(total, bool), np.full(total, np.nan)
+    with contextlib.ExitStack() as stack:
+        book = None
+        if journal is not None:
+            with _together(journal):  # one process reads the disk, and all go on from its place
+                if jax.process_index() == 0:
+                    identity = {**asked, **_identity(groups)}
+                    size = sum(values.nbytes for values in records.values())
+                    book = stack.enter_context(Journal.open(journal, identity, expected_bytes=size))
+                    _restore(book, records, finished)
+            if jax.process_count() > 1:
+                agreed = multihost_utils.broadcast_one_to_all((records, finished))
+                records, finished = jax.tree.map(np.array, agreed)
+        bar = stack.enter_context(Bar(progress, name, quantity="best"))
+        interrupted = stack.enter_context(interrupts())
+        left = [group for group in groups if not finished[group.which].all()]
+        shared = [group.layout.placed(group.shared) for group in left]
+        asked_for = [(g.traced, g.lanes, s, g.layout) for g, s in zip(left, shared, strict=True)]
+        programs = engine.build(asked_for, interrupted)
+        compiled = time.perf_counter()
+        chunk = stack.enter_context(contextlib.closing(_Chunk(book, records)))  # whatever happens, it is written
+        if finished.any():
+            bar(int(finished.sum()), total, _best(records[metric][finished, -1], mode))
+        for group, program, common in zip(left, programs, shared, strict=False):  # fewer programs if interrupted
+            started, before = time.perf_counter(), finished.copy()
+            for lanes, values in engine.run(program, group.lanes, common, group.which, finished, interrupted):
+                for what, found in values.items():
+                    records[what][lanes] = found
+                finished[lanes] = True
+                chunk.add(lanes)
+                best = _best(records[metric][finished, -1], mode)
+                bar(int(finished.sum()), total, best)
+                if interrupted():
+                    break
+            lanes = np.flatnonzero(finished & ~before)
+            seconds[lanes] = (time.perf_counter() - started) * mesh.size / max(len(lanes), 1)
+            if interrupted():
+                break
+        chunk.write()
+        ended, stopped = time.perf_counter(), interrupted()
+    return Outcome(
+        records={what: values.reshape(*shape, *values.shape[1:]) for what, values in records.items()},
+        finished=finished.reshape(shape),
+        seconds=seconds.reshape(shape),
+        layout=groups[0].layout.describe() | {"width": sorted({one.layout.width for one in programs or groups})},
+        compile_seconds=compiled - began,
+        run_seconds=ended - compiled,
+        interrupted=stopped,
+    )
+
+
+@contextlib.contextmanager
+def _together(journal: str | Path) -> Iterator[None]:
+    """Let all processes fail where the first one does, instead of waiting for it for ever."""
+    failure: Exception | None = None
+    try:
+        yield
+    except Exception as error:
+        failure = error
+    if jax.process_count() > 1 and multihost_utils.broadcast_one_to_all(np.int32(failure is not None)):
+        failure = failure or JournalError(
+            f"The first process could not use the journal {journal}; its message says why."
+        )
+    if failure is not None:
+        raise failure
+
+
+def _best(values: np.ndarray, mode: str) -> float:
+    values = values[np.isfinite(values)]
+    return float("nan") if not values.size else float(values.min() if mode == "min" else values.max())
+
+
+@dataclass(frozen=True)
+class _Group:
+    """The lanes that one program computes."""
+
+    which: np.ndarray  # their numbers
+    lanes: dict[str, Any]  # their arguments, rows by number
+    shared: dict[str, Any]
+    traced: engine.Traced
+    layout: Layout
+
+
+class _Chunk:
+    """Finished lanes that are not yet on disk."""
+
+    def __init__(self, book: Journal | None, records: dict[str, np.ndarray]):
+        self._book, self._records = book, records
+        self._lanes: list[np.ndarray] = []
+        self._began = time.perf_counter()
+
+    def add(self, lanes: np.ndarray) -> None:
+        self._lanes.append(lanes)
+        if time.perf_counter() - self._began > _SECONDS_PER_CHUNK:
+            self.write()
+
+    def close(self) -> None:
+        """Write what is left."""
+        self.write()
+
+    def write(self) -> None:
+        found, self._lanes, self._began = self._lanes, [], time.perf_counter()
+        if self._book is not None and found:
+            lanes = np.concatenate(found)
+            self._book.append(lanes, {what: values[lanes] for what, values in self._records.items()})
+            self._began = time.perf_counter()
+
+
+def _by_program(cases: Sequence[tuple[Trials, Mapping[str, Any]]]) -> list[list[int]]:
+    found: dict[Any, list[int]] = {}
+    for i, (trials, config) in enumerate(cases):
+        found.setdefault((id(trials), repr(_fixed(trials, config)), tuple(config)), []).append(i)
+    return list(found.values())
+
+
+def _fixed(trials: Trials, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the hyperparameters that shape the program, of which those that are no numbers, such as None, are some."""
+    return {name: value for name, value in config.items() if name in trials.static or not _is_number(value)}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
+
+
+def _group(
+    cases: Sequence[tuple[Trials, Mapping[str, Any]]],
+    members: list[int],
+    seed_keys: Key,
+    mesh: Mesh,
+) -> _Group:
+    num_seeds = len(seed_keys)
+    trials, first = cases[members[0]]
+    fixed = _fixed(trials, first)
+    varying = {name: _numbers([cases[i][1][name] for i in members]) for name in first if name not in fixed}
+    lanes = {
+        "values": {name: np.repeat(values, num_seeds) for name, values in varying.items()},
+        "seed": np.tile(np.arange(num_seeds, dtype=np.int32), len(members)),
+    }
+    asked = repr(fixed), tuple(varying), mesh, np.asarray(jax.random.key_data(seed_keys)).tobytes()
+    if asked not in trials.traced:
+        shared = trials.shared(fixed, {name: values[0] for name, values in varying.items()}, seed_keys)
+        start = trials.start(fixed) if trials.start_varies() else None
+        one = jax.tree.map(lambda x: x[0], lanes)
+        lane = trials.lane(fixed, batch_axes(mesh))
+        try:
+            trials.traced[asked] = shared, engine.trace(lane, start, one, shared, mesh)
+        except Exception as error:
+            explain_branches(error, trials, first, {name: values[0] for name, values in varying.items()})
+            raise
+    shared, traced = trials.traced[asked]
+    which = (np.asarray(members)[:, None] * num_seeds + np.arange(num_seeds)).ravel()
+    rows = np.zeros(which.max() + 1, np.int64)
+    rows[which] = np.arange(len(which))
+    return _Group(which, jax.tree.map(lambda x: x[rows], lanes), shared, traced, Layout(mesh))
+
+
+def _widths(groups: Sequence[_Group], mesh: Mesh, journal: str | Path | None) -> list[int]:
+    """Return how many lanes each program vectorises: as the journal has it, or as it is best on this machine."""
+    if jax.process_index() == 0:
+        widths = [] if journal is None else [layout["width"] for layout in Journal.peek(journal).get("layout", [])]
+        if len(widths) != len(groups):
+            widths = [
+                choose_width(g.traced.jaxpr.jaxpr, lanes_per_device=-(-len(g.which) // mesh.shape[TRIALS]))
+                for g in groups
+            ]
+    else:
+        widths = [1] * len(groups)
+    if jax.process_count() > 1:
+        widths = multihost_utils.broadcast_one_to_all(np.array(widths))
+    return [int(width) for width in widths]
+
+
+def _numbers(values: list[Any]) -> np.ndarray:
+    numbers = np.array(values)
+    if numbers.dtype.kind not in "fi":
+        raise TypeError(f"Values that travel through one program must be numbers; received {values[0]!r}.")
+    if jax.config.read("jax_enable_x64"):
+        return numbers
+    narrow = numbers.astype(np.float32 if numbers.dtype.kind == "f" else np.int32)
+    if lost := numbers[(narrow == 0) & (numbers != 0)].tolist():
+        raise ValueError(
+            f"A sweep runs in single precision, in which {lost[0]!r} is 0. Search where values are above "
+            f"{np.finfo(np.float32).tiny:.2g}, or set jax_enable_x64."
+        )
+    return narrow
+
+
+def _blank_records(traced: Sequence[engine.Traced], metric: str, total: int) -> dict[str, np.ndarray]:
+    like = traced[0].record
+    for other in traced[1:]:
+        if other.record != like:
+            raise ValueError(
+                "All trials of a sweep must evaluate the same metrics at the same steps; received "
+                f"{sorted(like)} and {sorted(other.record)}. Sweep the problems one at a time."
+            )
+    if metric not in like or len(like[metric].shape) != 1:
+        known = [what for what, x in like.items() if len(x.shape) == 1]
+        raise ValueError(f"metric={metric!r} is not evaluated; evaluated are {', '.join(map(repr, sorted(known)))}.")
+    blank = {what: np.nan if jnp.issubdtype(x.dtype, np.floating) else 0 for what, x in like.items()}
+    return {what: np.full((total, *x.shape), blank[what], x.dtype) for what, x in like.items()}
+
+
+def _identity(groups: Sequence[_Group]) -> dict[str, Any]:
+    return {
+        "programs": [group.traced.fingerprint for group in groups],
+        "data": [_hash_of(group.shared["examples"]) for group in groups],
+        "starts": [_hash_of(group.shared["starts"]) for group in groups],
+        "layout": [group.layout.describe() for group in groups],
+        "versions": environment()["versions"],
+    }
+
+
+def _hash_of(arrays: Any) -> str:
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree.leaves_with_path(arrays):
+        values = np.ascontiguousarray(leaf)
+        digest.update(f"{jax.tree_util.keystr(path)} {values.shape} {values.dtype}".encode())
+        digest.update(values.tobytes())
+    return digest.hexdigest()
+
+
+def _restore(book: Journal, records: dict[str, np.ndarray], finished: np.ndarray) -> None:
+    lanes, values = book.load(num_lanes=len(finished), like=records)
+    for what, found in values.items():
+        records[what][lanes] = found
+    finished[lanes] = True

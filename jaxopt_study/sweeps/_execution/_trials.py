@@ -1,0 +1,284 @@
+"""What one trial is: hyperparameters and a seed in, a record out. The same function serves every layout."""
+
+import inspect
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.core import Tracer
+
+from jaxopt_study._checks import describe_argument
+from jaxopt_study._programs import RANDOM_DRAWS
+from jaxopt_study.problems import Problem
+from jaxopt_study.sweeps._execution._keys import IMPLEMENTATION
+from jaxopt_study.training import Trajectory, evaluate, train
+from jaxopt_study.transforms import Transform
+from jaxopt_study.types import Key, Mode
+
+MakeOptimizer = Callable[..., optax.GradientTransformation] | Transform
+MakeProblem = Callable[..., Problem] | Problem
+Lane = Callable[[Any, Any], dict[str, Any]]  # (hyperparameters and seed of one lane, what all lanes share) -> record
+
+TRAIN_OPTIONS = ("batch_size", "order")
+_SPLITS = ("data", "validation", "test")
+
+
+@dataclass(frozen=True, eq=False)
+class Trials:
+    """How hyperparameters and a seed become a record.
+
+    Each hyperparameter goes to whoever has an argument of its name: the function that makes the optimizer, the function
+    that makes the problem (both, if both have), or `train` ("batch_size" and "order").
+
+    Attributes:
+        make_optimizer: A function of hyperparameters that returns an Optax transformation; or a `Transform`, of which
+            hyperparameters are paths.
+        problem: A problem, or a function of hyperparameters that returns one.
+        num_steps: T, of every trial.
+        evaluate_every: As in `train`; None evaluates at the start and at the end.
+        evaluate_on: As in `train`.
+        report_on: Examples on which only the final parameters are evaluated.
+        static: Names of the hyperparameters whose values shape the program.
+        options: Further arguments of `train`.
+        traced: Programs traced before, for sweeps that ask again.
+    """
+
+    make_optimizer: MakeOptimizer
+    problem: MakeProblem
+    num_steps: int
+    evaluate_every: int | None
+    evaluate_on: str | Sequence[str] | None
+    report_on: tuple[str, ...]
+    static: tuple[str, ...]
+    options: Mapping[str, Any]
+    traced: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
+
+    def check_names(self, names: Collection[str]) -> None:
+        """Complain about hyperparameters that nobody takes, and about what makes no optimizer."""
+        if not callable(self.make_optimizer) and not isinstance(self.make_optimizer, Transform):
+            raise TypeError(
+                "Expected a function of hyperparameters that makes an optimizer, such as optax.sgd, or a Transform; "
+                f"received {self.make_optimizer!r}. For one whose hyperparameters are settled pass lambda: it."
+            )
+        if not callable(self.problem) and not isinstance(self.problem, Problem):
+            raise TypeError(
+                "Expected a Problem, or a function of hyperparameters that makes one; received "
+                f"{describe_argument(self.problem)}."
+            )
+        takers = {
+            "the optimizer": _arguments(self.make_optimizer),
+            "the problem": [] if isinstance(self.problem, Problem) else _arguments(self.problem),
+            "train": list(TRAIN_OPTIONS),
+        }
+        for name in names:
+            if not any(self.taken_by(name).values()):
+                offers = "; ".join(f"{who} takes {', '.join(found) or 'nothing'}" for who, found in takers.items())
+                raise ValueError(f"Nothing takes the hyperparameter {name!r} of the space: {offers}. Rename it.")
+
+    def optimizer(self, config: Mapping[str, Any]) -> optax.GradientTransformation:
+        """Return the optimizer of a configuration, whose values may be traced."""
+        mine = {name: value for name, value in config.items() if self.taken_by(name)["optimizer"]}
+        maker = self.make_optimizer
+        return maker.replace(mine) if isinstance(maker, Transform) else maker(**mine)
+
+    def problem_of(self, config: Mapping[str, Any]) -> Problem:
+        """Return the problem of a configuration, whose values may be traced."""
+        if isinstance(self.problem, Problem):
+            return self.problem
+        mine = {name: value for name, value in config.items() if self.taken_by(name)["problem"]}
+        made = self.problem(**mine)
+        if not isinstance(made, Problem):
+            raise TypeError(f"The function that makes the problem must return a Problem; received {made!r}.")
+        return made
+
+    def evaluated(self, problem: Problem) -> dict[str, Mode | None]:
+        """Return what a trial on a problem evaluates, and which values are better, None for what does not say."""
+        on = self.evaluate_on if self.evaluate_on is not None else default_split(problem)
+        known: dict[str, Mode | None] = {name: problem.mode_of(name) for name in ("loss", *sorted(problem.metrics))}
+        splits = dict.fromkeys(((on,) if isinstance(on, str) else tuple(on)) + self.report_on)
+        found: dict[str, Mode | None] = {f"{part}_{name}": mode for part in splits for name, mode in known.items()}
+        return {**found, "batch_loss": "min"}
+
+    def start_varies(self) -> bool:
+        """Return whether where a trial starts may depend on its hyperparameters."""
+        return not isinstance(self.problem, Problem)
+
+    def lane(self, static: Mapping[str, Any], axes: tuple[str, ...] = ()) -> Lane:
+        """Return the trial as a pure function, for given values of the hyperparameters that shape the program.
+
+        Args:
+            static: Those values.
+            axes: Axes of the mesh over which the examples of a batch are divided.
+
+        Returns:
+            `lane(one, shared)`: `one` has "values", the other hyperparameters, "seed", a row of what is in `shared`:
+            "init_keys", "run_keys", "starts" and "examples", and, if `start_varies`, "start" in place of the "starts".
+            Returns, by name, what `train` evaluated, each of shape (K,), "batch_loss" of shape (K,), and the scalars
+            "diverged_at", "stalled", "num_steps" and "test_loss", … for `report_on`.
+        """
+
+        def lane(one: dict[str, Any], shared: dict[str, Any]) -> dict[str, Any]:
+            config = {**static, **one["values"]}
+            problem = self.problem_of(config)
+            _check_examples(problem)
+            problem = _divided(problem.replace(**shared["examples"]), axes)
+            seed = one["seed"]
+            varies = self.start_varies()
+            start = one["start"] if varies else jax.tree.map(lambda leaf: leaf[seed], shared["starts"])
+            options = dict(self.options) | {name: config[name] for name in TRAIN_OPTIONS if name in config}
+            run = train(
+                problem,
+                self.optimizer(config),
+                num_steps=self.num_steps,
+                key=jax.random.wrap_key_data(shared["run_keys"][seed], impl=IMPLEMENTATION),
+                params=start,
+                evaluate_every=self.every,
+                evaluate_on=self.evaluate_on,
+                **options,
+            )
+            return self._record(problem, run)
+
+        return lane
+
+    def start(self, static: Mapping[str, Any]) -> Lane:
+        """Return the parameters at which a trial starts as a pure function, like `lane`, for a program of its own.
+
+        Random draws among other things take XLA longer to compile than training.
+        """
+
+        def start(one: dict[str, Any], shared: dict[str, Any]) -> Any:
+            key = jax.random.wrap_key_data(shared["init_keys"][one["seed"]], impl=IMPLEMENTATION)
+            return self.problem_of({**static, **one["values"]}).init(key)
+
+        return start
+
+    def replay(self, config: Mapping[str, Any], seed_key: Key, num_steps: int, **options: Any) -> Trajectory:
+        """Run a trial by itself.
+
+        Args:
+            config: Its hyperparameters.
+            seed_key: What decides its seed.
+            num_steps: T.
+            **options: Arguments of `train` to add, or to give in place of the sweep's.
+
+        Returns:
+            The trajectory.
+        """
+        problem, (init_key, run_key) = self.problem_of(config), jax.random.split(seed_key)
+        given = dict(self.options) | {name: config[name] for name in TRAIN_OPTIONS if name in config}
+        given |= {"evaluate_every": max(num_steps, 1) if self.evaluate_every is None else self.evaluate_every}
+        given |= {"params": problem.init(init_key), "key": run_key, "evaluate_on": self.evaluate_on}
+        return train(problem, self.optimizer(config), **{"num_steps": num_steps, **given, **options})
+
+    def _record(self, problem: Problem, run: Trajectory) -> dict[str, Any]:
+        record = {name: values for name, values in run.evaluations.items() if name != "step"}
+        record |= {"batch_loss": _windowed(run.losses, self.steps())}
+        for split in self.report_on:
+            values = evaluate(problem, run.params, run.model_state, on=split)
+            record |= {f"{split}_{name}": value for name, value in values.items()}
+        return record | {"diverged_at": run.diverged_at, "stalled": run.stalled, "num_steps": run.num_steps}
+
+    @property
+    def every(self) -> int:
+        """The cadence of the evaluations."""
+        return max(self.num_steps, 1) if self.evaluate_every is None else self.evaluate_every
+
+    def steps(self) -> np.ndarray:
+        """Return the steps before which a trial is evaluated, shape (K,)."""
+        every = self.every
+        return np.minimum(np.arange(-(-self.num_steps // every) + 1) * every, self.num_steps)
+
+    def shared(self, static: Mapping[str, Any], values: Mapping[str, Any], seed_keys: Key) -> dict[str, Any]:
+        """Return what all lanes of a program share, as its arguments.
+
+        Args:
+            static: The hyperparameters that shape the program.
+            values: One choice of the others: the examples and the shapes must not depend on them.
+            seed_keys: Shape (seeds,), Threefry keys.
+        """
+        problem = self.problem_of({**static, **values})
+        keys = jax.vmap(jax.random.split)(seed_keys)
+        starts = None if self.start_varies() else _starts(problem.init)(keys[:, 0])
+        return {
+            "init_keys": jax.random.key_data(keys[:, 0]),  # numbers, which also travel between processes
+            "run_keys": jax.random.key_data(keys[:, 1]),
+            "starts": starts,
+            "examples": {part: getattr(problem, part) for part in _SPLITS},
+        }
+
+    def taken_by(self, name: str) -> dict[str, bool]:
+        """Return who takes a hyperparameter: "optimizer", "problem", "train"."""
+        optimizer = _takes(self.make_optimizer, name)
+        problem = not isinstance(self.problem, Problem) and _takes(self.problem, name)
+        return {"optimizer": optimizer, "problem": problem, "train": name in TRAIN_OPTIONS}
+
+
+def default_split(problem: Problem) -> str:
+    """Return the examples for choosing, or those for training if there are none."""
+    return "train" if problem.validation is None else "validation"
+
+
+@lru_cache(maxsize=32)
+def _starts(init: Callable[[Key], Any]) -> Callable[[Key], Any]:
+    """Return a compiled function of many keys, the same for every sweep of a problem."""
+    return jax.jit(jax.vmap(init), compiler_options=RANDOM_DRAWS)
+
+
+def _takes(maker: Any, name: str) -> bool:
+    if isinstance(maker, Transform):  # whose paths may be shortened, or be patterns
+        return "*" in name or any(f".{path}".endswith(f".{name}") for path in maker.hyperparams)
+    kinds = {parameter.kind for parameter in inspect.signature(maker).parameters.values()}
+    return name in _arguments(maker) or (inspect.Parameter.VAR_KEYWORD in kinds and name not in TRAIN_OPTIONS)
+
+
+def _arguments(maker: Any) -> list[str]:
+    if isinstance(maker, Transform):
+        return list(maker.hyperparams)
+    by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return [name for name, found in inspect.signature(maker).parameters.items() if found.kind in by_name]
+
+
+def _divided(problem: Problem, axes: tuple[str, ...]) -> Problem:
+    """Return a problem whose losses see batches that are divided over axes of the mesh, where sizes allow."""
+    if not axes:
+        return problem
+    sizes = dict(jax.sharding.get_abstract_mesh().shape)
+    parts = math.prod(sizes[axis] for axis in axes)
+
+    def divide(batch: Any) -> Any:
+        leaves = jax.tree.leaves(batch)
+        fits = all(leaf.shape[0] % parts == 0 for leaf in leaves)
+        spec = jax.sharding.PartitionSpec(axes)
+        return jax.tree.map(lambda leaf: jax.lax.with_sharding_constraint(leaf, spec), batch) if fits else batch
+
+    loss, step_loss = problem.loss, problem.step_loss
+    return problem.replace(
+        loss=lambda params, batch, *state: loss(params, divide(batch), *state),
+        step_loss=step_loss and (lambda params, state, batch, key: step_loss(params, state, divide(batch), key)),
+    )
+
+
+def _check_examples(problem: Problem) -> None:
+    for part in _SPLITS:
+        if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(getattr(problem, part))):
+            raise TypeError(
+                f"The {part} of problem {problem.name!r} depend on a hyperparameter whose values travel through one "
+                "compiled program. Give their choices as sweeps.choices(…, static=True)."
+            )
+
+
+def _windowed(losses: Any, steps: np.ndarray) -> Any:
+    """Return the mean of the batch losses since the evaluation before, shape (K,); first the first batch's own."""
+    if len(losses) == 0:
+        return jnp.full((len(steps),), jnp.nan)
+    whole = np.diff(steps)  # all equal but the last
+    every, count = int(whole[0]), len(whole) - int(whole[-1] != whole[0])
+    means = losses[: count * every].reshape(count, every).mean(axis=1)
+    rest = losses[count * every :]
+    return jnp.concatenate([losses[:1], means, *([rest.mean(keepdims=True)] if len(rest) else [])])

@@ -1,0 +1,162 @@
+"""Values of hyperparameters, looked at on the host before anything is compiled.
+
+In a compiled program values are traced, so that no constructor can refuse one: a decay of 1.33 would run, and may win.
+Here the optimizers and problems of the trials are made with the numbers themselves, and their own checks speak.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxopt_study._checks import check_integer
+from jaxopt_study.sweeps._execution._trials import TRAIN_OPTIONS, Trials
+from jaxopt_study.sweeps._space._space import Space
+from jaxopt_study.transforms import Transform, match
+
+_REFUSALS = (ValueError, TypeError, ArithmeticError)
+_CONCRETE = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+)
+_TRIALS = 200  # made one by one besides those at the ends of a dimension; a chain of atoms takes 1 ms or more
+
+
+def check_values(trials: Trials, configs: Sequence[Mapping[str, Any]], space: Space | None, who: str = "Trial") -> None:
+    """Refuse configurations that no optimizer or problem can be made of.
+
+    Optimizers are made of the first 200 configurations and of those with the least and the largest value of each
+    hyperparameter; problems, which may be dear, of the latter.
+
+    Args:
+        trials: How a configuration becomes an optimizer and a problem.
+        configs: Values by name.
+        space: Where they come from, for the message.
+        who: What the message calls a configuration.
+
+    Raises:
+        ValueError: If a constructor refuses one, or two names of it mean the same hyperparameter; with the
+            constructor's message.
+        TypeError: If a constructor raised that.
+    """
+    extreme = _extremes(trials, configs)
+    for i in sorted({*range(min(len(configs), _TRIALS)), *extreme}):
+        _check_collisions(trials, configs[i])
+        _try(trials.optimizer, "optimizer", trials, configs[i], space, f"{who} {i}")
+    for i in extreme:
+        rounded = {name: _rounded(value) for name, value in configs[i].items() if name not in trials.static}
+        _try(trials.optimizer, "optimizer", trials, {**configs[i], **rounded}, space, f"{who} {i}")
+        if trials.start_varies():
+            _try(trials.problem_of, "problem", trials, configs[i], space, f"{who} {i}")
+        for name in TRAIN_OPTIONS:
+            if name in configs[i] and name not in trials.static:
+                raise ValueError(
+                    f"The values of {name!r} shape the program: search integers(…) or choices(…, static=True), not "
+                    "numbers that travel through one."
+                )
+        if "batch_size" in configs[i]:
+            num_examples = trials.problem_of(configs[i]).num_examples
+            check_integer(f"{who} {i}", "batch_size", configs[i]["batch_size"], 1, num_examples)
+
+
+def explain_branches(error: Exception, trials: Trials, config: Mapping[str, Any], traced: Mapping[str, Any]) -> None:
+    """Raise what to do, if an error is that of Python code which decides by a traced hyperparameter.
+
+    Args:
+        error: From tracing.
+        trials: What was traced.
+        config: Hyperparameters of one trial.
+        traced: Those of them that travel through the program.
+
+    Raises:
+        TypeError: If it is such an error and some of them are traced.
+    """
+    if not isinstance(error, _CONCRETE) or not traced:
+        return
+
+    def fails(make: Callable[[Mapping[str, Any]], Any], name: str) -> bool:
+        def built(value: Any) -> int:
+            make({**config, name: value})
+            return 0
+
+        try:
+            jax.eval_shape(built, traced[name])
+        except _CONCRETE:
+            return True
+        return False
+
+    makers = {"optimizer": trials.optimizer} | ({"problem": trials.problem_of} if trials.start_varies() else {})
+    found = {what: [name for name in traced if fails(make, name)] for what, make in makers.items()}
+    found = {what: names for what, names in found.items() if names}
+    where = " and ".join(f"the {what} decides by {', '.join(names)}" for what, names in found.items())
+    where = where or f"the optimizer, the problem or its loss decides by one of {', '.join(traced)}"
+    raise TypeError(
+        f"A sweep runs all values of a number through one compiled program, and {where} in Python while it is made, "
+        "which needs the value. Either give each value a program of its own, with static=True: "
+        "log_uniform(1e-3, 1.0, static=True), choices(0.1, 0.2, static=True); or let the number multiply what is made "
+        "without it, for a schedule's peak: unit = optax.warmup_cosine_decay_schedule(0.0, 1.0, 10, 100), then "
+        "lambda peak: optax.adam(lambda step: peak * unit(step))."
+    ) from error
+
+
+def _extremes(trials: Trials, configs: Sequence[Mapping[str, Any]]) -> list[int]:
+    """Return the trials with the least and the largest value of each number, for each choice of what is no number."""
+    groups: dict[Any, list[int]] = {}
+    for i, config in enumerate(configs):
+        fixed = {name: v for name, v in config.items() if name in trials.static or not isinstance(v, int | float)}
+        groups.setdefault((repr(fixed), tuple(config)), []).append(i)
+    found = set()
+    for (_, names), members in groups.items():
+        found.add(members[0])
+        for name in names:
+            if name not in trials.static and isinstance(configs[members[0]][name], int | float):
+                order = sorted(members, key=lambda i, name=name: configs[i][name])
+                found |= {order[0], order[-1]}
+    return sorted(found)
+
+
+def _check_collisions(trials: Trials, config: Mapping[str, Any]) -> None:
+    maker = trials.make_optimizer
+    if not isinstance(maker, Transform):
+        return
+    paths, taken = list(maker.hyperparams), {}
+    for name in config:
+        if trials.taken_by(name)["optimizer"]:
+            for path in match(name, paths, maker):
+                if path in taken:
+                    both = f"{taken[path]!r} and {name!r}"
+                    raise ValueError(f"{both} are the same hyperparameter, {path}: leave one out of the space.")
+                taken[path] = name
+
+
+def _try(
+    make: Callable[[Mapping[str, Any]], Any],
+    what: str,
+    trials: Trials,
+    config: Mapping[str, Any],
+    space: Space | None,
+    who: str,
+) -> None:
+    try:
+        make(config)
+    except _REFUSALS as error:
+        mine = {name: value for name, value in config.items() if trials.taken_by(name)[what]}
+        if not mine:
+            raise  # not about a value
+        said = str(error)
+        guilty = {name: v for name, v in mine.items() if f"{v}" in said} or mine
+        values = ", ".join(f"{name} = {value!r}" for name, value in guilty.items())
+        ranges = ", ".join(f"{name}: {space[name]!r}" for name in guilty if space is not None and name in space)
+        told = f" The space has {ranges}; leave what is refused out of it." if ranges else ""
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"{who} has {values}, of which no {what} can be made: {said}{told}") from error
+
+
+def _rounded(value: Any) -> Any:
+    """Return a number as it travels through the program, in single precision."""
+    if not isinstance(value, float) or jax.config.read("jax_enable_x64"):
+        return value
+    with np.errstate(over="ignore"):
+        return float(np.float32(value))

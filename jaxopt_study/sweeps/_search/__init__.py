@@ -1,0 +1,1 @@
+"""Search: samplers, halving, and the search itself with its result."""

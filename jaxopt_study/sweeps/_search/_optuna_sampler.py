@@ -1,0 +1,351 @@
+"""Optuna's samplers by batched ask and tell: trials that learn from trials, and a study that many machines share."""
+
+import math
+import threading
+import time
+import uuid
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Literal
+
+from jaxopt_study import files
+from jaxopt_study._checks import check_choice, check_integer, check_real, describe_argument
+from jaxopt_study.sweeps._space._optuna_space import config_of, suggest
+from jaxopt_study.sweeps._space._space import Space, as_space
+from jaxopt_study.types import Mode
+
+_SPACE = "jaxopt_study:space"  # attribute of a study: what is searched
+_WORKER = "jaxopt_study:worker"  # attribute of a trial: who computes it; of a study, with its name: how often it beat
+_MISSED_BEATS = 4  # of a worker that is presumed dead
+
+
+class OptunaSampler:
+    """Let Optuna choose configurations, a batch at a time, for any number of processes on any number of machines.
+
+    Processes that name the same storage and study work on one search together: each asks for trials, computes them and
+    tells their scores. A worker that dies costs the trials it had asked for and no others; those that remain notice
+    that its heart has stopped beating, and do its trials' share.
+
+    A trial that diverged is told without a score. Optuna then calls it pruned: it counts as finished, and samplers
+    such as TPE learn to avoid its neighbourhood. Failed trials are those that nobody finished; they do not count.
+
+    Args:
+        storage: Where the study is kept: None, in memory; a database's URL, such as "sqlite:///study.db" or
+            "postgresql://…"; or the path of a journal file, which also works on network file systems.
+        study_name: Which study of the storage.
+        sampler: One of `optuna.samplers`; None takes TPE. Processes that share a study must not share a seed.
+        direction: Whether a smaller or a larger score is better.
+        heartbeat: Seconds between signs of life; who gives none for four times as long is presumed dead.
+
+    Raises:
+        ImportError: If Optuna is not installed; it comes with the extra "optuna".
+        TypeError: If an argument is of another kind.
+        ValueError: If the study exists with the other direction, `heartbeat` is not positive, the file holds something
+            else, or the database cannot be opened.
+
+    Example:
+        >>> from jaxopt_study.sweeps import uniform
+        >>> space = Space({"x": uniform(-1.0, 1.0)})
+        >>> with OptunaSampler() as sampler:
+        ...     while batch := sampler.ask(space, 4, num_trials=10):
+        ...         counted = [sampler.tell(handle, config["x"] ** 2) for handle, config in batch]
+        ...     len(sampler.finished(space))
+        10
+
+    References:
+        Akiba et al. (2019), Optuna, KDD. Bergstra et al. (2011), Algorithms for Hyper-Parameter Optimization: TPE.
+    """
+
+    def __init__(
+        self,
+        storage: str | Path | None = None,
+        study_name: str = "study",
+        sampler: Any = None,
+        direction: Literal["minimize", "maximize"] = "minimize",
+        heartbeat: float = 15.0,
+    ):
+        optuna = _optuna()
+        check_choice("OptunaSampler", "direction", direction, ("minimize", "maximize"))
+        check_real("OptunaSampler", "heartbeat", heartbeat, 0.0, closed="()", remedy="It is in seconds.")
+        if storage is not None and not isinstance(storage, str | Path):
+            raise TypeError(
+                "OptunaSampler needs storage to be None, a database's URL or the path of a file; received "
+                f"{describe_argument(storage)}."
+            )
+        if not isinstance(study_name, str):
+            raise TypeError(f"OptunaSampler needs study_name to be text; received {describe_argument(study_name)}.")
+        if sampler is not None and not isinstance(sampler, optuna.samplers.BaseSampler):
+            raise TypeError(
+                "OptunaSampler needs sampler to be one of optuna.samplers, TPESampler(), or None; received "
+                f"{describe_argument(sampler)}."
+            )
+        self._states = optuna.trial.TrialState
+        self._storage = _storage(optuna, storage)
+        with _quiet(optuna):
+            self._study = optuna.create_study(
+                storage=self._storage,
+                study_name=study_name,
+                sampler=optuna.samplers.TPESampler() if sampler is None else sampler,
+                direction=direction,
+                load_if_exists=True,
+            )
+        if self._study.direction.name.lower() != direction:
+            raise ValueError(
+                f"direction: the study {study_name!r} exists and is to {self._study.direction.name.lower()}; received "
+                f"{direction!r}. Ask for the same, or choose another study_name."
+            )
+        self._worker = uuid.uuid4().hex
+        self._heartbeat = heartbeat
+        self._untold: set[int] = set()
+        self._signs: dict[str, tuple[Any, float]] = {}  # last beat of each other worker, and when it was new
+        self._stop = weakref.finalize(self, _no_beats) if storage is None else self._beat()
+
+    @property
+    def direction(self) -> str:
+        """What the study is to do with a score, "minimize" or "maximize"."""
+        return self._study.direction.name.lower()
+
+    @property
+    def mode(self) -> Mode:
+        """Which scores are better."""
+        return "min" if self.direction == "minimize" else "max"
+
+    def ask(self, space: Space, count: int, *, num_trials: int | None = None) -> list[tuple[int, dict[str, Any]]]:
+        """Return new trials to compute; wait for some if the rest is in the hands of others.
+
+        Args:
+            space: What is searched; the same for all processes.
+            count: At most how many trials, ≥ 1.
+            num_trials: How many finished trials the whole study shall have, counting those of all processes. Exactly
+                so many are reached. None sets no limit.
+
+        Returns:
+            Pairs of a handle, the trial's number in the study, and a configuration. Empty if the study is finished, or
+            if what remains is with this process: tell first.
+
+        Raises:
+            ValueError: If `count` is not positive, or the study searches another space.
+        """
+        space = as_space(space)
+        count = check_integer("ask", "count", count, 1)
+        if num_trials is not None:
+            num_trials = check_integer("ask", "num_trials", num_trials, 0)
+        self._check_space(space)
+        while True:
+            taken, finished = self._look()
+            room = count if num_trials is None else min(count, num_trials - taken)
+            batch = [] if room < 1 else self._create(space, room, num_trials)
+            if batch or self._untold or (num_trials is not None and finished >= num_trials):
+                return batch
+            time.sleep(min(1.0, self._heartbeat))
+
+    def tell(self, handle: int, score: float | None) -> bool:
+        """Finish a trial.
+
+        Args:
+            handle: From `ask`.
+            score: What is minimised or maximised. None or a number that is not finite says that the trial diverged.
+
+        Returns:
+            Whether it counts. It does not if this process was presumed dead in the meantime, and its trial given up.
+
+        Raises:
+            ValueError: If there is no such trial, or it was told before.
+        """
+        handle = check_integer("tell", "handle", handle, 0)
+        if score is not None:
+            check_real("tell", "score", score if score == score else 0.0, closed="[]")  # NaN: it diverged
+        self._untold.discard(handle)
+        if score is None or not math.isfinite(score):
+            return self._finish(handle, self._states.PRUNED)
+        return self._finish(handle, self._states.COMPLETE, float(score))
+
+    def finished(self, space: Space) -> list[tuple[int, dict[str, Any], float | None]]:
+        """Return all finished trials of the study, those of other processes included.
+
+        Args:
+            space: What is searched.
+
+        Returns:
+            Handle, configuration and score, None if it diverged, in the order of the handles.
+        """
+        space = as_space(space)
+        self._check_space(space)
+        trials = self._study.get_trials(deepcopy=False, states=(self._states.COMPLETE, self._states.PRUNED))
+        return [(trial.number, config_of(space, trial.params), trial.value) for trial in trials]
+
+    def close(self) -> None:
+        """Give up what was asked for and not told, and leave the storage."""
+        for number in sorted(self._untold):
+            self._finish(number, self._states.FAIL)
+        self._untold.clear()
+        self._stop()
+        self._storage.remove_session()
+        if engine := getattr(self._storage, "engine", None):
+            engine.dispose()
+
+    def __enter__(self) -> "OptunaSampler":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _create(self, space: Space, count: int, num_trials: int | None) -> list[tuple[int, dict[str, Any]]]:
+        """Return new trials that are among the first `num_trials` that nobody gave up.
+
+        Others may create trials at the same moment. Trials are numbered one after the other, and a trial counts those
+        before it: so of any that are kept, the last has seen all others, and there are never too many.
+        """
+        from optuna.exceptions import UpdateFinishedTrialError
+
+        created = []
+        for _ in range(count):
+            trial = self._study.ask()
+            with suppress(UpdateFinishedTrialError):  # so slow that others presumed this process dead, and gave it up
+                trial.set_user_attr(_WORKER, self._worker)
+                created.append(trial)
+        earlier = self._study.get_trials(deepcopy=False)
+        kept = []
+        for trial in created:
+            before = sum(one.number < trial.number and one.state != self._states.FAIL for one in earlier)
+            if num_trials is not None and before >= num_trials:
+                self._finish(trial.number, self._states.FAIL)
+            else:
+                with suppress(UpdateFinishedTrialError):
+                    kept.append((trial.number, suggest(space, trial)))
+                    self._untold.add(trial.number)
+        return kept
+
+    def _finish(self, number: int, state: Any, value: float | None = None) -> bool:
+        from optuna.exceptions import UpdateFinishedTrialError
+
+        try:
+            self._study.tell(number, value, state=state)
+        except (ValueError, UpdateFinishedTrialError):
+            states = {trial.number: trial.state for trial in self._study.get_trials(deepcopy=False)}
+            if states.get(number) != self._states.FAIL:
+                raise
+            return False
+        return True
+
+    def _look(self) -> tuple[int, int]:
+        """Return how many trials are finished or being computed, and how many are finished; give up those of the dead.
+
+        Beats are compared with those seen before, not with a clock: clocks of machines differ.
+        """
+        beats, now = self._study.user_attrs, time.monotonic()
+        trials = self._study.get_trials(deepcopy=False)
+        running = [trial for trial in trials if trial.state == self._states.RUNNING]
+        for trial in running:
+            worker = trial.user_attrs.get(_WORKER, f"of trial {trial.number}")
+            beat = beats.get(f"{_WORKER}:{worker}")
+            if worker not in self._signs or self._signs[worker][0] != beat:
+                self._signs[worker] = beat, now
+            if worker != self._worker and now - self._signs[worker][1] > _MISSED_BEATS * self._heartbeat:
+                self._finish(trial.number, self._states.FAIL)
+        finished = sum(trial.state in (self._states.COMPLETE, self._states.PRUNED) for trial in trials)
+        return finished + len(running), finished
+
+    def _check_space(self, space: Space) -> None:
+        stored = self._study.user_attrs.get(_SPACE)
+        if stored is None:
+            self._study.set_user_attr(_SPACE, space.describe())
+        elif stored != space.describe():
+            names = [name for name in stored | space.describe() if stored.get(name) != space.describe().get(name)]
+            raise ValueError(
+                f"The study {self._study.study_name!r} searches another space; different are {', '.join(names)}. Ask "
+                f"for the same, or choose another study_name."
+            )
+
+    def _beat(self) -> Any:
+        """Return what ends the signs of life that it begins to give; they end by themselves with this object."""
+        stopped = threading.Event()
+        study, key, period = self._study, f"{_WORKER}:{self._worker}", self._heartbeat
+
+        def beat() -> None:
+            count = 0
+            while not stopped.wait(period if count else 0.0):
+                count += 1
+                try:
+                    study.set_user_attr(key, count)
+                except Exception:  # the storage is busy or away; what matters is said by `tell`
+                    continue
+
+        thread = threading.Thread(target=beat, name="heartbeat of an Optuna worker", daemon=True)
+        thread.start()
+
+        def stop() -> None:
+            stopped.set()
+            thread.join(period)
+
+        return weakref.finalize(self, stop)
+
+
+def _optuna() -> Any:
+    try:
+        import optuna
+    except ImportError:
+        raise ImportError(
+            "Sampling by Optuna needs the package optuna, which is an extra: pip install 'jaxopt-study[optuna]'."
+        ) from None
+    return optuna
+
+
+def _storage(optuna: Any, storage: str | Path | None) -> Any:
+    if storage is None:
+        return optuna.storages.InMemoryStorage()
+    if "://" not in str(storage):
+        path = files.check_place(storage).resolve()  # Optuna's lock of a relative path is never released for the dead
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _check_journal(path)
+        backend = optuna.storages.journal.JournalFileBackend(str(path))
+        return optuna.storages.JournalStorage(backend)
+    return _database(optuna, str(storage))
+
+
+def _check_journal(path: Path) -> None:
+    """Raise ValueError if a file is not empty and holds something else than Optuna's journal, before it is added to."""
+    begin = b'{"op_code"'
+    if path.is_file():
+        with path.open("rb") as file:
+            found = file.read(len(begin))
+        if found != begin[: len(found)]:  # the beginning of one that was cut off counts
+            raise ValueError(
+                f"OptunaSampler needs storage to be a new file or one that it wrote; {path} holds something else. "
+                "Choose another name."
+            )
+
+
+def _database(optuna: Any, url: str) -> Any:
+    """Return a database's storage; of processes that make its tables at the same moment, all but one try again."""
+    from sqlalchemy.exc import DatabaseError, SQLAlchemyError
+
+    patient = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
+    waits = [0.1, 0.2, 0.4, 0.8, 1.6]
+    while True:
+        try:
+            return optuna.storages.RDBStorage(url, engine_kwargs=patient)
+        except (SQLAlchemyError, optuna.exceptions.StorageInternalError, ImportError, ValueError) as error:
+            if not waits or not isinstance(error, DatabaseError | optuna.exceptions.StorageInternalError):
+                raise ValueError(
+                    f"OptunaSampler cannot open the database that storage names: {error}. Check the address, and that "
+                    "its driver is installed."
+                ) from error
+            time.sleep(waits.pop(0))
+
+
+@contextmanager
+def _quiet(optuna: Any) -> Iterator[None]:
+    """Keep Optuna from writing to the terminal that there is a study, and leave its settings as they were."""
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(max(verbosity, optuna.logging.WARNING))
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(verbosity)
+
+
+def _no_beats() -> None:
+    """Nobody else can see a study in memory."""

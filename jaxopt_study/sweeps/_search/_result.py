@@ -1,0 +1,248 @@
+"""What a search found: every trial, the best one, and how far that choice can be trusted."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from jaxopt_study._checks import check_integer
+from jaxopt_study.sweeps._execution._trials import Trials
+from jaxopt_study.sweeps._space._dimension import Edge
+from jaxopt_study.sweeps._space._space import Space
+from jaxopt_study.sweeps._statistics._expected_best_of_k import best_of_k
+from jaxopt_study.sweeps._statistics._indistinguishable import indistinguishable
+from jaxopt_study.sweeps._statistics._intervals import Interval
+from jaxopt_study.sweeps._statistics._scores import Mode
+from jaxopt_study.training import Trajectory
+from jaxopt_study.types import Key
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The trial a search would pick.
+
+    Attributes:
+        trial: Its number.
+        config: Its hyperparameters.
+        score: Mean over the seeds of the metric at the end.
+        scores: Shape (seeds,): the metric of each.
+        boundary: Which of its hyperparameters lie at an end of their range, or beyond those of all other trials in the
+            outer quarter, and at which side: the best may lie beyond.
+    """
+
+    trial: int
+    config: Mapping[str, Any]
+    score: float
+    scores: np.ndarray
+    boundary: Mapping[str, Edge]
+
+
+@dataclass(frozen=True, eq=False)
+class Search:
+    """All trials of a search.
+
+    n is the number of trials, s of seeds, K of evaluations. Trials that were not run, because the search was
+    interrupted, have NaN and `finished` False; so do the later evaluations of a trial that diverged or was stopped.
+
+    Attributes:
+        space: Where the trials were taken from.
+        configs: n dictionaries, hyperparameters by name.
+        points: Shape (n, d): where they lie in the unit cube.
+        metric: What is optimised, one of `curves`.
+        mode: Whether smaller ("min") or larger ("max") is better.
+        steps: Shape (K,): steps taken before each evaluation.
+        curves: By name, shape (n, s, K): "validation_loss", …, and "batch_loss", the mean training loss of the steps
+            since the evaluation before.
+        reports: By name, shape (n, s): what was evaluated at the end only.
+        diverged_at: Shape (n, s): the step whose loss was not finite, −1 if none. That trial kept what it had.
+        stalled: Shape (n, s): whether it came to a standstill although its gradient was not 0, as `Trajectory` says.
+        num_steps: Shape (n, s): steps taken.
+        finished: Shape (n, s): whether it was run.
+        layout: How the lanes were laid over the machine.
+        compile_seconds: What tracing and compiling took.
+        run_seconds: What running took.
+        trials: How a trial is run, for `replay`.
+        seed_keys: Shape (s,): what decides each seed, as `search_keys` says.
+    """
+
+    space: Space
+    configs: list[dict[str, Any]]
+    points: np.ndarray
+    metric: str
+    mode: Mode
+    steps: np.ndarray
+    curves: dict[str, np.ndarray]
+    reports: dict[str, np.ndarray]
+    diverged_at: np.ndarray
+    stalled: np.ndarray
+    num_steps: np.ndarray
+    finished: np.ndarray
+    layout: dict[str, Any] = field(default_factory=dict)
+    compile_seconds: float = 0.0
+    run_seconds: float = 0.0
+    trials: Trials | None = None
+    seed_keys: Key | None = None
+
+    def __repr__(self) -> str:
+        done = int(self.finished.all(axis=1).sum())
+        return f"Search({done} of {len(self.configs)} trials × {self.finished.shape[1]} seeds, {self.metric})"
+
+    @property
+    def diverged(self) -> np.ndarray:
+        """Which trials and seeds met a loss that was not finite, shape (n, s)."""
+        return self.diverged_at >= 0
+
+    @property
+    def final(self) -> np.ndarray:
+        """The metric after the last step each took, shape (n, s); NaN if it diverged, was not run or is infinite."""
+        last = np.searchsorted(self.steps, self.num_steps)
+        values = np.take_along_axis(self.curves[self.metric], last[..., None], axis=2)[..., 0]
+        values = values.astype(float)
+        return np.where(self.diverged | ~self.finished | np.isinf(values), np.nan, values)
+
+    @property
+    def scores(self) -> np.ndarray:
+        """The mean of the metric over the seeds, shape (n,); NaN if it is NaN for any seed."""
+        return self.final.mean(axis=1)
+
+    @property
+    def ranking(self) -> np.ndarray:
+        """The trials from best to worst, shape (n,): those that went further first, those that diverged last."""
+        sign = 1.0 if self.mode == "min" else -1.0
+        scores = sign * self.scores
+        return np.lexsort((np.where(np.isnan(scores), np.inf, scores), -self.num_steps.min(axis=1), np.isnan(scores)))
+
+    @property
+    def best(self) -> Choice:
+        """The trial with the best mean score.
+
+        Raises:
+            ValueError: If every trial diverged, none was run, or the metric is NaN or infinite for all.
+        """
+        trial = int(self.ranking[0])
+        if np.isnan(self.scores[trial]):
+            whole = self.finished.all(axis=1)
+            raise ValueError(
+                f"There is no best trial: of {len(self.configs)}, {whole.sum()} were run with every seed, "
+                f"{(whole & self.diverged.any(axis=1)).sum()} of them diverged, and the others' {self.metric} is NaN "
+                "or infinite. Search where steps are smaller, or resume the search; to_pandas() has all there is."
+            )
+        return Choice(trial, self.configs[trial], float(self.scores[trial]), self.final[trial], self._edges(trial))
+
+    def replay(self, trial: int, seed: int = 0, **options: Any) -> Trajectory:
+        """Run a trial again by itself, to look closer: with a probe, say, or its parameters kept.
+
+        It is the call of `train` that `search_keys` describes. Its numbers are those of the lane up to rounding: the
+        lane was traced, with hyperparameters in single precision, and may have been vectorised. Where a run is chaotic,
+        as at the edge of stability, rounding grows with the steps.
+
+        Args:
+            trial: Its number, 0 ≤ i < n.
+            seed: Which of its seeds, 0 ≤ j < s.
+            **options: Arguments of `train` to add, or to give in place of the search's.
+
+        Returns:
+            The trajectory, of as many steps as the trial was given.
+
+        Raises:
+            TypeError: If a number is not an integer.
+            ValueError: If there is no such trial or seed, or the search was not made by `search` or `compare`.
+
+        Example:
+            >>> from jaxopt_study import optimizers, problems, sweeps
+            >>> rates = {"learning_rate": sweeps.uniform(0.1, 0.9)}
+            >>> bowl, key = problems.planar.bowl(), jax.random.key(0)
+            >>> found = sweeps.search(optimizers.sgd, rates, bowl, num_trials=3, num_steps=5, key=key)
+            >>> again = found.replay(1, record_params_every=1)
+            >>> again.snapshots.shape, bool(np.isclose(again.evaluations["train_loss"][-1], found.final[1, 0]))
+            ((6, 2), True)
+        """
+        if self.trials is None or self.seed_keys is None:
+            raise ValueError("Only a search made by sweeps.search or sweeps.compare knows how its trials are run.")
+        trial = check_integer("replay", "trial", trial, 0, len(self.configs) - 1)
+        seed = check_integer("replay", "seed", seed, 0, len(self.seed_keys) - 1)
+        whole = self.diverged[trial, seed] or not self.finished[trial, seed]
+        num_steps = int(self.steps[-1] if whole else self.num_steps[trial, seed])  # halving may have stopped it
+        return self.trials.replay(self.configs[trial], self.seed_keys[seed], num_steps, **options)
+
+    def indistinguishable(self, *, level: float = 0.95, num_examples: int | None = None) -> np.ndarray:
+        """Return which trials cannot be told from the best, shape (n,); trials that were not run are not among them.
+
+        Args:
+            level: With this probability the truly best trial is among them.
+            num_examples: For an accuracy, the number of examples it was measured on, whose choice is noise too.
+
+        Returns:
+            As `sweeps.indistinguishable`, which says what it assumes.
+        """
+        found = np.zeros(len(self.configs), bool)
+        run = self.finished.all(axis=1)
+        if not run.any():
+            return found
+        found[run] = indistinguishable(self.final[run], mode=self.mode, level=level, num_examples=num_examples)
+        return found
+
+    def best_of_k(self, k: Any = None) -> Interval:
+        """Return the best score one may expect of k trials, k = 1 … n by default, with an interval.
+
+        Args:
+            k: Numbers of trials.
+
+        Returns:
+            As `sweeps.best_of_k`, of the trials that were run.
+
+        Raises:
+            ValueError: If none was run.
+        """
+        scores = self.scores[self.finished.all(axis=1)]
+        if not scores.size:
+            raise ValueError("There is no best of k: no trial was run with every seed. Resume the search.")
+        return best_of_k(scores, np.arange(1, len(scores) + 1) if k is None else k, mode=self.mode)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return a tidy table: a row per trial and seed, with hyperparameters, what came out, and how it ended.
+
+        A hyperparameter with the name of another column, such as "seed", is called "seed (setting)".
+        """
+        trials, seeds = np.indices(self.finished.shape)
+        run = {"trial": trials.ravel(), "seed": seeds.ravel()}
+        found: dict[str, Any] = {self.metric: self.final.ravel()}
+        last = np.searchsorted(self.steps, self.num_steps)[..., None]
+        for name, values in self.curves.items():
+            found.setdefault(name, np.take_along_axis(values, last, axis=2)[..., 0].ravel())
+        found |= {name: values.ravel() for name, values in self.reports.items()}
+        ended = ("diverged", "diverged_at", "stalled", "num_steps", "finished")
+        found |= {name: getattr(self, name).ravel() for name in ended}
+        settings = {}
+        for name in self.space:
+            column = f"{name} (setting)" if name in run | found else name
+            settings[column] = [config.get(name) for config in self.configs for _ in range(self.finished.shape[1])]
+        return pd.DataFrame(run | settings | found)
+
+    def curves_to_pandas(self) -> pd.DataFrame:
+        """Return a tidy table of the curves: a row per trial, seed and evaluation."""
+        shape = next(iter(self.curves.values())).shape
+        trials, seeds, at = np.indices(shape)
+        columns = {"trial": trials.ravel(), "seed": seeds.ravel(), "step": self.steps[at.ravel()]}
+        return pd.DataFrame(columns | {name: values.ravel() for name, values in self.curves.items()})
+
+    def _edges(self, trial: int) -> dict[str, Edge]:
+        # Where fewer than two trials are expected beyond it, or none was, a trial says nothing about what lies there.
+        # But the outermost of a few may lie in the middle of the range, and then that is no reason to widen it. Of
+        # n ≥ 16 random trials one lies in the outer quarter with probability 1 − .75ⁿ ≥ .99.
+        margin = min(0.25, max(0.05, 2.0 / len(self.configs)))
+        found: dict[str, Edge] = {}
+        for name, value in self.configs[trial].items():
+            dimension = self.space[name]
+            side = dimension.edge(value, margin)
+            nearest = dimension.edge(value, 0.25)  # None for options, which have no order
+            if side is None and nearest is not None:
+                run = [self.configs[i] for i in np.flatnonzero(self.finished.all(axis=1))]
+                rivals = [config[name] for config in run if name in config]
+                outermost = max(rivals) if nearest == "high" else min(rivals)
+                side = nearest if value == outermost and rivals.count(value) < len(rivals) else None
+            if side is not None:
+                found[name] = side
+        return found

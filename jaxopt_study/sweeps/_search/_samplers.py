@@ -1,0 +1,185 @@
+"""Where in a space the trials of a search lie: at random, on a grid, or evenly by a scrambled Sobol sequence."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy.stats import qmc
+
+from jaxopt_study._checks import check_choice, check_integer
+from jaxopt_study.sweeps._execution._keys import study_key
+from jaxopt_study.sweeps._space._dimension import Dimension
+from jaxopt_study.sweeps._space._options import Choices, Conditional
+from jaxopt_study.sweeps._space._ranges import Integers
+from jaxopt_study.sweeps._space._space import Space, as_space
+from jaxopt_study.types import Key
+
+
+def sample(
+    space: Space | Mapping[str, Any], num_trials: int, *, sampler: str = "random", key: Key | None = None
+) -> tuple[list[dict[str, Any]], np.ndarray]:
+    """Choose the configurations of a search.
+
+    - "random": points uniform in the unit cube, independent of each other. If few of the dimensions matter, random
+      points try more of their values than a grid does.
+    - "sobol": a Sobol sequence with random scrambling, which fills the cube more evenly than chance; best at powers of
+      two.
+    - "grid": every combination of levels. Options and static integers take all their values; all other ranges the same
+      number of levels, evenly spaced in the unit coordinate with both ends, or the middle if it is one. Integers that
+      have fewer values take them all. Only combinations in which a conditional name exists have levels of it.
+
+    The first n trials of a longer search with the same key are those of a search of n trials, except on a grid.
+
+    Args:
+        space: What is searched, d dimensions by name.
+        num_trials: n ≥ 1. For a grid, a number that can be reached.
+        sampler: "random", "sobol" or "grid".
+        key: Decides the points, the same in every process and on every device. A grid needs none.
+
+    Returns:
+        n configurations, values by name, and their points in the unit cube, shape (n, d), float64, NaN where a name
+        does not exist.
+
+    Raises:
+        TypeError: If the space is none, or the key is none.
+        ValueError: If there is no trial, no such sampler, no key where one is needed, or no grid of n trials; the
+            message says which numbers near n have one.
+
+    Example:
+        >>> from jaxopt_study.sweeps import choices, uniform
+        >>> space = Space({"method": choices("sgd", "adam"), "decay": uniform(0.0, 1.0)})
+        >>> configs, points = sample(space, 6, sampler="grid")
+        >>> [config["decay"] for config in configs]
+        [0.0, 0.5, 1.0, 0.0, 0.5, 1.0]
+        >>> sample(space, 6, key=jax.random.key(0))[0] == sample(space, 9, key=jax.random.key(0))[0][:6]
+        True
+
+    References:
+        Bergstra and Bengio (2012), Random Search for Hyper-Parameter Optimization, JMLR 13. Owen (1998), Scrambling
+        Sobol' and Niederreiter–Xing Points; `scipy.stats.qmc.Sobol`.
+    """
+    space = as_space(space)
+    num_trials = check_integer("sample", "num_trials", num_trials, 1)
+    check_choice("sample", "sampler", sampler, (*_SAMPLERS, "grid"))
+    if sampler == "grid":
+        points = _grid(space, num_trials)
+    elif key is None:
+        raise ValueError(f"The sampler {sampler!r} needs a key; pass key=jax.random.key(0).")
+    else:
+        points = _SAMPLERS[sampler](len(space), num_trials, _generator(study_key("sample", key)))
+    configs = space.at(points)
+    exists = np.array([[name in config for name in space] for config in configs])
+    return configs, np.where(exists, points, np.nan)
+
+
+def _generator(key: Key) -> np.random.Generator:
+    bits = jax.random.bits(key, (4,), jnp.uint32)
+    return np.random.default_rng([int(word) for word in bits])
+
+
+def _random(dimensions: int, num_trials: int, rng: np.random.Generator) -> np.ndarray:
+    return rng.random((num_trials, dimensions))
+
+
+def _sobol(dimensions: int, num_trials: int, rng: np.random.Generator) -> np.ndarray:
+    if dimensions > qmc.Sobol.MAXDIM:
+        raise ValueError(f"A Sobol sequence has at most {qmc.Sobol.MAXDIM} dimensions; the space has {dimensions}.")
+    sequence = qmc.Sobol(dimensions, scramble=True, rng=rng)
+    return sequence.random_base2(math.ceil(math.log2(num_trials)))[:num_trials]
+
+
+_SAMPLERS: dict[str, Callable[[int, int, np.random.Generator], np.ndarray]] = {"random": _random, "sobol": _sobol}
+
+
+def _grid(space: Space, num_trials: int) -> np.ndarray:
+    levels = _levels_for(space, num_trials)
+    rows: list[tuple[dict[str, Any], list[float]]] = [({}, [])]
+    for name, dimension in space.items():
+        column = _coordinates(dimension, levels)
+        extended = []
+        for config, point in rows:
+            if space.active(name, config):
+                extended += [({**config, name: dimension.at(u)}, [*point, u]) for u in column]
+            else:
+                extended.append((config, [*point, math.nan]))
+        rows = extended
+    return np.array([point for _, point in rows])
+
+
+def _levels_for(space: Space, num_trials: int) -> int:
+    """Return how many levels each range needs for so many trials."""
+    below: tuple[int, int] | None = None
+    above: tuple[int, int] | None = None
+    for levels in range(1, num_trials + 2):  # a range that always exists has reached num_trials by then
+        size = _size(space, levels)
+        if size == num_trials:
+            return levels
+        if size < num_trials and (below is None or size > below[0]):
+            below = size, levels
+        if size > num_trials:
+            above = size, levels
+            break
+    shared = [name for name in space if _is_range(space[name])]
+    rule = [f"{name} has {_count(space[name], 1)}" for name in space if name not in shared]
+    rule += [f"{', '.join(shared)} share a number of levels"] if shared else []
+    found = [found for found in (below, above) if found]
+    nearest = " and ".join(f"{size} ({levels} per range)" if shared else str(size) for size, levels in found)
+    raise ValueError(
+        f"num_trials: no grid over this space has {num_trials} trials ({'; '.join(rule)}). The nearest have {nearest}. "
+        f"Choose one of these numbers, or another sampler."
+    )
+
+
+def _size(space: Space, levels: int) -> int:
+    """Return the number of trials of a grid: a product over names, a sum over values that other names depend on."""
+
+    def beside(on: str | None, equals: Any) -> int:
+        return math.prod(size(name) for name in space if _condition(space[name]) == (on, equals))
+
+    def size(name: str) -> int:
+        conditions = {_condition(dimension) for dimension in space.values()}
+        special = {equals for on, equals in conditions if on == name and _takes(space[name], equals, levels)}
+        return _count(space[name], levels) + sum(beside(name, equals) - 1 for equals in special)
+
+    return beside(None, None)
+
+
+def _condition(dimension: Dimension) -> tuple[str | None, Any]:
+    return (dimension.on, dimension.equals) if isinstance(dimension, Conditional) else (None, None)
+
+
+def _inner(dimension: Dimension) -> Dimension:
+    return dimension.dimension if isinstance(dimension, Conditional) else dimension
+
+
+def _is_range(dimension: Dimension) -> bool:
+    inner = _inner(dimension)
+    return not isinstance(inner, Choices) and not (isinstance(inner, Integers) and inner.static)
+
+
+def _count(dimension: Dimension, levels: int) -> int:
+    """Return how many levels a dimension has."""
+    inner = _inner(dimension)
+    if isinstance(inner, Choices):
+        return len(inner.options)
+    if isinstance(inner, Integers):
+        values = inner.high - inner.low + 1
+        return values if inner.static else min(values, levels)
+    return levels
+
+
+def _takes(dimension: Dimension, value: Any, levels: int) -> bool:
+    return not _is_range(dimension) or value in [dimension.at(u) for u in _coordinates(dimension, levels)]
+
+
+def _coordinates(dimension: Dimension, levels: int) -> list[float]:
+    """Return the unit coordinates of a dimension's levels."""
+    inner, count = _inner(dimension), _count(dimension, levels)
+    if isinstance(inner, Choices):
+        return [inner.unit(option) for option in inner.options]
+    if isinstance(inner, Integers) and count == inner.high - inner.low + 1:
+        return [inner.unit(value) for value in range(inner.low, inner.high + 1)]
+    return [0.5] if count == 1 else np.linspace(0.0, 1.0, count).tolist()

@@ -1,0 +1,245 @@
+"""Search: every trial and seed a lane of one compiled program, on disk as it goes."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from jaxopt_study._checks import describe_argument
+from jaxopt_study.records import plain
+from jaxopt_study.sweeps._execution._keys import search_keys, study_key
+from jaxopt_study.sweeps._execution._sweep import Outcome, sweep
+from jaxopt_study.sweeps._execution._trials import MakeOptimizer, MakeProblem, Trials, default_split
+from jaxopt_study.sweeps._execution._values import check_values
+from jaxopt_study.sweeps._search._arguments import check_run, direction
+from jaxopt_study.sweeps._search._ask_tell_loop import ask_and_tell
+from jaxopt_study.sweeps._search._halving import Halving, run_halved
+from jaxopt_study.sweeps._search._optuna_sampler import OptunaSampler
+from jaxopt_study.sweeps._search._result import Mode, Search
+from jaxopt_study.sweeps._search._samplers import sample
+from jaxopt_study.sweeps._space._space import Space, as_space
+from jaxopt_study.training import Order
+from jaxopt_study.types import Key
+
+_LOOKED_AT = 64  # configurations of a space whose trials Optuna chooses later
+
+
+class SearchInterrupted(KeyboardInterrupt):
+    """A search was interrupted from the keyboard; `search` holds the finished trials.
+
+    It is a `KeyboardInterrupt`, so a program that does not care stops as usual.
+    """
+
+    def __init__(self, search: Search):
+        done = int(search.finished.all(axis=1).sum())
+        super().__init__(f"interrupted after {done} of {len(search.configs)} trials; .search holds them")
+        self.search = search
+
+
+def search(
+    make_optimizer: MakeOptimizer,
+    space: Space | Mapping[str, Any],
+    problem: MakeProblem,
+    *,
+    num_trials: int,
+    num_steps: int,
+    key: Key,
+    num_seeds: int = 1,
+    sampler: Literal["random", "grid", "sobol"] | OptunaSampler = "random",
+    halving: Halving | None = None,
+    metric: str | None = None,
+    mode: Mode | str | None = None,
+    batch_size: int | None = None,
+    order: Order = "reshuffle",
+    evaluate_every: int | None = None,
+    evaluate_on: str | Sequence[str] | None = None,
+    evaluate_batch_size: int | None = None,
+    journal: str | Path | None = None,
+    mesh: Mesh | None = None,
+    width: int | Literal["auto"] = "auto",
+    progress: bool | Callable[[int, int, float], None] | None = None,
+) -> Search:
+    """Train with every configuration a sampler draws from a space, with several seeds each, as one array program.
+
+    Trial i with seed j is one run of `train`, and the same run in every layout: seed j starts at the same parameters
+    (unless hyperparameters change the start) and meets the same batches in every trial, so that differences between
+    trials are paired over seeds. Lanes are laid over devices first, then vectorised where operations are so small that
+    it wins; a program that would not fit the memory takes fewer lanes at a time. Configurations that differ in numbers
+    share a compiled program; each distinct value of a static dimension (choices, integers) has its own.
+
+    It selects by `metric` alone, and looks at test examples only where `evaluate_on` asks for them.
+
+    Args:
+        make_optimizer: A function of hyperparameters that returns any Optax transformation; or a `Transform`, of which
+            the names of the space are paths.
+        space: Dimensions by name: arguments of `make_optimizer`, of `problem` if that is a function, or "batch_size"
+            and "order" of `train`. A name that both functions have goes to both: `weight_decay` of `optimizers.sgd`
+            and of a network decays twice. Name one apart: `lambda rate: optimizers.sgd(rate)`.
+        problem: A problem, or a function of hyperparameters that returns one. Its examples must not depend on traced
+            hyperparameters.
+        num_trials: n ≥ 1.
+        num_steps: T ≥ 0, of every trial.
+        key: Decides trials and seeds; the same key repeats the same search, and with more trials or seeds (but not on
+            a grid) a longer one begins with it. Of any implementation; seed j has the key `search_keys(key, s)[j]`,
+            which says how its start and its batches follow.
+        num_seeds: s ≥ 1, runs of each configuration.
+        sampler: "random", "grid", "sobol" (scrambled), or an `OptunaSampler`, which is asked for a few trials at a
+            time and told their scores. Processes whose samplers share a storage share the study: it ends when all of
+            them together have finished n trials, and each returns those it has run.
+        halving: Stops trials that are behind early; None gives every trial all steps.
+        metric: What is optimised: "validation_loss", "validation_accuracy", … at the end of a trial. None takes
+            the loss on the validation examples, or on the training examples if there are none.
+        mode: Whether smaller ("min") or larger ("max") is better; None takes what the metric declares: losses are
+            minimised, a `problems.Metric` says it, and a metric that does not is refused.
+        batch_size: As in `train`.
+        order: As in `train`.
+        evaluate_every: As in `train`; None evaluates at the start and at the end, with `halving` every `min_steps`.
+        evaluate_on: As in `train`.
+        evaluate_batch_size: As in `train`.
+        journal: A folder that keeps what is finished. A search that was interrupted or killed goes on from there and
+            ends with the same result, bit for bit on the same layout; a folder of another search is refused.
+        mesh: Devices, with an axis "trials"; None takes all devices of all processes. On a CPU call `use_cpu_cores`
+            first, for one device per core.
+        width: Trials vectorised on each device; "auto" estimates what is fastest from the size of the operations.
+        progress: None shows a bar on searches of more than two seconds at a terminal; True and False force it; a
+            function is called with (runs done, runs in all, best metric so far).
+
+    Returns:
+        All trials, and the best; `replay` runs any of them alone. Cost: n·s·T gradients and updates; compiling takes as
+        long for one trial as for many.
+
+    Raises:
+        TypeError: If an argument is of another kind, or a function decides in Python by a value that is traced.
+        ValueError: If an argument is out of range, the space has a name that nothing takes or a value that a
+            constructor refuses, or the metric is unknown or does not say which values are better.
+        JournalError: If the journal belongs to another search, is damaged, in use, or cannot be written; before any
+            work is done, or with everything finished before safe on disk.
+        SearchInterrupted: On Ctrl-C, within a second or two, a `KeyboardInterrupt` whose `search` holds the finished
+            trials; a second Ctrl-C stops without it.
+
+    Example:
+        >>> from jaxopt_study import optimizers, problems, sweeps
+        >>> found = sweeps.search(
+        ...     optimizers.sgd,
+        ...     {"learning_rate": sweeps.log_uniform(1e-3, 100.0)},
+        ...     problems.planar.bowl(),
+        ...     num_trials=50,
+        ...     num_steps=30,
+        ...     key=jax.random.key(0),
+        ... )
+        >>> 0.5 < found.best.config["learning_rate"] < 2.0  # 2 is the limit of stability
+        True
+        >>> bool(found.diverged.any())  # a rate of 100 overflows within 30 steps; that trial is kept, and flagged
+        True
+
+    References:
+        Bergstra and Bengio (2012), Random search for hyper-parameter optimization, JMLR 13.
+    """
+    space = as_space(space)
+    asking = isinstance(sampler, OptunaSampler)
+    check_run(
+        "search", mesh=mesh, width=width, journal=journal, progress=progress,
+        sampler="random" if asking else sampler, num_trials=(num_trials, 1), num_seeds=(num_seeds, 1),
+        num_steps=(num_steps, 0), evaluate_every=(1 if evaluate_every is None else evaluate_every, 1),
+    )  # fmt: skip
+    if halving is not None and not isinstance(halving, Halving):
+        raise TypeError(f"search needs halving to be a Halving, or None; received {describe_argument(halving)}.")
+    if evaluate_on is not None and not isinstance(evaluate_on, str | Sequence):
+        raise TypeError(
+            "search needs evaluate_on to be one or several of 'train', 'validation', 'test', or None; received "
+            f"{describe_argument(evaluate_on)}."
+        )
+    key = study_key("search", key)
+    trials = Trials(
+        make_optimizer,
+        problem,
+        num_steps=num_steps,
+        evaluate_every=halving.min_steps if halving is not None and evaluate_every is None else evaluate_every,
+        evaluate_on=evaluate_on,
+        report_on=(),
+        static=static_names(space),
+        options={"batch_size": batch_size, "order": order, "evaluate_batch_size": evaluate_batch_size},
+    )
+    trials.check_names(space)
+    sample_key, seed_keys = jax.random.split(key)[0], search_keys(key, num_seeds)
+    if asking and (journal is not None or halving is not None):
+        raise ValueError(
+            "A search by Optuna keeps its trials in the sampler's storage and sees all their scores: leave out "
+            f"journal and halving; received journal={journal!r}, halving={halving!r}."
+        )
+    configs, points = (
+        ([], np.zeros((0, len(space)))) if asking else sample(space, num_trials, sampler=sampler, key=sample_key)
+    )
+    if asking:
+        check_values(trials, sample(space, _LOOKED_AT, sampler="random", key=sample_key)[0], space, "Such a trial as")
+    check_values(trials, configs, space)
+    one = trials.problem_of(configs[0] if configs else space.at(np.full((1, len(space)), 0.5))[0])
+    metric = f"{default_split(one)}_loss" if metric is None else metric
+    mode = direction("search", metric, mode, trials.evaluated(one))
+    if asking and sampler.mode != mode:
+        raise ValueError(
+            f"The sampler's study is to {sampler.direction} its scores, and {metric!r} has mode={mode!r}: make the "
+            "sampler with the other direction."
+        )
+    run = partial(
+        sweep, seed_keys=seed_keys, metric=metric, mode=mode, mesh=mesh, width=width, progress=progress, name="search"
+    )
+    if asking:
+        configs, outcome = ask_and_tell(sampler, space, trials, num_trials, run)
+        points = space.unit(configs)
+    else:
+        asked = plain({
+            "space": space.describe(), "sampler": sampler, "num_trials": num_trials, "num_seeds": num_seeds,
+            "num_steps": num_steps, "key": jax.random.key_data(key), "metric": metric, "mode": mode,
+        })  # fmt: skip
+        if halving is None:
+            outcome = run([(trials, config) for config in configs], journal=journal, asked=asked)
+        else:
+            outcome = run_halved(halving, trials, configs, run, journal, asked)
+    found = as_search(outcome, trials, space, configs, points, metric, mode, seed_keys)
+    if outcome.interrupted:
+        raise SearchInterrupted(found)
+    return found
+
+
+def as_search(
+    outcome: Outcome,
+    trials: Trials,
+    space: Space,
+    configs: list[dict[str, Any]],
+    points: np.ndarray,
+    metric: str,
+    mode: Mode,
+    seed_keys: Key,
+) -> Search:
+    """Return what came of a sweep over a space as the result of a search."""
+    records = dict(outcome.records)
+    diverged_at, stalled, num_steps = (records.pop(name) for name in ("diverged_at", "stalled", "num_steps"))
+    return Search(
+        space=space,
+        configs=configs,
+        points=points,
+        metric=metric,
+        mode=mode,
+        steps=trials.steps(),
+        curves={name: values for name, values in records.items() if values.ndim == 3},
+        reports={name: values for name, values in records.items() if values.ndim == 2},
+        diverged_at=np.where(outcome.finished, diverged_at, -1),
+        stalled=stalled & outcome.finished,
+        num_steps=num_steps,
+        finished=outcome.finished,
+        layout=outcome.layout,
+        compile_seconds=outcome.compile_seconds,
+        run_seconds=outcome.run_seconds,
+        trials=trials,
+        seed_keys=seed_keys,
+    )
+
+
+def static_names(space: Space) -> tuple[str, ...]:
+    """Return the names whose values shape the program."""
+    return tuple(name for name, dimension in space.items() if dimension.static)

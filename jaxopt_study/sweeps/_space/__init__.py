@@ -1,0 +1,1 @@
+"""Spaces of hyperparameters: ranges, choices, conditions."""

@@ -1,0 +1,1 @@
+"""Statistics of scores: intervals, paired tests, the best of k trials, performance profiles."""

@@ -1,0 +1,122 @@
+"""Scores: which direction is better, what a diverged run counts, and when a curve reaches a target."""
+
+from typing import Any, get_args
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxopt_study._checks import check_real, describe_argument
+from jaxopt_study.types import Mode
+
+
+def penalised(scores: Any, mode: Mode | str) -> np.ndarray:
+    """Replace NaN, the score of a run that diverged, by the worst score there is.
+
+        NaN → +∞ if smaller is better, −∞ if larger is
+
+    So a diverged run loses against every run that did not, and no average silently leaves it out. An infinite score of
+    the better side is an overflow, not a record, and is the worst too. It does not touch finite scores, however bad:
+    an average over them may be dominated by one.
+
+    Args:
+        scores: Any shape.
+        mode: Whether "min" or "max" is better.
+
+    Returns:
+        A copy in double precision, of the same shape.
+
+    Raises:
+        TypeError: If scores are not numbers.
+        ValueError: If `mode` is unknown.
+
+    Example:
+        >>> print(penalised([0.5, np.nan], "min"), penalised([0.5, np.inf], "max"))
+        [0.5 inf] [ 0.5 -inf]
+    """
+    sign = sign_of(mode)
+    array = numbers("penalised", "scores", scores)
+    array[np.isnan(array) | (array == -sign * np.inf)] = sign * np.inf
+    return array
+
+
+def numbers(who: str, name: str, values: Any) -> np.ndarray:
+    """Return real numbers as a fresh array in double precision.
+
+    Args:
+        who: The function that was called, for the message.
+        name: The argument's name.
+        values: An array of any shape, or nested lists.
+
+    Returns:
+        The numbers.
+
+    Raises:
+        TypeError: If they are none: text, complex, objects, or lists of unequal lengths.
+    """
+    try:
+        array = np.asarray(values)
+    except (TypeError, ValueError) as error:  # keys of JAX, lists of unequal lengths
+        raise TypeError(
+            f"{who} needs {name} to be an array of numbers; received {describe_argument(values)}."
+        ) from error
+    if array.dtype.kind not in "fiub" and not jnp.issubdtype(array.dtype, jnp.floating):
+        raise TypeError(f"{who} needs {name} to be an array of real numbers; received {describe_argument(values)}.")
+    return np.array(array, dtype=np.float64)
+
+
+def sign_of(mode: Mode | str) -> float:
+    """Return 1 where smaller is better and −1 where larger is, so that sign · score is a cost.
+
+    Args:
+        mode: "min" or "max".
+
+    Returns:
+        1.0 or −1.0.
+
+    Raises:
+        ValueError: If `mode` is neither.
+    """
+    if not isinstance(mode, str) or mode not in get_args(Mode):
+        raise ValueError(f'mode says which scores are better: expected "min" or "max"; received {mode!r}.')
+    return 1.0 if mode == "min" else -1.0
+
+
+def steps_to_target(curves: Any, steps: Any, target: float | int, *, mode: Mode | str = "min") -> np.ndarray:
+    """Return the first of the evaluated steps at which each curve is at least as good as a target.
+
+    It does not interpolate: between two evaluations nobody looked. So the answer is late by up to the distance of two
+    evaluations, and curves to be compared need the same steps. A curve that crosses the target and leaves it again
+    counts at its first crossing.
+
+    Args:
+        curves: Shape (…, K), a value per evaluation, such as (seeds, K). NaN is never good enough.
+        steps: Shape (K,): steps taken before each evaluation, increasing.
+        target: In the units of the curves.
+        mode: Whether the target is reached from above ("min") or from below ("max").
+
+    Returns:
+        Shape (…): steps; ∞ for a curve that never gets there.
+
+    Raises:
+        TypeError: If something is not a number.
+        ValueError: If a curve does not have a value per step, steps do not increase, or the target is NaN.
+
+    Example:
+        >>> print(steps_to_target([[3.0, 1.0, 2.0], [3.0, 2.0, np.nan]], [0, 10, 20], target=1.5))
+        [10. inf]
+    """
+    cost = sign_of(mode) * numbers("steps_to_target", "curves", curves)
+    places = numbers("steps_to_target", "steps", steps)
+    target = float(check_real("steps_to_target", "target", target, closed="[]"))
+    if places.ndim != 1 or not cost.ndim or cost.shape[-1] != len(places):
+        raise ValueError(
+            f"steps_to_target needs one value per step on the last axis: steps of shape (K,), curves of shape (…, K); "
+            f"received {places.shape} and {cost.shape}."
+        )
+    if np.isnan(target) or not (np.diff(places) > 0).all():
+        raise ValueError(f"steps_to_target needs increasing steps and a target that is a number; received {target}.")
+    reached = cost <= sign_of(mode) * target
+    return np.asarray(np.where(reached, places, np.inf).min(axis=-1, initial=np.inf))
+
+
+__all__ = ["Mode", "numbers", "penalised", "sign_of", "steps_to_target"]

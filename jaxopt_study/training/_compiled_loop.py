@@ -1,0 +1,189 @@
+"""The loop over steps: compiled as one program, or driven by the host one step at a time."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxopt_study._programs import RANDOM_DRAWS
+from jaxopt_study.training._run_spec import Carry, Constants, Inputs, Plan
+from jaxopt_study.training._step import observe, start, step
+from jaxopt_study.transforms import read_taps
+
+begin = jax.jit(start, static_argnames="plan", compiler_options=RANDOM_DRAWS)
+
+
+def records_like(plan: Plan, inputs: Inputs, constants: Constants, carry: Carry) -> dict[str, Any]:
+    """Return the shapes of one record of each kind, without tracing a step."""
+    like = {"losses": jax.ShapeDtypeStruct((), plan.loss_dtype), "taps": jax.eval_shape(read_taps, carry.opt_state)}
+    for what in plan.cadences:
+        like[what] = jax.eval_shape(partial(observe, plan, what=what), inputs, constants, carry, jnp.int32(0))[1]
+    return like
+
+
+def advance(
+    plan: Plan, inputs: Inputs, constants: Constants, carry: Carry, first: Any, stop: Any, capacity: int
+) -> tuple[Carry, dict[str, Any]]:
+    """Return carry and records of the steps first … stop − 1, taken in one compiled loop.
+
+    The bounds may be traced: one program serves every part of every run of a plan. Records are arrays of fixed length,
+    of which the caller reads the part that was written.
+    """
+    like = records_like(plan, inputs, constants, carry)
+    if capacity == 0:
+        return carry, jax.tree.map(lambda x: jnp.zeros((0, *x.shape), x.dtype), like)
+    length = {what: -(-capacity // plan.cadences.get(what, 1)) + (what in plan.cadences) for what in like}
+    records = _room(like, length)
+
+    def body(t: Any, loop: tuple[Carry, dict[str, Any]]) -> tuple[Carry, dict[str, Any]]:
+        carry, records = loop
+        records = dict(records)
+        for what, every in plan.cadences.items():
+            slot = t // every - (first + every - 1) // every
+
+            def record(operands: Any, what: str = what, slot: Any = slot) -> Any:
+                carry, buffer = operands
+                carry, value = observe(plan, inputs, constants, carry, t, what)
+                return carry, _write(buffer, slot, value)
+
+            operands = carry, records[what]
+            carry, records[what] = (
+                record(operands) if every == 1 else jax.lax.cond(t % every == 0, record, lambda same: same, operands)
+            )
+        carry, values = step(plan, inputs, constants, carry, t)
+        return carry, records | {what: _write(records[what], t - first, value) for what, value in values.items()}
+
+    return jax.lax.fori_loop(first, stop, body, (carry, records))
+
+
+def conclude(
+    plan: Plan, inputs: Inputs, constants: Constants, carry: Carry, num_steps: Any
+) -> tuple[Carry, dict[str, Any]]:
+    """Return the carry and the last records, made after the last step."""
+    last = {}
+    for what in plan.cadences:
+        carry, last[what] = observe(plan, inputs, constants, carry, num_steps, what)
+    return carry, last
+
+
+@partial(jax.jit, static_argnames=("plan", "num_steps"))
+def whole_run(plan: Plan, inputs: Inputs, params: Any, key: Any, num_steps: int) -> tuple[Constants, Carry, dict, dict]:
+    """Return a run from start to end, made without the host: what `vmap` and `jit` see."""
+    constants, carry = start(plan, inputs, params, key)
+    if len(set(plan.cadences.values())) == 1:
+        return constants, *segments(plan, inputs, constants, carry, num_steps)
+    carry, records = advance(plan, inputs, constants, carry, 0, num_steps, num_steps)
+    records = {
+        what: jax.tree.map(lambda x, n=-(-num_steps // every): x[:n], records[what])
+        for what, every in ({"losses": 1, "taps": 1} | plan.cadences).items()
+    }
+    carry, last = conclude(plan, inputs, constants, carry, num_steps)
+    return constants, carry, records, last
+
+
+def segments(
+    plan: Plan, inputs: Inputs, constants: Constants, carry: Carry, num_steps: int
+) -> tuple[Carry, dict[str, Any], dict[str, Any]]:
+    """Return what `advance` and `conclude` do together, where all records have one cadence.
+
+    A loop over segments of steps, each begun by its records; the last segment has records only. So everything occurs
+    once in the program, and evaluations, which take long to compile, take half as long.
+    """
+    every = next(iter(plan.cadences.values()))
+    count = -(-num_steps // every) + 1
+    like = records_like(plan, inputs, constants, carry)
+    length = {what: count if what in plan.cadences else num_steps for what in like}
+
+    def segment(k: Any, loop: tuple[Carry, dict[str, Any]]) -> tuple[Carry, dict[str, Any]]:
+        first = jnp.minimum(k * every, num_steps)
+        carry, records = loop
+        for what in plan.cadences:
+            carry, value = observe(plan, inputs, constants, carry, first, what)
+            records = records | {what: _write(records[what], k, value)}
+
+        def body(t: Any, loop: tuple[Carry, dict[str, Any]]) -> tuple[Carry, dict[str, Any]]:
+            carry, records = loop
+            carry, values = step(plan, inputs, constants, carry, t)
+            return carry, records | {what: _write(records[what], t, value) for what, value in values.items()}
+
+        return jax.lax.fori_loop(first, jnp.minimum(first + every, num_steps), body, (carry, records))
+
+    room = {what: max(n, 1) for what, n in length.items()}  # a loop of no steps is traced all the same
+    carry, records = jax.lax.fori_loop(0, count, segment, (carry, _room(like, room)))
+    return (
+        carry,
+        {what: jax.tree.map(lambda x, n=length[what] - (what in plan.cadences): x[:n], records[what]) for what in like},
+        {what: jax.tree.map(lambda x: x[-1], records[what]) for what in plan.cadences},
+    )
+
+
+@partial(jax.jit, static_argnames="plan", donate_argnames="carry")
+def next_chunk(
+    plan: Plan, inputs: Inputs, constants: Constants, carry: Carry, first: Any, stop: Any
+) -> tuple[Carry, dict[str, Any]]:
+    """Return carry and records after some steps in a compiled loop that overwrites the carry."""
+    return advance(plan, inputs, constants, carry, first, stop, plan.capacity)
+
+
+@partial(jax.jit, static_argnames="plan", donate_argnames="carry")
+def next_step(plan: Plan, inputs: Inputs, constants: Constants, carry: Carry, t: Any) -> tuple[Carry, dict[str, Any]]:
+    """Return carry and record after one step that overwrites the carry."""
+    return step(plan, inputs, constants, carry, t)
+
+
+@partial(jax.jit, static_argnames=("plan", "what"), donate_argnames="carry")
+def next_record(plan: Plan, inputs: Inputs, constants: Constants, carry: Carry, t: Any, what: str) -> tuple[Carry, Any]:
+    """Return carry and one record; overwrites the carry."""
+    return observe(plan, inputs, constants, carry, t, what)
+
+
+@partial(jax.jit, static_argnames="plan", donate_argnames="carry")
+def last_records(
+    plan: Plan, inputs: Inputs, constants: Constants, carry: Carry, num_steps: Any
+) -> tuple[Carry, dict[str, Any]]:
+    """Return carry and last records; overwrites the carry."""
+    return conclude(plan, inputs, constants, carry, num_steps)
+
+
+def host_chunk(
+    plan: Plan,
+    inputs: Inputs,
+    constants: Constants,
+    carry: Carry,
+    first: int,
+    stop: int,
+    interrupted: Callable[[], bool] = lambda: False,
+) -> tuple[Carry, dict[str, Any], int]:
+    """Return what `next_chunk` does, taking the steps first … stop − 1 one call at a time, and where it stopped.
+
+    An interrupt is heard before every step but the first.
+    """
+    found: dict[str, list] = {"losses": [], "taps": []} | {what: [] for what in plan.cadences}
+    for t in range(first, stop):
+        if t > first and interrupted():
+            stop = t
+            break
+        step_number = np.int32(t)
+        for what, every in plan.cadences.items():
+            if t % every == 0:
+                carry, value = next_record(plan, inputs, constants, carry, step_number, what)
+                found[what].append(value)
+        carry, values = next_step(plan, inputs, constants, carry, step_number)
+        for what, value in values.items():
+            found[what].append(value)
+    records = {what: jax.tree.map(lambda *xs: np.stack(xs), *values) for what, values in found.items() if values}
+    return carry, records, stop
+
+
+def _room(like: dict[str, Any], length: dict[str, int]) -> dict[str, Any]:
+    # Zeros, not NaN, of which `jax_debug_nans` would complain: which slots count follows from the number of steps.
+    return {
+        what: jax.tree.map(lambda x, n=length[what]: jnp.zeros((n, *x.shape), x.dtype), like[what]) for what in like
+    }
+
+
+def _write(buffer: Any, slot: Any, value: Any) -> Any:
+    return jax.tree.map(lambda b, v: b.at[slot].set(v.astype(b.dtype), mode="promise_in_bounds"), buffer, value)

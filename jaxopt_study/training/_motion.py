@@ -1,0 +1,91 @@
+"""Whether a run moves, and whether its numbers are finite, told from step to step at no cost worth measuring."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxopt_study._programs import wider
+from jaxopt_study.dynamics import differentiated
+from jaxopt_study.training._run_spec import Motion
+
+_COORDINATES = 64  # of each leaf: a comparison of all of them takes a pass over memory, a third of a small step
+
+
+def at_rest(params: Any, sharded: bool) -> Motion:
+    """Return what is known of the motion at the start."""
+    return Motion(
+        glimpse=_glimpse(differentiated(params), sharded),
+        pushed=jnp.bool_(False),
+        last_moved=jnp.int32(0),
+        longest_rest=jnp.int32(0),
+    )
+
+
+def moved(motion: Motion, params: Any, grads: Any, num_steps: Any, applied: Any, sharded: bool) -> Motion:
+    """Return what is known of the motion after a step.
+
+    Args:
+        motion: What was known before it.
+        params: The parameters after it.
+        grads: Its gradient.
+        num_steps: Steps applied, this one included.
+        applied: Whether it was applied.
+        sharded: Whether the parameters are spread over devices.
+
+    Returns:
+        The motion. Between steps the run rests for as long as the compared coordinates keep their values to the bit.
+    """
+    glimpse = _glimpse(differentiated(params), sharded)
+    moves = _any(jax.tree.map(lambda x, y: (x != y).any(), glimpse, motion.glimpse))
+    pushed = _any(jax.tree.map(lambda x: (x != 0).any(), _glimpse(grads, sharded)))
+    rest = num_steps - 1 - motion.last_moved
+    return Motion(
+        glimpse=glimpse,
+        pushed=jnp.where(applied, pushed, motion.pushed),
+        last_moved=jnp.where(moves, num_steps, motion.last_moved).astype(jnp.int32),
+        longest_rest=jnp.where(moves, jnp.maximum(motion.longest_rest, rest), motion.longest_rest).astype(jnp.int32),
+    )
+
+
+def stalled(motion: Motion, num_steps: Any) -> Any:
+    """Return whether the run came to a standstill although its gradient is not 0.
+
+    The parameters have not changed for at least a tenth of the steps, and for longer than they ever rested between two
+    changes, which an optimizer that updates every k steps does.
+    """
+    rest = num_steps - motion.last_moved
+    return motion.pushed & (10 * rest >= num_steps) & (rest > motion.longest_rest) & (rest > 0)
+
+
+def still_finite(tree: Any, sharded: bool) -> Any:
+    """Return whether all numbers are finite, from the sum of their squares where that does not overflow."""
+
+    def squares(leaf: Any) -> Any:
+        wide = leaf.astype(wider(leaf.dtype, jnp.float32))
+        return jnp.sum(jnp.square(wide)) if sharded else jnp.vdot(wide, wide)
+
+    def looked_at(tree: Any) -> Any:
+        return ~_any(jax.tree.map(lambda x: (~jnp.isfinite(x)).any(), tree))
+
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if leaf.size]
+    if not leaves:
+        return jnp.bool_(True)
+    finite = jnp.stack([jnp.isfinite(squares(leaf)) for leaf in leaves]).all()
+    return jax.lax.cond(finite, lambda tree: jnp.bool_(True), looked_at, leaves)
+
+
+def _glimpse(tree: Any, sharded: bool) -> list[Any]:
+    return [_few(leaf, sharded) for leaf in jax.tree.leaves(tree) if leaf.size]
+
+
+def _few(leaf: Any, sharded: bool) -> Any:
+    if sharded:  # a slice would move data between devices
+        return jnp.stack([jnp.sum(leaf), jnp.max(leaf), jnp.min(leaf)])
+    flat = jnp.reshape(leaf, -1)
+    stride = -(-flat.size // _COORDINATES)
+    return flat[::stride]
+
+
+def _any(found: Any) -> Any:
+    return jax.tree.reduce(jnp.logical_or, found, jnp.bool_(False))

@@ -1,0 +1,152 @@
+"""What is fixed about a run, what it reads, and what one step hands to the next."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+
+from jaxopt_study.dynamics import differentiated
+from jaxopt_study.training._curvature_probe import CurvatureProbe
+from jaxopt_study.training._flat_parameters import restore_leaves
+from jaxopt_study.training._trajectory import EarlyStopping, Probe
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything static about a run. Runs with equal plans, and inputs of equal shapes, share compiled programs."""
+
+    init: Callable
+    loss: Callable
+    step_loss: Callable | None
+    init_state: Callable | None
+    metrics: tuple[tuple[str, Callable], ...]
+    optimizer: Any  # a transformation that is not a pytree of numbers; None if it is, and comes with the inputs
+    structure: Any  # the parameters' tree,
+    shapes: tuple[jax.ShapeDtypeStruct, ...]  # and its leaves, as the user has them
+    batch_size: int | None  # None: all examples at every step
+    order: Any  # name, or the pace of a curriculum
+    evaluate_every: int | None
+    evaluate_on: tuple[str, ...]
+    evaluate_batch_size: int | None
+    early_stopping: EarlyStopping | None
+    snapshot_every: int | None
+    probe: Probe | CurvatureProbe | None
+    loss_dtype: Any = None
+    layout: str = "tree"
+    loop: str = "compiled"
+    capacity: int = 0  # steps whose records fit the buffers of one call
+    careful: bool = False  # whether every step keeps its old values until the new ones are known to be finite
+    sharded: bool = False  # whether parameters are spread over devices
+    paired: bool = False  # whether parameters are the fast and slow ones of `optax.lookahead`
+
+    @property
+    def like(self) -> Any:
+        """The user's parameters without their values."""
+        return jax.tree.unflatten(self.structure, self.shapes)
+
+    def shaped(self, carried: Any) -> Any:
+        """Return carried parameters in the user's shapes."""
+        return restore_leaves(carried, self.like) if self.layout == "flat" else carried
+
+    def shaped_part(self, carried: Any) -> Any:
+        """Return the part of carried parameters that the loss is a function of in the user's shapes."""
+        return restore_leaves(carried, differentiated(self.like)) if self.layout == "flat" else carried
+
+    def shaped_state(self, optimizer: Any, opt_state: Any) -> Any:
+        """Return a carried optimizer state in the shapes that `optimizer.init` gives on the user's parameters."""
+        return (
+            restore_leaves(opt_state, jax.eval_shape(optimizer.init, self.like)) if self.layout == "flat" else opt_state
+        )
+
+    @property
+    def cadences(self) -> dict[str, int]:
+        """Names of the records made now and then, and how often."""
+        found = {"evaluations": self.evaluate_every, "snapshots": self.snapshot_every}
+        found["probes"] = self.probe.every if self.probe else None
+        return {name: every for name, every in found.items() if every}
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["optimizer", "data", "examples", "order"], meta_fields=[])
+@dataclass(frozen=True)
+class Inputs:
+    """What a run reads and never writes; arguments of the compiled program, not constants in it."""
+
+    optimizer: Any
+    data: Any
+    examples: dict[str, Any]  # what is evaluated, by the name of the split
+    order: Any  # a curriculum's difficulty, else None
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["optimizer", "order", "step_key"],
+    meta_fields=[],
+)
+@dataclass(frozen=True)
+class Constants:
+    """What a run computes once: the optimizer with its own random keys, the order of the examples, the step's key."""
+
+    optimizer: Any
+    order: Any
+    step_key: Any
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["glimpse", "pushed", "last_moved", "longest_rest"],
+    meta_fields=[],
+)
+@dataclass(frozen=True)
+class Motion:
+    """Whether the parameters move: a few coordinates of each leaf, compared from step to step."""
+
+    glimpse: Any
+    pushed: Any  # whether the last step's gradient was not 0 at them
+    last_moved: Any  # steps after which they last changed
+    longest_rest: Any  # the most steps they waited before they moved again, as between two updates of `MultiSteps`
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["params", "model_state", "found", "value", "step", "failures"],
+    meta_fields=[],
+)
+@dataclass(frozen=True)
+class Best:
+    """The best parameters under early stopping, and how many evaluations have failed to improve on them."""
+
+    params: Any
+    model_state: Any
+    found: Any  # whether there is a value yet
+    value: Any
+    step: Any
+    failures: Any
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=[
+        "params", "opt_state", "model_state", "num_steps", "diverged_at", "stopped", "best", "motion", "probe_memory",
+    ],
+    meta_fields=[],
+)  # fmt: skip
+@dataclass(frozen=True)
+class Carry:
+    """What one step hands to the next; parameters and optimizer state in the plan's layout."""
+
+    params: Any
+    opt_state: Any
+    model_state: Any
+    num_steps: Any
+    diverged_at: Any
+    stopped: Any
+    best: Best | None
+    motion: Motion
+    probe_memory: Any = None
+
+    @property
+    def active(self) -> Any:
+        """Whether the run goes on."""
+        return (self.diverged_at < 0) & ~self.stopped

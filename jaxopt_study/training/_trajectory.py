@@ -1,0 +1,184 @@
+"""What a run leaves behind, and what may be asked of it beforehand."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from typing import Any
+
+import jax
+from jax.core import Tracer
+
+from jaxopt_study._checks import (
+    check_callable,
+    check_choice,
+    check_integer,
+    check_real,
+    check_static,
+    describe_argument,
+)
+from jaxopt_study.types import Mode
+
+
+@dataclass(frozen=True)
+class EarlyStopping:
+    """Stop when a metric has not improved for a while, and return the best parameters seen.
+
+    Attributes:
+        metric: A name among the evaluations: `"validation_loss"`, `"validation_accuracy"`, …
+        patience: Number of evaluations in a row without improvement after which the run ends, ≥ 1.
+        mode: Whether smaller ("min") or larger ("max") is better; None takes what the metric declares: losses are
+            minimised, a `problems.Metric` says it. A metric that does not is refused.
+        min_delta: An improvement must exceed this, ≥ 0, in the metric's units.
+    """
+
+    metric: str = "validation_loss"
+    patience: int = 5
+    mode: Mode | str | None = None
+    min_delta: float = 0.0
+
+    def __post_init__(self):
+        who = "EarlyStopping"
+        if not isinstance(self.metric, str):
+            raise TypeError(
+                f"{who} needs metric to be a name such as 'validation_loss'; received {describe_argument(self.metric)}."
+            )
+        remedy = "With 1 the run ends at the first evaluation that is no better than the best."
+        check_integer(who, "patience", self.patience, 1, remedy=remedy)
+        check_choice(who, "mode", self.mode, ("min", "max", None), remedy="None takes what the metric declares.")
+        check_static(who, "min_delta", self.min_delta)
+        check_real(who, "min_delta", self.min_delta, 0)
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A measurement made along the run, inside the compiled program.
+
+    Attributes:
+        fn: `fn(params, opt_state, batch)`, or `fn(params, opt_state, batch, model_state)` if the problem has
+            `init_state`; returns any pytree of arrays. `params` and `opt_state` have the user's structure and shapes,
+            `batch` is the one the coming step will use.
+        every: Measure before the steps 0, every, 2·every, … and at the end.
+        init: For a probe that remembers: the same arguments as `fn`, those of step 0, to its first memory, any pytree
+            of arrays. `fn` then takes the memory as its first argument, and returns the new one with its measurement.
+    """
+
+    fn: Callable[..., Any]
+    every: int = 1
+    init: Callable[..., Any] | None = None
+
+    def __post_init__(self):
+        check_callable("Probe", "fn", self.fn, expected="a function of (params, opt_state, batch)")
+        check_integer("Probe", "every", self.every, 1)
+        if self.init is not None:
+            check_callable("Probe", "init", self.init, expected="a function of (params, opt_state, batch), or None")
+
+    def measure(self, memory: Any, arguments: tuple[Any, ...]) -> tuple[Any, Any]:
+        """Return the new memory and what was measured."""
+        if self.init is None:
+            return None, self.fn(*arguments)
+        both = self.fn(memory, *arguments)
+        if not isinstance(both, tuple | list) or len(both) != 2:
+            raise TypeError(
+                "train needs fn of a Probe with an init to return (new memory, measurement); received "
+                f"{describe_argument(both)} from {describe_argument(self.fn)}."
+            )
+        return both[0], both[1]
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=[
+        "params", "opt_state", "model_state", "losses", "num_steps", "diverged", "diverged_at", "stopped_early",
+        "stalled", "last_moved",
+        "evaluations", "best_step", "last_params", "snapshots", "snapshot_steps", "probes", "probe_steps", "taps",
+    ],
+    meta_fields=[],
+)  # fmt: skip
+@dataclass(frozen=True)
+class Trajectory:
+    """One run, or under `vmap` many: a pytree whose leaves then have leading axes.
+
+    T is the number of steps asked for. Records of a cadence e are made *before* the steps 0, e, 2e, … and once after
+    the last, so their first entry belongs to the start and their last to the result. After a run has ended, by
+    divergence or early stopping, records hold NaN (0 where they are integers).
+
+    Attributes:
+        params: The result: the last parameters, or the best ones under early stopping.
+        opt_state: The optimizer's state after the last step taken, in the structure and shapes of `optimizer.init`.
+        model_state: What the model carries beside its parameters, matching `params`; None if nothing.
+        losses: Shape (T,): training loss of each step's batch at the point where its gradient was taken.
+        num_steps: Steps applied, ≤ T.
+        diverged: Whether a step's loss, gradient, new parameters or carried variables were not finite. That step was
+            not applied.
+        diverged_at: Which step that was, −1 if none.
+        stopped_early: Whether patience ran out.
+        evaluations: By name, shape (K,); `"step"` counts the steps applied before. Empty if none were asked for.
+        best_step: Under early stopping, the number of steps after which `params` were reached; else None.
+        last_params: Under early stopping, the parameters `opt_state` belongs to; else None.
+        snapshots: Parameters along the way, each leaf with a leading axis; None if not asked for.
+        snapshot_steps: Steps applied before each snapshot.
+        probes: What the probe returned, each leaf with a leading axis; None without a probe.
+        probe_steps: Steps applied before each probe.
+        taps: By name, the metrics of every tap in the optimizer, each with a leading axis T; empty without taps.
+        stalled: Whether the run came to a standstill although its gradient was not 0: for at least the last tenth of
+            its steps no parameter changed, and for longer than between two changes before. Looked at are 64
+            coordinates, evenly spaced, of each leaf.
+        last_moved: Steps after which one of these coordinates last changed, 0 if none ever did.
+    """
+
+    # Untyped, because JAX also builds pytrees of shapes and of axes: `jax.tree.map(jnp.shape, trajectory)`.
+    params: Any
+    opt_state: Any
+    model_state: Any
+    losses: Any
+    num_steps: Any
+    diverged: Any
+    diverged_at: Any
+    stopped_early: Any
+    evaluations: Any
+    best_step: Any = None
+    last_params: Any = None
+    snapshots: Any = None
+    snapshot_steps: Any = None
+    probes: Any = None
+    probe_steps: Any = None
+    taps: Any = None
+    stalled: Any = None
+    last_moved: Any = None
+
+    def replace(self, **changes: Any) -> "Trajectory":
+        """Return a copy with some attributes changed."""
+        return replace(self, **changes)
+
+    def __repr__(self) -> str:
+        shown = ", ".join(
+            f"{field.name}={_summary(getattr(self, field.name))}"
+            for field in fields(self)
+            if getattr(self, field.name) is not None
+        )
+        return f"Trajectory({shown})"
+
+
+class TrainingInterrupted(KeyboardInterrupt):
+    """A run was interrupted from the keyboard; `trajectory` holds what it had finished.
+
+    It is a `KeyboardInterrupt`, so a program that does not care stops as usual. One that wants the finished part:
+
+        try:
+            trajectory = train(problem, optimizer, num_steps=100_000, key=key)
+        except TrainingInterrupted as interrupted:
+            trajectory = interrupted.trajectory
+    """
+
+    def __init__(self, trajectory: Trajectory):
+        super().__init__(f"interrupted after {int(trajectory.num_steps)} steps; .trajectory holds them")
+        self.trajectory = trajectory
+
+
+def _summary(value: Any) -> str:
+    leaves = jax.tree.leaves(value)
+    if len(leaves) == 1 and leaves[0] is value:
+        if getattr(value, "ndim", 1) == 0 and not isinstance(value, Tracer):
+            return str(value)
+        return f"{value.dtype}{list(value.shape)}"
+    return f"<{len(leaves)} arrays>"

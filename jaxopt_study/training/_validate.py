@@ -1,0 +1,412 @@
+"""Check what a run is given and decide how to run it, before anything is compiled."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import lru_cache, partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jax.core import Tracer
+
+from jaxopt_study._checks import check_choice, check_integer, check_kept, check_key, describe_argument, is_finite
+from jaxopt_study._programs import contains_convolution
+from jaxopt_study.dynamics import call_update, differentiated, holds_lookahead
+from jaxopt_study.problems import Problem
+from jaxopt_study.training._batch_order import MAX_EXAMPLES, ORDERS, Curriculum, check_pace
+from jaxopt_study.training._compiled_loop import records_like
+from jaxopt_study.training._curvature_probe import CurvatureProbe
+from jaxopt_study.training._evaluate import check_problem, check_split, init_like
+from jaxopt_study.training._flat_parameters import flatten_leaves, restore_leaves, shape_dependence
+from jaxopt_study.training._run_spec import Inputs, Plan
+from jaxopt_study.training._step import batch_at, start, the_optimizer, training_loss
+from jaxopt_study.training._trajectory import EarlyStopping, Probe
+from jaxopt_study.transforms import Transform
+from jaxopt_study.types import Mode
+
+_BUFFER_BYTES = 2**26  # records held on the device between two visits of the host
+_MAX_CAPACITY = 8192  # steps
+
+
+def make_plan(
+    problem: Problem,
+    optimizer: Any,
+    *,
+    num_steps: Any,
+    batch_size: Any,
+    order: Any,
+    params: Any,
+    evaluate_every: int | None,
+    evaluate_on: str | Sequence[str] | None,
+    evaluate_batch_size: int | None,
+    early_stopping: EarlyStopping | None,
+    snapshot_every: int | None,
+    probe: Probe | CurvatureProbe | Callable[..., Any] | None,
+    layout: str,
+    loop: str,
+    traced: bool,
+) -> tuple[Plan, Inputs]:
+    """Split a run into what is static and what it reads.
+
+    Returns:
+        The plan, complete, and the inputs. Cost: for a plan seen before, microseconds; else three traces.
+
+    Raises:
+        ValueError: If an argument is out of range.
+        TypeError: If an argument is of the wrong kind.
+    """
+    num_steps = check_integer("train", "num_steps", num_steps, 0)
+    for name, value in {
+        "batch_size": batch_size, "evaluate_every": evaluate_every, "evaluate_batch_size": evaluate_batch_size,
+        "record_params_every": snapshot_every,
+    }.items():  # fmt: skip
+        if value is not None:
+            check_integer("train", name, value, 1, remedy="Leave it out, or give None, for the default.")
+    check_choice("train", "layout", layout, ("auto", "tree", "flat"))
+    check_choice("train", "loop", loop, ("auto", "compiled", "host"))
+    _check_requests(early_stopping, probe)
+    if traced and loop == "host":
+        raise ValueError("loop='host' cannot run inside jit or vmap, where there is no host: use loop='auto'.")
+    numeric = _check_optimizer(optimizer)
+    batch_size = _check_batches(problem, batch_size, order, num_steps)
+    like, paired = _check_params(problem, params, optimizer)
+    sharded = any(map(_is_sharded, jax.tree.leaves(init_like(problem.init) if params is None else params)))
+    leaves, structure = jax.tree.flatten(like)
+    if early_stopping is not None and evaluate_every is None:
+        evaluate_every = _one_epoch(problem, batch_size)
+    splits = _splits(problem, evaluate_on)
+    splits = splits if evaluate_every else ()
+    if early_stopping is not None:
+        _check_metric(problem, early_stopping.metric, splits)
+        early_stopping = replace(early_stopping, mode=_direction(problem, early_stopping))
+    plan = Plan(
+        init=problem.init,
+        loss=problem.loss,
+        step_loss=problem.step_loss,
+        init_state=problem.init_state,
+        metrics=tuple(sorted(problem.metrics.items())),
+        optimizer=None if numeric else optimizer,
+        structure=structure,
+        shapes=tuple(leaves),
+        batch_size=batch_size,
+        order=order.pace if isinstance(order, Curriculum) else order,
+        evaluate_every=evaluate_every,
+        evaluate_on=splits,
+        evaluate_batch_size=evaluate_batch_size,
+        early_stopping=early_stopping,
+        snapshot_every=snapshot_every,
+        probe=_ready(probe, optimizer, like),
+        layout="tree" if sharded else layout,
+        loop=loop,
+        careful=traced,
+        sharded=sharded,
+        paired=paired,
+    )
+    inputs = Inputs(
+        optimizer=optimizer if numeric else None,
+        data=problem.data,
+        examples={split: getattr(problem, split) for split in splits if split != "train"},
+        order=order.difficulty if isinstance(order, Curriculum) and batch_size is not None else None,
+    )
+    described, tree = jax.tree.flatten(jax.tree.map(_abstract, inputs))
+    return _decide(plan, tree, tuple(described), traced, jax.default_backend()), inputs
+
+
+@lru_cache(maxsize=64)
+def _decide(plan: Plan, tree: Any, described: tuple[Any, ...], traced: bool, backend: str) -> Plan:
+    """Return the plan with layout, loop and the length of the record buffers chosen, from shapes alone."""
+    inputs = jax.tree.unflatten(tree, described)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    begun = replace(plan, layout="tree", early_stopping=None, paired=False)  # `like` is a pair already
+    constants, carry = jax.eval_shape(partial(start, begun), inputs, plan.like, key)
+    batch = jax.eval_shape(partial(batch_at, plan), inputs, constants, jnp.int32(0))
+    program, result = jax.make_jaxpr(partial(training_loss, plan), return_shape=True)(
+        differentiated(plan.like), carry.model_state, batch, key
+    )
+    plan = replace(
+        plan,
+        loss_dtype=_check_loss(result),
+        layout=_choose_layout(plan, inputs.optimizer, carry, batch, key),
+        loop="host" if _wants_host(plan.loop, program, traced, backend) else "compiled",
+    )
+    like = records_like(replace(begun, loss_dtype=plan.loss_dtype), inputs, constants, carry)
+    per_step = sum(
+        leaf.size * leaf.dtype.itemsize / plan.cadences.get(what, 1)
+        for what, record in like.items()
+        for leaf in jax.tree.leaves(record)
+    )
+    return replace(plan, capacity=int(max(1, min(_MAX_CAPACITY, _BUFFER_BYTES // max(per_step, 1)))))
+
+
+def _choose_layout(plan: Plan, leaves: Any, carry: Any, batch: Any, key: Any) -> str:
+    """Return "flat" if the optimizer computes the same on vectors."""
+    if plan.layout == "tree" or (plan.layout == "auto" and all(len(leaf.shape) < 2 for leaf in plan.shapes)):
+        return "tree"
+    flat = jax.eval_shape(flatten_leaves, plan.like)
+
+    def program(params: Any) -> Any:
+        def init_and_update(leaves: Any, grads: Any, params: Any, loss: Any, *rest: Any) -> Any:
+            optimizer = the_optimizer(plan, leaves)
+            state = optimizer.init(params)
+
+            def value_fn(at: Any) -> Any:
+                at = restore_leaves(differentiated(at), differentiated(plan.like))
+                return training_loss(plan, at, *rest)[0]
+
+            return state, call_update(optimizer, grads, state, params, loss, value_fn)
+
+        loss = jax.ShapeDtypeStruct((), plan.shapes[0].dtype)
+        grads = differentiated(params)
+        return jax.make_jaxpr(init_and_update)(leaves, grads, params, loss, carry.model_state, batch, key)
+
+    try:
+        reason = shape_dependence(program(plan.like), program(flat))
+    except Exception as error:  # the optimizer's own code met a vector where it wants a matrix, or is broken anyway
+        reason = f"it fails on vectors: {error}"
+    if reason is None:
+        return "flat"
+    if plan.layout == "flat":
+        raise ValueError(
+            f"layout='flat' would change what this optimizer computes: {reason}. Use layout='auto', which carries the "
+            "leaves as they are for optimizers that look at their shapes."
+        )
+    return "tree"
+
+
+def _ready(probe: Any, optimizer: Any, like: Any) -> Any:
+    if isinstance(probe, CurvatureProbe):
+        return probe.prepare(optimizer, like)
+    return Probe(probe) if callable(probe) else probe
+
+
+def _wants_host(loop: str, program: Any, traced: bool, backend: str) -> bool:
+    return loop == "host" or (loop == "auto" and backend == "cpu" and not traced and contains_convolution(program))
+
+
+def check_arguments(problem: Any, key: Any, progress: Any) -> None:
+    """Check what a run is given beside its plan.
+
+    Raises:
+        TypeError: If an argument is of the wrong kind.
+        ValueError: If there are several keys.
+    """
+    check_problem("train", problem)
+    check_key("train", key)
+    if progress is not None and not isinstance(progress, bool) and not callable(progress):
+        raise TypeError(
+            "train needs progress to be None, True, False or a function of (steps done, T, last loss); received "
+            f"{describe_argument(progress)}."
+        )
+
+
+def _check_requests(early_stopping: Any, probe: Any) -> None:
+    if early_stopping is not None and not isinstance(early_stopping, EarlyStopping):
+        raise TypeError(
+            f"train needs early_stopping to be an EarlyStopping or None; received {describe_argument(early_stopping)}."
+        )
+    check_probe("train", probe)
+
+
+def check_probe(who: str, probe: Any) -> None:
+    """Raise TypeError if something is no probe, or None."""
+    if probe is not None and not isinstance(probe, Probe | CurvatureProbe) and not callable(probe):
+        raise TypeError(
+            f"{who} needs probe to be a Probe, a CurvatureProbe or a function of (params, opt_state, batch); received "
+            f"{describe_argument(probe)}."
+        )
+
+
+def _check_optimizer(optimizer: Any) -> bool:
+    """Return whether the optimizer is a pytree of its numbers, and so can be an argument of a compiled program."""
+    if isinstance(optimizer, nnx.Optimizer):
+        raise TypeError(
+            "train needs the Optax transformation inside an nnx.Optimizer: give optimizer.tx, and the model's "
+            "parameters to problems.from_nnx."
+        )
+    is_class = isinstance(optimizer, type)
+    if is_class or not callable(getattr(optimizer, "init", None)) or not callable(getattr(optimizer, "update", None)):
+        raise TypeError(
+            "train needs an optimizer with init and update, such as optax.adam(1e-3); received "
+            f"{describe_argument(optimizer)}. If it is a function that makes one, call it."
+        )
+    return isinstance(optimizer, Transform)
+
+
+def _check_batches(problem: Problem, batch_size: int | None, order: Any, num_steps: int) -> int | None:
+    """Return the batch size, or None if every step sees all examples."""
+    count = problem.num_examples
+    if isinstance(order, Curriculum):
+        if batch_size is None:
+            raise ValueError("A curriculum chooses the examples of a batch: give train a batch_size.")
+        if np.shape(order.difficulty) != (count,):
+            raise ValueError(
+                f"A curriculum needs one difficulty for each of the {count} training examples of problem "
+                f"{problem.name!r}; received shape {np.shape(order.difficulty)}."
+            )
+        check_pace(order.pace, num_steps)
+    elif not isinstance(order, str) or order not in ORDERS:
+        raise ValueError(
+            f"train's order is one of {', '.join(map(repr, ORDERS))} or a Curriculum; received "
+            f"{describe_argument(order)}."
+        )
+    if batch_size is None:
+        return None
+    if count is None:
+        raise ValueError(
+            f"Problem {problem.name!r} has no data to take batches of {batch_size} from: leave batch_size out."
+        )
+    if batch_size > count:
+        raise ValueError(
+            f"Problem {problem.name!r} has {count} training examples, fewer than batch_size={batch_size}: use "
+            "batch_size=None to see all of them at every step."
+        )
+    if not isinstance(order, Curriculum) and order != "with_replacement":
+        if batch_size == count:
+            return None
+        if count > MAX_EXAMPLES:
+            raise ValueError(
+                f"Shuffled epochs work for up to 2²⁸ examples; received {count}. Use order='with_replacement'."
+            )
+    return int(batch_size)
+
+
+def _check_params(problem: Problem, params: Any, optimizer: Any) -> tuple[Any, bool]:
+    """Return the parameters a run carries, without their values, and whether a start has to be made a pair first."""
+    made = init_like(problem.init)
+    like = jax.tree.map(_abstract, made if params is None else params)
+    for path, leaf in jax.tree.leaves_with_path(like):
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            raise TypeError(
+                f"Parameters must be floating to be trained; params{jax.tree_util.keystr(path)} of problem "
+                f"{problem.name!r} is {leaf.dtype}. Convert it, or keep it out of the parameters."
+            )
+    if not sum(leaf.size for leaf in jax.tree.leaves(like)):
+        raise TypeError(f"The parameters of problem {problem.name!r} hold no numbers: there is nothing to train.")
+    if params is not None:
+        _check_start(problem, params, differentiated(like), made)
+    paired = not isinstance(like, optax.LookaheadParams) and _wants_pair(optimizer, like)
+    return (optax.LookaheadParams(like, like) if paired else like), paired
+
+
+def _check_start(problem: Problem, params: Any, like: Any, made: Any) -> None:
+    # An init that draws nothing may stand for parameters of any form, which the loss decides.
+    if jax.tree.structure(like) == jax.tree.structure(made):
+        for (path, given), expected in zip(jax.tree.leaves_with_path(like), jax.tree.leaves(made), strict=True):
+            if given.shape != expected.shape:
+                raise ValueError(
+                    f"train needs params{jax.tree_util.keystr(path)} to have the shape that problem {problem.name!r} "
+                    f"makes, {expected.shape}; received {given.shape}. Lanes are trained by jax.vmap."
+                )
+    else:
+        raise ValueError(
+            f"train needs params of the structure that problem {problem.name!r} makes, {jax.tree.structure(made)}; "
+            f"received {jax.tree.structure(like)}."
+        )
+    for path, leaf in jax.tree.leaves_with_path(params):
+        if not isinstance(leaf, Tracer) and not is_finite(leaf):
+            raise ValueError(
+                f"train needs a finite start; params{jax.tree_util.keystr(path)} holds NaN or infinity. Take "
+                "parameters from before a run diverged."
+            )
+        if not isinstance(leaf, jax.Array):
+            check_kept(f"train: params{jax.tree_util.keystr(path)}", np.asarray(leaf))
+
+
+def _wants_pair(optimizer: Any, like: Any) -> bool:
+    """Return whether an optimizer steps on pairs of parameters, as `optax.lookahead` does."""
+    shapes, structure = jax.tree.flatten(like)
+    travels = isinstance(optimizer, Transform)
+    numbers, tree = jax.tree.flatten(jax.tree.map(_abstract, optimizer) if travels else None)
+    return _steps_on_pairs(None if travels else optimizer, tree, tuple(numbers), structure, tuple(shapes))
+
+
+@lru_cache(maxsize=64)
+def _steps_on_pairs(optimizer: Any, tree: Any, numbers: tuple[Any, ...], structure: Any, shapes: tuple) -> bool:
+    def init(numbers: Any, params: Any) -> Any:
+        made = jax.tree.unflatten(tree, numbers) if optimizer is None else optimizer
+        return made.init(params)
+
+    like = jax.tree.unflatten(structure, shapes)
+    try:
+        return holds_lookahead(jax.eval_shape(init, numbers, optax.LookaheadParams(like, like)))
+    except Exception:  # an optimizer that does not take pairs, or is broken and says so where it is used
+        return False
+
+
+def _is_sharded(leaf: Any) -> bool:
+    sharding = getattr(leaf, "sharding", None)  # of a traced or an abstract array only where its type says so
+    return sharding is not None and getattr(sharding, "num_devices", 1) > 1
+
+
+def _check_loss(result: Any) -> Any:
+    loss = result[0]
+    if getattr(loss, "shape", None) != () or not jnp.issubdtype(loss.dtype, jnp.floating):
+        raise TypeError(
+            "The loss must be a floating scalar, the mean over the examples of a batch; received "
+            f"{getattr(loss, 'dtype', type(loss))}{list(getattr(loss, 'shape', ()))}. Reduce it, say with jnp.mean."
+        )
+    return loss.dtype
+
+
+def _one_epoch(problem: Problem, batch_size: int | None) -> int:
+    if problem.num_examples is None:
+        raise ValueError(
+            f"Early stopping needs evaluate_every for problem {problem.name!r}, which has no data and so no epochs."
+        )
+    return 1 if batch_size is None else -(-problem.num_examples // batch_size)
+
+
+def _splits(problem: Problem, evaluate_on: str | Sequence[str] | None) -> tuple[str, ...]:
+    if evaluate_on is None:
+        return ("train",) if problem.validation is None else ("validation",)
+    if not isinstance(evaluate_on, str | Sequence):
+        raise TypeError(
+            "train needs evaluate_on to be one or several of 'train', 'validation', 'test'; received "
+            f"{describe_argument(evaluate_on)}."
+        )
+    splits = (evaluate_on,) if isinstance(evaluate_on, str) else tuple(evaluate_on)
+    for split in splits:
+        check_split(problem, split)
+    return splits
+
+
+def _check_metric(problem: Problem, metric: str, splits: tuple[str, ...]) -> None:
+    known = [f"{split}_{name}" for split in splits for name in ("loss", *sorted(problem.metrics))]
+    if metric in known:
+        return
+    if metric.startswith("validation_") and problem.validation is None:
+        raise ValueError(
+            f"Early stopping on {metric!r} needs validation examples, and problem {problem.name!r} has none: give it "
+            f"some with problem.replace(validation=…), or watch one of {', '.join(map(repr, known))}."
+        )
+    raise ValueError(
+        f"Early stopping watches {metric!r}, which is not evaluated; evaluated are {', '.join(map(repr, known))}. "
+        "Add its examples to evaluate_on, or its function to problem.metrics."
+    )
+
+
+def _direction(problem: Problem, rule: EarlyStopping) -> Mode | str:
+    """Return which values of the metric of an early stopping are better."""
+    name = rule.metric.partition("_")[2]
+    mode = problem.mode_of(name) if rule.mode is None else rule.mode
+    if mode is None:
+        raise ValueError(
+            f"Early stopping on {rule.metric!r} must know which values are better, and the metric does not say: give "
+            f"EarlyStopping(…, mode='max') or 'min', or declare it as problems.Metric(fn, mode='max') in the "
+            f"metrics of problem {problem.name!r}."
+        )
+    return mode
+
+
+def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
+    try:
+        kind = jax.typeof(leaf)
+    except (TypeError, OverflowError) as error:
+        raise TypeError(
+            f"Parameters must be arrays; received {describe_argument(leaf)} among them. Keep what is not trained out "
+            "of the parameters, in the loss."
+        ) from error
+    return jax.ShapeDtypeStruct(kind.shape, kind.dtype, weak_type=kind.weak_type)

@@ -1,0 +1,259 @@
+"""Decorators that turn a function into a constructor of expressions."""
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from numbers import Real
+from typing import Any, ParamSpec, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxopt_study._checks import check_bool, check_callable, describe_argument
+from jaxopt_study.transforms import _traced as traced
+from jaxopt_study.transforms._printing import import_path
+from jaxopt_study.transforms._scalars import ScalarLike, ScalarOrSchedule
+from jaxopt_study.transforms._spec import Constructor, Spec, Transform, construct, with_any_extra
+from jaxopt_study.transforms._state_checks import (
+    MismatchError,
+    as_arrays,
+    check_params,
+    check_shapes,
+    check_state,
+    explain,
+)
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def atom(
+    *, state: type = optax.EmptyState, params: bool = False, linear: bool = False, contains: bool = False
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Make a constructor of transformations that are not made of others.
+
+    Init and update check what a user may get wrong before the atom runs: a state that belongs to another chain, missing
+    parameters, complex numbers. Numbers of Python and arrays of NumPy are converted.
+
+    Args:
+        state: The class of the atom's state.
+        params: Whether the update needs the parameters.
+        linear: Whether the output is linear in gradient and parameters, so that complex ones are right: the real and
+            the imaginary part then do what two real parameters would. They are refused otherwise.
+        contains: Whether it passes the gradient to other transformations, which check it themselves and may change its
+            shape on purpose.
+
+    Returns:
+        A decorator for functions that return `Transform(init, update)`.
+
+    Raises:
+        TypeError: If an argument is of the wrong kind.
+    """
+    if not isinstance(state, type):
+        raise TypeError(f"atom needs state to be the class of the state; received {describe_argument(state)}.")
+    for argument, value in (("params", params), ("linear", linear), ("contains", contains)):
+        check_bool("atom", argument, value)
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        check_callable("atom", "the decorated object", function, expected="a function that returns a Transform")
+        name = function.__name__
+        expected, needs_params, is_linear = state, params, linear or contains
+
+        @functools.wraps(function)
+        def build(*args: P.args, **kwargs: P.kwargs) -> R:
+            built: Any = function(*args, **kwargs)
+
+            def init(params: Any) -> Any:
+                return built.init(as_arrays(name, "params", params, is_linear=is_linear))
+
+            # Optax itself passes some of these by keyword, so their names are part of the interface.
+            def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> Any:
+                check_state(name, expected, state)
+                updates = as_arrays(name, "the gradient", updates, is_linear=is_linear)
+                if needs_params:
+                    check_params(name, updates, params)
+                    params = as_arrays(name, "params", params, is_linear=is_linear)
+                try:
+                    new, new_state = built.update(updates, state, params, **extra)
+                except MismatchError:  # a part inside has said what is wrong
+                    raise
+                except (ValueError, TypeError) as error:
+                    explain(name, built, updates, state, error)
+                    raise
+                check_shapes(name, updates, new, state, new_state, reshapes=contains)
+                return new, new_state
+
+            return Transform(init, update)  # pyright: ignore[reportReturnType]
+
+        return _constructor(function, build, "atom")
+
+    return decorate
+
+
+def composite(
+    conventions: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Make a constructor of a named chain, which prints by its name and expands into atoms.
+
+    Args:
+        conventions: Defaults that depend on the argument `convention`: arguments that are None are filled from here.
+
+    Returns:
+        A decorator for functions that return a `Transform`.
+
+    Raises:
+        TypeError: If `conventions` is not a mapping of mappings.
+    """
+    given = {} if conventions is None else conventions
+    if not isinstance(given, Mapping) or not all(isinstance(values, Mapping) for values in given.values()):
+        raise TypeError(
+            "composite needs conventions to be a mapping from a convention's name to its defaults; received "
+            f"{describe_argument(conventions)}. Write @composite() if there are none."
+        )
+    table = tuple((name, tuple(values.items())) for name, values in given.items())
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        check_callable("composite", "the decorated object", function, expected="a function that returns a Transform")
+        return _constructor(function, function, "composite", table)
+
+    return decorate
+
+
+def named_function(function: Callable[P, R]) -> Callable[P, R]:
+    """Make a constructor of functions that remember the call that built them, for `merge` and for schedules.
+
+    Args:
+        function: A function that returns a function of arrays.
+
+    Returns:
+        A constructor with the same signature whose result is a `Function`.
+
+    Raises:
+        TypeError: If it is not a function.
+    """
+    check_callable("named_function", "the decorated object", function)
+    return _constructor(function, function, "function")
+
+
+def from_optax(constructor: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a constructor of Optax transformations or schedules everything a `Transform` has.
+
+    The result of `from_optax(f)(…)` does what `f(…)` does, and it prints, lists and replaces its hyperparameters, is
+    saved as JSON and compares equal. Updates and state keep their dtypes even where a traced hyperparameter would
+    promote them. It does not look inside: an optimizer of Optax expands to itself.
+
+    Args:
+        constructor: A function that returns an `optax.GradientTransformation`, or a plain function such as a schedule.
+
+    Returns:
+        A function with the same signature that returns a `Transform`, or a `Function`.
+
+    Raises:
+        TypeError: If `constructor` is a transformation already, or not callable.
+
+    Example:
+        >>> import optax
+        >>> tx = from_optax(optax.adam)(from_optax(optax.cosine_decay_schedule)(0.1, 100), b1=0.8)
+        >>> tx
+        from_optax(optax.adam)(from_optax(optax.cosine_decay_schedule)(0.1, 100), b1=0.8)
+        >>> tx.replace({"b1": 0.9, "decay_steps": 50}).hyperparams["learning_rate.decay_steps"]
+        50
+
+    References:
+        Optax's `inject_hyperparams` makes hyperparameters part of the state; here they are part of the transformation.
+    """
+    if isinstance(constructor, optax.GradientTransformation):
+        raise TypeError(
+            "from_optax takes the function that builds a transformation, received the built transformation: write "
+            "from_optax(optax.adam)(1e-3), not from_optax(optax.adam(1e-3))."
+        )
+    if not callable(constructor):
+        raise TypeError(f"from_optax takes a function that builds a transformation, received {constructor!r}.")
+
+    return _lift(constructor)
+
+
+@functools.cache  # so that lifting a function twice gives equal transformations
+def _lift(function: Callable[..., Any]) -> Callable[..., Any]:
+    name = getattr(function, "__qualname__", repr(function))
+
+    @functools.wraps(function)
+    def build(*args: Any, **kwargs: Any) -> Any:
+        explain_traced = functools.partial(traced.explained, function, name, args, kwargs)
+        with explain_traced():
+            built = traced.form_for(function, args, kwargs)(*args, **kwargs)
+        return _transform(built, name, explain_traced) if isinstance(built, optax.GradientTransformation) else built
+
+    return _constructor(function, build, "optax")
+
+
+def _constructor(function: Any, build: Any, kind: str, conventions: tuple[Any, ...] = ()) -> Any:
+    signature = inspect.signature(function)
+    if kind == "optax":
+        path = import_path(function) or ""
+        module, _, short = path.rpartition(":")
+        name = f"{module}.{short}" if module else getattr(function, "__qualname__", repr(function))
+    else:
+        name = function.__name__
+        path = f"{function.__module__}:{name}"
+    described = Constructor(name, path, build, signature, kind, conventions)
+
+    @functools.wraps(function)
+    def constructor(*args: Any, **kwargs: Any) -> Any:
+        return construct(Spec(described, _bind(described, args, kwargs)))
+
+    constructor.constructor = described  # pyright: ignore[reportAttributeAccessIssue]
+    return constructor
+
+
+def _bind(constructor: Constructor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    parameters = constructor.signature.parameters
+    if "accumulator_dtype" in kwargs and "dtype" in parameters and constructor.kind != "optax":  # Optax's name for it
+        kwargs = {"dtype" if name == "accumulator_dtype" else name: value for name, value in kwargs.items()}
+    try:
+        bound = constructor.signature.bind(*args, **kwargs)
+    except TypeError as error:
+        raise TypeError(f"{constructor.name}: {error}. Its arguments are {', '.join(parameters)}.") from None
+    bound.apply_defaults()
+    arguments = dict(bound.arguments)
+    if constructor.conventions:
+        constructor.check_convention(arguments["convention"])
+        chosen = dict(dict(constructor.conventions)[arguments["convention"]])
+        arguments = {name: chosen.get(name) if value is None else value for name, value in arguments.items()}
+    for name, value in arguments.items():
+        if isinstance(value, np.generic):  # as from np.linspace: the same number, in a form that is saved exactly
+            value = arguments[name] = value.item()
+        # A whole number given for a real hyperparameter is the same hyperparameter, not another program.
+        number: Any = value if isinstance(value, Real) and not isinstance(value, bool | float) else None
+        if number is not None and parameters[name].annotation in _REAL and abs(number) < 1e300:
+            arguments[name] = float(number)
+    return arguments
+
+
+_REAL = (ScalarLike, ScalarOrSchedule, ScalarLike | None, ScalarOrSchedule | None)
+
+
+def _transform(transformation: optax.GradientTransformation, name: str, explain_traced: Callable[[], Any]) -> Transform:
+    """Return a transformation that keeps dtypes, does not broadcast, and explains what it cannot do when traced."""
+    inner = with_any_extra(transformation)
+
+    def init(params: Any) -> Any:
+        with explain_traced():
+            return inner.init(params)
+
+    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> Any:
+        with explain_traced():
+            new, new_state = inner.update(updates, state, params, **extra)
+        check_shapes(f"from_optax({name})", updates, new, state, state, reshapes=True)
+        return _as_before(new, updates), _as_before(new_state, state)
+
+    return Transform(init, update)
+
+
+def _as_before(new: Any, old: Any) -> Any:
+    """Return a tree with the dtypes of another one of the same structure."""
+    if jax.tree.structure(new) != jax.tree.structure(old):
+        return new
+    return jax.tree.map(lambda n, o: n if jnp.result_type(n) == jnp.result_type(o) else n.astype(o.dtype), new, old)

@@ -1,0 +1,64 @@
+"""The dampening of a momentum's new gradients."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int
+
+from jaxopt_study.transforms._constructors import atom
+from jaxopt_study.transforms._scalars import ScalarLike, cast, check_interval, complement, increment
+from jaxopt_study.transforms._spec import Transform
+
+
+class DampenState(NamedTuple):
+    """Number of steps taken."""
+
+    count: Int[Array, "*batch"]
+
+
+@atom(state=DampenState, linear=True)
+def dampen(dampening: ScalarLike) -> Transform:
+    """Shrink every gradient but the first.
+
+    With dampening τ:
+
+        u₁ = g₁,  uₜ = (1 − τ) gₜ for t > 1
+
+    In front of `heavy_ball(γ)` it makes PyTorch's dampened momentum, aₜ = γ aₜ₋₁ + (1 − τ) gₜ with a₁ = g₁. With τ = γ
+    that is a moving average started at the first gradient, which then weighs γᵗ⁻¹ and not (1 − γ) γᵗ⁻¹: `ema` with
+    `bias_correction` is the average without that excess.
+
+    Args:
+        dampening: τ in [0, 1]; 0 changes nothing.
+
+    Returns:
+        A transformation whose state is a counter. Cost: fused with its neighbours, none.
+
+    Raises:
+        ValueError: If `dampening` is outside [0, 1].
+
+    Example:
+        >>> tx = chain(dampen(0.5), heavy_ball(0.5))
+        >>> state = tx.init(jnp.zeros(1))
+        >>> for _ in range(5):
+        ...     updates, state = tx.update(jnp.array([3.0]), state)
+        >>> print(updates)  # τ = γ: the average of a constant is that constant
+        [3.]
+
+    References:
+        `torch.optim.SGD`, its argument `dampening`; the first gradient is undampened there, too.
+    """
+    check_interval("dampen", "dampening", dampening, 0.0, 1.0, closed="[]")
+    kept = complement(dampening)
+
+    def init(params: Any) -> DampenState:
+        del params
+        return DampenState(jnp.zeros((), dtype=jnp.int32))
+
+    def update(updates: Any, state: DampenState, params: Any = None, **extra: Any) -> tuple[Any, DampenState]:
+        first = state.count == 0
+        new = jax.tree.map(lambda g: jnp.where(first, g, cast(kept, g.dtype) * g), updates)
+        return new, DampenState(increment(state.count))
+
+    return Transform(init, update)

@@ -1,0 +1,140 @@
+"""What a user hears whose state, gradient and parameters do not belong together."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxopt_study._checks import describe_argument
+
+
+class MismatchError(ValueError):
+    """State, gradient and parameters that do not belong together; the message names the atom and the remedy."""
+
+
+def check_state(name: str, expected: type, received: Any) -> None:
+    """Raise MismatchError if a state is not of an atom's own class."""
+    if not isinstance(received, expected):
+        raise MismatchError(
+            f"{name}: the state belongs to another transformation: expected {expected.__name__}, received "
+            f"{type(received).__name__}. Use the state that init of this chain returned; a state saved from one chain "
+            "cannot continue another."
+        )
+
+
+def check_params(name: str, updates: Any, params: Any) -> None:
+    """Raise MismatchError unless an atom that needs the parameters gets those of its gradient."""
+    if params is None:
+        raise MismatchError(
+            f"{name} needs the current parameters: call update(updates, state, params), received params=None."
+        )
+    if _kind(updates) != _kind(params):
+        raise MismatchError(
+            f"{name}: the gradient does not belong to these parameters: expected {_show(_kind(params))}, received "
+            f"{_show(_kind(updates))}. Pass the parameters at which the gradient was taken."
+        )
+
+
+def explain(name: str, built: Any, updates: Any, state: Any, error: Exception) -> None:
+    """Raise MismatchError if an atom failed because its state was made for other parameters."""
+    try:
+        expected = jax.eval_shape(built.init, updates)
+    except (ValueError, TypeError, AttributeError):
+        return
+    if _kind(expected) != _kind(state):
+        raise MismatchError(
+            f"{name}: the state was made for other parameters: expected {_show(_kind(expected))}, received "
+            f"{_show(_kind(state))}. Call init with the parameters that are trained."
+        ) from error
+
+
+def check_shapes(name: str, updates: Any, new: Any, state: Any, new_state: Any, *, reshapes: bool = False) -> None:
+    """Raise MismatchError if an update changed a shape: broadcasting hides arguments that do not belong together.
+
+    Args:
+        name: The atom.
+        updates: What went in.
+        new: What came out.
+        state: The state before.
+        new_state: The state after.
+        reshapes: Whether a part may reduce or reshape the gradient, as the sum over examples does; then only growth,
+            which is what broadcasting does, is refused.
+
+    Raises:
+        MismatchError: If a shape changed.
+    """
+    for what, before, after in (("gradient", updates, new), ("state", state, new_state)):
+        for b, a in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=False):
+            allowed = reshapes and what == "gradient" and np.size(a) <= np.size(b)
+            if np.shape(b) != np.shape(a) and not allowed:
+                raise MismatchError(
+                    f"{name}: gradient, state and parameters differ in shape: the {what} went in with {np.shape(b)} "
+                    f"and would come out with {np.shape(a)}. Call init with the parameters that are trained, and "
+                    "update with their gradient."
+                )
+
+
+def as_arrays(name: str, what: str, tree: Any, *, is_linear: bool = False) -> Any:
+    """Return a tree whose leaves are arrays, Python's numbers and NumPy's arrays converted.
+
+    Args:
+        name: The atom.
+        what: What the message calls the tree.
+        tree: Parameters or a gradient; shapes (`jax.ShapeDtypeStruct`) stay what they are.
+        is_linear: Whether complex leaves pass.
+
+    Returns:
+        The same tree if there was nothing to convert.
+
+    Raises:
+        TypeError: If a leaf is no array, or complex where the atom's function is not linear.
+    """
+    leaves = jax.tree.leaves(tree)
+    if all(isinstance(leaf, jax.Array) for leaf in leaves):
+        if not is_linear:
+            refuse_complex(name, what, tree)
+        return tree
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        known = isinstance(leaf, bool | int | float | complex) or (hasattr(leaf, "dtype") and hasattr(leaf, "shape"))
+        if not known or getattr(getattr(leaf, "dtype", None), "kind", "f") in "OSU":
+            raise TypeError(
+                f"{name} needs {what} to be arrays; {what}{jax.tree_util.keystr(path)} is {describe_argument(leaf)}. "
+                "Keep what is not trained out of the parameters, or put optax.masked around the transformation."
+            )
+    if not is_linear:
+        refuse_complex(name, what, tree)
+    return jax.tree.map(_as_array, tree)
+
+
+def refuse_complex(name: str, what: str, tree: Any) -> None:
+    """Raise TypeError if a leaf is complex: a square, a norm or a sign of it is not that of two real numbers."""
+    if not any(_is_complex(leaf) for leaf in jax.tree.leaves(tree)):
+        return
+    path = next(path for path, leaf in jax.tree_util.tree_leaves_with_path(tree) if _is_complex(leaf))
+    raise TypeError(
+        f"{name} needs {what} to be real, since it is not linear in the gradient; {what}{jax.tree_util.keystr(path)} "
+        "is complex. Give the real and the imaginary part as two leaves, as "
+        "optax.contrib.split_real_and_imaginary(…) around the whole chain does."
+    )
+
+
+def _is_complex(leaf: Any) -> bool:
+    dtype = getattr(leaf, "dtype", None)
+    return isinstance(leaf, complex) if dtype is None else jax.dtypes.issubdtype(dtype, jnp.complexfloating)
+
+
+def _as_array(leaf: Any) -> Any:
+    if isinstance(leaf, jax.Array | jax.ShapeDtypeStruct):
+        return leaf
+    # A Python number would make a weakly typed array, and a state whose type changes after a step.
+    return jnp.asarray(leaf, dtype=jnp.result_type(leaf if hasattr(leaf, "dtype") else type(leaf)))
+
+
+def _kind(tree: Any) -> tuple[Any, list[tuple[int, ...]]]:
+    return jax.tree.structure(tree), [np.shape(leaf) for leaf in jax.tree.leaves(tree)]
+
+
+def _show(kind: tuple[Any, list[tuple[int, ...]]]) -> str:
+    structure, shapes = kind
+    return str(jax.tree.unflatten(structure, shapes))

@@ -1,0 +1,309 @@
+"""Running statistics of the gradient: what an adaptive method remembers."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array
+
+from jaxopt_study._checks import check_bool, check_callable
+from jaxopt_study._programs import wider
+from jaxopt_study.transforms._constructors import atom
+from jaxopt_study.transforms._scalars import (
+    ScalarLike,
+    cast,
+    check_decay,
+    check_dtype,
+    check_interval,
+    check_non_negative,
+    check_result,
+    check_statistic,
+    complement,
+    concrete,
+)
+from jaxopt_study.transforms._spec import Transform
+from jaxopt_study.transforms._state_checks import refuse_complex
+
+Statistic = Callable[[Array], Array]
+
+
+class EmaState(NamedTuple):
+    """Exponential moving average of a statistic of the gradient."""
+
+    average: optax.Updates  # mₜ, structure of the parameters
+
+
+class TotalState(NamedTuple):
+    """Running sum of a statistic of the gradient."""
+
+    total: optax.Updates  # Sₜ, structure of the parameters
+
+
+class RunningMaxState(NamedTuple):
+    """Running maximum of a statistic of the gradient."""
+
+    maximum: optax.Updates  # uₜ, structure of the parameters
+
+
+class DifferenceState(NamedTuple):
+    """The gradient of the step before."""
+
+    previous: optax.Updates  # gₜ₋₁, structure and dtypes of the parameters
+    started: Array  # whether there was a step before, boolean scalar
+
+
+@atom(state=EmaState, linear=True)
+def ema(
+    decay: ScalarLike,
+    *,
+    of: Statistic | None = None,
+    initial: ScalarLike = 0.0,
+    dtype: Any = None,
+    lagged: bool = False,
+) -> Transform:
+    """Replace the gradient by the exponential moving average of one of its statistics.
+
+    With gradient gₜ, statistic φ, decay β and m₀ = initial, elementwise:
+
+        mₜ = β mₜ₋₁ + (1 − β) φ(gₜ)
+
+    It starts at m₀ and is pulled towards it for about 1/(1−β) steps; it does not correct that: `bias_correction` does.
+    It is computed as mₜ₋₁ + (1 − β)(φ(gₜ) − mₜ₋₁), with 1 − β formed in double precision, because β itself
+    rounded to single precision moves the average by up to 3e-3 at β = .99999. In single precision an average of nearly
+    constant values stops moving once its steps round away, up to 6e-8/(1 − β) from them, relatively.
+
+    Range: (1 − β)φ(g) must be a normal number of the average's dtype. With φ the square and β = .999 that is |g| from
+    4e-18 to 1.8e19 in single precision and bfloat16, from .25 to 255 in float16. Below, the square vanishes and ε
+    alone divides. Above, the average is infinite from then on, and a step divided by its root is 0, never NaN: that
+    coordinate rests, as it does in Optax. Clip the gradient if it may get there.
+
+    Args:
+        decay: β in [0, 1). Traced, it is taken as it is: the rounding of β then matters as said above.
+        of: φ, an elementwise function of the gradient, such as `jnp.square`; None takes the gradient itself. It is
+            applied in the wider of the gradient's and the average's dtype.
+        initial: m₀. With a start other than 0, `bias_correction` is wrong.
+        dtype: dtype of the average; None keeps the parameters'. Use `jnp.float32` under half-precision parameters.
+            Optax's name for it, `accumulator_dtype`, is understood, too.
+        lagged: Return mₜ₋₁, the average before this step, which Lion interpolates with the gradient.
+
+    Returns:
+        A transformation whose output and state have the parameters' structure. Cost: one read and one write of m.
+
+    Raises:
+        ValueError: If `decay` is outside [0, 1).
+        TypeError: If an argument is of the wrong kind, or the gradient complex and `of` or `dtype` given.
+
+    Example:
+        >>> tx = ema(0.75, of=jnp.square)
+        >>> state = tx.init(jnp.zeros(2))
+        >>> for _ in range(3):
+        ...     average, state = tx.update(jnp.array([2.0, 0.0]), state)
+        >>> print(average / 4.0)  # 1 − .75³ of the way to the square
+        [0.578125 0.      ]
+
+    References:
+        Kingma and Ba (2015), Adam, Algorithm 1. Optax's `ema` corrects the bias inside and takes no statistic.
+    """
+    check_decay("ema", decay)
+    check_interval("ema", "initial", initial, -float("inf"), float("inf"), closed="()")
+    check_statistic("ema", of)
+    check_dtype("ema", dtype)
+    check_bool("ema", "lagged", lagged)
+    rate = complement(decay)
+    host = isinstance(rate, float)
+    is_linear = of is None and dtype is None
+
+    def init(params: Any) -> EmaState:
+        if not is_linear:
+            refuse_complex("ema", "params", params)
+        return EmaState(_full(params, initial, dtype))
+
+    def move(m: Array, g: Array) -> Array:
+        x = _statistic("ema", of, g, m.dtype)
+        # A statistic of finite gradients may overflow, and an infinite average stays so: ∞ − ∞ and 0·∞ must not occur.
+        bounded = m if of is None else jnp.clip(m, -jnp.finfo(m.dtype).max, jnp.finfo(m.dtype).max)
+        if host and rate <= 0.5:  # squares have no sign, gradients do, and their difference may overflow
+            return m + (rate * x - rate * m if of is None else rate * (x - bounded))
+        # For a short memory the difference would lose x beside a large m; traced decays may be short.
+        beta = cast(decay, m.dtype)
+        return beta * jnp.where(beta == 0, bounded, m) + cast(rate, m.dtype) * x
+
+    def update(updates: Any, state: EmaState, params: Any = None, **extra: Any) -> tuple[Any, EmaState]:
+        if not is_linear:
+            refuse_complex("ema", "the gradient", updates)
+        average = jax.tree.map(lambda g, m: move(m, g), updates, state.average)
+        return (state.average if lagged else average), EmaState(average)
+
+    return Transform(init, update)
+
+
+@atom(state=TotalState)
+def total(*, of: Statistic = jnp.square, initial: ScalarLike = 0.0, dtype: Any = None) -> Transform:
+    """Replace the gradient by the running sum of one of its statistics.
+
+    With gradient gₜ, statistic φ and S₀ = initial, elementwise:
+
+        Sₜ = Sₜ₋₁ + φ(gₜ)
+
+    It forgets nothing: a step divided by √Sₜ can only shrink, which is AdaGrad's strength on sparse gradients and its
+    weakness on long runs. For a memory that fades use `ema`. Not a step by itself: `merge` it with the gradient.
+
+    Range: squares of |g| from 1.1e-19 to 1.8e19 are normal numbers in single precision and bfloat16, from .008 to 255
+    in float16. Below, the square vanishes, and S₀ and ε alone divide. Above, the sum is infinite from then on, and a
+    step divided by its root is 0: that coordinate rests.
+
+    Args:
+        of: φ, an elementwise function of the gradient, applied in the wider of the gradient's and the sum's dtype.
+        initial: S₀ ≥ 0. The paper uses 0; Optax's `adagrad` starts at 0.1.
+        dtype: dtype of the sum; None keeps the parameters'. Optax's name, `accumulator_dtype`, is understood, too.
+
+    Returns:
+        A transformation whose output and state have the parameters' structure. Cost: one read and one write of S.
+
+    Raises:
+        ValueError: If `initial` is negative.
+        TypeError: If an argument is of the wrong kind, or the gradient complex.
+
+    Example:
+        >>> tx = total()
+        >>> state = tx.init(jnp.zeros(2))
+        >>> statistic, state = tx.update(jnp.array([3.0, -1.0]), state)
+        >>> statistic, state = tx.update(jnp.array([4.0, 0.0]), state)
+        >>> print(jnp.sqrt(statistic))  # the Euclidean length of each coordinate's gradients
+        [5. 1.]
+
+    References:
+        Duchi, Hazan and Singer (2011), Adaptive Subgradient Methods, JMLR 12: the diagonal case.
+    """
+    check_non_negative("total", "initial", initial)
+    check_callable("total", "of", of, expected="an elementwise function such as jnp.square")
+    check_dtype("total", dtype)
+
+    def init(params: Any) -> TotalState:
+        return TotalState(_full(params, initial, dtype))
+
+    def update(updates: Any, state: TotalState, params: Any = None, **extra: Any) -> tuple[Any, TotalState]:
+        sums = jax.tree.map(lambda g, s: s + _statistic("total", of, g, s.dtype), updates, state.total)
+        return sums, TotalState(sums)
+
+    return Transform(init, update)
+
+
+@atom(state=RunningMaxState)
+def running_max(
+    decay: ScalarLike = 1.0, *, of: Statistic | None = None, initial: ScalarLike = 0.0, dtype: Any = None
+) -> Transform:
+    """Replace the gradient by the running maximum of one of its statistics.
+
+    With gradient gₜ, statistic φ, decay β and u₀ = initial, elementwise:
+
+        uₜ = max(β uₜ₋₁, φ(gₜ))
+
+    With β = 1 it never falls: after `ema(b2, of=jnp.square)` it makes Adam into AMSGrad, and whether `bias_correction`
+    stands before it or behind it is where Optax and PyTorch differ. With β < 1 and φ = |·| it is AdaMax's norm.
+
+    Args:
+        decay: β in [0, 1].
+        of: φ, an elementwise function of the gradient, applied in the wider of the gradient's and the maximum's dtype;
+            None takes the gradient itself.
+        initial: u₀.
+        dtype: dtype of the maximum; None keeps the parameters'. Optax's name, `accumulator_dtype`, is understood, too.
+
+    Returns:
+        A transformation whose output and state have the parameters' structure. Cost: one read and one write of u.
+
+    Raises:
+        ValueError: If `decay` is outside [0, 1].
+        TypeError: If an argument is of the wrong kind, or the gradient complex.
+
+    Example:
+        >>> tx = running_max(0.5, of=jnp.abs)
+        >>> state = tx.init(jnp.zeros(1))
+        >>> for g in [4.0, -1.0, 0.1]:
+        ...     maximum, state = tx.update(jnp.array([g]), state)
+        >>> print(maximum)  # the first gradient, halved twice
+        [1.]
+
+    References:
+        Reddi, Kale and Kumar (2018), On the Convergence of Adam and Beyond, Algorithm 2 (β = 1). Kingma and Ba (2015),
+        section 7.1, equation (12) (β = β₂).
+    """
+    check_interval("running_max", "decay", decay, 0.0, 1.0, closed="[]")
+    check_interval("running_max", "initial", initial, -float("inf"), float("inf"), closed="()")
+    check_statistic("running_max", of)
+    check_dtype("running_max", dtype)
+
+    def init(params: Any) -> RunningMaxState:
+        return RunningMaxState(_full(params, initial, dtype))
+
+    def move(u: Array, g: Array) -> Array:
+        x = _statistic("running_max", of, g, u.dtype)
+        return jnp.maximum(u if concrete(decay) == 1.0 else cast(decay, u.dtype) * u, x)
+
+    def update(updates: Any, state: RunningMaxState, params: Any = None, **extra: Any) -> tuple[Any, RunningMaxState]:
+        maximum = jax.tree.map(lambda g, u: move(u, g), updates, state.maximum)
+        return maximum, RunningMaxState(maximum)
+
+    return Transform(init, update)
+
+
+@atom(state=DifferenceState, linear=True)
+def gradient_difference() -> Transform:
+    """Replace the gradient by its change since the step before.
+
+    With gradient gₜ, elementwise:
+
+        dₜ = gₜ − gₜ₋₁,  d₁ = 0
+
+    It does not smooth: the noise of two mini-batches adds. Adan averages it with `ema`.
+
+    Returns:
+        A transformation whose output has the parameters' structure. Cost: one read and one write of the gradient.
+
+    Example:
+        >>> tx = gradient_difference()
+        >>> state = tx.init(jnp.zeros(1))
+        >>> for g in [3.0, 5.0]:
+        ...     change, state = tx.update(jnp.array([g]), state)
+        >>> print(change)
+        [2.]
+
+    References:
+        Xie, Zhou, Li, Lin and Yan (2022), Adan, Algorithm 1.
+    """
+
+    def init(params: Any) -> DifferenceState:
+        return DifferenceState(_full(params, 0.0, None), jnp.zeros((), dtype=bool))
+
+    def update(updates: Any, state: DifferenceState, params: Any = None, **extra: Any) -> tuple[Any, DifferenceState]:
+        change = jax.tree.map(lambda g, p: jnp.where(state.started, _change(g, p), 0), updates, state.previous)
+        previous = jax.tree.map(lambda g, p: g.astype(p.dtype), updates, state.previous)
+        return change, DifferenceState(previous, jnp.ones((), dtype=bool))
+
+    return Transform(init, update)
+
+
+def _change(g: Array, before: Array) -> Array:
+    """Return g − before, at most the largest number where both are finite: no mean of it is ∞ − ∞ then."""
+    change = g - before.astype(g.dtype)
+    if jnp.iscomplexobj(change):
+        return change
+    largest = jnp.finfo(change.dtype).max
+    return jnp.where(jnp.isfinite(g) & jnp.isfinite(before), jnp.clip(change, -largest, largest), change)
+
+
+def _full(params: Any, value: Any, dtype: Any) -> Any:
+    def fill(p: Any) -> Array:
+        kind = jnp.dtype(dtype or p.dtype)
+        return jnp.full_like(p, cast(value, kind), dtype=kind)
+
+    return jax.tree.map(fill, params)
+
+
+def _statistic(who: str, of: Statistic | None, g: Array, dtype: Any) -> Array:
+    """Return φ(g) in a dtype: φ acts in the wider of both, since a square may overflow or vanish in the narrower."""
+    if of is None:
+        return g.astype(dtype)
+    return jnp.asarray(check_result(who, "of", of(g.astype(wider(g.dtype, dtype))))).astype(dtype)
