@@ -1,25 +1,41 @@
 """One trial: a loop of steps from a problem and an optimizer to a trajectory."""
 
-from jaxopt_study.training._batch_order import Curriculum, LinearPace, batch_indices, linear_curriculum, shuffle
+from jaxopt_study.training._batch_order import (
+    BatchOrder,
+    Curriculum,
+    LinearPace,
+    Reshuffle,
+    ShuffleOnce,
+    WithReplacement,
+    batch_indices,
+    batch_order,
+    linear_curriculum,
+)
 from jaxopt_study.training._batch_order import Order as Order
 from jaxopt_study.training._curvature_probe import CurvatureProbe
 from jaxopt_study.training._evaluate import check_problem as check_problem
 from jaxopt_study.training._evaluate import evaluate
 from jaxopt_study.training._python_loop import Bar as Bar
 from jaxopt_study.training._python_loop import interrupts as interrupts
+from jaxopt_study.training._shuffle import shuffle
 from jaxopt_study.training._train import train
 from jaxopt_study.training._trajectory import EarlyStopping, Probe, TrainingInterrupted, Trajectory
 from jaxopt_study.training._validate import check_probe as check_probe
 
 __all__ = [
+    "BatchOrder",
     "Curriculum",
     "CurvatureProbe",
     "EarlyStopping",
     "LinearPace",
     "Probe",
+    "Reshuffle",
+    "ShuffleOnce",
     "TrainingInterrupted",
     "Trajectory",
+    "WithReplacement",
     "batch_indices",
+    "batch_order",
     "evaluate",
     "linear_curriculum",
     "shuffle",

@@ -1,10 +1,9 @@
-"""Which examples a step sees: a pure function of a key and the step, so a run needs no sort and no sampler state."""
+"""Batch orders: which examples each step sees, as a pure function of a key and the step."""
 
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Hashable, Mapping, Set
 from dataclasses import dataclass
 from functools import partial
-from math import isqrt
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +13,6 @@ from jaxtyping import Array, Float, Integer, UInt32
 
 from jaxopt_study._checks import (
     MAX_COUNT,
-    check_choice,
     check_integer,
     check_key,
     check_numbers,
@@ -23,15 +21,103 @@ from jaxopt_study._checks import (
     describe_argument,
     is_real_scalar,
 )
+from jaxopt_study.training._shuffle import MAX_EXAMPLES, permute, round_words
 from jaxopt_study.types import Key
 
-Order = Literal["reshuffle", "shuffle_once", "with_replacement"]
-ORDERS = ("reshuffle", "shuffle_once", "with_replacement")
-MAX_EXAMPLES = 2**28  # step · batch_size is reduced modulo N four bits at a time, in 32 bits
-
 _NO_ARRAYS = (str, bytes, int, float, complex, Mapping, Set)
-_ROUNDS = 8  # four suffice for a pseudo-random permutation (Luby and Rackoff 1988); eight leave a margin at small N
-_GOLDEN = 0x9E3779B1  # an odd constant near 2³²/φ, to spread consecutive epochs over all bits
+
+
+@runtime_checkable
+class BatchOrder(Protocol):
+    """Which examples each step of a run sees.
+
+    Any object with these methods is an order of `train`, `search`, `compare` and `ablate`. It is hashable, or a pytree
+    whose arrays become arguments of the compiled program. An attribute `repeats` that is true says that an example may
+    occur twice in one batch; without it a batch of all examples is taken as they are.
+    """
+
+    def init(self, key: Key, num_examples: int) -> Any:
+        """Return what all steps of a run share, computed once and outside of the loop.
+
+        Args:
+            key: The run's own key for its order.
+            num_examples: N.
+
+        Returns:
+            Any pytree of arrays.
+        """
+        ...
+
+    def indices(self, state: Any, step: Any, batch_size: int, num_examples: int) -> Integer[Array, " batch"]:
+        """Return the examples of one batch.
+
+        Args:
+            state: What `init` returned.
+            step: t, traced; 0 for the first step.
+            batch_size: B.
+            num_examples: N.
+
+        Returns:
+            B integers in 0 … N − 1.
+        """
+        ...
+
+
+Order = Literal["reshuffle", "shuffle_once", "with_replacement"] | BatchOrder
+
+
+@dataclass(frozen=True)
+class Reshuffle:
+    """Every epoch a new permutation of the examples; "reshuffle" for short.
+
+    Batches straddle the ends of epochs: example t·B + j of the run is at position (t·B + j) mod N of epoch
+    ⌊(t·B + j)/N⌋, so every epoch holds every example exactly once for any B. The permutations are those of `shuffle`.
+    """
+
+    def init(self, key: Key, num_examples: int) -> UInt32[Array, " rounds"]:
+        """Return the keys of the permutations."""
+        _check_shuffled(num_examples)
+        return round_words(key)
+
+    def indices(
+        self, state: UInt32[Array, " rounds"], step: Any, batch_size: int, num_examples: int
+    ) -> Integer[Array, " batch"]:
+        """Return the next B examples of the epoch, or of two."""
+        return _of_epochs(state, step, batch_size, num_examples, same=False)
+
+
+@dataclass(frozen=True)
+class ShuffleOnce:
+    """Every epoch the same permutation of the examples; "shuffle_once" for short. Batches as in `Reshuffle`."""
+
+    def init(self, key: Key, num_examples: int) -> UInt32[Array, " rounds"]:
+        """Return the keys of the permutation."""
+        _check_shuffled(num_examples)
+        return round_words(key)
+
+    def indices(
+        self, state: UInt32[Array, " rounds"], step: Any, batch_size: int, num_examples: int
+    ) -> Integer[Array, " batch"]:
+        """Return the next B examples of the epoch, or of two."""
+        return _of_epochs(state, step, batch_size, num_examples, same=True)
+
+
+@dataclass(frozen=True)
+class WithReplacement:
+    """Every batch drawn independently and uniformly, with replacement; "with_replacement" for short."""
+
+    repeats = True
+
+    def init(self, key: Key, num_examples: int) -> Key:
+        """Return the key from which every step derives its own."""
+        return key
+
+    def indices(self, state: Key, step: Any, batch_size: int, num_examples: int) -> Integer[Array, " batch"]:
+        """Return B independent examples."""
+        return jax.random.randint(jax.random.fold_in(state, step), (batch_size,), 0, num_examples)
+
+
+ORDERS = {"reshuffle": Reshuffle(), "shuffle_once": ShuffleOnce(), "with_replacement": WithReplacement()}
 
 
 @dataclass(frozen=True)
@@ -73,6 +159,7 @@ class Curriculum:
 
     difficulty: Any
     pace: Callable[[Any], Any]
+    repeats = True
 
     def __post_init__(self):
         shape = getattr(self.difficulty, "shape", None)
@@ -91,104 +178,18 @@ class Curriculum:
                 f"{describe_argument(self.pace)}."
             )
 
+    def init(self, key: Key, num_examples: int) -> tuple[Key, Integer[Array, " examples"]]:
+        """Return the key from which every step derives its own, and the examples from easy to hard."""
+        _check_difficulty(self.difficulty, num_examples)
+        return key, jnp.argsort(jnp.asarray(self.difficulty), stable=True).astype(jnp.int32)
 
-def shuffle(
-    position: Integer[Array, "*shape"], num_examples: int, *, key: Key, epoch: Any = 0
-) -> Integer[Array, "*shape"]:
-    """Return the examples at some positions of a pseudo-random permutation of 0 … N − 1.
-
-    The permutation π of an epoch is evaluated elementwise, without ever being written down: a position is written
-    (l, r) in ℤ_a × ℤ_b with a = ⌈√N⌉ and ab ≥ N, and eight Feistel rounds alternate
-
-        l ← l + F(r) mod a,    r ← r + F(l) mod b
-
-    with F a keyed 32-bit hash. Every round is a bijection; a value that lands outside 0 … N − 1 is sent through again
-    (cycle walking) until it lands inside, so π is a bijection of exactly the N examples.
-
-    It is not cryptographic, and not uniform over all N! permutations: positions, pairs of positions and epochs are
-    statistically independent, which is what training needs.
-
-    Args:
-        position: Positions in the epoch, integers in 0 … N − 1.
-        num_examples: N, 1 … 2²⁸.
-        key: Chooses the family of permutations.
-        epoch: Chooses the permutation in the family; an integer, or an array of `position`'s shape.
-
-    Returns:
-        Example numbers, int32, of `position`'s shape. Cost: about 100 integer operations each, no memory.
-
-    Raises:
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If N or a position is outside its range.
-
-    Example:
-        >>> first = shuffle(jnp.arange(10), 10, key=jax.random.key(0), epoch=0)
-        >>> second = shuffle(jnp.arange(10), 10, key=jax.random.key(0), epoch=1)
-        >>> print(jnp.sort(first), bool(jnp.any(first != second)))
-        [0 1 2 3 4 5 6 7 8 9] True
-
-    References:
-        Black and Rogaway (2002), Ciphers with arbitrary finite domains: the generalised Feistel network, §5, and cycle
-        walking, §4. The hash is MurmurHash3's 32-bit finaliser (Appleby 2011, public domain).
-    """
-    _check_count(num_examples)
-    position, epoch = _as_integers("position", position), _as_integers("epoch", epoch)
-    if epoch.shape not in ((), position.shape):
-        raise ValueError(f"shuffle needs epoch to be one, or of shape {position.shape}; received shape {epoch.shape}.")
-    if not isinstance(position, Tracer) and position.size and not 0 <= position.min() <= position.max() < num_examples:
-        raise ValueError(
-            f"shuffle needs positions from 0 to {num_examples - 1}; received {position.min()} to {position.max()}."
-        )
-    return _permute(position, epoch, _round_words(check_key("shuffle", key)), num_examples)
-
-
-def prepare(order: Order | Curriculum, key: Key) -> Any:
-    """Return what all steps of a run share: it is computed once, and not in the loop."""
-    if isinstance(order, Curriculum):
-        return key, jnp.argsort(jnp.asarray(order.difficulty), stable=True).astype(jnp.int32)
-    return key if order == "with_replacement" else _round_words(key)
-
-
-def batch_indices(
-    order: Order | Callable[[Any], Any], prepared: Any, step: Any, batch_size: int, num_examples: int
-) -> Integer[Array, " batch"]:
-    """Return the numbers of the examples that a step sees.
-
-    Args:
-        order: "reshuffle", "shuffle_once", "with_replacement", or the pace of a curriculum.
-        prepared: What `prepare` returned.
-        step: t, 0 for the first step.
-        batch_size: B ≥ 1, at most N unless the order draws with replacement.
-        num_examples: N.
-
-    Returns:
-        Shape (B,), int32. Batches straddle the ends of epochs: example t·B + j of the run is at position
-        (t·B + j) mod N of epoch ⌊(t·B + j)/N⌋, so every epoch holds every example exactly once for any B.
-
-    Raises:
-        TypeError: If a size is not an integer.
-        ValueError: If a size is out of range, or the order is unknown.
-    """
-    check_integer("batch_indices", "num_examples", num_examples, 1, MAX_EXAMPLES)
-    if not callable(order):
-        check_choice("batch_indices", "order", order, ORDERS)
-    repeats = callable(order) or order == "with_replacement"  # examples within a batch
-    check_integer("batch_indices", "batch_size", batch_size, 1, MAX_COUNT if repeats else num_examples)
-    _check_step(step)
-    _check_prepared(order, prepared, num_examples)
-    if callable(order):
-        key, easiest_first = prepared
-        admitted = jnp.clip(jnp.ceil(_share(order, step) * num_examples), 1, num_examples).astype(jnp.int32)
-        drawn = jax.random.randint(jax.random.fold_in(key, step), (batch_size,), 0, admitted)
-        return easiest_first[drawn]
-    if order == "with_replacement":
-        return jax.random.randint(jax.random.fold_in(prepared, step), (batch_size,), 0, num_examples)
-    epoch, offset = _epoch_and_offset(jnp.asarray(step), batch_size, num_examples)
-    position = offset + jnp.arange(batch_size, dtype=jnp.uint32)
-    wrapped = position >= num_examples
-    position = jnp.where(wrapped, position - jnp.uint32(num_examples), position)
-    epoch = epoch + wrapped.astype(jnp.uint32) if order == "reshuffle" else jnp.uint32(0)
-    return _permute(position, epoch, prepared, num_examples)
+    def indices(
+        self, state: tuple[Key, Integer[Array, " examples"]], step: Any, batch_size: int, num_examples: int
+    ) -> Integer[Array, " batch"]:
+        """Return B independent examples among those in play."""
+        key, easiest_first = state
+        admitted = jnp.clip(jnp.ceil(_share(self.pace, step) * num_examples), 1, num_examples).astype(jnp.int32)
+        return easiest_first[jax.random.randint(jax.random.fold_in(key, step), (batch_size,), 0, admitted)]
 
 
 def linear_curriculum(difficulty: Float[Array, " examples"] | Any, *, start: float, num_steps: int) -> Curriculum:
@@ -204,8 +205,8 @@ def linear_curriculum(difficulty: Float[Array, " examples"] | Any, *, start: flo
 
     Example:
         >>> order = linear_curriculum(jnp.array([3.0, 1.0, 2.0]), start=0.3, num_steps=10)
-        >>> state = prepare(order, jax.random.key(0))
-        >>> print(set(batch_indices(order.pace, state, 0, 3, 3).tolist()))  # only the easiest
+        >>> state = order.init(jax.random.key(0), 3)
+        >>> print(set(order.indices(state, 0, 3, 3).tolist()))  # only the easiest
         {1}
 
     References:
@@ -214,6 +215,131 @@ def linear_curriculum(difficulty: Float[Array, " examples"] | Any, *, start: flo
     if difficulty is None:  # which a pytree without its values has
         raise TypeError("linear_curriculum needs difficulty to be one number per training example; received None.")
     return Curriculum(difficulty, LinearPace(start, num_steps))
+
+
+_KNOWN = (Reshuffle, ShuffleOnce, WithReplacement, Curriculum)
+
+
+def batch_order(order: Any, *, who: str = "batch_order") -> BatchOrder:
+    """Return an order of batches by its name, or the order itself.
+
+    Args:
+        order: "reshuffle", "shuffle_once", "with_replacement", a `Curriculum`, or anything that is a `BatchOrder`.
+        who: The function that was called, for the message.
+
+    Returns:
+        The order.
+
+    Raises:
+        ValueError: If there is no such order.
+
+    Example:
+        >>> order = batch_order("reshuffle")
+        >>> state = order.init(jax.random.key(0), 6)
+        >>> print(jnp.sort(jnp.concatenate([order.indices(state, t, 2, 6) for t in range(3)])))
+        [0 1 2 3 4 5]
+    """
+    found = ORDERS.get(order) if isinstance(order, str) else order
+    if isinstance(found, type) or not isinstance(found, BatchOrder):
+        raise ValueError(
+            f"{who} needs order to be one of {', '.join(map(repr, ORDERS))}, a Curriculum, or an object with init(key, "
+            f"num_examples) and indices(state, step, batch_size, num_examples); received {describe_argument(order)}."
+        )
+    return found
+
+
+def batch_indices(order: Order, state: Any, step: Any, batch_size: int, num_examples: int) -> Integer[Array, " batch"]:
+    """Return the numbers of the examples that a step sees, with all arguments checked.
+
+    Args:
+        order: A name or a `BatchOrder`.
+        state: What `init` of the order returned.
+        step: t, 0 for the first step.
+        batch_size: B ≥ 1, at most N unless the order draws with replacement.
+        num_examples: N.
+
+    Returns:
+        Shape (B,), int32.
+
+    Raises:
+        TypeError: If a size is not an integer, or the state is not that of the order.
+        ValueError: If a size is out of range, or the order is unknown.
+    """
+    order = batch_order(order, who="batch_indices")
+    check_integer("batch_indices", "num_examples", num_examples, 1, MAX_EXAMPLES)
+    check_integer("batch_indices", "batch_size", batch_size, 1, MAX_COUNT if repeats(order) else num_examples)
+    _check_step(step)
+    _check_state(order, state, num_examples)
+    return order.indices(state, step, batch_size, num_examples)
+
+
+def repeats(order: BatchOrder) -> bool:
+    """Return whether an example may occur twice in a batch of an order."""
+    return bool(getattr(order, "repeats", False))
+
+
+def is_known(order: BatchOrder) -> bool:
+    """Return whether an order is one of this module, whose indices always lie in the data."""
+    return isinstance(order, _KNOWN)
+
+
+def split_order(order: BatchOrder) -> tuple[Hashable, Any]:
+    """Return what is static in an order, and its arrays: what the compiled program is for, and its arguments."""
+    leaves, structure = jax.tree.flatten(order)
+    if jax.tree_util.treedef_is_leaf(structure):  # no pytree of its own
+        try:
+            hash(order)
+        except TypeError as error:
+            raise TypeError(
+                f"An order of batches must be hashable, or a registered pytree; received {describe_argument(order)}. "
+                "Make it a frozen dataclass."
+            ) from error
+        return order, None
+    return structure, leaves
+
+
+def joined_order(static: Any, leaves: Any) -> BatchOrder:
+    """Return the order that `split_order` has split."""
+    return static if leaves is None else jax.tree.unflatten(static, leaves)
+
+
+def check_order(order: BatchOrder, num_examples: int, batch_size: int, num_steps: int) -> None:
+    """Run an order at the first, middle and last step; raise an error if it does not return examples of the data.
+
+    Args:
+        order: An order; those of this module are known to be right and are not run.
+        num_examples: N.
+        batch_size: B.
+        num_steps: Of the run.
+
+    Raises:
+        TypeError: If the indices are not integers, or the pace of a curriculum is no number.
+        ValueError: If their shape is not (B,), one is not in 0 … N − 1, a pace is not positive, or there are more
+            examples than can be shuffled.
+    """
+    if isinstance(order, Reshuffle | ShuffleOnce):
+        _check_shuffled(num_examples)
+    if isinstance(order, Curriculum):
+        _check_difficulty(order.difficulty, num_examples)
+        check_pace(order.pace, num_steps)
+    if is_known(order) or any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(order)):
+        return
+    with jax.ensure_compile_time_eval():
+        state: Any = order.init(jax.random.key(0), num_examples)
+        for step in sorted({0, num_steps // 2, max(num_steps - 1, 0)}):
+            found = order.indices(state, jnp.int32(step), batch_size, num_examples)
+            if not jnp.issubdtype(jnp.result_type(found), jnp.integer):
+                raise TypeError(
+                    f"An order of batches needs indices to return integers; received {describe_argument(found)} at "
+                    f"step {step}."
+                )
+            if jnp.shape(found) != (batch_size,) or (
+                batch_size and not (0 <= found.min() <= found.max() < num_examples)
+            ):
+                raise ValueError(
+                    f"An order of batches needs indices to return {batch_size} numbers from 0 to {num_examples - 1}; "
+                    f"received {describe_argument(found)} at step {step}."
+                )
 
 
 def check_pace(pace: Callable[[Any], Any], num_steps: int) -> None:
@@ -233,16 +359,6 @@ def _share(pace: Callable[[Any], Any], step: Any) -> Any:
     return share
 
 
-def _as_integers(name: str, value: Any) -> Array:
-    try:
-        array = jnp.asarray(value)
-    except (TypeError, ValueError, OverflowError):
-        array = None
-    if array is None or not jnp.issubdtype(array.dtype, jnp.integer):
-        raise TypeError(f"shuffle needs {name} to be integers of 32 bits; received {describe_argument(value)}.")
-    return array
-
-
 def _check_step(step: Any) -> None:
     if not isinstance(step, Tracer):
         check_integer("batch_indices", "step", step, 0)
@@ -250,62 +366,44 @@ def _check_step(step: Any) -> None:
         raise TypeError(f"batch_indices needs step to be one integer; received {describe_argument(step)}.")
 
 
-def _check_prepared(order: Any, prepared: Any, num_examples: int) -> None:
-    if callable(order):
-        valid = isinstance(prepared, tuple) and len(prepared) == 2 and jnp.shape(prepared[1]) == (num_examples,)
-    elif order == "with_replacement":
-        valid = check_key("batch_indices", prepared, name="prepared") is not None
-    else:
-        valid = getattr(prepared, "shape", None) == (_ROUNDS,) and prepared.dtype == jnp.uint32
-    if not valid:
+def _check_state(order: BatchOrder, state: Any, num_examples: int) -> None:
+    expected = jax.eval_shape(lambda: order.init(jax.random.key(0), num_examples))
+    if isinstance(order, WithReplacement):  # keys of every kind
+        check_key("batch_indices", state, name="state")
+    elif jax.tree.structure(expected) != jax.tree.structure(state) or any(
+        jnp.shape(a) != b.shape and not jnp.issubdtype(b.dtype, jax.dtypes.prng_key)
+        for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(expected), strict=True)
+    ):
         raise TypeError(
-            f"batch_indices needs prepared as prepare(order, key) returns it for the same order and examples; received "
-            f"{describe_argument(prepared)}."
+            "batch_indices needs state as order.init(key, num_examples) returns it for the same order and examples; "
+            f"received {describe_argument(state)}."
         )
 
 
-def _check_count(num_examples: int) -> None:
-    check_integer("shuffle", "num_examples", num_examples)
-    if not 1 <= num_examples <= MAX_EXAMPLES:
+def _check_difficulty(difficulty: Any, num_examples: int) -> None:
+    if np.shape(difficulty) != (num_examples,):
         raise ValueError(
-            f"Shuffling works for 1 … 2²⁸ = {MAX_EXAMPLES} examples; received {num_examples}. "
-            "Use order='with_replacement' or train on shards."
+            f"A curriculum needs one difficulty for each of the {num_examples} training examples; received shape "
+            f"{np.shape(difficulty)}."
         )
 
 
-def _round_words(key: Key) -> UInt32[Array, " rounds"]:
-    return jax.random.bits(key, (_ROUNDS,), jnp.uint32)
+def _check_shuffled(num_examples: int) -> None:
+    if num_examples > MAX_EXAMPLES:
+        raise ValueError(
+            f"Shuffled epochs work for up to 2²⁸ examples; received {num_examples}. Use order='with_replacement'."
+        )
 
 
-def _permute(position: Array, epoch: Array, words: Array, num_examples: int) -> Array:
-    a = isqrt(num_examples - 1) + 1
-    return _permute_grid(position, epoch, words, num_examples, a, -(-num_examples // a))
-
-
-def _permute_grid(position: Array, epoch: Array, words: Array, num_examples: Any, a: Any, b: Any) -> Array:
-    num_examples, a, b = jnp.uint32(num_examples), jnp.uint32(a), jnp.uint32(b)
-    epoch = epoch.astype(jnp.uint32) * jnp.uint32(_GOLDEN)
-    keys = [_mix(words[i] + epoch) for i in range(_ROUNDS)]
-
-    def rounds(x: Array) -> Array:
-        left, right = x // b, x % b
-        for i in range(0, _ROUNDS, 2):
-            left = (left + _mix(right ^ keys[i]) % a) % a
-            right = (right + _mix(left ^ keys[i + 1]) % b) % b
-        return left * b + right
-
-    inside = jax.lax.while_loop(
-        lambda x: jnp.any(x >= num_examples),
-        lambda x: jnp.where(x >= num_examples, rounds(x), x),
-        rounds(position.astype(jnp.uint32)),
-    )
-    return inside.astype(jnp.int32)
-
-
-def _mix(x: Array) -> Array:
-    x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
-    x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
-    return x ^ (x >> 16)
+def _of_epochs(
+    words: UInt32[Array, " rounds"], step: Any, batch_size: int, num_examples: int, *, same: bool
+) -> Integer[Array, " batch"]:
+    epoch, offset = _epoch_and_offset(jnp.asarray(step), batch_size, num_examples)
+    position = offset + jnp.arange(batch_size, dtype=jnp.uint32)
+    wrapped = position >= num_examples
+    position = jnp.where(wrapped, position - jnp.uint32(num_examples), position)
+    epoch = jnp.uint32(0) if same else epoch + wrapped.astype(jnp.uint32)
+    return permute(position, epoch, words, num_examples)
 
 
 def _epoch_and_offset(step: Array, batch_size: int, num_examples: int) -> tuple[Array, Array]:

@@ -26,7 +26,7 @@ class Plan:
     structure: Any  # the parameters' tree,
     shapes: tuple[jax.ShapeDtypeStruct, ...]  # and its leaves, as the user has them
     batch_size: int | None  # None: all examples at every step
-    order: Any  # name, or the pace of a curriculum
+    order: Any  # the order of the batches, or its structure as a pytree
     evaluate_every: int | None
     evaluate_on: tuple[str, ...]
     evaluate_batch_size: int | None
@@ -76,7 +76,7 @@ class Inputs:
     optimizer: Any
     data: Any
     examples: dict[str, Any]  # what is evaluated, by the name of the split
-    order: Any  # a curriculum's difficulty, else None
+    order: Any  # arrays of the order of the batches, if it has any
 
 
 @partial(
@@ -86,10 +86,10 @@ class Inputs:
 )
 @dataclass(frozen=True)
 class Constants:
-    """What a run computes once: the optimizer with its own random keys, the order of the examples, the step's key."""
+    """What a run computes once: the optimizer with its own random keys, the state of the order, the step's key."""
 
     optimizer: Any
-    order: Any
+    order: Any  # what its `init` returned
     step_key: Any
 
 

@@ -18,7 +18,7 @@ from jax.errors import JAXIndexError, JAXTypeError
 from jaxopt_study._checks import describe_argument
 from jaxopt_study._programs import strongly_typed
 from jaxopt_study.dynamics import call_update, differentiated, keep_dtypes
-from jaxopt_study.training._batch_order import Curriculum, batch_indices, prepare
+from jaxopt_study.training._batch_order import is_known, joined_order
 from jaxopt_study.training._curvature_probe import CurvatureProbe
 from jaxopt_study.training._evaluate import evaluated, measure, rows
 from jaxopt_study.training._flat_parameters import flatten_leaves
@@ -39,7 +39,7 @@ def start(plan: Plan, inputs: Inputs, params: Any, key: Any) -> tuple[Constants,
     optimizer = inputs.optimizer
     order = None
     if plan.batch_size is not None:
-        order = prepare(Curriculum(inputs.order, plan.order) if callable(plan.order) else plan.order, order_key)
+        order = joined_order(plan.order, inputs.order).init(order_key, len(jax.tree.leaves(inputs.data)[0]))
     if plan.layout == "flat":
         params = flatten_leaves(params)
     carry = Carry(
@@ -95,8 +95,14 @@ def batch_at(plan: Plan, inputs: Inputs, constants: Constants, t: Any) -> Any:
     if plan.batch_size is None:
         return inputs.data
     num_examples = len(jax.tree.leaves(inputs.data)[0])
-    indices = batch_indices(plan.order, constants.order, t, plan.batch_size, num_examples)
-    return jax.tree.map(lambda x: rows(jnp.asarray(x), indices), inputs.data)
+    order = joined_order(plan.order, inputs.order)
+    indices = order.indices(constants.order, t, plan.batch_size, num_examples)
+    if is_known(order):
+        return jax.tree.map(lambda x: rows(jnp.asarray(x), indices), inputs.data)
+    outside = jnp.any((indices < 0) | (indices >= num_examples))  # then the batch is NaN, and the run has diverged
+    found = jax.tree.map(lambda x: rows(jnp.asarray(x), jnp.clip(indices, 0, num_examples - 1)), inputs.data)
+    floating = lambda x: jnp.issubdtype(x.dtype, jnp.floating)
+    return jax.tree.map(lambda x: jnp.where(outside, jnp.nan, x) if floating(x) else x, found)
 
 
 def step(plan: Plan, inputs: Inputs, constants: Constants, carry: Carry, t: Any) -> tuple[Carry, dict[str, Any]]:

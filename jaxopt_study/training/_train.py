@@ -14,7 +14,7 @@ from flax import nnx
 from jaxopt_study._checks import in_double
 from jaxopt_study._programs import is_traced
 from jaxopt_study.problems import Problem
-from jaxopt_study.training._batch_order import Curriculum, Order
+from jaxopt_study.training._batch_order import Order
 from jaxopt_study.training._compiled_loop import whole_run
 from jaxopt_study.training._curvature_probe import CurvatureProbe
 from jaxopt_study.training._device_put import on_device
@@ -35,7 +35,7 @@ def train(
     num_steps: int,
     key: Key,
     batch_size: int | None = None,
-    order: Order | Curriculum = "reshuffle",
+    order: Order = "reshuffle",
     params: Params = None,
     evaluate_every: int | None = None,
     evaluate_on: str | Sequence[str] | None = None,

@@ -16,7 +16,7 @@ from jaxopt_study._checks import check_choice, check_integer, check_kept, check_
 from jaxopt_study._programs import contains_convolution
 from jaxopt_study.dynamics import call_update, differentiated, holds_lookahead
 from jaxopt_study.problems import Problem
-from jaxopt_study.training._batch_order import MAX_EXAMPLES, ORDERS, Curriculum, check_pace
+from jaxopt_study.training._batch_order import Curriculum, batch_order, check_order, repeats, split_order
 from jaxopt_study.training._compiled_loop import records_like
 from jaxopt_study.training._curvature_probe import CurvatureProbe
 from jaxopt_study.training._evaluate import check_problem, check_split, init_like
@@ -71,7 +71,9 @@ def make_plan(
     if traced and loop == "host":
         raise ValueError("loop='host' cannot run inside jit or vmap, where there is no host: use loop='auto'.")
     numeric = _check_optimizer(optimizer)
+    order = batch_order(order, who="train")
     batch_size = _check_batches(problem, batch_size, order, num_steps)
+    static_order, order_arrays = split_order(order)
     like, paired = _check_params(problem, params, optimizer)
     sharded = any(map(_is_sharded, jax.tree.leaves(init_like(problem.init) if params is None else params)))
     leaves, structure = jax.tree.flatten(like)
@@ -92,7 +94,7 @@ def make_plan(
         structure=structure,
         shapes=tuple(leaves),
         batch_size=batch_size,
-        order=order.pace if isinstance(order, Curriculum) else order,
+        order=static_order,
         evaluate_every=evaluate_every,
         evaluate_on=splits,
         evaluate_batch_size=evaluate_batch_size,
@@ -109,7 +111,7 @@ def make_plan(
         optimizer=optimizer if numeric else None,
         data=problem.data,
         examples={split: getattr(problem, split) for split in splits if split != "train"},
-        order=order.difficulty if isinstance(order, Curriculum) and batch_size is not None else None,
+        order=order_arrays,
     )
     described, tree = jax.tree.flatten(jax.tree.map(_abstract, inputs))
     return _decide(plan, tree, tuple(described), traced, jax.default_backend()), inputs
@@ -238,20 +240,8 @@ def _check_optimizer(optimizer: Any) -> bool:
 def _check_batches(problem: Problem, batch_size: int | None, order: Any, num_steps: int) -> int | None:
     """Return the batch size, or None if every step sees all examples."""
     count = problem.num_examples
-    if isinstance(order, Curriculum):
-        if batch_size is None:
-            raise ValueError("A curriculum chooses the examples of a batch: give train a batch_size.")
-        if np.shape(order.difficulty) != (count,):
-            raise ValueError(
-                f"A curriculum needs one difficulty for each of the {count} training examples of problem "
-                f"{problem.name!r}; received shape {np.shape(order.difficulty)}."
-            )
-        check_pace(order.pace, num_steps)
-    elif not isinstance(order, str) or order not in ORDERS:
-        raise ValueError(
-            f"train's order is one of {', '.join(map(repr, ORDERS))} or a Curriculum; received "
-            f"{describe_argument(order)}."
-        )
+    if batch_size is None and isinstance(order, Curriculum):
+        raise ValueError("A curriculum chooses the examples of a batch: give train a batch_size.")
     if batch_size is None:
         return None
     if count is None:
@@ -263,13 +253,9 @@ def _check_batches(problem: Problem, batch_size: int | None, order: Any, num_ste
             f"Problem {problem.name!r} has {count} training examples, fewer than batch_size={batch_size}: use "
             "batch_size=None to see all of them at every step."
         )
-    if not isinstance(order, Curriculum) and order != "with_replacement":
-        if batch_size == count:
-            return None
-        if count > MAX_EXAMPLES:
-            raise ValueError(
-                f"Shuffled epochs work for up to 2²⁸ examples; received {count}. Use order='with_replacement'."
-            )
+    if batch_size == count and not repeats(order):
+        return None
+    check_order(order, count, int(batch_size), num_steps)
     return int(batch_size)
 
 

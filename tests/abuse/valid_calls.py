@@ -24,7 +24,6 @@ from jaxopt_study import (
     training,
     transforms,
 )
-from jaxopt_study.training._batch_order import prepare
 
 KEY = jax.random.key(0)
 MATRIX = np.diag(np.array([3.0, 1.0, -0.5], dtype=np.float32))
@@ -300,11 +299,12 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "training.shuffle": lambda: {"position": 1, "num_examples": 4, "key": KEY, "epoch": 0},
     "training.batch_indices": lambda: {
         "order": "reshuffle",
-        "prepared": prepare("reshuffle", KEY),
+        "state": training.batch_order("reshuffle").init(KEY, 4),
         "step": 0,
         "batch_size": 2,
         "num_examples": 4,
     },
+    "training.batch_order": lambda: {"order": "reshuffle"},
     "training.EarlyStopping": lambda: {"patience": 2, "min_delta": 0.0, "mode": "min"},
     "training.CurvatureProbe": lambda: {"every": 1, "num_eigenvalues": 1, "batch_size": 2, "tol": 0.01, "seed": 0},
     "training.LinearPace": lambda: {"start": 0.5, "num_steps": 4},

@@ -11,10 +11,12 @@ import pytest
 from jaxopt_study import optimizers, sweeps
 from jaxopt_study.problems import Metric, datasets, networks
 from jaxopt_study.sweeps import Search, SearchInterrupted
-from jaxopt_study.training import train
+from jaxopt_study.training import linear_curriculum, train
 from tests.sweeps import small
 from tests.sweeps.small import KEY, RATES
+from tests.training.test_batches import Backwards, Weighted
 
+EASY = np.arange(23.0)
 SETTINGS = {"num_trials": 6, "num_seeds": 2, "num_steps": 12, "evaluate_every": 5, "key": KEY, "width": 1}
 
 
@@ -488,3 +490,22 @@ def test_the_ends_of_integers_are_flagged_and_choices_have_none():
     assert all(choice.boundary == {"width": "low"} for choice in narrow)
     wide = [synthetic(space, lambda width, scale: abs(width - 5) + scale, 80, seed).best for seed in range(20)]
     assert all(choice.boundary == {} for choice in wide)
+
+
+@pytest.mark.parametrize(
+    ("order", "other"),
+    [
+        (Backwards(), Backwards(3)),
+        (Weighted(jnp.arange(23.0)), Weighted(jnp.arange(23.0)[::-1])),
+        (linear_curriculum(EASY, start=0.2, num_steps=5), linear_curriculum(EASY, start=0.3, num_steps=5)),
+    ],
+    ids=["own", "own, with arrays", "curriculum"],
+)
+def test_an_order_of_somebodys_own_is_searched_with_and_belongs_to_the_journal(regression, tmp_path, order, other):
+    settings = SETTINGS | {"num_trials": 2, "num_seeds": 1, "batch_size": 4, "journal": tmp_path / "journal"}
+    search = sweeps.search(optimizers.sgd, RATES, regression, order=order, **settings)
+    run = {"num_steps": 12, "evaluate_every": 5, "batch_size": 4, "order": order, "rtol": 1e-5}
+    assert_trials_are_runs(search, lambda _: regression, lambda config: optimizers.sgd(**config), **run)
+    small.assert_same(sweeps.search(optimizers.sgd, RATES, regression, order=order, **settings), search)
+    with pytest.raises(sweeps.JournalError, match="another configuration"):
+        sweeps.search(optimizers.sgd, RATES, regression, order=other, **settings)

@@ -1,13 +1,28 @@
 import math
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from scipy import stats
 
-from jaxopt_study.training import Curriculum, LinearPace, batch_indices, linear_curriculum, shuffle
-from jaxopt_study.training._batch_order import MAX_EXAMPLES, _epoch_and_offset, _permute_grid, prepare
+from jaxopt_study.problems import from_pytree
+from jaxopt_study.training import (
+    BatchOrder,
+    Curriculum,
+    LinearPace,
+    batch_indices,
+    batch_order,
+    linear_curriculum,
+    shuffle,
+    train,
+)
+from jaxopt_study.training._batch_order import _epoch_and_offset
+from jaxopt_study.training._shuffle import MAX_EXAMPLES, _permute_grid
 
 
 @pytest.fixture(scope="module")
@@ -83,9 +98,9 @@ def test_successive_epochs_are_independent():
 
 
 def _first_epochs(order, batch_size, n, epochs, key=0):
-    prepared = prepare(order, jax.random.key(key))
+    state = batch_order(order).init(jax.random.key(key), n)
     steps = -(-n * epochs // batch_size)
-    draw = jax.jit(jax.vmap(lambda t: batch_indices(order, prepared, t, batch_size, n)))
+    draw = jax.jit(jax.vmap(lambda t: batch_indices(order, state, t, batch_size, n)))
     return np.asarray(draw(jnp.arange(steps))).reshape(-1)[: n * epochs].reshape(epochs, n)
 
 
@@ -135,8 +150,8 @@ def test_epoch_and_offset_are_exact_where_their_product_needs_64_bits(step, batc
 def test_a_curriculum_admits_the_easiest_examples_first():
     difficulty = np.random.default_rng(0).permutation(50).astype(np.float32)
     order = linear_curriculum(difficulty, start=0.1, num_steps=100)
-    prepared = prepare(order, jax.random.key(0))
-    draw = jax.jit(jax.vmap(lambda t: batch_indices(order.pace, prepared, t, 8, 50)))
+    state = order.init(jax.random.key(0), 50)
+    draw = jax.jit(jax.vmap(lambda t: batch_indices(order, state, t, 8, 50)))
     hardest = difficulty[np.asarray(draw(jnp.arange(200)))].max(axis=1)
     admitted = np.ceil(np.minimum(1.0, 0.1 + 0.9 * np.arange(200) / 100) * 50)
     assert np.all(hardest < admitted + 1e-6)
@@ -147,14 +162,14 @@ def test_a_curriculum_admits_the_easiest_examples_first():
 @pytest.mark.parametrize(("share", "admitted"), [(0.01, 1), (0.2, 1), (0.21, 2), (0.5, 3), (0.81, 5), (1.0, 5)])
 def test_a_curriculum_rounds_the_number_of_examples_up(share, admitted):
     order = Curriculum(np.array([4.0, 0.0, 3.0, 1.0, 2.0]), lambda step: jnp.float32(share))
-    drawn = batch_indices(order.pace, prepare(order, jax.random.key(0)), 0, 200, 5)
+    drawn = batch_indices(order, order.init(jax.random.key(0), 5), 0, 200, 5)
     assert set(np.asarray(drawn).tolist()) == set([1, 3, 4, 2, 0][:admitted])  # from easy to hard
 
 
 def test_a_constant_pace_of_one_is_sampling_with_replacement():
     order = Curriculum(np.arange(10.0), pace=lambda t: 1.0)
-    prepared = prepare(order, jax.random.key(0))
-    drawn = jax.jit(jax.vmap(lambda t: batch_indices(order.pace, prepared, t, 10, 10)))(jnp.arange(500))
+    state = order.init(jax.random.key(0), 10)
+    drawn = jax.jit(jax.vmap(lambda t: batch_indices(order, state, t, 10, 10)))(jnp.arange(500))
     assert stats.chisquare(np.bincount(np.asarray(drawn).ravel(), minlength=10)).pvalue > 1e-4
 
 
@@ -169,3 +184,77 @@ def test_a_constant_pace_of_one_is_sampling_with_replacement():
 def test_impossible_orders_are_refused(make, expected):
     with pytest.raises(ValueError, match=expected):
         make()
+
+
+@dataclass(frozen=True)
+class Backwards:
+    """Somebody's own order: from the last example to the first, from an offset."""
+
+    offset: int = 0
+
+    def init(self, key, num_examples):
+        return jnp.int32(num_examples - 1 - self.offset)
+
+    def indices(self, state, step, batch_size, num_examples):
+        return (state - step * batch_size - jnp.arange(batch_size)) % num_examples
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["weights"], meta_fields=[])
+@dataclass(frozen=True, eq=False)
+class Weighted:
+    """Somebody's own order with arrays: drawn in proportion to weights."""
+
+    weights: Any
+    repeats = True
+
+    def init(self, key, num_examples):
+        return key
+
+    def indices(self, state, step, batch_size, num_examples):
+        key = jax.random.fold_in(state, step)
+        return jax.random.choice(key, num_examples, (batch_size,), p=self.weights / self.weights.sum())
+
+
+def _seen(order, num_steps=3, batch_size=2, n=6):
+    """The examples of each step, which the loss of this problem is the sum of."""
+    data = 10.0 ** jnp.arange(n)
+    problem = from_pytree(jnp.zeros(1), lambda p, batch: jnp.sum(batch) + 0 * p.sum(), data=data)
+    run = train(problem, optax.sgd(0.0), num_steps=num_steps, batch_size=batch_size, order=order, key=jax.random.key(0))
+    return np.asarray(run.losses)
+
+
+def test_an_order_of_somebodys_own_is_followed():
+    assert isinstance(Backwards(), BatchOrder)
+    np.testing.assert_allclose(_seen(Backwards()), [110000, 1100, 11], rtol=1e-6)
+    np.testing.assert_allclose(_seen(Backwards(2)), [1100, 11, 110000], rtol=1e-6)
+    only_two = Weighted(jnp.array([0.0, 1.0, 0.0, 0.0, 1.0, 0.0]))
+    assert set(_seen(only_two, 40).tolist()) == {20.0, 10010.0, 20000.0}
+
+
+def test_arrays_of_an_order_are_arguments_of_the_program(compilations):
+    _seen(Weighted(jnp.arange(6.0)))
+    with compilations() as counted:
+        _seen(Weighted(jnp.arange(6.0)[::-1]))
+    assert "jit(run)" not in counted.names, counted.names
+
+
+@dataclass(frozen=True)
+class WrongAt(Backwards):
+    """An order that leaves the data at one step."""
+
+    step: int = 0
+
+    def indices(self, state, step, batch_size, num_examples):
+        return jnp.arange(batch_size) + num_examples * (step == self.step)
+
+
+def test_what_leaves_the_data_is_an_error_or_a_diverged_run():
+    with pytest.raises(ValueError, match="indices to return 2 numbers from 0 to 5; received"):
+        _seen(WrongAt(step=6), 12)
+    assert np.isnan(_seen(WrongAt(step=5), 12)[5:]).all()  # neither the first, the middle nor the last
+
+
+@pytest.mark.parametrize("order", [Backwards, object(), "by size", None, 3])
+def test_what_is_no_order_is_refused(order):
+    with pytest.raises(ValueError, match="batch_order needs order to be one of 'reshuffle'"):
+        batch_order(order)

@@ -72,7 +72,7 @@ def test_values_of_another_kind_are_refused_without_a_type_checker(planned, regr
     [
         ({"num_steps": 2**40}, "from 0 to 2147483647; received 1099511627776"),
         ({"evaluate_on": "nowhere"}, "one of 'train', 'validation', 'test'; received 'nowhere'"),
-        ({"order": "random"}, "'reshuffle', 'shuffle_once', 'with_replacement' or a Curriculum; received 'random'"),
+        ({"order": "random"}, "'reshuffle', 'shuffle_once', 'with_replacement', a Curriculum, or an object with"),
         ({"layout": "flatt"}, "layout to be one of 'auto', 'tree', 'flat'; received 'flatt'"),
         ({"loop": "scan"}, "loop to be one of 'auto', 'compiled', 'host'; received 'scan'"),
     ],
