@@ -20,6 +20,7 @@ from jaxopt_study.transforms.mismatch import (
     check_shapes,
     check_state,
     explain,
+    without_integers,
 )
 from jaxopt_study.transforms.printing import import_path
 from jaxopt_study.transforms.scalars import ScalarLike, ScalarOrSchedule
@@ -35,7 +36,7 @@ def atom(
     """Make a constructor of transformations that are not made of others.
 
     Init and update check what a user may get wrong before the atom runs: a state that belongs to another chain, missing
-    parameters, complex numbers. Numbers of Python and arrays of NumPy are converted.
+    parameters, complex numbers. Numbers of Python, arrays of NumPy and integers are converted.
 
     Args:
         state: The class of the atom's state.
@@ -241,9 +242,10 @@ def _lifted(transformation: optax.GradientTransformation, name: str, explain_tra
 
     def init(params: Any) -> Any:
         with explain_traced():
-            return inner.init(params)
+            return inner.init(without_integers(params))
 
     def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> Any:
+        updates, params = without_integers(updates), without_integers(params)
         with explain_traced():
             new, new_state = inner.update(updates, state, params, **extra)
         check_shapes(f"lift({name})", updates, new, state, state, reshapes=True)
