@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from jaxopt_study import records
-from jaxopt_study.cli import main
+from jaxopt_study.cli import folders, main
 from jaxopt_study.cli.expressions import UserError
 from jaxopt_study.cli.folders import results_folder
 from jaxopt_study.cli.listings import Problems
@@ -206,6 +206,26 @@ def test_a_refusal_takes_away_what_it_made_and_nothing_else(tmp_path):
     assert (tmp_path / "mine" / "thesis.tex").exists()
     refuse(tmp_path / "kept", "journal/chunk-00000.npz")
     assert (tmp_path / "kept" / "journal" / "chunk-00000.npz").exists()
+
+
+def test_a_refusal_takes_away_nothing_of_a_command_that_began_in_the_same_moment(tmp_path, monkeypatch):
+    folder, make = tmp_path / "out", folders.make_folder
+    other = results_folder(folder)
+
+    def make_second(path):  # both have seen that there is no folder; the other is first to make it
+        monkeypatch.setattr(folders, "make_folder", make)
+        other.__enter__()
+        (folder / "study.json").write_text("x")
+        make(path)
+
+    monkeypatch.setattr(folders, "make_folder", make_second)
+    with pytest.raises(UserError, match="in use"), results_folder(folder):
+        pytest.fail("two commands in one folder")
+    assert (folder / "study.json").read_text() == "x"
+    other.__exit__(None, None, None)
+    with pytest.raises(UserError, match="no"), results_folder(folder):  # nobody is in it, and it is another's work
+        raise UserError("no")
+    assert (folder / "study.json").exists()
 
 
 @pytest.mark.parametrize("out", ["\0", "x" * 300, "file", "file/below", "/proc/no/out", "~nobody-of-this-name/x"])

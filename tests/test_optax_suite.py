@@ -96,7 +96,6 @@ THEIRS = re.compile(
 COMPLEX = "complex parameters are refused by what is not linear in the gradient, where |g|² would stand for g²"
 NAMES = "the test looks for Optax's name of a field of the state (mu); ours is EmaState.average"
 STATE = "the test invents the state, None or 0, of a stateless atom; ours checks whose state it is"
-INTEGERS = "integer parameters: a moving average of squares needs reals"
 NEVER = "a decay of 1 never forgets and is refused"
 DIFFERENT = {
     ("alias_test", r"test_explicit_dtype.*opt_name='adamw?'"): NAMES,
@@ -105,9 +104,7 @@ DIFFERENT = {
         "alias_test",
         r"(test_optimization\d|shard_stability).*opt_name='(rmsprop|adafactor|ada|amsgrad|nadam|radam).*complex",
     ): COMPLEX,
-    ("combine_test", r"ExtraArgsTest\.test_extra_args$"): INTEGERS,
     ("combine_test", r"test_labels_mismatch"): NEVER,
-    ("_combining_test", r"ExtraArgsTest\.test_extra_args$"): INTEGERS,
     ("_combining_test", r"test_labels_mismatch"): NEVER,
     ("_freezing_test", r"test_(selective_)?bad_structure"): "the test looks for Optax's words in the message",
     ("transform_test", r"test_lion_(invalid_mode|modes)"): "Lion has no `mode` here: only the paper's",

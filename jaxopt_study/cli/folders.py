@@ -1,5 +1,6 @@
 """Results folders: new ones, ones to go on in, and whether they can be written."""
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -9,6 +10,11 @@ from pathlib import Path
 
 from jaxopt_study import files
 from jaxopt_study.cli.expressions import UserError
+
+try:
+    import fcntl
+except ImportError:  # a system that cannot lock a folder
+    fcntl = None
 
 
 def choose_folder(out: Path | None, command: str, name: str, *, resume: bool = False) -> Path:
@@ -55,6 +61,8 @@ def choose_folder(out: Path | None, command: str, name: str, *, resume: bool = F
 def results_folder(folder: Path) -> Iterator[Path]:
     """Make a folder for results, and take it away again if what was asked for is refused after all.
 
+    It is one command's at a time: another that begins in the same moment is refused, and takes nothing away.
+
     Args:
         folder: The folder. What stood in it before stays.
 
@@ -62,21 +70,44 @@ def results_folder(folder: Path) -> Iterator[Path]:
         The folder.
 
     Raises:
-        UserError: If it cannot be made or written.
+        UserError: If it cannot be made or written, or another command works in it.
     """
     made = [part for part in (folder, *folder.parents) if not part.exists()]
-    held = [] if made else list(folder.iterdir())
     make_folder(folder)
+    claim = _claim(folder)
+    empty = claim is not None and not any(folder.iterdir())
     try:
         yield folder
     except UserError:
-        if not held and not any(folder.rglob("chunk-*.npz")):  # of a journal: work that is not to be lost
+        if empty and not any(folder.rglob("chunk-*.npz")):  # of a journal: work that is not to be lost
             for entry in folder.iterdir():
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
             for part in made:
                 with suppress(OSError):  # something else has come into it
                     part.rmdir()
         raise
+    finally:
+        if claim is not None:
+            os.close(claim)
+
+
+def _claim(folder: Path) -> int | None:
+    """Return the open folder, locked until it is closed or the process ends; None where folders cannot be locked."""
+    if fcntl is None:
+        return None
+    handle = None
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if handle is not None:
+            os.close(handle)
+        if isinstance(error, BlockingIOError | FileNotFoundError):  # in use, or just taken away by who had made it
+            raise UserError(
+                f"{folder} is in use: another command works in it. Wait for it, or name another folder with --out."
+            ) from None
+        return None
+    return handle
 
 
 def make_folder(folder: Path) -> None:

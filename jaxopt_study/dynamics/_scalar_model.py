@@ -177,7 +177,8 @@ def _late_states(optimizer: Any, params: Any, roles: tuple[Role, ...], steps: in
         return leaf
 
     def late(alternate: bool, at: int) -> Any:
-        leaves, structure = jax.tree.flatten(run(alternate))
+        with jax.disable_jit(False):  # thousands of steps on a single number
+            leaves, structure = jax.tree.flatten(run(alternate))
         return structure.unflatten([later(leaf, role, at) for leaf, role in zip(leaves, roles, strict=True)])
 
     return late(True, _LATE), late(False, _LATE // 4)

@@ -63,7 +63,8 @@ def period(
 
     if num_steps is not None:
         num_steps = check_integer(name, "num_steps", num_steps, 1, _MOST, remedy="It counts the steps of a period.")
-    counters = _counters(optimizer, params, opt_state)
+    with jax.disable_jit(False):  # thousands of steps, of which only the compiler drops what no counter needs
+        counters = _counters(optimizer, params, opt_state)
     found = {path: _cycle(values) for path, values in counters.items()}
     irregular = [path for path, cycle in found.items() if cycle is None]
     if irregular and num_steps is None:

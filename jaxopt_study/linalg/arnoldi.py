@@ -304,12 +304,12 @@ def _residual(op: Any, product: Any, x: Any, value: complex) -> Array:
 
 
 @jax.jit
-def _residual_compiled(op: Any, x: Any, real: Array, imag: Array) -> Array:
+def _residual_compiled(op: Any, x: Any, real: Array | float, imag: Array | float) -> Array:
     return residual_norm(lax.map(op.linearize(), x), x, real, imag)
 
 
 @jax.jit
-def residual_norm(images: Any, x: Any, real: Array, imag: Array) -> Array:
+def residual_norm(images: Any, x: Any, real: Array | float, imag: Array | float) -> Array:
     """Return ‖A x − μ x‖/‖x‖ for x = x₀ + i x₁."""
     turned = vectors.combine(x, jnp.array([[real, imag], [-imag, real]]))  # real and imaginary part of μ x
     rest = vectors.subtract(images, turned)

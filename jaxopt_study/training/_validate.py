@@ -75,7 +75,7 @@ def make_plan(
     batch_size = _check_batches(problem, batch_size, order, num_steps)
     static_order, order_arrays = split_order(order)
     like, paired = _check_params(problem, params, optimizer)
-    sharded = any(map(_is_sharded, jax.tree.leaves(init_like(problem.init) if params is None else params)))
+    sharded = _starts_sharded(problem.init) if params is None else any(map(_is_sharded, jax.tree.leaves(params)))
     leaves, structure = jax.tree.flatten(like)
     if early_stopping is not None and evaluate_every is None:
         evaluate_every = _one_epoch(problem, batch_size)
@@ -320,6 +320,13 @@ def _steps_on_pairs(optimizer: Any, tree: Any, numbers: tuple[Any, ...], structu
         return holds_lookahead(jax.eval_shape(init, numbers, optax.LookaheadParams(like, like)))
     except Exception:  # an optimizer that does not take pairs, or is broken and says so where it is used
         return False
+
+
+@lru_cache(maxsize=64)
+def _starts_sharded(init: Any) -> bool:
+    """Return whether the parameters that `init` makes, or arrays that it holds, are spread over devices."""
+    program, made = jax.make_jaxpr(lambda: init(jax.random.key(0)), return_shape=True)()
+    return any(map(_is_sharded, [*jax.tree.leaves(made), *program.consts]))
 
 
 def _is_sharded(leaf: Any) -> bool:

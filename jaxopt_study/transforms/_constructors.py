@@ -23,6 +23,7 @@ from jaxopt_study.transforms._state_checks import (
     check_shapes,
     check_state,
     explain,
+    without_integers,
 )
 
 P = ParamSpec("P")
@@ -35,7 +36,7 @@ def atom(
     """Make a constructor of transformations that are not made of others.
 
     Init and update check what a user may get wrong before the atom runs: a state that belongs to another chain, missing
-    parameters, complex numbers. Numbers of Python and arrays of NumPy are converted.
+    parameters, complex numbers. Numbers of Python, arrays of NumPy and integers are converted.
 
     Args:
         state: The class of the atom's state.
@@ -241,9 +242,10 @@ def _transform(transformation: optax.GradientTransformation, name: str, explain_
 
     def init(params: Any) -> Any:
         with explain_traced():
-            return inner.init(params)
+            return inner.init(without_integers(params))
 
     def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> Any:
+        updates, params = without_integers(updates), without_integers(params)
         with explain_traced():
             new, new_state = inner.update(updates, state, params, **extra)
         check_shapes(f"from_optax({name})", updates, new, state, state, reshapes=True)

@@ -76,7 +76,7 @@ def check_shapes(name: str, updates: Any, new: Any, state: Any, new_state: Any, 
 
 
 def as_arrays(name: str, what: str, tree: Any, *, is_linear: bool = False) -> Any:
-    """Return a tree whose leaves are arrays, Python's numbers and NumPy's arrays converted.
+    """Return a tree whose leaves are arrays, Python's numbers, NumPy's arrays and integers converted.
 
     Args:
         name: The atom.
@@ -94,7 +94,7 @@ def as_arrays(name: str, what: str, tree: Any, *, is_linear: bool = False) -> An
     if all(isinstance(leaf, jax.Array) for leaf in leaves):
         if not is_linear:
             refuse_complex(name, what, tree)
-        return tree
+        return without_integers(tree)
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         known = isinstance(leaf, bool | int | float | complex) or (hasattr(leaf, "dtype") and hasattr(leaf, "shape"))
         if not known or getattr(getattr(leaf, "dtype", None), "kind", "f") in "OSU":
@@ -104,7 +104,30 @@ def as_arrays(name: str, what: str, tree: Any, *, is_linear: bool = False) -> An
             )
     if not is_linear:
         refuse_complex(name, what, tree)
-    return jax.tree.map(_as_array, tree)
+    return without_integers(jax.tree.map(_as_array, tree))
+
+
+def without_integers(tree: Any) -> Any:
+    """Return a tree whose integers are floating-point numbers: a memory in integers would drop what lies between them.
+
+    Args:
+        tree: Parameters or a gradient; shapes (`jax.ShapeDtypeStruct`) stay shapes.
+
+    Returns:
+        The same tree if there was nothing to convert.
+    """
+    return jax.tree.map(_as_real, tree) if any(_is_integer(leaf) for leaf in jax.tree.leaves(tree)) else tree
+
+
+def _is_integer(leaf: Any) -> bool:
+    return getattr(getattr(leaf, "dtype", None), "kind", "f") in "bui" or isinstance(leaf, int)
+
+
+def _as_real(leaf: Any) -> Any:
+    if not _is_integer(leaf):
+        return leaf
+    dtype = jnp.result_type(float)
+    return leaf.update(dtype=dtype) if isinstance(leaf, jax.ShapeDtypeStruct) else jnp.asarray(leaf, dtype)
 
 
 def refuse_complex(name: str, what: str, tree: Any) -> None:

@@ -518,6 +518,22 @@ def test_the_krylov_basis_is_the_same_without_compilation():
     assert compiled[0, 0] == pytest.approx(2.0, rel=1e-6)  # the mean of the diagonal
 
 
+@pytest.mark.slow
+def test_without_compilation_the_optimizer_is_not_run_thousands_of_times():
+    calls, params, inner = [], jnp.ones(2), optax.scale_by_schedule(lambda count: -0.1)
+
+    def update(updates, state, params=None):
+        calls.append(None)
+        return inner.update(updates, state, params)
+
+    tx = optax.GradientTransformation(inner.init, update)  # its counter is followed for 2,048 steps, to see a period
+    with jax.disable_jit():
+        found = stability(tx, tx.init(params), lambda p, _: 1.5 * jnp.sum(p**2), params, key=jax.random.key(0))
+        assert stability_threshold(tx) == pytest.approx(2 / 0.1, rel=1e-5)
+    assert found.radius == pytest.approx(1 - 0.1 * 3, rel=1e-5)
+    assert len(calls) < 300
+
+
 def test_traced_arrays_are_refused_with_what_to_do():
     tx, params = optax.sgd(0.1), jnp.ones(3)
     for function in (stability, preconditioned_sharpness):

@@ -44,8 +44,10 @@ for kind in (AxisType.Auto, AxisType.Explicit):
             kept = all(leaf.sharding.shard_shape(leaf.shape) == ((1,) if spec == P("d") else (8,))
                        for leaf in (run.params, *moments))
             found.append([kept, np.asarray(run.losses).tolist(), bool(run.stalled)])
-# `mesh` is the explicit one, which is not set here: a problem's own start and batches of its evaluations are spread.
-for spec, data_spec in ((P("d"), P()), (P(), P("d"))):
+# The mesh is not set here: a problem's own start and batches of its evaluations are spread.
+for kind, spec, data_spec in ((AxisType.Explicit, P("d"), P()), (AxisType.Explicit, P(), P("d")),
+                              (AxisType.Auto, P("d"), P()), (AxisType.Auto, P(), P("d"))):
+    mesh = jax.make_mesh((8,), ("d",), axis_types=(kind,))
     start = put(0.5 * jnp.ones(8), spec)
     problem = from_pytree(start, loss, data={"x": put(X, data_spec), "y": put(X.sum(1), data_spec)})
     run = train(problem, optimizers.sgd(0.0), num_steps=2, key=jax.random.key(0), evaluate_every=1,

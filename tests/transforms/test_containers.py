@@ -260,3 +260,31 @@ def test_clipping_passes_through_structures_of_optax():
     grads = {"a": jnp.array([2.0]), "b": jnp.array([2.0])}
     updates, _ = masked.update(grads, masked.init(grads))
     np.testing.assert_array_equal([updates["a"][0], updates["b"][0]], [1.0, 2.0])
+
+
+@pytest.mark.parametrize("number", [3, np.arange(3), jnp.arange(3)], ids=["Python", "NumPy", "JAX"])
+@pytest.mark.parametrize(
+    ("tx", "reference"),
+    [
+        (optimizers.sgd(0.1, momentum=0.9), optax.sgd(0.1, momentum=0.9)),
+        (optimizers.nesterov(0.1, convention="optax"), optax.sgd(0.1, momentum=0.9, nesterov=True)),
+        (optimizers.adam(0.1, convention="optax"), optax.adam(0.1)),
+        (from_optax(optax.adam)(0.1), optax.adam(0.1)),
+        (chain(optax.trace(0.9), scale_by_learning_rate(0.1)), optax.sgd(0.1, momentum=0.9)),
+    ],
+    ids=["momentum", "nesterov", "adam", "lift", "chain"],
+)
+def test_integers_step_as_the_same_numbers_in_floating_point_do_in_optax(tx, reference, number):
+    real = jnp.asarray(number, float)
+    state, expected = tx.init(number), reference.init(real)
+    for _ in range(4):  # by the second step a memory in integers would have lost what it keeps of the first
+        update, state = tx.update(number, state, number)
+        step, expected = reference.update(real, expected, real)
+        np.testing.assert_allclose(update, step, rtol=1e-4)  # Optax rounds its bias correction
+    jax.tree.map(lambda a, b: chex.assert_trees_all_equal_dtypes(a, b), state, tx.init(real))
+
+
+def test_shapes_of_integers_give_the_state_of_real_numbers():
+    tx = optimizers.adam(0.1)
+    shape = jax.ShapeDtypeStruct((3,), jnp.int32)
+    chex.assert_trees_all_equal_shapes_and_dtypes(tx.init(shape), tx.init(jnp.zeros(3)))
