@@ -51,7 +51,7 @@ QUICK = ("debug_nans", "jaxopt_study.dynamics")
 @pytest.mark.parametrize(
     ("mode", "package"),
     [QUICK, *(pytest.param(mode, "jaxopt_study", marks=pytest.mark.slow) for mode in MODES)],
-    ids="-".join,
+    ids=str,
 )
 def test_every_example_runs_in_the_mode(mode, package):
     run = subprocess.run(

@@ -13,7 +13,7 @@ from jaxopt_study.sweeps._execution._layout import use_cpu_cores
 from jaxopt_study.sweeps._search._halving import Halving
 from jaxopt_study.sweeps._search._optuna_sampler import OptunaSampler
 from jaxopt_study.sweeps._search._result import Choice, Search
-from jaxopt_study.sweeps._search._samplers import sample
+from jaxopt_study.sweeps._search._samplers import Sampler, sample
 from jaxopt_study.sweeps._search._search import SearchInterrupted, search
 from jaxopt_study.sweeps._space._dimension import Dimension
 from jaxopt_study.sweeps._space._options import Choices, Conditional, choices, conditional
@@ -42,6 +42,7 @@ __all__ = [
     "LogUniform",
     "OptunaSampler",
     "Report",
+    "Sampler",
     "Search",
     "SearchInterrupted",
     "Space",

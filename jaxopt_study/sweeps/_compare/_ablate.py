@@ -15,6 +15,7 @@ from jaxopt_study.sweeps._compare._comparison import Comparison, Settings
 from jaxopt_study.sweeps._compare._tune_and_report import Entrant, splits, tune_and_report
 from jaxopt_study.sweeps._execution._trials import TRAIN_OPTIONS, Trials
 from jaxopt_study.sweeps._search._arguments import check_run, common_direction, selection
+from jaxopt_study.sweeps._search._samplers import SamplerName
 from jaxopt_study.sweeps._search._search import static_names
 from jaxopt_study.sweeps._space._space import Space, as_space
 from jaxopt_study.sweeps._statistics._intervals import check_level
@@ -126,7 +127,7 @@ def ablate(
     space: Space | Mapping[str, Any] | None = None,
     budget: int = 0,
     tune_seeds: int = 1,
-    sampler: Literal["random", "grid", "sobol"] = "random",
+    sampler: SamplerName = "random",
     metric: str = "loss",
     select_by: str | None = None,
     mode: Mode | str | None = None,

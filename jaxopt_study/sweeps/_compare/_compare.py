@@ -13,6 +13,7 @@ from jaxopt_study.sweeps._compare._comparison import Comparison
 from jaxopt_study.sweeps._compare._tune_and_report import Entrant, splits, tune_and_report
 from jaxopt_study.sweeps._execution._trials import Trials
 from jaxopt_study.sweeps._search._arguments import check_run, common_direction, selection
+from jaxopt_study.sweeps._search._samplers import SamplerName
 from jaxopt_study.sweeps._search._search import static_names
 from jaxopt_study.sweeps._space._space import as_space
 from jaxopt_study.training import Order
@@ -28,7 +29,7 @@ def compare(
     key: Key,
     tune_seeds: int = 1,
     report_seeds: int = 10,
-    sampler: Literal["random", "grid", "sobol"] = "random",
+    sampler: SamplerName = "random",
     metric: str = "loss",
     select_by: str | None = None,
     mode: Mode | str | None = None,

@@ -18,7 +18,7 @@ from jaxopt_study.sweeps._execution._sweep import Outcome, sweep
 from jaxopt_study.sweeps._execution._trials import Trials
 from jaxopt_study.sweeps._execution._values import check_values
 from jaxopt_study.sweeps._search._result import Search
-from jaxopt_study.sweeps._search._samplers import sample
+from jaxopt_study.sweeps._search._samplers import SamplerName, sample
 from jaxopt_study.sweeps._search._search import as_search
 from jaxopt_study.sweeps._space._space import Space
 from jaxopt_study.types import Key, Mode
@@ -72,7 +72,7 @@ def tune_and_report(
     key: Key,
     tune_seeds: int,
     report_seeds: int,
-    sampler: Literal["random", "grid", "sobol"],
+    sampler: SamplerName,
     metric: str,
     select_by: str,
     mode: Mode,
@@ -173,7 +173,7 @@ def _tuning_keys(key: Key, number: int) -> tuple[Key, Key]:
 def _drawn(
     here: Mapping[str, Entrant],
     budget: int,
-    sampler: Literal["random", "grid", "sobol"],
+    sampler: SamplerName,
     sample_key: Key,
 ) -> Drawn:
     return {

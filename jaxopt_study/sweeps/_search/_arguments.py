@@ -2,17 +2,16 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from jax.sharding import Mesh
 
 from jaxopt_study._checks import check_choice, check_integer, describe_argument
 from jaxopt_study.problems import Problem
 from jaxopt_study.sweeps._execution._layout import TRIALS
+from jaxopt_study.sweeps._search._samplers import SamplerName
 from jaxopt_study.sweeps._statistics._scores import sign_of
 from jaxopt_study.types import Mode
-
-SAMPLERS = ("random", "grid", "sobol")
 
 
 def direction(who: str, metric: Any, mode: Mode | str | None, evaluated: Mapping[str, Mode | None]) -> Mode:
@@ -115,7 +114,7 @@ def check_run(
     """
     for name, (count, least) in counts.items():
         check_integer(who, name, count, least)
-    check_choice(who, "sampler", sampler, SAMPLERS)
+    check_choice(who, "sampler", sampler, get_args(SamplerName))
     if mesh is not None and not isinstance(mesh, Mesh):
         raise TypeError(
             f"{who} needs mesh to be a jax.sharding.Mesh, jax.make_mesh((n,), ({TRIALS!r},)), or None for all devices; "

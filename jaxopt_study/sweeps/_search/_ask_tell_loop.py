@@ -1,7 +1,7 @@
 """A search whose trials depend on the scores of those before: ask for a few, run them, tell."""
 
+from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import jax
@@ -10,14 +10,19 @@ import numpy as np
 from jaxopt_study.sweeps._execution._sweep import Outcome
 from jaxopt_study.sweeps._execution._trials import Trials
 from jaxopt_study.sweeps._execution._values import check_values
-from jaxopt_study.sweeps._search._optuna_sampler import OptunaSampler
+from jaxopt_study.sweeps._search._samplers import Sampler
 from jaxopt_study.sweeps._space._space import Space
 
 _ASKED_PER_DEVICE = 4
 
 
 def ask_and_tell(
-    sampler: OptunaSampler, space: Space, trials: Trials, num_trials: int, run: "partial[Outcome]"
+    sampler: Sampler,
+    space: Space,
+    trials: Trials,
+    num_trials: int,
+    metric: str,
+    run: Callable[..., Outcome],
 ) -> tuple[list[dict[str, Any]], Outcome]:
     """Run trials that a sampler suggests until its study has enough.
 
@@ -29,6 +34,7 @@ def ask_and_tell(
         space: What is searched.
         trials: How a configuration and a seed become a record.
         num_trials: Finished trials of the whole study.
+        metric: The record whose last value is the score.
         run: `sweep`, with everything given that does not change.
 
     Returns:
@@ -38,9 +44,10 @@ def ask_and_tell(
         ValueError: If the study had enough trials before, so that there is nothing to run, or if a constructor refuses
             a value; what was told before stays in the study.
     """
-    metric, configs, parts = run.keywords["metric"], [], []
+    configs, parts = [], []
     while batch := sampler.ask(space, _ASKED_PER_DEVICE * jax.device_count(), num_trials=num_trials):
-        chosen = [config for _, config in batch]
+        chosen = [dict(config) for _, config in batch]
+        _check_in_space(space, chosen)
         check_values(trials, chosen, space, "After those that were told and kept, a trial asked for, number")
         try:
             outcome = run([(trials, config) for config in chosen], journal=None, asked={})
@@ -61,10 +68,21 @@ def ask_and_tell(
             break
     if not parts:
         raise ValueError(
-            f"The study has its {num_trials} trials already: sampler.finished(space) lists them. Ask for more trials, "
-            "or choose another study_name."
+            f"The sampler asks for no trial: its study has its {num_trials} trials already. Ask for more trials, or "
+            "choose another study_name."
         )
     return configs, _joined(parts)
+
+
+def _check_in_space(space: Space, configs: list[dict[str, Any]]) -> None:
+    """Raise ValueError if a sampler has chosen what is not in the space."""
+    for config in configs:
+        active = {name for name in space if space.active(name, config)}
+        if config.keys() != active:
+            raise ValueError(
+                f"The sampler's ask must return configurations in the space, with the names {sorted(active)}; received "
+                f"{config}."
+            )
 
 
 def _joined(parts: list[Outcome]) -> Outcome:

@@ -1,8 +1,8 @@
-"""Where in a space the trials of a search lie: at random, on a grid, or evenly by a scrambled Sobol sequence."""
+"""Samplers: which configurations a search tries, at random, on a grid, by a Sobol sequence, or one's own choice."""
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -17,9 +17,42 @@ from jaxopt_study.sweeps._space._ranges import Integers
 from jaxopt_study.sweeps._space._space import Space, as_space
 from jaxopt_study.types import Key
 
+SamplerName = Literal["random", "grid", "sobol"]
+
+
+@runtime_checkable
+class Sampler(Protocol):
+    """A sampler whose trials may depend on the scores of those before: it is asked for a few, and told their scores.
+
+    Any object with these methods is a sampler of `search`; `OptunaSampler` is one. An attribute `mode`, "min" or "max",
+    says which scores it takes for better, and a search with the other one is refused.
+    """
+
+    def ask(self, space: Space, count: int, *, num_trials: int) -> Sequence[tuple[Any, Mapping[str, Any]]]:
+        """Return the next trials.
+
+        Args:
+            space: What is searched.
+            count: At most how many, ≥ 1.
+            num_trials: Of the whole search.
+
+        Returns:
+            Pairs of a handle, by which `tell` knows the trial, and a configuration in the space. None end the search.
+        """
+        ...
+
+    def tell(self, handle: Any, score: float) -> Any:
+        """Receive the score of a trial.
+
+        Args:
+            handle: From `ask`.
+            score: The mean over the seeds; NaN if one of them diverged.
+        """
+        ...
+
 
 def sample(
-    space: Space | Mapping[str, Any], num_trials: int, *, sampler: str = "random", key: Key | None = None
+    space: Space | Mapping[str, Any], num_trials: int, *, sampler: SamplerName | str = "random", key: Key | None = None
 ) -> tuple[list[dict[str, Any]], np.ndarray]:
     """Choose the configurations of a search.
 
@@ -63,7 +96,7 @@ def sample(
     """
     space = as_space(space)
     num_trials = check_integer("sample", "num_trials", num_trials, 1)
-    check_choice("sample", "sampler", sampler, (*_SAMPLERS, "grid"))
+    check_choice("sample", "sampler", sampler, get_args(SamplerName))
     if sampler == "grid":
         points = _grid(space, num_trials)
     elif key is None:

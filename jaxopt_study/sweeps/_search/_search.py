@@ -18,9 +18,8 @@ from jaxopt_study.sweeps._execution._values import check_values
 from jaxopt_study.sweeps._search._arguments import check_run, direction
 from jaxopt_study.sweeps._search._ask_tell_loop import ask_and_tell
 from jaxopt_study.sweeps._search._halving import Halving, run_halved
-from jaxopt_study.sweeps._search._optuna_sampler import OptunaSampler
 from jaxopt_study.sweeps._search._result import Mode, Search
-from jaxopt_study.sweeps._search._samplers import sample
+from jaxopt_study.sweeps._search._samplers import Sampler, SamplerName, sample
 from jaxopt_study.sweeps._space._space import Space, as_space
 from jaxopt_study.training import Order
 from jaxopt_study.types import Key
@@ -49,7 +48,7 @@ def search(
     num_steps: int,
     key: Key,
     num_seeds: int = 1,
-    sampler: Literal["random", "grid", "sobol"] | OptunaSampler = "random",
+    sampler: SamplerName | Sampler = "random",
     halving: Halving | None = None,
     metric: str | None = None,
     mode: Mode | str | None = None,
@@ -87,9 +86,9 @@ def search(
             a grid) a longer one begins with it. Of any implementation; seed j has the key `search_keys(key, s)[j]`,
             which says how its start and its batches follow.
         num_seeds: s ≥ 1, runs of each configuration.
-        sampler: "random", "grid", "sobol" (scrambled), or an `OptunaSampler`, which is asked for a few trials at a
-            time and told their scores. Processes whose samplers share a storage share the study: it ends when all of
-            them together have finished n trials, and each returns those it has run.
+        sampler: "random", "grid", "sobol" (scrambled), or a `Sampler`, such as `OptunaSampler`, which is asked for a
+            few trials at a time and told their scores. Processes whose samplers share a storage share the study: it
+            ends when all of them together have finished n trials, and each returns those it has run.
         halving: Stops trials that are behind early; None gives every trial all steps.
         metric: What is optimised: "validation_loss", "validation_accuracy", … at the end of a trial. None takes
             the loss on the validation examples, or on the training examples if there are none.
@@ -140,7 +139,12 @@ def search(
         Bergstra and Bengio (2012), Random search for hyper-parameter optimization, JMLR 13.
     """
     space = as_space(space)
-    asking = isinstance(sampler, OptunaSampler)
+    asking = not isinstance(sampler, str)
+    if asking and (isinstance(sampler, type) or not isinstance(sampler, Sampler)):
+        raise TypeError(
+            "search needs sampler to be 'random', 'grid', 'sobol', an OptunaSampler, or an object with ask(space, "
+            f"count, *, num_trials) and tell(handle, score); received {describe_argument(sampler)}."
+        )
     check_run(
         "search", mesh=mesh, width=width, journal=journal, progress=progress,
         sampler="random" if asking else sampler, num_trials=(num_trials, 1), num_seeds=(num_seeds, 1),
@@ -168,7 +172,7 @@ def search(
     sample_key, seed_keys = jax.random.split(key)[0], search_keys(key, num_seeds)
     if asking and (journal is not None or halving is not None):
         raise ValueError(
-            "A search by Optuna keeps its trials in the sampler's storage and sees all their scores: leave out "
+            "A search by a sampler that is told the scores keeps its trials where the sampler does: leave out "
             f"journal and halving; received journal={journal!r}, halving={halving!r}."
         )
     configs, points = (
@@ -180,16 +184,17 @@ def search(
     one = trials.problem_of(configs[0] if configs else space.at(np.full((1, len(space)), 0.5))[0])
     metric = f"{default_split(one)}_loss" if metric is None else metric
     mode = direction("search", metric, mode, trials.evaluated(one))
-    if asking and sampler.mode != mode:
+    taken = getattr(sampler, "mode", mode) if asking else mode
+    if taken != mode:
         raise ValueError(
-            f"The sampler's study is to {sampler.direction} its scores, and {metric!r} has mode={mode!r}: make the "
+            f"The sampler takes scores to be better by mode={taken!r}, and {metric!r} has mode={mode!r}: make the "
             "sampler with the other direction."
         )
     run = partial(
         sweep, seed_keys=seed_keys, metric=metric, mode=mode, mesh=mesh, width=width, progress=progress, name="search"
     )
     if asking:
-        configs, outcome = ask_and_tell(sampler, space, trials, num_trials, run)
+        configs, outcome = ask_and_tell(sampler, space, trials, num_trials, metric, run)
         points = space.unit(configs)
     else:
         asked = plain({
