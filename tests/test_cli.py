@@ -441,7 +441,7 @@ def test_problems_lists_all_of_them_with_what_is_known(capsys):
 def test_explain_names_step_atom_and_reason(capsys):
     assert main(["explain", "rmsprop(0.01)", "rmsprop(0.01, eps=1e-3)"]) == 0
     shown = capsys.readouterr().out
-    assert "They part at step 1, in merge.fn: eps: 1e-08 in the first, 0.001 in the second" in shown
+    assert "The updates first differ at step 1, in merge.fn: eps is 1e-08 in the first, 0.001 in the second" in shown
 
 
 @pytest.mark.parametrize(
@@ -516,4 +516,4 @@ def test_the_module_can_be_run():
     command = [sys.executable, "-m", "jaxopt_study", "explain", "adam", "optax.adam(1e-3)"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[1])
     assert done.returncode == 0, done.stderr
-    assert "The same updates" in done.stdout
+    assert "The updates agree" in done.stdout

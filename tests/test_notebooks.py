@@ -66,7 +66,7 @@ def differences(committed, shown):
         ("loss 9.16e-04", "loss 9.60e-04", False),
         ("clipped 9% of the steps", "clipped 10% of the steps", True),
         ("clipped 9% of the steps", "clipped 11% of the steps", False),
-        ("They part at step 1", "They part at step 2", False),
+        ("The updates first differ at step 1", "The updates first differ at step 2", False),
         ("step 1 1.00", "step 1 1.01", True),
         ("gap 7e-15", "gap 3e-14", True),
         ("gap 7e-15", "gap 3e-9", False),

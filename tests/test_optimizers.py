@@ -631,17 +631,17 @@ def test_every_argument_is_checked_under_the_name_the_user_gave(name):
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: optimizers.sgd(0.1, nesterov=True), "sgd: nesterov and dampening are options of the momentum"),
-        (lambda: optimizers.sgd(0.1, 0.9, True, dampening=0.1), "sgd: Nesterov's momentum is not dampened"),
-        (lambda: optimizers.rmsprop(0.1, nesterov=True), "rmsprop: nesterov is an option of the momentum"),
+        (lambda: optimizers.sgd(0.1, nesterov=True), "sgd: nesterov and dampening need momentum"),
+        (lambda: optimizers.sgd(0.1, 0.9, True, dampening=0.1), "sgd: nesterov and dampening cannot be combined"),
+        (lambda: optimizers.rmsprop(0.1, nesterov=True), "rmsprop: nesterov needs momentum"),
         (
             lambda: optimizers.adam(nesterov=True, convention="saito2016"),
             "adam: saito2016's form has no Nesterov momentum",
         ),
-        (lambda: optimizers.adamw(amsgrad=True, nesterov=True), "adamw: no method has both amsgrad and nesterov"),
-        (lambda: optimizers.adam(mask=True), "adam: mask says which parameters decay, but there is no weight_decay"),
+        (lambda: optimizers.adamw(amsgrad=True, nesterov=True), "adamw: amsgrad and nesterov cannot be combined"),
+        (lambda: optimizers.adam(mask=True), "adam: mask needs weight_decay; received weight_decay=None"),
         (lambda: optimizers.nadam(mu_dtype=jnp.float32), "mu_dtype needs constant momentum"),
-        (lambda: transforms.scale_by_rprop(lagged=True), "scale_by_rprop: a lagged step was not taken yet"),
+        (lambda: transforms.scale_by_rprop(lagged=True), "scale_by_rprop: a lagged step has not been taken yet"),
     ],
 )
 def test_options_that_contradict_each_other_are_refused(build, message):

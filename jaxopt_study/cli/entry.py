@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         >>> main(["explain", "sgd(0.1)", "momentum(0.1, decay=0.0)"])
         first:  ...sgd(0.1)
         second: ...momentum(0.1, decay=0.0)
-        The same updates in 100 steps. ...
+        The updates agree in all 100 steps. ...
         0
     """
     for name in ("stdout", "stderr"):

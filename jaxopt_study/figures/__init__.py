@@ -1,4 +1,4 @@
-"""From results to pictures: pure functions that return a Matplotlib figure and touch no file and no pyplot state."""
+"""Figures of results: pure functions that return a Matplotlib figure, without file access or pyplot state."""
 
 from jaxopt_study.figures._ablation import ablation
 from jaxopt_study.figures._animation import race_animation

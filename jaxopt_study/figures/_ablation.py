@@ -1,4 +1,4 @@
-"""What each part of an optimizer contributes."""
+"""Figure of an ablation: the contribution of each part of an optimizer."""
 
 import textwrap
 from collections.abc import Sequence
@@ -22,26 +22,26 @@ def ablation(
     linear_within: float | int | None = None,
     title: str = "",
 ) -> Figure:
-    """Draw what changes when a part is left out, swapped or made neutral: a dot in its interval, against a line at 0.
+    """Draw the effect of removing, swapping or disabling each part as a dot with its interval, against a line at 0.
 
-    Filled dots are changes whose interval leaves out 0. Where the change has no bound, as when runs diverge without the
-    part, the bar ends in an arrow at the frame; an infinite estimate is written there.
+    A dot is filled if its interval excludes 0. If a change is unbounded, as when runs diverge without the part, the bar
+    ends in an arrow at the frame; an infinite estimate is written there.
 
     Args:
-        names: What was changed, one per row; long ones are wrapped.
+        names: The changes, one per row; long names are wrapped.
         contributions: The change and its interval: (estimate, lower, upper), as in `sweeps.paired_difference`.
-        xlabel: What changes, with its unit.
-        level: Of the intervals.
-        better: What it means to lie left and right of 0, such as ("the change helps", "the change hurts").
+        xlabel: The quantity that changes, with its unit.
+        level: Confidence level of the intervals.
+        better: Labels of the sides left and right of 0, such as ("the change helps", "the change hurts").
         linear_within: Distance from 0 beyond which the axis is logarithmic, so that large changes do not hide small
-            ones; None makes all of it linear.
-        title: What the figure is about.
+            ones; None makes the whole axis linear.
+        title: Title of the figure.
 
     Returns:
-        A figure with one axes, the first name on top.
+        A figure with one axes, with the first name at the top.
 
     Raises:
-        ValueError: If there are no names, or not one contribution for each.
+        ValueError: If there are no names, or not one contribution per name.
 
     Example:
         >>> figure = ablation(["bias correction"], [(0.2, 0.1, 0.3)], xlabel="change of the loss")

@@ -1,4 +1,4 @@
-"""The race as a moving picture."""
+"""Animation of optimizers on the contours of a planar problem."""
 
 import io
 from collections.abc import Mapping
@@ -22,16 +22,16 @@ from jaxopt_study.problems import Problem
 def race_animation(
     problem: Problem, paths: Mapping[str, Any], *, title: str = "", seconds: float | int = 6.0, dpi: float | int = 100
 ) -> bytes:
-    """Draw optimizers running over the contours of a planar problem, beside their losses, as an animated GIF.
+    """Draw optimizers moving over the contours of a planar problem, beside their losses, as an animated GIF.
 
-    All stand at the same step in every frame. The last frame stays for two seconds.
+    Every frame shows all optimizers at the same step. The last frame is shown for two seconds.
 
     Args:
         problem: A problem with a `domain`.
-        paths: By name, shape (points, 2), the start first.
-        title: What the picture is about.
-        seconds: How long one round takes, without the last frame's stay.
-        dpi: Dots per inch; the picture is 9 inches wide.
+        paths: The paths by name, shape (points, 2), from the start.
+        title: Title of the animation.
+        seconds: Duration of one round, without the pause at the last frame.
+        dpi: Dots per inch; the image is 9 inches wide.
 
     Returns:
         The contents of a GIF file, one frame per point.
@@ -98,13 +98,13 @@ def race_animation(
             caption.set_text(f"{title or problem.name}: step {step}")
             canvas.draw()
             if step == 0:
-                figure.set_layout_engine("none")  # the same places in every frame
+                figure.set_layout_engine("none")  # the same layout in every frame
             frames.append(Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB"))
     return _gif(frames, seconds)
 
 
-# One palette for all frames, of the colours that were drawn with: they neither flicker nor drift, and what stands still
-# costs nothing.
+# One palette for all frames, made of the drawn colours: colours neither flicker nor drift, and static regions take no
+# space.
 def _gif(frames: list[Image.Image], seconds: float) -> bytes:
     strengths = np.linspace(1, 0.1, 14)
     drawn = [255 - strength * (255 - 255 * np.array(to_rgb(colour))) for colour in COLOURS for strength in strengths]

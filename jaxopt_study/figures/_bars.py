@@ -1,4 +1,4 @@
-"""Estimates with their intervals as dots and bars, also where an interval has no end."""
+"""Estimates and intervals as dots and bars, including unbounded intervals."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -15,14 +15,14 @@ def triples(intervals: Iterable[Any], who: str) -> np.ndarray:
     """Return intervals as an array of estimates, lower and upper ends.
 
     Args:
-        intervals: Each (estimate, lower, upper).
-        who: The figure that was asked for.
+        intervals: Triples (estimate, lower, upper).
+        who: The name of the figure function, for messages.
 
     Returns:
-        Shape (n, 3). NaN stays NaN: nothing is drawn of it.
+        Shape (n, 3). NaN is kept and not drawn.
 
     Raises:
-        ValueError: If there are none, or one does not enclose its estimate.
+        ValueError: If there are no intervals, or one does not contain its estimate.
     """
     rows = check_numbers(who, "intervals", intervals, finite=False)
     if rows.ndim != 2 or rows.shape[1] != 3:
@@ -30,18 +30,18 @@ def triples(intervals: Iterable[Any], who: str) -> np.ndarray:
     estimate, lower, upper = rows.T
     if np.any((lower > estimate) | (estimate > upper)):
         row = int(np.argmax((lower > estimate) | (estimate > upper)))
-        raise ValueError(f"{who} needs lower ≤ estimate ≤ upper; received {rows[row].tolist()} as number {row}.")
+        raise ValueError(f"{who} needs lower ≤ estimate ≤ upper; received {rows[row].tolist()} at index {row}.")
     return rows
 
 
 def reach(rows: np.ndarray, *more: Any, log: bool = False, share: float = 0.06) -> tuple[float, float]:
-    """Return the ends of an axis that shows everything finite, with a margin.
+    """Return the limits of an axis that shows all finite numbers, with a margin.
 
     Args:
         rows: Numbers to show, any shape.
-        *more: More of them.
-        log: Whether the axis is logarithmic; then only positive numbers count.
-        share: Of the axis, that each margin takes.
+        *more: Further numbers.
+        log: Whether the axis is logarithmic; then only positive numbers are shown.
+        share: Fraction of the axis that each margin takes.
 
     Returns:
         Lower and upper end.
@@ -57,14 +57,14 @@ def reach(rows: np.ndarray, *more: Any, log: bool = False, share: float = 0.06) 
 
 
 def draw_interval(axes: Axes, place: float | int, row: Any, limits: tuple[float, float], **look: Any) -> None:
-    """Draw an estimate and its interval as a dot on a horizontal bar; an end at infinity is an arrow at the frame.
+    """Draw an estimate and its interval as a dot on a horizontal bar, with an arrow at the frame for an infinite end.
 
     Args:
-        axes: Where to draw.
+        axes: The axes to draw in.
         place: Height of the bar.
         row: Estimate, lower and upper end.
-        limits: Of the horizontal axis.
-        **look: Arguments of `Axes.plot` for the dot; `color` also for the bar.
+        limits: Limits of the horizontal axis.
+        **look: Arguments of `Axes.plot` for the dot; `color` also applies to the bar.
     """
     estimate, lower, upper = (float(x) for x in row)
     if np.isnan(estimate):

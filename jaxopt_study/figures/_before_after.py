@@ -1,4 +1,4 @@
-"""Two settings of every optimizer, side by side."""
+"""Figure of paired results of optimizers at two settings."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -22,18 +22,18 @@ def pairs(
     title: str = "",
     log: bool = False,
 ) -> Figure:
-    """Draw each optimizer's results at two settings in one row: every seed a dot, the means joined by an arrow.
+    """Draw each optimizer's results at two settings in one row, with a dot per seed and an arrow between the means.
 
     Args:
         samples: By optimizer, the results at the first and the second setting, one number per seed.
-        settings: What the two settings are; the first is drawn open, the second filled.
-        labels: By optimizer, what to write at the two means, such as learning rates.
-        xlabel: What is measured, with its unit.
-        title: What the figure is about.
+        settings: Names of the two settings; the first is drawn with open dots, the second with filled ones.
+        labels: By optimizer, labels for the two means, such as learning rates.
+        xlabel: The measured quantity, with its unit.
+        title: Title of the figure.
         log: Whether the axis is logarithmic; results must be positive.
 
     Returns:
-        A figure with one axes, the first optimizer on top.
+        A figure with one axes, with the first optimizer at the top.
 
     Raises:
         ValueError: If there are no optimizers.
@@ -46,12 +46,14 @@ def pairs(
     """
     check_style("pairs", xlabel=xlabel, title=title, log=log)
     if set(check_mapping("pairs", "labels", labels)) != set(check_mapping("pairs", "samples", samples)):
-        raise ValueError(f"pairs needs labels for {list(samples)}; received some for {list(labels)}.")
+        raise ValueError(f"pairs needs labels for {list(samples)}; received labels for {list(labels)}.")
     check_names("pairs", "settings", settings, count=2)
     for name, both in samples.items():
         check_names("pairs", f"labels[{name!r}]", labels[name], count=2)
         if not isinstance(both, tuple | list) or len(both) != 2:
-            raise ValueError(f"pairs needs two of {name!r}, one for each setting; received {describe_argument(both)}.")
+            raise ValueError(
+                f"pairs needs two samples of {name!r}, one for each setting; received {describe_argument(both)}."
+            )
     if not samples:
         raise ValueError("pairs needs at least one optimizer; received none.")
     looks = appearances(samples)
@@ -68,9 +70,7 @@ def pairs(
             means = [float(check_row("pairs", name, values).mean()) for values in both]
             arrow = {"arrowstyle": "-|>", "color": color, "linewidth": 1.6, "shrinkA": 6, "shrinkB": 6}
             axes.annotate("", xy=(means[1], row), xytext=(means[0], row), arrowprops=arrow)
-            sides = (
-                ("right", "left") if means[0] < means[1] else ("left", "right")
-            )  # of close labels, away from the other
+            sides = ("right", "left") if means[0] < means[1] else ("left", "right")  # away from the other label
             for values, mean, text, face, side in zip(both, means, labels[name], ("white", color), sides, strict=True):
                 axes.plot(values, np.full(len(values), row), ".", color=color, markersize=4, alpha=0.5)
                 axes.plot(

@@ -1,4 +1,4 @@
-"""The learning curves of the best trials of a search, in small."""
+"""Learning curves of the best trials of a search, as small multiples."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -25,28 +25,28 @@ def top_curves(
     smallest: float | int | None = None,
     largest: float | int | None = None,
 ) -> Figure:
-    """Draw training and validation curves of the best trials, one axes each, best first, all on the same axes.
+    """Draw training and validation curves of the best trials in one axes each, best first, with shared scales.
 
-    Lines are medians over seeds; bands the range of up to five seeds, the quartiles of more. Where a seed diverges the
-    curve ends with a cross.
+    Lines are medians over seeds; bands are the range of up to five seeds, or the quartiles of more. If a seed diverges,
+    the curve ends with a cross.
 
     Args:
-        steps: Shape (K,): steps taken before each value.
-        train: Shape (trials, seeds, K), best trial first; None draws the validation only.
+        steps: Number of steps before each value, shape (K,).
+        train: Shape (trials, seeds, K), best trial first; None draws only the validation curves.
         validation: Shape (trials, seeds, K).
-        titles: One per trial, such as "1: rate 0.02, decay 1e-6".
-        ylabel: What is measured, with its unit.
-        title: What the figure is about.
-        columns: Axes in a row; 20 trials fill four rows of five.
+        titles: One title per trial, such as "1: rate 0.02, decay 1e-6".
+        ylabel: The measured quantity, with its unit.
+        title: Title of the figure.
+        columns: Number of axes in a row; 20 trials fill four rows of five.
         log: Whether the axis is logarithmic.
         smallest: Lower end of the axis; None fits it.
-        largest: Upper end of the axis; None fits it to what the trials have reached after their first evaluation.
+        largest: Upper end of the axis; None fits it to the values after the first evaluation.
 
     Returns:
-        A figure with an axes per trial and one legend.
+        A figure with one axes per trial and one legend.
 
     Raises:
-        ValueError: If there is no trial, or shapes and titles disagree.
+        ValueError: If there is no trial, or shapes and titles do not match.
 
     Example:
         >>> curves = np.ones((2, 1, 3))
@@ -70,7 +70,7 @@ def top_curves(
         shapes = [values.shape for values in arrays.values()]
         raise ValueError(f"top_curves needs curves of shape (trials, seeds, {len(steps)}); received {shapes}.")
     if not shape[0] or len(titles) != shape[0]:
-        raise ValueError(f"top_curves needs a title for each of at least one trial; received {len(titles)}.")
+        raise ValueError(f"top_curves needs at least one trial and a title per trial; received {len(titles)} titles.")
     columns = min(columns, shape[0])
     count, seeds = shape[:2]
     looks = {"training": (COLOURS[1], (0, (4, 1.5))), "validation": (COLOURS[0], "-")}

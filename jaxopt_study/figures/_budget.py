@@ -1,4 +1,4 @@
-"""What would have come out with a smaller budget."""
+"""Figure of the expected score against the tuning budget."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -29,26 +29,26 @@ def budget_curves(
     log: bool = False,
     xlabel: str = "random trials k",
 ) -> Figure:
-    """Draw what the best, or the chosen, of k trials scores against k, one curve with its interval for each name.
+    """Draw the score of the best, or the selected, of k trials against k, as one curve with its interval per name.
 
-    Where only one end of an interval is bounded, a thin dotted line shows that end: with k near the number of trials
-    that were run, nobody knows how much better k trials might have been.
+    If only one end of an interval is bounded, a thin dotted line shows that end: with k near the number of trials run,
+    the data do not bound how much better k trials might have been.
 
     Args:
-        k: Shape (K,), increasing: numbers of trials.
-        curves: By name, the estimate and the lower and upper end of its interval, each of shape (K,), as
-            `sweeps.best_of_k` and `sweeps.chosen_of_k` return them; infinite where not bounded.
+        k: Numbers of trials, increasing, shape (K,).
+        curves: By name, the estimate and the lower and upper ends of its interval, each of shape (K,), as returned by
+            `sweeps.best_of_k` and `sweeps.chosen_of_k`; infinite where unbounded.
         ylabel: The score, with its unit.
-        level: Of the intervals.
-        title: What the figure is about.
+        level: Confidence level of the intervals.
+        title: Title of the figure.
         log: Whether the score's axis is logarithmic.
-        xlabel: What the budget counts.
+        xlabel: Unit of the budget.
 
     Returns:
         A figure with one axes and a legend; the budget's axis is logarithmic if it spans a factor of 20.
 
     Raises:
-        ValueError: If there are no curves, or one does not have a number per k.
+        ValueError: If there are no curves, or one does not have a value per k.
 
     Example:
         >>> curve = [3.0, 2.0, 1.0], [2.0, 1.0, -np.inf], [4.0, 3.0, 2.0]
@@ -78,7 +78,7 @@ def budget_curves(
                 banded = True
             for end in (lower, upper):
                 alone = np.isfinite(end) & ~bounded
-                alone[:-1] |= alone[1:]  # from the last point of the band on
+                alone[:-1] |= alone[1:]  # starting at the last point of the band
                 alone &= np.isfinite(end)
                 if (alone[:-1] & alone[1:]).any():
                     axes.plot(k, np.where(alone, end, np.nan), color=look.color, **THIN)

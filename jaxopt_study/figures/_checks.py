@@ -1,4 +1,4 @@
-"""What every figure asks of its texts, levels and axes."""
+"""Checks of the arguments that figures share: texts, levels, arrays and axes."""
 
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
@@ -18,11 +18,11 @@ from jaxopt_study._checks import (
 _TEXTS = frozenset({"title", "xlabel", "ylabel", "unit", "edge_label", "mark_label", "level_label", "score_label"})
 _FLAGS = frozenset({"log", "log_x", "log_y", "log_score", "larger_is_better", "together"})
 _POSITIVE = frozenset({"linear_within"})
-_BOUNDED = {  # lower and upper end, and which belong to it
+_BOUNDED = {  # lower and upper end, and which of them are included
     "width": (0.0, 300.0, "(]"),  # inches
     "height": (0.0, 300.0, "(]"),
-    "dpi": (10.0, 10_000.0, "[]"),  # with fewer dots letters have no size
-    "seconds": (0.0, 600.0, "(]"),  # a frame of a GIF stays for 655 at most
+    "dpi": (10.0, 10_000.0, "[]"),  # with fewer dots, letters have no size
+    "seconds": (0.0, 600.0, "(]"),  # the longest duration of a GIF frame is 655
 }
 _SHARES = frozenset({"level"})
 _COUNTS = frozenset({"columns", "num_problems"})
@@ -30,11 +30,11 @@ _OPTIONAL = frozenset({"marks", "rates", "ranges", "edges", "choices", "linear_w
 
 
 def check_style(who: str, **options: Any) -> None:
-    """Check the options that figures share by their names; None passes where it is a default.
+    """Check options that figures share, by their names; None passes if it is a default.
 
     Args:
-        who: The figure that was asked for.
-        **options: What it was given.
+        who: The name of the figure function, for messages.
+        **options: The options given.
 
     Raises:
         TypeError: If an option is of the wrong kind.
@@ -64,7 +64,7 @@ def check_arrays(who: str, name: str, arrays: Any) -> dict[str, np.ndarray]:
     """Return a mapping of names to numbers as arrays, NaN and infinity included.
 
     Args:
-        who: The figure that was asked for.
+        who: The name of the figure function, for messages.
         name: The argument's name.
         arrays: By name, nested sequences or arrays.
 
@@ -72,7 +72,7 @@ def check_arrays(who: str, name: str, arrays: Any) -> dict[str, np.ndarray]:
         By name, in double precision.
 
     Raises:
-        TypeError: If it is no mapping, a name is no text, or something is no real number.
+        TypeError: If `arrays` is not a mapping, a name is not a string, or an entry is not a real number.
         ValueError: If numbers do not form an array.
     """
     check_mapping(who, name, arrays)
@@ -83,15 +83,15 @@ def check_arrays(who: str, name: str, arrays: Any) -> dict[str, np.ndarray]:
 
 
 def check_row(who: str, name: str, values: Any) -> np.ndarray:
-    """Return numbers as an array, if they are one or more in a row."""
+    """Return numbers as an array; raise ValueError unless they are a non-empty sequence."""
     row = check_numbers(who, name, values, finite=False)
     if row.ndim != 1 or not row.size:
-        raise ValueError(f"{who} needs {name} to be one or more numbers in a row; received shape {row.shape}.")
+        raise ValueError(f"{who} needs {name} to be a sequence of one or more numbers; received shape {row.shape}.")
     return row
 
 
 def check_axis(who: str, name: str, values: Any) -> np.ndarray:
-    """Return numbers of a horizontal axis as an array, if they are one or more, finite and increasing."""
+    """Return the numbers of a horizontal axis as an array; raise ValueError unless they are finite and increasing."""
     row = check_row(who, name, values)
     if not np.isfinite(row).all() or not (np.diff(row) > 0).all():
         raise ValueError(f"{who} needs {name} to be finite and increasing; received {_shown(row)}.")
@@ -101,20 +101,20 @@ def check_axis(who: str, name: str, values: Any) -> np.ndarray:
 def check_ends(
     who: str, smallest: float | int | None, largest: float | int | None, *, log: bool = False
 ) -> tuple[float | None, float | None]:
-    """Return the ends of an axis that were asked for; None where the axis is to fit what is drawn.
+    """Return the given limits of an axis; None fits a limit to the data.
 
     Args:
-        who: The figure that was asked for.
+        who: The name of the figure function, for messages.
         smallest: Lower end.
         largest: Upper end.
         log: Whether the axis is logarithmic.
 
     Returns:
-        Both.
+        Both limits.
 
     Raises:
-        TypeError: If one is no real number.
-        ValueError: If they are not finite, not in order, or not positive on a logarithmic axis.
+        TypeError: If one is not a real number.
+        ValueError: If the limits are not finite, not in order, or not positive on a logarithmic axis.
     """
     low, high = (
         None if end is None else float(check_real(who, name, end, 0.0 if log else -np.inf, closed="()"))
@@ -126,20 +126,20 @@ def check_ends(
 
 
 def check_names(who: str, name: str, values: Any, *, count: int | None = None) -> list[str]:
-    """Return texts as a list; raise for anything else, one text in place of several included.
+    """Return texts as a list; raise for anything else, including a single string.
 
     Args:
-        who: The figure that was asked for.
+        who: The name of the figure function, for messages.
         name: The argument's name.
         values: The texts.
-        count: How many there must be; None for any number.
+        count: The required number; None for any number.
 
     Returns:
         The texts.
 
     Raises:
-        TypeError: If it is no sequence, or something in it is no text.
-        ValueError: If there are more or fewer.
+        TypeError: If `values` is not a sequence, or an entry is not a string.
+        ValueError: If the number differs from `count`.
     """
     expected = "texts" if count is None else f"{count} texts"
     if isinstance(values, str | bytes) or not isinstance(values, Iterable):
@@ -154,7 +154,7 @@ def check_names(who: str, name: str, values: Any, *, count: int | None = None) -
 
 
 def check_flags(who: str, name: str, values: Any, shape: tuple[int, ...]) -> np.ndarray:
-    """Return an array of True and False of a shape; raise TypeError for another kind, ValueError for another shape."""
+    """Return a boolean array of a given shape; raise TypeError for another kind, ValueError for another shape."""
     try:
         flags = np.asarray(values)
     except (TypeError, ValueError) as error:
@@ -172,7 +172,7 @@ def check_flags(who: str, name: str, values: Any, shape: tuple[int, ...]) -> np.
 
 
 def check_fields(who: str, name: str, values: Any, fields: Collection[str]) -> Mapping[str, Any]:
-    """Return a mapping that has certain fields; raise TypeError if it is none, ValueError if one is missing."""
+    """Return a mapping with the given fields; raise TypeError if it is not one, ValueError if a field is missing."""
     check_mapping(who, name, values)
     missing = sorted(field for field in fields if field not in values)
     if missing:
@@ -181,7 +181,7 @@ def check_fields(who: str, name: str, values: Any, fields: Collection[str]) -> M
 
 
 def check_number(who: str, name: str, value: Any) -> float:
-    """Return one number that was measured, which may be NaN or infinite."""
+    """Return one measured number, which may be NaN or infinite."""
     number = check_numbers(who, name, value, finite=False)
     if number.shape != ():
         raise ValueError(f"{who} needs {name} to be one number; received shape {number.shape}.")

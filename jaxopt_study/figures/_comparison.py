@@ -1,4 +1,4 @@
-"""Optimizers against each other: both rankings, and every two of them."""
+"""Figures of a comparison: rankings with default and tuned settings, and the matrix of pairwise differences."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,7 +17,7 @@ from jaxopt_study.figures._style import SETTINGS, Appearance, appearances, new_f
 from jaxopt_study.figures._ticks import log_ticks
 
 Side = tuple[Mapping[str, Any], Mapping[str, Triple]]  # scores by name, intervals by name
-TINTS = {1: "#BBD9EC", 0: "#EFEFEF", -1: "#F6C9A8"}  # of the palette's blue and vermilion; text on them is black
+TINTS = {1: "#BBD9EC", 0: "#EFEFEF", -1: "#F6C9A8"}  # tints of the palette's blue and vermilion, for black text
 
 ASIDE: dict[str, Any] = {"fontsize": 8, "color": "#555555"}
 
@@ -33,28 +33,28 @@ def comparison(
     headings: Sequence[str] = ("as recommended", "tuned"),
     title: str = "",
 ) -> Figure:
-    """Draw two rankings of the same optimizers side by side, the best on top, with lines from rank to rank.
+    """Draw two rankings of the same optimizers side by side, best at the top, with lines between the ranks.
 
-    Every seed is a small dot, every estimate a large one in its interval. An interval without an end has an arrow at
-    the frame; how many seeds diverged is written in the row. What was not run, because it has no such settings, has a
-    row below the others and no rank.
+    Every seed is a small dot, every estimate a large one in its interval. An unbounded interval ends in an arrow at the
+    frame; the number of diverged seeds is written in the row. An optimizer that was not run, because it has no such
+    settings, has a row below the others and no rank.
 
     Args:
-        default: The scores, by name, one per seed (not finite if it diverged), and their intervals, by the same names:
-            (estimate, lower, upper), as of `sweeps.median_interval`; NaN if it was not run.
-        tuned: The same, of the same names, after tuning.
+        default: The scores by name, one per seed (not finite if the seed diverged), and their intervals by the same
+            names: (estimate, lower, upper), as returned by `sweeps.median_interval`; NaN if the optimizer was not run.
+        tuned: The same after tuning, with the same names.
         xlabel: The score, with its unit.
-        larger_is_better: Whether the largest estimate is on top.
-        level: Of the intervals.
+        larger_is_better: Whether the largest estimate is at the top.
+        level: Confidence level of the intervals.
         log: Whether the score's axis is logarithmic.
-        headings: What the two rankings are of.
-        title: What the figure is about.
+        headings: Headings of the two rankings.
+        title: Title of the figure.
 
     Returns:
-        A figure with two axes that share their scale.
+        A figure with two axes and a shared scale.
 
     Raises:
-        ValueError: If there are no names, or the four mappings have different ones.
+        ValueError: If there are no names, or the four mappings have different names.
 
     Example:
         >>> side = ({"sgd": [2.0, 2.2], "adam": [1.0, 1.1]}, {"sgd": (2.1, 1.5, 2.5), "adam": (1.05, 0.9, 1.2)})
@@ -68,7 +68,7 @@ def comparison(
     names = list(default[0])
     if not names or any(set(part) != set(names) for part in (default[1], *tuned)):
         raise ValueError(
-            "comparison needs scores and intervals of the same names on both sides, at least one; received "
+            "comparison needs scores and intervals with the same names on both sides, at least one; received "
             f"{[sorted(part) for part in (*default, *tuned)]}."
         )
     looks = appearances(names)
@@ -131,19 +131,19 @@ def difference_matrix(
     level: float = 0.95,
     title: str = "",
 ) -> Figure:
-    """Draw all differences, row − column, with their intervals, coloured where one of the two is better.
+    """Draw all differences, row − column, with their intervals, coloured if one of the two is better.
 
-    With `sweeps.Differences` that is where the interval leaves out 0, as the axis says.
+    With `sweeps.Differences` these are the intervals that exclude 0, as the axis label says.
 
     Args:
-        names: m results.
+        names: Names of the m results.
         estimate: Shape (m, m), as in `sweeps.Differences`.
         lower: Shape (m, m).
         upper: Shape (m, m).
-        better: Shape (m, m): 1 where the row is better, −1 where the column is, 0 where that cannot be said.
-        unit: What the differences are of.
-        level: Of all intervals together.
-        title: What the figure is about.
+        better: Shape (m, m): 1 if the row is better, −1 if the column is better, 0 if undecided.
+        unit: The quantity whose differences are shown.
+        level: Simultaneous confidence level of all intervals.
+        title: Title of the figure.
 
     Returns:
         A figure with one axes and a legend.
@@ -169,7 +169,7 @@ def difference_matrix(
         raise ValueError(f"difference_matrix needs at least two names and four {m} × {m} matrices; received {shapes}.")
     sign = arrays[3]
     seen = np.abs(arrays[:3])
-    smallest = 1e-6 * np.max(seen, initial=0.0, where=np.isfinite(seen))  # less is left of equals in single precision
+    smallest = 1e-6 * np.max(seen, initial=0.0, where=np.isfinite(seen))  # less is rounding in single precision
     middle, low, high = (np.where(np.abs(array) <= smallest, 0.0, array) for array in arrays[:3])
     with matplotlib.rc_context({**SETTINGS, "axes.grid": False}):
         figure = new_figure(max(5.8, 2.0 + 1.05 * m), 1.3 + 0.55 * m)
@@ -206,7 +206,9 @@ def _side(name: str, side: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     scores, intervals = (check_arrays("comparison", name, part) for part in side)
     for key, values in scores.items():
         if values.ndim != 1:
-            raise ValueError(f"comparison needs a score per seed of {key!r} in {name}; received shape {values.shape}.")
+            raise ValueError(
+                f"comparison needs one score per seed of {key!r} in {name}; received shape {values.shape}."
+            )
     return scores, intervals
 
 
@@ -214,7 +216,7 @@ def _draw_row(
     axes: Axes, place: int, scores: np.ndarray, row: np.ndarray, limits: tuple[float, float], look: Appearance
 ) -> None:
     alive = np.isfinite(scores)
-    spread = 0.22 * (np.arange(len(scores)) * 0.6180339887 % 1.0 - 0.5)  # so that equal seeds do not hide each other
+    spread = 0.22 * (np.arange(len(scores)) * 0.6180339887 % 1.0 - 0.5)  # so that equal scores do not hide each other
     axes.plot(scores[alive], place + spread[alive], ".", color=look.color, markersize=5, alpha=0.45, zorder=2)
     draw_interval(axes, place, row, limits, color=look.color, marker=look.marker, markersize=5.5)
     if not alive.all():

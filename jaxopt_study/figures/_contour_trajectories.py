@@ -1,4 +1,4 @@
-"""Paths of optimizers over the contours of a loss of two parameters."""
+"""Optimizer trajectories over the contours of a planar problem."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -31,19 +31,19 @@ def trajectories(
 ) -> Figure:
     """Draw the paths of optimizers over the contours of a planar problem.
 
-    Contours are spaced evenly in the logarithm of the height above the lowest known minimum. What lies outside the
-    problem's domain is cut off, and a plane for all shows the part of it that the paths reach.
+    Contours are spaced evenly in the logarithm of the height above the lowest known minimum. Paths are cut off outside
+    the problem's domain, and a shared plane shows only the part of the domain that the paths reach.
 
     Args:
         problem: A problem with a `domain`, whose loss broadcasts over parameters of shape (2, …).
-        paths: By name, shape (points, 2), the start first; NaN after a divergence.
-        together: Whether all paths share one plane; otherwise each has its own.
-        title: What the figure is about.
-        columns: Planes side by side; None takes three, or four for more than six paths.
+        paths: The paths by name, shape (points, 2), from the start; NaN after a divergence.
+        together: Whether all paths share one plane; otherwise each path has its own.
+        title: Title of the figure.
+        columns: Number of planes in a row; None takes three, or four for more than six paths.
         rates: By name, learning rates to write above the planes.
 
     Returns:
-        A figure with one axes per path, or one for all. Each names the loss at the last point.
+        A figure with one axes per path, or one for all. Each title gives the loss at the last point.
 
     Raises:
         ValueError: If there are no paths, the problem has no domain, or a path is not a list of points in the plane.
@@ -102,11 +102,11 @@ def trajectories(
 
 
 def checked_paths(who: str, problem: Problem, paths: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Return paths as arrays, or complain about what cannot be drawn."""
+    """Return paths as arrays; raise if one cannot be drawn."""
     if not isinstance(problem, Problem):
         raise TypeError(f"{who} needs problem to be a Problem; received {describe_argument(problem)}.")
     if problem.domain is None:
-        raise ValueError(f"Problem {problem.name!r} has no domain to draw; give it one with problem.replace(domain=…).")
+        raise ValueError(f"Problem {problem.name!r} has no domain to draw; set one with problem.replace(domain=…).")
     points = check_arrays(who, "paths", paths)
     if not points:
         raise ValueError("A figure of trajectories needs at least one path; received none.")
@@ -114,7 +114,7 @@ def checked_paths(who: str, problem: Problem, paths: Mapping[str, Any]) -> dict[
         if path.ndim != 2 or path.shape[1] != 2 or not len(path):
             raise ValueError(f"The path {name!r} needs the shape (points, 2); received {path.shape}.")
         if not np.isfinite(path[0]).all():
-            raise ValueError(f"The path {name!r} needs a start that is finite; received {path[0].tolist()}.")
+            raise ValueError(f"The path {name!r} needs a finite start; received {path[0].tolist()}.")
     return points
 
 
@@ -137,7 +137,7 @@ def draw_contours(axes: Axes, problem: Problem) -> None:
 
 
 def crop(axes: Axes, problem: Problem, points: Mapping[str, np.ndarray]) -> None:
-    """Show the part of the domain that paths and minima take, with a tenth of it on each side."""
+    """Restrict the axes to the part of the domain with paths and minima, with a margin of a tenth on each side."""
     low, high = (np.asarray(corner, dtype=float) for corner in problem.domain or ((-1.0, -1.0), (1.0, 1.0)))
     seen = np.concatenate([*points.values(), *(np.asarray([minimum.params], float) for minimum in problem.minima)])
     seen = np.clip(seen[np.isfinite(seen).all(axis=1)], low, high)
@@ -152,10 +152,10 @@ def draw_path(axes: Axes, path: np.ndarray, look: Appearance, name: str) -> Line
     """Draw one path.
 
     Args:
-        axes: Where.
+        axes: The axes to draw in.
         path: Shape (points, 2).
-        look: How.
-        name: What a legend calls it.
+        look: Appearance of the line.
+        name: Label in the legend.
 
     Returns:
         Its line.
@@ -172,7 +172,7 @@ def draw_landmarks(axes: Axes, problem: Problem, start: np.ndarray) -> None:
 
 
 def end_value(problem: Problem, path: np.ndarray) -> float:
-    """Return the loss at the last point that is finite."""
+    """Return the loss at the last finite point."""
     finite = path[np.isfinite(path).all(axis=1)]
     return float(problem.loss(jnp.asarray(finite[-1]), None)) if len(finite) else float("nan")
 
@@ -183,7 +183,7 @@ def _label_outside(grid: np.ndarray, count: int) -> None:
         if number + columns >= count:  # nothing below it
             axes.set_xlabel("x")
             axes.tick_params(labelbottom=True)
-            axes.xaxis.set_in_layout(number + columns >= grid.size)  # else it takes room of the free plane below
+            axes.xaxis.set_in_layout(number + columns >= grid.size)  # so it takes no space from a free plane
         if number % columns == 0:
             axes.set_ylabel("y")
         axes.xaxis.set_major_locator(MaxNLocator(5, prune="both"))  # no label reaches into the next plane

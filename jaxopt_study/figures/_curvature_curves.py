@@ -1,4 +1,4 @@
-"""Curvature along runs: how sharp, how near to the optimizer's limit, and whether steps did what they should."""
+"""Figure of the curvature along runs: sharpness, distance to the stability limit, and predicted loss changes."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -16,17 +16,17 @@ ONE = "1: edge of stability; change as predicted"
 
 
 def curvature_along_runs(measured: Mapping[str, Mapping[str, Any]], *, title: str = "") -> Figure:
-    """Draw what `training.CurvatureProbe` measured along the runs of several optimizers.
+    """Draw the measurements of `training.CurvatureProbe` along the runs of several optimizers.
 
-    Left the largest eigenvalue of the Hessian, in the middle the preconditioned sharpness (the probe's gain sharpness)
-    over the stability limit, 1 at the edge of stability, right the change of the loss in a step over what the quadratic
-    model predicts, 1 where it holds.
+    The left axes show the largest eigenvalue of the Hessian; the middle axes, the preconditioned sharpness (the probe's
+    gain sharpness) divided by the stability limit, which is 1 at the edge of stability; the right axes, the change of
+    the loss in a step divided by that of the quadratic model, which is 1 where the model holds.
 
     Args:
         measured: By optimizer: "step" (K,), "limit", and of shape (seeds, K) "gain_sharpness", "linear", "quadratic",
             "realised", and (seeds, K, k) "eigenvalues". NaN where nothing was measured. Steps may differ between
-            optimizers. Whoever's limit is NaN is not in the middle, and the title says so.
-        title: What the runs were.
+            optimizers. An optimizer whose limit is NaN is missing in the middle axes, and the title says so.
+        title: Description of the runs.
 
     Returns:
         A figure with three axes and one legend; lines and bands are those of `panels`.
@@ -74,7 +74,7 @@ def curvature_along_runs(measured: Mapping[str, Mapping[str, Any]], *, title: st
 
 
 def _checked(name: str, values: Any) -> dict[str, np.ndarray]:
-    """Return the measurements of one optimizer as arrays, if they have their shapes."""
+    """Return the measurements of one optimizer as arrays; raise ValueError for wrong shapes."""
     where = f"measured[{name!r}]"
     check_fields(_WHO, where, values, _MEASURED)
     run = {field: check_numbers(_WHO, f"{where}[{field!r}]", values[field], finite=False) for field in _MEASURED}
@@ -95,7 +95,7 @@ def _checked(name: str, values: Any) -> dict[str, np.ndarray]:
 
 
 def _at(steps: np.ndarray, own: np.ndarray, lanes: np.ndarray) -> np.ndarray:
-    """Return lanes (seeds, K) over all steps, NaN at those that are not their own."""
+    """Return curves (seeds, K) over all steps, with NaN at steps where they were not measured."""
     spread = np.full((len(lanes), len(steps)), np.nan)
     spread[:, np.searchsorted(steps, own)] = lanes
     return spread

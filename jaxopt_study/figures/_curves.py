@@ -1,4 +1,4 @@
-"""Curves over the steps of a run, with bands over seeds."""
+"""Learning curves: medians over seeds with bands."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from jaxopt_study.figures._checks import check_arrays, check_axis, check_ends, check_style
 from jaxopt_study.figures._style import SETTINGS, appearances, new_figure
 
-SMALL = 5  # up to so many seeds a band is their range: quartiles of three numbers say nothing
+SMALL = 5  # up to this many seeds, a band is their range: quartiles of three numbers are not informative
 
 
 def learning_curves(
@@ -24,20 +24,20 @@ def learning_curves(
     smallest: float | int | None = None,
     largest: float | int | None = None,
 ) -> Figure:
-    """Draw one curve per optimizer: the median over seeds, in a band.
+    """Draw one curve per optimizer: the median over seeds, with a band.
 
-    The band is the range of up to five seeds, and the quartiles of more; the axis says which. Where the first seed of
-    an optimizer has diverged its curve ends with a cross: a median of the survivors would flatter it.
+    The band is the range of up to five seeds, or the quartiles of more, as the axis label says. Once a seed of an
+    optimizer has diverged, the curve ends with a cross, since a median of the surviving seeds would be too optimistic.
 
     Args:
-        steps: Shape (K,): steps taken before each value.
+        steps: Number of steps before each value, shape (K,).
         curves: By name, shape (seeds, K), in the units of `ylabel`; NaN after a divergence.
-        ylabel: What is measured, with its unit.
-        title: What the figure is about.
+        ylabel: The measured quantity, with its unit.
+        title: Title of the figure.
         log: Whether the axis is logarithmic; values must be positive.
         larger_is_better: Whether the legend lists the largest final value first.
         smallest: Lower end of the axis; None fits it to the curves.
-        largest: Upper end of the axis; None fits it to the curves, up to three times their highest start.
+        largest: Upper end of the axis; None fits it to the curves, up to three times the highest initial value.
 
     Returns:
         A figure with one axes and a legend, best first.
@@ -59,7 +59,8 @@ def learning_curves(
     for name, values in arrays.items():
         if values.ndim != 2 or values.shape[1] != len(steps) or not len(values):
             raise ValueError(
-                f"The curve {name!r} needs the shape (seeds, {len(steps)}), a value per step; received {values.shape}."
+                f"The curve {name!r} needs the shape (seeds, {len(steps)}), with a value per step; received "
+                f"{values.shape}."
             )
     looks = appearances(arrays)
     num_seeds = max(len(values) for values in arrays.values())

@@ -1,4 +1,4 @@
-"""The trials of a search over their hyperparameters: one at a time, and all at once."""
+"""Figures of a search: scores over each hyperparameter, and parallel coordinates."""
 
 import textwrap
 from collections.abc import Collection, Mapping, Sequence
@@ -45,30 +45,31 @@ def hyperparameter_scatter(
     title: str = "",
     columns: int = 3,
 ) -> Figure:
-    """Draw every trial's score over each hyperparameter, with the region in which the best one may lie.
+    """Draw every trial's score over each hyperparameter, with the region that may contain the best value.
 
-    The shaded region reaches from the smallest to the largest number among the trials that may be the best. A
-    hyperparameter whose chosen value lies at an end of its range is flagged: the best may lie beyond. Trials that
-    diverged are crosses at the frame.
+    The shaded region extends from the smallest to the largest value among the trials that may be the best. A
+    hyperparameter whose selected value is at an end of its range is flagged, since better values may lie beyond. Trials
+    that diverged are crosses at the frame.
 
     Args:
-        values: By hyperparameter, one value per trial: numbers, or options of any kind; None where it is inactive.
+        values: By hyperparameter, one value per trial: numbers, or options of any kind; None if it is inactive.
         scores: Shape (trials,); not finite if the trial diverged.
         ylabel: The score, with its unit.
-        chosen: Number of the chosen trial.
-        maybe_best: Shape (trials,): which cannot be told from the best, as `sweeps.indistinguishable` says.
+        chosen: Index of the selected trial.
+        maybe_best: Shape (trials,): whether a trial is indistinguishable from the best, as in
+            `sweeps.indistinguishable`.
         intervals: Lower and upper ends of the scores' intervals, each of shape (trials,).
-        level: Of the intervals.
+        level: Confidence level of the intervals.
         log: Hyperparameters with a logarithmic axis.
-        ranges: By hyperparameter, the ends of its range; without, the axis fits the values.
-        edges: By hyperparameter at an end of its range, "low" or "high".
-        choices: By hyperparameter whose values are options though they may be numbers, all its options in order.
+        ranges: By hyperparameter, the ends of its range; the axes of the others fit the values.
+        edges: "low" or "high" for each hyperparameter whose selected value is at that end of its range.
+        choices: All options in order, for each hyperparameter whose values are options, even if they are numbers.
         log_score: Whether the score's axis is logarithmic.
-        title: What the figure is about.
-        columns: Axes in a row.
+        title: Title of the figure.
+        columns: Number of axes in a row.
 
     Returns:
-        A figure with an axes per hyperparameter and one legend.
+        A figure with one axes per hyperparameter and one legend.
 
     Raises:
         ValueError: If there are no hyperparameters, or one does not have a value per trial.
@@ -120,7 +121,7 @@ def hyperparameter_scatter(
             axes.remove()
         first = grid[0]
         ends = [np.asarray(end, dtype=float)[trials.alive & trials.maybe] for end in intervals or ()]
-        limits = reach(trials.scores, *ends, log=log_score)  # intervals of hopeless trials may leave the frame
+        limits = reach(trials.scores, *ends, log=log_score)  # intervals of very bad trials may leave the frame
         first.set_ylim(limits)
         _set_scale(first, "y", log_score, limits)
         for axes in grid[: len(values) : columns]:
@@ -147,10 +148,10 @@ def parallel_coordinates(
     log_score: bool = False,
     title: str = "",
 ) -> Figure:
-    """Draw every trial as a line across one upright axis per hyperparameter, which ends at its score.
+    """Draw every trial as a line across one vertical axis per hyperparameter, ending at its score.
 
-    It shows which *combinations* may be the best, which one axis at a time cannot. A line is interrupted where a
-    hyperparameter is inactive, and ends before the score if the trial diverged.
+    It shows which *combinations* may be the best, which single axes cannot show. A line is interrupted at inactive
+    hyperparameters, and ends before the score if the trial diverged.
 
     Args:
         values: As in `hyperparameter_scatter`.
@@ -163,13 +164,13 @@ def parallel_coordinates(
         edges: As in `hyperparameter_scatter`.
         choices: As in `hyperparameter_scatter`.
         log_score: Whether the score's axis is logarithmic.
-        title: What the figure is about.
+        title: Title of the figure.
 
     Returns:
         A figure with one axes, a line per trial and a legend.
 
     Raises:
-        ValueError: As `hyperparameter_scatter`.
+        ValueError: As in `hyperparameter_scatter`.
 
     Example:
         >>> figure = parallel_coordinates({"a": [1, 2, 3], "b": ["x", "y", None]}, [0.3, 0.1, 0.2], score_label="loss")
@@ -246,12 +247,12 @@ def _checked(
         ("values", values), ("log", log), ("ranges", ranges or ()), ("edges", edges or ()), ("choices", choices or ()),
     ):  # fmt: skip
         for name in check_names(who, f"the names of {what}" if isinstance(names, Mapping) else what, names):
-            if what in {"log", "edges"}:  # ranges and choices may be those of a whole space
+            if what in {"log", "edges"}:  # ranges and choices may cover a whole space
                 check_choice(who, f"the names of {what}", name, list(values))
     for name, ends in (ranges or {}).items():
         low_high = check_numbers(who, f"ranges[{name!r}]", ends)
         if low_high.shape != (2,) or low_high[0] > low_high[1]:
-            raise ValueError(f"{who} needs ranges[{name!r}] to be its two ends, the lower first; received {ends!r}.")
+            raise ValueError(f"{who} needs ranges[{name!r}] to be two ends, the lower first; received {ends!r}.")
     for name, side in (edges or {}).items():
         check_choice(who, f"edges[{name!r}]", side, list(SIDES))
     for name, entries in values.items():
@@ -261,7 +262,9 @@ def _checked(
             if isinstance(given, str | bytes) or not isinstance(given, Sequence | np.ndarray):
                 raise TypeError(f"{who} needs {what} to be a sequence; received {describe_argument(given)}.")
         if options is not None and not {str(x) for x in entries if x is not None} <= set(map(str, options)):
-            raise ValueError(f"{who} needs choices[{name!r}] to have all its values; received {list(options)}.")
+            raise ValueError(
+                f"{who} needs choices[{name!r}] to include all values of the trials; received {list(options)}."
+            )
         if len(entries) != len(numbers):
             raise ValueError(f"{who} needs {len(numbers)} values of {name!r}, one per trial; received {len(entries)}.")
     maybe = check_flags(
@@ -282,7 +285,7 @@ def _draw_points(
 ) -> None:
     places = scale.shaken
     inside = places[trials.maybe & np.isfinite(places)]
-    if inside.size and not scale.options:  # options have no order, so there is nothing between them
+    if inside.size and not scale.options:  # options have no order, so no region lies between them
         axes.axvspan(inside.min(), inside.max(), color=MAYBE, alpha=0.1, linewidth=0, zorder=0)
     for among, color, size, order in ((~trials.maybe, WORSE, 14, 2), (trials.maybe, MAYBE, 30, 3)):
         among = among & trials.alive & np.isfinite(places)

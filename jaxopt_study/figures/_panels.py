@@ -1,4 +1,4 @@
-"""Several quantities along the same runs, one axes for each."""
+"""Several quantities along the same runs, in one axes each."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,11 +20,11 @@ class Panel:
     """One quantity along several runs.
 
     Attributes:
-        title: What is measured, with its unit.
-        curves: By name, shape (seeds, K). A step at which no seed has a finite value is passed over: nothing was
-            measured there. Where only some have one the curve is interrupted.
-        level: A height at which to draw a line across, such as a limit.
-        level_label: What the legend calls that line; empty leaves it out.
+        title: The measured quantity, with its unit.
+        curves: By name, shape (seeds, K). A step at which no seed has a finite value counts as not measured and is
+            skipped. If only some seeds have a finite value, the curve is interrupted.
+        level: Value at which to draw a horizontal line, such as a limit.
+        level_label: Label of that line in the legend; an empty one is omitted.
         log: Whether the axis is logarithmic.
         smallest: Lower end of the axis; None fits it.
         largest: Upper end of the axis; None fits it.
@@ -51,20 +51,20 @@ class Panel:
 def panels(
     steps: Any, shown: Sequence[Panel], *, title: str = "", columns: int = 3, xlabel: str = "step", ylabel: str = ""
 ) -> Figure:
-    """Draw quantities side by side over the steps of runs: of each name the median over seeds, in a band.
+    """Draw quantities side by side over the steps of runs: for each name the median over seeds, with a band.
 
-    The band is the range of up to five seeds, and the quartiles of more; the axis says which.
+    The band is the range of up to five seeds, or the quartiles of more, as the axis label says.
 
     Args:
-        steps: Shape (K,): steps taken before each value, or what `xlabel` says.
-        shown: The panels. A name looks the same in all of them.
-        title: What the figure is about.
-        columns: Panels in a row.
-        xlabel: What the horizontal axis is, if it is not steps.
-        ylabel: What all panels show, with its unit, if it is the same.
+        steps: Number of steps before each value, or the quantity named by `xlabel`, shape (K,).
+        shown: The panels. A name has the same appearance in all of them.
+        title: Title of the figure.
+        columns: Number of panels in a row.
+        xlabel: Quantity on the horizontal axis, if it is not steps.
+        ylabel: The quantity of all panels, with its unit, if it is the same.
 
     Returns:
-        A figure with an axes per panel and one legend below.
+        A figure with one axes per panel and one legend below.
 
     Raises:
         ValueError: If there is no panel or no curve, or a curve does not have shape (seeds, K).
@@ -97,10 +97,12 @@ def panels(
             for number, (name, values) in enumerate(panel.curves.items()):
                 lanes = np.asarray(values, dtype=float)
                 if lanes.shape[1] != len(steps):
-                    raise ValueError(f"The curve {name!r} needs the shape (seeds, {len(steps)}); got {lanes.shape}.")
+                    raise ValueError(
+                        f"The curve {name!r} needs the shape (seeds, {len(steps)}); received {lanes.shape}."
+                    )
                 seen = np.isfinite(lanes).any(axis=0)
                 x, lanes = steps[seen], lanes[:, seen]
-                lanes = np.where(np.isfinite(lanes).all(axis=0), lanes, np.nan)  # a median of survivors would flatter
+                lanes = np.where(np.isfinite(lanes).all(axis=0), lanes, np.nan)  # no median of survivors
                 low, middle, high = np.quantile(lanes, share, axis=0)
                 axes.fill_between(x, low, high, color=looks[name].color, alpha=0.15, linewidth=0)
                 axes.plot(x, middle, label=name, **looks[name].line(markevery=(0.03 * (number % 4), 0.15)))
@@ -131,7 +133,7 @@ def panels(
 
 
 def _columns(labels: Sequence[str], width: float) -> int:
-    """Return in how many columns a legend fits into so many inches."""
+    """Return the number of legend columns that fit into a width in inches."""
 
     def taken(columns: int) -> float:
         return sum(0.75 + 0.09 * max(map(len, column)) for column in np.array_split(labels, columns))
@@ -140,7 +142,7 @@ def _columns(labels: Sequence[str], width: float) -> int:
 
 
 def _label_log(axes: Any) -> None:
-    """Label 1, 2 and 5 of every decade where there are so few decades that the powers of ten alone say little."""
+    """Label 1, 2 and 5 of every decade on an axis with too few powers of ten."""
     low, high = axes.get_ylim()
     if high < 300 * low:
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))

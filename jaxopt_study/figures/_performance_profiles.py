@@ -1,4 +1,4 @@
-"""Performance over many problems."""
+"""Figure of performance profiles over many problems."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator, NullFormatter
 from jaxopt_study.figures._checks import check_arrays, check_axis, check_style
 from jaxopt_study.figures._style import SETTINGS, appearances, new_figure
 
-WIDE = 6.0  # factor from which on powers of two are ticks enough
+WIDE = 6.0  # factor from which powers of two are enough ticks
 
 
 def performance_profiles(
@@ -22,19 +22,20 @@ def performance_profiles(
     num_problems: int | None = None,
     title: str = "",
 ) -> Figure:
-    """Draw for each solver the share of problems on which it is within a factor τ of the best.
+    """Draw, for each solver, the share of problems on which it is within a factor τ of the best.
 
-    High on the left: often the best. High on the right: solves most. Lines end where the last share changes.
+    A solver that is high on the left is often the best; one that is high on the right solves most problems. Lines end
+    where the last share changes.
 
     Args:
-        tau: Shape (T,): factors, increasing from 1 on.
-        shares: By solver, shape (T,), as of `sweeps.performance_profile`.
-        xlabel: What the factor is of.
-        num_problems: Written at the axis.
-        title: What the figure is about.
+        tau: Factors, increasing, at least 1, shape (T,).
+        shares: By solver, shape (T,), as returned by `sweeps.performance_profile`.
+        xlabel: The quantity that the factor compares.
+        num_problems: Number of problems, shown at the axis.
+        title: Title of the figure.
 
     Returns:
-        A figure with one axes, logarithmic in τ, and a legend, the most often best first.
+        A figure with one axes, logarithmic in τ, and a legend sorted by how often a solver is the best.
 
     Raises:
         ValueError: If there are no solvers, or one does not have a share per factor.
@@ -47,7 +48,9 @@ def performance_profiles(
     check_style("performance_profiles", xlabel=xlabel, num_problems=num_problems, title=title)
     factors = check_axis("performance_profiles", "tau", tau)
     if factors[0] < 1:
-        raise ValueError(f"performance_profiles needs tau to be ≥ 1, the best's own; received {factors[0]:g}.")
+        raise ValueError(
+            f"performance_profiles needs tau to be ≥ 1, the factor of the best solver itself; received {factors[0]:g}."
+        )
     rows = check_arrays("performance_profiles", "shares", shares)
     if not rows or any(row.shape != factors.shape for row in rows.values()):
         found = {name: row.shape for name, row in rows.items()}

@@ -13,10 +13,10 @@ MODEL, SLOPE, BEST, RATE = COLOURS[0], COLOURS[7], COLOURS[1], COLOURS[3]
 
 
 def draw_parabola(axes: Axes, terms: Mapping[str, Any], *, rate: float | int | None = None) -> None:
-    """Draw −ε gᵀg + ½ ε² gᵀHg over the step ε, with the step that lowers it most.
+    """Draw −ε gᵀg + ½ ε² gᵀHg over the step ε, with its minimiser.
 
     Args:
-        axes: Where.
+        axes: The axes to draw in.
         terms: "gg", "ghg" and "ghg_error", as in `curvature.IllConditioning`.
         rate: A step to mark; None marks none.
     """
@@ -26,10 +26,10 @@ def draw_parabola(axes: Axes, terms: Mapping[str, Any], *, rate: float | int | N
     if not (np.isfinite(gg) and np.isfinite(ghg)) or gg == 0:
         axes.text(0.5, 0.5, "no gradient here", transform=axes.transAxes, ha="center", color="#7F7F7F")
         return
-    unit = gg / abs(ghg) if ghg != 0 else 1.0  # the Cauchy step, where there is one
+    unit = gg / abs(ghg) if ghg != 0 else 1.0  # the Cauchy step, if there is one
     steps = np.linspace(0, 2.4 * unit, 200)
     power = int(np.floor(np.log10(gg * unit)))
-    if not -2 <= power <= 3:  # in the label, not above the axis, where it would push the title up
+    if not -2 <= power <= 3:  # the power goes into the label; above the axis it would shift the title
         axes.set_ylabel(f"change of the loss   ($10^{{{power}}}$)")
         gg, ghg, error = (value / 10.0**power for value in (gg, ghg, error))
     axes.yaxis.set_major_locator(MaxNLocator(6))

@@ -1,4 +1,4 @@
-"""Where the values of a hyperparameter lie on an axis, be they numbers or options."""
+"""Axis positions and ticks for the values of a hyperparameter, numbers or options."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator
 from jaxopt_study.figures._bars import reach
 from jaxopt_study.figures._ticks import log_subdivisions
 
-FEW = 6  # whole numbers between the ends, up to twice as many, are ticks as on a linear axis
+FEW = 6  # up to twice as many whole numbers between the ends are ticks, as on a linear axis
 
 
 @dataclass(frozen=True)
@@ -18,11 +18,11 @@ class Scale:
     """An axis for the values of one hyperparameter.
 
     Attributes:
-        places: Shape (trials,): numbers where they are, options, sorted, at 0, 1, …, NaN where inactive.
-        options: What stands at 0, 1, …; empty for numbers.
+        places: Positions, shape (trials,): numbers at their value, sorted options at 0, 1, …, NaN if inactive.
+        options: The options at 0, 1, …; empty for numbers.
         whole: Whether all numbers are integers.
-        ends: Of the axis, with a margin.
-        log: Whether it is logarithmic.
+        ends: Ends of the axis, with a margin.
+        log: Whether the axis is logarithmic.
     """
 
     places: np.ndarray
@@ -33,19 +33,19 @@ class Scale:
 
     @property
     def shaken(self) -> np.ndarray:
-        """Places, of options spread a little: by the golden ratio, so that equal ones do not hide each other."""
+        """The positions; those of options are spread by the golden ratio, so that equal ones do not overlap."""
         if not self.options:
             return self.places
         return self.places + 0.3 * (np.arange(len(self.places)) * 0.6180339887 % 1.0 - 0.5)
 
     def height(self, places: Any) -> np.ndarray:
-        """Return where places lie between the ends, from 0 to 1.
+        """Return positions relative to the ends, from 0 to 1.
 
         Args:
-            places: Any shape.
+            places: Positions, any shape.
 
         Returns:
-            Of the same shape.
+            An array of the same shape.
         """
         low, high, at = (np.log(x) if self.log else np.asarray(x, float) for x in (*self.ends, places))
         return np.asarray((at - low) / (high - low))
@@ -54,14 +54,14 @@ class Scale:
         """Return heights and labels of ticks.
 
         Returns:
-            (height, label), from the lowest on.
+            Pairs (height, label) in ascending order.
         """
         if self.options:
             return [(float(self.height(i)), name) for i, name in enumerate(self.options)]
         return [(float(self.height(x)), f"{x:.4g}") for x in self.numbers()]
 
     def numbers(self) -> list[float]:
-        """Return round numbers between the ends, whole ones among integers."""
+        """Return round numbers between the ends; integers if all values are."""
         whole = MaxNLocator(6, integer=True, min_n_ticks=1) if self.whole else MaxNLocator(5)
         wide = self.log and not (self.whole and self.ends[1] < 2 * FEW * self.ends[0])
         locator = LogLocator(subs=log_subdivisions(*self.ends), numticks=7) if wide else whole
@@ -75,13 +75,13 @@ def scale_of(
     ends: tuple[float | int, float | int] | None,
     options: Sequence[Any] | None = None,
 ) -> Scale:
-    """Make the axis for values of any kind.
+    """Make the axis for the values of a hyperparameter.
 
     Args:
-        entries: One per trial: numbers, or anything else, which are options; None where inactive.
+        entries: One value per trial: numbers, or options of any other kind; None if inactive.
         log: Whether numbers get a logarithmic axis.
-        ends: Of the range; None takes those of the values.
-        options: What could be chosen, in order, if numbers are options, too.
+        ends: Ends of the range; None takes those of the values.
+        options: All options in order, if numbers are to be treated as options.
 
     Returns:
         The axis.

@@ -1,4 +1,4 @@
-"""How a result depends on one number, such as a learning rate or a curvature."""
+"""Figure of the sensitivity of a result to one number, such as the learning rate."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -28,20 +28,20 @@ def response(
     smallest: float | int | None = None,
     largest: float | int | None = None,
 ) -> Figure:
-    """Draw one curve per optimizer over a common axis, with one point of each marked.
+    """Draw one curve per optimizer over a common axis, with an optional marked point on each.
 
-    Of several seeds the curve is the median, in a band: the range of up to five seeds, and the quartiles of more; the
-    axis says which.
+    With several seeds, the curve is the median, with a band: the range of up to five seeds, or the quartiles of more,
+    as the axis label says.
 
     Args:
-        x: Shape (K,), increasing: the number that is varied.
-        curves: By name, shape (K,) or (seeds, K); where a seed is not finite the curve is interrupted.
-        xlabel: What is varied, with its unit.
-        ylabel: What results, with its unit.
-        marks: By name, a point (x, y) to mark, such as a setting somebody recommends.
-        mark_label: What the marked points are.
-        level: A height at which to draw a line across, such as a limit.
-        title: What the figure is about.
+        x: The varied number, increasing, shape (K,).
+        curves: By name, shape (K,) or (seeds, K); if a seed is not finite, the curve is interrupted.
+        xlabel: The varied quantity, with its unit.
+        ylabel: The result, with its unit.
+        marks: By name, a point (x, y) to mark, such as a recommended setting.
+        mark_label: Label of the marked points.
+        level: Value at which to draw a horizontal line, such as a limit.
+        title: Title of the figure.
         log_x: Whether the horizontal axis is logarithmic; its values must be positive.
         log_y: Whether the vertical axis is logarithmic.
         smallest: Lower end of the vertical axis; None fits it.

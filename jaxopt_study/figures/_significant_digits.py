@@ -1,21 +1,21 @@
-"""How many digits an interval needs, so that its two ends are not printed as one number."""
+"""Number of digits needed to print the two ends of an interval differently."""
 
 import math
 
-MOST = 9  # significant digits; they tell any two numbers of single precision apart
+MOST = 9  # significant digits, enough to distinguish any two single-precision numbers
 
 
 def digits_apart(low: float | int, high: float | int, least: int) -> int:
-    """Return how many significant digits tell two numbers apart.
+    """Return the number of significant digits that distinguishes two numbers.
 
     Args:
         low: One end of an interval.
-        high: The other.
-        least: As few as this.
+        high: The other end.
+        least: The smallest number of digits.
 
     Returns:
-        The fewest, from `least` to nine, with which the two are printed differently; `least` if they are equal, not
-        finite, or the same in nine.
+        The fewest digits, from `least` to nine, with which the two are printed differently; `least` if they are equal,
+        not finite, or agree in nine digits.
 
     Example:
         >>> digits_apart(0.003021, 0.003024, 3), digits_apart(1.0, 2.0, 3), digits_apart(2.0, 2.0, 3)
@@ -25,15 +25,15 @@ def digits_apart(low: float | int, high: float | int, least: int) -> int:
 
 
 def decimals_apart(low: float | int, high: float | int, least: int) -> int:
-    """Return how many decimals tell two numbers apart, as `digits_apart` does with digits.
+    """Return the number of decimals that distinguishes two numbers, as `digits_apart` does with digits.
 
     Args:
         low: One end of an interval.
-        high: The other.
-        least: As few as this.
+        high: The other end.
+        least: The smallest number of decimals.
 
     Returns:
-        The fewest, from `least` to nine.
+        The fewest decimals, from `least` to nine.
 
     Example:
         >>> decimals_apart(0.98121, 0.98126, 3), decimals_apart(0.9, 0.95, 3)

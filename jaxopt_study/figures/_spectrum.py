@@ -1,4 +1,4 @@
-"""What a diagnosis of the curvature at a point found: the spectrum, its ends, and the step along the gradient."""
+"""Figure of the curvature at a point: spectral density, extreme eigenvalues, and the step along the gradient."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,9 +17,9 @@ from jaxopt_study.figures._significant_digits import digits_apart
 from jaxopt_study.figures._style import COLOURS, SETTINGS, new_figure
 
 BULK, APART, PAIRS, BRACKET, EDGE = COLOURS[0], COLOURS[1], COLOURS[6], COLOURS[2], COLOURS[3]
-SHARE = 3  # how far below the height of a single eigenvalue the axis of densities begins
-WIDE = 8  # a spectrum so many times as wide as its bulk is drawn on a logarithmic axis
-# How eigenpairs are filled, by what is known of them, and what the legend says.
+SHARE = 3  # the axis of densities begins at this fraction (1/SHARE) of the height of a single eigenvalue
+WIDE = 8  # a spectrum this many times as wide as its bulk has a logarithmic axis
+# Fill colour and legend label of eigenpairs, by how well they are known.
 MARKS = {
     "resolved": (PAIRS, "eigenpairs ± residual"),
     "unresolved": ("#BFBFBF", "eigenpairs ± residual, not resolved"),
@@ -35,30 +35,30 @@ def spectrum(
     edge_label: str = "edge of stability",
     rate: float | int | None = None,
 ) -> Figure:
-    """Draw the density of a spectrum, what stands apart from it, its ends with their errors, and the gradient's step.
+    """Draw a spectral density with outliers, the extreme eigenvalues with error bars, and the step along the gradient.
 
-    Above, the spectral density of the bulk, in a band of two standard errors over the probes; outliers at the height
-    that a single eigenvalue has under the same kernel. Below, on the same axis, eigenpairs with their residuals as
-    bars, in grey where these reach 0 or each other (`resolved`), and the bracket of the largest eigenvalue. Aside, the
-    quadratic model along the gradient. The title says how many eigenvalues are negative, as a range if that is all that
-    is known. The axis of the eigenvalues is linear about zero and logarithmic beyond where the spectrum is much wider
-    than its bulk.
+    The upper axes show the spectral density of the bulk, with a band of two standard errors over the probes, and
+    outliers at the height of a single eigenvalue under the same kernel. The lower axes, with the same horizontal axis,
+    show eigenpairs with their residuals as bars, grey if these reach 0 or each other (`resolved`), and the bracket of
+    the largest eigenvalue. The axes at the side show the quadratic model along the gradient. The title gives the number
+    of negative eigenvalues, as a range if only its bounds are known. If the spectrum is much wider than its bulk, the
+    axis of the eigenvalues is linear near zero and logarithmic beyond.
 
     Args:
-        results: What was measured, as in the record of `jaxopt-study curvature`: "eigenpairs", "sharpness",
-            "spectral_density", "gradient" and "classification", each a mapping with the fields of the results of that
-            name in `curvature`; of the last only "index" is drawn. What is missing is left out.
-        title: What the figure is about.
-        edge: The eigenvalue beyond which an optimizer's step is unstable; None and infinity draw none.
-        edge_label: What the legend calls it.
-        rate: The optimizer's step ε along the gradient; None draws none.
+        results: Measurements as in the record of `jaxopt-study curvature`: "eigenpairs", "sharpness",
+            "spectral_density", "gradient" and "classification", each a mapping with the fields of the result of that
+            name in `curvature`; of the last only "index" is drawn. Missing results are omitted.
+        title: Title of the figure.
+        edge: The eigenvalue above which an optimizer's step is unstable; not drawn if None or infinite.
+        edge_label: Label of the edge in the legend.
+        rate: The optimizer's step ε along the gradient; not drawn if None.
 
     Returns:
         A figure with up to three axes and a legend.
 
     Raises:
         TypeError: If a field of a result is of another kind.
-        ValueError: If there is neither a density nor eigenpairs, or a result lacks a field or has another shape.
+        ValueError: If there is neither a density nor eigenpairs, or a result lacks a field or has a wrong shape.
 
     Example:
         >>> pairs = {"values": [-1.0, 4.0], "residuals": [0.1, 0.2], "converged": [True, True]}
@@ -96,7 +96,7 @@ def spectrum(
             draw_parabola(figure.add_subplot(grid[0, 1]), results["gradient"], rate=rate)
             corner = figure.add_subplot(grid[1, 1])
             corner.set_axis_off()
-            apart = 0.5 if len(labels) < 8 else 0.2  # so that all of them fit
+            apart = 0.5 if len(labels) < 8 else 0.2  # so that all labels fit
             corner.legend(
                 handles, labels, loc="upper left", bbox_to_anchor=(-0.28, 1.1), fontsize=9, labelspacing=apart
             )
@@ -106,17 +106,17 @@ def spectrum(
 
 
 def resolved(values: Any, residuals: Any) -> np.ndarray:
-    """Return which eigenvalues are known apart from 0 and from each other.
+    """Return which eigenvalues are resolved: distinct from 0 and from each other within their residuals.
 
-    Within its residual of each value there is an eigenvalue. Where two such intervals overlap it may be the same, and
-    where one reaches 0 its sign is open, whatever tolerance the residual was asked for.
+    An eigenvalue lies within its residual of each value. If two such intervals overlap, they may contain the same
+    eigenvalue; if one contains 0, the sign is undecided, whatever the requested tolerance.
 
     Args:
         values: Shape (k,).
         residuals: Shape (k,).
 
     Returns:
-        Shape (k,): whether value ± residual holds neither 0 nor a part of another's.
+        Shape (k,): whether the interval value ± residual contains neither 0 nor a part of another interval.
 
     Example:
         >>> resolved([-2.0, -1.9, 0.1, 5.0], [0.1, 0.1, 0.2, 0.2]).tolist()
@@ -129,7 +129,7 @@ def resolved(values: Any, residuals: Any) -> np.ndarray:
 
 
 def count_range(low: float | int, high: float | int) -> str:
-    """Return how many there are, as a range if only its two ends are known.
+    """Return a count as text, as a range if only its two ends are known.
 
     Example:
         >>> count_range(178.1, 17002.9), count_range(3, 3), count_range(0.2, 0.4)
@@ -140,7 +140,7 @@ def count_range(low: float | int, high: float | int) -> str:
 
 
 def _checked(results: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what is drawn of the results as arrays and numbers, if they have the fields that it takes."""
+    """Return the drawn results as arrays and numbers; raise if a field is missing or wrong."""
     who, found = "spectrum", {}
     given = {name: result for name, result in results.items() if result is not None}
 
@@ -185,7 +185,7 @@ def _checked(results: Mapping[str, Any]) -> dict[str, Any]:
         check_fields(who, where, index, ["tau", "interval"])
         interval = check_numbers(who, f"{where}['interval']", index["interval"])
         if interval.shape != (2,):
-            raise ValueError(f"{who} needs {where}['interval'] to be its two ends; received {interval.tolist()}.")
+            raise ValueError(f"{who} needs {where}['interval'] to be two ends; received {interval.tolist()}.")
         sure = index.get("confidence")
         found["index"] = {
             "tau": check_number(who, f"{where}['tau']", index["tau"]),
@@ -196,7 +196,7 @@ def _checked(results: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _negative(results: Mapping[str, Any]) -> str:
-    """Return a line on the number of negative eigenvalues; empty if they were not counted."""
+    """Return a line with the number of negative eigenvalues; empty if they were not counted."""
     index = results.get("index")
     if index is None:
         return ""
@@ -264,14 +264,14 @@ def _draw_ends(axes: Axes, results: Mapping[str, Any], edge: float | int | None,
 
 
 def _scale(axes: Axes, results: Mapping[str, Any], found: dict[str, Any], edge: float | int | None) -> None:
-    """Choose the axis of the eigenvalues, and its label."""
+    """Set the scale and the label of the axis of eigenvalues."""
     seen = [results["eigenpairs"]["values"]] if "eigenpairs" in results else []
     seen += [found["grid"], found["outliers"]] if found else []
     seen += [np.array([edge])] if edge is not None else []
     values = np.concatenate([x[np.isfinite(x)] for x in seen])
     low, high = (values.min(), values.max()) if len(values) else (-1.0, 1.0)
     if found and high - low > WIDE * np.ptp(found["grid"]):
-        decade = round(np.log10(5 * found["kernel_width"]))  # within ±10^decade the axis is linear
+        decade = round(np.log10(5 * found["kernel_width"]))  # the axis is linear within ±10^decade
         axes.set_xscale("symlog", linthresh=10.0**decade)
         axes.set_xlim(1.6 * low if low < 0 else -0.5 * 10.0**decade, 1.8 * high if high > 0 else 0.5 * 10.0**decade)
         powers = 10.0 ** np.arange(decade, np.log10(np.abs(axes.get_xlim()).max()), step=1)
@@ -290,7 +290,7 @@ def _scale(axes: Axes, results: Mapping[str, Any], found: dict[str, Any], edge: 
 
 
 def _arrays(density: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return a density as arrays, where it is above the floor; empty if there is none."""
+    """Return the density as arrays where it is above the floor; empty if there is none."""
     if density is None:
         return {}
     names = ("grid", "density", "density_error")
@@ -305,5 +305,5 @@ def _arrays(density: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def _floor(density: Mapping[str, Any]) -> float:
-    """Return a third of the height of a single eigenvalue under the kernel, where the axis begins."""
+    """Return the lower end of the density axis: a third of the height of a single eigenvalue under the kernel."""
     return 1 / (SHARE * density["size"] * density["kernel_width"] * np.sqrt(2 * np.pi))

@@ -1,4 +1,4 @@
-"""How every figure looks: colours that colour-blind readers tell apart, dashes and markers for the others."""
+"""Style of all figures: a colour-blind safe palette, dash patterns and markers."""
 
 import io
 import itertools
@@ -14,16 +14,16 @@ from matplotlib.figure import Figure
 from jaxopt_study._checks import check_choice, describe_argument
 from jaxopt_study.figures._checks import check_names, check_style
 
-# Okabe and Ito's palette, without the yellow that white paper swallows.
+# Okabe and Ito's palette, without the yellow, which is hard to see on white paper.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1)), (0, (6, 1.5, 1.5, 1.5)), (0, (3, 1)))
 MARKERS = "osD^vPX*<>"
-# What the notes' optimizers look like, wherever they are drawn: places in the order of the looks. What is not among
-# them, such as an optimizer of one's own, gets the places that are left.
+# Fixed appearances of the common optimizers in every figure, as positions in the list of appearances. Other names, such
+# as a user's own optimizer, get the remaining positions.
 KNOWN = {"sgd": 0, "momentum": 1, "adagrad": 2, "adam": 3, "rmsprop": 4, "nesterov": 5, "adadelta": 7}
 KNOWN |= {"gd": KNOWN["sgd"], "heavy ball": KNOWN["momentum"]}
-MOST_DOTS = 2**16  # of Matplotlib
-METADATA: Mapping[str, Any] = {"Software": None}  # the same picture is the same bytes, whoever's Matplotlib drew it
+MOST_DOTS = 2**16  # Matplotlib's limit
+METADATA: Mapping[str, Any] = {"Software": None}  # equal figures give equal bytes, whatever the version of Matplotlib
 _NUMBERED = re.compile(r"\s+[\d.]+(e[-+]?\d+)?$")
 
 SETTINGS: dict[Any, Any] = {
@@ -44,7 +44,7 @@ SETTINGS: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class Appearance:
-    """How one thing is drawn, the same in every figure.
+    """The appearance of one name, the same in every figure.
 
     Attributes:
         color: A colour.
@@ -62,17 +62,17 @@ class Appearance:
 
 
 def appearances(names: Iterable[str]) -> dict[str, Appearance]:
-    """Give each name a colour, dash pattern and marker of its own; the notes' optimizers always the same.
+    """Return a distinct colour, dash pattern and marker for each name, always the same for the common optimizers.
 
-    A name is one of theirs if it is that up to case, alone or with a number behind it, such as "SGD .01". The others
-    share what these leave, in their order. Where there is none of theirs, or one more than once, as at two learning
-    rates, all names share all looks.
+    A name is that of a common optimizer if it equals it up to case, alone or followed by a number, as in "SGD .01".
+    Other names get the remaining appearances, in their order. If there is no common optimizer, or one occurs more than
+    once, as with two learning rates, all names are treated alike.
 
     Args:
-        names: In the order of a legend; the same names give the same looks in every figure.
+        names: The names in the order of the legend; the same names get the same appearances in every figure.
 
     Returns:
-        By name. The first 33 are all different.
+        The appearances by name. The first 33 are all different.
 
     Example:
         >>> looks = appearances(str(i) for i in range(40))
@@ -94,19 +94,19 @@ def appearances(names: Iterable[str]) -> dict[str, Appearance]:
 
 
 def new_figure(width: float | int = 8.0, height: float | int = 4.5, **options: Any) -> Figure:
-    """Make an empty figure that belongs to no window.
+    """Make an empty figure without a window.
 
     Args:
-        width: In inches; 8 fill a page.
-        height: In inches.
+        width: Width in inches; 8 fill a page.
+        height: Height in inches.
         **options: Arguments of `Figure`.
 
     Returns:
         The figure, with constrained layout. Draw into it inside `matplotlib.rc_context(SETTINGS)`.
 
     Raises:
-        TypeError: If Matplotlib does not know an option, or a size is no number.
-        ValueError: If Matplotlib refuses an option's value, or a size is out of range.
+        TypeError: If Matplotlib does not know an option, or a size is not a number.
+        ValueError: If Matplotlib rejects an option's value, or a size is out of range.
     """
     check_style("new_figure", width=width, height=height)
     chosen = {"layout": "constrained", "facecolor": "white", **options}
@@ -114,21 +114,21 @@ def new_figure(width: float | int = 8.0, height: float | int = 4.5, **options: A
         figure = Figure(figsize=(width, height), **chosen)
     except Exception as error:
         kind = TypeError if isinstance(error, TypeError | AttributeError) else ValueError
-        raise kind(f"new_figure: Matplotlib's Figure refuses {sorted(options)}: {error}") from error
+        raise kind(f"new_figure: Matplotlib's Figure rejects the options {sorted(options)}: {error}") from error
     FigureCanvasAgg(figure)
     return figure
 
 
 def render(figure: Figure, *, format: str = "png", dpi: float | int = 200) -> bytes:
-    """Draw a figure.
+    """Render a figure to bytes.
 
     Args:
-        figure: What to draw.
+        figure: The figure.
         format: "png", "svg" or "pdf".
         dpi: Dots per inch, for "png".
 
     Returns:
-        The contents of a file of that format.
+        The contents of a file in that format.
 
     Example:
         >>> render(new_figure(1, 1))[1:4]

@@ -1,4 +1,4 @@
-"""Numbers on logarithmic axes that can be read."""
+"""Readable tick labels on logarithmic axes."""
 
 import numpy as np
 from matplotlib.axis import Axis
@@ -8,14 +8,14 @@ FEW_DECADES = 1.7
 
 
 def log_subdivisions(low: float, high: float) -> tuple[float, ...]:
-    """Return at which multiples of the powers of ten an axis from `low` to `high` has numbers.
+    """Return the multiples of powers of ten at which an axis from `low` to `high` has numbers.
 
     Args:
-        low: Its lower end, positive.
-        high: Its upper end.
+        low: Lower end of the axis, positive.
+        high: Upper end of the axis.
 
     Returns:
-        1, 2 and 5 below two decades, where powers of ten alone would be too few; else 1.
+        1, 2 and 5 for less than two decades, where powers of ten alone are too few; otherwise 1.
 
     Example:
         >>> log_subdivisions(16.0, 256.0), log_subdivisions(1e-6, 1e-2)
@@ -25,12 +25,12 @@ def log_subdivisions(low: float, high: float) -> tuple[float, ...]:
 
 
 def log_ticks(axis: Axis, low: float, high: float) -> None:
-    """Write plain numbers, or powers of ten where they are many, at an axis that is logarithmic already.
+    """Label a logarithmic axis with plain numbers, or with powers of ten if there are many.
 
     Args:
         axis: The axis.
-        low: Its lower end, positive.
-        high: Its upper end.
+        low: Lower end of the axis, positive.
+        high: Upper end of the axis.
     """
     few = len(log_subdivisions(low, high)) > 1
     axis.set_major_locator(LogLocator(subs=log_subdivisions(low, high)))

@@ -1,6 +1,6 @@
-"""Named optimizers: each a chain of atoms, under the convention of the paper, PyTorch, Optax or Saito (2016).
+"""Named optimizers, each a chain of atoms, in the convention of the paper, PyTorch, Optax or Saito (2016).
 
-`optimizers.adam(1e-3).expand()` shows the atoms; `explain_difference` says where two of them part.
+`optimizers.adam(1e-3).expand()` shows the atoms; `explain_difference` reports where two of them first differ.
 """
 
 from typing import Any
@@ -38,7 +38,7 @@ _NAMED = (
 
 
 def named() -> dict[str, Any]:
-    """Return every named optimizer's constructor, by name.
+    """Return the constructors of all named optimizers, by name.
 
     Returns:
         Constructors, the simplest first.

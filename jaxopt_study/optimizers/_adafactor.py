@@ -1,6 +1,6 @@
-"""Adafactor: adaptive steps with the memory of plain ones."""
+"""Adafactor: adaptive steps with sublinear memory."""
 
-# Arguments that default to None are filled in from the table of conventions before these functions run.
+# Arguments that default to None are filled from the table of conventions before these functions run.
 # pyright: reportArgumentType=false
 
 from typing import Any
@@ -51,7 +51,7 @@ def adafactor(
     maximize: bool = False,
     convention: Convention = "paper",
 ) -> Transform:
-    """Step relative to the parameters' size, by the gradient over the root of a factored second moment.
+    """Step by the gradient over the root of a factored second moment, relative to the size of the parameters.
 
     θ ← θ − ρₜ max(ε₂, RMS(θ)) u / max(1, RMS(u)/d), u = g/√V̂, β₂ₜ = 1 − t^−c; paper, torch: ρₜ = min(η, 1/√t).
     optax: ρₜ = η.
@@ -61,21 +61,22 @@ def adafactor(
     Args:
         learning_rate: η ≥ 0, or a schedule. paper and torch 1e-2; None in optax: 1.
         decay_rate: c ≥ 0, the power in β₂ₜ; torch's `beta2_decay` is −c.
-        eps: ε₁ ≥ 0. paper, optax 1e-30, added to the squares; torch a floor: the resolution of the dtype below mean(R),
-            and its square below V̂.
-        min_rms: ε₂ > 0, the least size of the parameters.
-        clipping_threshold: d ≥ 0, the largest root mean square of u; None for none.
-        multiply_by_parameter_scale: False leaves out max(ε₂, RMS(θ)): steps are then absolute.
+        eps: ε₁ ≥ 0. paper, optax: 1e-30, added to the squares. torch: a lower bound, the machine epsilon of the dtype
+            for mean(R) and its square for V̂.
+        min_rms: ε₂ > 0, the lower bound of the parameters' root mean square.
+        clipping_threshold: d ≥ 0, the largest root mean square of u; None for no clipping.
+        multiply_by_parameter_scale: False omits max(ε₂, RMS(θ)), which makes the steps absolute.
         momentum: β₁ in [0, 1) of an `ema` of the steps; None for none.
         momentum_dtype: dtype of that average, and then of the updates; None keeps the parameters'. Optax's default is
             float32.
         weight_decay: λ ≥ 0, or a schedule; None for none. paper, optax: θ ← θ − … − λθ; torch: − ηλθ.
         mask: Which parameters decay; see `transforms.add_decayed_weights`.
-        factored: False keeps the whole moment of every leaf.
-        min_dim_size_to_factor: How long both axes of a factored leaf are at least. optax 128, else 1.
-        maximize: Climb: turn the gradient's sign first. Weight decay still shrinks the parameters.
-        convention: Whose defaults, rate, ε₁ and decay. Of leaves with more than two axes optax factors the largest two,
-            torch the last two (as the paper's here, which only has matrices).
+        factored: False keeps the full moment of every leaf.
+        min_dim_size_to_factor: The least length of both axes of a factored leaf. optax 128, else 1.
+        maximize: If True, ascend by negating the gradient first. Weight decay still shrinks the parameters.
+        convention: Selects the defaults, the rate, the role of ε₁ and the decay. For leaves with more than two axes,
+            optax factors the largest two and torch the last two, as does "paper" here, since the paper covers only
+            matrices.
 
     Returns:
         A chain of `scale_by_factored_rms`, `clip_by_leaf_rms`, `scale_by_param_rms` and `scale_by_learning_rate`.

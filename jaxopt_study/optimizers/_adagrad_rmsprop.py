@@ -1,6 +1,6 @@
-"""Optimizers that give every coordinate its own step."""
+"""AdaGrad, AdaDelta and RMSprop."""
 
-# Arguments that default to None are filled in from the table of conventions before these functions run.
+# Arguments that default to None are filled from the table of conventions before these functions run.
 # pyright: reportArgumentType=false
 
 from typing import Any
@@ -45,18 +45,18 @@ def adagrad(
     maximize: bool = False,
     convention: Convention = "paper",
 ) -> Transform:
-    """Divide each coordinate's step by the length of all its gradients.
+    """Divide each coordinate's step by the Euclidean norm of its gradient history.
 
     Args:
         learning_rate: η ≥ 0, or a schedule.
         eps: ε outside the root. paper 1e-8, torch 1e-10, saito2016 1e-7, optax 0.
         eps_root: ε inside the root. optax 1e-7, else 0.
-        initial: Start of the accumulator, Optax's and torch's `initial_accumulator_value`. optax .1, else 0.
-        lr_decay: d ≥ 0 of torch: the learning rate is divided by 1 + d t after t steps; None for none.
+        initial: Initial value of the accumulator, Optax's and torch's `initial_accumulator_value`. optax .1, else 0.
+        lr_decay: d ≥ 0, as in torch: the learning rate is divided by 1 + d t after t steps; None for none.
         weight_decay: λ ≥ 0 of ½λ‖θ‖² in the loss, or a schedule; None for none.
         mask: Which parameters decay; see `transforms.add_decayed_weights`.
-        maximize: Climb: turn the gradient's sign first. Weight decay still shrinks the parameters.
-        convention: Whose defaults.
+        maximize: If True, ascend by negating the gradient first. Weight decay still shrinks the parameters.
+        convention: Selects the defaults.
 
     Returns:
         A chain of `scale_by_adagrad` and `scale_by_learning_rate`.
@@ -92,19 +92,19 @@ def adadelta(
     maximize: bool = False,
     convention: Convention = "paper",
 ) -> Transform:
-    """Step in the units of the parameters, without a learning rate.
+    """Step by the ratio of the root mean squares of past updates and gradients, without a learning rate.
 
     Args:
-        learning_rate: A factor on the step; none in the paper, 1 in torch and optax.
+        learning_rate: A factor on the step; 1 in torch and optax; the paper has none.
         decay: ρ of both accumulators, Optax's and torch's `rho`. paper .95, torch and optax .9.
         eps: ε > 0 inside both roots, 1e-6.
         weight_decay: λ ≥ 0 of ½λ‖θ‖² in the loss, or a schedule; None for none.
         mask: Which parameters decay; see `transforms.add_decayed_weights`.
-        maximize: Climb: turn the gradient's sign first. Weight decay still shrinks the parameters.
-        convention: Whose defaults.
+        maximize: If True, ascend by negating the gradient first. Weight decay still shrinks the parameters.
+        convention: Selects the defaults.
 
     Returns:
-        `scale_by_adadelta` with the sign turned.
+        `scale_by_adadelta` with the opposite sign.
 
     Raises:
         ValueError: If a learning rate is given under the paper's convention, which has none.
@@ -121,7 +121,7 @@ def adadelta(
     if convention == "paper":
         if learning_rate is not None:
             raise ValueError(
-                f"adadelta: the paper's method has no learning rate, received {learning_rate!r}; leave it out, or use "
+                f"adadelta: the paper's method has no learning rate; received {learning_rate!r}. Leave it out, or use "
                 "convention='torch' for a factor on the step."
             )
         return chain(*front, scale_by_adadelta(decay, eps=eps), negate())
@@ -155,25 +155,25 @@ def rmsprop(
 ) -> Transform:
     """Divide each coordinate's step by the root mean square of its recent gradients.
 
-    With momentum, torch's memory holds scaled gradients and optax's holds steps; they part under a schedule.
+    With momentum, torch's buffer holds scaled gradients and optax's holds steps; the two differ under a schedule.
 
     Args:
         learning_rate: η ≥ 0, or a schedule.
         decay: ρ. paper and optax .9, torch and saito2016 .99.
         eps: ε outside the root. paper and torch 1e-8, saito2016 1e-7, optax 0.
         eps_root: ε inside the root. optax 1e-8, else 0.
-        initial: Start of the accumulator, Optax's `initial_scale`.
+        initial: Initial value of the accumulator, Optax's `initial_scale`.
         centered: Divide by a standard deviation instead.
-        momentum: γ in [0, 1) of a `heavy_ball` behind, or a schedule; None for none.
+        momentum: γ in [0, 1) of a `heavy_ball` after the scaling, or a schedule; None for none.
         nesterov: Whether that momentum is Nesterov's, as in Optax.
-        bias_correction: Whether the averages are corrected for their start at 0, as in Optax.
+        bias_correction: Whether the averages are bias-corrected, as in Optax.
         weight_decay: λ ≥ 0 of ½λ‖θ‖² in the loss, or a schedule; None for none.
         mask: Which parameters decay; see `transforms.add_decayed_weights`.
-        maximize: Climb: turn the gradient's sign first. Weight decay still shrinks the parameters.
-        convention: Whose defaults, and whose order with momentum: paper and optax scale by the learning rate first.
+        maximize: If True, ascend by negating the gradient first. Weight decay still shrinks the parameters.
+        convention: Selects the defaults and the order with momentum: paper and optax scale by the learning rate first.
 
     Returns:
-        A chain of `scale_by_rms`, `scale_by_learning_rate` and perhaps `heavy_ball`.
+        A chain of `scale_by_rms`, `scale_by_learning_rate` and, with momentum, `heavy_ball`.
 
     Raises:
         ValueError: If `nesterov` is given without momentum.
@@ -190,7 +190,7 @@ def rmsprop(
         Tieleman and Hinton (2012), Lecture 6.5, slide 29; Graves (2013); `torch.optim.RMSprop`, `optax.rmsprop`.
     """
     if momentum is None and nesterov:
-        raise ValueError("rmsprop: nesterov is an option of the momentum, received momentum=None; give it.")
+        raise ValueError("rmsprop: nesterov needs momentum; received momentum=None. Give momentum, or nesterov=False.")
     scale = scale_by_rms(
         decay, eps=eps, eps_root=eps_root, initial=initial, centered=centered, corrected=bias_correction
     )

@@ -1,6 +1,6 @@
 """Adam, AMSGrad and AdamW."""
 
-# Arguments that default to None are filled in from the table of conventions before these functions run.
+# Arguments that default to None are filled from the table of conventions before these functions run.
 # pyright: reportArgumentType=false
 
 from typing import Any
@@ -45,10 +45,10 @@ def adam(
     maximize: bool = False,
     convention: Convention = "paper",
 ) -> Transform:
-    """Step by the mean of the gradient over the root of the mean of its square, both corrected for their start.
+    """Step by the mean of the gradient over the root of the mean of its square, both bias-corrected.
 
-    paper, torch, optax: θ ← θ − η m̂/(√(v̂ + ε_root) + ε). saito2016: θ ← θ − η √(1−β₂ᵗ)/(1−β₁ᵗ) · m/(√v + ε), in which ε
-    weighs 1/√(1 − β₂ᵗ) times more: 32 times at the first step.
+    paper, torch, optax: θ ← θ − η m̂/(√(v̂ + ε_root) + ε). saito2016: θ ← θ − η √(1−β₂ᵗ)/(1−β₁ᵗ) · m/(√v + ε), in which
+    ε has 1/√(1 − β₂ᵗ) times the effect: 32 times at the first step.
 
     Args:
         learning_rate: η ≥ 0, or a schedule; the paper's α = .001.
@@ -57,18 +57,19 @@ def adam(
         eps: ε outside the root. saito2016 1e-7, else 1e-8.
         eps_root: ε inside the root.
         mu_dtype: dtype of m; None keeps the parameters'.
-        nesterov: Whether the mean is taken one momentum step ahead: `nadam` at constant momentum. Not in saito2016.
+        nesterov: Whether the mean is taken one momentum step ahead: `nadam` at constant momentum. Not available in
+            saito2016.
         weight_decay: λ ≥ 0 of ½λ‖θ‖² in the loss, or a schedule; None for none.
         mask: Which parameters decay; see `transforms.add_decayed_weights`.
-        decoupled_weight_decay: Whether λθ is added behind the statistics, θ ← θ − η(… + λθ), not to the gradient.
-        maximize: Climb: turn the gradient's sign first. Weight decay still shrinks the parameters.
-        convention: Whose defaults and place of ε.
+        decoupled_weight_decay: Whether λθ is added after the statistics, θ ← θ − η(… + λθ), instead of to the gradient.
+        maximize: If True, ascend by negating the gradient first. Weight decay still shrinks the parameters.
+        convention: Selects the defaults and the place of ε.
 
     Returns:
-        A chain of `scale_by_adam` and `scale_by_learning_rate`, or the one of `saito2016`.
+        A chain of `scale_by_adam` and `scale_by_learning_rate`, or the chain of `saito2016`.
 
     Raises:
-        ValueError: If `nesterov` is asked of the form of `saito2016`.
+        ValueError: If `nesterov` is given under `saito2016`.
 
     Example:
         >>> adam(0.3, convention="saito2016").expand()
@@ -112,7 +113,7 @@ def amsgrad(
     maximize: bool = False,
     convention: Convention = "paper",
 ) -> Transform:
-    """Step as Adam, by the largest mean square so far.
+    """Step as Adam, with the running maximum of the mean square in the denominator.
 
     Args:
         learning_rate: η ≥ 0, or a schedule.
@@ -123,8 +124,8 @@ def amsgrad(
         mu_dtype: dtype of m; None keeps the parameters'.
         weight_decay: λ ≥ 0 of ½λ‖θ‖² in the loss, or a schedule; None for none.
         mask: Which parameters decay; see `transforms.add_decayed_weights`.
-        decoupled_weight_decay: Whether λθ is added behind the statistics, θ ← θ − η(… + λθ), not to the gradient.
-        maximize: Climb: turn the gradient's sign first. Weight decay still shrinks the parameters.
+        decoupled_weight_decay: Whether λθ is added after the statistics, θ ← θ − η(… + λθ), instead of to the gradient.
+        maximize: If True, ascend by negating the gradient first. Weight decay still shrinks the parameters.
         convention: The paper corrects no bias, torch corrects the maximum, optax takes the maximum of the corrected.
 
     Returns:
@@ -160,11 +161,11 @@ def adamw(
     maximize: bool = False,
     convention: Convention = "paper",
 ) -> Transform:
-    """Step as Adam, and let the parameters decay beside it.
+    """Step as Adam, with decoupled weight decay.
 
     paper: θ ← θ − sₜ(α m̂/(√v̂ + ε) + λθ). torch, optax: θ ← θ − sₜηₜ(m̂/(√v̂ + ε) + λθ).
 
-    In the paper the decay does not depend on the learning rate, so its λ is of the order of the others' ηλ.
+    In the paper the decay does not depend on the learning rate, so its λ corresponds to ηλ of the others.
 
     Args:
         learning_rate: α or η ≥ 0, or a schedule.
@@ -173,19 +174,19 @@ def adamw(
         eps: ε outside the root.
         eps_root: ε inside the root.
         weight_decay: λ ≥ 0, or a schedule. paper and optax 1e-4, torch .01.
-        schedule: s, the multiplier of the whole step, or a schedule of it; None for 1.
+        schedule: s, a factor on the whole step, or a schedule of it; None for 1.
         mask: Which parameters decay; see `transforms.add_decayed_weights`.
         amsgrad: Whether to divide by the largest mean square so far, as `amsgrad` does under the same convention.
-        nesterov: Whether the mean is taken one momentum step ahead: Optax's `nadamw`. Not with `amsgrad`.
+        nesterov: Whether the mean is taken one momentum step ahead: Optax's `nadamw`. Excludes `amsgrad`.
         mu_dtype: dtype of m; None keeps the parameters'.
-        maximize: Climb: turn the gradient's sign first. Weight decay still shrinks the parameters.
+        maximize: If True, ascend by negating the gradient first. Weight decay still shrinks the parameters.
         convention: Whether the decay is multiplied by the learning rate.
 
     Returns:
         A chain of `scale_by_adam`, `add_decayed_weights` and `scale_by_learning_rate`.
 
     Raises:
-        ValueError: If both `amsgrad` and `nesterov` are asked for.
+        ValueError: If both `amsgrad` and `nesterov` are given.
 
     Example:
         >>> adamw(0.1, convention="torch").expand()
@@ -204,7 +205,7 @@ def adamw(
         `optax.nadamw`.
     """
     if amsgrad and nesterov:
-        raise ValueError("adamw: no method has both amsgrad and nesterov; leave out one.")
+        raise ValueError("adamw: amsgrad and nesterov cannot be combined; leave out one.")
     if amsgrad:
         correction = CORRECTIONS[convention]
         scale = scale_by_amsgrad(b1, b2, eps=eps, eps_root=eps_root, correction=correction, mu_dtype=mu_dtype)

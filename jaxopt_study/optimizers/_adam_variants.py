@@ -1,6 +1,6 @@
 """AdaMax, NAdam, RAdam and Adan."""
 
-# Arguments that default to None are filled in from the table of conventions before these functions run.
+# Arguments that default to None are filled from the table of conventions before these functions run.
 # pyright: reportArgumentType=false
 
 from typing import Any
@@ -43,12 +43,12 @@ def adamax(
         learning_rate: η ≥ 0, or a schedule; the paper's .002.
         b1: β₁ in [0, 1).
         b2: β₂ in [0, 1).
-        eps: ε added to the magnitude. paper 0, torch and optax 1e-8.
+        eps: ε added to the gradient's magnitude. paper 0, torch and optax 1e-8.
         weight_decay: λ ≥ 0 of ½λ‖θ‖² in the loss, or a schedule; None for none.
         mask: Which parameters decay; see `transforms.add_decayed_weights`.
-        decoupled_weight_decay: Whether λθ is added behind the statistics, θ ← θ − η(… + λθ), not to the gradient.
-        maximize: Climb: turn the gradient's sign first. Weight decay still shrinks the parameters.
-        convention: Whose ε.
+        decoupled_weight_decay: Whether λθ is added after the statistics, θ ← θ − η(… + λθ), instead of to the gradient.
+        maximize: If True, ascend by negating the gradient first. Weight decay still shrinks the parameters.
+        convention: Selects ε.
 
     Returns:
         A chain of `scale_by_adamax` and `scale_by_learning_rate`.
@@ -80,7 +80,7 @@ def nadam(
     maximize: bool = False,
     convention: Convention = "paper",
 ) -> Transform:
-    """Step as Adam, with the coming momentum step already in the numerator.
+    """Step as Adam, with the next momentum step included in the numerator.
 
     Args:
         learning_rate: η ≥ 0, or a schedule; the paper's .002.
@@ -92,9 +92,9 @@ def nadam(
         mu_dtype: dtype of the mean under constant momentum; None keeps the parameters'.
         weight_decay: λ ≥ 0 of ½λ‖θ‖² in the loss, or a schedule; None for none.
         mask: Which parameters decay; see `transforms.add_decayed_weights`.
-        decoupled_weight_decay: Whether λθ is added behind the statistics, θ ← θ − η(… + λθ), not to the gradient.
-        maximize: Climb: turn the gradient's sign first. Weight decay still shrinks the parameters.
-        convention: The paper averages with the warming momentum, torch with the constant.
+        decoupled_weight_decay: Whether λθ is added after the statistics, θ ← θ − η(… + λθ), instead of to the gradient.
+        maximize: If True, ascend by negating the gradient first. Weight decay still shrinks the parameters.
+        convention: The paper averages with the momentum schedule, torch with the constant.
 
     Returns:
         A chain of `scale_by_nadam` and `scale_by_learning_rate`.
@@ -141,7 +141,7 @@ def radam(
     maximize: bool = False,
     convention: Convention = "paper",
 ) -> Transform:
-    """Step as Adam, once the second moment has seen enough; by the mean gradient until then.
+    """Step as Adam once the variance of the second moment is tractable, and by the mean gradient until then.
 
     Args:
         learning_rate: η ≥ 0, or a schedule.
@@ -149,13 +149,13 @@ def radam(
         b2: β₂ in [0, 1).
         eps: ε. paper 0, torch (beside √v) and optax (beside √v̂) 1e-8.
         eps_root: ε inside the root.
-        threshold: The memory above which v is trusted. paper > 4, torch > 5, optax ≥ 5.
+        threshold: The memory length above which v is used. paper > 4, torch > 5, optax ≥ 5.
         nesterov: Whether the mean is taken one momentum step ahead, as in Optax.
         weight_decay: λ ≥ 0 of ½λ‖θ‖² in the loss, or a schedule; None for none.
         mask: Which parameters decay; see `transforms.add_decayed_weights`.
-        decoupled_weight_decay: Whether λθ is added behind the statistics, θ ← θ − η(… + λθ), not to the gradient.
-        maximize: Climb: turn the gradient's sign first. Weight decay still shrinks the parameters.
-        convention: Whose defaults, place of ε and comparison.
+        decoupled_weight_decay: Whether λθ is added after the statistics, θ ← θ − η(… + λθ), instead of to the gradient.
+        maximize: If True, ascend by negating the gradient first. Weight decay still shrinks the parameters.
+        convention: Selects the defaults, the place of ε and the comparison with the threshold.
 
     Returns:
         A chain of `scale_by_radam` and `scale_by_learning_rate`.
@@ -195,7 +195,7 @@ def adan(
     maximize: bool = False,
     convention: Convention = "paper",
 ) -> Transform:
-    """Step by the mean gradient and its mean change, over the root of their mean square.
+    """Step by the mean gradient plus its mean change, over the root of the mean of their square.
 
     θ ← (θ − η (m̂ + w d̂)/(√(n̂ + ε_root) + ε)) / (1 + λη), with the change's weight w = b2 in the paper, 1 − b2 in
     optax.
@@ -209,8 +209,8 @@ def adan(
         eps_root: ε inside the root. optax 1e-8, else 0.
         weight_decay: λ ≥ 0, or a schedule; proximal in the paper, decoupled in optax.
         mask: Which parameters decay; see `transforms.add_decayed_weights`.
-        maximize: Climb: turn the gradient's sign first. Weight decay still shrinks the parameters.
-        convention: Whose weight of the change, and whose decay.
+        maximize: If True, ascend by negating the gradient first. Weight decay still shrinks the parameters.
+        convention: Selects the weight of the change and the form of weight decay.
 
     Returns:
         A chain of `scale_by_adan`, `scale_by_learning_rate` and `decay_proximally`.

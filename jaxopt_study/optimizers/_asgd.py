@@ -1,6 +1,6 @@
-"""Averaged gradient descent."""
+"""Averaged stochastic gradient descent (ASGD)."""
 
-# Arguments that default to None are filled in from the table of conventions before these functions run.
+# Arguments that default to None are filled from the table of conventions before these functions run.
 # pyright: reportArgumentType=false, reportOptionalOperand=false
 
 from typing import Any
@@ -32,22 +32,22 @@ def asgd(
     maximize: bool = False,
     convention: Convention = "paper",
 ) -> Transform:
-    """Step against the regularised gradient at a falling rate, and average the iterates.
+    """Step against the regularised gradient with a decaying learning rate, and average the iterates.
 
     With t steps taken, θ ← θ − ηₜ (g + λθ), ηₜ = η/(1 + ληt)^α; then θ̄ ← θ̄ + (θ − θ̄)/max(1, t + 1 − t₀).
 
-    The average is not trained: evaluate the loss at `transforms.evaluation_params(params, state)`.
+    The trained parameters are not the average: evaluate the loss at `transforms.evaluation_params(params, state)`.
 
     Args:
         learning_rate: η ≥ 0, or a schedule.
         lambd: λ ≥ 0, the weight of ½‖θ‖² in the loss; 1e-4 in torch.
         alpha: α ≥ 0, the power of the rate's decay; ¾ in Bottou and torch.
-        t0: How many steps pass before the averaging begins. paper 0, torch 1e6: practically never.
-        weight_decay: A further weight of ½‖θ‖², which does not change the rate, or a schedule; None for none.
+        t0: Number of steps before averaging begins. paper 0, torch 1e6: practically never.
+        weight_decay: A further weight of ½‖θ‖², or a schedule, which does not affect the learning rate; None for none.
         mask: Which parameters `weight_decay` shrinks; see `transforms.add_decayed_weights`.
-        maximize: Climb: turn the gradient's sign first. Both decays still shrink the parameters.
-        convention: torch begins to average one step later than it says, and a step's rate is formed from the learning
-            rate of the step before.
+        maximize: If True, ascend by negating the gradient first. Both decays still shrink the parameters.
+        convention: torch begins to average one step later than documented, and computes a step's rate from the learning
+            rate of the previous step.
 
     Returns:
         A chain of `add_decayed_weights`, `scale_by_learning_rate` and `average_iterates`.
@@ -56,7 +56,7 @@ def asgd(
         >>> from jaxopt_study.transforms import evaluation_params
         >>> tx, params = asgd(0.1, lambd=0.0), jnp.zeros(1)
         >>> state = tx.init(params)
-        >>> for g in [-1.0, 1.0, -1.0, 1.0]:  # it swings between 0 and .1
+        >>> for g in [-1.0, 1.0, -1.0, 1.0]:  # θ alternates between 0 and .1
         ...     updates, state = tx.update(jnp.array([g]), state, params)
         ...     params = params + updates
         >>> print(params, evaluation_params(params, state))
@@ -67,7 +67,7 @@ def asgd(
         Towards optimal one pass large scale learning with averaged SGD, section 5. `torch.optim.ASGD`.
     """
     as_torch = convention == "torch"
-    first: Any = t0  # which the convention has filled in
+    first: Any = t0  # filled in by the convention
     start = first + 1 if as_torch else first
     return chain(
         *ascent(maximize),

@@ -1,4 +1,4 @@
-"""Conventions: whose form of an optimizer is meant where the paper, the libraries and Saito (2016) differ."""
+"""Names of the conventions in which the paper, the libraries and Saito (2016) define an optimizer."""
 
 from typing import Literal
 

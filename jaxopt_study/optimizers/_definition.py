@@ -1,4 +1,4 @@
-"""How a named optimizer is defined: defaults by convention, arguments checked, other libraries' names understood."""
+"""Definition of named optimizers: defaults by convention, argument checks, names of other libraries."""
 
 import functools
 import inspect
@@ -16,7 +16,7 @@ R = TypeVar("R")
 
 
 class Range(NamedTuple):
-    """Where a hyperparameter may lie."""
+    """The valid range of a hyperparameter."""
 
     low: float = 0.0
     high: float = float("inf")
@@ -28,7 +28,7 @@ DECAY = Range(0.0, 1.0, "[)", "A decay is the weight of the past: 0.9 remembers 
 POSITIVE = Range(closed="()")
 NON_NEGATIVE = Range()
 RANGES = {
-    "learning_rate": Range(remedy="A step is −learning_rate × direction; to climb use maximize=True."),
+    "learning_rate": Range(remedy="A step is −learning_rate × direction; use maximize=True to ascend."),
     "schedule": NON_NEGATIVE,
     "decay": DECAY,
     "momentum": DECAY,
@@ -62,16 +62,16 @@ def optimizer(
     aliases: Mapping[str, str] | None = None,
     ranges: Mapping[str, Range] | None = None,
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Make a constructor of a named optimizer.
+    """Make a function the constructor of a named optimizer.
 
-    It is a `composite` whose numbers, schedules, flags and dtypes are checked by their annotations and names before the
-    atoms see them, so that an error names the argument that the user gave.
+    The result is a `composite` that checks numbers, schedules, flags and dtypes by their annotations and names before
+    they reach the atoms, so that an error names the argument that the user gave.
 
     Args:
         conventions: Defaults that depend on the argument `convention`, as for `composite`.
-        aliases: Names under which Optax or PyTorch knows an argument, and its name here. They are understood in calls
-            and appear nowhere else.
-        ranges: Where hyperparameters may lie, if not as in `RANGES`.
+        aliases: Optax's or PyTorch's names of arguments, mapped to the names used here. Calls accept them; they appear
+            nowhere else.
+        ranges: Valid ranges of hyperparameters that differ from `RANGES`.
 
     Returns:
         A decorator for functions that return a `Transform`.
@@ -113,7 +113,7 @@ def optimizer(
 
 
 def _check(who: str, parameter: inspect.Parameter, ranges: Mapping[str, Range]) -> Callable[[Any], None] | None:
-    """Return the check that an argument's annotation and name ask for."""
+    """Return the check for an argument's annotation and name."""
     name, annotation = parameter.name, parameter.annotation
     if annotation is bool:
         return lambda value: _ignore(check_bool(who, name, value))
@@ -126,7 +126,7 @@ def _check(who: str, parameter: inspect.Parameter, ranges: Mapping[str, Range]) 
     low, high, closed, remedy = ranges[name]
 
     def check(value: Any) -> None:
-        # A class is called to make a value, not to give one at a step.
+        # A class is callable, but it is not a schedule.
         is_schedule = scheduled and callable(value) and not isinstance(value, type)
         if not is_schedule and not (optional and value is None):
             check_real(who, name, value, low, high, closed=closed, remedy=remedy)
@@ -138,7 +138,7 @@ def _check_dtype(who: str, name: str, value: Any) -> None:
     if value is None:
         return
     try:
-        known = not hasattr(value, "shape")  # an array has a dtype, and is none
+        known = not hasattr(value, "shape")  # an array has a dtype but is not one
         floating = known and jnp.issubdtype(jnp.dtype(value), jnp.floating)
     except TypeError:
         floating = False

@@ -1,4 +1,4 @@
-"""Options that many optimizers share: which way to go, and how parameters decay."""
+"""Options shared by many optimizers: ascent and weight decay."""
 
 from typing import Any
 
@@ -13,10 +13,10 @@ from jaxopt_study.transforms import (
 
 
 def ascent(maximize: bool) -> tuple[Transform, ...]:
-    """Return the atom that turns the gradient's sign, first in the chain; none for descent.
+    """Return the atom that negates the gradient at the start of the chain, or nothing for descent.
 
     Args:
-        maximize: Whether to climb.
+        maximize: Whether to ascend.
 
     Returns:
         One atom or none.
@@ -25,7 +25,7 @@ def ascent(maximize: bool) -> tuple[Transform, ...]:
 
 
 def decayed(who: str, weight_decay: ScalarOrSchedule | None, mask: Any) -> tuple[Transform, ...]:
-    """Return the atom that adds λθ: before an optimizer's statistics L2 regularisation, behind them decoupled decay.
+    """Return the atom that adds λθ: before an optimizer's statistics L2 regularisation, after them decoupled decay.
 
     Args:
         who: The optimizer, for the message.
@@ -36,31 +36,33 @@ def decayed(who: str, weight_decay: ScalarOrSchedule | None, mask: Any) -> tuple
         One atom or none.
 
     Raises:
-        ValueError: If there is a mask and nothing to mask.
+        ValueError: If a mask is given without weight decay.
     """
     if weight_decay is None:
         if mask is not None:
-            raise ValueError(f"{who}: mask says which parameters decay, but there is no weight_decay; give it, too.")
+            raise ValueError(
+                f"{who}: mask needs weight_decay; received weight_decay=None. Give weight_decay, or leave out mask."
+            )
         return ()
     return (add_decayed_weights(weight_decay, mask=mask),)
 
 
 def joined(*parts: Transform) -> Transform:
-    """Return a chain of several parts, or the only one."""
+    """Return the only part, or a chain of several."""
     return parts[0] if len(parts) == 1 else chain(*parts)
 
 
 def adaptive_step(
     learning_rate: ScalarOrSchedule, *scale: Transform, decay: tuple[Transform, ...], decoupled: bool, maximize: bool
 ) -> Transform:
-    """Return an adaptive step with weight decay before its statistics, or behind them.
+    """Return an adaptive step with weight decay before or after its statistics.
 
     Args:
         learning_rate: η, or a schedule.
-        *scale: The parts that make a direction of the gradient.
+        *scale: The parts that turn the gradient into a direction.
         decay: What `decayed` returned.
-        decoupled: Whether it stands behind the statistics.
-        maximize: Whether to climb.
+        decoupled: Whether the decay comes after the statistics.
+        maximize: Whether to ascend.
 
     Returns:
         A chain.

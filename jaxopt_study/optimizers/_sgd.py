@@ -1,4 +1,4 @@
-"""Optimizers that step along the gradient or its memory."""
+"""Gradient descent, heavy-ball momentum and Nesterov's method."""
 
 from typing import Any
 
@@ -34,24 +34,24 @@ def sgd(
 ) -> Transform:
     """Step against the gradient: θ ← θ − η g.
 
-    With momentum it is `torch.optim.SGD` and `optax.sgd`, whose memory holds gradients; `momentum` and `nesterov` also
-    have the textbooks' order.
+    With momentum it is `torch.optim.SGD` and `optax.sgd`, whose buffer holds gradients; `momentum` and `nesterov` also
+    offer the textbooks' order.
 
     Args:
         learning_rate: η ≥ 0, or a schedule.
         momentum: γ in [0, 1), or a schedule; None for none.
         nesterov: Whether the momentum is Nesterov's.
-        dampening: τ in [0, 1] of the momentum's new gradients; see `transforms.dampen`.
+        dampening: τ in [0, 1]: new gradients enter the momentum with weight 1 − τ; see `transforms.dampen`.
         weight_decay: λ ≥ 0 of ½λ‖θ‖² in the loss, or a schedule; None for none.
         mask: Which parameters decay; see `transforms.add_decayed_weights`.
-        maximize: Climb: turn the gradient's sign first. Weight decay still shrinks the parameters.
-        dtype: dtype of the memory, Optax's `accumulator_dtype`; None keeps the parameters'.
+        maximize: If True, ascend by negating the gradient first. Weight decay still shrinks the parameters.
+        dtype: dtype of the momentum buffer, Optax's `accumulator_dtype`; None keeps the parameters'.
 
     Returns:
         `scale_by_learning_rate`, in a chain if there are more parts.
 
     Raises:
-        ValueError: If `nesterov` or `dampening` is given without momentum, or both together.
+        ValueError: If `nesterov` or `dampening` is given without momentum, or both are given.
 
     Example:
         >>> sgd(0.1).expand()
@@ -63,9 +63,9 @@ def sgd(
         Robbins and Monro (1951), A stochastic approximation method. `torch.optim.SGD`, `optax.sgd`.
     """
     if momentum is None and (nesterov or dampening is not None):
-        raise ValueError("sgd: nesterov and dampening are options of the momentum, received momentum=None; give it.")
+        raise ValueError("sgd: nesterov and dampening need momentum; received momentum=None. Give momentum.")
     if nesterov and dampening is not None:
-        raise ValueError("sgd: Nesterov's momentum is not dampened; leave out one of nesterov and dampening.")
+        raise ValueError("sgd: nesterov and dampening cannot be combined; leave out one.")
     parts = [*ascent(maximize), *decayed("sgd", weight_decay, mask)]
     if dampening is not None:
         parts.append(dampen(dampening))
@@ -90,17 +90,18 @@ def momentum(
 
     paper, saito2016: v ← γv + ηg, θ ← θ − v. torch, optax: a ← γa + g, θ ← θ − ηa.
 
-    The two agree while η is constant. A constant gradient is stepped along with η/(1 − γ).
+    The two agree while η is constant. Along a constant gradient the effective learning rate is η/(1 − γ).
 
     Args:
         learning_rate: η ≥ 0, or a schedule.
         decay: γ in [0, 1), or a schedule.
-        dampening: τ in [0, 1]: every gradient but the first counts 1 − τ; see `transforms.dampen`. torch's 0 is None.
+        dampening: τ in [0, 1]: every gradient except the first is multiplied by 1 − τ; see `transforms.dampen`. None is
+            torch's 0.
         weight_decay: λ ≥ 0 of ½λ‖θ‖² in the loss, or a schedule; None for none.
         mask: Which parameters decay; see `transforms.add_decayed_weights`.
-        maximize: Climb: turn the gradient's sign first. Weight decay still shrinks the parameters.
-        dtype: dtype of the memory, Optax's `accumulator_dtype`; None keeps the parameters'.
-        convention: Whether the memory holds steps or gradients.
+        maximize: If True, ascend by negating the gradient first. Weight decay still shrinks the parameters.
+        dtype: dtype of the momentum buffer, Optax's `accumulator_dtype`; None keeps the parameters'.
+        convention: Selects whether the buffer holds steps or gradients.
 
     Returns:
         A chain of `heavy_ball` and `scale_by_learning_rate`, in the order of the convention.
@@ -134,7 +135,7 @@ def nesterov(
 ) -> Transform:
     """Step by Nesterov's momentum, reformulated so that the parameters are the look-ahead points.
 
-    The gradient is taken where the parameters are; `transforms.evaluation_params` gives the iterates of
+    The gradient is taken at the parameters; `transforms.evaluation_params` returns the iterates of
     `nesterov_lookahead`.
 
     Args:
@@ -142,10 +143,10 @@ def nesterov(
         decay: γ in [0, 1), or a schedule.
         weight_decay: λ ≥ 0 of ½λ‖θ‖² in the loss, or a schedule; None for none.
         mask: Which parameters decay; see `transforms.add_decayed_weights`.
-        maximize: Climb: turn the gradient's sign first. Weight decay still shrinks the parameters.
-        dtype: dtype of the memory, Optax's `accumulator_dtype`; None keeps the parameters'.
-        convention: Whether the memory holds steps (paper, saito2016) or gradients (torch, optax). They agree while η is
-            constant.
+        maximize: If True, ascend by negating the gradient first. Weight decay still shrinks the parameters.
+        dtype: dtype of the momentum buffer, Optax's `accumulator_dtype`; None keeps the parameters'.
+        convention: Selects whether the buffer holds steps (paper, saito2016) or gradients (torch, optax). The two agree
+            while η is constant.
 
     Returns:
         A chain of `transforms.nesterov` and `scale_by_learning_rate`, in the order of the convention.
@@ -167,7 +168,7 @@ def nesterov(
 def nesterov_lookahead(
     learning_rate: ScalarOrSchedule, decay: ScalarOrSchedule = 0.9, *, maximize: bool = False
 ) -> Transform:
-    """Step by Nesterov's momentum as he wrote it: the gradient is taken at the look-ahead point.
+    """Step by Nesterov's momentum in its original form, with the gradient taken at the look-ahead point.
 
     v ← γv + η∇J(θ − γv), θ ← θ − v. The loop must take the gradient at `transforms.gradient_point(params, state)`;
     `train` does.
@@ -175,7 +176,7 @@ def nesterov_lookahead(
     Args:
         learning_rate: η ≥ 0, or a schedule.
         decay: γ in [0, 1), or a schedule.
-        maximize: Climb: turn the gradient's sign first.
+        maximize: If True, ascend by negating the gradient first.
 
     Returns:
         The atom `transforms.nesterov_lookahead`.

@@ -1,6 +1,6 @@
-"""Optimizers that step by signs."""
+"""Lion and Rprop, whose steps use only signs."""
 
-# Arguments that default to None are filled in from the table of conventions before these functions run.
+# Arguments that default to None are filled from the table of conventions before these functions run.
 # pyright: reportArgumentType=false
 
 from typing import Any
@@ -45,7 +45,7 @@ def lion(
         mu_dtype: dtype of m; None keeps the parameters'.
         weight_decay: λ ≥ 0, or a schedule; 3 to 10 times larger than AdamW's.
         mask: Which parameters decay; see `transforms.add_decayed_weights`.
-        maximize: Climb: turn the gradient's sign first. Weight decay still shrinks the parameters.
+        maximize: If True, ascend by negating the gradient first. Weight decay still shrinks the parameters.
 
     Returns:
         A chain of `scale_by_lion`, `add_decayed_weights` and `scale_by_learning_rate`.
@@ -74,19 +74,19 @@ def rprop(
     maximize: bool = False,
     convention: Convention = "paper",
 ) -> Transform:
-    """Step by each coordinate's sign, at a size that grows while the sign stays and shrinks when it turns.
+    """Step by each coordinate's sign, with a size that grows while the sign persists and shrinks when it flips.
 
-    For gradients of the whole batch: the signs of small batches turn by chance, and the sizes shrink away.
+    Use it with full-batch gradients: the signs of small batches flip by chance, and the sizes shrink to nothing.
 
     Args:
-        learning_rate: Δ₀ ≥ 0, the first size. paper .1, torch .01; optax has no default, here .1.
-        eta_minus: η₋ in (0, 1), the factor of a size when the sign turns.
-        eta_plus: η₊ > 1, the factor while it stays.
+        learning_rate: Δ₀ ≥ 0, the initial size. paper .1, torch .01; optax has no default, .1 is used here.
+        eta_minus: η₋ in (0, 1), the factor on the size when the sign flips.
+        eta_plus: η₊ > 1, the factor while the sign persists.
         min_step_size: The smallest size.
         max_step_size: The largest size.
-        maximize: Climb: turn the gradient's sign first.
-        convention: What happens when a sign turns. The paper takes the last step back, torch rests for a step. optax
-            rests, and otherwise takes the step of the update before.
+        maximize: If True, ascend by negating the gradient first.
+        convention: Selects the step when a sign flips. The paper takes the last step back; torch makes no step. optax
+            makes no step either, and otherwise takes the step of the previous update.
 
     Returns:
         A chain of `scale_by_rprop` and `negate`.

@@ -1,4 +1,4 @@
-"""What is minimised: problems with their data and, where known, their answers."""
+"""Optimization problems: a loss with its data and, where known, its minima, saddles and spectrum."""
 
 from jaxopt_study.problems import datasets, networks, planar
 from jaxopt_study.problems._adapters import from_linen, from_nnx, from_pytree

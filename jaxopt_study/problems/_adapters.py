@@ -1,4 +1,4 @@
-"""From a user's own loss or model to a `Problem`."""
+"""Adapters that turn a loss on pytrees, a Flax Linen module or a Flax NNX module into a `Problem`."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -37,30 +37,30 @@ def from_pytree(
     metrics: Mapping[str, LossFn] | None = None,
     **attributes: Any,
 ) -> Problem:
-    """Make a problem of initial parameters and a `loss(params, batch)`.
+    """Make a problem from initial parameters and a `loss(params, batch)`.
 
-    The parameters may be any pytree: dictionaries, tuples, registered dataclasses, Equinox modules. `init` returns a
-    copy of them, whatever its key, so that a training loop may overwrite its own. For a random start write
+    The parameters may be any pytree: dictionaries, tuples, registered dataclasses, Equinox modules. `init` ignores its
+    key and returns a copy, so that a training loop may overwrite it. For a random start, write
     `from_pytree(...).replace(init=lambda key: ...)`.
 
     Args:
-        params: Initial parameters; every leaf a floating array, a scalar of NumPy or a Python float.
+        params: Initial parameters; every leaf is a floating array, a NumPy scalar or a Python float.
         loss: `loss(params, batch) -> scalar`, the mean over the examples of the batch; without data, batch is None.
         name: The problem's name.
         data: Training examples, a pytree of arrays with a common leading axis, or None.
-        freeze_others: Keep leaves that are not floating arrays (activation functions, integer tables, Python numbers)
-            out of the parameters, and put them back before every call of `loss` and `metrics`. Equinox modules need it.
+        freeze_others: Remove leaves that are not floating arrays (activation functions, integer tables, Python numbers)
+            from the parameters, and reinsert them before every call of `loss` and `metrics`. Equinox modules need this.
             The problem's parameters then have None in their places.
         metrics: Further scalars of (params, batch), by name.
         **attributes: Any other attribute of `Problem`: validation, test, critical_points, domain, …
 
     Returns:
-        The problem. Nothing is computed: the loss is traced once for its shape.
+        The problem. Cost: one abstract trace of the loss, to check its shape.
 
     Raises:
         TypeError: If an argument is of the wrong kind.
-        ValueError: If a leaf is not a floating array and `freeze_others` is false, if no leaf is one, or if the loss is
-            not a scalar.
+        ValueError: If a leaf is not a floating array and `freeze_others` is False, if there is no floating array, or if
+            the loss is not a scalar.
 
     Example:
         >>> data = {"x": jnp.arange(4.0), "y": 2 * jnp.arange(4.0)}
@@ -76,7 +76,7 @@ def from_pytree(
     check_callable("from_pytree", "loss", loss, expected="a function of (params, batch) that returns a scalar")
     check_bool("from_pytree", "freeze_others", freeze_others)
     data = _examples(name, data)
-    if not freeze_others:  # a Python float is a parameter, unless such numbers are to be held fixed
+    if not freeze_others:  # a Python float is a parameter, unless freeze_others holds it fixed
         params = jax.tree.map(lambda leaf: jnp.asarray(leaf) if type(leaf) is float else leaf, params)
     leaves, structure = jax.tree_util.tree_flatten_with_path(jax.tree.map(in_double, params))
     for path, leaf in leaves:
@@ -89,8 +89,8 @@ def from_pytree(
         raise ValueError("from_pytree found no floating array to train; wrap Python integers in jnp.asarray(…, float).")
     if others and not freeze_others:
         raise ValueError(
-            f"from_pytree trains floating arrays only, but received something else at {', '.join(others)}. Wrap Python "
-            "integers in jnp.asarray(…, float) to train them, or pass freeze_others=True to hold such leaves fixed."
+            f"from_pytree needs floating arrays; received other leaves at {', '.join(others)}. Wrap Python integers "
+            "in jnp.asarray(…, float) to train them, or pass freeze_others=True to hold such leaves fixed."
         )
     trained = structure.unflatten([leaf if _is_trained(leaf) else None for _, leaf in leaves])
     fixed = structure.unflatten([None if _is_trained(leaf) else leaf for _, leaf in leaves])
@@ -124,32 +124,33 @@ def from_linen(
     name: str | None = None,
     **attributes: Any,
 ) -> Problem:
-    """Make a problem of a Flax Linen module and a loss of its outputs.
+    """Make a problem from a Flax Linen module and a loss of its outputs.
 
     Variables outside the collection "params", such as batch statistics, become the model state: training steps update
     them, evaluation only reads them. If the module's `__call__` takes `train`, `training`, `is_training` or
-    `deterministic`, it is told whether it trains; a module without such an argument is called the same way in both.
-    Random streams get a new key every step and none in evaluation. A module that updates its variables even in
-    evaluation, such as `BatchNorm(use_running_average=False)`, is evaluated as it is, and what it updates forgotten.
+    `deterministic`, that argument is set accordingly; a module without one is called the same way in training and
+    evaluation. Random streams get a new key at every training step and none in evaluation. If a module updates its
+    variables even in evaluation, as `BatchNorm(use_running_average=False)` does, these updates are discarded.
 
-    For classification and regression on a `Dataset`, `networks.classifier` and `networks.regressor` need less.
+    For classification and regression on a `Dataset`, use the simpler `networks.classifier` and `networks.regressor`.
 
     Args:
         module: The module.
         loss: `loss(outputs, batch) -> scalar`, the mean over the examples of the batch.
         data: Training examples, a pytree of arrays with a common leading axis.
-        inputs: What of a batch the module is called with.
+        inputs: A function from a batch to the input of the module.
         metrics: Further scalars of (outputs, batch), by name.
-        rng_names: The random streams the module draws from in training.
+        rng_names: Names of the random streams that the module uses in training.
         name: The problem's name; None takes that of the module's class.
         **attributes: Any other attribute of `Problem`: validation, test, metadata, …
 
     Returns:
-        The problem; its parameters are the collection "params". With model state, `loss` and metrics take it third.
+        The problem; its parameters are the collection "params". With model state, `loss` and metrics take it as a third
+        argument.
 
     Raises:
         TypeError: If an argument is of the wrong kind.
-        ValueError: If the loss is not a scalar, or data are not arrays of finite numbers.
+        ValueError: If the loss is not a scalar, or the data are not arrays of finite numbers.
 
     Example:
         >>> data = {"x": jnp.ones((8, 3)), "y": jnp.zeros((8, 1))}
@@ -159,7 +160,7 @@ def from_linen(
     """
     metrics = check_metrics("from_linen", {} if metrics is None else metrics)
     if not isinstance(module, linen.Module):
-        raise TypeError(f"from_linen needs a Linen module, made, not its class; received {describe_argument(module)}.")
+        raise TypeError(f"from_linen needs an instance of a Linen module; received {describe_argument(module)}.")
     title = type(module).__name__ if name is None else check_text("from_linen", "name", name)
     if not isinstance(rng_names, tuple | list) or not all(isinstance(stream, str) for stream in rng_names):
         raise TypeError(
@@ -170,7 +171,7 @@ def from_linen(
     data = _examples(title, data)
     sample = _sample(data)
     if inputs(_zeros(sample)) is None:
-        raise TypeError("from_linen needs inputs to return what the module is called with; received None.")
+        raise TypeError("from_linen needs inputs to return the input of the module; received None.")
     accepted = inspect.signature(type(module).__call__).parameters
     flags: dict[str, Any] = {flag: value for flag, value in TRAINING_FLAGS.items() if flag in accepted}
 
@@ -238,17 +239,17 @@ def from_nnx(
     name: str | None = None,
     **attributes: Any,
 ) -> Problem:
-    """Make a problem of a Flax NNX module and a `loss(model, batch)`.
+    """Make a problem from a Flax NNX module and a `loss(model, batch)`.
 
-    The loss is written as usual in NNX: it calls the model, and layers may update themselves. Each evaluation builds
-    the module anew from the arrays it is given, so the problem is a pure function and the user's object is never
-    changed. `nnx.Param` variables are the parameters, as nested dictionaries; random states are set from the key of the
-    step, so that a replayed key drops the same units and two lanes of a `vmap` different ones; all other variables
-    (`nnx.BatchStat`) are the model state. `model.train()` holds in training, `model.eval()` in evaluation.
+    The loss is written as usual in NNX: it calls the model, and layers may update themselves. Each evaluation rebuilds
+    the module from its arrays, so the problem is a pure function and the user's object is never changed. `nnx.Param`
+    variables are the parameters, as nested dictionaries. Random states are set from the key of the step, so that the
+    same key drops the same units, and different keys under `vmap` drop different ones. All other variables
+    (`nnx.BatchStat`) are the model state. Training calls `model.train()`, evaluation `model.eval()`.
 
     Args:
-        model: A function `lambda rngs: Model(..., rngs=rngs)`, called with the key of `init`, so that seeds differ; or
-            a module, whose present values are then the start whatever the key.
+        model: A function `lambda rngs: Model(..., rngs=rngs)`, which is called with the key of `init`, so that seeds
+            give different starts; or a module, whose current values are then the start for every key.
         loss: `loss(model, batch) -> scalar`, the mean over the examples of the batch; without data, batch is None.
         data: Training examples, a pytree of arrays with a common leading axis, or None.
         metrics: Further scalars of (model, batch), by name.
@@ -278,9 +279,11 @@ def from_nnx(
         check_text("from_nnx", "name", name)
     data = _examples(name or "from_nnx", data)
     if isinstance(model, nnx.Optimizer):
-        raise TypeError("from_nnx needs the model, not its nnx.Optimizer: give the model, and train with optimizer.tx.")
+        raise TypeError(
+            "from_nnx needs the model; received its nnx.Optimizer. Give the model, and train with optimizer.tx."
+        )
     if not isinstance(model, nnx.Module):
-        check_callable("from_nnx", "model", model, expected="an nnx.Module or a function of nnx.Rngs that makes one")
+        check_callable("from_nnx", "model", model, expected="an nnx.Module or a function of nnx.Rngs that returns one")
     if isinstance(model, nnx.Module):
         template = nnx.clone(model)
     else:
@@ -322,7 +325,7 @@ def from_nnx(
 
     shapes = jax.eval_shape(variables, jax.random.key(0))
     if not jax.tree.leaves(shapes[0]):
-        raise ValueError(f"{title} has no nnx.Param variable, so nothing to train; wrap its weights in nnx.Param.")
+        raise ValueError(f"{title} has no nnx.Param variable to train; wrap its weights in nnx.Param.")
     if fault := _not_scalar(title, evaluated(loss), shapes[0], _sample(data), shapes[1]):
         raise ValueError(fault)
     return _model_problem(
@@ -343,11 +346,11 @@ def _examples(name: str, data: Any) -> Any:
 
 def _check_functions(who: str, loss: Any, inputs: Any) -> None:
     check_callable(who, "loss", loss, expected="a function of (outputs, batch) that returns a scalar")
-    check_callable(who, "inputs", inputs, expected="a function of a batch that returns what the module is called with")
+    check_callable(who, "inputs", inputs, expected="a function of a batch that returns the input of the module")
 
 
 def _model_problem(title, variables, loss, metrics, step_loss, data, shapes, attributes) -> Problem:
-    # Only a model with state takes it as an argument; the others keep `loss(params, batch)`.
+    # Only a model with state takes the state as an argument; the others keep `loss(params, batch)`.
     def arity(function):
         return function if shapes[1] else lambda params, batch=None: function(params, batch, {})
 
@@ -364,7 +367,7 @@ def _model_problem(title, variables, loss, metrics, step_loss, data, shapes, att
 
 
 def _split(module: nnx.Module) -> Any:
-    # What layers sow for inspection is not state: it would make the carry of a loop change its structure.
+    # Values that layers sow for inspection are not state: they would change the structure of a loop's carry.
     view = nnx.clone(module, variables=False)
     nnx.pop(view, nnx.Intermediate)
     return nnx.split(view, nnx.Param, nnx.RngState, ...)
@@ -375,8 +378,8 @@ def _negated(flags: Mapping[str, bool]) -> dict[str, Any]:
 
 
 def _sample(data: Batch | None) -> Any:
-    # Two examples: enough to see shapes, and batch normalisation of one would be degenerate. Where the type of an array
-    # says how it is spread over devices, and so what a loss may do with it, all of them: nothing is computed.
+    # Two examples are enough to find shapes; batch normalisation of a single one would be degenerate. All examples are
+    # used where an array's type includes its sharding, which limits what a loss may do with it; nothing is computed.
     kinds = jax.tree.map(jax.typeof, data)
     if any(any(kind.sharding.spec) for kind in jax.tree.leaves(kinds)):
         return jax.tree.map(lambda kind: jax.ShapeDtypeStruct(kind.shape, kind.dtype, sharding=kind.sharding), kinds)
@@ -404,5 +407,5 @@ def _not_scalar(name: str, loss: LossFn, *arguments: Any) -> str | None:
     shapes = jax.tree.map(lambda leaf: leaf.shape, result)
     return (
         f"The loss of {name!r} must be one scalar, the mean over the batch; it returns {shapes} instead of (). Reduce "
-        "it with jnp.mean, and give further values as metrics."
+        "it with jnp.mean, and return further values as metrics."
     )

@@ -1,4 +1,4 @@
-"""Linear regression, the loss whose answer needs no optimizer."""
+"""Linear least squares with its closed-form solution."""
 
 import jax
 import jax.numpy as jnp
@@ -18,24 +18,24 @@ def least_squares(
 
     With the N examples as rows of X and Y, Hessian H = XᵀX/N (once per output) and minimum
 
-        w* = X⁺Y,    by X's singular values, in double precision
+        w* = X⁺Y,    from the singular value decomposition of X in double precision
 
-    If X has less than full column rank the minima form a plane, of which X⁺Y is the one of least norm, and the one
-    gradient descent finds from zero. There is no intercept: append a column of ones to the inputs for it.
+    If X does not have full column rank, the minima form an affine subspace; X⁺Y is the one of least norm, to which
+    gradient descent converges from zero. There is no intercept; to add one, append a column of ones to the inputs.
 
     Args:
         inputs: X, shape (N, features).
         targets: Y, shape (N,) or (N, outputs).
-        start: Where `init` starts, shape (features,) or (features, outputs). None means zero, whatever the key.
+        start: Initial parameters, shape (features,) or (features, outputs). None means zero.
         name: The problem's name.
 
     Returns:
-        The problem, parameters of shape (features,) or (features, outputs), data `{"x": inputs, "y": targets}` in
-        the default float type, with spectrum and minimum. `metadata` has X's rank. Cost: one SVD, O(N·features²).
+        The problem, with parameters of shape (features,) or (features, outputs), data `{"x": inputs, "y": targets}` in
+        the default float type, spectrum and minimum. `metadata` holds the rank of X. Cost: one SVD, O(N·features²).
 
     Raises:
-        TypeError: If an argument is not of real numbers.
-        ValueError: If shapes do not fit or a number is not finite.
+        TypeError: If an argument does not consist of real numbers.
+        ValueError: If shapes do not match or a number is not finite.
 
     Example:
         >>> X = np.array([[1.0, 0.0], [1.0, 1.0], [1.0, 2.0]])
@@ -97,17 +97,17 @@ def linear_regression(
     condition_number: float | int = 100.0,
     key: Key | None = None,
 ) -> Problem:
-    """Build a random linear regression of known noise and ill-conditioned inputs.
+    """Build a random linear regression with known noise and ill-conditioned inputs.
 
-    Inputs are independent normal variables, the standard deviation of feature j falling geometrically from 1 to
-    1/√(condition_number), so that E[XᵀX/N] has this condition number; X itself comes close to it. The true weights are
+    Inputs are independent normal variables. The standard deviation of feature j falls geometrically from 1 to
+    1/√(condition_number), so that E[XᵀX/N] has this condition number, and XᵀX/N approximately. The true weights are
     standard normal, and targets are xᵀw + noise · N(0, 1).
 
     Args:
         num_examples: N ≥ 1.
         num_features: ≥ 1.
         noise: Standard deviation of the targets' noise, ≥ 0.
-        condition_number: That of the inputs' covariance, ≥ 1; without effect for a single feature.
+        condition_number: Condition number of the inputs' covariance, ≥ 1; without effect for a single feature.
         key: A PRNG key for the data. None means `jax.random.key(0)`.
 
     Returns:

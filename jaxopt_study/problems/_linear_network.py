@@ -1,4 +1,4 @@
-"""Linear networks: a matrix written as a product, the simplest loss with saddles of every index."""
+"""Linear networks ½‖Y − W_L ⋯ W₁‖², whose saddles of every index are known."""
 
 import functools
 import itertools
@@ -14,7 +14,7 @@ from jaxopt_study.problems._quadratic import Values, random_rotation
 from jaxopt_study.problems._registry import listed
 from jaxopt_study.types import Key
 
-MAX_LISTED_MODES = 10  # there are 2ʳ critical points to list
+MAX_LISTED_MODES = 10  # r modes have 2ʳ critical points
 
 
 @listed
@@ -26,33 +26,34 @@ def linear_network(
     init_scale: float | int = 0.1,
     key: Key | None = None,
 ) -> Problem:
-    """Build ½‖Y − W_L ⋯ W₁‖², two-layer by default, with its balanced critical points.
+    """Build ½‖Y − W_L ⋯ W₁‖² with its balanced critical points, two-layer by default.
 
-    Y = Σᵢ σᵢ uᵢvᵢᵀ has r modes. For every subset S of at most min(hidden) modes, C its complement, the network that has
+    Y = Σᵢ σᵢ uᵢvᵢᵀ has r modes. For every subset S of at most min(hidden) modes with complement C, the network that has
     learned exactly S is a critical point of loss ½ Σ_C σⱼ²; balanced means that mode i passes each layer with strength
-    σᵢ^(1/L). With s = |S| and h hidden units its Hessian has this many negative eigenvalues:
+    σᵢ^(1/L). With s = |S| and h hidden units, the number of negative eigenvalues of its Hessian is
 
         two layers:     (h − s)(r − s) + #{i ∈ S, j ∈ C : σⱼ > σᵢ}
         L ≥ 3 layers:                    #{i ∈ S, j ∈ C : σⱼ > σᵢ}
 
-    The first term counts the free hidden units that could start to learn a missing mode, the second the modes that
-    would rather be exchanged for a stronger one. In a deep network a free unit's path is a product of at least three
-    zeros, which the Hessian does not see: such points, the origin first, are listed as degenerate. They are no minima:
-    every local minimum is global, and minimal exactly when the min(r, min(hidden)) strongest modes are learned.
-
-    Each listed point stands for a manifold of them (W₂G, G⁻¹W₁), so none is isolated and minima have zero eigenvalues.
+    The first term counts pairs of a free hidden unit and a missing mode that it could start to learn, the second counts
+    learned modes that could be exchanged for a stronger one. In a deep network a free unit's path is a product of at
+    least three zeros, which the Hessian does not see: such points, the origin first, are listed as degenerate. They are
+    not minima: every local minimum is global, and a point is a minimum exactly when the min(r, min(hidden)) strongest
+    modes are learned. Each listed point represents a manifold of critical points (W₂G, G⁻¹W₁), so none is isolated and
+    minima have zero eigenvalues.
 
     Args:
-        singular_values: σ, positive, at most min(sizes) of them.
+        singular_values: σ, at most min(sizes) positive numbers.
         hidden: Width of the hidden layer, or of each of the L − 1 hidden layers, ≥ 1.
         sizes: Number of inputs and of outputs.
-        init_scale: Standard deviation of the initial weights, ≥ 0. Small weights (.1 is our choice) start beside the
-            origin's saddle and learn mode after mode; 0 stays there.
+        init_scale: Standard deviation of the initial weights, ≥ 0. Small weights (the default .1 is our choice) start
+            near the saddle at the origin and learn one mode after another; with 0 they stay there.
         key: Draws the singular vectors uniformly. None takes the coordinate axes.
 
     Returns:
-        The problem: parameters are the tuple (W₁, …, W_L), Wₗ of shape (width out, width in); no data. Critical points
-        are sorted by loss and labelled by S; all of them for r ≤ 10, else only those of the k strongest modes, k ≤ r.
+        The problem; its parameters are the tuple (W₁, …, W_L), Wₗ of shape (outputs, inputs) of the layer; it has no
+        data. Critical points are sorted by loss and labelled by S. For r ≤ 10 all are listed, otherwise only those in
+        which the k strongest modes are learned, k ≤ r.
 
     Raises:
         TypeError: If an argument is of the wrong kind.
@@ -60,7 +61,7 @@ def linear_network(
 
     Example:
         >>> problem = linear_network()
-        >>> for point in problem.critical_points[:5]:  # the index is not a function of the loss
+        >>> for point in problem.critical_points[:5]:  # the index does not increase with the loss
         ...     print(point.label, point.value, point.index, point.kind)
         modes {0, 1, 2} 0.0 0 minimum
         modes {0, 1} 0.5 2 saddle
@@ -70,7 +71,7 @@ def linear_network(
 
     References:
         Baldi and Hornik (1989), Neural Networks 2(1): the critical points. Kawaguchi (2016), Deep learning without poor
-        local minima, NeurIPS: deep ones. Saxe, McClelland and Ganguli (2014), ICLR: learning mode after mode.
+        local minima, NeurIPS: deep ones. Saxe, McClelland and Ganguli (2014), ICLR: learning one mode after another.
     """
     who = "linear_network"
     sigma = check_numbers(who, "singular_values", singular_values, finite=False)
@@ -80,7 +81,7 @@ def linear_network(
         for count in counts:
             check_integer(who, name, count, 1)
     if len(sizes) != 2:
-        raise ValueError(f"{who} needs sizes to be two integers, of inputs and outputs; received {sizes}.")
+        raise ValueError(f"{who} needs sizes to be two integers, the numbers of inputs and outputs; received {sizes}.")
     check_real(who, "init_scale", init_scale)
     if key is not None:
         key = check_key(who, key)
@@ -89,8 +90,8 @@ def linear_network(
         raise ValueError(f"{who} needs at least one hidden layer; received hidden=().")
     if sigma.ndim != 1 or not 1 <= sigma.size <= min(sizes):
         raise ValueError(
-            f"A {sizes[1]}×{sizes[0]} matrix has between 1 and {min(sizes)} modes; received singular_values of shape "
-            f"{sigma.shape}. Give fewer of them or larger sizes."
+            f"{who} needs singular_values to be 1 to {min(sizes)} numbers for a {sizes[1]}×{sizes[0]} matrix; "
+            f"received shape {sigma.shape}. Give fewer of them, or larger sizes."
         )
     if not (np.isfinite(sigma).all() and sigma.min() > 0):
         raise ValueError(f"singular_values must be finite and positive; received {sigma.tolist()}. Leave zeros out.")
@@ -126,8 +127,8 @@ def linear_network(
 def deep_linear_network(*, depth: int = 4, width: int = 4, init_scale: float | int = 0.3) -> Problem:
     """Build a deep linear network ½‖Y − W_L ⋯ W₁‖² of equal widths.
 
-    `linear_network` with depth − 1 hidden layers. At the origin all derivatives below the L-th vanish: a plateau for
-    which a larger start than in the two-layer network is needed.
+    `linear_network` with depth − 1 hidden layers. At the origin all derivatives below order L vanish: this plateau
+    needs larger initial weights than the two-layer network does.
 
     Args:
         depth: L ≥ 2, the number of weight matrices.
@@ -147,7 +148,7 @@ def deep_linear_network(*, depth: int = 4, width: int = 4, init_scale: float | i
         >>> print(origin.label, origin.kind, origin.index, origin.value)
         modes {} degenerate 0 7.0
     """
-    check_integer("deep_linear_network", "depth", depth, 2)  # how many weight matrices
+    check_integer("deep_linear_network", "depth", depth, 2)  # the number of weight matrices
     check_integer("deep_linear_network", "width", width, 1)
     return linear_network(hidden=(width,) * (depth - 1), init_scale=init_scale)
 
@@ -169,7 +170,7 @@ def _subsets(sigma: np.ndarray, largest: int) -> list[tuple[int, ...]]:
 def _balanced_point(
     sigma: np.ndarray, modes: tuple[int, ...], right: np.ndarray, left: np.ndarray, widths: tuple[int, ...]
 ) -> CriticalPoint:
-    # The network in which hidden unit k of every layer carries the k-th mode of S.
+    # Hidden unit k of every layer carries the k-th mode of S.
     depth, count, narrowest = len(widths) + 1, len(modes), min(widths)
     chosen = list(modes)
     missing = [j for j in range(sigma.size) if j not in modes]

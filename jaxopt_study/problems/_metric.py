@@ -1,4 +1,4 @@
-"""A number to evaluate beside the loss, and which values of it are better."""
+"""Metrics: scalars evaluated beside the loss, with the direction in which they improve."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,18 +13,18 @@ MODES: tuple[Mode, Mode] = ("min", "max")
 
 @dataclass(frozen=True)
 class Metric:
-    """A function of a problem's metrics that says which of its values are better.
+    """A metric function together with the direction in which it improves.
 
-    A search, a comparison or early stopping needs to know that. No name tells: those who choose by a metric that does
-    not say must be told by `mode=…`.
+    A search, a comparison and early stopping need the direction, and it is never inferred from a name: for a metric
+    without a direction, pass `mode=…`.
 
     Attributes:
-        fn: `fn(params, batch)`, or with a third argument where `loss` has one; a mean over the examples.
-        mode: Whether smaller ("min") or larger ("max") values are better.
+        fn: `fn(params, batch)`, with a third argument if `loss` has one; a mean over the examples.
+        mode: "min" if smaller values are better, "max" if larger values are.
 
     Raises:
         TypeError: If `fn` is not a function.
-        ValueError: If `mode` is neither.
+        ValueError: If `mode` is neither "min" nor "max".
 
     Example:
         >>> hits = Metric(lambda params, batch: (params > batch).mean(), mode="max")
@@ -45,13 +45,13 @@ class Metric:
 
 
 def better(mode: Mode | str) -> Callable[[Function], Function]:
-    """Return a decorator that writes down which values of a function are better, for functions that are metrics.
+    """Return a decorator that records the direction in which a metric function improves.
 
     Args:
         mode: "min" or "max".
 
     Returns:
-        The decorator. The function stays what it was.
+        The decorator. It returns the function itself.
 
     Example:
         >>> @better("max")
@@ -70,12 +70,12 @@ def better(mode: Mode | str) -> Callable[[Function], Function]:
 
 
 def mode_of(metric: Callable[..., Any]) -> Mode | None:
-    """Return which values of a metric are better, or None if it does not say."""
+    """Return the direction of a metric, "min" or "max", or None if it has none."""
     declared = getattr(metric, "mode", None)
     return next((mode for mode in MODES if declared == mode), None)
 
 
 def directed_as(metric: Callable[..., Any], function: LossFn) -> LossFn:
-    """Return a function that computes a metric from other arguments, with the direction of the metric."""
+    """Return a function with the direction of a metric, which it computes from other arguments."""
     mode = mode_of(metric)
     return function if mode is None else Metric(function, mode)

@@ -1,4 +1,4 @@
-"""What is minimised: a loss, where it starts, its data and, where known, its answers."""
+"""`Problem`: a loss with its initial parameters, data and, where known, critical points and spectrum."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -27,10 +27,10 @@ Kind = Literal["minimum", "saddle", "maximum", "degenerate"]
 
 @dataclass(frozen=True)
 class CriticalPoint:
-    """A point where the gradient vanishes, known in closed form or to machine precision."""
+    """A point with zero gradient, known in closed form or to machine precision."""
 
     params: Params
-    value: float  # the loss there
+    value: float  # the loss at the point
     kind: Kind
     index: int | None = None  # number of negative Hessian eigenvalues; None if unknown
     label: str = ""
@@ -46,14 +46,14 @@ class CriticalPoint:
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """A loss to minimise together with everything a study needs to know about it.
+    """A loss to minimise, with its initial parameters, data and known properties.
 
     The simplest problem is `Problem("mine", init=lambda key: params, loss=loss)`: a deterministic `loss(params, batch)`
     without data, where `batch` is `None`. With `data`, a batch has the structure of `data` with a shorter leading axis.
 
-    A model with variables that are carried and not trained (batch statistics), or with randomness in training
-    (dropout), also gives `init_state` and `step_loss`. `loss` and `metrics` are then the deterministic evaluation, and
-    take the carried variables as a third argument.
+    A model with state that is not trained (batch statistics), or with randomness in training (dropout), also gives
+    `init_state` and `step_loss`. `loss` and `metrics` are then the deterministic evaluation, and take the state as a
+    third argument.
 
     Attributes:
         name: A short identifier, used in records and figures.
@@ -61,17 +61,17 @@ class Problem:
         loss: `loss(params, batch)`, or `loss(params, batch, model_state)` if `init_state` is given: the mean over the
             examples of the batch, a scalar.
         data: Training examples, arrays with a common leading axis; None for a deterministic problem.
-        validation: Examples for choosing, in the same form.
+        validation: Examples for model selection, in the same form.
         test: Examples for the final report, in the same form.
         metrics: Further scalars of the same arguments as `loss`, by name; means over the examples of the batch. A
-            `Metric` says which values are better, which choosing by it needs.
+            `Metric` also has a direction, which selection by it needs.
         init_state: `init_state(key) -> model_state`, or None.
-        step_loss: `step_loss(params, model_state, batch, key) -> (loss, model_state)`, what a training step
-            differentiates; None means `loss`.
-        critical_points: Known answers.
-        domain: Lower and upper corner of the region of interest of a planar problem, for contour plots.
+        step_loss: `step_loss(params, model_state, batch, key) -> (loss, model_state)`, the function that a training
+            step differentiates; None means `loss`.
+        critical_points: Known minima, saddles and maxima.
+        domain: Lower and upper corner of the plotted region of a planar problem.
         spectrum: Eigenvalues of the Hessian, ascending, if it is constant.
-        metadata: What a record should keep: hashes of the data, sizes, seeds.
+        metadata: Information for records: hashes of the data, sizes, seeds.
     """
 
     name: str
@@ -139,10 +139,10 @@ class Problem:
         return tuple(point for point in self.critical_points if point.kind == "saddle")
 
     def mode_of(self, metric: str) -> Mode | None:
-        """Return whether smaller ("min") or larger ("max") values of a metric are better, None if it does not say.
+        """Return "min" or "max", the direction in which a metric improves, or None if it has none.
 
         Args:
-            metric: "loss", which is minimised, or a name in `metrics`.
+            metric: "loss", whose direction is "min", or a name in `metrics`.
 
         Raises:
             ValueError: If the problem has no such metric.
@@ -160,7 +160,7 @@ class Problem:
 
 
 def check_metrics(who: str, metrics: Any) -> Mapping[str, LossFn]:
-    """Return metrics, if they are functions by name; raise TypeError for anything else."""
+    """Return metrics that are a mapping of names to functions; raise TypeError for anything else."""
     if not isinstance(metrics, Mapping):
         raise TypeError(
             f"{who} needs metrics to be a mapping of names to functions; received {describe_argument(metrics)}."
@@ -193,6 +193,6 @@ def _check_domain(who: str, domain: Any) -> None:
     corners = check_numbers(who, "domain", domain)
     if corners.shape != (2, 2) or not (corners[0] < corners[1]).all():
         raise ValueError(
-            f"{who} needs domain to be a lower and an upper corner, ((x, y), (x, y)), the lower one below; received "
+            f"{who} needs domain to be a lower and an upper corner, ((x, y), (x, y)), in this order; received "
             f"{domain!r}."
         )

@@ -1,4 +1,4 @@
-"""Quadratic losses with a prescribed Hessian and prescribed gradient noise."""
+"""Quadratic losses with prescribed Hessian and gradient noise."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,8 +19,8 @@ Values = Sequence[Any] | np.ndarray | jax.Array  # numbers or nested sequences o
 def random_rotation(dim: int, *, key: Key) -> Float[np.ndarray, "dim dim"]:
     """Draw an orthogonal matrix from the uniform (Haar) distribution.
 
-    The Q of the QR decomposition of a Gaussian matrix, with the signs that make R's diagonal positive; without them
-    the distribution would not be uniform. Computed in double precision, so that QᵀQ = I to 1e-15.
+    Q is the orthogonal factor of the QR decomposition of a Gaussian matrix, with signs that make R's diagonal positive;
+    without them the distribution would not be uniform. It is computed in double precision, so that QᵀQ = I to 1e-15.
 
     Args:
         dim: Size, ≥ 1.
@@ -30,7 +30,7 @@ def random_rotation(dim: int, *, key: Key) -> Float[np.ndarray, "dim dim"]:
         Q of shape (dim, dim). Cost: O(dim³).
 
     Raises:
-        TypeError: If `dim` is not an integer or `key` no key.
+        TypeError: If `dim` is not an integer or `key` is not a key.
         ValueError: If `dim` is below 1.
 
     Example:
@@ -58,32 +58,33 @@ def quadratic(
     start: Values | None = None,
     name: str = "quadratic",
 ) -> Problem:
-    """Build ½(θ − c)ᵀH(θ − c) with H = Q diag(λ) Qᵀ, and gradient noise of covariance C if asked.
+    """Build ½(θ − c)ᵀH(θ − c) with H = Q diag(λ) Qᵀ, and optionally gradient noise of covariance C.
 
     The Hessian is constant, so every rate, threshold and expectation has a closed form. Eigenvalues may be negative or
     zero. With `noise_covariance` a training step differentiates, for a fresh ξ ~ N(0, C),
 
         ½(θ − c)ᵀH(θ − c) + ξᵀ(θ − c),    gradient H(θ − c) + ξ
 
-    which is the noisy quadratic model: the noise does not depend on θ, and `loss` itself stays free of it. C is the
-    covariance of one step's gradient; for a mini-batch of B examples divide that of one example by B.
+    which is the noisy quadratic model: the noise does not depend on θ, and `loss` itself is free of noise. C is the
+    covariance of one step's gradient; for a mini-batch of B examples, divide the covariance of one example by B.
 
     Args:
         spectrum: λ, the eigenvalues, shape (dim,), in any order.
-        rotation: Q, orthogonal, shape (dim, dim); column i is the eigenvector of spectrum[i]. None means the axes, and
-            keeps memory at O(dim); see `random_rotation`.
+        rotation: Q, orthogonal, shape (dim, dim); column i is the eigenvector of spectrum[i]. None means the identity,
+            with memory O(dim); see `random_rotation`.
         center: c, the critical point, shape (dim,). None means the origin.
         noise_covariance: C, symmetric positive semidefinite, shape (dim, dim); or its diagonal, shape (dim,).
-        start: Where `init` starts, shape (dim,). None draws c + N(0, I) from the key.
+        start: Initial parameters, shape (dim,). None draws c + N(0, I) from the key.
         name: The problem's name.
 
     Returns:
-        The problem, parameters of shape (dim,), with its spectrum and its critical point. A loss or gradient costs
-        O(dim) on the axes and O(dim²) rotated; so does the noise with a diagonal and a full C.
+        The problem, with parameters of shape (dim,), its spectrum and its critical point. A loss or gradient costs
+        O(dim) without rotation and O(dim²) with one; the noise costs O(dim) with a diagonal C and O(dim²) with a full
+        C.
 
     Raises:
-        TypeError: If an argument is not of real numbers.
-        ValueError: If a shape does not fit, a number is not finite, Q is not orthogonal or C is not a covariance.
+        TypeError: If an argument does not consist of real numbers.
+        ValueError: If a shape does not match, a number is not finite, Q is not orthogonal or C is not a covariance.
 
     Example:
         >>> problem = quadratic([1.0, 100.0], rotation=random_rotation(2, key=jax.random.key(1)))
@@ -138,17 +139,17 @@ def quadratic(
 
 @listed
 def noisy_quadratic(dim: int = 100, *, batch_size: int = 1, start: Values | None = None) -> Problem:
-    """Build the noisy quadratic model of training: eigenvalues 1/i and gradient noise of the same covariance.
+    """Build the noisy quadratic model of training, with eigenvalues 1/i and noise covariance proportional to H.
 
-    H = diag(1, 1/2, …, 1/dim) and C = H/B: directions of high curvature are the noisy ones, as where the Fisher
-    information equals the Hessian. SGD with step η then has, per coordinate, in closed form
+    H = diag(1, 1/2, …, 1/dim) and C = H/B: directions of high curvature are the noisy ones, as they are when the Fisher
+    information equals the Hessian. For SGD with step η, each coordinate satisfies
 
         E[θₜ₊₁] = (1 − ηλ) E[θₜ],    E[θ²ₜ₊₁] = (1 − ηλ)² E[θ²ₜ] + η² λ/B
 
     Args:
         dim: Number of parameters, ≥ 1. The paper uses 10⁴.
-        batch_size: B ≥ 1, divides the covariance.
-        start: Where `init` starts, shape (dim,). None draws N(0, I).
+        batch_size: B ≥ 1, the divisor of the covariance.
+        start: Initial parameters, shape (dim,). None draws N(0, I).
 
     Returns:
         The problem; see `quadratic`.
@@ -184,18 +185,18 @@ def _vector(name: str, values: Values, dim: int) -> np.ndarray:
 def _orthogonal(rotation: Values, dim: int) -> np.ndarray:
     Q = check_numbers("quadratic", "rotation", rotation, finite=False)
     if Q.shape != (dim, dim):
-        raise ValueError(f"The rotation must have shape ({dim}, {dim}), as the spectrum; received {Q.shape}.")
+        raise ValueError(f"The rotation must have shape ({dim}, {dim}), for {dim} eigenvalues; received {Q.shape}.")
     error = np.abs(Q.T @ Q - np.eye(dim)).max()
     if not error < 1e-5:  # also catches NaN; a float32 orthogonal matrix passes
         raise ValueError(
-            f"The rotation must be orthogonal, but an entry of QᵀQ − I is {error:.2g}: take the Q of numpy.linalg.qr, "
+            f"The rotation must be orthogonal, but an entry of QᵀQ − I is {error:.2g}. Use the Q of numpy.linalg.qr, "
             "or random_rotation."
         )
     return Q
 
 
 def _square_root(covariance: Values, dim: int) -> np.ndarray:
-    # R with RRᵀ = C, as a diagonal if C is one; not by Cholesky, since C may be singular.
+    # R with RRᵀ = C, as a diagonal if C is diagonal; not by Cholesky, since C may be singular.
     C = check_numbers("quadratic", "noise_covariance", covariance, finite=False)
     if C.shape not in {(dim,), (dim, dim)} or not np.isfinite(C).all():
         raise ValueError(
@@ -204,18 +205,18 @@ def _square_root(covariance: Values, dim: int) -> np.ndarray:
         )
     scale = np.abs(C).max()
     if C.ndim == 2 and np.abs(C - C.T).max() > 1e-6 * scale:
-        raise ValueError("The noise covariance must be symmetric: pass (C + C.T) / 2.")
+        raise ValueError("The noise covariance must be symmetric; pass (C + C.T) / 2.")
     values, vectors = (C, None) if C.ndim == 1 else np.linalg.eigh((C + C.T) / 2)
-    if values.min() < -1e-6 * scale:  # smaller ones are the rounding of a float32 singular matrix
+    if values.min() < -1e-6 * scale:  # smaller ones are rounding errors of a singular float32 matrix
         raise ValueError(
-            f"The noise covariance must not have negative eigenvalues, but its smallest is {values.min():.3g}."
+            f"The noise covariance must not have negative eigenvalues; the smallest is {values.min():.3g}."
         )
     roots = np.sqrt(np.maximum(values, 0.0))
     return roots if vectors is None else vectors * roots
 
 
 def _kind(eigenvalues: np.ndarray) -> Kind:
-    # Exact also with zero eigenvalues, since a quadratic has no higher orders to decide.
+    # Correct also with zero eigenvalues, since a quadratic has no higher-order terms.
     down, up = bool(np.any(eigenvalues < 0)), bool(np.any(eigenvalues > 0))
     kinds: dict[tuple[bool, bool], Kind] = {
         (False, True): "minimum",

@@ -1,4 +1,4 @@
-"""The problems that can be built by name, without arguments."""
+"""Registry of the problems that can be built by name, without arguments."""
 
 import inspect
 from collections.abc import Callable
@@ -12,13 +12,13 @@ _CATALOGUE: dict[str, Callable[..., Problem]] = {}
 
 
 def listed(constructor: Constructor) -> Constructor:
-    """Enter a constructor into the catalogue under its own name.
+    """Register a constructor in the catalogue under its own name.
 
-    A decorator, so that a problem is listed where it is written and nowhere else. It returns the constructor unchanged.
+    As a decorator, it registers a problem at its definition. It returns the constructor unchanged.
 
     Args:
-        constructor: A function that returns a `Problem` and can be called without arguments. The first line of its
-            docstring is what a listing shows.
+        constructor: A function that returns a `Problem` and can be called without arguments. Listings show the first
+            line of its docstring.
 
     Returns:
         The same constructor.
@@ -41,11 +41,11 @@ def listed(constructor: Constructor) -> Constructor:
     if required:
         raise ValueError(
             f"The constructor {name!r} cannot be listed: the catalogue calls it without arguments, but it needs "
-            f"{', '.join(map(repr, required))}; give it a default or list a function that chooses one."
+            f"{', '.join(map(repr, required))}; give it a default, or list a function that supplies it."
         )
     if not (constructor.__doc__ or "").strip():
         raise ValueError(
-            f"The constructor {name!r} cannot be listed without a docstring: its first line is the listing."
+            f"The constructor {name!r} cannot be listed without a docstring; listings show its first line."
         )
     known = _CATALOGUE.get(name)
     if known is not None and known.__module__ != constructor.__module__:  # reloading the same module is not a clash
@@ -59,10 +59,11 @@ def listed(constructor: Constructor) -> Constructor:
 def catalogue() -> dict[str, Callable[..., Problem]]:
     """Return every listed problem by name, in the order of definition.
 
-    Listing builds no problem and loads no data: a constructor does that when it is called.
+    No problem is built and no data are loaded until a constructor is called.
 
     Returns:
-        Name → constructor; each can be called without arguments and returns a `Problem`. A new dictionary.
+        A new dictionary from names to constructors, each of which can be called without arguments and returns a
+        `Problem`.
 
     Example:
         >>> from jaxopt_study import problems

@@ -1,4 +1,4 @@
-"""How a gradient becomes an update: atoms, what combines them, and the rules composed from them."""
+"""Gradient transformations: atoms, the combinators `chain` and `merge`, and the scaling rules composed from them."""
 
 from jaxopt_study.transforms._adaptive import nadam_average, rectify, scale_by_update_rms
 from jaxopt_study.transforms._averaging import average_iterates

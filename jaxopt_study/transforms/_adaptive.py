@@ -1,4 +1,4 @@
-"""Atoms that only one adaptive method needs."""
+"""Atoms specific to one method: AdaDelta's update scaling, NAdam's average, RAdam's rectification."""
 
 from typing import Any, NamedTuple
 
@@ -36,8 +36,8 @@ def scale_by_update_rms(decay: ScalarLike = 0.95, *, eps: ScalarLike = 1e-6) -> 
 
         Δₜ = √(Eₜ₋₁ + ε) xₜ,  Eₜ = ρ Eₜ₋₁ + (1 − ρ) Δₜ²
 
-    AdaDelta's numerator: it gives the step the units of the parameters, and ε is what starts it. It needs a normalised
-    input: behind a plain gradient it runs away.
+    This is AdaDelta's numerator: it gives the step the units of the parameters, and ε sets the size of the first step.
+    The input must be normalised: applied to a plain gradient, the recursion diverges.
 
     Args:
         decay: ρ in [0, 1).
@@ -69,7 +69,7 @@ def scale_by_update_rms(decay: ScalarLike = 0.95, *, eps: ScalarLike = 1e-6) -> 
 
         def move(d: Array, e: Array) -> Array:
             moved = cast(decay, e.dtype) * e + cast(rate, e.dtype) * (d * d)
-            return jnp.minimum(moved, jnp.finfo(e.dtype).max)  # an infinite one would make 0 · ∞ of the next zero
+            return jnp.minimum(moved, jnp.finfo(e.dtype).max)  # with infinity, the next zero would give 0 · ∞
 
         return new, UpdateRmsState(jax.tree.map(move, new, state.average))
 
@@ -98,7 +98,7 @@ def nadam_average(
     Args:
         decay: β in [0, 1), the limit of the momentum.
         momentum_decay: ψ ≥ 0, how fast the momentum grows to its limit.
-        average_with_schedule: True averages with μₜ, as the paper; False with the constant β, as PyTorch.
+        average_with_schedule: True averages with μₜ, as in the paper; False with the constant β, as in PyTorch.
 
     Returns:
         A transformation whose output and state have the parameters' structure. Cost: one read and one write of m.
@@ -109,7 +109,7 @@ def nadam_average(
     Example:
         >>> tx = nadam_average()
         >>> updates, _ = tx.update(jnp.ones(1), tx.init(jnp.zeros(1)))
-        >>> print(updates > 1.0)  # the coming momentum step is already in it
+        >>> print(updates > 1.0)  # the update already includes the next momentum step
         [ True]
 
     References:
@@ -148,25 +148,25 @@ def nadam_average(
 
 
 class RectifyState(NamedTuple):
-    """Number of steps taken."""
+    """Number of steps taken, for the rectification."""
 
     count: Int[Array, "*batch"]
 
 
 @atom(state=RectifyState)
 def rectify(decay: ScalarLike = 0.999, *, threshold: ScalarLike = 4.0, inclusive: bool = False) -> Transform:
-    """Divide a denominator by RAdam's rectification, or replace it by 1 while its variance is unknown.
+    """Divide a denominator by RAdam's rectification term, or replace it by 1 while its variance is intractable.
 
     With ρ∞ = 2/(1 − β) − 1 and ρₜ = ρ∞ − 2tβᵗ/(1 − βᵗ), the length of the average's memory:
 
         uₜ = xₜ / rₜ,  rₜ = √((ρₜ − 4)(ρₜ − 2)ρ∞ / ((ρ∞ − 4)(ρ∞ − 2)ρₜ))   if ρₜ > threshold;  uₜ = 1 otherwise
 
-    Put it behind the root of the second moment, and divide the first moment by it with `merge(divide_by(), …)`.
+    Apply it to the root of the second moment, and divide the first moment by the result with `merge(divide_by(), …)`.
 
     Args:
         decay: β in [0, 1), the decay of the second moment.
-        threshold: The memory above which the denominator is trusted, at least 4.
-        inclusive: Whether ρₜ = threshold is trusted too.
+        threshold: The memory length ρₜ above which the denominator is used, at least 4.
+        inclusive: Whether the denominator is also used at ρₜ = threshold.
 
     Returns:
         A transformation with the structure of the gradient and a counter as state. Cost: fused with its neighbours,

@@ -36,18 +36,18 @@ class AverageIteratesState(NamedTuple):
 
 @atom(state=AverageIteratesState, params=True)
 def average_iterates(start: ScalarLike = 0.0, *, dtype: Any = None) -> Transform:
-    """Average the points at which the steps end, and change no step.
+    """Average the iterates without changing any step.
 
-    With the step's end θₜ = θₜ₋₁ + uₜ:
+    With the iterate θₜ = θₜ₋₁ + uₜ:
 
         θ̄ₜ = θ̄ₜ₋₁ + (θₜ − θ̄ₜ₋₁) / max(1, t − start)
 
-    So θ̄ₜ is the mean of the iterates after step `start`, and θₜ itself until then. Put it last: what follows would move
-    the end. The parameters trained are not the average; `evaluation_params(params, state)` gives it, where the loss is
-    evaluated.
+    So θ̄ₜ is the mean of the iterates after step `start`, and θₜ itself until then. Put it last: a later transformation
+    would change the iterate after it was averaged. The trained parameters stay θ; `evaluation_params(params, state)`
+    returns the average, which is the point at which to evaluate the loss.
 
     Args:
-        start: How many steps pass before the averaging begins, ≥ 0.
+        start: Number of steps before averaging begins, ≥ 0.
         dtype: dtype of the average; None keeps the parameters'.
 
     Returns:

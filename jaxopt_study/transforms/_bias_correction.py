@@ -1,4 +1,4 @@
-"""The correction of a moving average that started at zero."""
+"""Bias correction of a moving average that starts at zero."""
 
 from typing import Any, NamedTuple
 
@@ -21,22 +21,22 @@ class BiasCorrectionState(NamedTuple):
 
 @atom(state=BiasCorrectionState, linear=True)
 def bias_correction(decay: ScalarLike, *, power: float = 1.0, ahead: int = 0) -> Transform:
-    """Divide by the weight that a moving average started at zero has gathered.
+    """Divide by the total weight of a moving average that started at zero.
 
     With decay β and step t = 1, 2, …:
 
         uₜ = gₜ / (1 − βᵗ⁺ᵃ)^power
 
-    Behind `ema(β)` it makes a weighted mean of the past: its expectation is that of the gradient if that is constant.
-    Without it, Adam's step under a constant gradient is (1 − β₁ᵗ)/√(1 − β₂ᵗ) times too large: 3.2 at the first step and
-    6.6 at the twelfth for β₂ = .999. The factor is −expm1(t·log1p(−(1−β))); computed as 1 − β**t in
+    After `ema(β)` the result is a weighted mean of the past gradients: it is unbiased if the gradient's expectation is
+    constant. Without it, Adam's step under a constant gradient is (1 − β₁ᵗ)/√(1 − β₂ᵗ) times too large: 3.2 at the
+    first step and 6.6 at the twelfth for β₂ = .999. The factor is −expm1(t·log1p(−(1−β))); computed as 1 − β**t in
     single precision it is off by 1.4e-3 at β = .99999, t = 1.
 
     Args:
         decay: β in [0, 1), the same as the average's.
         power: From −10 to 10. 1 corrects an average; −½ multiplies by √(1 − β₂ᵗ), the form in which Adam's step is
             often coded.
-        ahead: a ≥ 0, by how many steps the correction runs ahead: 1 for the look-ahead average of NAdam.
+        ahead: a ≥ 0, the number of steps by which the correction runs ahead: 1 for the look-ahead average of NAdam.
 
     Returns:
         A transformation whose output has the parameters' structure and whose state is a counter. Cost: fused with its

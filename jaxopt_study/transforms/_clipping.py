@@ -1,4 +1,4 @@
-"""Limits on the size of the gradient. Limits on the parameters are in `projections`."""
+"""Gradient clipping: by value, norm, unit and percentile. Limits on the parameters are in `_projections`."""
 
 import functools
 from collections.abc import Sequence
@@ -18,11 +18,11 @@ from jaxopt_study.transforms._spec import Transform
 
 @atom()
 def clip_by_value(max_value: ScalarLike) -> Transform:
-    """Limit every coordinate of the gradient.
+    """Clip every coordinate of the gradient to [−c, c].
 
     uᵢ = min(max(gᵢ, −c), c)
 
-    It turns the gradient; `clip_by_global_norm` does not.
+    It changes the direction of the gradient; `clip_by_global_norm` does not.
 
     Args:
         max_value: c ≥ 0; infinity clips nothing.
@@ -51,7 +51,7 @@ def clip_by_value(max_value: ScalarLike) -> Transform:
 
 @atom()
 def clip_by_global_norm(max_norm: ScalarLike) -> Transform:
-    """Shorten the gradient to a given length if it is longer.
+    """Scale the gradient down to a given norm if its norm is larger.
 
     u = g · min(1, c / ‖g‖), with the Euclidean norm over all leaves together.
 
@@ -86,7 +86,7 @@ def clip_by_global_norm(max_norm: ScalarLike) -> Transform:
 
 @atom()
 def clip_by_leaf_norm(max_norm: ScalarLike) -> Transform:
-    """Shorten each leaf of the gradient to a given length if it is longer.
+    """Scale each leaf of the gradient down to a given norm if its norm is larger.
 
     u_l = g_l · min(1, c / ‖g_l‖) for every leaf l.
 
@@ -119,7 +119,7 @@ def clip_by_leaf_norm(max_norm: ScalarLike) -> Transform:
 
 @atom(params=True)
 def clip_by_unit_norm(clipping: ScalarLike = 0.01, *, eps: ScalarLike = 1e-3) -> Transform:
-    """Limit each unit's gradient to a share of that unit's weights: adaptive gradient clipping.
+    """Limit the norm of each unit's gradient relative to the norm of its weights: adaptive gradient clipping.
 
     For every unit i, a column of a dense kernel or one output channel of a convolution:
 
@@ -164,23 +164,23 @@ def clip_by_unit_norm(clipping: ScalarLike = 0.01, *, eps: ScalarLike = 1e-3) ->
 class PercentileClipState(NamedTuple):
     """The norms of past gradients."""
 
-    norms: Float[Array, "*batch window"]  # a ring buffer, the largest number where not yet filled
+    norms: Float[Array, "*batch window"]  # a ring buffer; unfilled entries hold the largest number
     count: Int[Array, "*batch"]  # steps taken
 
 
 @atom(state=PercentileClipState)
 def clip_by_percentile(percentile: ScalarLike = 10.0, *, window: int = 1000) -> Transform:
-    """Shorten the gradient to a percentile of the lengths seen so far.
+    """Scale the gradient down to a percentile of its recent norms.
 
     With the norms ‖g₁‖ … ‖gₜ‖ of the last `window` steps, the present one included:
 
         uₜ = gₜ · min(1, cₜ / ‖gₜ‖),  cₜ = percentile p of the norms
 
-    The threshold adapts to the problem; there is nothing to tune to its scale. Percentiles are interpolated linearly.
+    The threshold adapts to the scale of the problem and needs no tuning. Percentiles are interpolated linearly.
 
     Args:
         percentile: p in [0, 100]; 100 never clips.
-        window: How many norms are remembered, at least 1.
+        window: Number of norms remembered, at least 1.
 
     Returns:
         A transformation whose state holds `window` numbers. Cost: two more reads of the gradient, and sorting the
@@ -207,15 +207,15 @@ def clip_by_percentile(percentile: ScalarLike = 10.0, *, window: int = 1000) -> 
     def init(params: Any) -> PercentileClipState:
         del params
         real = jnp.result_type(float)
-        norms = jnp.full((window,), jnp.finfo(real).max, dtype=real)  # sorts behind what was seen
+        norms = jnp.full((window,), jnp.finfo(real).max, dtype=real)  # sorts after every observed norm
         return PercentileClipState(norms, jnp.zeros((), dtype=jnp.int32))
 
     def update(
         updates: Any, state: PercentileClipState, params: Any = None, **extra: Any
     ) -> tuple[Any, PercentileClipState]:
         length = norm(jax.tree.leaves(updates))
-        # A norm that is not finite would stay in the window and stop all clipping; the step itself is not hidden.
-        # One that is only too long for the dtype is remembered as the longest.
+        # A non-finite norm would stay in the window and stop all clipping, so 0 is stored instead; the step itself is
+        # not hidden. A norm too large for the dtype is stored as the largest number.
         known = jnp.minimum(length.value.astype(state.norms.dtype), jnp.finfo(state.norms.dtype).max)
         seen = jnp.where(jnp.isfinite(length.relative), known, 0)
         norms = jnp.asarray(state.norms).at[state.count % window].set(seen)  # NumPy's, if read from a file
@@ -232,22 +232,23 @@ def clip_by_percentile(percentile: ScalarLike = 10.0, *, window: int = 1000) -> 
 
 
 class Length(NamedTuple):
-    """A Euclidean norm in two factors, since the norm of finite numbers may be too large for their dtype."""
+    """A Euclidean norm as a product of two factors, since the norm of finite numbers may overflow their dtype."""
 
-    scale: Array  # the largest magnitude, or nearly; 1 if that is zero or not finite
-    relative: Array  # the norm over it
+    scale: Array  # approximately the largest magnitude; 1 if that is zero or not finite
+    relative: Array  # the norm divided by `scale`
 
     @property
     def value(self) -> Array:
-        """The norm itself, infinite if it is beyond the dtype."""
+        """The norm itself; infinite if it overflows the dtype."""
         return self.scale * self.relative
 
 
 def norm(leaves: Sequence[Any], axis: Any = None) -> Length:
-    """Return the Euclidean norm of some arrays together, right for any finite values.
+    """Return the joint Euclidean norm of several arrays, without overflow or underflow for finite values.
 
-    Squares of values beyond 1e19 overflow in single precision, and below 1e-19 they vanish: clipping by the plain norm
-    of a finite gradient would silently return zeros, or not clip. Divided by the largest magnitude first, they do not.
+    Squares of values above 1e19 overflow in single precision, and those of values below 1e-19 underflow: clipping by
+    the plain norm of a finite gradient would silently return zeros, or not clip. Dividing by the largest magnitude
+    first avoids both.
     """
     keep = axis is not None
     # Summed in single precision at least: a sum of 65,505 ones is infinite in half.

@@ -1,4 +1,4 @@
-"""How atoms are put together: one after another, or side by side."""
+"""Composition of transformations: `chain` (in sequence) and `merge` (in parallel)."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -32,10 +32,10 @@ def chain(*parts: optax.GradientTransformation) -> Transform:
         *parts: The transformations, first to last; at least one.
 
     Returns:
-        A transformation whose state is the tuple of the parts' states. It costs nothing beyond its parts.
+        A transformation whose state is the tuple of the parts' states. Cost: that of the parts.
 
     Raises:
-        ValueError: If there are no parts, or the state of another chain is used.
+        ValueError: If there are no parts, or the state is that of another chain.
         TypeError: If a part is not an Optax transformation.
 
     Example:
@@ -81,18 +81,18 @@ class MergeState(NamedTuple):
 
 @atom(state=MergeState, contains=True)
 def merge(fn: Callable[..., Any], *branches: optax.GradientTransformation) -> Transform:
-    """Give the same gradient to several branches and combine what they return, leaf by leaf.
+    """Give the same gradient to several branches and combine their outputs, leaf by leaf.
 
     With branches b₁ … bₙ:
 
         u = fn(b₁(g), …, bₙ(g))
 
-    A chain can only hand on one thing; an adaptive step is a ratio of two statistics of the same gradient, and this is
-    how to say it. The result has the gradient's dtype.
+    A chain passes on a single tree; an adaptive step is a ratio of two statistics of the same gradient, which `merge`
+    expresses. The result has the gradient's dtype.
 
     Args:
-        fn: Takes one array from each branch, returns one of the same shape. Use a function that can be named, or a
-            constructed one such as `divide_by_root()`, if the chain is to be saved.
+        fn: Takes one array from each branch and returns one array of the same shape. If the chain is to be saved, use
+            an importable function or a constructed one such as `divide_by_root()`.
         *branches: The transformations; at least one.
 
     Returns:
@@ -100,8 +100,9 @@ def merge(fn: Callable[..., Any], *branches: optax.GradientTransformation) -> Tr
 
     Raises:
         ValueError: If there are no branches.
-        TypeError: If `fn` is not a function, a branch is not an Optax transformation, or the gradient complex and `fn`
-            not known to be linear: one of `weighted_sum`, `interpolate`, `jnp.add` and `jnp.subtract`.
+        TypeError: If `fn` is not a function, a branch is not an Optax transformation, or the gradient is complex and
+            `fn` is not known to be linear, that is, not one of `weighted_sum`, `interpolate`, `jnp.add` and
+            `jnp.subtract`.
 
     Example:
         >>> tx = merge(lambda g, s: g / jnp.sqrt(s), identity(), total())
@@ -120,18 +121,20 @@ def merge(fn: Callable[..., Any], *branches: optax.GradientTransformation) -> Tr
             "merge(fn, branch, …)."
         )
     if not branches:
-        raise ValueError("merge: expected at least one branch, received none; each is what fn gets as one argument.")
+        raise ValueError(
+            "merge: expected at least one branch, received none; fn takes the output of each branch as one argument."
+        )
     transforms = _checked("merge", branches)
     is_linear = fn in (jnp.add, jnp.subtract) or _name(fn) in ("weighted_sum", "interpolate")
 
     def combine(g: Array, *x: Any) -> Array:
         combined = jnp.asarray(check_result("merge", "fn", fn(*x)))
         shapes = {np.shape(combined), *map(np.shape, x)}
-        if len(shapes) > 1:  # where branches change the gradient's shape, all of them do
+        if len(shapes) > 1:  # branches may change the gradient's shape only all together
             raise MismatchError(
-                f"merge: gradient, state and parameters differ in shape: the branches returned "
-                f"{', '.join(str(np.shape(branch)) for branch in x)}, and the function made {np.shape(combined)} of "
-                "them. Combine arrays of one shape, elementwise."
+                "merge: gradient, state and parameters differ in shape: the branches returned "
+                f"{', '.join(str(np.shape(branch)) for branch in x)}, and the function returned shape "
+                f"{np.shape(combined)}. Combine arrays of one shape, elementwise."
             )
         return combined.astype(g.dtype)
 

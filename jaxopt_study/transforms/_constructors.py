@@ -1,4 +1,4 @@
-"""Decorators that turn a function into a constructor of expressions."""
+"""Decorators for constructors of transformations and functions: `atom`, `composite`, `named_function`, `from_optax`."""
 
 import functools
 import inspect
@@ -33,18 +33,19 @@ R = TypeVar("R")
 def atom(
     *, state: type = optax.EmptyState, params: bool = False, linear: bool = False, contains: bool = False
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Make a constructor of transformations that are not made of others.
+    """Make a function the constructor of an elementary transformation.
 
-    Init and update check what a user may get wrong before the atom runs: a state that belongs to another chain, missing
-    parameters, complex numbers. Numbers of Python, arrays of NumPy and integers are converted.
+    Before the atom runs, init and update check for common mistakes: a state of another chain, missing parameters,
+    complex numbers. Python numbers, NumPy arrays and integers are converted to JAX arrays
+    of real numbers.
 
     Args:
         state: The class of the atom's state.
         params: Whether the update needs the parameters.
-        linear: Whether the output is linear in gradient and parameters, so that complex ones are right: the real and
-            the imaginary part then do what two real parameters would. They are refused otherwise.
-        contains: Whether it passes the gradient to other transformations, which check it themselves and may change its
-            shape on purpose.
+        linear: Whether the output is linear in gradient and parameters, so that complex ones are handled correctly: the
+            real and the imaginary part then act as two real parameters would. Otherwise complex ones raise.
+        contains: Whether the atom passes the gradient to other transformations, which check it themselves and may
+            change its shape on purpose.
 
     Returns:
         A decorator for functions that return `Transform(init, update)`.
@@ -78,7 +79,7 @@ def atom(
                     params = as_arrays(name, "params", params, is_linear=is_linear)
                 try:
                     new, new_state = built.update(updates, state, params, **extra)
-                except MismatchError:  # a part inside has said what is wrong
+                except MismatchError:  # an inner part has already explained the mistake
                     raise
                 except (ValueError, TypeError) as error:
                     explain(name, built, updates, state, error)
@@ -96,10 +97,10 @@ def atom(
 def composite(
     conventions: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Make a constructor of a named chain, which prints by its name and expands into atoms.
+    """Make a function the constructor of a named chain, which prints by its name and expands into atoms.
 
     Args:
-        conventions: Defaults that depend on the argument `convention`: arguments that are None are filled from here.
+        conventions: Defaults that depend on the argument `convention`; they replace arguments that are None.
 
     Returns:
         A decorator for functions that return a `Transform`.
@@ -123,7 +124,7 @@ def composite(
 
 
 def named_function(function: Callable[P, R]) -> Callable[P, R]:
-    """Make a constructor of functions that remember the call that built them, for `merge` and for schedules.
+    """Make a constructor whose functions record the call that built them, for `merge` and for schedules.
 
     Args:
         function: A function that returns a function of arrays.
@@ -132,18 +133,18 @@ def named_function(function: Callable[P, R]) -> Callable[P, R]:
         A constructor with the same signature whose result is a `Function`.
 
     Raises:
-        TypeError: If it is not a function.
+        TypeError: If `function` is not callable.
     """
     check_callable("named_function", "the decorated object", function)
     return _constructor(function, function, "function")
 
 
 def from_optax(constructor: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a constructor of Optax transformations or schedules everything a `Transform` has.
+    """Wrap a constructor of Optax transformations or schedules so that its results carry their specification.
 
-    The result of `from_optax(f)(…)` does what `f(…)` does, and it prints, lists and replaces its hyperparameters, is
-    saved as JSON and compares equal. Updates and state keep their dtypes even where a traced hyperparameter would
-    promote them. It does not look inside: an optimizer of Optax expands to itself.
+    `from_optax(f)(…)` computes the same as `f(…)`; it also prints as that call, lists and replaces its hyperparameters,
+    can be saved as JSON and compares by value. Updates and state keep their dtypes even where a traced hyperparameter
+    would promote them. The inside of an Optax optimizer stays opaque: it expands to itself.
 
     Args:
         constructor: A function that returns an `optax.GradientTransformation`, or a plain function such as a schedule.
@@ -152,7 +153,7 @@ def from_optax(constructor: Callable[..., Any]) -> Callable[..., Any]:
         A function with the same signature that returns a `Transform`, or a `Function`.
 
     Raises:
-        TypeError: If `constructor` is a transformation already, or not callable.
+        TypeError: If `constructor` is already a transformation, or is not callable.
 
     Example:
         >>> import optax
@@ -167,16 +168,16 @@ def from_optax(constructor: Callable[..., Any]) -> Callable[..., Any]:
     """
     if isinstance(constructor, optax.GradientTransformation):
         raise TypeError(
-            "from_optax takes the function that builds a transformation, received the built transformation: write "
+            "from_optax needs the function that builds a transformation; received the built transformation. Write "
             "from_optax(optax.adam)(1e-3), not from_optax(optax.adam(1e-3))."
         )
     if not callable(constructor):
-        raise TypeError(f"from_optax takes a function that builds a transformation, received {constructor!r}.")
+        raise TypeError(f"from_optax needs a function that builds a transformation; received {constructor!r}.")
 
     return _lift(constructor)
 
 
-@functools.cache  # so that lifting a function twice gives equal transformations
+@functools.cache  # so that wrapping a function twice gives equal transformations
 def _lift(function: Callable[..., Any]) -> Callable[..., Any]:
     name = getattr(function, "__qualname__", repr(function))
 
@@ -224,9 +225,9 @@ def _bind(constructor: Constructor, args: tuple[Any, ...], kwargs: dict[str, Any
         chosen = dict(dict(constructor.conventions)[arguments["convention"]])
         arguments = {name: chosen.get(name) if value is None else value for name, value in arguments.items()}
     for name, value in arguments.items():
-        if isinstance(value, np.generic):  # as from np.linspace: the same number, in a form that is saved exactly
+        if isinstance(value, np.generic):  # as from np.linspace: converted to the Python number, which is saved exactly
             value = arguments[name] = value.item()
-        # A whole number given for a real hyperparameter is the same hyperparameter, not another program.
+        # An integer given for a real hyperparameter is converted, so that it does not compile another program.
         number: Any = value if isinstance(value, Real) and not isinstance(value, bool | float) else None
         if number is not None and parameters[name].annotation in _REAL and abs(number) < 1e300:
             arguments[name] = float(number)
@@ -237,7 +238,7 @@ _REAL = (ScalarLike, ScalarOrSchedule, ScalarLike | None, ScalarOrSchedule | Non
 
 
 def _transform(transformation: optax.GradientTransformation, name: str, explain_traced: Callable[[], Any]) -> Transform:
-    """Return a transformation that keeps dtypes, does not broadcast, and explains what it cannot do when traced."""
+    """Return a transformation that keeps dtypes, does not broadcast, and explains tracing errors of Optax."""
     inner = with_any_extra(transformation)
 
     def init(params: Any) -> Any:
@@ -255,7 +256,7 @@ def _transform(transformation: optax.GradientTransformation, name: str, explain_
 
 
 def _as_before(new: Any, old: Any) -> Any:
-    """Return a tree with the dtypes of another one of the same structure."""
+    """Return a tree cast to the dtypes of another tree of the same structure."""
     if jax.tree.structure(new) != jax.tree.structure(old):
         return new
     return jax.tree.map(lambda n, o: n if jnp.result_type(n) == jnp.result_type(o) else n.astype(o.dtype), new, old)

@@ -1,4 +1,4 @@
-"""The dampening of a momentum's new gradients."""
+"""Dampening: a weight on the new gradients of a momentum."""
 
 from typing import Any, NamedTuple
 
@@ -19,14 +19,14 @@ class DampenState(NamedTuple):
 
 @atom(state=DampenState, linear=True)
 def dampen(dampening: ScalarLike) -> Transform:
-    """Shrink every gradient but the first.
+    """Multiply every gradient except the first by 1 − τ.
 
     With dampening τ:
 
         u₁ = g₁,  uₜ = (1 − τ) gₜ for t > 1
 
-    In front of `heavy_ball(γ)` it makes PyTorch's dampened momentum, aₜ = γ aₜ₋₁ + (1 − τ) gₜ with a₁ = g₁. With τ = γ
-    that is a moving average started at the first gradient, which then weighs γᵗ⁻¹ and not (1 − γ) γᵗ⁻¹: `ema` with
+    Before `heavy_ball(γ)` it gives PyTorch's dampened momentum, aₜ = γ aₜ₋₁ + (1 − τ) gₜ with a₁ = g₁. With τ = γ that
+    is a moving average started at the first gradient, whose weight is then γᵗ⁻¹ instead of (1 − γ) γᵗ⁻¹: `ema` with
     `bias_correction` is the average without that excess.
 
     Args:
@@ -47,7 +47,7 @@ def dampen(dampening: ScalarLike) -> Transform:
         [3.]
 
     References:
-        `torch.optim.SGD`, its argument `dampening`; the first gradient is undampened there, too.
+        The argument `dampening` of `torch.optim.SGD`, which does not dampen the first gradient either.
     """
     check_interval("dampen", "dampening", dampening, 0.0, 1.0, closed="[]")
     kept = complement(dampening)

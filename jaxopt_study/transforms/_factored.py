@@ -1,4 +1,4 @@
-"""Adafactor's atoms: a second moment kept by rows and columns, and steps measured by root mean squares."""
+"""Adafactor's atoms: a factored second moment, and scaling and clipping by root mean squares."""
 
 from typing import Any, Literal, NamedTuple
 
@@ -32,7 +32,7 @@ class FactoredMoment(NamedTuple):
 
 
 class FactoredRmsState(NamedTuple):
-    """Second moments: a `FactoredMoment` for each leaf that is factored, else an array of the leaf's shape."""
+    """Second moments: a `FactoredMoment` for each factored leaf, an array of the leaf's shape for the others."""
 
     second: Any
     count: Int[Array, "*batch"]  # steps taken
@@ -49,25 +49,26 @@ def scale_by_factored_rms(
     min_dim_size_to_factor: int = 1,
     dtype: Any = None,
 ) -> Transform:
-    """Divide by the root of a second moment of which only the means of rows and columns are kept.
+    """Divide by the root of a second moment stored as its row and column means.
 
-    With βₜ = 1 − t^−c, and for a matrix its rows' means R and its columns' means C:
+    With βₜ = 1 − t^−c, and for a matrix the row means R and the column means C:
 
         Rₜ = βₜ Rₜ₋₁ + (1 − βₜ) mean_columns(gₜ² + ε),  Cₜ = βₜ Cₜ₋₁ + (1 − βₜ) mean_rows(gₜ² + ε)
         Vₜ = Rₜ Cₜᵀ / mean(Rₜ),  uₜ = gₜ / √Vₜ
 
-    The estimate of smallest divergence among all of rank one, in n + m numbers instead of nm. A vector keeps its whole
-    moment V. Its decay starts at 0, so no bias needs correction. Squares saturate at a quarter of the largest number of
-    their dtype, so that a huge gradient takes a small step and not one that is no number.
+    V is the rank-one matrix that minimises the generalised Kullback–Leibler divergence from the full moment, and it
+    takes n + m numbers instead of nm. A vector keeps its full moment V. The decay βₜ starts at 0, so no bias correction
+    is needed. Squares saturate at a quarter of the largest number of their dtype, so that a huge gradient gives a small
+    step, never NaN.
 
     Args:
         decay_rate: c ≥ 0; 0 forgets everything at each step, 1 averages all squares.
-        eps: ε ≥ 0, added to the squares. With `eps_is_floor`, the least mean(R), and its square the least V, of which
-            None takes the resolution of the dtype.
+        eps: ε ≥ 0, added to the squares. With `eps_is_floor`, ε is the lower bound of mean(R) and ε² that of V; None
+            then takes the machine epsilon of the dtype.
         eps_is_floor: Whether ε bounds the moments from below, as in PyTorch, instead of being added.
-        factored: False keeps the whole moment of every leaf.
-        axes: Which axes of a leaf with more than two are its rows and columns: the last two, or the largest two.
-        min_dim_size_to_factor: A leaf is factored if both its axes are at least so long.
+        factored: False keeps the full moment of every leaf.
+        axes: The axes used as rows and columns where a leaf has more than two: the last two, or the largest two.
+        min_dim_size_to_factor: A leaf is factored if both of these axes are at least this long.
         dtype: dtype of the moments; None keeps the parameters'.
 
     Returns:
@@ -94,7 +95,7 @@ def scale_by_factored_rms(
     if eps is not None:
         check_non_negative("scale_by_factored_rms", "eps", eps)
     elif not eps_is_floor:
-        raise ValueError("scale_by_factored_rms needs eps to be a number unless eps_is_floor; received None.")
+        raise ValueError("scale_by_factored_rms needs eps to be a number, unless eps_is_floor is True; received None.")
     for name, value in (("eps_is_floor", eps_is_floor), ("factored", factored)):
         check_bool("scale_by_factored_rms", name, value)
     check_choice("scale_by_factored_rms", "axes", axes, ("last", "largest"))
@@ -124,7 +125,7 @@ def scale_by_factored_rms(
         tiny = float(jnp.finfo(g.dtype).eps) if eps is None else cast(eps, kept)
         floor = jnp.asarray(tiny if eps_is_floor else 0, dtype=kept)
         square = jnp.square(g.astype(wider(g.dtype, kept)))
-        # A square may be too large for its dtype; the coordinate then takes a small step.
+        # A square may overflow its dtype; it saturates, and the coordinate takes a small step.
         square = jnp.minimum(square, float(jnp.finfo(kept).max) / 4).astype(kept)
         square = square if eps_is_floor else square + tiny
         new = fresh.astype(kept)
@@ -134,14 +135,14 @@ def scale_by_factored_rms(
             factors = (_inverse_root(jnp.maximum(second, floor * floor)),)
         else:
             rows, columns = chosen
-            left = rows - (columns < rows)  # the rows' axis where the columns' is gone
+            left = rows - (columns < rows)  # the position of the rows' axis once the columns' axis is reduced
             second = FactoredMoment(move(moment.row, _mean(square, columns)), move(moment.column, _mean(square, rows)))
             middle = jnp.maximum(jnp.expand_dims(_mean(second.row, left), left), floor)
             relative = jnp.expand_dims(second.row / jnp.where(middle == 0, 1, middle), columns)
             column = jnp.expand_dims(second.column, rows)
             if eps_is_floor:
                 factors = (_inverse_root(jnp.maximum(relative * column, floor * floor)),)
-            else:  # their product may be too large where its root is not
+            else:  # their product may overflow where its root does not
                 factors = (_inverse_root(relative), _inverse_root(column))
         out = g.astype(wider(g.dtype, kept))
         for factor in factors:
@@ -162,7 +163,7 @@ def scale_by_factored_rms(
 
 @atom()
 def clip_by_leaf_rms(max_rms: ScalarLike = 1.0) -> Transform:
-    """Shrink each leaf whose root mean square is larger than a given value to it.
+    """Scale each leaf down to a given root mean square if its own is larger.
 
     u_l = g_l · min(1, d / RMS(g_l)),  RMS(g) = ‖g‖/√n for the n coordinates of a leaf
 
@@ -197,7 +198,7 @@ def scale_by_param_rms(min_rms: ScalarLike = 1e-3) -> Transform:
     u_l = g_l · max(ε, RMS(θ_l)),  RMS(θ) = ‖θ‖/√n for the n coordinates of a leaf
 
     Args:
-        min_rms: ε > 0: parameters that start at zero could otherwise never leave it.
+        min_rms: ε > 0; without it, parameters that start at zero would never move.
 
     Returns:
         A stateless transformation. Cost: one read of the parameters.

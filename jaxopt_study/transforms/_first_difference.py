@@ -1,4 +1,4 @@
-"""Where two chains part: the first step, the atom, and the reason."""
+"""Comparison of two chains: the first step and atom at which their outputs differ, and the reason."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,13 +17,13 @@ from jaxopt_study.transforms._spec import Transform, same, with_any_extra
 
 @dataclass(frozen=True)
 class Difference:
-    """What `explain_difference` found.
+    """The result of `explain_difference`.
 
     Attributes:
         equal: Whether the updates agreed at every step.
-        step: The first step at which they did not, counted from 1; None if equal.
-        atom: The first atom, in the order of execution, whose output differed there; None if equal.
-        reason: What differs about it; if equal, what differs in writing and made no difference.
+        step: The first step at which the updates differed, counted from 1; None if equal.
+        atom: The first atom, in the order of execution, whose output differed at that step; None if equal.
+        reason: The difference at that atom; if equal, the differences between the expressions that had no effect.
         gap: Largest difference between the updates at that step, relative to the larger of them.
         num_steps: How many steps were compared.
     """
@@ -37,8 +37,10 @@ class Difference:
 
     def __str__(self) -> str:
         if self.equal:
-            return f"The same updates in {self.num_steps} steps. {self.reason}"
-        return f"They part at step {self.step}, in {self.atom}: {self.reason} (relative gap {self.gap:.1e})"
+            return f"The updates agree in all {self.num_steps} steps. {self.reason}"
+        return (
+            f"The updates first differ at step {self.step}, in {self.atom}: {self.reason} (relative gap {self.gap:.1e})"
+        )
 
 
 def explain_difference(
@@ -50,22 +52,22 @@ def explain_difference(
     num_steps: int = 100,
     tolerance: float = 1e-9,
 ) -> Difference:
-    """Run two chains side by side and name the first step and atom at which they part, and why.
+    """Run two chains on the same gradients and report the first step and atom at which they differ, and why.
 
     Both are expanded into atoms and given the same gradients in double precision; the outputs of corresponding atoms
-    are compared. It says what differs on these gradients, not that two chains are equal on all.
+    are compared. Agreement on these gradients does not prove that two chains agree on all.
 
     Args:
         a: A transformation.
-        b: Another.
+        b: Another transformation.
         params: The parameters at which both are run, held fixed; random if None.
-        grads: Gradients of the same structure with a leading axis of steps; if None, random ones with zeros, bursts and
+        grads: Gradients of the same structure with a leading step axis; if None, random ones with zeros, bursts and
             changing signs.
         num_steps: How many steps to run if `grads` is None.
-        tolerance: Relative difference above which two outputs are different.
+        tolerance: Relative difference above which two outputs count as different.
 
     Returns:
-        The difference; `print` it.
+        The difference; `print` shows it as a sentence.
 
     Raises:
         TypeError: If an argument is not an Optax transformation.
@@ -75,7 +77,7 @@ def explain_difference(
         >>> from jaxopt_study import optimizers
         >>> difference = explain_difference(optimizers.rmsprop(0.01), optimizers.rmsprop(0.01, eps=1e-3))
         >>> print(difference.step, difference.atom, difference.reason)
-        1 merge.fn eps: 1e-08 in the first, 0.001 in the second
+        1 merge.fn eps is 1e-08 in the first, 0.001 in the second
     """
     name = "explain_difference"
     for which, tx in (("first", a), ("second", b)):
@@ -87,9 +89,9 @@ def explain_difference(
     grads = None if grads is None else check_params(name, grads, name="grads")
     if grads is not None and params is not None and jax.tree.structure(grads) != jax.tree.structure(params):
         raise ValueError(
-            "explain_difference: gradients and parameters must have one structure, received "
+            "explain_difference: gradients and parameters must have the same structure, received "
             f"{jax.tree.structure(grads)} and {jax.tree.structure(params)}. A leaf of the gradients has the "
-            "parameter's shape with a leading axis of steps."
+            "parameter's shape with a leading step axis."
         )
     with jax.enable_x64(True):
         if grads is None:
@@ -107,7 +109,7 @@ def explain_difference(
     parted = np.flatnonzero(~(gaps <= tolerance))
     if not len(parted):
         blocks = [reason for _, _, reason in parts if reason]
-        written = f"Written differently: {'; '.join(blocks)}." if blocks else "Written the same."
+        written = f"The expressions differ: {'; '.join(blocks)}." if blocks else "The expressions are equal."
         return Difference(True, None, None, written, float(gaps.max(initial=0.0)), count)
     step = int(parted[0])
     for block_a, block_b, reason in parts:
@@ -123,7 +125,7 @@ class _Atom(NamedTuple):
     name: str
     arguments: dict[str, Any]
     text: str  # as printed
-    outputs: Any  # leading axis: steps; None where no outputs correspond
+    outputs: Any  # leading axis: steps
 
 
 class _RecordState(NamedTuple):
@@ -132,7 +134,7 @@ class _RecordState(NamedTuple):
 
 
 def _record(tx: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
-    """Return the same transformation with the last output of every part kept in its state."""
+    """Return the same transformation, with the last output of every part kept in the state."""
     spec = getattr(tx, "spec", None)
     if spec is not None and spec.constructor.name == "chain":
         inner = chain(*(_record(part) for part in spec.arguments["parts"]))
@@ -236,7 +238,7 @@ def _reason(a: list[_Atom], b: list[_Atom], all_a: list[_Atom], all_b: list[_Ato
     if len(a) == len(b) == 1 and a[0].name == b[0].name:
         names = [name for name in a[0].arguments if not same(a[0].arguments[name], b[0].arguments.get(name))]
         return "; ".join(
-            f"{name}: {render(a[0].arguments[name])} in the first, {render(b[0].arguments.get(name))} in the second"
+            f"{name} is {render(a[0].arguments[name])} in the first, {render(b[0].arguments.get(name))} in the second"
             for name in names
         )
     sides = (a, all_b, "first", "second"), (b, all_a, "second", "first")
@@ -244,19 +246,19 @@ def _reason(a: list[_Atom], b: list[_Atom], all_a: list[_Atom], all_b: list[_Ato
 
 
 def _place(atom: _Atom, others: list[_Atom], here: str, there: str) -> str:
-    """Return the sentence that an atom is missing on the other side, or stands elsewhere there."""
+    """Return a clause saying that the other chain lacks an atom, or applies it at another position."""
     for position, twin in enumerate(others):
         if twin.name == atom.name and same(twin.arguments, atom.arguments):
-            behind = f"behind {others[position - 1].path}" if position else "at the beginning"
-            return f"{atom.text} stands here in the {here}, {behind} in the {there}"
-    return f"{atom.text} is only in the {here}"
+            elsewhere = f"after {others[position - 1].path}" if position else "at the start"
+            return f"the {here} optimizer applies {atom.text} here, the {there} {elsewhere}"
+    return f"only the {here} optimizer applies {atom.text}"
 
 
 def _block_differs(a: list[_Atom], b: list[_Atom], step: int, tolerance: float) -> bool:
     if not a or not b:
         return True
     gaps = _gaps(a[-1].outputs, b[-1].outputs)
-    # A statistic may differ long before the update does (a maximum that has not yet mattered).
+    # A statistic may differ long before the update does (a maximum that has had no effect yet).
     return bool((~(gaps[: step + 1] <= tolerance)).any())
 
 
@@ -275,7 +277,7 @@ def _gaps(a: Any, b: Any) -> np.ndarray:
 
 
 def _gradients(params: Any, num_steps: int) -> Any:
-    """Return random gradients with what separates optimizers: zeros, bursts, tiny values, changing signs."""
+    """Return random gradients on which optimizers differ: with zeros, bursts, tiny values and changing signs."""
     generator = np.random.default_rng(1)
 
     def draw(p):

@@ -1,4 +1,4 @@
-"""Pytrees in the containers of Flax, brought into those of JAX."""
+"""Conversion of Flax's containers (`nnx.State`, `Variable`) to plain pytrees."""
 
 import sys
 from typing import Any
@@ -7,8 +7,8 @@ import jax
 
 
 def unwrapped(tree: Any) -> Any:
-    """Return a pytree with dictionaries for the `State`s of Flax, and without the `Variable`s around its arrays."""
-    nnx = sys.modules.get("flax.nnx")  # where it was never imported there are none
+    """Return a pytree with dictionaries in place of Flax's `State`s and arrays in place of its `Variable`s."""
+    nnx = sys.modules.get("flax.nnx")  # if it was never imported, the tree holds none of its containers
     if nnx is None:
         return tree
 
@@ -21,7 +21,7 @@ def unwrapped(tree: Any) -> Any:
 
 
 def refuse_holder(name: str, opt_state: Any) -> None:
-    """Raise TypeError for the object that holds a state, an `nnx.Optimizer` or a `TrainState`."""
+    """Raise TypeError if the argument is an `nnx.Optimizer` or a `TrainState` instead of the state inside it."""
     if not isinstance(opt_state, tuple | dict) and hasattr(opt_state, "opt_state") and hasattr(opt_state, "tx"):
         raise TypeError(
             f"{name} needs the optimizer's state; received a {type(opt_state).__name__}, which holds one. Pass its "

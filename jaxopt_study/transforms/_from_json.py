@@ -1,4 +1,4 @@
-"""Expressions from JSON text, and pickling by it."""
+"""Reading expressions from JSON text; pickling uses the same text."""
 
 import copyreg
 import inspect
@@ -22,21 +22,21 @@ _LISTED = ("jaxopt_study", "optax", "jax", "jaxlib", "numpy", "builtins")  # nev
 def from_json(text: str, *, trusted: tuple[str, ...] = ()) -> Any:
     """Build the transformation or function that JSON text describes.
 
-    The text is data and may come from anyone. It calls only the constructors of this package and Optax's constructors
-    of transformations and schedules, and refers only to elementwise functions of JAX; all of them stand in a list
-    (`transforms.vocabulary`), and nothing is imported because the text names it.
+    The text is untrusted data. It may call only this package's constructors and Optax's constructors of transformations
+    and schedules, and refer only to elementwise functions of JAX; all of them are listed in `transforms.vocabulary`. No
+    module is imported because the text names it.
 
     Args:
-        text: What `to_json` returned.
-        trusted: What else the text may name, of your own code: functions, as in "mine:tripled", or modules with
-            everything defined in them and below, as in "mine". What is named here is imported, and the text may call
-            it with any arguments. Whole packages of others, such as "jax", are refused: name the function.
+        text: The text that `to_json` returned.
+        trusted: Your own code that the text may also name: functions, as in "mine:tripled", or modules with everything
+            defined in them and in their submodules, as in "mine". They are imported, and the text may call them with
+            any arguments. Third-party packages such as "jax" are not accepted as a whole: name the function.
 
     Returns:
         An expression equal to the one that was saved.
 
     Raises:
-        TypeError: If `text` is no text, or `trusted` no tuple of texts.
+        TypeError: If `text` is not a string, or `trusted` is not a tuple of strings.
         ValueError: If the text is not a saved expression, names something that does not exist, or something that is
             neither listed nor trusted.
 
@@ -71,8 +71,8 @@ def _check_trusted(trusted: tuple[str, ...]) -> None:
             raise ValueError(f"from_json needs trusted to name modules, as in trusted=('mine',); received {name!r}.")
         if ":" not in name and name.partition(".")[0] in _LISTED:
             raise ValueError(
-                f"{name!r} has functions that run code or write files, and is not trusted as a whole. Name the "
-                "function, as in trusted=('jax.nn:glu',)."
+                f"{name!r} cannot be trusted as a whole, because some of its functions run code or write files. Name "
+                "the function, as in trusted=('jax.nn:glu',)."
             )
 
 
@@ -117,7 +117,7 @@ def _items(pairs: list[Any], trusted: tuple[str, ...]) -> dict[Any, Any]:
         key, item = (_decode(part, trusted) for part in pair)
         try:
             twice = key in found
-        except TypeError:  # a list, say, cannot be a key
+        except TypeError:  # for example, a list cannot be a key
             twice = True
         if twice:
             raise ValueError(f"Not a key of a saved dictionary, or one twice: {_shown(key)}.")
@@ -175,7 +175,7 @@ def _build(kind: str, path: str, written: dict[str, Any], trusted: tuple[str, ..
             raise ValueError(f"{constructor.name}: {name} is a {needed.__name__}; the text has {_shown(value)}.")
     try:
         return construct(Spec(constructor, arguments))
-    except Exception as error:  # Optax's constructors raise anything, if their arguments make no sense
+    except Exception as error:  # Optax's constructors may raise any exception for invalid arguments
         raise ValueError(
             f"{constructor.name} cannot be built from the arguments in the text: {type(error).__name__}: {error}"
         ) from error
@@ -185,13 +185,13 @@ _VARIADIC = {inspect.Parameter.VAR_POSITIONAL: tuple, inspect.Parameter.VAR_KEYW
 
 
 def _trusted(path: str, trusted: tuple[str, ...]) -> Any:
-    """Return what the reader trusts; importing it is what trust means."""
+    """Return the object at a trusted path, importing its module."""
     module, _, name = path.partition(":")
     whole = [one for one in trusted if module == one or module.startswith(f"{one}.")]
     if path not in trusted and not whole:
         raise ValueError(
-            f"{_shown(path)} is neither a constructor nor an elementwise function that a saved expression may name. If "
-            "it is your own code, say so: from_json(text, trusted=('mine:function',))."
+            f"{_shown(path)} is neither a constructor nor an elementwise function that a saved expression may name. "
+            "If it is your own code, trust it explicitly: from_json(text, trusted=('mine:function',))."
         )
     if name.startswith("__") or ".__" in name:
         raise ValueError(f"{_shown(path)} is not a function of yours.")
@@ -200,10 +200,11 @@ def _trusted(path: str, trusted: tuple[str, ...]) -> Any:
         raise ValueError(f"{path!r} does not exist here. It was saved by another version, or its package is missing.")
     if isinstance(found, ModuleType) or not callable(found):
         raise ValueError(f"{path!r} is not a function or constructor.")
-    # A trusted module may itself have imported anything ("mine:os.system"), so the function's own home counts too.
+    # A trusted module may itself have imported anything ("mine:os.system"), so the module that defines the function is
+    # checked, too.
     home = str(getattr(found, "__module__", None))
     if path not in trusted and not any(home == one or home.startswith(f"{one}.") for one in whole):
-        raise ValueError(f"{path!r} comes from {home!r}, which is not trusted: {', '.join(trusted)} is.")
+        raise ValueError(f"{path!r} comes from {home!r}, which is not trusted; trusted are: {', '.join(trusted)}.")
     return found
 
 

@@ -1,4 +1,4 @@
-"""Functions of one or two arrays that `merge`, `elementwise` and the statistics are built with."""
+"""Elementwise functions of one to three arrays for `merge`, `elementwise` and the statistics."""
 
 from collections.abc import Callable
 from typing import Any
@@ -25,31 +25,31 @@ from jaxopt_study.transforms._state_checks import refuse_complex
 
 
 def _protects(eps: Any, kept: Any) -> bool:
-    """Return whether an ε is known to be positive, and still is in this dtype: 1e-8 is 0 in half precision."""
+    """Return whether ε is known to be positive after rounding to this dtype: 1e-8 is 0 in half precision."""
     value = concrete(eps)
     return value is not None and value >= float(jnp.finfo(kept).tiny)
 
 
 def _as_kept(eps: Any, kept: Any, dtype: Any) -> Any:
-    """Return ε as it is in the dtype of the statistic: one that is 0 there must not divide where the statistic is 0."""
+    """Return ε rounded to the dtype of the statistic: an ε that is 0 there must not divide where the statistic is 0."""
     return cast(eps, dtype) if kept == dtype else jnp.asarray(eps).astype(kept).astype(dtype)
 
 
 def _over_root(numerator: Array, second: Array, eps: ScalarLike, eps_root: ScalarLike, kept: Any) -> Array:
-    """Return numerator / (√(second + ε_root) + ε), from a second moment that was kept in a dtype."""
+    """Return numerator / (√(second + ε_root) + ε), for a second moment stored in the given dtype."""
     dtype = second.dtype
     inside = second if concrete(eps_root) == 0.0 else second + _as_kept(eps_root, kept, dtype)
     if _protects(eps, kept) or _protects(eps_root, kept):
         return numerator / (jnp.sqrt(inside) + cast(eps, dtype))
-    # The same for any ε, at the price of two selections. Zeros are found by ==, so that NaN passes; √ is kept
-    # from 0, where it has no derivative.
+    # Valid for any ε, at the cost of two selections. Zeros are found by ==, so that NaN passes; the argument of √ is
+    # kept away from 0, where √ has no derivative.
     root_is_zero = inside == 0
     root = jnp.where(root_is_zero, 0, jnp.sqrt(jnp.where(root_is_zero, 1, inside)))
     return _ratio(numerator, root + _as_kept(eps, kept, dtype))
 
 
 def _ratio(numerator: Array, bottom: Array) -> Array:
-    """Return numerator / bottom, and 0 where the bottom is 0."""
+    """Return numerator / bottom, and 0 where `bottom` is 0."""
     nothing = bottom == 0
     return jnp.where(nothing, 0, numerator / jnp.where(nothing, 1, bottom))
 
@@ -62,13 +62,13 @@ def divide_by_root(*, eps: ScalarLike = 1e-8, eps_root: ScalarLike = 0.0) -> Cal
 
         m / (√(v + ε_root) + ε)
 
-    Where ε stands matters once √v is small against it: outside, it is compared with the gradient's size; inside, with
-    its square. Where the divisor is 0 (both ε are 0, or too small for the dtype, and no gradient was seen, or only such
-    as have no square in it: |g| < 1e-19 in single precision), it is 0. Where v has overflowed it is 0, too.
+    The place of ε matters once √v is comparable to it: outside the root, ε is compared with the gradient's size;
+    inside, with its square. The result is 0 where the divisor is 0 (both ε are 0 or underflow, and all gradients so far
+    were 0 or have a square that underflows: |g| < 1e-19 in single precision), and also where v has overflowed.
 
     Args:
-        eps: ε ≥ 0, outside the root: PyTorch's place, and the Adam paper's.
-        eps_root: ε ≥ 0, inside the root: AdaDelta's place, and Optax's for AdaGrad and RMSprop.
+        eps: ε ≥ 0, outside the root, as in PyTorch and the Adam paper.
+        eps_root: ε ≥ 0, inside the root, as in AdaDelta, and in Optax for AdaGrad and RMSprop.
 
     Returns:
         A function of two arrays for `merge`.
@@ -127,7 +127,7 @@ def divide_by_deviation(*, eps: ScalarLike = 1e-8, eps_root: ScalarLike = 0.0) -
         refuse_complex("divide_by_deviation", "its arguments", (numerator, second, mean))
         kept = second.dtype
         numerator, second, mean = align(numerator, second, mean)
-        square = jnp.minimum(mean * mean, jnp.finfo(mean.dtype).max)  # where it overflows v has, too: no ∞ − ∞
+        square = jnp.minimum(mean * mean, jnp.finfo(mean.dtype).max)  # m² overflows only where v has: no ∞ − ∞
         variance = jnp.maximum(second - square, 0)  # rounding may leave it negative
         return _over_root(numerator, variance, eps, eps_root, kept)
 
@@ -136,7 +136,7 @@ def divide_by_deviation(*, eps: ScalarLike = 1e-8, eps_root: ScalarLike = 0.0) -
 
 @named_function
 def divide_by(*, eps: ScalarLike = 0.0) -> Callable[[Array, Array], Array]:
-    """Return the function that divides by a norm that is not squared.
+    """Return the function that divides by a norm, without a square root.
 
     With numerator m and norm u, m / (u + ε); 0 where u + ε = 0.
 
@@ -275,7 +275,7 @@ def interpolate(decay: ScalarLike) -> Callable[[Array, Array], Array]:
 
 @atom(linear=True)
 def identity() -> Transform:
-    """Change nothing: the branch of a `merge` that is the gradient itself.
+    """Return the gradient unchanged, as one branch of a `merge`.
 
     Returns:
         A stateless transformation.
@@ -292,14 +292,14 @@ def elementwise(fn: Callable[[Array], Array]) -> Transform:
     """Apply a function to every leaf.
 
     Args:
-        fn: An elementwise function; one that can be named, or a constructed one such as `root()`, if the chain is to be
-            saved.
+        fn: An elementwise function. If the chain is to be saved, use an importable function or a constructed one such
+            as `root()`.
 
     Returns:
         A stateless transformation. Cost: fused with its neighbours, that of `fn`.
 
     Raises:
-        TypeError: If `fn` is not a function of arrays, or the gradient complex.
+        TypeError: If `fn` is not a function of arrays, or the gradient is complex.
 
     Example:
         >>> print(elementwise(jnp.sign).update(jnp.array([-2.0, 0.0, 3.0]), optax.EmptyState())[0])
@@ -307,8 +307,8 @@ def elementwise(fn: Callable[[Array], Array]) -> Transform:
     """
     if isinstance(fn, optax.GradientTransformation) or not callable(fn):
         raise TypeError(
-            f"elementwise needs fn to be a function of one array; received {describe_argument(fn)}. Transformations "
-            "are put together with chain."
+            f"elementwise needs fn to be a function of one array; received {describe_argument(fn)}. Use chain to "
+            "compose transformations."
         )
 
     def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:

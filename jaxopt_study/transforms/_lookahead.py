@@ -1,7 +1,8 @@
-"""Points other than the parameters: where the gradient is taken, and where the loss is evaluated.
+"""Gradient and evaluation points that differ from the trained parameters.
 
-A transformation whose gradient belongs elsewhere has a state with a method `gradient_point`, one that trains other
-parameters than those to be used has a state with a method `evaluation_params`. Both are found wherever the state is.
+If a transformation needs the gradient at another point, its state has a method `gradient_point`; if the parameters to
+use differ from those it trains, its state has a method `evaluation_params`. Both are found at any depth of an optimizer
+state.
 """
 
 from collections.abc import Mapping
@@ -19,32 +20,32 @@ from jaxopt_study.transforms._scalars import ScalarLike, check_non_negative
 
 @runtime_checkable
 class LooksAhead(Protocol):
-    """State of a transformation that needs the gradient at another point than the parameters."""
+    """State of a transformation that needs the gradient at a point other than the parameters."""
 
     def gradient_point(self, params: Any) -> Any:
-        """Return where the next gradient is taken, in the structure and dtypes of the parameters."""
+        """Return the point of the next gradient, with the structure and dtypes of the parameters."""
         ...
 
 
 @runtime_checkable
 class TrainsOtherParams(Protocol):
-    """State of a transformation that trains other parameters than those to evaluate and to use."""
+    """State of a transformation whose trained parameters are not the ones to evaluate and use."""
 
     def evaluation_params(self, params: Any, learning_rate: ScalarLike | None = None) -> Any:
-        """Return the parameters to evaluate, in the structure and dtypes of those trained."""
+        """Return the parameters to evaluate, with the structure and dtypes of the trained ones."""
         ...
 
 
 def gradient_point(params: Any, state: Any) -> Any:
     """Return the point at which the next gradient must be taken.
 
-    With velocity v and coming decay γ of the `nesterov_lookahead` in the state it is
+    With the velocity v and the next step's decay γ of the `nesterov_lookahead` in the state, it is
 
         θ − γ v
 
     and θ itself for a chain without a look-ahead. The state is found inside `optax.chain`, `optax.masked`,
-    `optax.partition`, `optax.inject_hyperparams`, and with batched states under or outside `vmap`. A transformation of
-    your own takes part if its state has a method `gradient_point(params)`.
+    `optax.partition` and `optax.inject_hyperparams`, and may be batched, inside `vmap` or outside. A transformation of
+    your own is included if its state has a method `gradient_point(params)`.
 
     Args:
         params: θ, any pytree.
@@ -69,22 +70,22 @@ def gradient_point(params: Any, state: Any) -> Any:
 
 
 def evaluation_params(params: Any, state: Any, *, learning_rate: ScalarLike | None = None) -> Any:
-    """Return the parameters to evaluate where others are trained: Nesterov's iterates, or an average.
+    """Return the parameters to evaluate when they are not the trained ones: Nesterov's iterates, or an average.
 
-    With look-ahead point φ, trace a and coming decay γ of the `nesterov` in the state:
+    With the look-ahead point φ, and the trace a and the next step's decay γ of the `nesterov` in the state:
 
-        θ = φ − γ a   behind scale_by_learning_rate,   θ = φ + γ η a   before it
+        θ = φ − γ a   after scale_by_learning_rate,   θ = φ + γ η a   before it
 
-    With an `average_iterates` in the state, its average, or the parameters themselves before the first step; with a
-    state of `optax.contrib.schedule_free`, its average x = (y − (1−β₁) z)/β₁; of the pair of `optax.lookahead` the slow
-    parameters. A transformation of your own takes part if its state has a method `evaluation_params(params,
-    learning_rate)`.
+
+    For `average_iterates` it is the average, or the parameters themselves before the first step; for
+    `optax.contrib.schedule_free`, the average x = (y − (1−β₁) z)/β₁; for `optax.lookahead`, the slow parameters of the
+    pair. A transformation of your own is included if its state has a method `evaluation_params(params, learning_rate)`.
 
     Args:
         params: φ, the parameters as trained.
         state: The state of the whole optimizer, as it returned it or as `nnx.Optimizer.opt_state` holds it.
-        learning_rate: η if `nesterov` stands before `scale_by_learning_rate` in its chain, as in PyTorch and Optax;
-            None if behind it, where the trace already contains −η.
+        learning_rate: η if `nesterov` comes before `scale_by_learning_rate` in its chain, as in PyTorch and Optax; None
+            if it comes after, where the trace already contains −η.
 
     Returns:
         The parameters to evaluate, of the same structure; `params` itself if they are those trained. Cost: one pass
@@ -122,8 +123,8 @@ def shifted(params: Any, direction: Any, amount: Any) -> Any:
 
     Args:
         params: θ.
-        direction: Of the same structure, perhaps with `optax.MaskedNode` where a part of the parameters is not moved.
-        amount: One number, or one for each lane of a batched state outside `vmap`, whose leaves have the lanes first.
+        direction: A tree of the same structure; `optax.MaskedNode` marks parameters that do not move.
+        amount: One number, or one per element of a state batched outside `vmap`, along the leading axis of its leaves.
 
     Returns:
         Parameters of the same structure and dtypes.
@@ -139,11 +140,11 @@ def shifted(params: Any, direction: Any, amount: Any) -> Any:
 
 
 def over_seen(fn: Any, tree: Any, params: Any) -> Any:
-    """Return fn(leaf of a state, parameter), and the parameter itself where the transformation does not see it.
+    """Map fn(state leaf, parameter) over a tree, keeping parameters that the transformation does not see.
 
     Args:
         fn: A function of two arrays of equal shape.
-        tree: A part of the state that is like the parameters, or has `optax.MaskedNode` in their place.
+        tree: A part of the state with the parameters' structure, or with `optax.MaskedNode` in their place.
         params: The parameters.
 
     Returns:
@@ -157,22 +158,24 @@ def over_seen(fn: Any, tree: Any, params: Any) -> Any:
         if isinstance(leaf, optax.MaskedNode):
             return p
         if np.shape(leaf) != np.shape(p):
-            raise ValueError(f"{np.shape(leaf)} in the state, {np.shape(p)} in the parameters.")
+            raise ValueError(f"the state has shape {np.shape(leaf)}, the parameters have shape {np.shape(p)}.")
         return fn(leaf, p)
 
     return jax.tree.map(one, tree, params, is_leaf=lambda x: isinstance(x, optax.MaskedNode))
 
 
 def over_lanes(values: Array, like: Array) -> Array:
-    """Return one number, or one for each lane, so that it multiplies a leaf whose first axes are the lanes."""
+    """Return a number, or a batch of numbers, shaped to multiply a leaf along its leading batch axes."""
     return jnp.reshape(values, jnp.shape(values) + (1,) * (like.ndim - jnp.ndim(values)))
 
 
 def _moved(caller: str, params: Any, state: Any, kind: Any, move: Any) -> Any:
-    """Return the parameters after every part of a state of some kind has moved them."""
+    """Return the parameters after every state of the given kind inside `state` has moved them."""
     refuse_holder(caller, state)
     if isinstance(state, Mapping) and "opt_state" in state:
-        raise TypeError(f"{caller} needs the optimizer's state as the optimizer returned it; received what holds one.")
+        raise TypeError(
+            f"{caller} needs the optimizer's state as the optimizer returned it; received an object that holds one."
+        )
     leaves = jax.tree.leaves(state, is_leaf=lambda x: isinstance(x, kind))
     parts = [unwrapped(leaf) for leaf in leaves if isinstance(leaf, kind)]
     if not parts:

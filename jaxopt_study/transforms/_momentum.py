@@ -1,4 +1,4 @@
-"""Momentum: heavy ball, Nesterov in both forms."""
+"""Momentum: the heavy ball and both forms of Nesterov's method."""
 
 import functools
 from typing import Any, NamedTuple
@@ -32,14 +32,14 @@ class HeavyBallState(NamedTuple):
 
 
 class NesterovState(NamedTuple):
-    """Decaying sum of past gradients, and the decay of the step to come."""
+    """Decaying sum of past gradients, and the decay of the next step."""
 
     trace: optax.Updates  # aₜ, structure and dtypes of the parameters
     count: Int[Array, "*batch"]  # steps taken
     next_decay: Float[Array, "*batch"]  # γₜ₊₁
 
     def evaluation_params(self, params: Any, learning_rate: ScalarLike | None = None) -> Any:
-        """Return the iterates, of which the parameters are the look-ahead points.
+        """Return the iterates whose look-ahead points are the parameters.
 
         Args:
             params: φ, the parameters as trained.
@@ -53,14 +53,14 @@ class NesterovState(NamedTuple):
 
 
 class NesterovLookaheadState(NamedTuple):
-    """Velocity, and the decay of the step to come: what places the next gradient."""
+    """Velocity, and the decay of the next step: they determine the point of the next gradient."""
 
     velocity: optax.Updates  # vₜ, structure and dtypes of the parameters
     count: Int[Array, "*batch"]  # steps taken
     next_decay: Float[Array, "*batch"]  # γₜ₊₁
 
     def gradient_point(self, params: Any) -> Any:
-        """Return where the next gradient is taken.
+        """Return the point of the next gradient.
 
         Args:
             params: θ.
@@ -79,15 +79,16 @@ def heavy_ball(decay: ScalarOrSchedule, *, dtype: Any = None) -> Transform:
 
         aₜ = γₜ aₜ₋₁ + gₜ
 
-    Its place decides the convention. `chain(scale_by_learning_rate(η), heavy_ball(γ))` is v ← γv + η∇J, θ ← θ − v of
-    the textbooks: a step keeps the learning rate it was made with. `chain(heavy_ball(γ), scale_by_learning_rate(η))`
-    is PyTorch's and Optax's: the present learning rate scales the whole memory. They agree while η is constant. It is
-    not an average: a constant gradient is multiplied by 1/(1 − γ); `ema` does not do that.
+    Its position in the chain decides the convention. `chain(scale_by_learning_rate(η), heavy_ball(γ))` is the
+    textbooks' v ← γv + η∇J, θ ← θ − v: each gradient keeps the learning rate of its own step. `chain(heavy_ball(γ),
+    scale_by_learning_rate(η))` is PyTorch's and Optax's form: the current learning rate scales the whole buffer. The
+    two agree while η is constant. The sum is not an average: a constant gradient is multiplied by 1/(1 − γ), which
+    `ema` avoids.
 
     Args:
         decay: γ in [0, 1), or a schedule of it.
-        dtype: dtype of the memory; None keeps the parameters'. The output has the wider of it and the gradient's dtype.
-            Optax's name, `accumulator_dtype`, is understood, too.
+        dtype: dtype of the buffer; None keeps the parameters'. The output has the wider of it and the gradient's.
+            Optax's name, `accumulator_dtype`, is accepted, too.
 
     Returns:
         A transformation whose output and state have the parameters' structure. Cost: one read and one write of a.
@@ -124,21 +125,21 @@ def heavy_ball(decay: ScalarOrSchedule, *, dtype: Any = None) -> Transform:
 
 @atom(state=NesterovState, linear=True)
 def nesterov(decay: ScalarOrSchedule, *, dtype: Any = None) -> Transform:
-    """Replace the gradient by its Nesterov sum, so that the parameters themselves are the look-ahead points.
+    """Replace the gradient by Nesterov's sum, so that the parameters themselves are the look-ahead points.
 
     With decay γ and a₀ = 0:
 
         aₜ = γₜ aₜ₋₁ + gₜ,  uₜ = gₜ + γₜ₊₁ aₜ
 
-    The reformulation of Nesterov's method in the variable φ = θ − γv: the gradient is taken where the parameters are,
-    as any training loop does, and the parameters held are the look-ahead points, not the iterates θ:
-    `evaluation_params` gives those. Behind `scale_by_learning_rate` it is exactly `nesterov_lookahead` in other
-    coordinates, under any schedules; before it, while η is constant.
+    This reformulates Nesterov's method in the variable φ = θ − γv: the gradient is taken at the parameters, as in any
+    training loop, and the parameters are the look-ahead points, not the iterates θ, which `evaluation_params` returns.
+    After `scale_by_learning_rate` it is exactly `nesterov_lookahead` in other coordinates, under any schedules; before
+    it, only while η is constant.
 
     Args:
         decay: γ in [0, 1), or a schedule of it.
-        dtype: dtype of the memory; None keeps the parameters'. The output has the wider of it and the gradient's dtype.
-            Optax's name, `accumulator_dtype`, is understood, too.
+        dtype: dtype of the buffer; None keeps the parameters'. The output has the wider of it and the gradient's.
+            Optax's name, `accumulator_dtype`, is accepted, too.
 
     Returns:
         A transformation whose output and state have the parameters' structure. Cost: one read and one write of a.
@@ -183,16 +184,16 @@ def nesterov_lookahead(learning_rate: ScalarOrSchedule, decay: ScalarOrSchedule)
 
         vₜ = γₜ vₜ₋₁ + ηₜ ∇J(θₜ₋₁ − γₜ vₜ₋₁),  θₜ = θₜ₋₁ − vₜ
 
-    It is a whole step: nothing may rescale its output, or the look-ahead point is not where the step goes. On curvature
-    λ it is stable for ηλ < (2 + 2γ)/(1 + 2γ), 1.357 at γ = .9. A loop that takes the gradient at the parameters instead
-    runs the heavy ball: stable up to 2 + 2γ, and without Nesterov's damping of steep directions. The common slip of
-    using v after it was updated, θ ← θ + γ²vₜ − (1 + γ)ηg, is a third method, stable only up to .860. `train` asks for
-    the point itself.
+    It is a complete step: if a later transformation rescales its output, the look-ahead point no longer matches the
+    step. On curvature λ it is stable for ηλ < (2 + 2γ)/(1 + 2γ), 1.357 at γ = .9. A loop that takes the gradient at the
+    parameters instead runs the heavy ball, which is stable up to 2 + 2γ and lacks Nesterov's damping of steep
+    directions. The common mistake of using v after its update, θ ← θ + γ²vₜ − (1 + γ)ηg, is a third method, stable only
+    up to .860. `train` takes the gradient at the right point.
 
     Args:
         learning_rate: η ≥ 0, or a schedule of it.
         decay: γ in [0, 1), or a schedule of it. Under `optax.inject_hyperparams` a changed γ takes effect one step
-            later, since the point of the coming gradient was already fixed by the old one.
+            later, because the old γ has already fixed the point of the next gradient.
 
     Returns:
         A transformation whose output and state have the parameters' structure. Cost: one read and one write of v, and
@@ -248,11 +249,11 @@ def _zeros(params: Any, dtype: Any) -> Any:
 
 
 def _remember(gamma: Any, g: Array, a: Array) -> Array:
-    """Return γ a + g in the wider of their dtypes."""
+    """Return γ a + g in the wider of the two dtypes."""
     g, a = align(g, a)
     return cast(gamma, a.dtype) * a + g
 
 
 def _like(new: Any, old: Any) -> Any:
-    """Return a state in the dtypes it had."""
+    """Return a new state cast to the dtypes of the old one."""
     return jax.tree.map(lambda n, o: n.astype(o.dtype), new, old)

@@ -1,4 +1,4 @@
-"""Noise added to the gradient."""
+"""Gradient noise with a decaying variance."""
 
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ from jaxopt_study.types import Key
 
 
 class GradientNoiseState(NamedTuple):
-    """The key of the coming noise, and the number of steps taken."""
+    """The key of the next noise, and the number of steps taken."""
 
     key: Key
     count: Int[Array, "*batch"]
@@ -22,26 +22,26 @@ class GradientNoiseState(NamedTuple):
 
 @atom(state=GradientNoiseState)
 def add_gradient_noise(eta: ScalarLike, gamma: ScalarLike, key: Key) -> Transform:
-    """Add Gaussian noise to the gradient that fades with time.
+    """Add Gaussian noise of decaying variance to the gradient.
 
     At step t = 0, 1, …, independently for every coordinate:
 
         uₜ = gₜ + N(0, σₜ²),  σₜ² = η / (1 + t)^γ
 
-    The key is part of the state: two lanes of a `vmap` with different keys get different noise, and the same key
-    replays the same noise. It does not depend on the shapes of other leaves, and it is not scaled by the gradient.
+    The key is part of the state: under `vmap`, different keys give different noise, and the same key reproduces the
+    same noise. A leaf's noise does not depend on the shapes of other leaves, and it is not scaled by the gradient.
 
     Args:
         eta: η ≥ 0, the variance at the first step.
-        gamma: γ ≥ 0, how fast it fades; 0 keeps it.
-        key: The first step's randomness, `jax.random.key(seed)`. `train` mixes the trial's own key into it.
+        gamma: γ ≥ 0, the exponent of the decay; 0 keeps the variance constant.
+        key: The random key, `jax.random.key(seed)`. `train` folds the run's own key into it.
 
     Returns:
         A transformation with the structure and dtypes of the gradient. Cost: one normal number per coordinate.
 
     Raises:
         ValueError: If `eta` or `gamma` is negative, or `key` holds several keys.
-        TypeError: If `key` is not a random key, another argument no number, or the gradient complex.
+        TypeError: If `key` is not a random key, another argument is not a number, or the gradient is complex.
 
     Example:
         >>> tx = add_gradient_noise(0.01, 0.55, jax.random.key(0))
@@ -51,8 +51,8 @@ def add_gradient_noise(eta: ScalarLike, gamma: ScalarLike, key: Key) -> Transfor
 
     References:
         Neelakantan, Vilnis, Le, Sutskever, Kaiser, Kurach and Martens (2015), Adding gradient noise improves learning
-        for very deep networks, section 3: η in {.01, .3, 1}, γ = .55. Optax's `add_noise` captures the key, so that the
-        lanes of a `vmap` share their noise.
+        for very deep networks, section 3: η in {.01, .3, 1}, γ = .55. Optax's `add_noise` captures the key, so that all
+        elements of a `vmap` share their noise.
     """
     check_non_negative("add_gradient_noise", "eta", eta)
     check_non_negative("add_gradient_noise", "gamma", gamma)
@@ -72,7 +72,7 @@ def add_gradient_noise(eta: ScalarLike, gamma: ScalarLike, key: Key) -> Transfor
         deviation = jnp.sqrt(jnp.asarray(eta, dtype=real) / time ** jnp.asarray(gamma, dtype=real))
         leaves, structure = jax.tree.flatten(updates)
         keys = jax.random.split(now, max(1, len(leaves)))
-        # Drawn flat, so that a leaf gets the same noise in whatever shape it is carried.
+        # Drawn as a flat vector, so that a leaf gets the same noise in any shape.
         noisy = [
             g + cast(deviation, g.dtype) * jax.random.normal(k, (g.size,), dtype=g.dtype).reshape(g.shape)
             for g, k in zip(leaves, keys, strict=False)

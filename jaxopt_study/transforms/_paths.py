@@ -1,6 +1,6 @@
-"""Arguments by path: the names under which a specification's hyperparameters are listed and replaced.
+"""Paths of a specification's arguments, by which hyperparameters are listed and replaced.
 
-An expression is told by its attribute `spec`, so that `spec` can use this module and not the other way round.
+Expressions are recognised by their attribute `spec`, so that this module need not import `_spec`.
 """
 
 import difflib
@@ -36,7 +36,7 @@ def _part_name(part: Any, fallback: str) -> str:
 
 
 def arguments_of(expression: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield every argument's path and value, functions both whole and by their own arguments."""
+    """Yield the path and value of every argument; a function is yielded whole and also by its own arguments."""
     if expression.spec is None:
         return
     for name, _, value in children(expression.spec):
@@ -48,8 +48,8 @@ def arguments_of(expression: Any, prefix: str = "") -> Iterator[tuple[str, Any]]
 
 
 def match(wanted: str, paths: list[str], expression: Any) -> list[str]:
-    """Return the paths that a whole path, a unique end of one, or a pattern with `*` names."""
-    # Brackets are part of a path here, not a character class.
+    """Return the paths matched by a full path, a unique suffix of one, or a pattern with `*`."""
+    # Brackets are part of a path, not a character class.
     pattern = wanted.replace("[", "[[]")
     matches = [path for path in paths if path == wanted]
     if not matches and "*" in wanted:
@@ -91,7 +91,7 @@ def rebuild(expression: Any, changes: Mapping[str, Any], construct: Callable[[An
             arguments[where[0]][where[1]] = new
     if not changed:
         return expression
-    if "convention" in changed:  # what the old convention chose, the new one chooses again
+    if "convention" in changed:  # the new convention supplies its own defaults
         shown = spec.shown()
         chosen = spec.constructor.defaults(arguments["convention"])
         arguments = {

@@ -1,4 +1,4 @@
-"""Specifications as Python expressions."""
+"""Printing specifications as Python expressions."""
 
 import importlib
 import inspect
@@ -20,7 +20,7 @@ PUBLIC_MODULES = {
 
 
 def render_call(spec: Any) -> str:
-    """Return the call that a specification describes, over several lines where it is long."""
+    """Return the call that a specification describes, over several lines if it is long."""
     constructor = spec.constructor
     name = (
         f"from_optax({constructor.name})"
@@ -48,7 +48,7 @@ def render_call(spec: Any) -> str:
 
 
 def _stage(path: str) -> str:
-    """Return "optimizers." for a named optimizer: `nesterov` is the name of an atom, too."""
+    """Return "optimizers." for a named optimizer, because an atom may have the same name, such as `nesterov`."""
     return "optimizers." if path.startswith("jaxopt_study.optimizers.") else ""
 
 
@@ -80,27 +80,27 @@ def render(value: Any) -> str:
 
 
 def import_path(function: Any) -> str | None:
-    """Return "module:name" from which exactly this function can be imported, or None."""
+    """Return the path "module:name" that imports exactly this function, or None."""
     name = getattr(function, "__qualname__", None) or getattr(function, "__name__", None)
     if name is None:
         return None
     for module in PUBLIC_MODULES.values():
-        if vars(importlib.import_module(module)).get(name) is function:  # what a module has, not what it forwards
+        if vars(importlib.import_module(module)).get(name) is function:  # its own names, no __getattr__
             return f"{module}:{name}"
     home = f"{getattr(function, '__module__', None)}:{name}"
     return home if resolve(home) is function else None
 
 
 def resolve(path: str) -> Any:
-    """Return what a "module:name" path points to, or None if there is nothing.
+    """Return the object at a path "module:name", or None if it does not exist.
 
-    It imports the module, and so runs its code: only for paths of this program's own, never for those that a file has.
+    It imports the module and so runs its code: use it only for paths of this program, never for those read from a file.
     """
     module, _, name = path.partition(":")
     try:
         found: Any = importlib.import_module(module)
         for part in name.split("."):
             found = getattr(found, part)
-    except (ImportError, AttributeError, ValueError):  # ValueError: "module:" with a dot too many, or none
+    except (ImportError, AttributeError, ValueError):  # ValueError: an empty module name, or one with too many dots
         return None
     return found

@@ -1,4 +1,4 @@
-"""Limits on the parameters: updates that end inside a set."""
+"""Projections: updates after which the parameters lie in a given set."""
 
 from typing import Any
 
@@ -17,26 +17,27 @@ from jaxopt_study.transforms._state_checks import MismatchError
 
 @atom(params=True)
 def project_to_max_norm(max_norm: ScalarLike, *, axis: int | tuple[int, ...] | None = None) -> Transform:
-    """Change the update so that no unit's weights end longer than a given norm.
+    """Change the update so that the norm of each unit's weights stays within a limit.
 
-    With the step's end w = θ + u, for every unit i:
+    With the updated weights w = θ + u, for every unit i:
 
         uᵢ′ = wᵢ min(1, c / ‖wᵢ‖) − θᵢ
 
-    Put it last: what follows would move the end again. Leaves of at most one dimension (biases) are left alone.
+    Put it last: a later transformation could move the weights outside again. Leaves of at most one dimension (biases)
+    are unchanged.
 
     Args:
         max_norm: c > 0.
-        axis: The axes over which a unit's norm is taken. None takes all but the last, which are a unit's incoming
-            weights in Flax's kernels, dense (in, out) and convolutional (…, in, out).
+        axis: The axes over which a unit's norm is taken. None takes all but the last; in Flax's kernels, dense (in,
+            out) and convolutional (…, in, out), these hold a unit's incoming weights.
 
     Returns:
         A stateless transformation. Cost: one read of the parameters and one more of the update.
 
     Raises:
-        ValueError: If `max_norm` is not positive, a matrix has no such axis, or the update is called without parameters
-            or with those of another shape.
-        TypeError: If an argument is of the wrong kind, or the gradient complex.
+        ValueError: If `max_norm` is not positive, a matrix lacks one of the axes, or the update is called without
+            parameters or with parameters of another shape.
+        TypeError: If an argument is of the wrong kind, or the gradient is complex.
 
     Example:
         >>> params, updates = jnp.ones((4, 1)), jnp.full((4, 1), 9.0)
@@ -58,12 +59,12 @@ def project_to_max_norm(max_norm: ScalarLike, *, axis: int | tuple[int, ...] | N
                 return u
             if any(not -p.ndim <= i < p.ndim for i in axes):
                 raise MismatchError(
-                    f"project_to_max_norm: axis {axis} does not exist in a parameter of shape {p.shape}. Take axes "
+                    f"project_to_max_norm: axis {axis} does not exist in a parameter of shape {p.shape}. Choose axes "
                     "that all matrices have, or put optax.masked around the transformation."
                 )
             end = p.astype(u.dtype) + u
             length = unit_norm(end) if axis is None else norm([end], axis=axes)
-            # Inside the set the update passes untouched, without the rounding of adding and subtracting θ.
+            # Inside the set the update passes unchanged, without the rounding error of adding and subtracting θ.
             inside = length.value <= cast(max_norm, length.value.dtype)
             return jnp.where(inside, u, shorten(end, length, max_norm) - p.astype(u.dtype))
 
@@ -74,11 +75,11 @@ def project_to_max_norm(max_norm: ScalarLike, *, axis: int | tuple[int, ...] | N
 
 @atom(params=True)
 def clip_weights(max_value: ScalarLike) -> Transform:
-    """Change the update so that no weight ends larger than a given value.
+    """Change the update so that every weight stays in [−c, c].
 
     uᵢ′ = min(max(θᵢ + uᵢ, −c), c) − θᵢ
 
-    Put it last. It limits the weights, not the gradient: gradient clipping is `clip_by_value`.
+    Put it last. It limits the weights; to limit the gradient use `clip_by_value`.
 
     Args:
         max_value: c ≥ 0; infinity clips nothing.

@@ -1,6 +1,7 @@
-"""Expressions as JAX pytrees: their leaves are the numeric hyperparameters, all else is static.
+"""Registration of expressions as JAX pytrees whose leaves are the numeric hyperparameters.
 
-So a transformation passes through `jit` and `vmap` as an argument, and a changed number compiles nothing anew.
+A transformation can therefore be an argument under `jit` and `vmap`, and changing a number does not recompile.
+Everything but the numbers is static.
 """
 
 from functools import partial
@@ -29,7 +30,7 @@ def _is_numeric(value: Any) -> bool:
 def _flatten(expression: Any) -> tuple[list[Any], Any]:
     if expression.spec is None:
         return [], (None, expression)
-    if expression.unflattened is not None:  # leaves may be anything JAX puts there: shapes, axes, None
+    if expression.unflattened is not None:  # JAX may use any objects as leaves: shapes, axes, None
         return expression.unflattened
     constructor, arguments = expression.spec
     wrapped = (_Static(value) if constructor.is_structural(name) else value for name, value in arguments.items())
@@ -42,7 +43,7 @@ def _flatten(expression: Any) -> tuple[list[Any], Any]:
 
 
 class _Static:
-    """Compares a static argument by value and type: True is not 1, and functions are themselves."""
+    """Compares a static argument by value and type: True is not 1, and functions compare by identity."""
 
     def __init__(self, value: Any):
         self.value = value
@@ -66,8 +67,8 @@ def _unflatten(kind: type, auxiliary: Any, numeric: Any) -> Any:
     leaves = [next(values) if leaf is _NUMERIC else leaf.value for leaf in static]
     spec = Spec(constructor, dict(zip(names, jax.tree.unflatten(structure, leaves), strict=True)))
 
-    # JAX also unflattens with placeholders for leaves, so nothing is built before it is called.
-    # Nor is it kept: it would hold the tracers of the trace that built it.
+    # JAX also unflattens with placeholders for leaves, so the transformation is built only when it is called. The
+    # result is not cached, because it would hold the tracers of the trace that built it.
     def build() -> Any:
         return construct(spec)
 
@@ -85,6 +86,6 @@ def _unflatten(kind: type, auxiliary: Any, numeric: Any) -> Any:
 
 
 def register_expressions() -> None:
-    """Make JAX see transformations and functions as pytrees."""
+    """Register transformations and functions as JAX pytrees."""
     for kind in (Transform, Function):
         jax.tree_util.register_pytree_node(kind, _flatten, partial(_unflatten, kind))

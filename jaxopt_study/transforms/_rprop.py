@@ -1,4 +1,4 @@
-"""Rprop: steps that know only the signs of the gradient."""
+"""Rprop: step sizes adapted by the signs of successive gradients."""
 
 from typing import Any, Literal, NamedTuple
 
@@ -14,7 +14,7 @@ from jaxopt_study.transforms._spec import Transform
 
 
 class RpropState(NamedTuple):
-    """The size of each coordinate's step, and the direction in which it last went."""
+    """Each coordinate's step size, and the sign of its last step."""
 
     size: optax.Updates  # Δₜ > 0, structure and dtypes of the parameters
     direction: (
@@ -33,16 +33,16 @@ def scale_by_rprop(
     on_reversal: Literal["undo", "rest"] = "undo",
     lagged: bool = False,
 ) -> Transform:
-    """Replace each coordinate by its sign times a size that grows while the sign stays and shrinks when it turns.
+    """Replace each coordinate by its sign times a size that grows while the sign persists and shrinks when it flips.
 
-    With sₜ the sign of gₜ, dₜ the sign that is remembered, and Δ₀ = initial, elementwise:
+    With sₜ the sign of gₜ, dₜ the remembered sign, and Δ₀ = initial, elementwise:
 
         dₜ₋₁ sₜ > 0: Δₜ = min(η₊ Δₜ₋₁, Δ_max),  uₜ = sₜ Δₜ,  dₜ = sₜ
         dₜ₋₁ sₜ < 0: Δₜ = max(η₋ Δₜ₋₁, Δ_min),  uₜ = −dₜ₋₁ Δₜ₋₁ (undo) or 0 (rest),  dₜ = 0
         dₜ₋₁ sₜ = 0: Δₜ = Δₜ₋₁,  uₜ = sₜ Δₜ,  dₜ = sₜ
 
-    Signs of single examples do not average out, so it is for whole batches. Only signs are multiplied, so gradients of
-    1e-30 and of 1e30 are the same to it. Sizes are held between the limits from the first step on.
+    Use it with full batches: signs of mini-batch gradients do not average out. Only signs are multiplied, so gradients
+    of 1e-30 and of 1e30 have the same effect. Sizes stay between the limits from the first step on.
 
     Args:
         initial: Δ₀ ≥ 0.
@@ -50,8 +50,8 @@ def scale_by_rprop(
         eta_plus: η₊ > 1.
         min_size: Δ_min ≥ 0.
         max_size: Δ_max ≥ 0.
-        on_reversal: Whether a step that jumped over a minimum is taken back (the paper), or merely not followed.
-        lagged: Return the step of the update before, and nothing on a reversal: what Optax does.
+        on_reversal: "undo" takes back a step that crossed a minimum (the paper); "rest" makes no step.
+        lagged: Return the step of the previous update, and zero on a reversal, as Optax does.
 
     Returns:
         A transformation whose output has the parameters' structure. Cost: one read and one write of two arrays.
@@ -82,7 +82,7 @@ def scale_by_rprop(
     check_bool("scale_by_rprop", "lagged", lagged)
     if lagged and on_reversal == "undo":
         raise ValueError(
-            "scale_by_rprop: a lagged step was not taken yet and cannot be undone; use on_reversal='rest'."
+            "scale_by_rprop: a lagged step has not been taken yet and cannot be undone; use on_reversal='rest'."
         )
 
     def init(params: Any) -> RpropState:

@@ -1,4 +1,4 @@
-"""Hyperparameters as scalars: what is accepted, how it is checked, when it is evaluated, in which precision it acts."""
+"""Scalar hyperparameters: validation, schedules and precision."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,12 +19,12 @@ ScalarOrSchedule = ScalarLike | Callable[..., Any]
 
 
 def concrete(value: Any) -> float | None:
-    """Return a hyperparameter as a Python float, or None where its value is not known while Python runs."""
+    """Return a hyperparameter as a Python float, or None if it is traced."""
     if isinstance(value, Tracer) or not checks.is_real_scalar(value):
         return None
     try:
         return float(value)
-    except OverflowError:  # an integer of more than 308 digits, which is refused where its range is checked
+    except OverflowError:  # an integer of more than 308 digits; the range check rejects it
         return None
 
 
@@ -41,7 +41,7 @@ def check_interval(
 ) -> None:
     """Raise TypeError unless a hyperparameter is one real number, and ValueError if it lies outside an interval.
 
-    The value of a traced one is not known; a schedule passes where `schedule` says that one may be given.
+    A traced hyperparameter passes, since its value is unknown; a schedule passes if `schedule` is True.
     """
     if schedule and is_schedule(value):
         return
@@ -76,7 +76,7 @@ def check_statistic(atom: str, value: Any) -> None:
 
 
 def check_result(atom: str, name: str, value: Any) -> Any:
-    """Return what a function of an array returned; raise TypeError unless that is an array."""
+    """Return the result of a user's function; raise TypeError unless it is an array."""
     if not isinstance(value, jax.Array | np.ndarray | np.generic | float | int):
         raise TypeError(f"{atom} needs {name} to return an array; received {checks.describe_argument(value)} from it.")
     return value
@@ -86,19 +86,19 @@ def check_dtype(atom: str, value: Any) -> None:
     """Raise TypeError unless the dtype of an accumulator is None or a real floating-point one."""
     if value is None:
         return
-    try:  # NumPy would take the dtype of an array for the array's meaning
+    try:  # NumPy would read an array as its dtype
         dtype = None if isinstance(value, jax.Array | np.ndarray | np.generic) else jnp.dtype(value)
     except TypeError:
         dtype = None
     if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
         raise TypeError(
             f"{atom} needs dtype to be a real floating-point dtype, or None for the parameters'; received "
-            f"{checks.describe_argument(value)}. Give jnp.float32, say."
+            f"{checks.describe_argument(value)}. For example, give jnp.float32."
         )
 
 
 def is_schedule(value: Any) -> bool:
-    """Return whether a hyperparameter is a function of the step; a class is none."""
+    """Return whether a hyperparameter is a function of the step; a class is not."""
     return callable(value) and not isinstance(value, type)
 
 
@@ -108,7 +108,7 @@ def at_step(value: ScalarOrSchedule | Schedule, count: Any, atom: str = "a sched
     Args:
         value: A number or a schedule.
         count: Steps already taken.
-        atom: Who asks, for the message.
+        atom: Name of the caller, for the message.
         name: The hyperparameter's name.
 
     Returns:
@@ -140,7 +140,7 @@ def cast(value: Any, dtype: Any) -> Any:
 
 
 def complement(decay: Any) -> Any:
-    """Return 1 - decay, formed in double precision where the decay is known while Python runs."""
+    """Return 1 - decay, formed in double precision unless the decay is traced."""
     return 1.0 - (float(decay) if isinstance(decay, (float, int, np.floating)) else decay)
 
 
@@ -150,7 +150,7 @@ def one_minus_power(decay: Any, count: Any) -> Array:
     rate, count = complement(decay), jnp.asarray(count, dtype=real)
     if isinstance(rate, float) and rate < 1.0:
         return -jnp.expm1(count * float(np.log1p(-rate)))
-    # Up to ½ the power itself cancels nothing, and has a derivative at 0, where the logarithm's is not a number.
+    # Up to ½ the power itself does not cancel, and it is differentiable at 0, where the logarithm's derivative is NaN.
     decay, rate = jnp.asarray(decay, dtype=real), jnp.asarray(rate, dtype=real)
     small = decay <= 0.5
     log = jnp.log1p(-jnp.where(small, 0.5, rate))
@@ -158,5 +158,5 @@ def one_minus_power(decay: Any, count: Any) -> Array:
 
 
 def increment(count: Array) -> Array:
-    """Return a step counter raised by one; it stays at its largest value rather than overflow."""
+    """Return a step counter incremented by one; it stays at its largest value instead of overflowing."""
     return jnp.asarray(optax.safe_increment(count))

@@ -1,4 +1,4 @@
-"""How adaptive methods scale a gradient, each composed from statistics of it."""
+"""Adaptive scaling rules (AdaGrad, RMSprop, Adam, …), each composed from statistics of the gradient."""
 
 from typing import Any, Literal
 
@@ -51,7 +51,7 @@ def scale_by_lion(b1: ScalarLike = 0.9, b2: ScalarLike = 0.99, *, mu_dtype: Any 
 
 @composite()
 def scale_by_adagrad(*, eps: ScalarLike = 1e-8, eps_root: ScalarLike = 0.0, initial: ScalarLike = 0.0) -> Transform:
-    """Divide each coordinate by the length of all its gradients.
+    """Divide each coordinate by the Euclidean norm of its gradient history.
 
     gₜ / (√(Sₜ + ε_root) + ε),  Sₜ = Sₜ₋₁ + gₜ²,  S₀ = initial
 
@@ -94,15 +94,15 @@ def scale_by_rms(
 
     gₜ / (√(vₜ + ε_root) + ε),  vₜ = ρ vₜ₋₁ + (1 − ρ) gₜ²,  v₀ = initial
 
-    Unless v is corrected for its start, the first steps with v₀ = 0 are up to 1/√(1 − ρ) times too large.
+    Without bias correction of v, the first steps from v₀ = 0 are up to 1/√(1 − ρ) times too large.
 
     Args:
         decay: ρ in [0, 1).
         eps: ε ≥ 0 outside the root.
         eps_root: ε ≥ 0 inside the root.
         initial: v₀ ≥ 0.
-        centered: Subtract the square of the mean, and so divide by a standard deviation.
-        corrected: Divide the averages by 1 − ρᵗ, as `bias_correction` does; only right with v₀ = 0.
+        centered: Subtract the square of the mean, so that the divisor is a standard deviation.
+        corrected: Divide the averages by 1 − ρᵗ, as `bias_correction` does; valid only with v₀ = 0.
 
     Returns:
         A chain of `ema` and `identity` under `divide_by_root`, or `divide_by_deviation`.
@@ -156,7 +156,7 @@ def _corrected_ema(decay, of=None) -> Transform:
 
 
 def _first_moment(b1, nesterov: bool = False, dtype: Any = None) -> Transform:
-    """Return the corrected mean of the gradient, perhaps one momentum step ahead."""
+    """Return the bias-corrected mean of the gradient, one momentum step ahead if requested."""
     if nesterov:
         return merge(interpolate(b1), chain(ema(b1, dtype=dtype), bias_correction(b1, ahead=1)), bias_correction(b1))
     return chain(ema(b1, dtype=dtype), bias_correction(b1))
@@ -181,7 +181,7 @@ def scale_by_adam(
         b1: β₁ in [0, 1).
         b2: β₂ in [0, 1).
         eps: ε ≥ 0 outside the root.
-        eps_root: ε ≥ 0 inside the root; positive, if the update is differentiated where gradients vanish.
+        eps_root: ε ≥ 0 inside the root; must be positive to differentiate the update where gradients vanish.
         mu_dtype: dtype of m; None keeps the parameters'.
 
     Returns:
@@ -221,15 +221,14 @@ def scale_by_amsgrad(
         b2: β₂ in [0, 1).
         eps: ε ≥ 0 outside the root.
         eps_root: ε ≥ 0 inside the root.
-        correction: Where the bias of v is corrected: not at all (and that of m neither), before the maximum, or after
-            it.
+        correction: "none" leaves v and m uncorrected; "before" and "after" correct both, v before or after the maximum.
         mu_dtype: dtype of m; None keeps the parameters'.
 
     Returns:
         `scale_by_adam` with a `running_max` in its second branch.
 
     Raises:
-        ValueError: If `correction` is none of the three.
+        ValueError: If `correction` is not one of the three.
 
     Example:
         >>> tx = scale_by_amsgrad(0.0, 0.0, eps=0.0)
@@ -263,7 +262,8 @@ def scale_by_adamax(b1: ScalarLike = 0.9, b2: ScalarLike = 0.999, *, eps: Scalar
     Args:
         b1: β₁ in [0, 1).
         b2: β₂ in [0, 1).
-        eps: ε ≥ 0, added to the gradient's magnitude; 0 in the paper, where a coordinate without gradients rests.
+        eps: ε ≥ 0, added to the gradient's magnitude; 0 in the paper, where a coordinate whose gradients are 0 does not
+            move.
 
     Returns:
         A corrected average and a `running_max` under `divide_by`.
@@ -344,7 +344,7 @@ def scale_by_radam(
     eps_corrected: bool = True,
     nesterov: bool = False,
 ) -> Transform:
-    """Scale as Adam does, once the second moment has seen enough to be trusted.
+    """Scale as Adam does, once the variance of the second moment is tractable.
 
     rₜ m̂ₜ / (√v̂ₜ + ε) while ρₜ > threshold, m̂ₜ before; ρ and r as in `rectify`
 
@@ -353,8 +353,8 @@ def scale_by_radam(
         b2: β₂ in [0, 1).
         eps: ε ≥ 0; 0 in the paper.
         eps_root: ε ≥ 0 inside the root.
-        threshold: The memory ρ above which v is trusted.
-        inclusive: Whether equality is enough.
+        threshold: The memory length ρ above which v is used.
+        inclusive: Whether v is also used at ρ = threshold.
         eps_corrected: Whether ε is added to √v̂ (True) or to √v, and corrected with it (False).
         nesterov: Whether the average is taken one momentum step ahead, as in `scale_by_nadam` at constant momentum.
 
@@ -405,7 +405,8 @@ def scale_by_adan(
         difference_weight: w; None means b2, the paper's 1 − β₂.
 
     Returns:
-        Three corrected averages under `divide_by_root`. It keeps the last gradient twice, once for each difference.
+        Three corrected averages under `divide_by_root`. The state holds the last gradient twice, once for each
+        difference.
 
     Example:
         >>> updates, _ = scale_by_adan().update(jnp.array([-7.0]), scale_by_adan().init(jnp.zeros(1)))

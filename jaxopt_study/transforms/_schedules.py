@@ -1,4 +1,4 @@
-"""Learning rates that fall by a law of the number of steps."""
+"""Learning-rate schedules of PyTorch's and Adafactor's methods, and products of schedules."""
 
 from collections.abc import Callable
 from typing import Any
@@ -50,15 +50,15 @@ def regularised_decay(
 ) -> Callable[[Any], Any]:
     """Return the schedule ηₜ / (1 + λ ηₜ t)^α, with t steps taken.
 
-    The curvature that a term ½λ‖θ‖² guarantees sets how fast the rate must fall; the power is 1 for the plain iterates
-    and between ½ and 1 if they are averaged.
+    The strong convexity λ of the term ½λ‖θ‖² sets the rate of decay; the power is 1 for the plain iterates and between
+    ½ and 1 for averaged ones.
 
     Args:
         learning_rate: η ≥ 0, or a schedule of it.
         strength: λ ≥ 0, the weight of ½‖θ‖² in the loss.
         power: α ≥ 0.
-        lagged: Whether a schedule's η is that of the step before, as in PyTorch, which forms the rate of a step at the
-            end of the one before it.
+        lagged: Whether a schedule's η is taken from the previous step, as in PyTorch, which computes the next rate at
+            the end of each step.
 
     Returns:
         A schedule for `scale_by_learning_rate`.

@@ -1,9 +1,9 @@
-"""What a transformation is made of: the call that built it, kept as data beside the functions it built.
+"""Specifications: the call that built a transformation, kept as data beside the functions.
 
-An `Expression` remembers its constructor and arguments. That one record gives it everything else: it prints as the
-call, compares by the call, lists and replaces its hyperparameters by path, is saved as JSON, and is a JAX pytree whose
-leaves are its numeric hyperparameters. `Transform` is the expression that is an Optax transformation, `Function` the
-one that is a function (a schedule, or what `merge` combines branches with).
+An `Expression` records its constructor and arguments. From this record it prints as the call, compares by the call,
+lists and replaces its hyperparameters by path, is saved as JSON, and is a JAX pytree whose leaves are its numeric
+hyperparameters. A `Transform` is an expression that is an Optax transformation; a `Function` is one that is a plain
+function (a schedule, or the function with which `merge` combines its branches).
 """
 
 import inspect
@@ -22,7 +22,7 @@ from jaxopt_study.transforms._to_json import to_json
 
 
 class Constructor(NamedTuple):
-    """A function that builds expressions, and what must be known about it to build them again."""
+    """A function that builds expressions, with the information needed to rebuild them."""
 
     name: str  # as printed
     path: str  # "module:name", where it can be imported; "" if it cannot
@@ -32,7 +32,7 @@ class Constructor(NamedTuple):
     conventions: tuple[tuple[str, tuple[tuple[str, Any], ...]], ...] = ()  # defaults that depend on `convention`
 
     def check_convention(self, convention: Any) -> None:
-        """Raise ValueError if there are conventions, and this is none of them."""
+        """Raise ValueError if the constructor has conventions and this is not one of them."""
         known = [name for name, _ in self.conventions]
         if known and (not isinstance(convention, str) or convention not in known):
             raise ValueError(
@@ -50,7 +50,7 @@ class Constructor(NamedTuple):
         return plain | table.get(str(convention or plain.get("convention")), {})
 
     def is_structural(self, name: str) -> bool:
-        """Return whether a number decides the program itself: those annotated as plain float, not as hyperparameter."""
+        """Return whether a number is static in the program: annotated as plain float, not as a hyperparameter."""
         return self.signature.parameters[name].annotation is float
 
     def __hash__(self):
@@ -77,7 +77,7 @@ class Spec(NamedTuple):
         return None
 
     def shown(self) -> dict[str, Any]:
-        """Return the arguments that differ from their defaults: the ones a reader needs."""
+        """Return the arguments that differ from their defaults, which are the ones printed."""
         defaults = self.constructor.defaults(self.arguments.get("convention"))
         plain = self.constructor.defaults()
         return {
@@ -87,7 +87,7 @@ class Spec(NamedTuple):
         }
 
     def call(self) -> Any:
-        """Return what the constructor's function makes of the arguments."""
+        """Return the result of the constructor's function for the arguments."""
         positional, keywords = [], {}
         for name, value in self.arguments.items():
             kind = self.constructor.signature.parameters[name].kind
@@ -103,14 +103,14 @@ class Spec(NamedTuple):
 
 
 class Expression:
-    """The specification of a transformation or function, and what follows from it.
+    """A transformation or function with the specification that built it.
 
     Attributes:
-        spec: The call that built this, or None for one built directly from functions.
+        spec: The call that built this expression, or None if it was built directly from functions.
     """
 
     spec: Spec | None
-    unflattened: tuple[list[Any], Any] | None = None  # as JAX last built it
+    unflattened: tuple[list[Any], Any] | None = None  # leaves and structure from JAX's last unflattening
 
     @property
     def hyperparams(self) -> dict[str, Any]:
@@ -122,11 +122,11 @@ class Expression:
         return {path: value for path, value in arguments_of(self) if not isinstance(value, Expression)}
 
     def replace(self, changes: Mapping[str, Any] | None = None, /, **keywords: Any) -> Any:
-        """Return the same expression with some arguments changed.
+        """Return a copy of the expression with some arguments changed.
 
         Args:
-            changes: New values by path, by unique end of a path (`{"b2": 0.95}`), or by pattern with `*`, which changes
-                every match. Values may be traced: nothing is recompiled when only numbers change.
+            changes: New values by path, by unique suffix of a path (`{"b2": 0.95}`), or by pattern with `*`, which
+                changes every match. Values may be traced: changing only numbers does not recompile.
             **keywords: The same, for arguments whose path is a plain name.
 
         Returns:
@@ -143,18 +143,18 @@ class Expression:
         return rebuild(self, resolved, construct)
 
     def to_json(self, *, indent: int | None = None) -> str:
-        """Return the expression as JSON text; `from_json` builds an equal one from it.
+        """Return the expression as JSON text, from which `from_json` builds an equal one.
 
         Args:
-            indent: Spaces that each level is indented by; None writes one line.
+            indent: Number of spaces per level; None writes a single line.
 
         Returns:
             The text.
 
         Raises:
             TypeError: If `indent` is no integer.
-            ValueError: If a part cannot be named in text: a lambda, a local function, a bare Optax transformation, or a
-                traced value. The message says which part and what to use.
+            ValueError: If a part has no importable name: a lambda, a local function, a bare Optax transformation, or a
+                traced value. The message names the part and an alternative.
         """
         return to_json(self, indent=None if indent is None else check_integer("to_json", "indent", indent, 0, 100))
 
@@ -166,7 +166,7 @@ class Expression:
 
     def __repr__(self) -> str:
         if self.spec is None:
-            return f"<{type(self).__name__} without a specification; build it with `from_optax` to give it one>"
+            return f"<{type(self).__name__} without a specification; build it with `from_optax` to have one>"
         return render_call(self.spec)
 
     def __eq__(self, other: object) -> bool:
@@ -184,12 +184,12 @@ class Expression:
 
 
 class Transform(Expression, optax.GradientTransformationExtraArgs):
-    """An Optax transformation that carries the call that built it.
+    """An Optax transformation that records the call that built it.
 
-    It unpacks as `(init, update)` and works wherever an Optax transformation does.
+    It unpacks as `(init, update)` and works wherever Optax expects a transformation.
     """
 
-    spec: Spec | None = None  # as after `_replace`, which changes the functions behind the call
+    spec: Spec | None = None  # None, for example, after `_replace`, which changes the functions
 
     def __new__(cls, init: Callable[..., Any], update: Callable[..., Any], spec: Spec | None = None):
         """Build a transformation from its two functions; constructors add the specification."""
@@ -198,10 +198,10 @@ class Transform(Expression, optax.GradientTransformationExtraArgs):
         return self
 
     def expand(self) -> "Transform":
-        """Return the same transformation written out in atoms.
+        """Return the same transformation composed of atoms only.
 
-        Named optimizers and other composites are replaced by the chains they stand for. The state has the same
-        structure, so a run can be continued with the expanded form.
+        Named optimizers and other composites are replaced by their chains. The state keeps its structure, so a run can
+        continue with the expanded form.
         """
         if self.spec is None:
             return self
@@ -212,7 +212,7 @@ class Transform(Expression, optax.GradientTransformationExtraArgs):
 
 
 class Function(Expression):
-    """A function that carries the call that built it: a schedule, or what `merge` applies to its branches."""
+    """A function that records the call that built it: a schedule, or the `fn` of a `merge`."""
 
     def __init__(self, function: Callable[..., Any], spec: Spec | None = None):
         self.spec = spec
@@ -224,16 +224,16 @@ class Function(Expression):
 
 
 def with_any_extra(transformation: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
-    """Return a transformation that is given only those extra arguments that it takes.
+    """Return a transformation that ignores extra arguments it does not accept.
 
-    `optax.with_extra_args_support` does so for transformations that take none. Others name a few and refuse the rest,
-    as `optax.contrib.sam` does.
+    `optax.with_extra_args_support` does so for transformations that accept none. Some, such as `optax.contrib.sam`,
+    accept a few and reject the rest.
 
     Args:
         transformation: Any Optax transformation.
 
     Returns:
-        The same, whatever it is called with.
+        The same transformation, which accepts any extra argument.
     """
     tolerant = optax.with_extra_args_support(transformation)
     parameters = inspect.signature(tolerant.update).parameters
@@ -248,10 +248,10 @@ def with_any_extra(transformation: optax.GradientTransformation) -> optax.Gradie
 
 
 def construct(spec: Spec) -> Any:
-    """Build an expression.
+    """Build an expression from its specification.
 
     Args:
-        spec: The call to make.
+        spec: The constructor and its arguments.
 
     Returns:
         A `Transform` or a `Function` that remembers the call.
@@ -260,7 +260,7 @@ def construct(spec: Spec) -> Any:
         TypeError: If the constructor returns neither a transformation nor a function.
         ValueError: If the convention is unknown.
     """
-    spec.constructor.check_convention(spec.arguments.get("convention"))  # a text or `replace` may give any
+    spec.constructor.check_convention(spec.arguments.get("convention"))  # JSON text and `replace` may hold any value
     built = spec.call()
     if isinstance(built, optax.GradientTransformation):
         built = optax.with_extra_args_support(built)

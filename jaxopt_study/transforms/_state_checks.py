@@ -1,4 +1,4 @@
-"""What a user hears whose state, gradient and parameters do not belong together."""
+"""Error messages for mismatched state, gradient and parameters."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from jaxopt_study._checks import describe_argument
 
 
 class MismatchError(ValueError):
-    """State, gradient and parameters that do not belong together; the message names the atom and the remedy."""
+    """State, gradient and parameters do not match; the message names the atom and the remedy."""
 
 
 def check_state(name: str, expected: type, received: Any) -> None:
@@ -24,42 +24,42 @@ def check_state(name: str, expected: type, received: Any) -> None:
 
 
 def check_params(name: str, updates: Any, params: Any) -> None:
-    """Raise MismatchError unless an atom that needs the parameters gets those of its gradient."""
+    """Raise MismatchError if the parameters that an atom needs are missing or do not match the gradient."""
     if params is None:
         raise MismatchError(
             f"{name} needs the current parameters: call update(updates, state, params), received params=None."
         )
     if _kind(updates) != _kind(params):
         raise MismatchError(
-            f"{name}: the gradient does not belong to these parameters: expected {_show(_kind(params))}, received "
+            f"{name}: gradient and parameters do not match: expected {_show(_kind(params))}, received "
             f"{_show(_kind(updates))}. Pass the parameters at which the gradient was taken."
         )
 
 
 def explain(name: str, built: Any, updates: Any, state: Any, error: Exception) -> None:
-    """Raise MismatchError if an atom failed because its state was made for other parameters."""
+    """Raise MismatchError if an atom failed because its state was initialised with other parameters."""
     try:
         expected = jax.eval_shape(built.init, updates)
     except (ValueError, TypeError, AttributeError):
         return
     if _kind(expected) != _kind(state):
         raise MismatchError(
-            f"{name}: the state was made for other parameters: expected {_show(_kind(expected))}, received "
-            f"{_show(_kind(state))}. Call init with the parameters that are trained."
+            f"{name}: the state was initialised with other parameters: expected {_show(_kind(expected))}, received "
+            f"{_show(_kind(state))}. Call init with the parameters to be trained."
         ) from error
 
 
 def check_shapes(name: str, updates: Any, new: Any, state: Any, new_state: Any, *, reshapes: bool = False) -> None:
-    """Raise MismatchError if an update changed a shape: broadcasting hides arguments that do not belong together.
+    """Raise MismatchError if an update changed a shape, which means that mismatched arguments were broadcast.
 
     Args:
         name: The atom.
-        updates: What went in.
-        new: What came out.
+        updates: The gradient passed in.
+        new: The update returned.
         state: The state before.
         new_state: The state after.
-        reshapes: Whether a part may reduce or reshape the gradient, as the sum over examples does; then only growth,
-            which is what broadcasting does, is refused.
+        reshapes: Whether the atom may reduce or reshape the gradient, for example by summing over examples; then only
+            growth raises, since broadcasting grows shapes.
 
     Raises:
         MismatchError: If a shape changed.
@@ -69,26 +69,26 @@ def check_shapes(name: str, updates: Any, new: Any, state: Any, new_state: Any, 
             allowed = reshapes and what == "gradient" and np.size(a) <= np.size(b)
             if np.shape(b) != np.shape(a) and not allowed:
                 raise MismatchError(
-                    f"{name}: gradient, state and parameters differ in shape: the {what} went in with {np.shape(b)} "
-                    f"and would come out with {np.shape(a)}. Call init with the parameters that are trained, and "
-                    "update with their gradient."
+                    f"{name}: gradient, state and parameters differ in shape: the {what} had shape {np.shape(b)} and "
+                    f"would become {np.shape(a)}. Call init with the parameters to be trained, and update with their "
+                    "gradient."
                 )
 
 
 def as_arrays(name: str, what: str, tree: Any, *, is_linear: bool = False) -> Any:
-    """Return a tree whose leaves are arrays, Python's numbers, NumPy's arrays and integers converted.
+    """Convert the leaves of a tree to JAX arrays of real numbers.
 
     Args:
         name: The atom.
-        what: What the message calls the tree.
-        tree: Parameters or a gradient; shapes (`jax.ShapeDtypeStruct`) stay what they are.
-        is_linear: Whether complex leaves pass.
+        what: Name of the tree in the message.
+        tree: Parameters or a gradient; `jax.ShapeDtypeStruct` leaves are kept.
+        is_linear: Whether complex leaves are allowed.
 
     Returns:
-        The same tree if there was nothing to convert.
+        The tree of arrays, or the same tree if no leaf needed conversion.
 
     Raises:
-        TypeError: If a leaf is no array, or complex where the atom's function is not linear.
+        TypeError: If a leaf is not an array, or is complex although the atom is not linear.
     """
     leaves = jax.tree.leaves(tree)
     if all(isinstance(leaf, jax.Array) for leaf in leaves):
@@ -100,7 +100,7 @@ def as_arrays(name: str, what: str, tree: Any, *, is_linear: bool = False) -> An
         if not known or getattr(getattr(leaf, "dtype", None), "kind", "f") in "OSU":
             raise TypeError(
                 f"{name} needs {what} to be arrays; {what}{jax.tree_util.keystr(path)} is {describe_argument(leaf)}. "
-                "Keep what is not trained out of the parameters, or put optax.masked around the transformation."
+                "Leave out of the parameters what is not trained, or put optax.masked around the transformation."
             )
     if not is_linear:
         refuse_complex(name, what, tree)
@@ -131,7 +131,7 @@ def _as_real(leaf: Any) -> Any:
 
 
 def refuse_complex(name: str, what: str, tree: Any) -> None:
-    """Raise TypeError if a leaf is complex: a square, a norm or a sign of it is not that of two real numbers."""
+    """Raise TypeError if a leaf is complex: its square, norm or sign differs from those of its two real parts."""
     if not any(_is_complex(leaf) for leaf in jax.tree.leaves(tree)):
         return
     path = next(path for path, leaf in jax.tree_util.tree_leaves_with_path(tree) if _is_complex(leaf))
@@ -150,7 +150,7 @@ def _is_complex(leaf: Any) -> bool:
 def _as_array(leaf: Any) -> Any:
     if isinstance(leaf, jax.Array | jax.ShapeDtypeStruct):
         return leaf
-    # A Python number would make a weakly typed array, and a state whose type changes after a step.
+    # A Python number would become a weakly typed array, and the state would change its type after a step.
     return jnp.asarray(leaf, dtype=jnp.result_type(leaf if hasattr(leaf, "dtype") else type(leaf)))
 
 

@@ -1,4 +1,4 @@
-"""Running statistics of the gradient: what an adaptive method remembers."""
+"""Running statistics of the gradient: moving average, sum, maximum, difference."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -48,10 +48,10 @@ class RunningMaxState(NamedTuple):
 
 
 class DifferenceState(NamedTuple):
-    """The gradient of the step before."""
+    """The gradient of the previous step."""
 
     previous: optax.Updates  # gₜ₋₁, structure and dtypes of the parameters
-    started: Array  # whether there was a step before, boolean scalar
+    started: Array  # whether there was a previous step, boolean scalar
 
 
 @atom(state=EmaState, linear=True)
@@ -69,31 +69,31 @@ def ema(
 
         mₜ = β mₜ₋₁ + (1 − β) φ(gₜ)
 
-    It starts at m₀ and is pulled towards it for about 1/(1−β) steps; it does not correct that: `bias_correction` does.
-    It is computed as mₜ₋₁ + (1 − β)(φ(gₜ) − mₜ₋₁), with 1 − β formed in double precision, because β itself
-    rounded to single precision moves the average by up to 3e-3 at β = .99999. In single precision an average of nearly
-    constant values stops moving once its steps round away, up to 6e-8/(1 − β) from them, relatively.
+    The average is biased towards m₀ for about 1/(1−β) steps; `bias_correction` removes this bias. It is computed as
+    mₜ₋₁ + (1 − β)(φ(gₜ) − mₜ₋₁), with 1 − β formed in double precision, because β itself rounded to single precision
+    moves the average by up to 3e-3 at β = .99999. In single precision an average of nearly constant values stops moving
+    once its increments round to zero, at a relative distance of up to 6e-8/(1 − β) from them.
 
     Range: (1 − β)φ(g) must be a normal number of the average's dtype. With φ the square and β = .999 that is |g| from
-    4e-18 to 1.8e19 in single precision and bfloat16, from .25 to 255 in float16. Below, the square vanishes and ε
-    alone divides. Above, the average is infinite from then on, and a step divided by its root is 0, never NaN: that
-    coordinate rests, as it does in Optax. Clip the gradient if it may get there.
+    4e-18 to 1.8e19 in single precision and bfloat16, from .25 to 255 in float16. Below this range the square underflows
+    and only ε is left in the divisor. Above it the average stays infinite, and a step divided by its root is 0, never
+    NaN: that coordinate no longer moves, as in Optax. Clip the gradient if it may leave the range.
 
     Args:
-        decay: β in [0, 1). Traced, it is taken as it is: the rounding of β then matters as said above.
+        decay: β in [0, 1). A traced β is used in its own precision, whose rounding then matters as described above.
         of: φ, an elementwise function of the gradient, such as `jnp.square`; None takes the gradient itself. It is
             applied in the wider of the gradient's and the average's dtype.
-        initial: m₀. With a start other than 0, `bias_correction` is wrong.
+        initial: m₀. `bias_correction` is valid only for m₀ = 0.
         dtype: dtype of the average; None keeps the parameters'. Use `jnp.float32` under half-precision parameters.
-            Optax's name for it, `accumulator_dtype`, is understood, too.
-        lagged: Return mₜ₋₁, the average before this step, which Lion interpolates with the gradient.
+            Optax's name for it, `accumulator_dtype`, is accepted, too.
+        lagged: Return mₜ₋₁, the average before this step, as Lion needs it.
 
     Returns:
         A transformation whose output and state have the parameters' structure. Cost: one read and one write of m.
 
     Raises:
         ValueError: If `decay` is outside [0, 1).
-        TypeError: If an argument is of the wrong kind, or the gradient complex and `of` or `dtype` given.
+        TypeError: If an argument is of the wrong kind, or the gradient is complex and `of` or `dtype` is given.
 
     Example:
         >>> tx = ema(0.75, of=jnp.square)
@@ -122,11 +122,12 @@ def ema(
 
     def move(m: Array, g: Array) -> Array:
         x = _statistic("ema", of, g, m.dtype)
-        # A statistic of finite gradients may overflow, and an infinite average stays so: ∞ − ∞ and 0·∞ must not occur.
+        # A statistic of finite gradients may overflow, and an infinite average stays infinite: ∞ − ∞ and 0·∞ must not
+        # occur.
         bounded = m if of is None else jnp.clip(m, -jnp.finfo(m.dtype).max, jnp.finfo(m.dtype).max)
-        if host and rate <= 0.5:  # squares have no sign, gradients do, and their difference may overflow
+        if host and rate <= 0.5:  # unlike squares, gradients have a sign, so their difference may overflow
             return m + (rate * x - rate * m if of is None else rate * (x - bounded))
-        # For a short memory the difference would lose x beside a large m; traced decays may be short.
+        # With a short memory the difference would lose x beside a large m; a traced decay may be small.
         beta = cast(decay, m.dtype)
         return beta * jnp.where(beta == 0, bounded, m) + cast(rate, m.dtype) * x
 
@@ -148,16 +149,16 @@ def total(*, of: Statistic = jnp.square, initial: ScalarLike = 0.0, dtype: Any =
         Sₜ = Sₜ₋₁ + φ(gₜ)
 
     It forgets nothing: a step divided by √Sₜ can only shrink, which is AdaGrad's strength on sparse gradients and its
-    weakness on long runs. For a memory that fades use `ema`. Not a step by itself: `merge` it with the gradient.
+    weakness on long runs. For a fading memory use `ema`. The sum is not a step by itself: `merge` it with the gradient.
 
     Range: squares of |g| from 1.1e-19 to 1.8e19 are normal numbers in single precision and bfloat16, from .008 to 255
-    in float16. Below, the square vanishes, and S₀ and ε alone divide. Above, the sum is infinite from then on, and a
-    step divided by its root is 0: that coordinate rests.
+    in float16. Below this range the square underflows, and only S₀ and ε are left in the divisor. Above it the sum
+    stays infinite, and a step divided by its root is 0: that coordinate no longer moves.
 
     Args:
         of: φ, an elementwise function of the gradient, applied in the wider of the gradient's and the sum's dtype.
         initial: S₀ ≥ 0. The paper uses 0; Optax's `adagrad` starts at 0.1.
-        dtype: dtype of the sum; None keeps the parameters'. Optax's name, `accumulator_dtype`, is understood, too.
+        dtype: dtype of the sum; None keeps the parameters'. Optax's name, `accumulator_dtype`, is accepted, too.
 
     Returns:
         A transformation whose output and state have the parameters' structure. Cost: one read and one write of S.
@@ -201,15 +202,15 @@ def running_max(
 
         uₜ = max(β uₜ₋₁, φ(gₜ))
 
-    With β = 1 it never falls: after `ema(b2, of=jnp.square)` it makes Adam into AMSGrad, and whether `bias_correction`
-    stands before it or behind it is where Optax and PyTorch differ. With β < 1 and φ = |·| it is AdaMax's norm.
+    With β = 1 it never decreases: after `ema(b2, of=jnp.square)` it turns Adam into AMSGrad. Optax applies
+    `bias_correction` before it, PyTorch after it. With β < 1 and φ = |·| it is AdaMax's norm.
 
     Args:
         decay: β in [0, 1].
         of: φ, an elementwise function of the gradient, applied in the wider of the gradient's and the maximum's dtype;
             None takes the gradient itself.
         initial: u₀.
-        dtype: dtype of the maximum; None keeps the parameters'. Optax's name, `accumulator_dtype`, is understood, too.
+        dtype: dtype of the maximum; None keeps the parameters'. Optax's name, `accumulator_dtype`, is accepted, too.
 
     Returns:
         A transformation whose output and state have the parameters' structure. Cost: one read and one write of u.
@@ -251,13 +252,13 @@ def running_max(
 
 @atom(state=DifferenceState, linear=True)
 def gradient_difference() -> Transform:
-    """Replace the gradient by its change since the step before.
+    """Replace the gradient by its change since the previous step.
 
     With gradient gₜ, elementwise:
 
         dₜ = gₜ − gₜ₋₁,  d₁ = 0
 
-    It does not smooth: the noise of two mini-batches adds. Adan averages it with `ema`.
+    The difference is not smoothed, and the noise of two mini-batches adds up. Adan averages it with `ema`.
 
     Returns:
         A transformation whose output has the parameters' structure. Cost: one read and one write of the gradient.
@@ -286,7 +287,7 @@ def gradient_difference() -> Transform:
 
 
 def _change(g: Array, before: Array) -> Array:
-    """Return g − before, at most the largest number where both are finite: no mean of it is ∞ − ∞ then."""
+    """Return g − before, limited to the largest finite number where both are finite, so that no mean of it is ∞ − ∞."""
     change = g - before.astype(g.dtype)
     if jnp.iscomplexobj(change):
         return change
@@ -303,7 +304,7 @@ def _full(params: Any, value: Any, dtype: Any) -> Any:
 
 
 def _statistic(who: str, of: Statistic | None, g: Array, dtype: Any) -> Array:
-    """Return φ(g) in a dtype: φ acts in the wider of both, since a square may overflow or vanish in the narrower."""
+    """Return φ(g) in a dtype: φ acts in the wider dtype, since a square may overflow or underflow in the narrower."""
     if of is None:
         return g.astype(dtype)
     return jnp.asarray(check_result(who, "of", of(g.astype(wider(g.dtype, dtype))))).astype(dtype)

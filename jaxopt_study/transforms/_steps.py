@@ -1,4 +1,4 @@
-"""The last part of a chain: what turns a direction into a step."""
+"""Final atoms of a chain: learning rate, sign and weight decay."""
 
 from typing import Any, NamedTuple
 
@@ -30,7 +30,7 @@ def scale_by_learning_rate(learning_rate: ScalarOrSchedule, *, flip_sign: bool =
 
     Args:
         learning_rate: η ≥ 0, or a schedule of it: a function of the number of steps taken, 0 at the first.
-        flip_sign: False keeps the direction, as for maximisation.
+        flip_sign: False keeps the direction, for maximisation.
 
     Returns:
         A transformation with the structure and dtypes of the gradient. Cost: fused with its neighbours, none.
@@ -47,10 +47,10 @@ def scale_by_learning_rate(learning_rate: ScalarOrSchedule, *, flip_sign: bool =
         [-0.5]
 
     References:
-        Optax's `scale_by_learning_rate`, which promotes half-precision gradients where the rate is an array, and has
-        another state with a schedule than without.
+        Optax's `scale_by_learning_rate`, which promotes half-precision gradients if the rate is an array, and whose
+        state with a schedule differs from that without.
     """
-    remedy = "The step is −learning_rate × gradient; to ascend use flip_sign=False."
+    remedy = "The step is −learning_rate × gradient; use flip_sign=False to ascend."
     check_non_negative("scale_by_learning_rate", "learning_rate", learning_rate, remedy, schedule=True)
     check_bool("scale_by_learning_rate", "flip_sign", flip_sign)
     sign = -1.0 if flip_sign else 1.0
@@ -69,7 +69,7 @@ def scale_by_learning_rate(learning_rate: ScalarOrSchedule, *, flip_sign: bool =
 
 @atom(linear=True)
 def negate() -> Transform:
-    """Turn a direction of ascent into one of descent, at its own length.
+    """Change the sign of the gradient: uₜ = −gₜ.
 
     Returns:
         A stateless transformation. Cost: fused with its neighbours, none.
@@ -99,13 +99,13 @@ def add_decayed_weights(weight_decay: ScalarOrSchedule, *, mask: Any = None, fli
 
         uₜ = gₜ + λ θₜ₋₁,  or gₜ − λ θₜ₋₁ with `flip_sign`
 
-    Before the statistics of an adaptive method it is L2 regularisation; behind them, decoupled weight decay.
+    Before the statistics of an adaptive method it is L2 regularisation; after them, decoupled weight decay.
 
     Args:
         weight_decay: λ ≥ 0, or a schedule of it.
         mask: Which parameters decay: a pytree of booleans with the structure of the parameters or a prefix of it, or a
             function from the parameters to one. None decays all.
-        flip_sign: True behind `scale_by_learning_rate`, where the input is already a step of descent.
+        flip_sign: True after `scale_by_learning_rate`, where the input is already a descent step.
 
     Returns:
         A transformation whose state is a counter. Cost: one read of the parameters.
@@ -151,7 +151,7 @@ def _check_mask(atom: str, mask: Any) -> None:
 
 
 def _spread(atom: str, mask: Any, params: Any) -> Any:
-    """Return one boolean for every parameter."""
+    """Return the mask with one boolean per parameter."""
     chosen = True if mask is None else mask(params) if callable(mask) else mask
     _check_mask(atom, chosen)
     try:
@@ -172,14 +172,14 @@ class ProximalDecayState(NamedTuple):
 
 @atom(state=ProximalDecayState, params=True, linear=True)
 def decay_proximally(weight_decay: ScalarOrSchedule, learning_rate: ScalarOrSchedule, *, mask: Any = None) -> Transform:
-    """Shrink the end of the step towards zero.
+    """Shrink the updated parameters towards zero: proximal weight decay.
 
-    With the step's end θ + u, decay λ and learning rate η:
+    With the updated parameters θ + u, decay λ and learning rate η:
 
         uₜ′ = (θ + uₜ) / (1 + ληₜ) − θ
 
-    The exact minimiser of the linearised loss plus ½λ‖θ‖² plus the step's own metric, where `add_decayed_weights` takes
-    a gradient step on ½λ‖θ‖². Put it last.
+    The result is the exact minimiser of the linearised loss plus ½λ‖θ‖² plus the step's own metric, whereas
+    `add_decayed_weights` takes a gradient step on ½λ‖θ‖². Put it last.
 
     Args:
         weight_decay: λ ≥ 0, or a schedule of it.

@@ -1,4 +1,4 @@
-"""What passes through a chain, written down while it runs."""
+"""Taps: norms, angles and clipping recorded inside a chain while it runs."""
 
 from typing import Any, NamedTuple
 
@@ -16,17 +16,17 @@ from jaxopt_study.transforms._spec import Transform, with_any_extra
 
 
 class TapMetrics(NamedTuple):
-    """What a tap saw at the last step. All are float scalars."""
+    """Measurements of a tap at the last step. All are float scalars."""
 
-    norm_in: Any  # Euclidean norm of what entered
-    norm_out: Any  # Euclidean norm of what left
-    cosine: Any  # cosine of the angle between what left and the raw gradient; 0 if either vanishes or shapes differ
-    clipped_fraction: Any  # share of coordinates that left smaller in magnitude than they entered; 0 if shapes differ
+    norm_in: Any  # Euclidean norm of the input
+    norm_out: Any  # Euclidean norm of the output
+    cosine: Any  # cosine of the angle between output and raw gradient; 0 if either vanishes or shapes differ
+    clipped_fraction: Any  # share of coordinates whose magnitude decreased; 0 if shapes differ
 
 
 @flax.struct.dataclass
 class TapState:
-    """The last reading of a tap, and the state of what it watches."""
+    """The last measurements of a tap, and the state of the watched transformation."""
 
     metrics: TapMetrics
     inner_state: Any
@@ -35,19 +35,19 @@ class TapState:
 
 @atom(state=object, contains=True)  # the watched transformation's own state when not enabled
 def tap(name: str, inner: optax.GradientTransformation | None = None, *, enabled: bool = True) -> Transform:
-    """Record what a transformation does to the gradient, and change nothing.
+    """Record the effect of a transformation on the gradient, without changing it.
 
-    With g the raw gradient of the outermost chain, x what enters and y what `inner` makes of it:
+    With g the raw gradient of the outermost chain, x the input and y the output of `inner`:
 
         ‖x‖,  ‖y‖,  ⟨y, g⟩ / (‖y‖ ‖g‖),  share of coordinates with |yᵢ| < |xᵢ|
 
-    The reading is part of the state, so it works in `jit`, `scan` and `vmap`, and `train` keeps it for every step. It
-    does not keep a history itself: `read_taps` gives the last reading.
+    The measurements are part of the state, so a tap works in `jit`, `scan` and `vmap`, and `train` records them at
+    every step. The tap itself keeps no history: `read_taps` returns the last measurements.
 
     Args:
-        name: What the reading is called; different for every tap of a chain.
-        inner: The transformation to watch. None watches the place in the chain, where x = y.
-        enabled: False removes the tap from the computation: the program is the same as without it.
+        name: The tap's name, unique within a chain.
+        inner: The transformation to watch. None measures at the tap's position in the chain, with x = y.
+        enabled: False removes the tap from the computation: the compiled program is the same as without it.
             `tx.replace({"*enabled": False})` turns all taps of a chain off.
 
     Returns:
@@ -56,7 +56,7 @@ def tap(name: str, inner: optax.GradientTransformation | None = None, *, enabled
 
     Raises:
         ValueError: If the name is empty.
-        TypeError: If the name is no text, or `inner` no transformation.
+        TypeError: If the name is not a string, or `inner` is not a transformation.
 
     Example:
         >>> tx = chain(tap("clip", clip_by_global_norm(1.0)), scale_by_learning_rate(0.1))
@@ -66,7 +66,7 @@ def tap(name: str, inner: optax.GradientTransformation | None = None, *, enabled
         5.0 1.0 1.0 1.0
 
     References:
-        Optax's `monitor` measures too, and does not run inside `scan`.
+        Optax's `monitor` also measures, but does not run inside `scan`.
     """
     if not isinstance(name, str):
         raise TypeError(f"tap needs name to be text; received {describe_argument(name)}.")
@@ -75,14 +75,14 @@ def tap(name: str, inner: optax.GradientTransformation | None = None, *, enabled
         hint = " Call it: it is a constructor." if callable(inner) else ""
         raise TypeError(f"tap needs inner to be an Optax transformation; received {describe_argument(inner)}.{hint}")
     if not name:
-        raise ValueError("tap: expected a name under which the reading is found, received an empty one.")
+        raise ValueError("tap: expected a non-empty name for the measurements, received an empty one.")
     watched = optax.identity() if inner is None else inner
     watched = with_any_extra(watched)
     if not enabled:
         return Transform(watched.init, watched.update)
 
     def init(params: Any) -> TapState:
-        # One array each: a state that held one array four times could not be donated.
+        # Separate arrays: a state that held the same array four times could not be donated.
         nothing = (jnp.zeros((), dtype=jnp.result_type(float)) for _ in TapMetrics._fields)
         return TapState(TapMetrics(*nothing), watched.init(params), name)
 
@@ -95,7 +95,7 @@ def tap(name: str, inner: optax.GradientTransformation | None = None, *, enabled
 
 
 def read_taps(state: Any) -> dict[str, TapMetrics]:
-    """Return the last reading of every tap in an optimizer state.
+    """Return the last measurements of every tap in an optimizer state.
 
     Args:
         state: The state of any transformation.
@@ -125,7 +125,7 @@ def read_taps(state: Any) -> dict[str, TapMetrics]:
 
 
 def _measure(before: Any, after: Any, raw: Any) -> TapMetrics:
-    # Inside optax.masked a tap sees a part of the tree, and its angle is to that part of the raw gradient.
+    # Inside optax.masked a tap sees a part of the tree, and the angle is measured to that part of the raw gradient.
     masked = lambda x: isinstance(x, optax.MaskedNode)
     raw = jax.tree.map(lambda y, g: y if masked(y) else g, after, raw, is_leaf=masked)
     entered, left, taken = (_reals(tree) for tree in (before, after, raw))
@@ -143,14 +143,14 @@ def _measure(before: Any, after: Any, raw: Any) -> TapMetrics:
 
 
 def _reals(tree: Any) -> list[Array]:
-    """Return the leaves as real arrays: a complex one is its real and its imaginary part."""
+    """Return the leaves as real arrays; a complex leaf becomes its real and its imaginary part."""
     leaves = jax.tree.leaves(tree)
     return [part for x in leaves for part in ((x.real, x.imag) if jnp.iscomplexobj(x) else (x,))]
 
 
 def _cosine(left: list[Array], length: Length, raw: list[Array], start: Length) -> Array:
-    """Return the cosine of the angle between two lists of arrays of these norms; each is scaled, so none overflows."""
-    if [x.shape for x in left] != [x.shape for x in raw]:  # gradients of single examples, which have no angle
+    """Return the cosine of the angle between two lists of arrays with the given norms, scaled to avoid overflow."""
+    if [x.shape for x in left] != [x.shape for x in raw]:  # per-example gradients have no single angle
         return jnp.zeros(())
     precise = wider(length.relative.dtype, start.relative.dtype)
     unit = lambda x, scale: x.astype(precise) / scale.astype(precise)

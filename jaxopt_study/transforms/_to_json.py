@@ -1,4 +1,4 @@
-"""Expressions as JSON text."""
+"""Writing expressions as JSON text."""
 
 import json
 from typing import Any
@@ -20,13 +20,13 @@ def to_json(expression: Any, *, indent: int | None = None) -> str:
 
 
 def is_saved(dtype: Any) -> bool:
-    """Return whether JSON can hold arrays of a dtype: of real numbers and truth values."""
+    """Return whether JSON can hold arrays of this dtype, that is, of real numbers or booleans."""
     return not dtype.hasobject and (jnp.issubdtype(dtype, jnp.floating) or dtype.kind in "biu")
 
 
 def _encode(value: Any, where: str) -> Any:
     if isinstance(value, Tracer):
-        raise ValueError(f"{where} is traced and has no value to save; call to_json outside jit and vmap.")
+        raise ValueError(f"{where} is traced and has no concrete value to save; call to_json outside jit and vmap.")
     spec = getattr(value, "spec", None)
     if spec is not None:
         constructor = spec.constructor
@@ -56,19 +56,19 @@ def _encode(value: Any, where: str) -> Any:
         return [_encode(item, where) for item in value]
     if isinstance(value, dict) and all(isinstance(key, str) for key in value):
         return {"dict": {key: _encode(item, f"{where}[{key!r}]") for key, item in value.items()}}
-    if isinstance(value, dict):  # a schedule's boundaries, say: JSON itself has text for keys only
+    if isinstance(value, dict):  # such as a schedule's boundaries: JSON's own keys are strings only
         return {"items": [[_encode(key, where), _encode(item, where)] for key, item in value.items()]}
     path = import_path(value) if callable(value) else None
     if path is None:
         raise ValueError(
-            f"{where}: {render(value)} cannot be written as text. Name functions at the top level of a module; build "
-            "schedules with from_optax, as in from_optax(optax.cosine_decay_schedule)(0.1, 100)."
+            f"{where}: {render(value)} cannot be written as text. Define functions at the top level of a module; "
+            "build schedules with from_optax, as in from_optax(optax.cosine_decay_schedule)(0.1, 100)."
         )
     return {"function": path}
 
 
 def _public(constructor: Any) -> str:
-    """Return the shortest path to a constructor, so that moving it inside a package does not break what was saved."""
+    """Return the shortest import path to a constructor, so that saved expressions survive moves inside a package."""
     if constructor.kind == "optax":
         return constructor.path
     module, _, name = constructor.path.partition(":")

@@ -1,4 +1,4 @@
-"""Optax's constructors whose hyperparameters are traced, as in a search: some decide in Python by their values."""
+"""Traced hyperparameters in Optax's constructors, some of which branch in Python on their values."""
 
 import inspect
 from collections.abc import Callable, Iterator
@@ -18,13 +18,13 @@ _DECISIONS = (
 
 
 def form_for(function: Callable[..., Any], args: Any, kwargs: Any) -> Callable[..., Any]:
-    """Return the constructor that can be called with these arguments: another one if they are traced and it cannot."""
+    """Return a constructor that accepts these arguments: a replacement if the original cannot take traced ones."""
     return _FORMS.get(function, function) if _any_traced((args, kwargs)) else function
 
 
 @contextmanager
 def explained(function: Callable[..., Any], name: str, args: Any, kwargs: Any) -> Iterator[None]:
-    """Turn JAX's error about a decision by a traced value into one that names the hyperparameter and what to do."""
+    """Translate JAX's error about branching on a traced value into one that names the hyperparameter and the remedy."""
     try:
         yield
     except _DECISIONS as error:
@@ -33,9 +33,9 @@ def explained(function: Callable[..., Any], name: str, args: Any, kwargs: Any) -
         if not traced:
             raise
         raise TypeError(
-            f"from_optax({name}): it decides in Python by a hyperparameter whose value is not known while a search, "
-            f"jit or vmap compiles; traced here: {', '.join(traced)}. Give that one as a plain number, one optimizer "
-            "for each value, and search the others. A schedule can be searched by a factor on it: chain(…, "
+            f"from_optax({name}): the constructor branches in Python on a hyperparameter whose value is unknown while "
+            f"a search, jit or vmap compiles. Traced here: {', '.join(traced)}. Give that one as a plain number, with "
+            "one optimizer per value, and search the others. To search a schedule, search a factor on it: chain(…, "
             "scale_by_learning_rate(schedule, flip_sign=False), scale_by_learning_rate(factor))."
         ) from error
 
@@ -52,7 +52,7 @@ def _warmup_cosine_decay(
     end_value: Any = 0.0,
     exponent: Any = 1.0,
 ) -> optax.Schedule:
-    """Return Optax's schedule of this name; Optax asks in Python whether the peak is 0."""
+    """Return Optax's schedule of this name without its Python branch on a zero peak."""
     flat = peak_value == 0
     alpha = jnp.where(flat, 0.0, end_value / jnp.where(flat, 1.0, peak_value))
     warmup = optax.linear_schedule(init_value, peak_value, warmup_steps)

@@ -1,9 +1,9 @@
-"""Names that a text may use: constructors of transformations and schedules, and elementwise functions.
+"""Names allowed in saved and command-line expressions: constructors and elementwise functions.
 
-A saved expression and an expression on a command line are data, which may come from anyone. What they name is looked up
-in these tables and nowhere else: nothing is imported because a text says so, and no package is trusted as a whole,
-since each of them has functions that write files, call back into Python, or apply any other function. A function
-belongs here if calling it with any arguments computes with arrays and does nothing else.
+A saved expression and an expression on a command line are untrusted data. Their names are looked up only in these
+tables: no module is imported because a text names it, and no package is trusted as a whole, since each contains
+functions that write files, call back into Python, or apply arbitrary functions. A function belongs here if calling it,
+with any arguments, only computes with arrays.
 """
 
 import functools
@@ -21,9 +21,9 @@ import optax.contrib
 
 from jaxopt_study.transforms._printing import import_path
 
-# Of Optax's public names all that return a transformation or a schedule, but those whose purpose is to apply a function
-# of the user's to parameters, updates or other constructors: `stateless`, `inject_hyperparams`, `conditionally_mask`,
-# `monitor`, `snapshot`, `microbatch` and their like. `tree_map_params` and the losses are no constructors.
+# All of Optax's public names that return a transformation or a schedule, except those that apply a user's function to
+# parameters, updates or other constructors: `stateless`, `inject_hyperparams`, `conditionally_mask`, `monitor`,
+# `snapshot`, `microbatch` and the like. `tree_map_params` and the losses are not constructors.
 OPTAX: Mapping[str, tuple[str, ...]] = MappingProxyType({
     "optax": (
         "adabelief", "adadelta", "adafactor", "adagrad", "adam", "adamax", "adamaxw", "adamw", "adan",
@@ -54,8 +54,7 @@ OPTAX: Mapping[str, tuple[str, ...]] = MappingProxyType({
     ),
 })  # fmt: skip
 
-# Functions of one, two or three arrays, entry by entry: statistics of the gradient, what `merge` combines branches
-# with, and what `elementwise` applies.
+# Elementwise functions of one, two or three arrays, for the statistics of the gradient, `merge` and `elementwise`.
 ELEMENTWISE: Mapping[str, tuple[str, ...]] = MappingProxyType({
     "jax.numpy": (
         "abs", "absolute", "add", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctan2", "arctanh", "cbrt",
@@ -90,7 +89,10 @@ _MODULES = {
     "numpy": np,
 }
 _ALIASES = {"jax.numpy": "jnp", "numpy": "np"}
-_HOMES = ("jaxopt_study.transforms", "jaxopt_study.optimizers")  # whose public names are this package's constructors
+_HOMES = (
+    "jaxopt_study.transforms",
+    "jaxopt_study.optimizers",
+)  # their public names are constructors
 
 Table = Mapping[str, Callable[..., Any]]
 
@@ -99,7 +101,7 @@ Table = Mapping[str, Callable[..., Any]]
 def own_constructors() -> Table:
     """Return this package's constructors of transformations and functions, by "module:name" of their public place.
 
-    They are found by the place of their definition, too, which is what earlier versions wrote.
+    They are also found under the module that defines them, the path that earlier versions wrote.
     """
     found: dict[str, Any] = {}
     for home in _HOMES:
@@ -139,9 +141,9 @@ def _table(names: Mapping[str, tuple[str, ...]]) -> Table:
     found: dict[str, Any] = {}
     for module, listed in names.items():
         for name in listed:
-            value = getattr(_MODULES[module], name, None)  # another version may lack some
+            value = getattr(_MODULES[module], name, None)  # other versions may lack some names
             if value is not None:
                 home = f"{getattr(value, '__module__', module)}:{getattr(value, '__qualname__', name)}"
-                found.setdefault(home, value)  # as versions before wrote what is public in a package below
+                found.setdefault(home, value)  # the path that earlier versions wrote for names public in a subpackage
                 found[f"{module}:{name}"] = value
     return MappingProxyType(found)

@@ -142,7 +142,7 @@ def test_one_trial_one_seed_and_no_training_curve_can_be_drawn():
 
 @pytest.mark.parametrize(("train", "titles"), [(np.ones((2, 1, 3)), ["1", "2"]), (np.ones((2, 1, 4)), ["1"])])
 def test_top_curves_of_the_wrong_shape_are_refused(train, titles):
-    with pytest.raises(ValueError, match=r"shape \(trials, seeds, 4\)|a title for each"):
+    with pytest.raises(ValueError, match=r"shape \(trials, seeds, 4\)|a title per trial"):
         figures.top_curves(STEPS, train, np.ones((2, 1, 4)), titles=titles, ylabel="loss")
 
 

@@ -101,8 +101,8 @@ def test_values_to_regress_on_are_split_without_classes():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_test": 400}, "Ask for fewer"),
-        ({"num_train": 401}, "Ask for fewer"),
+        ({"num_test": 400}, "Request fewer"),
+        ({"num_train": 401}, "Request fewer"),
         ({"num_train": 0}, "at least one"),
         ({"num_test": -1}, "at least 0"),
     ],

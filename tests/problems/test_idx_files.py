@@ -231,7 +231,7 @@ def test_swapped_files_of_the_same_data_set_are_recognised(tmp_path, monkeypatch
 
 def test_images_and_labels_of_different_number_are_refused(tmp_path):
     folder = write(tmp_path, **{NAMES[3]: gzip.compress(idx(ARRAYS[NAMES[3]][:-1]))})
-    with pytest.raises(DatasetError, match="test files do not belong together: 20 images, 19 labels"):
+    with pytest.raises(DatasetError, match="test files do not match: 20 images, 19 labels"):
         datasets.load_idx(archive(), folder, verify=False)
 
 
@@ -244,7 +244,7 @@ def test_labels_out_of_range_are_refused(tmp_path):
 
 
 def test_more_images_than_there_are_cannot_be_had(tmp_path):
-    with pytest.raises(DatasetError, match="Ask for fewer"):
+    with pytest.raises(DatasetError, match="Request fewer"):
         datasets.load_idx(archive(), write(tmp_path), num_train=41)
 
 
@@ -282,7 +282,9 @@ def test_a_download_with_the_wrong_hash_is_refused_and_not_kept(tmp_path, server
 
 def test_without_a_network_the_message_says_what_to_do(tmp_path):
     unreachable = archive(mirrors=("http://127.0.0.1:9/",))
-    with pytest.raises(DatasetError, match=r"train-images.*Is there a network\?.*data_dir or JAXOPT_STUDY_DATA"):
+    with pytest.raises(
+        DatasetError, match=r"train-images.*Check the network connection.*data_dir or JAXOPT_STUDY_DATA"
+    ):
         datasets.load_idx(unreachable, tmp_path, download=True)
 
 

@@ -40,28 +40,28 @@ def test_everything_equals_its_expansion(tx):
     found = explain_difference(tx, tx.expand(), num_steps=5)
     assert found.equal
     assert (found.step, found.atom, found.gap) == (None, None, 0.0)
-    assert str(found) == "The same updates in 5 steps. Written the same."
+    assert str(found) == "The updates agree in all 5 steps. The expressions are equal."
 
 
 @pytest.mark.parametrize(
     ("a", "b", "step", "atom", "reason"),
     [
-        (ema(0.9), ema(0.8), 1, "ema", "decay: 0.9 in the first, 0.8 in the second"),
-        (heavy_ball(0.9), heavy_ball(0.8), 2, "heavy_ball", "decay: 0.9"),  # no past at the first step
-        (chain(identity(), ema(0.9), ema(0.5)), chain(identity(), ema(0.9), ema(0.4)), 1, "ema[1]", "decay: 0.5"),
+        (ema(0.9), ema(0.8), 1, "ema", "decay is 0.9 in the first, 0.8 in the second"),
+        (heavy_ball(0.9), heavy_ball(0.8), 2, "heavy_ball", "decay is 0.9"),  # no past at the first step
+        (chain(identity(), ema(0.9), ema(0.5)), chain(identity(), ema(0.9), ema(0.4)), 1, "ema[1]", "decay is 0.5"),
         (
             merge(divide_by_root(), identity(), total()),
             merge(divide_by_root(), identity(), total(initial=1.0)),
             1,
             "total",
-            "initial: 0.0 in the first, 1.0 in the second",
+            "initial is 0.0 in the first, 1.0 in the second",
         ),
         (
             merge(divide_by_root(eps=1e-8), identity(), total()),
             merge(divide_by_root(eps=1e-3), identity(), total()),
             1,
             "fn",
-            "eps: 1e-08 in the first, 0.001 in the second",
+            "eps is 1e-08 in the first, 0.001 in the second",
         ),
         (chain(ema(0.9), bias_correction(0.9)), chain(ema(0.9)), 1, "bias_correction", "bias_correction"),
         (chain(clip_by_value(1.0), ema(0.9)), chain(ema(0.9)), 1, "clip_by_value", "clip_by_value"),
@@ -77,7 +77,7 @@ def test_names_step_atom_and_reason(a, b, step, atom, reason, swapped):
     assert found.atom.endswith(atom)
     assert swapped or reason in found.reason
     assert found.gap > 0
-    assert f"They part at step {step}, in {found.atom}: " in str(found)
+    assert f"The updates first differ at step {step}, in {found.atom}: " in str(found)
 
 
 def test_finds_the_step_at_which_a_difference_begins_to_matter():
@@ -86,7 +86,7 @@ def test_finds_the_step_at_which_a_difference_begins_to_matter():
     assert (found.step, found.atom) == (4, "clip_by_value")
     never = explain_difference(clip_by_value(2.0), clip_by_value(3.0), grads=grads[:3])
     assert never.equal
-    assert "max_value: 2.0 in the first, 3.0 in the second" in never.reason  # said, though it made no difference
+    assert "max_value is 2.0 in the first, 3.0 in the second" in never.reason  # said, though it made no difference
 
 
 def test_adam_of_the_book_differs_in_what_epsilon_is_added_to():
@@ -142,7 +142,7 @@ def test_agrees_with_a_run_by_hand():
 def test_compares_with_transformations_of_other_makes(a, b):
     found = explain_difference(a, b, num_steps=20, tolerance=1e-6)
     assert found.equal
-    assert found.reason.startswith("Written differently")
+    assert found.reason.startswith("The expressions differ")
 
 
 def test_parameters_may_be_any_pytree():
@@ -151,7 +151,7 @@ def test_parameters_may_be_any_pytree():
         optimizers.adamw(weight_decay=0.1), optimizers.adamw(weight_decay=0.2), params=params, num_steps=7
     )
     assert (found.equal, found.num_steps) == (False, 7)
-    assert "weight_decay: 0.1 in the first, 0.2 in the second" in found.reason
+    assert "weight_decay is 0.1 in the first, 0.2 in the second" in found.reason
 
 
 def test_nan_on_one_side_is_a_difference():

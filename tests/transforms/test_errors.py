@@ -110,10 +110,10 @@ def test_named_optimizers_pass_the_check_on(name):
             lambda: rectify(threshold=3.0),
             "rectify needs threshold to be a finite real number ≥ 4; .* Below 4 the variance is infinite",
         ),
-        (lambda: tap(""), "tap: expected a name under which the reading is found, received an empty one"),
+        (lambda: tap(""), "tap: expected a non-empty name for the measurements, received an empty one"),
         (lambda: optimizers.adam(convention="notes"), r"adam: convention must be one of 'paper', .* received 'notes'"),
         (lambda: optimizers.adam().replace(convention=None), r"adam: convention must be one of .* received None"),
-        (lambda: optimizers.adadelta(0.1), r"adadelta: the paper's method has no learning rate, received 0.1; .*torch"),
+        (lambda: optimizers.adadelta(0.1), r"adadelta: the paper's method has no learning rate; received 0.1. .*torch"),
     ],
 )
 def test_arguments_outside_their_range(build, message):
@@ -169,7 +169,9 @@ WRAPPERS = {
 def test_state_of_other_parameters(name, other, wrapper):
     tx = WRAPPERS[wrapper](BUILDERS[name]())
     state = tx.init(OTHERS[other])
-    with pytest.raises(ValueError, match=rf"^{name}: .*(shape|parameters).* Call init with the parameters that are"):
+    with pytest.raises(
+        ValueError, match=rf"^{name}: .*(shape|parameters).* Call init with the parameters to be trained"
+    ):
         tx.update(PARAMS, state, PARAMS)
 
 
@@ -220,7 +222,7 @@ def test_parameters_missing_or_of_another_kind(name, build, wrapper):
         tx.update(PARAMS, state)
     for other in ("another structure", "another shape", "one that is larger"):
         with pytest.raises(
-            ValueError, match=rf"^{name}: (the gradient does not belong|gradient, state and parameters)"
+            ValueError, match=rf"^{name}: (gradient and parameters do not match|gradient, state and parameters)"
         ):
             tx.update(PARAMS, state, OTHERS[other])
 

@@ -296,7 +296,7 @@ def test_bare_transformations_are_welcome():
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
-    [(optax.adam(0.1), r"write from_optax\(optax.adam\)\(1e-3\)"), (3.0, "from_optax takes a function")],
+    [(optax.adam(0.1), r"Write from_optax\(optax.adam\)\(1e-3\)"), (3.0, "from_optax needs a function")],
 )
 def test_lift_takes_constructors(wrong, message):
     with pytest.raises(TypeError, match=message):
@@ -343,7 +343,10 @@ def test_json_keeps_every_kind_of_value(tx):
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: elementwise(lambda x: x), r"elementwise: fn: <.*<lambda>> cannot be written as text. Name functions"),
+        (
+            lambda: elementwise(lambda x: x),
+            r"elementwise: fn: <.*<lambda>> cannot be written as text. Define functions",
+        ),
         (lambda: chain(optax.scale(0.1)), r"chain: parts is a bare Optax transformation; build it with from_optax"),
         (lambda: scale_by_learning_rate(optax.constant_schedule(0.1)), "build schedules with from_optax"),
         (lambda: Transform(*optax.identity()), "bare Optax transformation"),
@@ -357,7 +360,7 @@ def test_json_says_what_cannot_be_saved(build, message):
 
 
 def test_json_refuses_traced_values():
-    with pytest.raises(ValueError, match="learning_rate is traced and has no value to save"):
+    with pytest.raises(ValueError, match="learning_rate is traced and has no concrete value to save"):
         jax.eval_shape(lambda lr: optimizers.sgd(lr).to_json(), 0.1)
 
 
@@ -424,7 +427,7 @@ def test_json_lifts_only_from_optax_and_what_the_reader_trusts(path, tmp_path, m
 
 def test_trusted_packages_are_named_by_the_reader():
     tx = elementwise(tripled)
-    with pytest.raises(ValueError, match=r"tripled' is neither .* say so: from_json\(text, trusted="):
+    with pytest.raises(ValueError, match=r"tripled' is neither .* trust it explicitly: from_json\(text, trusted="):
         from_json(tx.to_json())
     for trusted in ("tests", "tests.transforms.test_spec", "tests.transforms.test_spec:tripled"):
         assert from_json(tx.to_json(), trusted=(trusted,)) == tx

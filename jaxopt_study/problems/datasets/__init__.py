@@ -1,4 +1,4 @@
-"""Data sets: real images and the notes' synthetic tasks, as disjoint training, validation and test examples."""
+"""Data sets of real images and synthetic tasks, with disjoint training, validation and test examples."""
 
 from jaxopt_study.problems.datasets._archives import FASHION_MNIST, MNIST, IdxArchive, IdxFile
 from jaxopt_study.problems.datasets._dataset import Dataset, DatasetError

@@ -1,4 +1,4 @@
-"""Where the files of MNIST and Fashion-MNIST are found, and how they are known to be the originals."""
+"""Finding, verifying and downloading the IDX files of MNIST and Fashion-MNIST."""
 
 import os
 from collections.abc import Mapping
@@ -20,23 +20,23 @@ class IdxFile(NamedTuple):
     """One file of an archive, with its known hashes."""
 
     kind: IdxKind
-    md5: str  # of the uncompressed bytes, the same however they are compressed
+    md5: str  # of the uncompressed bytes, whatever the compression
     gzip_sha256: str  # of the gzip file as published
 
 
 @dataclass(frozen=True)
 class IdxArchive:
-    """Four IDX files that belong together.
+    """The four IDX files of one data set.
 
     Attributes:
         name: Name of the data set, and of its folder.
-        title: Its name in messages.
-        mirrors: Addresses under which the gzip files lie, tried in turn.
+        title: Name of the data set in messages.
+        mirrors: Base addresses of the gzip files, tried in turn.
         files: The files by name, without ".gz": training images and labels, test images and labels.
-        folders: Names that other programs give its folder.
+        folders: Folder names that other programs use.
 
     Raises:
-        DatasetError: If a name would lead out of the folder of the data.
+        DatasetError: If a name would lead outside the data folder.
     """
 
     name: str
@@ -135,33 +135,33 @@ def read_archive(
 ) -> dict[str, np.ndarray]:
     """Find, read and check the four files of an archive.
 
-    They are looked for in `data_dir`, else in the folder that the environment variable JAXOPT_STUDY_DATA names, else
-    in the user's cache folder; in each, first in the archive's own subfolder, then in the folder itself; with ".gz" or
-    without. Only `download=True` uses the network, for files that are not there.
+    The files are searched for in `data_dir`, otherwise in the folder named by the environment variable
+    JAXOPT_STUDY_DATA, otherwise in the user's cache folder; first in the archive's subfolder, then in the folder
+    itself; with or without ".gz". Only `download=True` uses the network, and only for missing files.
 
     Args:
-        archive: What to read.
+        archive: The archive to read.
         data_dir: A folder, or None.
         download: Whether to download missing files.
-        verify: Whether files must be the originals, byte for byte once uncompressed. If not, only their structure is
+        verify: Whether the uncompressed files must equal the originals byte for byte. If False, only their structure is
             checked.
 
     Returns:
         The arrays by file name.
 
     Raises:
-        DatasetError: If a file is missing, damaged or another than its name says, or could not be downloaded.
+        DatasetError: If a file is missing, damaged, mislabelled or could not be downloaded.
     """
     roots = _roots(archive, data_dir)
     paths = _find(archive, roots)
     missing = [name for name in archive.files if name not in paths]
     if missing and not download:
         raise DatasetError(
-            f"{archive.title} is incomplete or missing: found no {', '.join(missing)} (with or without .gz) in "
-            f"{' or '.join(str(root) for root in roots)}. Give data_dir, or set {DATA_VARIABLE}, to a folder with "
-            "the four IDX files, or pass download=True."
+            f"{archive.title} is missing or incomplete: found no {', '.join(missing)} (with or without .gz) in "
+            f"{' or '.join(str(root) for root in roots)}. Give data_dir, or set {DATA_VARIABLE}, to a folder with the "
+            "four IDX files, or pass download=True."
         )
-    folder = next(iter(paths.values())).parent if paths else roots[0]  # beside those already there
+    folder = next(iter(paths.values())).parent if paths else roots[0]  # beside the files already present
     for name in missing:
         paths[name] = _download(archive, name, folder)
     arrays = {}
@@ -176,28 +176,28 @@ def read_archive(
 def _roots(archive: IdxArchive, data_dir: str | Path | None) -> list[Path]:
     named = os.environ.get(DATA_VARIABLE) or None if data_dir is None else data_dir
     if named is None:
-        import pooch  # here: it imports tqdm, which warns in a notebook without widgets
+        import pooch  # a local import: pooch imports tqdm, which warns in a notebook without widgets
 
         return [Path(pooch.os_cache("jaxopt_study")) / archive.name]
     origin = "data_dir" if data_dir is not None else f"the environment variable {DATA_VARIABLE}"
     try:
         base = files.as_path(named)
         missing = not base.is_dir() and (base.exists() or data_dir is None)
-    except (OSError, ValueError) as error:  # a name that is too long, say
-        raise DatasetError(f"{named}, given by {origin}, is no folder: {error}.") from None
+    except (OSError, ValueError) as error:  # for example, a name that is too long
+        raise DatasetError(f"{named}, given by {origin}, is not a folder: {error}.") from None
     if missing:
         raise DatasetError(
-            f"{base}, given by {origin}, is no folder. Name a folder that holds {archive.title}'s files."
+            f"{base}, given by {origin}, is not a folder. Name a folder that holds {archive.title}'s files."
         )
     return [base / folder for folder in archive.folders] + [base]
 
 
-# Files that exist, by name, all from the first folder that has any of them.
+# Existing files by name, all from the first folder that has any of them.
 def _find(archive: IdxArchive, roots: list[Path]) -> dict[str, Path]:
     for root in roots:
         found = {}
         for name in archive.files:
-            dotted = name.replace("-idx", ".idx")  # as some archives spell it
+            dotted = name.replace("-idx", ".idx")  # the spelling of some archives
             candidates = [root / f"{spelling}{suffix}" for spelling in (name, dotted) for suffix in ("", ".gz")]
             path = next((path for path in candidates if path.is_file()), None)
             if path is not None:
@@ -207,7 +207,7 @@ def _find(archive: IdxArchive, roots: list[Path]) -> dict[str, Path]:
     return {}
 
 
-# Raise if the bytes are another known file, or, when verifying, not the original.
+# Raise if the bytes are those of another known file or, when verifying, not the original.
 def _check_identity(archive: IdxArchive, name: str, content: bytes, path: Path, *, verify: bool) -> None:
     md5 = content_md5(content)
     if md5 == archive.files[name].md5:
@@ -219,15 +219,15 @@ def _check_identity(archive: IdxArchive, name: str, content: bytes, path: Path, 
             "Give the folder of the right data set, or rename the file."
         )
     if verify:
-        parse_idx(content, archive.files[name].kind, str(path))  # a structural fault explains more than a hash
+        parse_idx(content, archive.files[name].kind, str(path))  # a structural error says more than a hash
         raise DatasetError(
             f"{path} is not {archive.title}'s {name}: the MD5 of its uncompressed bytes should be "
-            f"{archive.files[name].md5}, but is {md5}. Download it again, or pass verify=False if another data set in "
-            "this format is what you want."
+            f"{archive.files[name].md5}, but is {md5}. Download it again, or pass verify=False to accept another data "
+            "set in this format."
         )
 
 
-# Download one file, from the first mirror that gives the original.
+# Download one file from the first mirror that has the original.
 def _download(archive: IdxArchive, name: str, folder: Path) -> Path:
     import pooch
 
@@ -246,6 +246,6 @@ def _download(archive: IdxArchive, name: str, folder: Path) -> Path:
         except (OSError, ValueError) as error:  # requests' errors are OSErrors; a wrong hash is a ValueError
             failures.append(f"{mirror}{name}.gz: {error}")
     raise DatasetError(
-        f"{archive.title}'s {name}.gz could not be downloaded into {folder}. Is there a network? Otherwise put the "
+        f"{archive.title}'s {name}.gz could not be downloaded into {folder}. Check the network connection, or put the "
         f"four IDX files into a folder and give it as data_dir or {DATA_VARIABLE}. Tried: {'; '.join(failures)}"
     )

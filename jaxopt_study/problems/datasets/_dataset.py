@@ -1,4 +1,4 @@
-"""The form in which every data set arrives: training, validation and test examples with a hash of their contents."""
+"""`Dataset`: training, validation and test examples with a hash of their contents."""
 
 import hashlib
 from collections.abc import Mapping
@@ -16,31 +16,30 @@ Examples = dict[str, np.ndarray]  # {"x": inputs, "y": targets}, with a common l
 
 
 class DatasetError(ValueError):
-    """A data set that is missing, damaged or not what it claims to be; the message says what to do."""
+    """A data set is missing, damaged or mislabelled; the message gives the remedy."""
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """Training, validation and test examples, disjoint, each a dictionary `{"x": inputs, "y": targets}`.
 
-    Arrays are read-only NumPy arrays on the host: `float32` inputs, and as targets `int32` labels in
-    {0, …, num_classes − 1} or `float32` values. Index them inside compiled code as `jnp.asarray(dataset.train["x"])`.
+    Arrays are read-only NumPy arrays on the host: `float32` inputs, and targets that are `int32` labels in {0, …,
+    num_classes − 1} or `float32` values. To index them in compiled code, use `jnp.asarray(dataset.train["x"])`.
 
     Attributes:
         name: A short identifier, used in records and figures.
         train: Examples to train on.
-        validation: Examples to choose hyperparameters with; None if none were asked for.
-        test: Examples for the final report; None if none were asked for.
+        validation: Examples for choosing hyperparameters, or None.
+        test: Examples for the final report, or None.
         num_classes: Number of classes, or None for a regression.
-        source: Where the examples come from, in words.
-        details: What else a record should keep: seeds, sizes, parameters of a generator.
+        source: Origin of the examples, in words.
+        details: Further information for records: seeds, sizes, parameters of a generator.
         sha256: Hash of names, shapes, types and bytes of all arrays: equal hashes mean equal examples in equal order.
 
     Raises:
-        TypeError: If something is not an array of numbers. Tensors of torch and frames of pandas are converted.
-        DatasetError: If the name cannot be a file's, arrays have different lengths, a number is not finite, or labels
-            are not integers in
-            {0, …, num_classes − 1}.
+        TypeError: If examples are not arrays of numbers. Torch tensors and pandas frames are converted.
+        DatasetError: If the name is not a valid file name, arrays have different lengths, a number is not finite, or
+            labels are not integers in {0, …, num_classes − 1}.
     """
 
     name: str
@@ -63,7 +62,7 @@ class Dataset:
             check_integer("Dataset", "num_classes", self.num_classes, 1)
         check_mapping("Dataset", "details", self.details)
         if self.train is None:
-            raise DatasetError(f"The data set {self.name!r} needs examples to train on; received train=None.")
+            raise DatasetError(f"The data set {self.name!r} needs training examples; received train=None.")
         for part, examples in self.parts.items():
             if not isinstance(examples, Mapping):
                 raise TypeError(
@@ -79,7 +78,7 @@ class Dataset:
 
     @property
     def parts(self) -> dict[str, Examples]:
-        """The parts that hold examples, by name: "train", "validation", "test"."""
+        """The non-empty parts by name: "train", "validation", "test"."""
         parts = {"train": self.train, "validation": self.validation, "test": self.test}
         return {part: examples for part, examples in parts.items() if examples is not None}
 
@@ -99,7 +98,7 @@ class Dataset:
 
 
 def _read_only(array: np.ndarray) -> np.ndarray:
-    view = array.view()  # the caller's own array stays writable
+    view = array.view()  # the caller's array stays writable
     view.setflags(write=False)
     return view
 
@@ -151,11 +150,11 @@ def _check_parts(name: str, parts: dict[str, Examples]) -> None:
 
 
 def host_array(where: str, values: Any) -> np.ndarray:
-    """Return numbers, from whatever holds them, as an array of NumPy.
+    """Return numbers as a NumPy array.
 
     Raises:
-        TypeError: If they are text, objects, times, complex or sparse.
-        DatasetError: If they are lists of different lengths, or entries are masked.
+        TypeError: If the values are text, objects, times, complex or sparse.
+        DatasetError: If the values are lists of different lengths, or entries are masked.
     """
     if isinstance(values, list | tuple) and any(isinstance(part, np.ma.MaskedArray) for part in values):
         values = np.ma.stack(values)
@@ -163,7 +162,9 @@ def host_array(where: str, values: Any) -> np.ndarray:
         try:
             values = np.asarray(values)
         except (TypeError, ValueError) as error:
-            raise DatasetError(f"{where} must be one array; received lists of different lengths. Pad them.") from error
+            raise DatasetError(
+                f"{where} must be one array; received lists of different lengths. Pad them to equal lengths."
+            ) from error
     try:
         array = np.asarray(as_array(where, values))
     except ValueError as error:

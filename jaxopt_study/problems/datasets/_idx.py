@@ -1,4 +1,4 @@
-"""The IDX format of MNIST and its relatives: big-endian header, then unsigned bytes."""
+"""Reader of the IDX format of MNIST: a big-endian header, then unsigned bytes."""
 
 import gzip
 import hashlib
@@ -19,24 +19,24 @@ IdxKind = Literal["images", "labels"]
 
 _MAGIC: dict[IdxKind, int] = {"images": 0x0803, "labels": 0x0801}  # 08 = unsigned byte, then the number of dimensions
 _GZIP_MAGIC = b"\x1f\x8b"
-_MOST_PACKED = 1032  # bytes that one byte of a gzip file can stand for
+_MOST_PACKED = 1032  # most bytes that one byte of a gzip file can expand to
 _MAX_BYTES = 2**31  # of one file; MNIST's largest has 47 MB
 _PIECE = 2**20
 
 
 def read_content(path: Path, kind: IdxKind) -> bytes:
-    """Read an IDX file, decompressing it if its first bytes, whatever its name, are those of gzip.
+    """Return the bytes of an IDX file, decompressed if its first bytes are those of gzip.
 
-    No more is read than the file's header announces, and one byte to see that there is no more. A header that announces
-    more than the file can hold is refused before anything is allocated.
+    At most one byte more than the header announces is read, to detect surplus data. A header that announces more than
+    the file can hold raises before anything is allocated.
 
     Args:
         path: The file.
-        kind: "images" or "labels": what it should hold.
+        kind: "images" or "labels", the expected contents.
 
     Returns:
-        Its uncompressed bytes: a header and all that it announces; or fewer than four bytes, or only the first four,
-        if they are not those of an IDX file of this kind.
+        The uncompressed bytes: the header and the data that it announces; or only the first four bytes or fewer, if
+        they are not those of an IDX file of this kind.
 
     Raises:
         DatasetError: If the file cannot be read, is shorter or longer than its header announces, or its compressed data
@@ -47,7 +47,7 @@ def read_content(path: Path, kind: IdxKind) -> bytes:
         if stat.S_ISDIR(found.st_mode):
             raise IsADirectoryError(21, "Is a directory")
         if not stat.S_ISREG(found.st_mode):
-            raise DatasetError(f"{path} cannot be read: it is a device or a pipe. Name a file.")
+            raise DatasetError(f"{path} cannot be read, because it is a device or a pipe. Name a regular file.")
         with path.open("rb") as file:
             packed = file.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
             file.seek(0)
@@ -75,7 +75,7 @@ def _bounded(file: Any, path: Path, kind: IdxKind, most: int, *, compressed: boo
     if expected > _MAX_BYTES:
         raise DatasetError(
             f"{path} is corrupted: its header announces {' × '.join(map(str, shape))} {kind}, that is {expected:,} "
-            f"bytes; at most {_MAX_BYTES:,} are read. Download it again."
+            f"bytes, more than the limit of {_MAX_BYTES:,}. Download it again."
         )
     if expected > most:
         holds = (
@@ -97,7 +97,7 @@ def _bounded(file: Any, path: Path, kind: IdxKind, most: int, *, compressed: boo
 
 
 def _announced(content: bytes, kind: IdxKind) -> tuple[tuple[int, ...], int]:
-    """Return the shape in a header, and how many bytes the whole file must have: exactly, however large."""
+    """Return the shape in a header and the exact number of bytes that the whole file must have."""
     num_dims = _MAGIC[kind] & 0xFF
     shape = struct.unpack(f">{num_dims}I", content[4 : 4 + 4 * num_dims])
     return shape, 4 + 4 * num_dims + math.prod(shape)
@@ -107,12 +107,12 @@ def read_idx(path: str | Path, kind: IdxKind) -> np.ndarray:
     """Read the images or the labels in an IDX file, gzipped or not.
 
     The layout is a big-endian magic number (2051 for images, 2049 for labels), the size of each dimension as a 32-bit
-    integer, then one unsigned byte per entry. It does not scale or flatten. A file that is missing, truncated, too
-    long, corrupted, not in this format, or of the other kind gets a `DatasetError`.
+    integer, then one unsigned byte per entry. The entries are neither scaled nor flattened. `DatasetError` is raised
+    for a file that is missing, truncated, too long, corrupted, in another format, or of the other kind.
 
     Args:
         path: The file.
-        kind: "images" or "labels": what the file must hold.
+        kind: "images" or "labels", the required contents.
 
     Returns:
         `uint8` array of shape (examples, rows, columns) or (examples,).
@@ -137,7 +137,7 @@ def read_idx(path: str | Path, kind: IdxKind) -> np.ndarray:
 
 
 def parse_idx(content: bytes, kind: IdxKind, path: str) -> np.ndarray:
-    """Parse the uncompressed bytes of an IDX file; `read_idx` says what is checked.
+    """Parse the uncompressed bytes of an IDX file; `read_idx` lists the checks.
 
     Args:
         content: The uncompressed bytes.
@@ -148,26 +148,28 @@ def parse_idx(content: bytes, kind: IdxKind, path: str) -> np.ndarray:
         `uint8` array of shape (examples, rows, columns) or (examples,).
 
     Raises:
-        DatasetError: If the bytes are not a whole IDX file of this kind.
+        DatasetError: If the bytes are not a complete IDX file of this kind.
     """
     magic = struct.unpack(">I", content[:4])[0] if len(content) >= 4 else None
     if magic != _MAGIC[kind]:
         other = next((other for other, number in _MAGIC.items() if number == magic), None)
         if other is None:
             raise DatasetError(
-                f"{path} should hold {kind} in IDX format (magic number {_MAGIC[kind]}), but it is no such file: it "
-                f"starts with {content[:4]!r}. Download it again."
+                f"{path} should hold {kind} in IDX format (magic number {_MAGIC[kind]}), but it starts with "
+                f"{content[:4]!r}. Download it again."
             )
         raise DatasetError(
             f"{path} should hold {kind} (magic number {_MAGIC[kind]}), but it holds {other} (magic number {magic}). "
-            "Were image and label files swapped or renamed?"
+            "Check whether image and label files were swapped or renamed."
         )
     header = 4 + 4 * (_MAGIC[kind] & 0xFF)
     if len(content) < header:
         raise DatasetError(f"{path} is truncated: {len(content)} bytes, shorter than its header. Download it again.")
     shape, expected = _announced(content, kind)
     if 0 in shape:
-        raise DatasetError(f"{path} is empty: its header announces {' × '.join(map(str, shape))} {kind}. Name another.")
+        raise DatasetError(
+            f"{path} is empty: its header announces {' × '.join(map(str, shape))} {kind}. Name another file."
+        )
     if len(content) != expected:
         fault = "truncated" if len(content) < expected else "corrupted"
         raise DatasetError(
@@ -178,5 +180,5 @@ def parse_idx(content: bytes, kind: IdxKind, path: str) -> np.ndarray:
 
 
 def content_md5(content: bytes) -> str:
-    """Return the MD5 of uncompressed bytes: against damage and mix-ups, the form in which these sums are published."""
+    """Return the MD5 of uncompressed bytes, the published form of these checksums, to detect damage and mix-ups."""
     return hashlib.md5(content, usedforsecurity=False).hexdigest()

@@ -1,4 +1,4 @@
-"""Images of ten classes: the embedded digits, MNIST and Fashion-MNIST."""
+"""Images in ten classes: scikit-learn's digits, MNIST and Fashion-MNIST."""
 
 from pathlib import Path
 
@@ -20,14 +20,14 @@ def digits(
     split: Split = "stratified",
     seed: int = 0,
 ) -> Dataset:
-    """Load 1,797 handwritten digits of 8 × 8 pixels, which come with scikit-learn.
+    """Load scikit-learn's 1,797 handwritten digits of 8 × 8 pixels.
 
-    Pixels are divided by 16, so they lie in [0, 1]. It reads no folder and no network, and is the default data of the
-    study: small, real, and hard enough to tell optimizers apart.
+    Pixels are divided by 16, so they lie in [0, 1]. No files or network are needed. It is the default data set of the
+    study: small, real, and hard enough to distinguish optimizers.
 
     Args:
         flatten: Whether inputs are vectors of 64 (for an MLP) or images of shape (8, 8, 1) (for a CNN).
-        num_train: Number of training examples; None takes all the others.
+        num_train: Number of training examples; None takes all remaining ones.
         num_validation: Number of validation examples.
         num_test: Number of test examples.
         split: "stratified", or "first" for the first `num_train` examples, then validation, then test, in file order.
@@ -80,17 +80,17 @@ def mnist(
     images, test examples from the 10,000 test images. "The first 300 images" is `num_train=300, num_validation=0,
     split="first"`.
 
-    A file that is missing, truncated, corrupted or mislabelled, image and label files of different lengths, a network
-    that fails, and a request for more examples than there are, each get a `DatasetError` that says what and what to do.
+    `DatasetError` is raised, with a remedy, if a file is missing, truncated, corrupted or mislabelled, if image and
+    label files differ in length, if a download fails, or if more examples are requested than exist.
 
     Args:
-        data_dir: The folder with the files, or one with a subfolder `mnist` or `MNIST/raw`. Default: the folder that
-            the environment variable JAXOPT_STUDY_DATA names, else the cache that `download` fills.
+        data_dir: The folder with the files, or one with a subfolder `mnist` or `MNIST/raw`. Default: the folder named
+            by the environment variable JAXOPT_STUDY_DATA, otherwise the cache that `download` fills.
         download: Whether to download missing files (11 MB) into that folder, checking their SHA-256.
-        verify: Whether the files must be the originals once uncompressed. If not, any data set of up to ten classes in
-            this format and with these file names is accepted after a check of its structure.
+        verify: Whether the uncompressed files must equal the originals. If False, any data set with up to ten classes,
+            this format and these file names is accepted after a check of its structure.
         flatten: Whether inputs are vectors of 784 (for an MLP) or images of shape (28, 28, 1) (for a CNN).
-        num_train: Number of training examples; None takes all that validation leaves.
+        num_train: Number of training examples; None takes all not used for validation.
         num_validation: Number of validation examples; 0 leaves 60,000 for training.
         num_test: Number of test examples; None takes all.
         split: "stratified", or "first" for the first `num_train` training images, the next `num_validation`, and the
@@ -131,15 +131,15 @@ def fashion_mnist(
 ) -> Dataset:
     """Load Fashion-MNIST, clothes in MNIST's format, from its four IDX files, gzipped or not.
 
-    Everything else is as in `mnist`; the subfolders looked for are `fashion_mnist`, `fashion-mnist`,
-    `FashionMNIST/raw` and `fashion`. MNIST's own files in that place are recognised and refused.
+    Everything else is as in `mnist`; the subfolders searched are `fashion_mnist`, `fashion-mnist`, `FashionMNIST/raw`
+    and `fashion`. MNIST's own files in their place are recognised and raise an error.
 
     Args:
         data_dir: The folder with the files, or one with such a subfolder. Default as in `mnist`.
         download: Whether to download missing files (30 MB) into that folder, checking their SHA-256.
-        verify: Whether the files must be the originals once uncompressed.
+        verify: Whether the uncompressed files must equal the originals.
         flatten: Whether inputs are vectors of 784 or images of shape (28, 28, 1).
-        num_train: Number of training examples; None takes all that validation leaves.
+        num_train: Number of training examples; None takes all not used for validation.
         num_validation: Number of validation examples.
         num_test: Number of test examples; None takes all.
         split: "stratified" or "first", as in `mnist`.
@@ -178,15 +178,15 @@ def load_idx(
     split: Split = "stratified",
     seed: int = 0,
 ) -> Dataset:
-    """Load the data set of ten classes that an archive of four IDX files describes; `mnist` explains the arguments.
+    """Load a data set of ten classes from an archive of four IDX files; `mnist` explains the arguments.
 
     Args:
         archive: The files' names, hashes and mirrors.
         data_dir: The folder with the files.
         download: Whether to download missing files.
-        verify: Whether the files must be the originals.
+        verify: Whether the uncompressed files must equal the originals.
         flatten: Whether inputs are vectors.
-        num_train: Number of training examples; None takes all that validation leaves.
+        num_train: Number of training examples; None takes all not used for validation.
         num_validation: Number of validation examples.
         num_test: Number of test examples; None takes all.
         split: "stratified" or "first".
@@ -207,13 +207,13 @@ def load_idx(
     for part, images, labels in (("training", train_images, train_labels), ("test", test_images, test_labels)):
         if len(images) != len(labels):
             raise DatasetError(
-                f"{archive.title}'s {part} files do not belong together: {len(images)} images, {len(labels)} labels. "
-                "Take both from the same download."
+                f"{archive.title}'s {part} files do not match: {len(images)} images, {len(labels)} labels. Take both "
+                "from the same download."
             )
     train_rows = divide(
         train_labels, {"train": num_train, "validation": num_validation}, split=split, seed=seed, name=archive.name
     )
-    # Test examples never depend on how the training images are divided.
+    # Test examples do not depend on how the training images are divided.
     test_rows = divide(test_labels, {"test": num_test}, split=split, seed=seed, name=archive.name)
 
     def examples(images: np.ndarray, labels: np.ndarray, rows: np.ndarray) -> dict[str, np.ndarray]:

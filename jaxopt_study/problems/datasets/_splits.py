@@ -1,4 +1,4 @@
-"""Dividing examples into training, validation and test parts."""
+"""Splits of examples into training, validation and test parts."""
 
 from typing import Any, Literal
 
@@ -23,15 +23,15 @@ def from_arrays(
     seed: int = 0,
     source: str = "arrays",
 ) -> Dataset:
-    """Make a data set of arrays, divided into disjoint training, validation and test parts.
+    """Make a data set from arrays, split into disjoint training, validation and test parts.
 
-    With `split="stratified"` each part holds the classes in the proportions of what is left when it is drawn (test
-    first, then validation, then training), to within one example of each class, in a random order that only `seed`
-    decides; without classes the parts are uniform draws without replacement. With `split="first"` nothing is drawn or
-    reordered: training takes the first `num_train` examples, validation the next, test the next; that is how to get
-    "the first 300 images".
+    With `split="stratified"` the parts are drawn in the order test, validation, training. Each has the class
+    proportions of the examples left at that point, to within one example per class, in a random order that depends only
+    on `seed`; without classes the parts are uniform draws without replacement. With `split="first"` nothing is drawn or
+    reordered: training takes the first `num_train` examples, validation the next and test the next; use it for "the
+    first 300 images".
 
-    It does not standardise: inputs are cast to `float32` and otherwise untouched.
+    Inputs are cast to `float32` and otherwise unchanged; they are not standardised.
 
     Args:
         x: Inputs, shape (examples, …).
@@ -39,32 +39,32 @@ def from_arrays(
             `float32`.
         name: A short identifier.
         num_classes: Number of classes, or None for a regression.
-        num_train: Size of the training part; None takes everything left.
-        num_validation: Size of the validation part; 0 leaves it out.
-        num_test: Size of the test part; 0 leaves it out.
+        num_train: Size of the training part; None takes all remaining examples.
+        num_validation: Size of the validation part; 0 omits it.
+        num_test: Size of the test part; 0 omits it.
         split: "stratified" or "first".
         seed: Seed of the stratified draw.
-        source: Where the examples come from, in words.
+        source: Origin of the examples, in words.
 
     Returns:
         The data set. Cost: one copy of the examples and one hash over them.
 
     Raises:
-        TypeError: If x or y are not numbers, or a size is not an integer. Tensors of torch and frames and series of
-            pandas are converted.
-        DatasetError: If there are too few examples for the sizes asked for, x and y differ in length, or labels are not
+        TypeError: If x or y are not numbers, or a size is not an integer. Torch tensors and pandas frames and series
+            are converted.
+        DatasetError: If there are too few examples for the requested sizes, x and y differ in length, or labels are not
             whole numbers.
 
     Example:
         >>> dataset = from_arrays(np.arange(10.0)[:, None], np.arange(10) % 2, num_classes=2, num_test=4)
         >>> dataset
         Dataset('arrays', train=6, test=4, input_shape=(1,), num_classes=2)
-        >>> print(np.bincount(dataset.test["y"]))  # both classes, as in the whole
+        >>> print(np.bincount(dataset.test["y"]))  # the class proportions of all examples
         [2 2]
     """
     if num_classes is not None:
         check_integer("from_arrays", "num_classes", num_classes, 1)
-    with np.errstate(over="ignore"):  # the data set refuses infinity
+    with np.errstate(over="ignore"):  # `Dataset` rejects infinity
         x = host_array(f"x of {name!r}", x).astype(np.float32)
     y = host_array(f"y of {name!r}", y)
     if not x.ndim or not y.ndim:
@@ -95,17 +95,17 @@ def from_arrays(
 def divide(
     groups: np.ndarray, sizes: dict[str, int | None], *, split: Split, seed: int, name: str
 ) -> dict[str, np.ndarray]:
-    """Divide row numbers into disjoint parts that hold the groups in equal proportions.
+    """Divide row indices into disjoint parts with equal group proportions.
 
     Args:
         groups: Group of each row, integers ≥ 0, shape (rows,).
-        sizes: Size of each part in file order; one may be None and takes the rest. Parts of size 0 are left out.
+        sizes: Size of each part in file order; one may be None and takes the rest. Parts of size 0 are omitted.
         split: "stratified" or "first"; see `from_arrays`.
         seed: Seed of the stratified draw.
         name: The data set, for messages.
 
     Returns:
-        Row numbers of each part.
+        Row indices of each part.
 
     Raises:
         TypeError: If a size or the seed is not an integer.
@@ -119,14 +119,14 @@ def divide(
     if not isinstance(split, str) or split not in ("stratified", "first"):
         raise DatasetError(f'split must be "stratified" or "first"; received {describe_argument(split)}.')
     if list(sizes.values()).count(None) > 1:
-        raise DatasetError(f"One part of {name!r} at most can be None, the rest of the examples; received {sizes}.")
+        raise DatasetError(f"At most one part of {name!r} can be None (the remaining examples); received {sizes}.")
     if any(size is not None and size < 0 for size in sizes.values()):
         raise DatasetError(f"Sizes of parts of {name!r} must be at least 0, or None for the rest; received {sizes}.")
     rest = len(groups) - sum(size or 0 for size in sizes.values())
     if rest < 0 or (rest == 0 and None in sizes.values()) or sizes.get("train") == 0:
         raise DatasetError(
-            f"{name!r} has {len(groups)} examples to divide; received sizes {sizes}, where None is the rest and "
-            "training needs at least one. Ask for fewer."
+            f"{name!r} has {len(groups)} examples to divide; received sizes {sizes}, where None takes the rest and "
+            "training needs at least one. Request fewer."
         )
     counts = {part: rest if size is None else size for part, size in sizes.items()}
     counts = {part: count for part, count in counts.items() if count}
@@ -136,7 +136,7 @@ def divide(
     rng = np.random.default_rng(seed)
     pools = [rng.permutation(np.flatnonzero(groups == group)) for group in np.unique(groups)]
     parts = {}
-    for part in reversed(counts):  # test first: its examples do not depend on how many are trained on
+    for part in reversed(counts):  # test first, so that its examples do not depend on the number of training examples
         shares = apportion(np.array([len(pool) for pool in pools]), counts[part])
         rows = np.concatenate([pool[:share] for pool, share in zip(pools, shares, strict=True)])
         pools = [pool[share:] for pool, share in zip(pools, shares, strict=True)]
@@ -145,14 +145,14 @@ def divide(
 
 
 def apportion(available: np.ndarray, total: int) -> np.ndarray:
-    """Divide a total over groups in proportion to what they hold, by largest remainders.
+    """Apportion a total to groups in proportion to their sizes, by largest remainders.
 
     Args:
         available: Size of each group, shape (groups,).
-        total: How many to take in all, at most the sum of `available`.
+        total: Total number to take, at most the sum of `available`.
 
     Returns:
-        Integers with sum `total`, each within one of total · available / Σ available and never above `available`.
+        Integers with sum `total`, each within one of total · available / Σ available and at most `available`.
 
     Example:
         >>> print(apportion(np.array([50, 30, 20]), 11))

@@ -1,4 +1,4 @@
-"""Tasks drawn from a formula: the notes' regression, and two tests of long-term memory."""
+"""Synthetic tasks: a damped-cosine regression, and two tests of long-term memory."""
 
 from collections.abc import Callable
 
@@ -16,16 +16,16 @@ def damped_cosine(
     noise: float = 0.03,
     seed: int = 0,
 ) -> Dataset:
-    """Draw the regression of the notes' homework.
+    """Draw the damped-cosine regression problem.
 
         y = exp(−x²) cos(10x) + noise · z,   x ~ U(−3, 3),   z ~ N(0, 1)
 
-    No function of x has a smaller expected squared error than noise², 9e-4 by default.
+    The smallest expected squared error of any function of x is noise², 9e-4 by default.
 
     Args:
         num_train: Number of training examples.
-        num_validation: Number of validation examples; 0 leaves them out.
-        num_test: Number of test examples; 0 leaves them out.
+        num_validation: Number of validation examples; 0 omits them.
+        num_test: Number of test examples; 0 omits them.
         noise: Standard deviation of the noise, at least 0.
         seed: Seed of the draws.
 
@@ -40,9 +40,6 @@ def damped_cosine(
         >>> x, y = dataset.train["x"], dataset.train["y"]
         >>> print(np.round(np.mean((y - np.exp(-(x**2)) * np.cos(10 * x)) ** 2), 4))
         0.0009
-
-    References:
-        Note 003, regression homework.
     """
     check_real("damped_cosine", "noise", noise)
     if noise < 0:
@@ -74,14 +71,14 @@ def adding(
     """Draw the adding problem: sum the two marked numbers of a sequence.
 
     Step t of an input is (uₜ, mₜ) with uₜ ~ U(0, 1), and mₜ = 1 at two steps, one drawn from each half, else 0. The
-    target is the sum of the two marked numbers. Whoever remembers nothing does best by answering 1, with mean squared
-    error 1/6; whoever remembers only one number, 1/12.
+    target is the sum of the two marked numbers. The best constant prediction is 1, with mean squared error 1/6; the
+    best prediction from only one of the numbers has 1/12.
 
     Args:
         num_steps: Length of the sequences, at least 2.
         num_train: Number of training examples.
-        num_validation: Number of validation examples; 0 leaves them out.
-        num_test: Number of test examples; 0 leaves them out.
+        num_validation: Number of validation examples; 0 omits them.
+        num_test: Number of test examples; 0 omits them.
         seed: Seed of the draws.
 
     Returns:
@@ -101,7 +98,9 @@ def adding(
     """
     check_integer("adding", "num_steps", num_steps, 0)
     if num_steps < 2:
-        raise DatasetError(f"The adding problem marks one number in each half: num_steps must be ≥ 2; got {num_steps}.")
+        raise DatasetError(
+            f"The adding problem needs num_steps ≥ 2, to mark one number in each half; received {num_steps}."
+        )
 
     def draw(rng: np.random.Generator, size: int) -> Examples:
         rows, half = np.arange(size), num_steps // 2
@@ -133,18 +132,19 @@ def temporal_order(
     num_test: int = 1_000,
     seed: int = 0,
 ) -> Dataset:
-    """Draw the temporal-order problem: tell in which order two symbols came, long after them.
+    """Draw the temporal-order problem: classify the order of two symbols seen long before the end.
 
-    A sequence of T steps shows distractors c, d, e, f (uniformly), except for two symbols, each A or B: the first at a
-    step of [T/10, 2T/10], the second at one of [4T/10, 5T/10]. The class is the pair: AA 0, AB 1, BA 2, BB 3. Chance
-    is an accuracy of 1/4 and a cross-entropy of ln 4. The gradient must pass at least T/2 steps to see the symbols,
-    which is where it vanishes or explodes: the task on which clipping was shown to matter.
+    A sequence of T steps consists of distractors c, d, e, f (uniformly distributed), except for two symbols, each A or
+    B: the first at a step in [T/10, 2T/10], the second at one in [4T/10, 5T/10]. The class is the pair: AA 0, AB 1, BA
+    2, BB 3. Chance level is an accuracy of 1/4 and a cross-entropy of ln 4. The gradient must propagate through at
+    least T/2 steps to reach the symbols, over which it vanishes or explodes; on this task gradient clipping was shown
+    to matter.
 
     Args:
         num_steps: T, at least 10.
         num_train: Number of training examples.
-        num_validation: Number of validation examples; 0 leaves them out.
-        num_test: Number of test examples; 0 leaves them out.
+        num_validation: Number of validation examples; 0 omits them.
+        num_test: Number of test examples; 0 omits them.
         seed: Seed of the draws.
 
     Returns:
@@ -155,7 +155,7 @@ def temporal_order(
 
     Example:
         >>> x = temporal_order(num_steps=20).train["x"]
-        >>> print(np.unique(x[:, :, :2].sum(axis=(1, 2))))  # every sequence holds two of the symbols
+        >>> print(np.unique(x[:, :, :2].sum(axis=(1, 2))))  # every sequence has two of the symbols
         [2.]
 
     References:
@@ -164,7 +164,9 @@ def temporal_order(
     """
     check_integer("temporal_order", "num_steps", num_steps, 0)
     if num_steps < 10:
-        raise DatasetError(f"The temporal-order problem needs num_steps ≥ 10 to place its symbols; got {num_steps}.")
+        raise DatasetError(
+            f"The temporal-order problem needs num_steps ≥ 10 to place its symbols; received {num_steps}."
+        )
 
     def draw(rng: np.random.Generator, size: int) -> Examples:
         rows = np.arange(size)
@@ -186,7 +188,7 @@ def temporal_order(
     )
 
 
-# Every part has a generator of its own: asking for more of one part leaves the others as they were.
+# Every part has its own generator, so that the size of one part does not change the others.
 def _drawn(
     name: str,
     draw: Callable[[np.random.Generator, int], Examples],

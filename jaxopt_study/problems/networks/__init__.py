@@ -1,4 +1,4 @@
-"""Neural networks (Flax Linen) as problems: models, initial scales, losses."""
+"""Neural networks (Flax Linen) as problems: models, initialisers, losses."""
 
 from jaxopt_study.problems.networks import initialisers
 from jaxopt_study.problems.networks._layers import Conv, convolve, max_pool

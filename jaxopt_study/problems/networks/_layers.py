@@ -1,4 +1,4 @@
-"""Layers that Flax lacks in the form needed here, and the choice among its normalisations."""
+"""Convolution and pooling that run fast in compiled CPU loops; choice of activation and normalisation."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -37,7 +37,7 @@ _ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 
 
 def resolve_activation(activation: str | Callable) -> Callable:
-    """Turn the name of an activation into the function; functions are returned as they are.
+    """Return the activation function with a given name; functions are returned unchanged.
 
     Args:
         activation: "relu", "tanh", "sigmoid", "gelu", "elu", "silu", "softplus", "leaky_relu", "identity", or any
@@ -53,7 +53,7 @@ def resolve_activation(activation: str | Callable) -> Callable:
     if callable(activation):
         return activation
     if not isinstance(activation, str):
-        raise TypeError(f"An activation is a name or a function; received {describe_argument(activation)}.")
+        raise TypeError(f"An activation must be a name or a function; received {describe_argument(activation)}.")
     if activation not in _ACTIVATIONS:
         raise ValueError(
             f"Unknown activation {activation!r}: expected one of {', '.join(_ACTIVATIONS)}, or an elementwise function."
@@ -62,17 +62,17 @@ def resolve_activation(activation: str | Callable) -> Callable:
 
 
 def normalisation_layer(kind: Normalisation, *, num_groups: int, train: bool, name: str) -> nn.Module:
-    """Make one of Flax's normalisation layers, with learned scale and offset and ε = 1e-5.
+    """Make a Flax normalisation layer with learned scale and offset and ε = 1e-5.
 
     Over the axes of activations of shape (examples, …, channels), mean and variance are taken per channel over examples
     and positions ("batch"), per example over all else ("layer" over channels only, Flax's and the transformers'
     convention), per example and channel over positions ("instance"), per example and group of channels ("group").
 
     Args:
-        kind: Which.
+        kind: "batch", "layer", "instance" or "group".
         num_groups: Number of groups for "group"; must divide the channels.
-        train: For "batch": whether to use and record the batch's statistics, or use the running ones, kept with decay
-            0.9 (the notes' value; Flax's 0.99 needs some 500 steps to warm up).
+        train: For "batch": whether to use the batch's statistics and update the running ones, or use the running ones.
+            Their decay is 0.9; Flax's 0.99 needs some 500 steps to warm up.
         name: Name of the layer in the parameters.
 
     Returns:
@@ -103,9 +103,9 @@ class Conv(nn.Module):
     """Two-dimensional convolution that also runs well inside compiled loops on a CPU.
 
     Parameters and results are those of `flax.linen.Conv`: kernel of shape (height, width, inputs, outputs), bias of
-    shape (outputs,), inputs of shape (examples, height, width, channels). XLA's convolution is several times slower on
-    a CPU inside `scan` or `while_loop` than outside; there, the same sums are written as shifted slices side by side
-    (patches) times the kernel as a matrix. It has no dilation, groups or masks.
+    shape (outputs,), inputs of shape (examples, height, width, channels). On a CPU, XLA's convolution is several times
+    slower inside `scan` or `while_loop` than outside; there, this layer computes the same sums as a matrix product of
+    shifted slices (patches) and the kernel. It has no dilation, groups or masks.
 
     Attributes:
         features: Number of output channels.
@@ -143,7 +143,7 @@ class Conv(nn.Module):
             Shape (examples, height', width', features).
         """
         shape = (*self.kernel_size, x.shape[-1], self.features)
-        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)  # as all of Flax's layers
+        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)  # the parameter dtype of Flax's layers
         bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
         y = convolve(x, kernel, strides=self.strides, padding=self.padding, method=self.method)
         dtype = wider(y.dtype, bias.dtype)
@@ -158,7 +158,7 @@ def convolve(
     padding: str = "SAME",
     method: ConvMethod = "auto",
 ) -> jax.Array:
-    """Correlate images with a kernel, as deep learning's "convolution" does.
+    """Correlate images with a kernel, which deep learning calls "convolution".
 
     With input x, kernel K and stride s, at every output position (i, j) and channel o, after padding:
 
@@ -176,7 +176,7 @@ def convolve(
 
     Raises:
         TypeError: If a stride is not an integer.
-        ValueError: If a shape does not fit, or stride, padding or method is out of range.
+        ValueError: If a shape does not match, or stride, padding or method is invalid.
 
     Example:
         >>> x, kernel = jnp.ones((1, 3, 3, 1)), jnp.ones((2, 2, 1, 1))
@@ -197,7 +197,7 @@ def convolve(
         )
     if method == "auto":
         method = "patches" if jax.default_backend() == "cpu" else "native"
-    dtype = wider(x.dtype, kernel.dtype)  # float64 weights on float32 images work, as in a dense layer
+    dtype = wider(x.dtype, kernel.dtype)  # float64 weights on float32 images are allowed, as in a dense layer
     x, kernel = x.astype(dtype), kernel.astype(dtype)
     if method == "native":
         dims = ("NHWC", "HWIO", "NHWC")
@@ -219,7 +219,7 @@ def convolve(
 def max_pool(x: jax.Array, size: int = 2) -> jax.Array:
     """Keep the largest value of each size × size block; a ragged edge is dropped.
 
-    Written with a reshape and a maximum, it has derivatives of every order on every backend and costs little inside
+    It consists of a reshape and a maximum, so it has derivatives of every order on every backend and is cheap inside
     loops. Ties share the gradient.
 
     Args:
@@ -231,7 +231,7 @@ def max_pool(x: jax.Array, size: int = 2) -> jax.Array:
 
     Raises:
         TypeError: If the size is not an integer.
-        ValueError: If the size is below 1, or x is no image of at least one block.
+        ValueError: If the size is below 1, or x is not a batch of images of at least one block.
 
     Example:
         >>> print(max_pool(jnp.arange(16.0).reshape(1, 4, 4, 1))[0, :, :, 0])
@@ -241,8 +241,8 @@ def max_pool(x: jax.Array, size: int = 2) -> jax.Array:
     check_integer("max_pool", "size", size, 1)
     if jnp.ndim(x) != 4 or min(x.shape[1:3]) < size:
         raise ValueError(
-            f"max_pool needs images of shape (examples, height, width, channels), no side shorter than size={size}; "
-            f"received {jnp.shape(x)}."
+            "max_pool needs images of shape (examples, height, width, channels), with height and width at least "
+            f"size={size}; received {jnp.shape(x)}."
         )
     examples, height, width, channels = x.shape
     rows, columns = height // size, width // size
@@ -251,7 +251,7 @@ def max_pool(x: jax.Array, size: int = 2) -> jax.Array:
 
 
 def check_widths(who: str, name: str, widths: Any) -> None:
-    """Raise TypeError or ValueError if widths are not a sequence of integers ≥ 1."""
+    """Raise TypeError or ValueError unless widths are a sequence of integers ≥ 1."""
     if isinstance(widths, str | bytes) or not isinstance(widths, Sequence):
         raise TypeError(
             f"{who} needs {name} to be a sequence of integers ≥ 1, such as (100, 100); received "
@@ -262,13 +262,13 @@ def check_widths(who: str, name: str, widths: Any) -> None:
 
 
 def check_pair(who: str, name: str, pair: Any) -> None:
-    """Raise TypeError or ValueError if something is not two integers ≥ 1."""
+    """Raise TypeError or ValueError unless a value is a pair of integers ≥ 1."""
     check_widths(who, name, pair)
     if len(pair) != 2:
-        raise ValueError(f"{who} needs {name} to be two integers, of height and width; received {tuple(pair)}.")
+        raise ValueError(f"{who} needs {name} to be two integers, height and width; received {tuple(pair)}.")
 
 
 def check_fraction(who: str, name: str, value: Any) -> None:
-    """Raise TypeError or ValueError if something is not a number in [0, 1) that is known before compiling."""
+    """Raise TypeError or ValueError unless a value is a number in [0, 1) that is known before compiling."""
     check_static(who, name, value)
     check_real(who, name, value, 0, 1, closed="[)")

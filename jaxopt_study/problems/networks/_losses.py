@@ -1,4 +1,4 @@
-"""What a network is trained to make small: functions of its outputs and the targets, as means over examples."""
+"""Training losses and metrics of network outputs and targets, as means over examples."""
 
 from typing import Any
 
@@ -21,11 +21,11 @@ def cross_entropy(
 ) -> Scalar:
     """Average −Σ_c q_c log softmax(logits)_c over the examples.
 
-    With C classes and smoothing s, the target of label y is q_c = (1 − s)·[c = y] + s/C. Label smoothing softens the
-    target of each example by itself; it does not mix examples (that is mixup).
+    With C classes and smoothing s, the target of label y is q_c = (1 − s)·[c = y] + s/C. Label smoothing changes the
+    target of each example on its own; unlike mixup, it does not mix examples.
 
     Args:
-        logits: Scores, not normalised.
+        logits: Unnormalised scores.
         labels: Integers in {0, …, C − 1}.
         label_smoothing: s in [0, 1); may be traced.
 
@@ -34,10 +34,10 @@ def cross_entropy(
 
     Raises:
         TypeError: If labels are not integers.
-        ValueError: If shapes do not fit, a label that is known is out of range, or smoothing is.
+        ValueError: If shapes do not match, or a label (unless traced) or the smoothing is out of range.
 
     Example:
-        >>> print(jnp.round(cross_entropy(jnp.zeros((4, 10)), jnp.arange(4)), 4))  # ln 10: nothing learned
+        >>> print(jnp.round(cross_entropy(jnp.zeros((4, 10)), jnp.arange(4)), 4))  # ln 10, the loss before training
         2.3026
 
     References:
@@ -63,7 +63,7 @@ def mse(predictions: Float[Array, "examples ..."], targets: Float[ArrayLike, "ex
         The mean, in the targets' units squared.
 
     Raises:
-        ValueError: If the shapes differ; they are not broadcast, which would average all pairs.
+        ValueError: If the shapes differ; broadcasting would average over all pairs.
 
     Example:
         >>> print(mse(jnp.array([[1.0], [3.0]]), jnp.array([[1.0], [1.0]])))
@@ -71,7 +71,7 @@ def mse(predictions: Float[Array, "examples ..."], targets: Float[ArrayLike, "ex
     """
     if jnp.shape(predictions) != jnp.shape(targets):
         raise ValueError(
-            f"mse needs predictions and targets of one shape; received {jnp.shape(predictions)} and "
+            f"mse needs predictions and targets of the same shape; received {jnp.shape(predictions)} and "
             f"{jnp.shape(targets)}. Reshape the targets, for instance to (examples, 1)."
         )
     predictions, targets = jnp.asarray(predictions), jnp.asarray(targets)
@@ -81,7 +81,7 @@ def mse(predictions: Float[Array, "examples ..."], targets: Float[ArrayLike, "ex
 
 @better("max")
 def accuracy(logits: Float[Array, "examples classes"], labels: Int[ArrayLike, " examples"]) -> Scalar:
-    """Return the fraction of examples whose largest logit is that of their label.
+    """Return the fraction of examples whose largest logit is at their label.
 
     Args:
         logits: Scores.
@@ -92,7 +92,7 @@ def accuracy(logits: Float[Array, "examples classes"], labels: Int[ArrayLike, " 
 
     Raises:
         TypeError: If labels are not integers.
-        ValueError: If shapes do not fit, or a label that is known is out of range.
+        ValueError: If shapes do not match, or a label (unless traced) is out of range.
 
     Example:
         >>> print(accuracy(jnp.eye(4), jnp.array([0, 1, 2, 0])))
@@ -123,13 +123,13 @@ def _check_labels(who: str, logits: Any, labels: Any) -> None:
 
 @better("min")
 def weight_penalty(params: Params) -> Scalar:
-    """Return ½ Σ ‖W‖² over the leaves with two or more axes: weights, not biases or normalisation scales.
+    """Return ½ Σ ‖W‖² over the leaves with two or more axes, which excludes biases and normalisation scales.
 
     Args:
         params: Parameters of a network.
 
     Returns:
-        The sum. Multiply by λ to get the notes' weight decay, whose gradient adds λW.
+        The sum. Multiplied by λ it is L2 weight decay, whose gradient adds λW.
 
     Example:
         >>> print(weight_penalty({"kernel": jnp.full((2, 2), 3.0), "bias": jnp.ones(2)}))
@@ -137,5 +137,5 @@ def weight_penalty(params: Params) -> Scalar:
     """
     params = check_params("weight_penalty", params, finite=False)
     weights = [leaf for leaf in jax.tree.leaves(params) if jnp.ndim(leaf) >= 2]
-    dtype = wider(jnp.float32, *(leaf.dtype for leaf in weights))  # the sum of a half-precision leaf overflows in it
+    dtype = wider(jnp.float32, *(leaf.dtype for leaf in weights))  # half precision would overflow
     return 0.5 * sum((jnp.sum(jnp.square(leaf.astype(dtype))) for leaf in weights), start=jnp.zeros((), dtype))

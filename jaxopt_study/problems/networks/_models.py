@@ -1,4 +1,4 @@
-"""Networks as Flax Linen modules: multilayer perceptron, convolutional and recurrent network."""
+"""Flax Linen modules: multilayer perceptron, convolutional network and recurrent network."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -28,18 +28,18 @@ from jaxopt_study.problems.networks.initialisers import resolve
 class MLP(nn.Module):
     """Multilayer perceptron: (affine → normalisation → activation → dropout) per hidden layer, then affine.
 
-    Inputs are flattened. Layers are named `dense_0`, `norm_0`, …, `output`. With batch norm or dropout, call it with
+    Inputs are flattened. Layers are named `dense_0`, `norm_0`, …, `output`. With batch norm or dropout, pass
     `train=True` in training.
 
     Attributes:
         num_outputs: Number of outputs: classes, or values.
-        widths: Units of each hidden layer; empty for a linear model. The default makes the notes' 784-100×6-10 network.
+        widths: Units of each hidden layer; empty for a linear model. The default makes a 784-100×6-10 network on MNIST.
         activation: A name ("relu", "tanh", "sigmoid", …) or an elementwise function.
-        initialiser: Of the weights: "he", "xavier", "glorot", "orthogonal", a standard deviation (may be traced), or a
-            function `init(key, shape, dtype)`. Biases start at 0.
-        normalisation: None, "batch", "layer" or "group"; before the activation.
+        initialiser: Initialiser of the weights: "he", "xavier", "glorot", "orthogonal", a standard deviation (may be
+            traced), or a function `init(key, shape, dtype)`. Biases start at 0.
+        normalisation: None, "batch", "layer" or "group"; applied before the activation.
         num_groups: Groups of units for "group".
-        dropout: Fraction of hidden activations zeroed in training, the others divided by 1 − dropout.
+        dropout: Fraction of hidden activations zeroed in training; the others are divided by 1 − dropout.
     """
 
     num_outputs: int
@@ -78,7 +78,7 @@ class MLP(nn.Module):
         activation, init = resolve_activation(self.activation), resolve(self.initialiser)
         if self.normalisation == "instance":
             raise ValueError(
-                "Instance normalisation averages over positions, and a dense layer has none: every activation would "
+                "Instance normalisation averages over positions, but a dense layer has none, so every activation would "
                 'become 0. Use "batch", "layer" or "group", or a CNN.'
             )
         x = x.reshape(len(x), -1)
@@ -98,8 +98,8 @@ class MLP(nn.Module):
 class CNN(nn.Module):
     """Convolutional network: (convolution → normalisation → activation → max pooling) per stage, then an MLP.
 
-    The default has two convolutions and two dense layers. Layers are named `conv_0`, `norm_0`, …, `head`. The dense
-    layers of the head are normalised too, except with "instance", which needs positions.
+    The default has two convolutions and two dense layers. Layers are named `conv_0`, `norm_0`, …, `head`. The hidden
+    dense layers are normalised, too, except with "instance", which needs positions.
 
     Attributes:
         num_outputs: Number of outputs.
@@ -109,10 +109,10 @@ class CNN(nn.Module):
         pool: Side of the pooling blocks, 1 for none.
         activation: A name or an elementwise function.
         initialiser: As in `MLP`.
-        normalisation: None, "batch", "layer", "instance" or "group"; before the activation.
+        normalisation: None, "batch", "layer", "instance" or "group"; applied before the activation.
         num_groups: Groups of channels for "group".
         dropout: Fraction of the dense layers' activations zeroed in training.
-        method: How to convolve: "auto", "patches" or "native"; see `Conv`.
+        method: Convolution method: "auto", "patches" or "native"; see `Conv`.
     """
 
     num_outputs: int
@@ -184,22 +184,23 @@ class CNN(nn.Module):
 
 
 class RNN(nn.Module):
-    """Elman's recurrent network, read out after the last step of the sequence.
+    """Elman's recurrent network, with an output after the last step of the sequence.
 
     With inputs x₁, …, x_T and h₀ = 0, in each recurrent layer
 
         hₜ = φ(xₜ W + hₜ₋₁ U + b),
 
-    and the next layer reads h₁, …, h_T. The output is an affine function of the last layer's h_T. It has no gates: its
-    gradient contains products of T Jacobians, which vanish or explode, and that is what it is here for.
+    and the next layer's inputs are h₁, …, h_T. The output is an affine function of the last layer's h_T. The network
+    has no gates, so its gradient contains products of T Jacobians, which vanish or explode; it is included to study
+    this effect.
 
     Attributes:
         num_outputs: Number of outputs.
         widths: Units of each recurrent layer.
         activation: φ, a name or an elementwise function.
-        initialiser: Of input and output weights, as in `MLP`.
-        recurrent_initialiser: Of U, likewise. "orthogonal" starts with all singular values 1.
-        normalisation: None or "layer" (of the affine sum, at each step).
+        initialiser: Initialiser of the input and output weights, as in `MLP`.
+        recurrent_initialiser: Initialiser of U, likewise. "orthogonal" makes all singular values 1.
+        normalisation: None or "layer", applied to the affine sum at each step.
         dropout: Fraction of each layer's outputs zeroed in training, never inside the recurrence.
     """
 
@@ -242,12 +243,12 @@ class RNN(nn.Module):
         ):
             raise ValueError(
                 f'An RNN can be normalised by "layer" or not at all; received {self.normalisation!r}. The statistics '
-                "of the others would mix time steps or examples."
+                "of the other kinds would mix time steps or examples."
             )
         activation, init = resolve_activation(self.activation), resolve(self.initialiser)
-        x = x.swapaxes(0, 1)  # time first, as scan wants it
+        x = x.swapaxes(0, 1)  # scan needs time as the first axis
         for i, width in enumerate(self.widths):
-            driven = nn.Dense(width, kernel_init=init, name=f"input_{i}")(x)  # all steps in one product
+            driven = nn.Dense(width, kernel_init=init, name=f"input_{i}")(x)  # one product for all steps
             make, shape = resolve(self.recurrent_initialiser), (width, width)
             recurrent = self.param(f"recurrent_{i}", make, shape, jnp.float32)  # as all of Flax's layers
             if getattr(recurrent, "shape", None) != shape:

@@ -1,4 +1,4 @@
-"""The networks of the study as problems, in one call."""
+"""Problems that train an MLP, a CNN or an RNN on a data set, in one call."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from jaxopt_study.problems.networks._supervised import classifier, regressor
 def mlp_classifier(
     dataset: Dataset, *, label_smoothing: ArrayLike = 0.0, weight_decay: ArrayLike = 0.0, **options: Any
 ) -> Problem:
-    """Pose a multilayer perceptron on a data set with classes.
+    """Make the problem of training a multilayer perceptron as a classifier.
 
     Args:
         dataset: A data set with classes.
@@ -23,7 +23,7 @@ def mlp_classifier(
         **options: Attributes of `MLP`: widths, activation, initialiser, normalisation, num_groups, dropout.
 
     Returns:
-        The problem; the default is the notes' network with six hidden layers of 100 ReLU units and He's initial scale.
+        The problem; the default network has six hidden layers of 100 ReLU units and He's initialisation.
 
     Example:
         >>> import jax
@@ -41,7 +41,7 @@ def mlp_classifier(
 def cnn_classifier(
     dataset: Dataset, *, label_smoothing: ArrayLike = 0.0, weight_decay: ArrayLike = 0.0, **options: Any
 ) -> Problem:
-    """Pose a convolutional network on images with classes.
+    """Make the problem of training a convolutional network as a classifier.
 
     Args:
         dataset: A data set with classes, loaded with `flatten=False`.
@@ -60,7 +60,7 @@ def cnn_classifier(
 def rnn_classifier(
     dataset: Dataset, *, label_smoothing: ArrayLike = 0.0, weight_decay: ArrayLike = 0.0, **options: Any
 ) -> Problem:
-    """Pose a recurrent network on sequences with classes.
+    """Make the problem of training a recurrent network as a classifier.
 
     Args:
         dataset: Sequences of shape (steps, features) with classes, such as `datasets.temporal_order()`.
@@ -76,7 +76,7 @@ def rnn_classifier(
 
 
 def mlp_regressor(dataset: Dataset, *, weight_decay: ArrayLike = 0.0, **options: Any) -> Problem:
-    """Pose a multilayer perceptron on a regression.
+    """Make the problem of training a multilayer perceptron as a regression.
 
     Args:
         dataset: A data set with targets of shape (examples, outputs), such as `datasets.damped_cosine()`.
@@ -84,14 +84,14 @@ def mlp_regressor(dataset: Dataset, *, weight_decay: ArrayLike = 0.0, **options:
         **options: Attributes of `MLP`.
 
     Returns:
-        The problem. The notes' homework is `mlp_regressor(damped_cosine(), widths=(64, 64), activation="tanh",
+        The problem. A small one is `mlp_regressor(damped_cosine(), widths=(64, 64), activation="tanh",
         initialiser="xavier")`.
     """
     return regressor(MLP(_num_outputs(dataset), **options), dataset, weight_decay=weight_decay)
 
 
 def rnn_regressor(dataset: Dataset, *, weight_decay: ArrayLike = 0.0, **options: Any) -> Problem:
-    """Pose a recurrent network on a regression over sequences.
+    """Make the problem of training a recurrent network as a regression on sequences.
 
     Args:
         dataset: Sequences with targets of shape (examples, outputs), such as `datasets.adding()`.
@@ -114,7 +114,7 @@ def _num_classes(dataset: Dataset) -> int:
 def _check_dataset(dataset: Any) -> None:
     if not isinstance(dataset, Dataset):
         raise TypeError(
-            f"A network needs a Dataset, as datasets.from_arrays makes it; received {describe_argument(dataset)}."
+            f"A network needs a Dataset, for example from datasets.from_arrays; received {describe_argument(dataset)}."
         )
 
 
@@ -124,6 +124,6 @@ def _num_outputs(dataset: Dataset) -> int:
     if len(shape) != 2:
         raise ValueError(
             f"A regressor needs targets of shape (examples, outputs); {dataset.name!r} has {shape}. Reshape them to "
-            "(examples, 1), or, if they are labels, use a classifier."
+            "(examples, 1) or, if they are labels, use a classifier."
         )
     return shape[1]

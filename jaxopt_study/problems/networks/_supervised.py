@@ -1,4 +1,4 @@
-"""From a Flax Linen module and a data set to a `Problem`."""
+"""Supervised training of a Flax Linen module on a data set, as a `Problem`."""
 
 import inspect
 from collections.abc import Callable
@@ -30,32 +30,32 @@ def classifier(
     weight_decay: ArrayLike = 0.0,
     name: str | None = None,
 ) -> Problem:
-    """Pose the training of any Linen module as a classifier: cross-entropy, with accuracy as a metric.
+    """Make the problem of training a Linen module as a classifier, with cross-entropy as loss and accuracy as metric.
 
     With softmax targets smoothed by s and weights W:
 
         L(θ) = mean cross-entropy + ½ λ Σ ‖W‖²
 
-    A batch is `{"x": inputs, "y": labels}`. If the module has neither carried variables nor randomness, `loss(params,
-    batch)` is all there is. Otherwise the problem has `step_loss`, which applies the module with `train=True`, with its
-    dropout key, and returns the updated variables; `loss` and `metrics` then evaluate with running statistics and
-    without dropout. It does not decouple the penalty from the gradient; for that leave it out here and put
-    `add_decayed_weights` into the chain.
+    A batch is `{"x": inputs, "y": labels}`. If the module has neither state nor randomness, the problem only has
+    `loss(params, batch)`. Otherwise it also has `step_loss`, which applies the module with `train=True` and a dropout
+    key and returns the updated state; `loss` and `metrics` then evaluate with running statistics and without dropout.
+    The penalty is part of the gradient; for decoupled weight decay, use `add_decayed_weights` in the chain instead.
 
     Args:
-        model: A module mapping (examples, …) to logits (examples, classes). If its `__call__` takes `train`, it is
-            told; other collections than "params" are carried; randomness is drawn from the stream "dropout".
+        model: A module mapping (examples, …) to logits (examples, classes). If its `__call__` takes `train`, that
+            argument is set; collections other than "params" are its state; randomness is drawn from the stream
+            "dropout".
         dataset: A data set with classes.
         label_smoothing: s in [0, 1); may be traced.
-        weight_decay: λ ≥ 0, per step of an unscaled gradient; on leaves with two or more axes only; may be traced.
+        weight_decay: λ ≥ 0, the factor of the penalty on leaves with two or more axes; may be traced.
         name: Name of the problem; default: data set and module.
 
     Returns:
-        The problem. Metrics are "accuracy" and "cross_entropy", the latter without smoothing and penalty.
+        The problem. Its metrics are "accuracy" and "cross_entropy", the latter without smoothing and penalty.
 
     Raises:
         TypeError: If an argument is of the wrong kind.
-        ValueError: If the data set has no classes, the module's output has another shape than (examples, classes), or
+        ValueError: If the data set has no classes, the module's output does not have shape (examples, classes), or
             smoothing or weight decay is out of range.
 
     Example:
@@ -65,7 +65,7 @@ def classifier(
         >>> gradient = jax.grad(problem.loss)(params, problem.data)
         >>> print(gradient["output"]["kernel"].shape)
         (32, 10)
-        >>> bool(problem.metrics["accuracy"](params, problem.test) < 0.5)  # nothing learned yet
+        >>> bool(problem.metrics["accuracy"](params, problem.test) < 0.5)  # before training
         True
     """
     _check_model("classifier", model, dataset)
@@ -85,7 +85,7 @@ def classifier(
 
 
 def regressor(model: nn.Module, dataset: Dataset, *, weight_decay: ArrayLike = 0.0, name: str | None = None) -> Problem:
-    """Pose the training of any Linen module as a regression: mean squared error, without the factor ½.
+    """Make the problem of training a Linen module as a regression, with the mean squared error without the factor ½.
 
     Everything else is as in `classifier`.
 
@@ -96,7 +96,7 @@ def regressor(model: nn.Module, dataset: Dataset, *, weight_decay: ArrayLike = 0
         name: Name of the problem; default: data set and module.
 
     Returns:
-        The problem. Its metric is "mse", which has no penalty.
+        The problem. Its metric is "mse", without the penalty.
 
     Raises:
         TypeError: If an argument is of the wrong kind.
@@ -105,7 +105,7 @@ def regressor(model: nn.Module, dataset: Dataset, *, weight_decay: ArrayLike = 0
     """
     _check_model("regressor", model, dataset)
     if dataset.num_classes is not None:
-        raise ValueError(f"regressor needs values to regress on; {dataset.name!r} has classes. Use classifier.")
+        raise ValueError(f"regressor needs a data set with real targets; {dataset.name!r} has classes. Use classifier.")
     shape = dataset.train["y"].shape[1:]
     return _supervised(model, dataset, shape, mse, {"mse": mse}, weight_decay=weight_decay, name=name, settings={})
 
@@ -138,7 +138,7 @@ def _supervised(
         return collections.pop("params"), collections
 
     params_shape, state_shape = jax.eval_shape(variables, jax.random.key(0))
-    updates_always = False  # a module that updates its variables even in evaluation is evaluated as it is
+    updates_always = False  # a module that updates its variables even in evaluation
     try:
         output = jax.eval_shape(lambda p, s: apply(p, s, sample, train=False), params_shape, state_shape)
     except flax.errors.ModifyScopeVariableError:
@@ -169,7 +169,7 @@ def _supervised(
         outputs, updated = apply(
             params, state or {}, batch["x"], train=True, rngs={"dropout": key}, mutable=list(state or {})
         )
-        # A stateless model returns what it was given, so that a loop's carry keeps its structure.
+        # A stateless model returns the state it was given, so that a loop's carry keeps its structure.
         return penalised(fit(outputs, batch["y"]), params), dict(updated) if stateful else state
 
     def metric(score: Callable[[jax.Array, Any], Scalar]) -> LossFn:
@@ -184,7 +184,7 @@ def _supervised(
         validation=dataset.validation,
         test=dataset.test,
         metrics={label: metric(score) for label, score in metrics.items()},
-        # Compiled, so that the parameters, which the statistics do not depend on, are never drawn.
+        # Compiled, so that the unused draws of the parameters are eliminated.
         init_state=jax.jit(lambda key: variables(key)[1]) if stateful else None,
         step_loss=step_loss if stateful or stochastic else None,
         metadata={
@@ -201,14 +201,14 @@ def _supervised(
     )
 
 
-# Take the model state as an argument only where there is one.
+# Take the model state as an argument only if there is one.
 def _arity(function: Callable[[Params, Batch, ModelState], Scalar], stateful: bool) -> LossFn:
     if stateful:
         return function
     return lambda params, batch: function(params, batch, {})
 
 
-# Whether the training mode asks for random numbers, found by tracing it without any.
+# Whether the training mode needs random numbers, found by tracing it without any.
 def _is_stochastic(apply: Callable[..., Any], params: Any, state: Any, sample: Any) -> bool:
     try:
         jax.eval_shape(lambda p, s: apply(p, s, sample, train=True, mutable=list(state)), params, state)
@@ -219,10 +219,10 @@ def _is_stochastic(apply: Callable[..., Any], params: Any, state: Any, sample: A
 
 def _check_model(who: str, model: Any, dataset: Any) -> None:
     if not isinstance(model, nn.Module):
-        raise TypeError(f"{who} needs a Linen module, made, not its class; received {describe_argument(model)}.")
+        raise TypeError(f"{who} needs an instance of a Linen module; received {describe_argument(model)}.")
     if not isinstance(dataset, Dataset):
         raise TypeError(
-            f"{who} needs a Dataset, as datasets.from_arrays makes it; received {describe_argument(dataset)}."
+            f"{who} needs a Dataset, for example from datasets.from_arrays; received {describe_argument(dataset)}."
         )
 
 
@@ -231,13 +231,13 @@ def _comma(shape: tuple[int, ...]) -> str:
 
 
 def describe(model: nn.Module) -> str:
-    """Write a module as the expression that builds it, with functions by name, for records.
+    """Return the expression that builds a module, with functions by name, for records.
 
     Args:
         model: The module.
 
     Returns:
-        The expression; the same in every process, unlike `repr`, which shows addresses.
+        The expression. It is the same in every process, unlike `repr`, which shows memory addresses.
 
     Example:
         >>> from jaxopt_study.problems import networks
@@ -251,7 +251,7 @@ def describe(model: nn.Module) -> str:
     return f"{type(model).__name__}({arguments})"
 
 
-# Reduce a setting to something that JSON can hold and that does not change between processes.
+# Reduce a setting to a JSON value that does not change between processes.
 def _plain(value: Any) -> Any:
     if callable(value):
         return getattr(value, "__name__", type(value).__name__)

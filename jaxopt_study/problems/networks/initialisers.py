@@ -1,8 +1,8 @@
-"""Where a network's weights start: distributions named by their scale.
+"""Initialisers of network weights, named by their scale.
 
-Each constructor returns `init(key, shape, dtype)`, Flax's and JAX's convention, so any of theirs can be used instead.
-Scales may be JAX tracers: a whole sweep of initial scales can be one `vmap`. Kernels have shape (…, inputs, outputs);
-n, a unit's fan-in, is the product of all axes but the last.
+Each constructor returns `init(key, shape, dtype)`, the convention of Flax and JAX, whose initialisers can be used, too.
+Scales may be traced: a sweep of initial scales can be one `vmap`. Kernels have shape (…, inputs, outputs); n, a unit's
+fan-in, is the product of all axes but the last.
 """
 
 from collections.abc import Callable
@@ -19,10 +19,10 @@ Initialiser = Callable[..., jax.Array]
 
 
 def normal(std: ArrayLike = 0.01) -> Initialiser:
-    """Draw weights from N(0, std²), whatever the layer's size.
+    """Draw weights from N(0, std²), independent of the layer's size.
 
     Args:
-        std: Standard deviation; may be traced. The notes' values are 1 (saturates) and 0.01 (dies out).
+        std: Standard deviation; may be traced. With 1 the activations saturate, with 0.01 they vanish.
 
     Returns:
         The initialiser.
@@ -41,10 +41,10 @@ def normal(std: ArrayLike = 0.01) -> Initialiser:
 
 
 def xavier(gain: ArrayLike = 1.0) -> Initialiser:
-    """Draw weights from N(0, gain²/n): variance kept by a linear layer going forward.
+    """Draw weights from N(0, gain²/n), which preserves the variance in a linear layer's forward pass.
 
-    This is the book's "Xavier", also known as LeCun's; Glorot and Bengio's own, which averages fan-in and fan-out, is
-    `glorot`.
+    This is "Xavier" in Saito (2016), also known as LeCun's initialisation; the version of Glorot and Bengio, which
+    averages fan-in and fan-out, is `glorot`.
 
     Args:
         gain: Factor on the standard deviation; may be traced.
@@ -53,16 +53,16 @@ def xavier(gain: ArrayLike = 1.0) -> Initialiser:
         The initialiser.
 
     References:
-        Saitoh (2016), Deep Learning from Scratch, §6.2; LeCun, Bottou, Orr and Müller (1998), Efficient BackProp, §4.6.
+        Saito (2016), Deep Learning from Scratch, §6.2; LeCun, Bottou, Orr and Müller (1998), Efficient BackProp, §4.6.
     """
     return _scaled(variance_scaling(1.0, "fan_in", "normal"), "xavier", gain)
 
 
 def he(gain: ArrayLike = 1.0) -> Initialiser:
-    """Draw weights from N(0, 2·gain²/n): second moment kept by a ReLU layer going forward.
+    """Draw weights from N(0, 2·gain²/n), which preserves the second moment in a ReLU layer's forward pass.
 
-    A plain normal distribution, as in the paper; `jax.nn.initializers.he_normal` truncates it at two standard
-    deviations and rescales.
+    The distribution is normal, as in the paper; `jax.nn.initializers.he_normal` truncates it at two standard deviations
+    and rescales it.
 
     Args:
         gain: Factor on the standard deviation; may be traced.
@@ -97,9 +97,10 @@ def glorot(gain: ArrayLike = 1.0) -> Initialiser:
 
 
 def orthogonal(gain: ArrayLike = 1.0) -> Initialiser:
-    """Draw weights uniformly from matrices with orthonormal rows or columns, times `gain`.
+    """Draw weights uniformly from the matrices with orthonormal rows or columns, times `gain`.
 
-    All singular values equal `gain`, so a recurrent weight neither explodes nor vanishes at the start.
+    All singular values equal `gain`, so powers of a recurrent weight neither explode nor vanish at initialisation for
+    gain 1.
 
     Args:
         gain: The singular values; may be traced. √2 suits ReLU.
@@ -128,11 +129,11 @@ NAMED: dict[str, Callable[..., Initialiser]] = {
 
 
 def resolve(initialiser: str | ArrayLike | Initialiser) -> Initialiser:
-    """Turn a name, a standard deviation or an initialiser into an initialiser.
+    """Return the initialiser for a name, a standard deviation or an initialiser.
 
     Args:
         initialiser: "xavier" (= "lecun"), "he", "glorot", "orthogonal"; a number, the standard deviation of `normal`,
-            which may be traced; or any `init(key, shape, dtype)`, which is returned as it is.
+            which may be traced; or any `init(key, shape, dtype)`, which is returned unchanged.
 
     Returns:
         The initialiser.
@@ -150,7 +151,7 @@ def resolve(initialiser: str | ArrayLike | Initialiser) -> Initialiser:
     return initialiser if callable(initialiser) else normal(initialiser)
 
 
-# Multiply what an initialiser draws: works for traced gains, whatever the initialiser does with its own.
+# Multiply the draws of an initialiser by the gain, which may be traced.
 def _scaled(base: Initialiser, name: str, gain: ArrayLike) -> Initialiser:
     check_real(name, "gain", gain)
 
@@ -160,7 +161,7 @@ def _scaled(base: Initialiser, name: str, gain: ArrayLike) -> Initialiser:
     return _named(init, name, gain)
 
 
-# Records show a network's settings: let the function's name say what was drawn.
+# Records show a network's settings, so the function's name tells its distribution.
 def _named(init: Initialiser, name: str, scale: ArrayLike) -> Initialiser:
     shown = "traced" if isinstance(scale, Tracer) else str(scale)
     init.__name__ = f"{name}({shown})"

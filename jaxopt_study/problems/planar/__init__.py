@@ -1,7 +1,7 @@
-"""Losses of two parameters, whose every step can be drawn.
+"""Planar problems: losses of two parameters for contour plots of trajectories.
 
 Each constructor returns a `Problem` with parameters of shape (2,), no data, the critical points inside its domain, and
-a fixed start. `loss` broadcasts: for a contour plot call it once on parameters of shape (2, rows, columns).
+a fixed start. `loss` broadcasts: for a contour plot, call it once with parameters of shape (2, rows, columns).
 """
 
 from collections.abc import Callable
@@ -38,10 +38,10 @@ __all__ = [
 def all_problems() -> dict[str, Callable[..., Problem]]:
     """Return every planar problem by name.
 
-    The part of `problems.catalogue()` that this package lists; nothing is built.
+    This is the planar part of `problems.catalogue()`; no problem is built.
 
     Returns:
-        Name → constructor, each taking an optional `start`.
+        A dictionary from names to constructors, each with an optional `start`.
 
     Example:
         >>> all(make().domain is not None for make in all_problems().values())

@@ -1,4 +1,4 @@
-"""Surfaces with one difficulty each: ill-conditioning, saddles, a cliff, a plateau, a mountain in the way."""
+"""Planar losses with one difficulty each: ill-conditioning, saddles, a cliff, a plateau, a mountain."""
 
 import math
 
@@ -15,10 +15,10 @@ from jaxopt_study.problems.planar._surface import Pair, point, surface
 def bowl(*, start: Pair = (-7.0, 2.0)) -> Problem:
     """Build the elongated bowl x²/20 + y², condition number 20.
 
-    The Hessian is diag(1/10, 2) everywhere: whatever step suits y is twenty times too small for x.
+    The Hessian is diag(1/10, 2) everywhere: a step size that suits y is twenty times too small for x.
 
     Args:
-        start: Where `init` starts, (x, y). The default is that of the book's figure 6-3.
+        start: Initial point (x, y). The default is that of figure 6-3 in Saito (2016).
 
     Returns:
         The problem, with its minimum at the origin and its spectrum.
@@ -45,11 +45,11 @@ def bowl(*, start: Pair = (-7.0, 2.0)) -> Problem:
 def saddle(*, start: Pair = (-1.5, 0.001)) -> Problem:
     """Build the saddle x² − y², with no minimum.
 
-    Gradient descent with step η multiplies x by 1 − 2η and y by 1 + 2η: it comes close to the origin and stays as long
-    as y takes to grow. The loss is unbounded below, so every escape ends outside the domain.
+    Gradient descent with step η multiplies x by 1 − 2η and y by 1 + 2η: it approaches the origin and stays near it
+    until y has grown. The loss is unbounded below, so every escape ends outside the domain.
 
     Args:
-        start: Where `init` starts, (x, y). With y = 0 the gradient never leaves the line to the saddle.
+        start: Initial point (x, y). With y = 0, gradient descent never leaves the line y = 0 through the saddle.
 
     Returns:
         The problem, with its saddle at the origin and its spectrum.
@@ -73,11 +73,12 @@ def saddle(*, start: Pair = (-1.5, 0.001)) -> Problem:
 def monkey_saddle(*, start: Pair = (1.0, 0.05)) -> Problem:
     """Build the monkey saddle x³ − 3xy², whose Hessian vanishes at the saddle.
 
-    Three valleys and three ridges meet at the origin (two legs and a tail). No second-order test sees a way down there:
-    the Hessian is zero, so the point is listed as degenerate, with index 0. The loss is unbounded below.
+    Three valleys (for two legs and a tail) and three ridges meet at the origin. No second-order test finds a descent
+    direction there: the Hessian is zero, so the point is listed as degenerate, with index 0. The loss is unbounded
+    below.
 
     Args:
-        start: Where `init` starts, (x, y); the default lies beside the ridge y = 0.
+        start: Initial point (x, y); the default lies beside the ridge y = 0.
 
     Returns:
         The problem, with its degenerate critical point at the origin.
@@ -105,14 +106,14 @@ def cliff(*, start: Pair = (5.5, -2.5)) -> Problem:
 
         hₜ = w σ(hₜ₋₁) + b,    f(w, b) = (σ(h₅₀) − 0.7)²
 
-    For w > 4 the recurrence has two stable states, and f jumps between them over a wall where the gradient exceeds
-    200, while on either side it stays below 1: one plain step at the wall throws the parameters out of the picture,
-    which gradient clipping prevents. In front of the wall lies the floor f = 0, a curve and not a point. For w ≤ 2,
-    where the recurrence has settled to machine precision, it is the line b = logit 0.7 − 0.7 w. Two points of it are
-    listed; nothing else on it is.
+    For w > 4 the recurrence has two stable states, and f jumps between them at a wall where the gradient exceeds 200,
+    while on either side it stays below 1: a single plain gradient step at the wall throws the parameters out of the
+    domain, which gradient clipping prevents. In front of the wall, the minima f = 0 form a curve. For w ≤ 2, where the
+    recurrence has converged to machine precision, it is the line b = logit 0.7 − 0.7 w. Only two points of the curve
+    are listed.
 
     Args:
-        start: Where `init` starts, (w, b).
+        start: Initial point (w, b).
 
     Returns:
         The problem. A loss or gradient costs 50 steps of the recurrence.
@@ -143,12 +144,12 @@ def cliff(*, start: Pair = (5.5, -2.5)) -> Problem:
 def plateau(*, start: Pair = (-3.0, 2.5)) -> Problem:
     """Build the plateau 1 − exp(−(x² + y²)/2), flat far from its only minimum.
 
-    With r² = x² + y² the gradient's length is r exp(−r²/2): .61 at most, .002 at the default start, and still pointing
-    exactly at the minimum. The direction is perfect and the length is useless, so what separates optimizers here is
-    only how they scale it.
+    With r² = x² + y² the gradient's norm is r exp(−r²/2): .61 at most and .002 at the default start, where the negative
+    gradient still points exactly at the minimum. The direction is perfect but the norm is uninformative, so optimizers
+    differ here only in how they scale the gradient.
 
     Args:
-        start: Where `init` starts, (x, y).
+        start: Initial point (x, y).
 
     Returns:
         The problem, with its minimum at the origin.
@@ -170,20 +171,21 @@ def plateau(*, start: Pair = (-3.0, 2.5)) -> Problem:
 
 @listed
 def mountain(*, start: Pair = (-1.0, 0.5)) -> Problem:
-    """Build a mountain between two lowlands, without any minimum or saddle.
+    """Build a mountain between two plains, without any minimum or saddle.
 
     With r² = x² + y² and a height that grows from left to right:
 
         f(x, y) = −(3/4 + tanh(x)/4) · r²/(1 + r²)
 
-    The only critical point is the summit. Far to the left f approaches −1/2, far to the right its infimum −1. Downhill
-    from a start on the left leads away from the lower side for good: nothing stops the walker, and it still fails.
+    The only critical point is the summit. Far to the left f approaches −1/2, far to the right its infimum −1. From a
+    start on the left, descent leads away from the lower side for ever: nothing stops it, yet it never approaches the
+    infimum.
 
     Args:
-        start: Where `init` starts, (x, y); the default is on the wrong side.
+        start: Initial point (x, y); the default is on the left, the wrong side.
 
     Returns:
-        The problem, with its maximum at the origin; `metadata` holds the infimum and the left lowland's level.
+        The problem, with its maximum at the origin; `metadata` holds the infimum and the limit on the left.
 
     Example:
         >>> problem = mountain()

@@ -1,4 +1,4 @@
-"""What all planar problems share: two parameters, a start, a domain and known critical points."""
+"""Construction of planar problems: two parameters, a start, a domain and known critical points."""
 
 import itertools
 import math
@@ -19,16 +19,16 @@ KINDS: tuple[Kind, Kind, Kind] = ("minimum", "saddle", "maximum")
 
 
 def point(x: float, y: float, *, value: float, index: int, label: str = "") -> CriticalPoint:
-    """Describe a nondegenerate critical point of a planar loss.
+    """Make a nondegenerate critical point of a planar loss.
 
     The index, the number of negative eigenvalues of the Hessian, decides the kind: 0 minimum, 1 saddle, 2 maximum.
 
     Args:
         x: First coordinate.
         y: Second coordinate.
-        value: The loss there.
+        value: The loss at the point.
         index: 0, 1 or 2.
-        label: A word for figures.
+        label: A label for figures.
 
     Returns:
         The point, with parameters of shape (2,) in double precision.
@@ -46,7 +46,7 @@ def separable_points(axis: Iterable[tuple[float, float, bool]]) -> tuple[Critica
     The Hessian is diagonal, so the index of (x, y) counts which of x and y are maxima of φ.
 
     Args:
-        axis: For every critical point of φ: its place, the value of φ, and whether it is a maximum.
+        axis: For every critical point of φ: its position, the value of φ, and whether it is a maximum.
 
     Returns:
         All pairs, the lowest value first.
@@ -72,19 +72,19 @@ def surface(
     spectrum: np.ndarray | None = None,
     metadata: Mapping[str, Any] | None = None,
 ) -> Problem:
-    """Make a problem of a function of x and y.
+    """Make a problem from a function of x and y.
 
     Args:
         name: The problem's name.
         formula: f(x, y), elementwise in JAX.
-        start: Where `init` starts, whatever its key.
-        domain: Lower and upper corner of the region worth drawing.
+        start: Initial point; `init` ignores its key.
+        domain: Lower and upper corner of the region to plot.
         points: The critical points inside the domain.
         spectrum: The Hessian's eigenvalues, ascending, if it is constant.
-        metadata: What a record should keep.
+        metadata: Information for records.
 
     Returns:
-        The problem. `loss` accepts parameters of shape (2,) or (2, …) and returns the shape behind the 2.
+        The problem. `loss` accepts parameters of shape (2, …) and returns an array of the remaining shape.
 
     Raises:
         TypeError: If an argument is of the wrong kind.
@@ -102,7 +102,7 @@ def surface(
         raise ValueError(f"The start of {name!r} must be two finite numbers (x, y); received {start!r}.")
 
     def init(key):
-        del key  # a drawn trajectory starts where the figure says
+        del key  # figures need a fixed start
         return jnp.array(coordinates, dtype=float)
 
     def loss(params, batch=None):

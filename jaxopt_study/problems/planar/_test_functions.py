@@ -1,4 +1,4 @@
-"""The classical planar test functions, with all their critical points inside the domain."""
+"""Classical planar test functions, with all critical points inside their domains."""
 
 import functools
 import math
@@ -15,10 +15,10 @@ from jaxopt_study.problems.planar._surface import Pair, point, separable_points,
 def rosenbrock(*, start: Pair = (-1.2, 1.0)) -> Problem:
     """Build Rosenbrock's banana valley (1 − x)² + 100(y − x²)².
 
-    One critical point, the minimum at (1, 1), at the end of a curved valley; the condition number there is 2508.
+    The only critical point is the minimum (1, 1), at the end of a curved valley; the condition number there is 2508.
 
     Args:
-        start: Where `init` starts, (x, y). The default is Rosenbrock's.
+        start: Initial point (x, y). The default is Rosenbrock's.
 
     Returns:
         The problem.
@@ -48,7 +48,7 @@ def beale(*, start: Pair = (1.0, 1.0)) -> Problem:
     almost flat along the axes between them, where the saddles (0, 1) and (.101, −2.645) lie.
 
     Args:
-        start: Where `init` starts, (x, y). The default is that of Moré, Garbow and Hillstrom.
+        start: Initial point (x, y). The default is that of Moré, Garbow and Hillstrom.
 
     Returns:
         The problem.
@@ -83,11 +83,11 @@ def beale(*, start: Pair = (1.0, 1.0)) -> Problem:
 def himmelblau(*, start: Pair = (0.0, 0.0)) -> Problem:
     """Build Himmelblau's function (x² + y − 11)² + (x + y² − 7)²: four minima of equal value.
 
-    It has nine critical points: four minima, all 0, four saddles between them and one maximum in the middle. Which
-    minimum is reached says where the first steps went, and nothing about quality.
+    It has nine critical points: four minima, all of value 0, four saddles between them and one maximum in the middle.
+    Which minimum is reached shows the direction of the first steps, not the quality of the optimizer.
 
     Args:
-        start: Where `init` starts, (x, y).
+        start: Initial point (x, y).
 
     Returns:
         The problem.
@@ -132,13 +132,13 @@ def himmelblau(*, start: Pair = (0.0, 0.0)) -> Problem:
 
 @listed
 def styblinski_tang(*, start: Pair = (4.0, 1.0)) -> Problem:
-    """Build the Styblinski–Tang function ½ Σ (z⁴ − 16z² + 5z) over z = x, y: one good minimum and three worse.
+    """Build the Styblinski–Tang function ½ Σ (z⁴ − 16z² + 5z) over z = x, y: one global and three local minima.
 
     Each coordinate is a tilted double well, so the critical points are the pairs of the three roots of 4z³ − 32z + 5.
-    The global minimum is z = −2.9035 twice, value −78.332.
+    The global minimum is x = y = −2.9035, value −78.332.
 
     Args:
-        start: Where `init` starts, (x, y); the default lies in the basin of the worst minimum.
+        start: Initial point (x, y); the default lies in the basin of the worst minimum.
 
     Returns:
         The problem, minima sorted by value.
@@ -155,7 +155,7 @@ def styblinski_tang(*, start: Pair = (4.0, 1.0)) -> Problem:
         return (z**4 - 16 * z**2 + 5 * z) / 2
 
     roots = np.sort(np.roots([4.0, 0.0, -32.0, 5.0]).real)
-    roots = roots - (4 * roots**3 - 32 * roots + 5) / (12 * roots**2 - 32)  # one Newton step polishes the last digits
+    roots = roots - (4 * roots**3 - 32 * roots + 5) / (12 * roots**2 - 32)  # one Newton step refines the last digits
     return surface(
         "styblinski_tang",
         lambda x, y: well(x) + well(y),
@@ -173,7 +173,7 @@ def rastrigin(*, start: Pair = (-4.2, 3.3)) -> Problem:
     100 maxima. The global minimum is the origin, value 0.
 
     Args:
-        start: Where `init` starts, (x, y).
+        start: Initial point (x, y).
 
     Returns:
         The problem, critical points sorted by value.
@@ -204,19 +204,20 @@ def rastrigin(*, start: Pair = (-4.2, 3.3)) -> Problem:
 
 @listed
 def ackley(*, start: Pair = (-3.3, 2.6)) -> Problem:
-    """Build Ackley's function: an almost flat rim, 121 minima, and a cusp at the best of them.
+    """Build Ackley's function: an almost flat rim, 121 minima, and a cusp at the global one.
 
     With r² = (x² + y²)/2:
 
         f(x, y) = 20 + e − 20 exp(−r/5) − exp(½ cos 2πx + ½ cos 2πy)
 
-    **There is no gradient at the global minimum.** Near the origin f ≈ 4r, a cone: every direction goes up with slope
-    2√2, and no fixed step converges. `jax.grad` returns 0 there, the one subgradient that the symmetry allows;
-    `jax.hessian` returns the curvature of the cosines alone, which is not a second derivative of f. The origin is
-    therefore listed as a minimum with index `None`. The other 440 critical points of the domain are smooth.
+    **There is no gradient at the global minimum.** Near the origin f ≈ 4r is a cone: f rises in every direction with
+    slope 2√2, and no fixed step size converges. At the origin `jax.grad` returns 0, the only subgradient with the
+    symmetry of f, and `jax.hessian` returns the curvature of the cosines alone, which is not a second derivative of f.
+    The origin is therefore listed as a minimum with index `None`. At the other 440 critical points of the domain f is
+    smooth.
 
     Args:
-        start: Where `init` starts, (x, y).
+        start: Initial point (x, y).
 
     Returns:
         The problem, critical points sorted by value.
@@ -226,7 +227,7 @@ def ackley(*, start: Pair = (-3.3, 2.6)) -> Problem:
         >>> best = problem.minima[0]
         >>> print(best.params, best.value, best.index)
         [0. 0.] 0.0 None
-        >>> slope = problem.loss(jnp.array([1e-3, 0.0])) / 1e-3  # does not shrink with the distance
+        >>> slope = problem.loss(jnp.array([1e-3, 0.0])) / 1e-3  # the slope does not vanish at the minimum
         >>> bool(slope > 2.8)
         True
 
@@ -236,10 +237,10 @@ def ackley(*, start: Pair = (-3.3, 2.6)) -> Problem:
 
     def formula(x, y):
         squared = (x**2 + y**2) / 2
-        # √ has an infinite slope at 0, and ∞·0 is NaN: the inner `where` keeps 0 out of the differentiated branch.
+        # √ has an infinite slope at 0, and ∞·0 is NaN, so the inner `where` keeps 0 out of the differentiated branch.
         radius = jnp.where(squared > 0, jnp.sqrt(jnp.where(squared > 0, squared, 1.0)), 0.0)
         waves = (jnp.cos(2 * jnp.pi * x) + jnp.cos(2 * jnp.pi * y)) / 2
-        # Both differences vanish at the minimum; expm1 takes them without cancellation.
+        # Both differences vanish at the minimum; expm1 computes them without cancellation.
         return -20 * jnp.expm1(-radius / 5) - jnp.e * jnp.expm1(waves - 1)
 
     return surface("ackley", formula, start=start, domain=((-5.0, -5.0), (5.0, 5.0)), points=_ackley_points())
