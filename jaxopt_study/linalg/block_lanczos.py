@@ -22,14 +22,14 @@ class Space(NamedTuple):
     and the history of restarts, T is the compression of H, and the rows of T below m are all that is missing.
     """
 
-    basis: Vector  # Q: rows beyond count + b are room
+    basis: Vector  # Q: rows beyond count + b are free
     projected: Array  # T: column j is Qᵀ H qⱼ for j < count
     count: Array  # how many rows are multiplied
     scale: Array  # the largest ‖H q‖ seen
     serial: Array  # how many random directions were drawn
 
 
-def begin(layout: Layout, block: Vector, room: int, seed: Array) -> Space:
+def begin(layout: Layout, block: Vector, capacity: int, seed: Array) -> Space:
     """Return the space whose pending rows are an orthonormal basis of a block's span.
 
     Of several directions those that depend on earlier ones are replaced by random ones; a single one must not be 0.
@@ -38,8 +38,8 @@ def begin(layout: Layout, block: Vector, room: int, seed: Array) -> Space:
     dtype = layout.scalar
     zero = jnp.zeros((), dtype)
     space = Space(
-        vectors.zeros_basis(layout.like, room),
-        vectors.filled(0, (room, room), dtype, layout.like),
+        vectors.zeros_basis(layout.like, capacity),
+        vectors.filled(0, (capacity, capacity), dtype, layout.like),
         jnp.int32(-b),
         zero,
         jnp.int32(1),
@@ -75,11 +75,11 @@ def extend(
 
     Args:
         layout: Layout of the vectors.
-        space: The space; room for b more rows is needed.
+        space: The space; free rows for b more are needed.
         products: H times `pending(space, b)`, H of order one: lengths are squared as they are.
         seed: For random directions.
         breakdown: Relative size of what counts as rounding.
-        active: Whether to do it; if False only the scale and the free room of the space change.
+        active: Whether to do it; if False only the scale and the free rows of the space change.
 
     Returns:
         The space with b more rows multiplied, and whether a random direction was put in. Cost: two reads of the basis
@@ -105,8 +105,8 @@ def ritz(space: Space, b: int) -> tuple[Array, Array, Array]:
     """Return the Ritz values, the coefficients of the Ritz vectors and their residual norms.
 
     Returns:
-        θ ascending (room,), of which the first `count` are meant; coefficients as columns (room, room); and
-        ‖H Q s − θ Q s‖ (room,), infinite beyond `count`. Cost: an eigenvalue problem of the size of the room.
+        θ ascending (m,) for a basis of m rows, of which the first `count` are meant; coefficients as columns (m, m);
+        and ‖H Q s − θ Q s‖ (m,), infinite beyond `count`. Cost: an eigenvalue problem of size m.
     """
     index = jnp.arange(space.projected.shape[0], dtype=jnp.int32)
     known = index < space.count
@@ -122,25 +122,25 @@ def ritz(space: Space, b: int) -> tuple[Array, Array, Array]:
     return values, coefficients, residuals
 
 
-def compress(space: Space, values: Array, coefficients: Array, keep: Array, room: int, b: int) -> Space:
+def compress(space: Space, values: Array, coefficients: Array, num_kept: Array, most: int, b: int) -> Space:
     """Replace the basis by Ritz vectors, keeping the pending rows: a thick restart.
 
     Args:
         space: The space.
-        values: The Ritz values (room,), those to keep in front.
+        values: The Ritz values (m,), those to keep in front.
         coefficients: Their coefficients as columns, in the same order.
-        keep: How many to keep.
-        room: An upper bound on `keep`, static.
+        num_kept: How many to keep.
+        most: An upper bound on `num_kept`, static.
         b: Number of pending rows.
 
     Returns:
-        A space of `keep` multiplied rows. Cost: one product of a (room + b) × m matrix with the basis.
+        A space of `num_kept` multiplied rows. Cost: one product of a (most + b) × m matrix with the basis.
     """
     m = space.projected.shape[0]
     index = jnp.arange(m, dtype=jnp.int32)
-    kept = jnp.arange(room + b, dtype=jnp.int32) < keep
-    chosen = jnp.where(kept[None, :], coefficients[:, : room + b], 0)
-    stays = (index[:, None] - space.count == jnp.arange(room + b, dtype=jnp.int32)[None, :] - keep) & (
+    kept = jnp.arange(most + b, dtype=jnp.int32) < num_kept
+    chosen = jnp.where(kept[None, :], coefficients[:, : most + b], 0)
+    stays = (index[:, None] - space.count == jnp.arange(most + b, dtype=jnp.int32)[None, :] - num_kept) & (
         (index[:, None] >= space.count) & (index[:, None] < space.count + b)
     )
     chosen += stays.astype(chosen.dtype)
@@ -148,9 +148,11 @@ def compress(space: Space, values: Array, coefficients: Array, keep: Array, room
     below = lax.dynamic_slice_in_dim(space.projected, space.count, b)
     known = (index < space.count)[None, :].astype(below.dtype)
     coupling = jnp.matmul(below * known, coefficients, precision=lax.Precision.HIGHEST)
-    projected = jnp.diag(jnp.where(index < keep, values, 0))
-    projected = lax.dynamic_update_slice_in_dim(projected, jnp.where((index < keep)[None, :], coupling, 0), keep, 0)
-    return space._replace(basis=basis, projected=projected, count=keep.astype(jnp.int32))
+    projected = jnp.diag(jnp.where(index < num_kept, values, 0))
+    projected = lax.dynamic_update_slice_in_dim(
+        projected, jnp.where((index < num_kept)[None, :], coupling, 0), num_kept, 0
+    )
+    return space._replace(basis=basis, projected=projected, count=num_kept.astype(jnp.int32))
 
 
 class _Pass(NamedTuple):

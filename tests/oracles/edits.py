@@ -196,8 +196,8 @@ CURVATURE = [
     ),
     _edit(
         "curvature/spectrum/_sharpness.py",
-        "jnp.asarray(jnp.finfo(plan.layout.scalar).eps,",
-        "jnp.asarray(100 * jnp.finfo(plan.layout.scalar).eps,",
+        "jnp.asarray(jnp.finfo(solver.layout.scalar).eps,",
+        "jnp.asarray(100 * jnp.finfo(solver.layout.scalar).eps,",
         "curvature/test_sharpness.py::test_covers_in_its_stated_share_of_500_trials",
     ),
     _edit(
@@ -208,8 +208,8 @@ CURVATURE = [
     ),
     _edit(
         "linalg/thick_restart_lanczos.py",
-        "(-values, state.asked",
-        "(values, state.asked",
+        "(-values, state.block",
+        "(values, state.block",
         "curvature/test_eigenpairs.py::test_a_small_basis_restarts_and_finds_the_same",
     ),
     _edit(
