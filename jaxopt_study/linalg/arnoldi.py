@@ -13,7 +13,7 @@ from jaxtyping import Array
 from scipy.linalg import schur, solve_sylvester
 
 from jaxopt_study._programs import wider
-from jaxopt_study.linalg import solver_loop, vectors
+from jaxopt_study.linalg import gram_schmidt, solver_loop, vectors
 from jaxopt_study.linalg.hash_normal import draw_like
 from jaxopt_study.linalg.layout import Layout, layout_of
 from jaxopt_study.linalg.operator import LinearMap
@@ -283,8 +283,8 @@ def _append(basis: Any, columns: Array, w: Any, j: Array, seed: Array) -> tuple[
     filled = jnp.arange(columns.shape[0], dtype=j.dtype) <= j
 
     def orthogonalised(state: _Orthogonalised) -> _Orthogonalised:
-        found = jnp.where(filled, vectors.project(basis, state.w), 0).astype(dtype)
-        w = vectors.subtract(state.w, vectors.combine(basis, found))
+        w, found = gram_schmidt.remove(basis, state.w, filled)
+        found = found.astype(dtype)
         coefficients = state.coefficients + jnp.where(state.passes < 2, found, 0)
         length = jnp.where(state.passes < 2, vectors.norm(w), state.length).astype(dtype)
         exhausted = (state.passes == 1) & (length <= least)

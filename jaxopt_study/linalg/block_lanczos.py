@@ -7,11 +7,10 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
-from jaxopt_study.linalg import vectors
+from jaxopt_study.linalg import gram_schmidt, vectors
 from jaxopt_study.linalg.layout import Layout
 from jaxopt_study.types import Vector
 
-_ENOUGH = 0.7  # a pass that keeps this share of a vector's length leaves it orthogonal to rounding
 _MAX_PASSES = 6
 
 
@@ -173,20 +172,18 @@ def _orthonormalize(
     b = jax.tree.leaves(block)[0].shape[0]
     m, dtype = space.projected.shape[0], space.projected.dtype
     filled = space.count + b
-    present = (jnp.arange(m, dtype=jnp.int32) < filled)[:, None]
+    present = jnp.arange(m, dtype=jnp.int32) < filled
 
     def once(state: _Pass) -> _Pass:
         lengths = jax.vmap(vectors.plain_norm)(state.block)
-        coefficients = jnp.where(present, vectors.gram(space.basis, state.block), 0)
-        block = vectors.subtract(state.block, _combined(space.basis, coefficients))
+        block, coefficients = gram_schmidt.remove_from_block(space.basis, state.block, present)
 
         def column(i: Any, at: Any) -> Any:
             block, factor, replaced, kept, serial = at
             y = vectors.row(block, i)
             along = jnp.zeros(b, dtype)
             if b > 1:
-                along = jnp.where(jnp.arange(b) < i, vectors.project(block, y), 0)
-                y = vectors.subtract(y, vectors.combine(block, along))
+                y, along = gram_schmidt.remove(block, y, jnp.arange(b) < i)
             length = vectors.plain_norm(y)
             none_left = filled + i >= layout.size
             random = (length * state.within[i, i] <= threshold) & ~replaced[i] & ~none_left
@@ -222,16 +219,8 @@ def _orthonormalize(
         jnp.int32(0),
         space.serial,
     )
-    last = lax.while_loop(lambda s: active & (s.kept < _ENOUGH) & (s.number < _MAX_PASSES), once, start)
+    last = lax.while_loop(lambda s: active & (s.kept < gram_schmidt.ENOUGH) & (s.number < _MAX_PASSES), once, start)
     return last.block, last.above, last.within, last.replaced, last.serial
-
-
-def _combined(basis: Vector, coefficients: Array) -> Vector:
-    """Return `vectors.combine`; a single combination as a sum, as fast and compiled in a fifth of the time."""
-    if coefficients.shape[1] > 1:
-        return vectors.combine(basis, coefficients)
-    weights = coefficients[:, 0]
-    return jax.tree.map(lambda q: jnp.sum(q * weights.reshape(-1, *(1,) * (q.ndim - 1)), axis=0)[None], basis)
 
 
 def _put_rows(basis: Vector, start: Any, block: Vector) -> Vector:

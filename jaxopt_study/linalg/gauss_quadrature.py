@@ -11,7 +11,7 @@ from jax import lax
 from jaxtyping import Array
 
 from jaxopt_study._checks import check_integer
-from jaxopt_study.linalg import solver_loop, vectors
+from jaxopt_study.linalg import gram_schmidt, solver_loop, vectors
 from jaxopt_study.linalg.layout import Layout, layout_of, seed_words
 from jaxopt_study.linalg.operator import LinearOperator
 from jaxopt_study.types import Key, Vector
@@ -216,7 +216,7 @@ def _orthogonalize(
 
     def again(carry: tuple[Array, Vector, Array, Array, Array]) -> Array:
         count, _, _, before, after = carry
-        return (count == 0) | ((count == 1) & _any(after < 0.7 * before, axis))  # twice is enough
+        return (count == 0) | ((count == 1) & _any(after < gram_schmidt.ENOUGH * before, axis))  # twice is enough
 
     def one_pass(
         carry: tuple[Array, Vector, Array, Array, Array],
@@ -235,8 +235,7 @@ def _one_pass(basis: tuple[Vector, ...], j: Array, u: Vector) -> tuple[Vector, A
     def over(count: int, basis: tuple[Vector, ...], u: Vector) -> tuple[Vector, Array]:
         found = []
         for chunk in basis[:count]:  # one after the other, so that the second read of a chunk is from the cache
-            c = vectors.project(chunk, u)
-            u = vectors.subtract(u, vectors.combine(chunk, c))
+            u, c = gram_schmidt.remove(chunk, u)
             found.append(jnp.max(jnp.abs(c)))
         return u, jnp.max(jnp.stack(found))
 
