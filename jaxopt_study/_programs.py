@@ -1,6 +1,6 @@
-"""Questions to a traced program, and how to compile one, once."""
+"""Walk through a traced program, run it equation by equation, and compile one, once."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache, wraps
 from typing import Any, ParamSpec, TypeVar
 
@@ -17,6 +17,11 @@ _Result = TypeVar("_Result")
 # For programs that mostly draw random numbers: on a CPU they compile ten times faster so, to the same numbers, and run
 # as fast. Others gain nothing.
 RANDOM_DRAWS: dict[str, str | bool] = {"xla_backend_optimization_level": "1"}
+
+# What runs one inner program, once, on its own arguments.
+_CALLS = frozenset({"jit", "pjit", "closed_call", "core_call"})
+# The same, but derivatives are taken by a rule that stands beside the program.
+_CALLS_WITH_RULES = frozenset({"custom_jvp_call", "custom_vjp_call"})
 
 _SOLVERS: dict[str, str | bool] = {"xla_cpu_use_fusion_emitters": False}
 
@@ -106,13 +111,70 @@ def inner_programs(params: dict[str, Any]) -> list:
     return found
 
 
+def inner_jaxprs(equation: core.JaxprEqn) -> list[core.Jaxpr]:
+    """Return the programs inside an equation, without their constants."""
+    return [getattr(program, "jaxpr", program) for program in inner_programs(equation.params)]
+
+
+def equations(jaxpr: Any) -> Iterator[core.JaxprEqn]:
+    """Yield the equations of a program, each before those of the programs inside it."""
+    for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:
+        yield equation
+        for inner in inner_jaxprs(equation):
+            yield from equations(inner)
+
+
+def called_program(equation: core.JaxprEqn, *, with_rules: bool = False) -> core.ClosedJaxpr | None:
+    """Return the program that an equation calls, such as the body of a function under `jax.jit`.
+
+    Args:
+        equation: An equation of a traced program.
+        with_rules: Whether functions with derivative rules of their own count; whoever runs the program in the place of
+            the call loses the rules.
+
+    Returns:
+        The program with its constants; None if the equation is no call.
+    """
+    name = equation.primitive.name
+    if name not in _CALLS and not (with_rules and name in _CALLS_WITH_RULES):
+        return None
+    return equation.params.get("jaxpr", equation.params.get("call_jaxpr"))
+
+
+def evaluate(
+    jaxpr: core.Jaxpr,
+    consts: Sequence[Any],
+    inputs: Sequence[Any],
+    apply: Callable[[core.JaxprEqn, list[Any]], Sequence[Any]],
+    *,
+    literal: Callable[[core.Literal], Any] = lambda literal: literal.val,
+) -> list[Any]:
+    """Run a program equation by equation, as an interpreter does.
+
+    Args:
+        jaxpr: The program.
+        consts: Its constants.
+        inputs: Its arguments.
+        apply: Returns the results of an equation from the values of its operands.
+        literal: Returns the value of a number that stands in the program.
+
+    Returns:
+        The results.
+    """
+    values: dict[Any, Any] = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*consts, *inputs), strict=True))
+
+    def read(atom: Any) -> Any:
+        return literal(atom) if isinstance(atom, core.Literal) else values[atom]
+
+    for equation in jaxpr.eqns:
+        results = apply(equation, [read(atom) for atom in equation.invars])
+        values.update(zip(equation.outvars, results, strict=True))
+    return [read(atom) for atom in jaxpr.outvars]
+
+
 def contains(jaxpr: Any, name: str) -> bool:
     """Return whether a program, or one inside it, has an equation whose primitive's name contains another."""
-    jaxpr = getattr(jaxpr, "jaxpr", jaxpr)
-    return any(
-        name in equation.primitive.name or any(contains(inner, name) for inner in inner_programs(equation.params))
-        for equation in jaxpr.eqns
-    )
+    return any(name in equation.primitive.name for equation in equations(jaxpr))
 
 
 def contains_convolution(jaxpr: Any) -> bool:

@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
+from jaxopt_study._programs import called_program, evaluate
+
 # What reads or makes the bits of a number runs in its own dtype; the numbers that come out are widened.
 _OF_BITS = {"bitcast_convert_type", "nextafter", "rng_uniform", "random_gamma"}
-_CALLS = {"jit": "jaxpr", "custom_jvp_call": "call_jaxpr", "custom_vjp_call": "call_jaxpr"}
 # Made for fixed dtypes, or for devices that the interpreter does not see.
 _FIXED = {"pure_callback", "io_callback", "debug_callback", "pallas_call", "ffi_call", "shard_map"}
 
@@ -51,20 +52,10 @@ def in_double_precision(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def _evaluate(jaxpr: core.Jaxpr, consts: Any, inputs: Any) -> list[Any]:
-    known: dict[Any, Any] = {}
+    def literal(atom: Any) -> Any:
+        return _widen(np.asarray(atom.val, atom.aval.dtype))  # rounded first, to be what the narrow program has
 
-    def read(atom: Any) -> Any:
-        if not isinstance(atom, core.Literal):
-            return known[atom]
-        aval: Any = atom.aval
-        return _widen(np.asarray(atom.val, aval.dtype))  # rounded first, to be the one that the narrow program has
-
-    known.update(zip(jaxpr.constvars, map(_widen, consts), strict=True))
-    known.update(zip(jaxpr.invars, map(_widen, inputs), strict=True))
-    for equation in jaxpr.eqns:
-        results = _apply(equation, [read(atom) for atom in equation.invars])
-        known.update(zip(equation.outvars, results, strict=True))
-    return [read(atom) for atom in jaxpr.outvars]
+    return evaluate(jaxpr, list(map(_widen, consts)), list(map(_widen, inputs)), _apply, literal=literal)
 
 
 def _apply(equation: Any, values: list[Any]) -> list[Any]:
@@ -77,8 +68,7 @@ def _apply(equation: Any, values: list[Any]) -> list[Any]:
     if drawn or name in _OF_BITS:
         narrow = [_cast(value, atom.aval.dtype) for value, atom in zip(values, equation.invars, strict=True)]
         return [_widen(result) for result in _listed(primitive, primitive.bind(*narrow, **equation.params))]
-    if name in _CALLS:
-        inner = equation.params[_CALLS[name]]
+    if inner := called_program(equation, with_rules=True):
         return _evaluate(inner.jaxpr, inner.consts, values)
     params = {key: _wide_param(value) for key, value in equation.params.items()}
     return _listed(primitive, primitive.bind(*values, **params))

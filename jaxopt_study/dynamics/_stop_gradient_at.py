@@ -12,12 +12,13 @@ import jax
 from jax import lax
 from jax.extend import core
 
+from jaxopt_study._programs import called_program, evaluate
+
 # What stores a value in another form. The update uses the value before it, and the state the value behind it.
 _CARRIERS = frozenset({
     "convert_element_type", "copy", "copy_p", "optimization_barrier", "reduce_precision", "reshape", "select_n",
     "sharding_constraint", "squeeze", "transpose",
 })  # fmt: skip
-_CALLS = frozenset({"jit", "pjit", "closed_call", "core_call"})
 
 Hold = Callable[[Any], Any]
 
@@ -50,26 +51,20 @@ def holding(fn: Callable[..., Any], held: Sequence[Hold | None]) -> Callable[...
 
 
 def _evaluate(jaxpr: Any, consts: Sequence[Any], args: Sequence[Any], held: Sequence[Hold | None]) -> list[Any]:
-    """Return what a program gives, run equation by equation."""
-    variables = _held_variables(jaxpr, held)
-    values: dict[Any, Any] = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*consts, *args), strict=True))
+    """Return what a program gives, with the values of held results replaced where they arise."""
+    holds = _held_variables(jaxpr, held)
 
-    def read(variable: Any) -> Any:
-        return variable.val if isinstance(variable, core.Literal) else values[variable]
+    def apply(equation: Any, inputs: list[Any]) -> list[Any]:
+        inside = [holds.get(variable) for variable in equation.outvars]
+        results = _apply(equation, inputs, inside)
+        return [value if hold is None else hold(value) for hold, value in zip(inside, results, strict=True)]
 
-    for equation in jaxpr.eqns:
-        inputs = [read(variable) for variable in equation.invars]
-        inside = [variables.get(variable) for variable in equation.outvars]
-        for variable, value in zip(equation.outvars, _apply(equation, inputs, inside), strict=True):
-            hold = variables.get(variable)
-            values[variable] = value if hold is None else hold(value)
-    return [read(variable) for variable in jaxpr.outvars]
+    return evaluate(jaxpr, consts, args, apply)
 
 
 def _apply(equation: Any, inputs: list[Any], held: Sequence[Hold | None]) -> list[Any]:
     name, params = equation.primitive.name, equation.params
-    if any(held) and name in _CALLS:
-        inner = params.get("jaxpr", params.get("call_jaxpr"))
+    if any(held) and (inner := called_program(equation)):
         return _evaluate(inner.jaxpr, inner.consts, inputs, held)
     if any(held) and name == "cond":
         branches = [
@@ -116,9 +111,8 @@ def _arguments_behind(jaxpr: Any, result: Any) -> list[int]:
 def _carried(equation: Any, result: Any) -> list[Any]:
     """Return the operands that a result of an equation merely stores in another form."""
     name = equation.primitive.name
-    if name in _CALLS:
-        inner = equation.params.get("jaxpr", equation.params.get("call_jaxpr")).jaxpr
-        behind = _arguments_behind(inner, inner.outvars[equation.outvars.index(result)])
+    if inner := called_program(equation):
+        behind = _arguments_behind(inner.jaxpr, inner.jaxpr.outvars[equation.outvars.index(result)])
         return [equation.invars[index] for index in behind]
     if name in _CARRIERS:
         return equation.invars[1:] if name == "select_n" else equation.invars

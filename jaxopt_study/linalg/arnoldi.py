@@ -1,6 +1,7 @@
 """Eigenvalues of a linear map that is not symmetric, in bounded memory, with true residuals."""
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -11,10 +12,12 @@ from jax import lax
 from jaxtyping import Array
 from scipy.linalg import schur, solve_sylvester
 
-from jaxopt_study._programs import jit_solver, wider
-from jaxopt_study.linalg import vectors
+from jaxopt_study._programs import wider
+from jaxopt_study.linalg import gram_schmidt, solver_loop, vectors
 from jaxopt_study.linalg.hash_normal import draw_like
-from jaxopt_study.types import Key
+from jaxopt_study.linalg.layout import Layout, layout_of
+from jaxopt_study.linalg.operator import LinearMap
+from jaxopt_study.types import Key, Matvec
 
 Ranking = Callable[[np.ndarray], np.ndarray]
 
@@ -42,7 +45,7 @@ class _Orthogonalised(NamedTuple):
 
 
 def arnoldi(
-    op: Any,
+    op: LinearMap,
     k: int,
     *,
     key: Key,
@@ -88,9 +91,12 @@ def arnoldi(
     basis = _start(op, seed, m + 1)
     matrix, first, used = np.zeros((m + 1, m)), 0, 0
     product = op.product() if op.loop == "host" else None
+    dtype = vectors.accumulator(wider(*(leaf.dtype for leaf in jax.tree.leaves(op.like))))
     while True:
-        basis, columns = _extend(op, product, basis, first, m, seed + jnp.asarray(used + 1, seed.dtype))
-        matrix[:, first:] = columns[:, first:]
+        columns = jnp.zeros((m + 1, m), dtype)
+        round_seed = seed + jnp.asarray(used + 1, seed.dtype)
+        basis, columns = extend(op, basis, columns, jnp.int32(first), round_seed, product)
+        matrix[:, first:] = np.asarray(columns, dtype=np.float64)[:, first:]
         used += m - first
         wanted, estimates, values = _wanted(matrix[:m], matrix[m], k, rankings)
         small = estimates[wanted] <= 0.5 * tol * np.maximum(np.abs(values[wanted]), 1.0)
@@ -218,20 +224,6 @@ def _ritz_vector(basis: Any, coefficients: Any) -> Any:
     return _combine(basis, jnp.asarray(padded, jnp.result_type(float)))
 
 
-def _extend(op: Any, product: Any, basis: Any, first: int, m: int, seed: Array) -> tuple[Any, np.ndarray]:
-    """Return basis and matrix with the columns from `first` to m filled in."""
-    columns = jnp.zeros(
-        (m + 1, m), dtype=vectors.accumulator(wider(*(leaf.dtype for leaf in jax.tree.leaves(op.like))))
-    )
-    if product is None:
-        basis, columns = extend(op, basis, columns, jnp.int32(first), seed)
-    else:
-        for j in range(first, m):
-            w = product(vectors.row(basis, j))
-            basis, columns = _append_compiled(basis, columns, w, jnp.int32(j), seed)
-    return basis, np.asarray(columns, dtype=np.float64)
-
-
 @partial(jax.jit, static_argnums=2)
 def _start(op: Any, seed: Array, num_vectors: int) -> Any:
     return vectors.with_row(
@@ -239,17 +231,48 @@ def _start(op: Any, seed: Array, num_vectors: int) -> Any:
     )
 
 
-@jit_solver
-def extend(op: Any, basis: Any, columns: Array, first: Array, seed: Array) -> tuple[Any, Array]:
+class _Space(NamedTuple):
+    basis: Any  # V, rows behind j are free
+    columns: Array  # (m + 1, m): column i is Vᵀ A vᵢ for i < j
+    j: Array
+    done: Array
+
+
+@dataclass(frozen=True)
+class ArnoldiRecurrence:
+    """Arnoldi's recurrence as a `solver_loop.Solver`: it starts from basis, columns and j, its limit is a seed."""
+
+    layout: Layout
+    block_size: int = 1
+    scaled: bool = False  # a training step is near the identity
+
+    def initial(self, seed: None, start: tuple[Any, Array, Array]) -> _Space:
+        """Return the state before A vⱼ is known."""
+        basis, columns, j = start
+        return _Space(basis, columns, j, j >= columns.shape[1])
+
+    def next_block(self, state: _Space) -> Any:
+        """Return vⱼ."""
+        return jax.tree.map(lambda leaf: leaf[None], vectors.row(state.basis, state.j))
+
+    def update(self, limits: Array, seed: None, state: _Space, products: Any) -> _Space:
+        """Return the state with column j and vⱼ₊₁."""
+        basis, columns = _append(state.basis, state.columns, vectors.row(products, 0), state.j, limits)
+        j = state.j + 1
+        return _Space(basis, columns, j, j >= columns.shape[1])
+
+    def result(self, limits: Array, state: _Space, unit: Array) -> tuple[Any, Array]:
+        """Return the basis and the columns of its matrix."""
+        return state.basis, state.columns
+
+
+def extend(
+    op: LinearMap, basis: Any, columns: Array, first: Array, seed: Array, product: Matvec | None = None
+) -> tuple[Any, Array]:
     """Return the basis and the columns of its matrix from `first` on, filled in."""
-    product = op.linearize()
-
-    def step(j: Any, carry: tuple[Any, Array]) -> tuple[Any, Array]:
-        basis, columns = carry
-        j = jnp.int32(j)  # a loop that is not compiled counts in Python's numbers
-        return _append(basis, columns, product(vectors.row(basis, j)), j, seed)
-
-    return lax.fori_loop(first, columns.shape[1], step, (basis, columns))
+    # Leaf by leaf: the vectors are pairs of parameters and memories, in units of their own.
+    layout = replace(layout_of(op.like), flat=False)
+    return solver_loop.run(ArnoldiRecurrence(layout), op, seed, None, (basis, columns, first), product=product)
 
 
 def _append(basis: Any, columns: Array, w: Any, j: Array, seed: Array) -> tuple[Any, Array]:
@@ -260,8 +283,8 @@ def _append(basis: Any, columns: Array, w: Any, j: Array, seed: Array) -> tuple[
     filled = jnp.arange(columns.shape[0], dtype=j.dtype) <= j
 
     def orthogonalised(state: _Orthogonalised) -> _Orthogonalised:
-        found = jnp.where(filled, vectors.project(basis, state.w), 0).astype(dtype)
-        w = vectors.subtract(state.w, vectors.combine(basis, found))
+        w, found = gram_schmidt.remove(basis, state.w, filled)
+        found = found.astype(dtype)
         coefficients = state.coefficients + jnp.where(state.passes < 2, found, 0)
         length = jnp.where(state.passes < 2, vectors.norm(w), state.length).astype(dtype)
         exhausted = (state.passes == 1) & (length <= least)
@@ -277,9 +300,6 @@ def _append(basis: Any, columns: Array, w: Any, j: Array, seed: Array) -> tuple[
     coefficients = jnp.where(jnp.arange(columns.shape[0], dtype=j.dtype) == j + 1, length, found.coefficients)
     new = vectors.normalize(found.w)[0]
     return vectors.with_row(basis, j + 1, new), columns.at[:, j].set(coefficients)
-
-
-_append_compiled = jax.jit(_append)
 
 
 def _compress(basis: Any, rotation: np.ndarray, dim: int) -> Any:

@@ -1,6 +1,7 @@
 """Stochastic Lanczos quadrature: vᵀ f(H) v as a weighted sum of f over a few nodes, for random v."""
 
 import math
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -10,8 +11,7 @@ from jax import lax
 from jaxtyping import Array
 
 from jaxopt_study._checks import check_integer
-from jaxopt_study._programs import jit_solver, wider
-from jaxopt_study.linalg import vectors
+from jaxopt_study.linalg import gram_schmidt, solver_loop, vectors
 from jaxopt_study.linalg.layout import Layout, layout_of, seed_words
 from jaxopt_study.linalg.operator import LinearOperator
 from jaxopt_study.types import Key, Vector
@@ -62,17 +62,59 @@ class _State(NamedTuple):
     previous: Vector  # qⱼ₋₁
     diagonal: Array  # α (m,)
     offdiagonal: Array  # β (m,): βⱼ couples qⱼ and qⱼ₊₁
-    unit: Array  # a power of two of which the products are counted, so that no square leaves its range; 0 before them
-    scale: Array  # the largest ‖H q‖, in this unit as α and β are
+    scale: Array  # the largest ‖H q‖
     orthogonality: Array
     alive: Array  # whether qⱼ is a new direction
+    done: Array
+
+
+class _Matrix(NamedTuple):
+    """The tridiagonal matrix of one probe."""
+
+    diagonal: Array  # α (m,)
+    offdiagonal: Array  # β (m,)
+    taken: Array  # how many of its rows exist
+    orthogonality: Array
+
+
+@dataclass(frozen=True)
+class LanczosRecurrence:
+    """Lanczos without restarts from one random unit vector, as a `solver_loop.Solver`."""
+
+    layout: Layout
+    num_steps: int
+    reorthogonalize: bool
+    axis: str | None  # over which solves are vectorised: they share their branches
+    block_size: int = 1
+    scaled: bool = True
+
+    def initial(self, seed: Array, start: None) -> _State:
+        """Return the state before the first product, from the probe of a seed."""
+        return _begin(self, random_unit_vector(self.layout, seed))
+
+    def next_block(self, state: _State) -> Vector:
+        """Return qⱼ."""
+        return jax.tree.map(lambda leaf: leaf[None], state.q)
+
+    def update(self, limits: None, seed: Array, state: _State, products: Vector) -> _State:
+        """Return the state after the step that H qⱼ allows; where the space is exhausted already, only count."""
+        return _updated(self, state, vectors.row(products, 0))
+
+    def result(self, limits: None, state: _State, unit: Array) -> _Matrix:
+        """Return the tridiagonal matrix."""
+        taken = state.step - jnp.sum(jnp.isposinf(state.diagonal), dtype=jnp.int32)
+        return _Matrix(state.diagonal * unit, state.offdiagonal * unit, taken, state.orthogonality)
 
 
 def probe_vectors(op: LinearOperator, key: Key) -> Vector:
     """Return the random unit vector that a probe with this key starts from, uniform on the sphere."""
     layout = layout_of(op.like)
-    direction = jax.tree.map(lambda leaf: leaf[0], layout.random(seed_words(key), 0, 1))
-    return layout.unpack(vectors.normalize(direction)[0])
+    return layout.unpack(random_unit_vector(layout, seed_words(key)))
+
+
+def random_unit_vector(layout: Layout, seed: Array) -> Vector:
+    """Return a random unit vector in a layout, uniform on the sphere."""
+    return vectors.normalize(vectors.row(layout.random(seed, 0, 1), 0))[0]
 
 
 def check_divisor(who: str, probes_at_once: Any, num_probes: int) -> int | None:
@@ -118,85 +160,28 @@ def lanczos_quadrature(
         probes that run at once.
     """
     num_steps = min(num_steps, op.size)
-    if op.loop == "host":
-        return _on_host(op, keys, num_steps, reorthogonalize)
-    return _compiled(op, keys, num_steps, reorthogonalize, probes_at_once)
+    at_once = probes_at_once or _probes_at_once(op, keys.shape[0], num_steps if reorthogonalize else 0)
+    axis = solver_loop.LANES if at_once > 1 and op.loop == "compiled" else None
+    solver = LanczosRecurrence(layout_of(op.like), num_steps, reorthogonalize, axis)
+    return _from_matrices(*solver_loop.run_each(solver, op, None, keys, at_once))
 
 
-@partial(jit_solver, static_argnums=(2, 3, 4))
-def _compiled(op: LinearOperator, keys: Key, num_steps: int, reorthogonalize: bool, at_once: int | None) -> Quadrature:
-    layout, product = layout_of(op.like), op.linearize()
-    together = at_once or _probes_at_once(op, keys.shape[0], num_steps if reorthogonalize else 0)
-
-    def run(key: Key) -> _State:
-        def step(state: _State) -> _State:
-            image = layout.pack(product(layout.unpack(state.q)))
-            return _advance(state, image, layout, reorthogonalize, "probes" if together > 1 else None)
-
-        def unfinished(state: _State) -> Array:
-            return (state.step < num_steps) & _any(state.alive, "probes" if together > 1 else None)
-
-        start = layout.pack(probe_vectors(op, key))
-        state = lax.while_loop(unfinished, step, _begin(layout, start, num_steps, reorthogonalize))
-        return state._replace(basis=(), q=(), previous=())
-
-    if together > 1:  # the steps of a block share their branches, which an axis with a name lets them agree on
-        blocks = keys.reshape(-1, together, *keys.shape[1:])
-        state = lax.map(jax.vmap(run, axis_name="probes"), blocks)
-        state = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), state)
-    else:
-        state = lax.map(run, keys)
-    return _quadrature(state)
-
-
-def _on_host(op: LinearOperator, keys: Key, num_steps: int, reorthogonalize: bool) -> Quadrature:
-    product, layout, states = op.product(), layout_of(op.like), []
-    for key in keys:
-        state, q = _host_begin(op, key, layout, num_steps, reorthogonalize)
-        for _ in range(num_steps):
-            state, q = _host_step(state, product(q), layout, reorthogonalize)
-            if not bool(state.alive):
-                break
-        states.append(state._replace(basis=(), q=(), previous=()))
-    return _host_end(states)
-
-
-@partial(jax.jit, static_argnums=(2, 3, 4))
-def _host_begin(
-    op: LinearOperator, key: Key, layout: Layout, num_steps: int, reorthogonalize: bool
-) -> tuple[_State, Vector]:
-    start = probe_vectors(op, key)
-    return _begin(layout, layout.pack(start), num_steps, reorthogonalize), start
-
-
-@partial(jax.jit, static_argnums=(2, 3), donate_argnums=0)
-def _host_step(state: _State, image: Vector, layout: Layout, reorthogonalize: bool) -> tuple[_State, Vector]:
-    state = _advance(state, layout.pack(image), layout, reorthogonalize, None)
-    return state, layout.unpack(state.q)
-
-
-@jax.jit
-def _host_end(states: list[_State]) -> Quadrature:
-    return _quadrature(jax.tree.map(lambda *xs: jnp.stack(xs), *states))
-
-
-def _begin(layout: Layout, start: Vector, num_steps: int, reorthogonalize: bool) -> _State:
-    dtype = vectors.accumulator(wider(*(leaf.dtype for leaf in jax.tree.leaves(start))))
+def _begin(solver: LanczosRecurrence, start: Vector) -> _State:
+    layout, num_steps, reorthogonalize = solver.layout, solver.num_steps, solver.reorthogonalize
+    dtype = layout.scalar
     rows = -(-num_steps // max(1, min(_CHUNKS, num_steps // _SHORT)))
     chunks = -(-num_steps // rows) if reorthogonalize else 0
     zeros, zero = jnp.zeros(num_steps, dtype), jnp.zeros((), dtype)
     basis = tuple(vectors.zeros_basis(layout.like, rows) for _ in range(chunks))
     lost = zero if reorthogonalize else jnp.full((), jnp.nan, dtype)
     return _State(
-        jnp.int32(0), basis, start, vectors.zeros_like(layout.like), zeros, zeros, zero, zero, lost, jnp.bool_(True)
-    )
+        jnp.int32(0), basis, start, vectors.zeros_like(layout.like), zeros, zeros, zero, lost, jnp.bool_(True),
+        jnp.bool_(num_steps == 0),
+    )  # fmt: skip
 
 
-def _advance(state: _State, image: Vector, layout: Layout, reorthogonalize: bool, axis: str | None) -> _State:
-    """Return the state after the step that H qⱼ allows; where the space is exhausted already, only count."""
+def _updated(solver: LanczosRecurrence, state: _State, image: Vector) -> _State:
     j, q = state.step, state.q
-    unit = vectors.settled_unit(state.unit, image)
-    image = vectors.in_units(unit, image)
     scale = jnp.maximum(state.scale, vectors.plain_norm(image))
     beta = jnp.where(j > 0, state.offdiagonal[jnp.maximum(j - 1, 0)], 0)
     u = vectors.axpy(-beta, state.previous, image)
@@ -204,23 +189,24 @@ def _advance(state: _State, image: Vector, layout: Layout, reorthogonalize: bool
     u = vectors.axpy(-alpha, q, u)
     length = vectors.plain_norm(u)
     basis, lost = state.basis, state.orthogonality
-    if reorthogonalize:
+    if solver.reorthogonalize:
         basis = _store(basis, j, q)
-        u, found, remaining = _orthogonalize(basis, j, u, length, axis)
+        u, found, remaining = _orthogonalize(basis, j, u, length, solver.axis)
         new = remaining > _floor(scale)  # of an exhausted space only rounding is left, orthogonal to nothing
         lost, length = jnp.where(new, jnp.maximum(lost, found / length), lost), remaining
     going = ~(length <= _floor(scale))  # NaN goes on, and is seen in the end
     beta = jnp.where(going, length, 0)
     after = _State(
         j + 1, basis, vectors.scale(jnp.where(going, 1 / jnp.where(going, length, 1), 0), u), q,
-        state.diagonal.at[j].set(alpha), state.offdiagonal.at[j].set(beta), unit, scale, lost,
-        going & jnp.isfinite(length),
+        state.diagonal.at[j].set(alpha), state.offdiagonal.at[j].set(beta), scale, lost,
+        going & jnp.isfinite(length), state.done,
     )  # fmt: skip
-    kept = ("diagonal", "offdiagonal", "unit", "scale", "orthogonality", "alive")
+    kept = ("diagonal", "offdiagonal", "scale", "orthogonality", "alive")
     held = {name: jnp.where(state.alive, getattr(after, name), getattr(state, name)) for name in kept}
     # A marker beyond the last step, so that the number of steps can be read from the matrix.
     held["diagonal"] = jnp.where(state.alive, held["diagonal"], state.diagonal.at[j].set(jnp.inf))
-    return after._replace(**held)
+    done = (j + 1 >= solver.num_steps) | ~_any(held["alive"], solver.axis)
+    return after._replace(**held, done=done)
 
 
 def _orthogonalize(
@@ -230,7 +216,7 @@ def _orthogonalize(
 
     def again(carry: tuple[Array, Vector, Array, Array, Array]) -> Array:
         count, _, _, before, after = carry
-        return (count == 0) | ((count == 1) & _any(after < 0.7 * before, axis))  # twice is enough
+        return (count == 0) | ((count == 1) & _any(after < gram_schmidt.ENOUGH * before, axis))  # twice is enough
 
     def one_pass(
         carry: tuple[Array, Vector, Array, Array, Array],
@@ -249,8 +235,7 @@ def _one_pass(basis: tuple[Vector, ...], j: Array, u: Vector) -> tuple[Vector, A
     def over(count: int, basis: tuple[Vector, ...], u: Vector) -> tuple[Vector, Array]:
         found = []
         for chunk in basis[:count]:  # one after the other, so that the second read of a chunk is from the cache
-            c = vectors.project(chunk, u)
-            u = vectors.subtract(u, vectors.combine(chunk, c))
+            u, c = gram_schmidt.remove(chunk, u)
             found.append(jnp.max(jnp.abs(c)))
         return u, jnp.max(jnp.stack(found))
 
@@ -271,12 +256,6 @@ def _store(basis: tuple[Vector, ...], j: Array, q: Vector) -> tuple[Vector, ...]
 
 def _rows(basis: tuple[Vector, ...]) -> int:
     return jax.tree.leaves(basis)[0].shape[0]
-
-
-def _quadrature(state: _State) -> Quadrature:
-    taken = state.step - jnp.sum(jnp.isposinf(state.diagonal), axis=1, dtype=jnp.int32)  # (p,)
-    unit = jnp.where(state.unit == 0, 1, state.unit)[:, None]
-    return _from_matrices(state.diagonal * unit, state.offdiagonal * unit, taken, state.orthogonality)
 
 
 @jax.jit

@@ -1,7 +1,7 @@
 """A symmetric linear operator on pytrees, as solvers know it."""
 
 from abc import ABC, abstractmethod
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -16,6 +16,29 @@ from jaxopt_study.linalg.dense import to_dense, to_scipy
 from jaxopt_study.types import Matvec, Vector
 
 Loop = Literal["compiled", "host"]
+
+
+@runtime_checkable
+class LinearMap(Protocol):
+    """A linear map from vectors to vectors of the same structure, symmetric or not: what a loop of products needs."""
+
+    @property
+    def like(self) -> Any:
+        """Structure, shapes, dtypes and shardings of a vector."""
+        ...
+
+    @property
+    def loop(self) -> Loop:
+        """Whether many products belong into one compiled loop, or are better called one by one from Python."""
+        ...
+
+    def linearize(self) -> Matvec:
+        """Return v ↦ A v, to be used in the same trace."""
+        ...
+
+    def product(self) -> Matvec:
+        """Return a compiled v ↦ A v, to be called from Python."""
+        ...
 
 
 class LinearOperator(ABC):

@@ -1,86 +1,194 @@
-"""Run a solver that asks for one product after the other: in one compiled loop, or from Python."""
+"""The loop around an iterative method: compiled, or in Python with one product after the other.
 
-from collections.abc import Callable
+Every method that needs products with H in sequence is written without a loop, as a `Solver`: it names the block that it
+wants multiplied, and takes the products. ARPACK calls this reverse communication. The loop around it is here, once. It
+is one `lax.while_loop` around the product, or where `op.loop` is "host" a Python loop that calls a compiled product.
+"""
+
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array
+from jaxtyping import Array, Bool, Float, UInt32
 
 from jaxopt_study._programs import jit_solver
 from jaxopt_study.linalg import vectors
 from jaxopt_study.linalg.layout import Layout, seed_words
-from jaxopt_study.linalg.operator import LinearOperator
-from jaxopt_study.types import Key, Vector
+from jaxopt_study.linalg.operator import LinearMap
+from jaxopt_study.types import Key, Matvec, Vector
+
+LANES = "lanes"  # the axis over which `run_each` vectorises solves; a solver may reduce over it
 
 
-class Method(NamedTuple):
-    """A solver as four functions; `plan` has a `layout` and a `block_size`, `state` a flag `done`.
+@runtime_checkable
+class State(Protocol):
+    """What a solver carries from product to product: any pytree with a flag that ends the loop."""
 
-    Both ways of running it call the same four, and only they know what is computed. What they compute with is H/s,
-    where s is the power of two next to the largest entry of the first product: numbers of order one, whatever the
-    operator's scale, and the same ones for H and 2H. `result` multiplies by s what has the dimension of an eigenvalue.
+    @property
+    def done(self) -> Bool[Array, ""]:
+        """Whether no further product is needed."""
+        ...
+
+
+@runtime_checkable
+class Solver(Protocol):
+    """An iterative method between two products: which block is multiplied next, and the state after it.
+
+    Its fields are what is fixed before compiling: a solver is hashable, for instance a frozen dataclass, and a static
+    argument of what is compiled. `limits` are the numbers that may change without compiling again.
+
+    With `scaled`, a solver receives products with H/s, where s is the power of two next to the largest entry of the
+    first product that is not zero: numbers of order one, whatever the operator's scale, and the same ones for H and 2H.
+    `result` then multiplies by s what has the dimension of an eigenvalue. Without, s is 1.
     """
 
-    initial: Callable[..., Any]  # (plan, seed, start) -> state
-    wanted: Callable[..., Vector]  # (plan, state) -> the block to be multiplied next, in the layout of the plan
-    advance: Callable[..., Any]  # (plan, limits, seed, state, products/s) -> state
-    result: Callable[..., Any]  # (plan, limits, state, s) -> what the user gets
+    @property
+    def layout(self) -> Layout:
+        """How its vectors are laid out."""
+        ...
+
+    @property
+    def block_size(self) -> int:
+        """Number of vectors b that are multiplied at once."""
+        ...
+
+    @property
+    def scaled(self) -> bool:
+        """Whether the products are those of H/s."""
+        ...
+
+    def initial(self, seed: Any, start: Any) -> Any:
+        """Return the state before the first product.
+
+        Args:
+            seed: For random directions, as `Layout.random` takes it; None where the caller gave no key.
+            start: What the caller gave to start from.
+        """
+        ...
+
+    def next_block(self, state: Any) -> Vector:
+        """Return the block of b vectors, in the solver's layout, to be multiplied next."""
+        ...
+
+    def update(self, limits: Any, seed: Any, state: Any, products: Vector) -> Any:
+        """Return the state after the products with `next_block(state)`; with `done` set after the last one."""
+        ...
+
+    def result(self, limits: Any, state: Any, unit: Float[Array, ""]) -> Any:
+        """Return the answer in the last state, with the unit s of the products."""
+        ...
 
 
 class _Run(NamedTuple):
     state: Any
-    unit: Array  # s; 0 as long as every product was zero
+    unit: Float[Array, "*lanes"]  # s; 0 as long as every product was zero
 
 
-def run(method: Method, op: LinearOperator, plan: Any, limits: Any, key: Key, start: Vector | None) -> Any:
-    """Run a solver to its end, in the way that suits the operator.
+def run(
+    solver: Solver,
+    op: LinearMap,
+    limits: Any,
+    key: Key | None,
+    start: Any = None,
+    *,
+    product: Matvec | None = None,
+) -> Any:
+    """Run a solver to its end, in the loop that suits the operator.
+
+    Args:
+        solver: The method.
+        op: What is multiplied by; for blocks of more than one vector a `LinearOperator`.
+        limits: Passed on to the solver.
+        key: For the solver's random directions, not consumed; None for one that draws none.
+        start: Passed on to `initial`.
+        product: `op.product()`, for a Python loop over an operator that is linearised already.
 
     Returns:
-        What the method's `result` makes of the last state.
+        What the solver's `result` makes of the last state. Cost: one linearisation and the products.
     """
     if op.loop == "host":
-        return _from_python(method, op, plan, limits, key, start)
-    return _compiled(method, op, plan, limits, key, start)
+        return _from_python(solver, product or op.product(), limits, key, start)
+    return _compiled(solver, op, limits, key, start)
 
 
-def trace(method: Method, op: LinearOperator, plan: Any, limits: Any, key: Key, start: Vector | None) -> Any:
-    """Run a solver inside a trace: the operator is linearised once, and its product occurs once in the program.
+def run_each(solver: Solver, op: LinearMap, limits: Any, keys: Key, at_once: int = 1) -> Any:
+    """Run a solver once for each of p keys, with one linearisation.
+
+    Args:
+        solver: The method.
+        op: What is multiplied by.
+        limits: Passed on to the solver.
+        keys: p keys.
+        at_once: How many solves are vectorised, over the axis `LANES`, where the loop is compiled; a divisor of p. They
+            go on until the last is done.
 
     Returns:
-        What the method's `result` makes of the last state.
+        The results, stacked along a leading axis of length p.
     """
-    seed = seed_words(key)
-    product = _in_layout(plan.layout, op, plan.block_size)
+    if op.loop == "host":
+        product = op.product()
+        return _stacked([_from_python(solver, product, limits, key, None) for key in keys])
+    return _compiled_each(solver, op, limits, keys, at_once)
+
+
+def trace(solver: Solver, op: LinearMap, limits: Any, key: Key | None, start: Any = None) -> Any:
+    """Do what `run` does inside a trace: the operator is linearised once, and its product occurs once in the program.
+
+    Returns:
+        What the solver's `result` makes of the last state.
+    """
+    return _loop(solver, _in_layout(solver, op), limits, key, start)
+
+
+_compiled = jit_solver(trace, static_argnums=(0,))
+
+
+@partial(jit_solver, static_argnums=(0, 4))
+def _compiled_each(solver: Solver, op: LinearMap, limits: Any, keys: Key, at_once: int) -> Any:
+    product = _in_layout(solver, op)
+    one = lambda key: _loop(solver, product, limits, key, None)
+    if at_once == 1:
+        return lax.map(one, keys)
+    blocks = keys.reshape(-1, at_once, *keys.shape[1:])
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), lax.map(jax.vmap(one, axis_name=LANES), blocks))
+
+
+def _loop(solver: Solver, product: Matvec, limits: Any, key: Key | None, start: Any) -> Any:
+    seed = _seed(key)
     last = lax.while_loop(
         lambda run: ~run.state.done,
-        lambda run: _taken(method, plan, limits, seed, run, product(method.wanted(plan, run.state))),
-        _started(method, plan, seed, start),
+        lambda run: _updated(solver, limits, seed, run, product(solver.next_block(run.state))),
+        _started(solver, seed, start),
     )
-    return _ended(method, plan, limits, last)
+    return _ended(solver, limits, last)
 
 
-_compiled = jit_solver(trace, static_argnums=(0, 2))
+def _seed(key: Key | None) -> UInt32[Array, "2"] | None:
+    return None if key is None else seed_words(key)
 
 
-def _started(method: Method, plan: Any, seed: Array, start: Vector | None) -> _Run:
-    return _Run(method.initial(plan, seed, start), jnp.zeros((), plan.layout.scalar))
+def _started(solver: Solver, seed: Any, start: Any) -> _Run:
+    return _Run(solver.initial(seed, start), jnp.zeros((), solver.layout.scalar))
 
 
-def _taken(method: Method, plan: Any, limits: Any, seed: Array, run: _Run, products: Vector) -> _Run:
+def _updated(solver: Solver, limits: Any, seed: Any, run: _Run, products: Vector) -> _Run:
+    if not solver.scaled:
+        return _Run(solver.update(limits, seed, run.state, products), run.unit)
     unit = vectors.settled_unit(run.unit, products)
-    return _Run(method.advance(plan, limits, seed, run.state, vectors.in_units(unit, products)), unit)
+    return _Run(solver.update(limits, seed, run.state, vectors.in_units(unit, products)), unit)
 
 
-def _ended(method: Method, plan: Any, limits: Any, run: _Run) -> Any:
-    return method.result(plan, limits, run.state, jnp.where(run.unit > 0, run.unit, 1))
+def _ended(solver: Solver, limits: Any, run: _Run) -> Any:
+    return solver.result(limits, run.state, jnp.where(run.unit > 0, run.unit, 1))
 
 
-def _in_layout(layout: Layout, op: LinearOperator, b: int) -> Callable[[Vector], Vector]:
-    if b > 1:
-        product = op.linearize_block()
+def _in_layout(solver: Solver, op: LinearMap) -> Matvec:
+    layout = solver.layout
+    if solver.block_size > 1:
+        with_blocks: Any = op
+        product = with_blocks.linearize_block()
         return lambda block: jax.vmap(layout.pack)(product(jax.vmap(layout.unpack)(block)))
     product = op.linearize()
 
@@ -91,35 +199,35 @@ def _in_layout(layout: Layout, op: LinearOperator, b: int) -> Callable[[Vector],
     return of_one
 
 
-def _from_python(method: Method, op: LinearOperator, plan: Any, limits: Any, key: Key, start: Vector | None) -> Any:
-    product = op.product()
-    run, asked, seed = _begin(method, plan, key, start)
+def _from_python(solver: Solver, product: Matvec, limits: Any, key: Key | None, start: Any) -> Any:
+    run, block, seed = _begin(solver, key, start)
     while not bool(run.state.done):
-        images = vectors.stack([product(vector) for vector in asked])
-        run, asked = _advance(method, plan, limits, seed, run, images)
-    return _finish(method, plan, limits, run)
+        images = vectors.stack([product(vector) for vector in block])
+        run, block = _next(solver, limits, seed, run, images)
+    return _finish(solver, limits, run)
 
 
-def _asked(method: Method, plan: Any, run: _Run) -> list[Vector]:
-    block = method.wanted(plan, run.state)
-    return [plan.layout.unpack(vectors.row(block, i)) for i in range(plan.block_size)]
+def _unpacked(solver: Solver, run: _Run) -> list[Vector]:
+    block = solver.next_block(run.state)
+    return [solver.layout.unpack(vectors.row(block, i)) for i in range(solver.block_size)]
 
 
-@partial(jit_solver, static_argnums=(0, 1))
-def _begin(method: Method, plan: Any, key: Key, start: Vector | None) -> tuple[_Run, list[Vector], Array]:
-    seed = seed_words(key)
-    run = _started(method, plan, seed, start)
-    return run, _asked(method, plan, run), seed
+@partial(jit_solver, static_argnums=0)
+def _begin(solver: Solver, key: Key | None, start: Any) -> tuple[_Run, list[Vector], Any]:
+    seed = _seed(key)
+    run = _started(solver, seed, start)
+    return run, _unpacked(solver, run), seed
 
 
-@partial(jit_solver, static_argnums=(0, 1), donate_argnums=4)
-def _advance(
-    method: Method, plan: Any, limits: Any, seed: Array, run: _Run, images: Vector
-) -> tuple[_Run, list[Vector]]:
-    run = _taken(method, plan, limits, seed, run, jax.vmap(plan.layout.pack)(images))
-    return run, _asked(method, plan, run)
+@partial(jit_solver, static_argnums=0, donate_argnums=3)
+def _next(solver: Solver, limits: Any, seed: Any, run: _Run, images: Vector) -> tuple[_Run, list[Vector]]:
+    run = _updated(solver, limits, seed, run, jax.vmap(solver.layout.pack)(images))
+    return run, _unpacked(solver, run)
 
 
-@partial(jit_solver, static_argnums=(0, 1))
-def _finish(method: Method, plan: Any, limits: Any, run: _Run) -> Any:
-    return _ended(method, plan, limits, run)
+@partial(jit_solver, static_argnums=0)
+def _finish(solver: Solver, limits: Any, run: _Run) -> Any:
+    return _ended(solver, limits, run)
+
+
+_stacked = jax.jit(vectors.stack)

@@ -1,4 +1,4 @@
-"""Thick-restart Lanczos as a machine that asks for one product after the other."""
+"""Thick-restart block Lanczos: the eigenpairs at the ends of a spectrum, in bounded memory."""
 
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -19,23 +19,27 @@ _MAX_FAILED_CHECKS = 3  # a residual that the projected problem does not explain
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What is fixed before a solve is compiled."""
+class ThickRestartLanczos:
+    """The method of Wu and Simon as a `solver_loop.Solver`, but for how it starts and what it returns.
+
+    Its fields are what is fixed before a solve is compiled.
+    """
 
     layout: Layout
     k: int
     which: Which
     num_basis: int
     block_size: int
-    every: int  # products between two looks at the projected problem
+    every: int  # products between two solutions of the projected problem
+    scaled: bool = True
 
     @property
-    def room(self) -> int:
+    def capacity(self) -> int:
         """Rows of the basis: those to be multiplied and the pending block."""
         return self.num_basis + self.block_size
 
     @property
-    def keep(self) -> int:
+    def num_kept(self) -> int:
         """Ritz vectors that survive a restart."""
         return max(self.k, min(self.k + (self.num_basis - self.k) // 2, self.num_basis - self.block_size))
 
@@ -43,6 +47,28 @@ class Plan:
     def check_cost(self) -> int:
         """Products that the check of k residuals takes."""
         return -(-self.k // self.block_size) * self.block_size
+
+    def started(self, block: Vector, seed: Array) -> "State":
+        """Return the state before the first product, from a block of starting vectors."""
+        return _started(self, block, seed)
+
+    def next_block(self, state: "State") -> Vector:
+        """Return the block of vectors to be multiplied next."""
+        return state.block
+
+    def update(self, limits: "Limits", seed: Array, state: "State", products: Vector) -> "State":
+        """Take the products of `next_block` and decide what comes next.
+
+        Args:
+            limits: Tolerances and budget.
+            seed: For random directions.
+            state: Before the products.
+            products: H/s times the block.
+
+        Returns:
+            The state with the next block to be multiplied, or `done`.
+        """
+        return _updated(self, limits, seed, state, products)
 
 
 class Limits(NamedTuple):
@@ -57,59 +83,48 @@ class State(NamedTuple):
     """Where a solve is: it grows the space, or multiplies the Ritz vectors in its first rows to check them."""
 
     space: Space
-    asked: Vector  # the block to be multiplied next; a late read of the basis would make the compiler copy all of it
+    block: Vector  # to be multiplied next; a late read of the basis would make the compiler copy all of it
     checking: Array
     checked: Array  # how many Ritz vectors are checked
     values: Array  # (k,) those under check, and the answer
     residuals: Array  # (check_cost,) true ones
-    extent: Array  # largest |θ| found: the scale of all tolerances
-    strictness: Array  # by how much the estimate has to be better than asked for, after checks that failed
+    spectral_scale: Array  # largest |θ| found, the unit of all tolerances
+    safety_factor: Array  # ≤ 1: the estimates must be below this times the tolerance; smaller after failed checks
     failed_checks: Array
     num_matvecs: Array
-    since_look: Array
+    since_rayleigh_ritz: Array  # products since the projected problem was solved
     since_restart: Array  # products since a random direction was put in
-    longest: Array  # the longest such stretch that ended in an invariant space; 0 before the first
-    found: Array  # (k,) wanted values when the last random direction was put in
-    before: Array  # (k,) wanted values at the last look
+    longest_stretch: Array  # the longest such stretch that ended in an invariant space; 0 before the first
+    values_at_restart: Array  # (k,) wanted values when the last random direction was put in
+    previous_values: Array  # (k,) wanted values when the projected problem was last solved
     done: Array
 
 
-def initial(plan: Plan, block: Vector, seed: Array) -> State:
-    """Return the state before the first product, from a block of starting vectors."""
+def _started(plan: ThickRestartLanczos, block: Vector, seed: Array) -> State:
     dtype = plan.layout.scalar
     zero, none = jnp.zeros((), dtype), jnp.int32(0)
-    space = lanczos.begin(plan.layout, block, plan.room, seed)
+    space = lanczos.begin(plan.layout, block, plan.capacity, seed)
     return State(
         space=space,
-        asked=lanczos.pending(space, plan.block_size),
+        block=lanczos.pending(space, plan.block_size),
         checking=jnp.bool(False),
         checked=none,
         values=jnp.full(plan.k, jnp.nan, dtype),
         residuals=vectors.filled(jnp.nan, (plan.check_cost,), dtype, plan.layout.like),
-        extent=zero,
-        strictness=jnp.ones((), dtype),
+        spectral_scale=zero,
+        safety_factor=jnp.ones((), dtype),
         failed_checks=none,
         num_matvecs=none,
-        since_look=none,
+        since_rayleigh_ritz=none,
         since_restart=none,
-        longest=none,
-        found=jnp.full(plan.k, jnp.nan, dtype),
-        before=jnp.full(plan.k, jnp.nan, dtype),
+        longest_stretch=none,
+        values_at_restart=jnp.full(plan.k, jnp.nan, dtype),
+        previous_values=jnp.full(plan.k, jnp.nan, dtype),
         done=jnp.bool(False),
     )
 
 
-def wanted_rows(_: Plan, state: State) -> Vector:
-    """Return the block whose product the machine asks for."""
-    return state.asked
-
-
-def advance(plan: Plan, limits: Limits, seed: Array, state: State, products: Vector) -> State:
-    """Take the products of `wanted_rows` and decide what comes next.
-
-    Returns:
-        The state that asks for the next product, or is done.
-    """
+def _updated(plan: ThickRestartLanczos, limits: Limits, seed: Array, state: State, products: Vector) -> State:
     b = plan.block_size
     residuals = _true_residuals(plan, state, products)
     space, replaced = lanczos.extend(plan.layout, state.space, products, seed, limits.breakdown, ~state.checking)
@@ -118,97 +133,105 @@ def advance(plan: Plan, limits: Limits, seed: Array, state: State, products: Vec
         residuals=jnp.where(state.checking, residuals, state.residuals),
         checked=state.checked + jnp.where(state.checking, b, 0),
         num_matvecs=state.num_matvecs + b,
-        since_look=state.since_look + b,
+        since_rayleigh_ritz=state.since_rayleigh_ritz + b,
         since_restart=state.since_restart + b,
     )
     state = _after_check(plan, limits, state)
     state = state._replace(done=state.done | ~jnp.isfinite(space.scale))
     full = space.count + b > plan.num_basis
     last = (space.count >= plan.layout.size) | _spent(plan, limits, state)
-    look = ~state.checking & ~state.done & (replaced | full | last | (state.since_look >= plan.every))
+    due = ~state.checking & ~state.done & (replaced | full | last | (state.since_rayleigh_ritz >= plan.every))
 
-    def looked() -> Any:
-        return _look(plan, limits, state, replaced, full, last)
+    def solved() -> Any:
+        return _rayleigh_ritz(plan, limits, state, replaced, full, last)
 
-    def not_looked() -> Any:
+    def not_solved() -> Any:
         return (
-            state._replace(space=None, asked=None),
+            state._replace(space=None, block=None),
             jnp.zeros_like(space.projected[0]),
             jnp.zeros_like(space.projected),
             jnp.bool(False),
         )
 
-    rest, values, coefficients, rotate = lax.cond(look, looked, not_looked)
+    rest, values, coefficients, rotate = lax.cond(due, solved, not_solved)
     # A loop of one round or none: unlike a branch, it leaves the basis in place.
     _, space = lax.while_loop(
         lambda carry: carry[0],
         lambda carry: (
             jnp.bool(False),
-            lanczos.compress(carry[1], values, coefficients, jnp.minimum(plan.keep, carry[1].count), plan.keep, b),
+            lanczos.compress(
+                carry[1], values, coefficients, jnp.minimum(plan.num_kept, carry[1].count), plan.num_kept, b
+            ),
         ),
         (rotate, space),
     )
     start = jnp.where(rest.checking, rest.checked, space.count)
-    return rest._replace(space=space, asked=lanczos.rows(space.basis, start, b))
+    return rest._replace(space=space, block=lanczos.rows(space.basis, start, b))
 
 
-def _true_residuals(plan: Plan, state: State, products: Vector) -> Array:
+def _true_residuals(plan: ThickRestartLanczos, state: State, products: Vector) -> Array:
     b = plan.block_size
     padded = jnp.concatenate([state.values, jnp.zeros(plan.check_cost - plan.k, state.values.dtype)])
     values = lax.dynamic_slice_in_dim(padded, state.checked, b)
-    images = jax.vmap(vectors.axpy)(-values, state.asked, products)
+    images = jax.vmap(vectors.axpy)(-values, state.block, products)
     return lax.dynamic_update_slice_in_dim(state.residuals, jax.vmap(vectors.plain_norm)(images), state.checked, 0)
 
 
-def _spent(plan: Plan, limits: Limits, state: State) -> Array:
+def _spent(plan: ThickRestartLanczos, limits: Limits, state: State) -> Array:
     return state.num_matvecs + plan.block_size + plan.check_cost > limits.max_matvecs
 
 
-def _after_check(plan: Plan, limits: Limits, state: State) -> State:
+def _after_check(plan: ThickRestartLanczos, limits: Limits, state: State) -> State:
     ended = state.checking & (state.checked >= plan.k)
-    good = jnp.all(state.residuals[: plan.k] <= limits.tol * state.extent)
+    good = jnp.all(state.residuals[: plan.k] <= limits.tol * state.spectral_scale)
     failed = state.failed_checks + (ended & ~good).astype(state.failed_checks.dtype)
     exhausted = state.space.count >= plan.layout.size
     give_up = _spent(plan, limits, state) | exhausted | (failed >= _MAX_FAILED_CHECKS)
     return state._replace(
         done=ended & (good | give_up),
         failed_checks=failed,
-        strictness=jnp.where(ended & ~good, 0.3 * state.strictness, state.strictness),
+        safety_factor=jnp.where(ended & ~good, 0.3 * state.safety_factor, state.safety_factor),
         checking=state.checking & ~ended,
-        since_look=jnp.where(ended, 0, state.since_look),
+        since_rayleigh_ritz=jnp.where(ended, 0, state.since_rayleigh_ritz),
     )
 
 
-def _look(plan: Plan, limits: Limits, state: State, replaced: Array, full: Array, last: Array) -> Any:
+def _rayleigh_ritz(
+    plan: ThickRestartLanczos, limits: Limits, state: State, replaced: Array, full: Array, last: Array
+) -> Any:
     # Solves the projected problem, and decides whether to check, to restart, or to go on.
     k = plan.k
     values, coefficients, residuals = lanczos.ritz(state.space, plan.block_size)
     order = _order(plan.which, values, state.space.count)
     values, coefficients, residuals = values[order], coefficients[:, order], residuals[order]
     known = jnp.arange(values.shape[0], dtype=jnp.int32) < state.space.count
-    extent = jnp.max(jnp.where(known, jnp.abs(values), 0))
+    scale = jnp.max(jnp.where(known, jnp.abs(values), 0))
     wanted = jnp.where(known[:k], values[:k], jnp.nan)
-    small = jnp.all(residuals[:k] <= state.strictness * limits.tol * extent)
+    small = jnp.all(residuals[:k] <= state.safety_factor * limits.tol * scale)
     # In an invariant space every residual is 0, whatever was missed: eigenvalues that the start does not see, and all
     # but one copy of a multiple one. Then the space is grown from random directions until one of them, followed to its
     # own end, has not changed the answer.
-    same, steady = (jnp.all(jnp.abs(wanted - old) <= limits.tol * extent) for old in (state.found, state.before))
-    explored = jnp.where(replaced, same, (state.longest == 0) | (state.since_restart > state.longest))
+    same, steady = (
+        jnp.all(jnp.abs(wanted - old) <= limits.tol * scale) for old in (state.values_at_restart, state.previous_values)
+    )
+    explored = jnp.where(replaced, same, (state.longest_stretch == 0) | (state.since_restart > state.longest_stretch))
     # And where all that the space has not seen is short of the tolerance, every residual is small, with values of the
-    # other end among the wanted ones until the space has grown: so a look that changes the answer is not the last.
+    # other end among the wanted ones until the space has grown: so a solution that changes the answer is not the last.
     check = last | (small & steady & explored)
     state = state._replace(
         space=None,
-        asked=None,
+        block=None,
         values=jnp.where(check, wanted, state.values),
-        extent=extent,
+        spectral_scale=scale,
         checking=check,
         checked=jnp.int32(0),
-        since_look=jnp.int32(0),
-        longest=jnp.where(replaced, jnp.maximum(state.longest, state.since_restart), state.longest),
+        since_rayleigh_ritz=jnp.int32(0),
+        longest_stretch=jnp.where(
+            replaced, jnp.maximum(state.longest_stretch, state.since_restart), state.longest_stretch
+        ),
         since_restart=jnp.where(replaced, 0, state.since_restart),
-        found=jnp.where(replaced, wanted, state.found),
-        before=wanted,
+        values_at_restart=jnp.where(replaced, wanted, state.values_at_restart),
+        previous_values=wanted,
     )
     return state, values, coefficients, check | full
 

@@ -14,7 +14,7 @@ import numpy as np
 from jax.core import Tracer
 from jax.extend import core
 
-from jaxopt_study._programs import inner_programs
+from jaxopt_study._programs import inner_jaxprs
 from jaxopt_study.types import Params
 
 _ELEMENTWISE = frozenset({
@@ -104,14 +104,14 @@ def _compare(a: Any, b: Any) -> str | None:
 
 def _compare_equation(x: Any, y: Any) -> str | None:
     name = x.primitive.name
-    inner_x, inner_y = inner_programs(x.params), inner_programs(y.params)
+    inner_x, inner_y = inner_jaxprs(x), inner_jaxprs(y)
     if inner_x:
         if len(inner_x) != len(inner_y):
             return f"its {name} depends on the shapes of the parameters"
         if name == "scan" and not _same_shapes(x, y):
             return "it scans over a leaf"
         for u, v in zip(inner_x, inner_y, strict=True):
-            if reason := _compare(getattr(u, "jaxpr", u), getattr(v, "jaxpr", v)):
+            if reason := _compare(u, v):
                 return reason
         return None
     if name in _ELEMENTWISE and all(_is_elementwise(e) for e in (x, y)):

@@ -12,7 +12,7 @@ import pytest
 from jax.tree_util import Partial
 
 from jaxopt_study.curvature import eigenpairs, from_matrix, from_matvec, hessian
-from jaxopt_study.curvature.spectrum._eigenpairs import limits_for, make_plan, solve
+from jaxopt_study.curvature.spectrum._eigenpairs import limits_for, make_solver, solve
 
 N = 200
 SPECTRA = {
@@ -217,12 +217,12 @@ def test_a_warm_start_saves_products_and_hides_nothing():
 @pytest.mark.slow
 def test_works_inside_scan_and_vmap_and_every_lane_is_a_solo_run():
     spectra = jnp.asarray(np.stack([SPECTRA["clustered"], SPECTRA["identity"], SPECTRA["± saddle"]]), jnp.float32)
-    plan = make_plan(diagonal(SPECTRA["zero"]), 3)
-    limits = limits_for(plan, 1e-3)
+    solver = make_solver(diagonal(SPECTRA["zero"]), 3)
+    limits = limits_for(solver, 1e-3)
     keys = jax.random.split(jax.random.key(0), 3)
 
     def one(d, key):
-        pairs = solve(from_matvec(Partial(jnp.multiply, d), d), plan, limits, key=key)
+        pairs = solve(from_matvec(Partial(jnp.multiply, d), d), solver, limits, key=key)
         return pairs.values, pairs.residuals, pairs.num_matvecs
 
     lanes = jax.jit(jax.vmap(one))(spectra, keys)
@@ -282,7 +282,7 @@ import jax, jax.numpy as jnp, numpy as np
 from jax.sharding import NamedSharding, PartitionSpec as P
 from jax.tree_util import Partial
 from jaxopt_study.curvature import from_matvec
-from jaxopt_study.curvature.eigenpairs import eigenpairs
+from jaxopt_study.curvature import eigenpairs
 d = np.r_[10.0, 9.0, -8.0, np.linspace(-1, 1, 1021)].astype(np.float32).reshape(64, 16)
 def solve(place):
     x = {"a": place(d[:32], P("i", None)), "b": place(d[32:], P(None, "i"))}

@@ -15,10 +15,11 @@ BEGINNING = """
     import numpy as np
     from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
     from jaxopt_study.curvature import (
-        classify_point, condition_number, diagonal, eigenpairs, find_critical_point, ggn, hessian, ill_conditioning,
-        log_det, morse_index, sharpness, spectral_density, trace, vectors,
+        classify_point, condition_number, cross_check, diagonal, eigenpairs, find_critical_point, ggn, hessian,
+        ill_conditioning, log_det, morse_index, sharpness, spectral_density, trace,
     )
-    from jaxopt_study.curvature.quadrature import probe_vectors
+    from jaxopt_study.linalg import vectors
+    from jaxopt_study.linalg.gauss_quadrature import probe_vectors
 
     assert len(jax.devices()) == 8
     axes, how = sys.argv[1:]
@@ -117,6 +118,7 @@ ESTIMATES = """
         assert bracket.converged and bracket.lower <= values[-1] <= bracket.upper
         assert bracket.vector["w"].sharding.is_equivalent_to(split["w"].sharding, 2)
         density = spectral_density(eight, num_probes=2, num_steps=8, key=key)
+        assert cross_check(eight, density, num_steps=6).agrees
     alone = sharpness(one, key=key)
     np.testing.assert_allclose([bracket.lower, bracket.upper], [alone.lower, alone.upper], rtol=1e-4)
     alone = spectral_density(one, num_probes=2, num_steps=8, key=key).quadrature
@@ -190,7 +192,7 @@ SADDLE = """
 SOLVERS = """
     # Nor do solvers gather what they grow: the largest array that leaves its device is far smaller than a vector.
     import re
-    from jaxopt_study.curvature import quadrature
+    from jaxopt_study.linalg import gauss_quadrature
 
     wide = {"w": np.zeros((64, 128), np.float32), "u": np.zeros((128, 64), np.float32)}
     wide = {"w": place(P(None, "model"), wide["w"]), "u": place(P("model", None), wide["u"])}
@@ -208,7 +210,7 @@ SOLVERS = """
     key = jax.random.key(0)
     run = {
         "eigenpairs": lambda op: eigenpairs(op, 2, num_basis=6, key=key, max_matvecs=8, noise_floor=1e-5),
-        "SLQ": lambda op: quadrature.lanczos_quadrature(op, jax.random.split(key, 2), num_steps=4),
+        "SLQ": lambda op: gauss_quadrature.lanczos_quadrature(op, jax.random.split(key, 2), num_steps=4),
     }
     for name, solve in run.items():
         program = jax.jit(solve).lower(op).compile().as_text()

@@ -9,7 +9,7 @@ import pytest
 from jax.tree_util import Partial
 
 from jaxopt_study.curvature import from_matrix, from_matvec, hessian, sharpness
-from jaxopt_study.curvature.spectrum._sharpness import bracket_limits, bracket_plan, enclose
+from jaxopt_study.curvature.spectrum._sharpness import bracket_limits, bracket_solver, sharpness_bounds
 from jaxopt_study.linalg.lanczos_upper_bound import least_overlap
 
 N, TRIALS = 120, 500
@@ -33,12 +33,12 @@ def diagonal(spectrum, dtype=np.float32, loop="compiled"):
 @cache
 def trials(confidence, tol, max_matvecs):
     """Return the brackets of all spectra, TRIALS starts each."""
-    plan = bracket_plan(diagonal(SPECTRA["uniform"]), confidence=confidence, max_matvecs=max_matvecs)
-    limits = bracket_limits(plan.layout, tol)
+    solver = bracket_solver(diagonal(SPECTRA["uniform"]), confidence=confidence, max_matvecs=max_matvecs)
+    limits = bracket_limits(solver.layout, tol)
 
     @jax.jit
     def run(spectra, keys):
-        one = lambda d, key: enclose(from_matvec(Partial(jnp.multiply, d), d), plan, limits, key=key)
+        one = lambda d, key: sharpness_bounds(from_matvec(Partial(jnp.multiply, d), d), solver, limits, key=key)
         return jax.vmap(jax.vmap(one, (None, 0)))(spectra, keys)
 
     spectra = jnp.asarray(np.stack(list(SPECTRA.values())), jnp.float32)

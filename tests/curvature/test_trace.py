@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxopt_study.curvature import diagonal, from_matrix, from_matvec, ggn, hessian, trace
-from jaxopt_study.curvature.spectrum._trace import _orthonormal
+from jaxopt_study.linalg.gram_schmidt import orthonormal_basis
 
 KEY = jax.random.key(0)
 DECAYING = np.concatenate([[80.0, -40.0, 20.0, 10.0], 1 / np.arange(1.0, 117.0)])
@@ -125,7 +125,7 @@ def test_pytrees_restricted_operators_and_the_host_loop_are_exact_too():
 def test_the_basis_of_the_sketch_is_orthonormal_though_its_rows_are_nearly_parallel():
     rows = np.ones((4, 60)) + 0.02 * np.random.default_rng(0).normal(size=(4, 60))
     for factor in (1.0, 1e30, 1e-30):
-        basis = np.asarray(_orthonormal(jnp.asarray(rows * factor, jnp.float32)), np.float64)
+        basis = np.asarray(orthonormal_basis(jnp.asarray(rows * factor, jnp.float32)), np.float64)
         np.testing.assert_allclose(basis @ basis.T, np.eye(4), atol=5e-6)
         inside = rows @ basis.T @ basis
         np.testing.assert_allclose(inside, rows, atol=1e-4)

@@ -16,12 +16,12 @@ PROGRAM = """
     import optax
     from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
     from jaxopt_study import optimizers
-    from jaxopt_study.curvature import vectors
+    from jaxopt_study.linalg import vectors
     from jaxopt_study.dynamics import (
         account_step, preconditioned_sharpness, stability, stability_threshold, state_roles,
     )
-    from jaxopt_study.dynamics.arnoldi import _start
-    from jaxopt_study.dynamics.linearised import linear_step
+    from jaxopt_study.linalg.arnoldi import _start
+    from jaxopt_study.dynamics._linearised_step import linear_step
 
     assert len(jax.devices()) == 8
     axes, how, *names = sys.argv[1:]

@@ -1,22 +1,22 @@
 """A second opinion on a spectral density, from Chebyshev polynomials instead of Lanczos."""
 
-from functools import partial
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jax.core import Tracer
 from jaxtyping import Array
 
 from jaxopt_study._checks import check_integer, check_real, describe_argument
-from jaxopt_study._programs import jit_solver, nan_is_an_answer
+from jaxopt_study._programs import nan_is_an_answer
 from jaxopt_study.curvature.operators._operator import Operator
 from jaxopt_study.curvature.spectrum._spectral_density import SpectralDensity
-from jaxopt_study.linalg import vectors
-from jaxopt_study.linalg.gauss_quadrature import probe_vectors
+from jaxopt_study.linalg import solver_loop, vectors
+from jaxopt_study.linalg.gauss_quadrature import random_unit_vector
+from jaxopt_study.linalg.layout import Layout, layout_of
 from jaxopt_study.linalg.operator import check_operator
-from jaxopt_study.types import Key, Matvec, Vector
+from jaxopt_study.types import Vector
 
 _MARGIN = 0.01  # of the width of the spectrum, on either side
 _NARROW = 0.1  # of the largest |θ|, the least margin, for a spectrum of one point
@@ -108,57 +108,52 @@ def cross_check(
     scale = jnp.max(jnp.abs(nodes))
     margin = jnp.maximum(_MARGIN * (high - low), _NARROW * jnp.where(scale == 0, 1, scale))
     interval = low - margin, high + margin
-    if op.loop == "host":
-        product = op.product()
-        moments = jnp.stack([_moments(product, _start(op, key), num_steps, interval) for key in density.keys])
-    else:
-        moments = _compiled(op, density.keys, num_steps, interval)
+    moments = solver_loop.run_each(ChebyshevRecurrence(layout_of(op.like), num_steps), op, interval, density.keys)
     return _compare(moments, density, interval, tolerance)
 
 
-_start = jax.jit(probe_vectors)
+class _State(NamedTuple):
+    step: Array  # k
+    before: Vector  # tₖ₋₁, 0 at first
+    now: Vector  # tₖ
+    zeroth: Array  # t₀ᵀt₀
+    twos: Array  # (K, 2): tₖ₊₁ᵀtₖ and tₖ₊₁ᵀtₖ₊₁
+    done: Array
 
 
-@partial(jit_solver, static_argnums=2)
-def _compiled(op: Operator, keys: Key, num_steps: int, interval: tuple[Array, Array]) -> Array:
-    product = op.linearize()
-    middle, half = (interval[1] + interval[0]) / 2, (interval[1] - interval[0]) / 2
+@dataclass(frozen=True)
+class ChebyshevRecurrence:
+    """The recurrence of `cross_check` from one probe, as a `solver_loop.Solver`; its limits are the interval."""
 
-    def of_probe(key: Key) -> Array:
-        def step(pair: tuple[Vector, Vector], _: None) -> tuple[tuple[Vector, Vector], Array]:
-            pair = _next(product(pair[1]), *pair, middle, half)
-            return pair, _two(*pair)
+    layout: Layout
+    num_steps: int
+    block_size: int = 1
+    scaled: bool = False  # the interval is given in the units of H
 
-        pair = _first(product, probe_vectors(op, key), middle, half)
-        _, twos = lax.scan(step, pair, None, length=num_steps - 1)
-        return _unfold(jnp.concatenate([_two(*pair)[None], twos]), vectors.inner(pair[0], pair[0]))
+    def initial(self, seed: Array, start: None) -> _State:
+        """Return the state before the first product, from the probe of a seed."""
+        v = random_unit_vector(self.layout, seed)
+        square = vectors.inner(v, v)
+        twos = jnp.zeros((self.num_steps, 2), square.dtype)
+        return _State(jnp.int32(0), vectors.zeros_like(self.layout.like), v, square, twos, jnp.bool_(False))
 
-    return lax.map(of_probe, keys)
+    def next_block(self, state: _State) -> Vector:
+        """Return tₖ."""
+        return jax.tree.map(lambda leaf: leaf[None], state.now)
 
+    def update(self, interval: tuple[Array, Array], seed: Array, state: _State, products: Vector) -> _State:
+        """Return the state with tₖ₊₁."""
+        middle, half = (interval[1] + interval[0]) / 2, (interval[1] - interval[0]) / 2
+        factor = jnp.where(state.step == 0, 1, 2).astype(half.dtype) / half
+        centred = vectors.axpy(-middle, state.now, vectors.row(products, 0))
+        new = vectors.axpy(factor, centred, vectors.scale(-1.0, state.before))
+        two = jnp.stack([vectors.inner(new, state.now), vectors.inner(new, new)])
+        step = state.step + 1
+        return _State(step, state.now, new, state.zeroth, state.twos.at[state.step].set(two), step >= self.num_steps)
 
-def _moments(product: Matvec, start: Vector, num_steps: int, interval: tuple[Array, Array]) -> Array:
-    middle, half = (interval[1] + interval[0]) / 2, (interval[1] - interval[0]) / 2
-    pair = _first(product, start, middle, half)
-    twos = [_two(*pair)]
-    for _ in range(num_steps - 1):
-        pair = _next_compiled(product(pair[1]), *pair, middle, half)
-        twos.append(_two(*pair))
-    return _unfold(jnp.stack(twos), vectors.inner(start, start))
-
-
-def _first(product: Matvec, v: Vector, middle: Array, half: Array) -> tuple[Vector, Vector]:
-    return v, vectors.scale(1 / half, vectors.axpy(-middle, v, product(v)))
-
-
-def _next(image: Vector, before: Vector, now: Vector, middle: Array, half: Array) -> tuple[Vector, Vector]:
-    return now, vectors.axpy(2 / half, vectors.axpy(-middle, now, image), vectors.scale(-1.0, before))
-
-
-_next_compiled = jax.jit(_next)
-
-
-def _two(before: Vector, now: Vector) -> Array:
-    return jnp.stack([vectors.inner(now, before), vectors.inner(now, now)])
+    def result(self, interval: tuple[Array, Array], state: _State, unit: Array) -> Array:
+        """Return the moments (2K + 1,)."""
+        return _unfold(state.twos, state.zeroth)
 
 
 def _unfold(twos: Array, zeroth: Array) -> Array:

@@ -1,5 +1,6 @@
 """Eigenvalues and eigenvectors at the ends of a spectrum, with residuals that were computed."""
 
+from dataclasses import dataclass
 from typing import Any, NamedTuple, cast, get_args
 
 import jax
@@ -11,14 +12,11 @@ from jaxopt_study._checks import check_choice, check_integer, check_key, check_p
 from jaxopt_study._programs import nan_is_an_answer
 from jaxopt_study.curvature._audit import GROWTH, check_noise_floor
 from jaxopt_study.curvature.operators._operator import Operator
-from jaxopt_study.linalg import solver_loop as driving
-from jaxopt_study.linalg import thick_restart_lanczos as restarting
-from jaxopt_study.linalg import vectors
+from jaxopt_study.linalg import solver_loop, vectors
 from jaxopt_study.linalg.checks import check_tolerance
 from jaxopt_study.linalg.layout import Layout, layout_of
 from jaxopt_study.linalg.operator import check_operator
-from jaxopt_study.linalg.solver_loop import Method
-from jaxopt_study.linalg.thick_restart_lanczos import Limits, Plan, State, Which
+from jaxopt_study.linalg.thick_restart_lanczos import Limits, State, ThickRestartLanczos, Which
 from jaxopt_study.types import Key, Vector
 
 _NAME = "eigenpairs"
@@ -123,20 +121,20 @@ def eigenpairs(
     """
     check_operator(_NAME, op)
     key = check_key(_NAME, key)
-    plan = make_plan(op, k, which=which, num_basis=num_basis, block_size=block_size)
+    solver = make_solver(op, k, which=which, num_basis=num_basis, block_size=block_size)
     floor = check_noise_floor(_NAME, op, noise_floor)
     check_tolerance(_NAME, tol, floor)
     if max_matvecs is not None:
-        remedy = f"Half of them find k = {plan.k} pairs, and half check them."
-        max_matvecs = check_integer(_NAME, "max_matvecs", max_matvecs, 2 * plan.check_cost, remedy=remedy)
-    limits = limits_for(plan, tol, max_matvecs=max_matvecs, noise_floor=floor)
+        remedy = f"Half of them find k = {solver.k} pairs, and half check them."
+        max_matvecs = check_integer(_NAME, "max_matvecs", max_matvecs, 2 * solver.check_cost, remedy=remedy)
+    limits = limits_for(solver, tol, max_matvecs=max_matvecs, noise_floor=floor)
     if start is not None:
-        start = _as_block(plan.layout, start)
-    pairs = driving.run(_METHOD, op, plan, limits, key, start)
-    return pairs._replace(vectors=plan.layout.deliver(pairs.vectors))
+        start = _as_block(solver.layout, start)
+    pairs = solver_loop.run(solver, op, limits, key, start)
+    return pairs._replace(vectors=solver.layout.deliver(pairs.vectors))
 
 
-def make_plan(
+def make_solver(
     op: Operator,
     k: Any,
     *,
@@ -144,7 +142,7 @@ def make_plan(
     num_basis: Any = None,
     block_size: Any = 1,
     every: int | None = None,
-) -> Plan:
+) -> "Eigensolver":
     """Check the static choices of a solve and collect them, for `solve`.
 
     Args:
@@ -153,11 +151,11 @@ def make_plan(
         which: As in `eigenpairs`.
         num_basis: As in `eigenpairs`.
         block_size: As in `eigenpairs`.
-        every: Products between two looks at the projected problem; default every one on a CPU, five elsewhere, where
-            its small eigenvalue problem costs as much as a product.
+        every: Products between two solutions of the projected problem; default one on a CPU, five elsewhere, where its
+            small eigenvalue problem costs as much as a product.
 
     Returns:
-        A plan: hashable, to be a static argument.
+        The solver: hashable, to be a static argument.
 
     Raises:
         TypeError: If a count is no integer.
@@ -176,16 +174,16 @@ def make_plan(
     if num_basis + 2 * block_size >= n:
         num_basis = -(-n // block_size) * block_size  # so near to the whole space, there is nothing to restart for
     usual = block_size if jax.default_backend() == "cpu" else max(block_size, 5)
-    return Plan(layout, k, cast(Which, which), num_basis, block_size, usual if every is None else every)
+    return Eigensolver(layout, k, cast(Which, which), num_basis, block_size, usual if every is None else every)
 
 
 @nan_is_an_answer
-def solve(op: Operator, plan: Plan, limits: Limits, *, key: Key, start: Vector | None = None) -> Eigenpairs:
+def solve(op: Operator, solver: "Eigensolver", limits: Limits, *, key: Key, start: Vector | None = None) -> Eigenpairs:
     """Find eigenpairs inside a trace: what `eigenpairs` compiles, for use under `jit`, `scan` and `vmap`.
 
     Args:
         op: H, linearised once.
-        plan: From `make_plan`.
+        solver: From `make_solver`.
         limits: Tolerances and budget; may be traced.
         key: For the start and for random directions.
         start: None, or a block of vectors: a pytree like the parameters with one more leading axis.
@@ -193,17 +191,19 @@ def solve(op: Operator, plan: Plan, limits: Limits, *, key: Key, start: Vector |
     Returns:
         The pairs. Nothing is checked about the arguments here.
     """
-    pairs = driving.trace(_METHOD, op, plan, limits, key, start)
-    return pairs._replace(vectors=jax.vmap(plan.layout.unpack)(pairs.vectors))
+    pairs = solver_loop.trace(solver, op, limits, key, start)
+    return pairs._replace(vectors=jax.vmap(solver.layout.unpack)(pairs.vectors))
 
 
-def limits_for(plan: Plan, tol: Any, *, max_matvecs: int | None = None, noise_floor: float | None = None) -> Limits:
+def limits_for(
+    solver: "Eigensolver", tol: Any, *, max_matvecs: int | None = None, noise_floor: float | None = None
+) -> Limits:
     """Return tolerances and budget as arrays, with the defaults of `eigenpairs`, unchecked."""
-    dtype = plan.layout.scalar
+    dtype = solver.layout.scalar
     floor = GROWTH * jnp.finfo(dtype).eps if noise_floor is None else noise_floor
     breakdown = jnp.minimum(jnp.maximum(_BREAKDOWN * jnp.finfo(dtype).eps, floor), tol).astype(dtype)
-    budget = 40 * plan.num_basis if max_matvecs is None else max_matvecs
-    return Limits(jnp.asarray(tol, dtype), breakdown, jnp.asarray(max(budget, 2 * plan.check_cost), jnp.int32))
+    budget = 40 * solver.num_basis if max_matvecs is None else max_matvecs
+    return Limits(jnp.asarray(tol, dtype), breakdown, jnp.asarray(max(budget, 2 * solver.check_cost), jnp.int32))
 
 
 def _as_block(layout: Layout, start: Vector) -> Vector:
@@ -223,9 +223,22 @@ def _as_block(layout: Layout, start: Vector) -> Vector:
     return jax.tree.map(lambda leaf, target: jnp.asarray(leaf, target.dtype), start, like)
 
 
-def _starting_block(plan: Plan, seed: Array, start: Vector | None) -> Vector:
+@dataclass(frozen=True)
+class Eigensolver(ThickRestartLanczos):
+    """`eigenpairs` as a `solver_loop.Solver`."""
+
+    def initial(self, seed: Array, start: Vector | None) -> State:
+        """Return the state before the first product, from random directions and the given vectors."""
+        return self.started(_starting_block(self, seed, start), seed)
+
+    def result(self, limits: Limits, state: State, unit: Array) -> Eigenpairs:
+        """Return the pairs, their vectors in the solver's layout."""
+        return _result(self, limits, state, unit)
+
+
+def _starting_block(solver: Eigensolver, seed: Array, start: Vector | None) -> Vector:
     """Return random directions, to each of which its share of the given vectors is added."""
-    layout, b = plan.layout, plan.block_size
+    layout, b = solver.layout, solver.block_size
     random = layout.random(seed, 0, b)
     if start is None:
         return random
@@ -239,13 +252,13 @@ def _starting_block(plan: Plan, seed: Array, start: Vector | None) -> Vector:
     return vectors.add(random, vectors.combine(given, shares.astype(layout.scalar)))
 
 
-def _result(plan: Plan, limits: Limits, state: State, unit: Array) -> Eigenpairs:
-    k = plan.k
+def _result(solver: Eigensolver, limits: Limits, state: State, unit: Array) -> Eigenpairs:
+    k = solver.k
     healthy = jnp.isfinite(state.space.scale)
     residuals = jnp.where(healthy, state.residuals[:k], jnp.nan)
     values = jnp.where(healthy, state.values, jnp.nan)
     basis = jax.tree.map(lambda leaf: leaf[:k], state.space.basis)
-    if plan.which == "BE":  # so far from the outside to the inside
+    if solver.which == "BE":  # so far from the outside to the inside
         order = np.argsort([i // 2 if i % 2 else k - 1 - i // 2 for i in range(k)])
         values, residuals, basis = jax.tree.map(lambda leaf: leaf[order], (values, residuals, basis))
     return Eigenpairs(
@@ -253,13 +266,6 @@ def _result(plan: Plan, limits: Limits, state: State, unit: Array) -> Eigenpairs
         vectors=basis,
         residuals=unit * residuals,
         num_matvecs=state.num_matvecs,
-        converged=residuals <= limits.tol * state.extent,
-        scale=jnp.where(healthy, unit * state.extent, jnp.nan),
+        converged=residuals <= limits.tol * state.spectral_scale,
+        scale=jnp.where(healthy, unit * state.spectral_scale, jnp.nan),
     )
-
-
-def _initial(plan: Plan, seed: Array, start: Vector | None) -> State:
-    return restarting.initial(plan, _starting_block(plan, seed, start), seed)
-
-
-_METHOD = Method(_initial, restarting.wanted_rows, restarting.advance, _result)

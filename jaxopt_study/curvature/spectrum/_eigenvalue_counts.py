@@ -1,6 +1,7 @@
 """The compression of an operator to a space, and how many eigenvalues it proves to lie where."""
 
 import math
+from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
@@ -11,11 +12,9 @@ from jaxtyping import Array
 
 from jaxopt_study.curvature.operators._operator import Operator
 from jaxopt_study.linalg import block_lanczos as lanczos
-from jaxopt_study.linalg import solver_loop as driving
-from jaxopt_study.linalg import vectors
+from jaxopt_study.linalg import solver_loop, vectors
 from jaxopt_study.linalg.block_lanczos import Space
 from jaxopt_study.linalg.layout import Layout, layout_of
-from jaxopt_study.linalg.solver_loop import Method
 from jaxopt_study.types import Key, Vector
 
 
@@ -23,7 +22,7 @@ class Compression(NamedTuple):
     """The matrix QᵀHQ of an operator on the span of orthonormal columns Q.
 
     Attributes:
-        matrix: As computed, not symmetrised; rows and columns from `count` on are room.
+        matrix: As computed, not symmetrised; rows and columns from `count` on are free.
         count: Number of columns of Q.
         deviation: ‖QᵀQ − I‖, Frobenius, measured.
         scale: The largest ‖H q‖ or |eigenvalue of the matrix| seen, the unit of the noise floor.
@@ -65,17 +64,38 @@ class Compression(NamedTuple):
         return jnp.where(known[:, None] & known[None, :], self.matrix[:m], 0)
 
 
-class SpacePlan(NamedTuple):
-    """What is fixed before a space is grown; hashable."""
+class _State(NamedTuple):
+    space: Space
+    done: Array
+
+
+@dataclass(frozen=True)
+class KrylovCompression:
+    """`of_krylov_space` as a `solver_loop.Solver`; its fields are what is fixed before a space is grown."""
 
     layout: Layout
     num_basis: int
     block_size: int
+    scaled: bool = True
 
+    def initial(self, seed: Array, start: None) -> _State:
+        """Return the state before the first product, from random directions."""
+        b = self.block_size
+        space = lanczos.begin(self.layout, self.layout.random(seed, 0, b), self.num_basis + b, seed)
+        return _State(space, jnp.bool(False))
 
-class _State(NamedTuple):
-    space: Space
-    done: Array
+    def next_block(self, state: _State) -> Vector:
+        """Return the last vectors of the Krylov space."""
+        return lanczos.pending(state.space, self.block_size)
+
+    def update(self, noise_floor: Array, seed: Array, state: _State, products: Vector) -> _State:
+        """Return the state of a larger Krylov space."""
+        space, _ = lanczos.extend(self.layout, state.space, products, seed, noise_floor, jnp.bool(True))
+        return _State(space, (space.count >= self.num_basis) | (space.count >= self.layout.size) | ~_finite(space))
+
+    def result(self, noise_floor: Array, state: _State, unit: Array) -> Compression:
+        """Return the compression, and the number of columns after which a space was invariant."""
+        return _result(self, noise_floor, state, unit)
 
 
 def of_all(op: Operator) -> Compression:
@@ -114,8 +134,8 @@ def of_krylov_space(op: Operator, *, num_basis: int, block_size: int, noise_floo
     """
     layout = layout_of(op.like)
     steps = -(-num_basis // block_size)
-    plan = SpacePlan(layout, steps * block_size, block_size)
-    return driving.run(_METHOD, op, plan, jnp.asarray(noise_floor, layout.scalar), key, None)
+    solver = KrylovCompression(layout, steps * block_size, block_size)
+    return solver_loop.run(solver, op, jnp.asarray(noise_floor, layout.scalar), key)
 
 
 @jax.jit
@@ -125,27 +145,12 @@ def spectral_scale(matrix: Array) -> Array:
     return unit * jnp.max(jnp.abs(jnp.linalg.eigvalsh((matrix + matrix.T) / 2)))
 
 
-def _initial(plan: SpacePlan, seed: Array, start: None) -> _State:
-    b = plan.block_size
-    space = lanczos.begin(plan.layout, plan.layout.random(seed, 0, b), plan.num_basis + b, seed)
-    return _State(space, jnp.bool(False))
-
-
-def _wanted(plan: SpacePlan, state: _State) -> Vector:
-    return lanczos.pending(state.space, plan.block_size)
-
-
-def _advance(plan: SpacePlan, noise_floor: Array, seed: Array, state: _State, products: Vector) -> _State:
-    space, _ = lanczos.extend(plan.layout, state.space, products, seed, noise_floor, jnp.bool(True))
-    return _State(space, (space.count >= plan.num_basis) | (space.count >= plan.layout.size) | ~_finite(space))
-
-
 def _finite(space: Space) -> Array:
     return jnp.isfinite(space.scale)
 
 
-def _result(plan: SpacePlan, noise_floor: Array, state: _State, unit: Array) -> Compression:
-    space, m, b = state.space, plan.num_basis, plan.block_size
+def _result(solver: KrylovCompression, noise_floor: Array, state: _State, unit: Array) -> Compression:
+    space, m, b = state.space, solver.num_basis, solver.block_size
     known = jnp.arange(m + b, dtype=jnp.int32) < space.count
     products = vectors.gram(space.basis, space.basis)
     both = known[:, None] & known[None, :]
@@ -164,9 +169,6 @@ def _result(plan: SpacePlan, noise_floor: Array, state: _State, unit: Array) -> 
         exhausted=exhausted.astype(jnp.int32),
         num_matvecs=space.count.astype(jnp.int32),
     )
-
-
-_METHOD = Method(_initial, _wanted, _advance, _result)
 
 
 @partial(jax.jit, static_argnums=(2,))

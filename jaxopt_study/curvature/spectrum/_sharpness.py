@@ -13,14 +13,12 @@ from jaxopt_study._programs import nan_is_an_answer
 from jaxopt_study.curvature._audit import GROWTH, check_noise_floor
 from jaxopt_study.curvature.operators._operator import Operator
 from jaxopt_study.linalg import block_lanczos as lanczos
-from jaxopt_study.linalg import solver_loop as driving
-from jaxopt_study.linalg import vectors
+from jaxopt_study.linalg import solver_loop, vectors
 from jaxopt_study.linalg.block_lanczos import Space
 from jaxopt_study.linalg.checks import check_tolerance
 from jaxopt_study.linalg.lanczos_upper_bound import overshoot
 from jaxopt_study.linalg.layout import Layout, layout_of
 from jaxopt_study.linalg.operator import check_operator
-from jaxopt_study.linalg.solver_loop import Method
 from jaxopt_study.types import Key, Vector
 
 
@@ -51,17 +49,6 @@ class Bracket(NamedTuple):
         return _reciprocal(self.upper), _reciprocal(self.lower)
 
 
-@dataclass(frozen=True)
-class BracketPlan:
-    """What is fixed before a solve is compiled."""
-
-    layout: Layout
-    num_steps: int
-    confidence: float
-    every: int  # products between two looks at the bounds
-    block_size: int = 1
-
-
 class BracketLimits(NamedTuple):
     """What may change without compiling again."""
 
@@ -78,6 +65,54 @@ class _State(NamedTuple):
     residual: Array
     num_matvecs: Array
     done: Array
+
+
+@dataclass(frozen=True)
+class BracketSolver:
+    """`sharpness` as a `solver_loop.Solver`; its fields are what is fixed before a solve is compiled."""
+
+    layout: Layout
+    num_steps: int
+    confidence: float
+    every: int  # products between two evaluations of the bounds
+    block_size: int = 1
+    scaled: bool = True
+
+    def initial(self, seed: Array, start: None) -> _State:
+        """Return the state before the first product, from a random direction."""
+        space = lanczos.begin(self.layout, self.layout.random(seed, 0, 1), self.num_steps + 1, seed)
+        nan = jnp.full((), jnp.nan, self.layout.scalar)
+        return _State(
+            space=space,
+            checking=jnp.bool(False),
+            vector=lanczos.rows(space.basis, 0, 1),
+            lower=nan,
+            upper=nan,
+            residual=nan,
+            num_matvecs=jnp.int32(0),
+            done=jnp.bool(False),
+        )
+
+    def next_block(self, state: _State) -> Vector:
+        """Return the Ritz vector under check, or the last vector of the Krylov space."""
+        pending = lanczos.pending(state.space, 1)
+        return jax.tree.map(lambda v, q: jnp.where(state.checking, v, q), state.vector, pending)
+
+    def update(self, limits: BracketLimits, seed: Array, state: _State, products: Vector) -> _State:
+        """Return the state of a larger Krylov space, with new bounds, or of a Ritz vector that is checked."""
+        return _updated(self, limits, seed, state, products)
+
+    def result(self, limits: BracketLimits, state: _State, unit: Array) -> Bracket:
+        """Return the bracket, its vector in the solver's layout."""
+        return Bracket(
+            lower=unit * state.lower,
+            upper=unit * state.upper,
+            residual=unit * state.residual,
+            num_matvecs=state.num_matvecs,
+            confidence=jnp.asarray(self.confidence, self.layout.scalar),
+            converged=state.upper - state.lower <= 1.01 * limits.tol * jnp.abs(state.upper),
+            vector=vectors.row(state.vector, 0),
+        )
 
 
 @nan_is_an_answer
@@ -143,13 +178,13 @@ def sharpness(
     confidence = check_static_real(name, "confidence", confidence, 0.0, 1.0, closed="()", remedy="Take 0.99.")
     check_tolerance(name, tol, floor, times=4, usual=0.01)  # which widens the bracket on both sides
     max_matvecs = check_integer(name, "max_matvecs", max_matvecs, 2, remedy="One is to find, and one to check.")
-    plan = bracket_plan(op, confidence=confidence, max_matvecs=max_matvecs)
-    bracket = driving.run(_METHOD, op, plan, bracket_limits(layout, tol, floor), key, None)
+    solver = bracket_solver(op, confidence=confidence, max_matvecs=max_matvecs)
+    bracket = solver_loop.run(solver, op, bracket_limits(layout, tol, floor), key)
     return bracket._replace(vector=layout.deliver(bracket.vector))
 
 
-def bracket_plan(op: Operator, *, confidence: float = 0.99, max_matvecs: int = 64) -> BracketPlan:
-    """Collect the static choices of `sharpness`, for `enclose`; call it outside of a trace.
+def bracket_solver(op: Operator, *, confidence: float = 0.99, max_matvecs: int = 64) -> BracketSolver:
+    """Collect the static choices of `sharpness`, for `sharpness_bounds`; call it outside of a trace.
 
     Args:
         op: The operator; only its shapes, dtypes and shardings are read.
@@ -157,20 +192,20 @@ def bracket_plan(op: Operator, *, confidence: float = 0.99, max_matvecs: int = 6
         max_matvecs: As in `sharpness`.
 
     Returns:
-        A plan: hashable, to be a static argument.
+        The solver: hashable, to be a static argument.
     """
     layout = layout_of(op.like)
     num_steps = min(max_matvecs - 1, layout.size)
-    # A look costs as many operations as the cube of the room for steps.
+    # The bounds cost as many operations as the cube of the number of steps.
     every = max(2 if jax.default_backend() == "cpu" else 5, num_steps // 32)
-    return BracketPlan(layout, num_steps, float(confidence), every)
+    return BracketSolver(layout, num_steps, float(confidence), every)
 
 
 def bracket_limits(layout: Layout, tol: Any, noise_floor: float | None = None) -> BracketLimits:
     """Return the tolerances of `sharpness` as arrays, unchecked.
 
     Args:
-        layout: Of the plan.
+        layout: Of the solver.
         tol: As in `sharpness`; may be traced.
         noise_floor: As in `sharpness`; may be traced.
 
@@ -182,61 +217,41 @@ def bracket_limits(layout: Layout, tol: Any, noise_floor: float | None = None) -
 
 
 @nan_is_an_answer
-def enclose(op: Operator, plan: BracketPlan, limits: BracketLimits, *, key: Key) -> Bracket:
+def sharpness_bounds(op: Operator, solver: BracketSolver, limits: BracketLimits, *, key: Key) -> Bracket:
     """Do what `sharpness` does inside a trace, for use under `jit`, `scan` and `vmap`; nothing is checked.
 
     Args:
         op: H, linearised once.
-        plan: From `bracket_plan`.
+        solver: From `bracket_solver`.
         limits: From `bracket_limits`.
         key: For the start.
 
     Returns:
         The bracket.
     """
-    bracket = driving.trace(_METHOD, op, plan, limits, key, None)
-    return bracket._replace(vector=plan.layout.unpack(bracket.vector))
+    bracket = solver_loop.trace(solver, op, limits, key)
+    return bracket._replace(vector=solver.layout.unpack(bracket.vector))
 
 
-def _initial(plan: BracketPlan, seed: Array, start: None) -> _State:
-    layout = plan.layout
-    space = lanczos.begin(layout, layout.random(seed, 0, 1), plan.num_steps + 1, seed)
-    nan = jnp.full((), jnp.nan, layout.scalar)
-    return _State(
-        space=space,
-        checking=jnp.bool(False),
-        vector=lanczos.rows(space.basis, 0, 1),
-        lower=nan,
-        upper=nan,
-        residual=nan,
-        num_matvecs=jnp.int32(0),
-        done=jnp.bool(False),
-    )
-
-
-def _wanted(plan: BracketPlan, state: _State) -> Vector:
-    return jax.tree.map(lambda v, q: jnp.where(state.checking, v, q), state.vector, lanczos.pending(state.space, 1))
-
-
-def _advance(plan: BracketPlan, limits: BracketLimits, seed: Array, state: _State, products: Vector) -> _State:
+def _updated(solver: BracketSolver, limits: BracketLimits, seed: Array, state: _State, products: Vector) -> _State:
     v, image = vectors.row(state.vector, 0), vectors.row(products, 0)
     square = vectors.inner(v, v)
     lower = vectors.inner(v, image) / square
     residual = vectors.plain_norm(vectors.axpy(-lower, v, image)) / jnp.sqrt(square)
     # A remainder as short as rounding does not end the space: it may be all that is seen of λmax.
-    breakdown = jnp.asarray(jnp.finfo(plan.layout.scalar).eps, plan.layout.scalar)
-    space, invariant = lanczos.extend(plan.layout, state.space, products, seed, breakdown, ~state.checking)
+    breakdown = jnp.asarray(jnp.finfo(solver.layout.scalar).eps, solver.layout.scalar)
+    space, invariant = lanczos.extend(solver.layout, state.space, products, seed, breakdown, ~state.checking)
     checked = state.checking
     broken = ~jnp.isfinite(space.scale)
-    complete = (space.count >= plan.layout.size) | (invariant & (space.scale == 0))
-    last = complete | (space.count >= plan.num_steps) | broken
-    look = ~checked & (last | invariant | (space.count % plan.every == 0))
+    complete = (space.count >= solver.layout.size) | (invariant & (space.scale == 0))
+    last = complete | (space.count >= solver.num_steps) | broken
+    due = ~checked & (last | invariant | (space.count % solver.every == 0))
 
     def bounds() -> tuple[Array, Array, Array]:
         values, coefficients, residuals = lanczos.ritz(space, 1)
         top = space.count - 1
         margin = limits.noise_floor * space.scale
-        above = overshoot(space, values, residuals, plan.layout.size, plan.confidence)
+        above = overshoot(space, values, residuals, solver.layout.size, solver.confidence)
         upper = values[top] + margin + jnp.where(complete, 0, above)
         narrow = upper - values[top] + margin <= limits.tol * jnp.abs(upper)
         return upper, jnp.take(coefficients, top, axis=1), last | narrow
@@ -244,7 +259,7 @@ def _advance(plan: BracketPlan, limits: BracketLimits, seed: Array, state: _Stat
     def no_bounds() -> tuple[Array, Array, Array]:
         return state.upper, jnp.zeros_like(space.projected[0]), jnp.bool(False)
 
-    upper, coefficients, check = lax.cond(look, bounds, no_bounds)
+    upper, coefficients, check = lax.cond(due, bounds, no_bounds)
     vector = lax.cond(
         check,
         lambda: jax.tree.map(lambda x: x[None], vectors.combine(space.basis, coefficients)),
@@ -264,18 +279,3 @@ def _advance(plan: BracketPlan, limits: BracketLimits, seed: Array, state: _Stat
 
 def _reciprocal(value: Array) -> Array:
     return jnp.where(value > 0, 2 / jnp.where(value > 0, value, 1), jnp.where(jnp.isnan(value), value, jnp.inf))
-
-
-def _result(plan: BracketPlan, limits: BracketLimits, state: _State, unit: Array) -> Bracket:
-    return Bracket(
-        lower=unit * state.lower,
-        upper=unit * state.upper,
-        residual=unit * state.residual,
-        num_matvecs=state.num_matvecs,
-        confidence=jnp.asarray(plan.confidence, plan.layout.scalar),
-        converged=state.upper - state.lower <= 1.01 * limits.tol * jnp.abs(state.upper),
-        vector=vectors.row(state.vector, 0),
-    )
-
-
-_METHOD = Method(_initial, _wanted, _advance, _result)

@@ -13,14 +13,13 @@ from jaxopt_study._checks import check_integer, check_key
 from jaxopt_study._programs import jit_solver, nan_is_an_answer
 from jaxopt_study.curvature.operators._operator import Operator
 from jaxopt_study.curvature.spectrum._estimate import TWO_PROBES, Estimate, standard_error
-from jaxopt_study.linalg import vectors
+from jaxopt_study.linalg import gram_schmidt, vectors
 from jaxopt_study.linalg.coordinates import as_vector, diagonal_entries
 from jaxopt_study.linalg.operator import check_operator
 from jaxopt_study.types import Key, Matvec, Vector
 
 _BLOCK_BYTES = 2**32  # on accelerators as many probes at once as fit in this
 _FEW = 32  # coordinates: fewer are not sampled, because two vectors of signs may then be the same
-_DROPPED = 100  # directions whose share in the sketch is below √(ε times this) of the largest are not deflated
 
 What = Literal["trace", "diagonal"]
 
@@ -158,7 +157,7 @@ def _compiled(what: What, op: Operator, num_probes: int, rank: int, key: Key, at
     if rank:
         block = partial(lax.map, product, batch_size=together if together > 1 else None)
         sketch = block(_random_rows(op, sketch_key, rank))
-        basis = _orthonormal(sketch)
+        basis = gram_schmidt.orthonormal_basis(sketch)
         images = block(basis)
 
     def one(moments: _Moments, probe: Key) -> tuple[_Moments, None]:
@@ -203,7 +202,7 @@ def _random_rows(op: Operator, key: Key, rank: int) -> Vector:
 
 def _outside(basis: Vector | None, x: Vector) -> Vector:
     """Return P x."""
-    return x if basis is None else vectors.subtract(x, vectors.combine(basis, vectors.project(basis, x)))
+    return x if basis is None else gram_schmidt.remove(basis, x)[0]
 
 
 def _sample(what: What, product: Matvec, basis: Vector | None, x: Vector) -> Vector:
@@ -239,20 +238,6 @@ def _gathered(samples: Vector, count: int) -> _Moments:
     return _Moments(jnp.int32(count), mean, spread)
 
 
-def _orthonormal(rows: Vector) -> Vector:
-    """Return an orthonormal basis of the span of the rows; rows of zeros in place of directions that hardly count."""
-    dtypes = jax.tree.map(lambda row: row.dtype, rows)
-    rows, _ = vectors.unscaled(rows)  # whose squares stay in range
-    for _ in range(2):  # the second time, the rows are close to orthonormal and rounding is small
-        gram = vectors.gram(rows, rows)
-        finite = jnp.all(jnp.isfinite(gram))
-        values, rotation = jnp.linalg.eigh(jnp.where(finite, gram, 0))
-        kept = values > _DROPPED * jnp.finfo(values.dtype).eps * jnp.max(values)
-        factors = jnp.where(kept, 1 / jnp.sqrt(jnp.where(kept, values, 1)), 0)
-        rows = vectors.combine(rows, jnp.where(finite, rotation * factors[None, :], jnp.nan))
-    return jax.tree.map(lambda row, dtype: row.astype(dtype), rows, dtypes)
-
-
 def _finish(what: What, moments: _Moments, basis: Vector | None, images: Vector | None, num_matvecs: int) -> Estimate:
     p = moments.count
     error = jax.tree.map(lambda s: s / jnp.sqrt(p * (p - 1)).astype(s.dtype), moments.spread)
@@ -271,7 +256,7 @@ def _finish(what: What, moments: _Moments, basis: Vector | None, images: Vector 
 
 
 _host_rows = jax.jit(_random_rows, static_argnums=2)
-_host_orthonormal = jax.jit(_orthonormal)
+_host_orthonormal = jax.jit(gram_schmidt.orthonormal_basis)
 _host_finish = jax.jit(_finish, static_argnums=(0, 4))
 
 

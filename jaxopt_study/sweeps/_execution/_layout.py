@@ -14,7 +14,7 @@ from jax.extend import core
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxopt_study._checks import check_integer
-from jaxopt_study._programs import inner_programs
+from jaxopt_study._programs import equations, inner_jaxprs
 
 TRIALS = "trials"  # the mesh axis over which lanes are spread
 
@@ -220,7 +220,7 @@ def _cost(jaxpr: Any) -> tuple[float, float]:
 def _loop_bodies(jaxpr: Any) -> list[Any]:
     found = []
     for equation in jaxpr.eqns:
-        inner = [getattr(program, "jaxpr", program) for program in inner_programs(equation.params)]
+        inner = inner_jaxprs(equation)
         if equation.primitive.name in ("scan", "while"):
             found += inner
         else:
@@ -230,13 +230,9 @@ def _loop_bodies(jaxpr: Any) -> list[Any]:
 
 def _total(jaxpr: Any) -> tuple[float, float]:
     operations = work = 0.0
-    for equation in jaxpr.eqns:
-        inner = [getattr(program, "jaxpr", program) for program in inner_programs(equation.params)]
-        if inner:
-            costs = [_total(program) for program in inner]
-            operations += sum(cost[0] for cost in costs)
-            work += sum(cost[1] for cost in costs)
-            continue
+    for equation in equations(jaxpr):
+        if inner_jaxprs(equation):
+            continue  # counted by what is inside
         operations += 1
         size = float(sum(getattr(out.aval, "size", 0) for out in equation.outvars))
         work += _products(equation, size) if equation.primitive.name in _CONTRACTIONS else 10.0 * size
