@@ -6,6 +6,17 @@ from typing import Any
 import jax
 
 
+def is_nnx(value: Any, kind: str) -> bool:
+    """Return whether a value is an instance of a class of `flax.nnx`, without importing it.
+
+    Args:
+        value: Anything.
+        kind: The name of the class.
+    """
+    nnx = sys.modules.get("flax.nnx")  # where it was never imported there are none
+    return nnx is not None and isinstance(value, getattr(nnx, kind))
+
+
 def unwrapped(tree: Any) -> Any:
     """Return a pytree with dictionaries for the `State`s of Flax, and without the `Variable`s around its arrays."""
     nnx = sys.modules.get("flax.nnx")  # where it was never imported there are none

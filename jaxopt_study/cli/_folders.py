@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from jaxopt_study import files
-from jaxopt_study.cli.expressions import UserError
+from jaxopt_study.cli._errors import UserError
 
 
 def choose_folder(out: Path | None, command: str, name: str, *, resume: bool = False) -> Path:
