@@ -19,10 +19,10 @@ import pytest
 from PIL import Image
 
 from jaxopt_study import figures, optimizers, problems, records, transforms
-from jaxopt_study.cli import compare_figures, main
-from jaxopt_study.cli.expressions import UserError, read_maker, read_optimizer
-from jaxopt_study.cli.listings import Problems
-from jaxopt_study.cli.progress import JobBar
+from jaxopt_study.cli import _compare_figures, main
+from jaxopt_study.cli._errors import UserError
+from jaxopt_study.cli._expressions import read_maker, read_optimizer
+from jaxopt_study.cli._progress import JobBar
 from jaxopt_study.race import Race
 
 TINY = ["--only", "sgd", "--steps=6", "--seeds=2", "--widths", "4", "--batch-size=16", "--evaluations=3"]
@@ -266,7 +266,7 @@ def test_who_has_no_settings_for_the_contour_problem_is_named_wherever_it_is_mis
         {**paths, "optimizer": "sgd", "spec": optimizers.sgd(0.95).to_json()},
         {**paths, "optimizer": "own", "spec": None, "config": {"learning_rate": 0.02}},
     ]
-    draw = partial(compare_figures.draw, plane=problems.planar.bowl(), folder=tmp_path, title="", settings={})
+    draw = partial(_compare_figures.draw, plane=problems.planar.bowl(), folder=tmp_path, title="", settings={})
     draw(entries, None, absent=["rated", "other"])
     assert rates[0] == {"sgd": 0.95, "own": 0.02}
     assert "after each name its learning rate\nwithout rated, other (no default settings)" in titles[False]
@@ -498,11 +498,11 @@ def test_an_expression_runs_nothing_else(text, tmp_path, monkeypatch):
 
 
 def test_an_interrupted_process_ends_at_once_with_130(monkeypatch, capsys):
-    def interrupt(self, console):
+    def interrupt(options, job):
         raise KeyboardInterrupt
 
     codes = []
-    monkeypatch.setattr(Problems, "run", interrupt)
+    monkeypatch.setattr("jaxopt_study.cli._listings.list_problems", interrupt)
     monkeypatch.setattr("os._exit", codes.append)
     assert main(["problems"]) == 130  # called from a program: nothing is ended
     assert codes == []

@@ -15,13 +15,13 @@ import pytest
 from PIL import Image
 
 from jaxopt_study import figures, problems, records
-from jaxopt_study.cli import diagnosis, main
-from jaxopt_study.cli.curvature_report import draw, eigenvalue_rows, interval, table_rows, with_error
-from jaxopt_study.cli.diagnosis import Stage
-from jaxopt_study.cli.expressions import UserError
-from jaxopt_study.cli.heats import repeated
-from jaxopt_study.cli.progress import waiting
-from jaxopt_study.cli.targets import find_target
+from jaxopt_study.cli import _diagnosis, main
+from jaxopt_study.cli._curvature_report import draw, eigenvalue_rows, interval, table_rows, with_error
+from jaxopt_study.cli._diagnosis import Stage
+from jaxopt_study.cli._errors import UserError
+from jaxopt_study.cli._progress import waiting
+from jaxopt_study.cli._single_runs import repeated
+from jaxopt_study.cli._targets import find_target
 from jaxopt_study.figures._spectrum import resolved
 
 RATE, DECAY = 0.05, 0.9
@@ -88,7 +88,7 @@ def folder(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(path)
         patch.setattr(sys, "path", list(sys.path))
-        patch.setattr("jaxopt_study.cli.compare_figures.draw", lambda *args, **options: [])  # not what is tested here
+        patch.setattr("jaxopt_study.cli._compare_figures.draw", lambda *args, **options: [])  # not what is tested here
         race = ["--only", "momentum", "--steps=3", "--seeds=2", "--widths", "4", "--batch-size=16", "--evaluations=1"]
         assert main(["compare", "--out", "race", "--budget=0", *race]) == 0
         programs = {}  # a run is repeated by many of the tests
@@ -98,7 +98,7 @@ def folder(tmp_path_factory):
                 programs[seeds.start] = repeated(problem, settings, seeds)
             return programs[seeds.start]
 
-        patch.setattr("jaxopt_study.cli.targets.repeated", once)
+        patch.setattr("jaxopt_study.cli._targets.repeated", once)
         yield path
 
 
@@ -115,8 +115,8 @@ QUICK = ("audit", "eigenpairs", "sharpness", "spectral_density", "threshold")
 def diagnosed(folder):
     """A diagnosis by some of the stages."""
     with pytest.MonkeyPatch.context() as patch:
-        some = {name: stage for name, stage in diagnosis.STAGES.items() if name in QUICK}
-        patch.setattr("jaxopt_study.cli.curvature.STAGES", some)
+        some = {name: stage for name, stage in _diagnosis.STAGES.items() if name in QUICK}
+        patch.setattr("jaxopt_study.cli._curvature.STAGES", some)
         return diagnose(folder, patch, "some")
 
 
@@ -142,9 +142,9 @@ def stages(monkeypatch):
     """Replace the stages of a diagnosis."""
 
     def use(**runs):
-        monkeypatch.setattr(diagnosis, "STAGES", {})
+        monkeypatch.setattr(_diagnosis, "STAGES", {})
         table = {name: run if isinstance(run, Stage) else Stage(name, run) for name, run in runs.items()}
-        for module in ("diagnosis", "curvature"):
+        for module in ("_diagnosis", "_curvature"):
             monkeypatch.setattr(f"jaxopt_study.cli.{module}.STAGES", table)
 
     return use
@@ -174,7 +174,7 @@ def test_the_spectrum_of_a_least_squares_problem_is_right(diagnosed, mine):
 def test_every_stage_is_right_about_a_least_squares_problem(wholly_diagnosed, mine):
     code, out, err, record = wholly_diagnosed
     assert (code, record.status, record.results["errors"]) == (0, "complete", {}), err
-    assert set(record.results["seconds"]) == set(diagnosis.STAGES)
+    assert set(record.results["seconds"]) == set(_diagnosis.STAGES)
     assert max(map(len, out.splitlines()[:-1])) <= 80
     x, y, w = (np.asarray(part, dtype=float) for part in (mine.X, mine.Y, mine.W))
     hessian, gradient = x.T @ x / len(x), x.T @ (x @ w - y) / len(x)
@@ -283,8 +283,8 @@ def test_the_edge_in_the_figure_of_a_run_is_named_by_its_optimizer(folder, tmp_p
 
 @pytest.mark.parametrize(("max_dense", "confidence"), [(500, None), (1, 0.95)])
 def test_the_record_says_how_sure_the_counts_are(folder, stages, monkeypatch, max_dense, confidence):
-    monkeypatch.setattr(diagnosis, "MAX_DENSE", max_dense)
-    stages(audit=passed, classification=diagnosis.classification)
+    monkeypatch.setattr(_diagnosis, "MAX_DENSE", max_dense)
+    stages(audit=passed, classification=_diagnosis.classification)
     assert main(["curvature", "mine_for_curvature:without_data", "--out", f"counts-{max_dense}"]) == 0
     index = records.load(f"counts-{max_dense}").results["classification"]["index"]
     assert index["confidence"] == (None if index["exact"] else confidence)
@@ -329,7 +329,7 @@ def test_a_run_is_diagnosed_where_it_ended(folder):
 def test_a_folder_can_be_diagnosed_from_the_command_line(folder, stages, capsys):
     def slope(subject, so_far):
         target = subject.target
-        loss, grads = diagnosis.loss_and_gradient(target.loss, target.params, target.data, subject.choices.batch_size)
+        loss, grads = _diagnosis.loss_and_gradient(target.loss, target.params, target.data, subject.choices.batch_size)
         return {"loss": loss, "gg": sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(grads)), "num_matvecs": 0}
 
     stages(audit=passed, slope=slope)
@@ -382,7 +382,7 @@ def test_products_that_are_not_those_of_a_hessian_end_the_diagnosis_with_code_1(
 
 
 def test_a_loss_with_a_fixed_dropout_key_is_diagnosed_like_any_other(folder, stages, capsys):
-    stages(audit=diagnosis.audit, eigenpairs=diagnosis.eigenpairs)
+    stages(audit=_diagnosis.audit, eigenpairs=_diagnosis.eigenpairs)
     assert main(["curvature", "mine_for_curvature:dropped", "--out", "dropped", "--num-eigenpairs=2"]) == 0
     found = records.load("dropped").results
     assert (found["audit"]["verdict"], found["errors"]) == ("sound", {})
@@ -395,7 +395,7 @@ def test_a_tolerance_below_the_noise_floor_of_the_audit_is_refused_by_every_stag
     def noisy(subject, so_far):
         return {**passed(subject, so_far), "verdict": "noisy", "noise_floor": 0.01}
 
-    stages(**{"audit": noisy, stage: diagnosis.STAGES[stage].run})
+    stages(**{"audit": noisy, stage: _diagnosis.STAGES[stage].run})
     assert main(["curvature", "mine_for_curvature:without_data", "--out", f"noisy-{stage}"]) == 1
     assert "noise floor, 1.0e-02" in records.load(f"noisy-{stage}").results["errors"][stage]
 
@@ -600,7 +600,7 @@ def test_the_advice_on_a_noise_floor_can_be_followed(folder, stages, floor, reme
     def noisy(subject, so_far):
         return {**passed(subject, so_far), "verdict": "noisy", "noise_floor": floor}
 
-    stages(audit=noisy, eigenpairs=diagnosis.eigenpairs, sharpness=diagnosis.sharpness)
+    stages(audit=noisy, eigenpairs=_diagnosis.eigenpairs, sharpness=_diagnosis.sharpness)
     assert main(["curvature", "mine_for_curvature:without_data", "--out", f"advice-{floor}"]) == 1
     errors = records.load(f"advice-{floor}").results["errors"]
     assert remedy in errors["eigenpairs"]

@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 
 from jaxopt_study import records
-from jaxopt_study.cli import folders, main
-from jaxopt_study.cli.expressions import UserError
-from jaxopt_study.cli.folders import results_folder
-from jaxopt_study.cli.listings import Problems
-from jaxopt_study.cli.progress import JobBar
-from jaxopt_study.cli.signals import termination
+from jaxopt_study.cli import _folders as folders
+from jaxopt_study.cli import main
+from jaxopt_study.cli._errors import UserError
+from jaxopt_study.cli._folders import results_folder
+from jaxopt_study.cli._progress import JobBar
+from jaxopt_study.cli._signals import termination
 from jaxopt_study.sweeps._execution import _engine as engine
 from jaxopt_study.training._python_loop import interrupts
 
@@ -64,7 +64,9 @@ def test_sigterm_keeps_the_finished_trials_and_exits_with_143(here, monkeypatch,
 
 
 def test_sigterm_interrupts_a_command_that_has_nothing_to_keep(here, monkeypatch, capsys):
-    monkeypatch.setattr(Problems, "run", lambda self, console: signal.raise_signal(signal.SIGTERM))
+    monkeypatch.setattr(
+        "jaxopt_study.cli._listings.list_problems", lambda options, job: signal.raise_signal(signal.SIGTERM)
+    )
     assert main(["problems"]) == 143
     assert "Interrupted." in capsys.readouterr().err
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
@@ -78,7 +80,7 @@ def test_an_interrupt_that_python_swallows_comes_again(here, monkeypatch, number
         def __del__(self):
             signal.raise_signal(number)
 
-    def run(self, console):
+    def run(options, job):
         swallowing = Swallowing()
         del swallowing
         began = time.perf_counter()
@@ -86,7 +88,7 @@ def test_an_interrupt_that_python_swallows_comes_again(here, monkeypatch, number
             time.sleep(0.01)
         return 0
 
-    monkeypatch.setattr(Problems, "run", run)
+    monkeypatch.setattr("jaxopt_study.cli._listings.list_problems", run)
     assert main(["problems"]) == code
 
 
@@ -175,7 +177,7 @@ def test_nobody_waits_for_a_compilation_after_an_interrupt():
     ids=lambda arguments: " ".join(arguments[:4]),
 )
 def test_a_refused_command_line_leaves_no_folder(here, capsys, monkeypatch, arguments):
-    monkeypatch.setattr("jaxopt_study.cli.compare.on_plane", lambda *args: [])
+    monkeypatch.setattr("jaxopt_study.cli._compare.plane_runs", lambda *args: [])
     for out in ([], ["--out", "new/deep/out"]):
         assert main([*arguments, *out]) == 2
         assert capsys.readouterr().err.startswith("Error: ")

@@ -19,13 +19,14 @@ from rich.console import Console
 from scipy import stats
 
 from jaxopt_study import figures, optimizers, problems, race, records, sweeps, transforms
-from jaxopt_study.cli import ablate_report, main, network
-from jaxopt_study.cli.ablate_report import linear_within
-from jaxopt_study.cli.compare_figures import accuracy_floor
-from jaxopt_study.cli.contestants import ANY_RANGE, RANGES, contestants
-from jaxopt_study.cli.expressions import UserError, read_maker
-from jaxopt_study.cli.progress import JobBar
-from jaxopt_study.cli.spaces import at_end, read_space
+from jaxopt_study.cli import _ablate_report, _network, main
+from jaxopt_study.cli._ablate_report import linear_within
+from jaxopt_study.cli._axes import accuracy_floor
+from jaxopt_study.cli._candidates import named_candidates
+from jaxopt_study.cli._errors import UserError
+from jaxopt_study.cli._expressions import read_maker
+from jaxopt_study.cli._progress import JobBar
+from jaxopt_study.cli._spaces import ANY_RANGE, RANGES, at_end, read_space
 from jaxopt_study.optimizers import explain_difference
 from jaxopt_study.sweeps import Space
 from jaxopt_study.sweeps._compare._ablation_variants import variants_of
@@ -357,31 +358,31 @@ def test_where_to_look_beyond_an_end_is_a_range_that_can_be_given():
 
 
 def test_the_notes_optimizers_compete_at_the_notes_settings_over_equal_ranges():
-    found = contestants((), ())
+    found = named_candidates((), ())
     assert list(found) == list(race.network_optimizers()) == list(RANGES)
     for name, tx in race.network_optimizers().items():
-        candidate = found[name].on_network
+        candidate = found[name].network
         ours = found[name].with_settings(candidate.defaults)
         assert ours == tx if name != "adadelta" else explain_difference(ours, tx).step is None  # it has a factor more
-        assert found[name].on_plane == race.plane_optimizers()[name]
+        assert found[name].plane == race.plane_optimizers()[name]
         low, high = RANGES[name]
         assert high / low == pytest.approx(1e5)
         assert low < candidate.defaults["learning_rate"] < high
 
 
 def test_a_users_optimizer_is_tuned_if_it_has_a_learning_rate(here):
-    found = contestants(
+    found = named_candidates(
         ["sgd"], [f"mine_for_sweeps:{name}" for name in ("mine", "must", "bare")],
         ["mine.momentum=uniform(0, 0.99)", "sgd.learning_rate=log(1, 2)"],
     )  # fmt: skip
     assert list(found) == ["sgd", "mine", "must", "bare"]
-    assert found["sgd"].on_network.space == Space({"learning_rate": sweeps.log_uniform(1, 2)})
-    assert found["mine"].on_network.names == ("momentum",)
-    assert found["mine"].on_network.defaults == {"momentum": 0.9}
-    assert found["must"].on_network.space == Space({"learning_rate": sweeps.log_uniform(*ANY_RANGE)})
-    assert (found["must"].on_network.defaults, found["must"].on_plane) == (None, None)
-    assert found["bare"].on_network.space is None
-    assert found["mine"].on_plane is not None
+    assert found["sgd"].network.space == Space({"learning_rate": sweeps.log_uniform(1, 2)})
+    assert found["mine"].network.names == ("momentum",)
+    assert found["mine"].network.defaults == {"momentum": 0.9}
+    assert found["must"].network.space == Space({"learning_rate": sweeps.log_uniform(*ANY_RANGE)})
+    assert (found["must"].network.defaults, found["must"].plane) == (None, None)
+    assert found["bare"].network.space is None
+    assert found["mine"].plane is not None
 
 
 def test_what_can_be_searched_is_a_function_or_what_prints_its_paths():
@@ -396,8 +397,8 @@ def test_what_can_be_searched_is_a_function_or_what_prints_its_paths():
 def lines_of(monkeypatch, calls, *stages):
     """Return what a bar says of (time, done, total, best) where there is no terminal."""
     console, now = Console(file=io.StringIO(), width=200), [0.0]
-    monkeypatch.setattr("jaxopt_study.cli.progress.Console", lambda **_: console)
-    monkeypatch.setattr("jaxopt_study.cli.progress.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("jaxopt_study.cli._progress.Console", lambda **_: console)
+    monkeypatch.setattr("jaxopt_study.cli._progress.time.perf_counter", lambda: now[0])
     with JobBar() as bar:
         progress = bar.sweep("digits", "loss", *stages)
         for at, *call in calls:
@@ -438,15 +439,15 @@ def test_progress_knows_stages_by_their_size(monkeypatch, calls, stages, names):
 def test_commands_use_every_core_unless_told_otherwise(monkeypatch):
     asked, values = [], {"jax_num_cpu_devices": 3}
     monkeypatch.setattr(sweeps, "use_cpu_cores", lambda: asked.append(True))
-    monkeypatch.setattr(network, "jax", SimpleNamespace(config=SimpleNamespace(values=values)))
-    network.use_all_cores()
+    monkeypatch.setattr(_network, "jax", SimpleNamespace(config=SimpleNamespace(values=values)))
+    _network.use_all_cores()
     assert not asked
     values["jax_num_cpu_devices"] = -1  # nothing said
     monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
-    network.use_all_cores()
+    _network.use_all_cores()
     assert not asked
     monkeypatch.delenv("XLA_FLAGS")
-    network.use_all_cores()
+    _network.use_all_cores()
     assert asked
 
 
@@ -518,7 +519,7 @@ def test_help_describes_every_option(capsys):
 
 def test_a_chain_of_which_only_the_learning_rate_is_left_is_called_what_it_is():
     named = {
-        variant.name: ablate_report._named(variant)
+        variant.name: _ablate_report._named(variant)
         for chain in (optimizers.adam(1e-3), optimizers.momentum(0.1))
         for variant in variants_of(chain)
     }

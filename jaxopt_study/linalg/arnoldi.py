@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy
 from jax import lax
 from jaxtyping import Array
-from scipy.linalg import schur, solve_sylvester
 
 from jaxopt_study._programs import wider
 from jaxopt_study.linalg import gram_schmidt, solver_loop, vectors
@@ -146,7 +146,7 @@ def _restart(
 
     # SciPy counts the arguments of what it is given to call, so no decorator (a type checker's) may stand around it.
     is_kept = lambda real, imag: int(np.argmin(np.abs(values - complex(real, imag)))) in kept
-    triangle, rotation, dim = schur(matrix[:m], output="real", sort=is_kept)  # pyright: ignore[reportAssignmentType]
+    triangle, rotation, dim = scipy.linalg.schur(matrix[:m], output="real", sort=is_kept)  # pyright: ignore[reportAssignmentType]
     dim = min(max(dim, 1), m - 1)
     if dim < m - 1 and triangle[dim, dim - 1] != 0:
         dim += 1  # not between the two rows of a conjugate pair
@@ -205,13 +205,13 @@ def _cluster_error(matrix: np.ndarray, last: np.ndarray, value: complex, residua
     radius = _CLUSTER * max(abs(value), 1.0)
     # SciPy counts the arguments of what it is given to call, so no decorator (a type checker's) may stand around it.
     is_near = lambda x: abs(x - value) <= radius
-    triangle, basis, count = schur(matrix, output="complex", sort=is_near)  # pyright: ignore
+    triangle, basis, count = scipy.linalg.schur(matrix, output="complex", sort=is_near)  # pyright: ignore
     if count < 2:
         return np.inf
     own, rest = triangle[:count, :count], triangle[count:, count:]
     size = residual + float(np.linalg.norm(last @ basis[:, :count]))
     if len(rest):
-        coupling = solve_sylvester(own, -rest, triangle[:count, count:])
+        coupling = scipy.linalg.solve_sylvester(own, -rest, triangle[:count, count:])
         size *= float(np.hypot(1.0, np.linalg.norm(coupling, 2)))
     departure = float(np.linalg.norm(np.triu(own, 1)))
     return max(count * size, (count * size * departure ** (count - 1)) ** (1 / count))

@@ -3,8 +3,8 @@
 import math
 
 import jax.numpy as jnp
+import scipy
 from jaxtyping import Array
-from scipy.special import betaincinv
 
 from jaxopt_study.linalg.block_lanczos import Space
 
@@ -50,4 +50,4 @@ def least_overlap(n: int, confidence: float) -> float:
 
     The bound is sharp where λmax stands alone; the half is for rounding and for numbers that are not quite random.
     """
-    return 1.0 if n == 1 else float(betaincinv(0.5, 0.5 * (n - 1), 0.5 * (1 - confidence)))
+    return 1.0 if n == 1 else float(scipy.special.betaincinv(0.5, 0.5 * (n - 1), 0.5 * (1 - confidence)))

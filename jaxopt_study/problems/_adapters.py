@@ -2,13 +2,13 @@
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import flax.errors
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen, nnx
+from flax import linen
 
 from jaxopt_study._checks import (
     check_bool,
@@ -23,6 +23,9 @@ from jaxopt_study.problems._examples import as_examples
 from jaxopt_study.problems._metric import directed_as
 from jaxopt_study.problems._problem import Problem, check_metrics
 from jaxopt_study.types import Batch, Key, LossFn, ModelState, Params, Scalar
+
+if TYPE_CHECKING:
+    from flax import nnx
 
 TRAINING_FLAGS = {"train": True, "training": True, "is_training": True, "deterministic": False}
 
@@ -231,7 +234,7 @@ def from_linen(
 
 
 def from_nnx(
-    model: nnx.Module | Callable[[nnx.Rngs], nnx.Module],
+    model: "nnx.Module | Callable[[nnx.Rngs], nnx.Module]",
     loss: Callable[[Any, Batch], Scalar],
     data: Batch | None = None,
     *,
@@ -265,6 +268,7 @@ def from_nnx(
 
     Example:
         >>> data = {"x": jnp.ones((8, 3)), "y": jnp.zeros((8, 1))}
+        >>> from flax import nnx
         >>> problem = from_nnx(
         ...     lambda rngs: nnx.Linear(3, 1, rngs=rngs),
         ...     lambda model, batch: jnp.mean((model(batch["x"]) - batch["y"]) ** 2),
@@ -273,6 +277,8 @@ def from_nnx(
         >>> print(jax.tree.map(jnp.shape, problem.init(jax.random.key(0))))
         {'bias': (1,), 'kernel': (3, 1)}
     """
+    from flax import nnx  # imports IPython, which takes longer than the rest of Flax
+
     metrics = check_metrics("from_nnx", {} if metrics is None else metrics)
     check_callable("from_nnx", "loss", loss, expected="a function of (model, batch) that returns a scalar")
     if name is not None:
@@ -306,7 +312,7 @@ def from_nnx(
     template.eval()
     evaluating = _split(template)[0]
 
-    def rebuild(graph: Any, params: Params, model_state: ModelState, key: Key) -> nnx.Module:
+    def rebuild(graph: Any, params: Params, model_state: ModelState, key: Key) -> "nnx.Module":
         module = nnx.merge(graph, params, nnx.to_pure_dict(rng_states), model_state or {})
         keys = dict(zip(sorted(tags), jax.random.split(key, len(tags)), strict=True)) if tags else {}
         nnx.reseed(module, policy="match_shape", **keys)
@@ -366,7 +372,9 @@ def _model_problem(title, variables, loss, metrics, step_loss, data, shapes, att
     )
 
 
-def _split(module: nnx.Module) -> Any:
+def _split(module: "nnx.Module") -> Any:
+    from flax import nnx
+
     # Values that layers sow for inspection are not state: they would change the structure of a loop's carry.
     view = nnx.clone(module, variables=False)
     nnx.pop(view, nnx.Intermediate)

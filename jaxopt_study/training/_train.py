@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import nnx
 
 from jaxopt_study._checks import in_double
 from jaxopt_study._programs import is_traced
@@ -25,6 +24,7 @@ from jaxopt_study.training._run_spec import Carry, Constants, Plan
 from jaxopt_study.training._step import all_finite, the_optimizer
 from jaxopt_study.training._trajectory import EarlyStopping, Probe, TrainingInterrupted, Trajectory
 from jaxopt_study.training._validate import check_arguments, make_plan
+from jaxopt_study.transforms import is_nnx, unwrapped
 from jaxopt_study.types import Key, Params
 
 
@@ -125,8 +125,8 @@ def train(
         True 0
     """
     check_arguments(problem, key, progress)
-    if isinstance(params, nnx.State):
-        params = nnx.to_pure_dict(params)
+    if is_nnx(params, "State"):
+        params = unwrapped(params)
     params = jax.tree.map(in_double, params)
     traced = is_traced((problem.data, problem.validation, problem.test, optimizer, key, params))
     plan, inputs = make_plan(

@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import nnx
 from jax.core import Tracer
 
 from jaxopt_study._checks import check_choice, check_integer, check_kept, check_key, describe_argument, is_finite
@@ -24,7 +23,7 @@ from jaxopt_study.training._flat_parameters import flatten_leaves, restore_leave
 from jaxopt_study.training._run_spec import Inputs, Plan
 from jaxopt_study.training._step import batch_at, start, the_optimizer, training_loss
 from jaxopt_study.training._trajectory import EarlyStopping, Probe
-from jaxopt_study.transforms import Transform
+from jaxopt_study.transforms import Transform, is_nnx
 from jaxopt_study.types import Mode
 
 _BUFFER_BYTES = 2**26  # records held on the device between two visits of the host
@@ -223,7 +222,7 @@ def check_probe(who: str, probe: Any) -> None:
 
 def _check_optimizer(optimizer: Any) -> bool:
     """Return whether the optimizer is a pytree of its numbers, and so can be an argument of a compiled program."""
-    if isinstance(optimizer, nnx.Optimizer):
+    if is_nnx(optimizer, "Optimizer"):
         raise TypeError(
             "train needs the Optax transformation inside an nnx.Optimizer: give optimizer.tx, and the model's "
             "parameters to problems.from_nnx."

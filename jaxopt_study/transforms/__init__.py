@@ -15,6 +15,7 @@ from jaxopt_study.transforms._constructors import atom, composite, from_optax, n
 from jaxopt_study.transforms._dampening import dampen
 from jaxopt_study.transforms._factored import clip_by_leaf_rms, scale_by_factored_rms, scale_by_param_rms
 from jaxopt_study.transforms._first_difference import Difference, explain_difference
+from jaxopt_study.transforms._flax_containers import is_nnx as is_nnx
 from jaxopt_study.transforms._flax_containers import refuse_holder as refuse_holder
 from jaxopt_study.transforms._flax_containers import unwrapped as unwrapped
 from jaxopt_study.transforms._from_json import from_json

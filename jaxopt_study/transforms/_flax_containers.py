@@ -6,6 +6,17 @@ from typing import Any
 import jax
 
 
+def is_nnx(value: Any, kind: str) -> bool:
+    """Return whether a value is an instance of a class of `flax.nnx`, without importing it.
+
+    Args:
+        value: Anything.
+        kind: The name of the class.
+    """
+    nnx = sys.modules.get("flax.nnx")  # where it was never imported there are none
+    return nnx is not None and isinstance(value, getattr(nnx, kind))
+
+
 def unwrapped(tree: Any) -> Any:
     """Return a pytree with dictionaries in place of Flax's `State`s and arrays in place of its `Variable`s."""
     nnx = sys.modules.get("flax.nnx")  # if it was never imported, the tree holds none of its containers

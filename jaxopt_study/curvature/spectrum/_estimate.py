@@ -3,8 +3,8 @@
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+import scipy
 from jaxtyping import Array
-from scipy import special
 
 TWO_PROBES = "Two are the fewest that show an error."
 
@@ -81,7 +81,7 @@ def band_of_shares(mean: Array, num_probes: int, size: int, confidence: float) -
         The lower and the upper ends, in [0, 1].
     """
     trials = num_probes * (size / 2 + 1)
-    z = float(special.ndtri(0.5 + confidence / 2))
+    z = float(scipy.special.ndtri(0.5 + confidence / 2))
     middle = (mean + z**2 / (2 * trials)) / (1 + z**2 / trials)
     inside = jnp.maximum(mean * (1 - mean), 0) / trials + (z / (2 * trials)) ** 2
     half = z * jnp.sqrt(inside) / (1 + z**2 / trials)

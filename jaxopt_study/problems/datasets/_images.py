@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-import sklearn.datasets
 
 from jaxopt_study._checks import check_bool, describe_argument
 from jaxopt_study.problems.datasets._archives import FASHION_MNIST, MNIST, IdxArchive, read_archive
@@ -46,6 +45,8 @@ def digits(
         Alpaydin and Kaynak (1998), Optical Recognition of Handwritten Digits, UCI: the test half.
     """
     check_bool("digits", "flatten", flatten)
+    import sklearn.datasets  # takes as long to import as JAX
+
     pixels, labels = sklearn.datasets.load_digits(return_X_y=True)
     images = np.asarray(pixels, np.float32).reshape(-1, 8, 8) / 16
     return from_arrays(

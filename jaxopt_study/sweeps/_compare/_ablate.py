@@ -3,9 +3,8 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import pandas as pd
 from jax.sharding import Mesh
 
 from jaxopt_study._checks import describe_argument
@@ -24,6 +23,9 @@ from jaxopt_study.sweeps._statistics._scores import sign_of
 from jaxopt_study.training import Order
 from jaxopt_study.transforms import Transform, match
 from jaxopt_study.types import Key, Mode
+
+if TYPE_CHECKING:
+    import pandas
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,12 +98,14 @@ class Ablation:
             )
         return found
 
-    def to_pandas(self, settings: Settings | None = None) -> pd.DataFrame:
+    def to_pandas(self, settings: Settings | None = None) -> "pandas.DataFrame":
         """Return a row per variant: what was changed, what that costs with its interval, and the verdict.
 
         Args:
             settings: As in `contributions`.
         """
+        import pandas  # takes a fifth of a second, and only tables need it
+
         chosen: Settings = ("tuned" if self.comparison.budget else "default") if settings is None else settings
         medians = self.comparison.median(None, chosen)
         full = self.variants[0].name
@@ -113,7 +117,7 @@ class Ablation:
                 "loss": estimate, "loss_low": low, "loss_high": high, "p_value": part.p_value,
                 "verdict": part.verdict, "diverged": part.diverged,
             })  # fmt: skip
-        return pd.DataFrame(rows)
+        return pandas.DataFrame(rows)
 
 
 def ablate(

@@ -2,10 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
-import pandas as pd
 
 from jaxopt_study._checks import check_choice, check_integer, describe_argument
 from jaxopt_study.sweeps._execution._trials import Trials
@@ -17,6 +16,9 @@ from jaxopt_study.sweeps._statistics._performance_profiles import Profile, perfo
 from jaxopt_study.sweeps._statistics._scores import Mode, penalised, sign_of, steps_to_target
 from jaxopt_study.training import Trajectory
 from jaxopt_study.types import Key
+
+if TYPE_CHECKING:
+    import pandas
 
 Settings = Literal["default", "tuned"]
 
@@ -235,8 +237,10 @@ class Comparison:
                 found[name] = k, best_of_k(search.scores, k, mode=search.mode)
         return found
 
-    def to_pandas(self) -> pd.DataFrame:
+    def to_pandas(self) -> "pandas.DataFrame":
         """Return a tidy table: a row per problem, candidate, settings and reporting seed."""
+        import pandas  # takes a fifth of a second, and only tables need it
+
         tables = []
         for report in self.reports:
             columns: dict[str, Any] = {
@@ -244,11 +248,13 @@ class Comparison:
                 "seed": np.arange(len(report.scores)), "score": report.scores, "diverged": report.diverged,
                 "stalled": report.stalled,
             }  # fmt: skip
-            tables.append(pd.DataFrame(columns | dict(report.finals)))
-        return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+            tables.append(pandas.DataFrame(columns | dict(report.finals)))
+        return pandas.concat(tables, ignore_index=True) if tables else pandas.DataFrame()
 
-    def table(self, problem: str | None = None) -> pd.DataFrame:
+    def table(self, problem: str | None = None) -> "pandas.DataFrame":
         """Return a row per candidate: median and interval with both settings, both ranks, and the tuned settings."""
+        import pandas  # takes a fifth of a second, and only tables need it
+
         rows: dict[str, dict[str, Any]] = {name: {"candidate": name} for name in self.of(problem)}
         for settings in ("default", "tuned"):
             medians = self.median(problem, settings)
@@ -265,7 +271,7 @@ class Comparison:
             search = self.searches.get((report.problem, name))
             lost = search is None or np.isnan(search.scores).all()  # all its trials diverged
             rows[name]["boundary"] = {} if search is None or lost else dict(search.best.boundary)
-        return pd.DataFrame(list(rows.values()))
+        return pandas.DataFrame(list(rows.values()))
 
     def _known(self, problem: str | None) -> str:
         if problem is None and len(self.problems) == 1:

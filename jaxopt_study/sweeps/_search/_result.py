@@ -2,10 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from jaxopt_study._checks import check_integer
 from jaxopt_study.sweeps._execution._trials import Trials
@@ -17,6 +16,9 @@ from jaxopt_study.sweeps._statistics._intervals import Interval
 from jaxopt_study.sweeps._statistics._scores import Mode
 from jaxopt_study.training import Trajectory
 from jaxopt_study.types import Key
+
+if TYPE_CHECKING:
+    import pandas
 
 
 @dataclass(frozen=True)
@@ -201,11 +203,13 @@ class Search:
             raise ValueError("There is no best of k: no trial was run with every seed. Resume the search.")
         return best_of_k(scores, np.arange(1, len(scores) + 1) if k is None else k, mode=self.mode)
 
-    def to_pandas(self) -> pd.DataFrame:
+    def to_pandas(self) -> "pandas.DataFrame":
         """Return a tidy table: a row per trial and seed, with hyperparameters, what came out, and how it ended.
 
         A hyperparameter with the name of another column, such as "seed", is called "seed (setting)".
         """
+        import pandas  # takes a fifth of a second, and only tables need it
+
         trials, seeds = np.indices(self.finished.shape)
         run = {"trial": trials.ravel(), "seed": seeds.ravel()}
         found: dict[str, Any] = {self.metric: self.final.ravel()}
@@ -219,14 +223,16 @@ class Search:
         for name in self.space:
             column = f"{name} (setting)" if name in run | found else name
             settings[column] = [config.get(name) for config in self.configs for _ in range(self.finished.shape[1])]
-        return pd.DataFrame(run | settings | found)
+        return pandas.DataFrame(run | settings | found)
 
-    def curves_to_pandas(self) -> pd.DataFrame:
+    def curves_to_pandas(self) -> "pandas.DataFrame":
         """Return a tidy table of the curves: a row per trial, seed and evaluation."""
+        import pandas  # takes a fifth of a second, and only tables need it
+
         shape = next(iter(self.curves.values())).shape
         trials, seeds, at = np.indices(shape)
         columns = {"trial": trials.ravel(), "seed": seeds.ravel(), "step": self.steps[at.ravel()]}
-        return pd.DataFrame(columns | {name: values.ravel() for name, values in self.curves.items()})
+        return pandas.DataFrame(columns | {name: values.ravel() for name, values in self.curves.items()})
 
     def _edges(self, trial: int) -> dict[str, Edge]:
         # Where fewer than two trials are expected beyond it, or none was, a trial says nothing about what lies there.

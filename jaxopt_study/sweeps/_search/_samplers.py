@@ -7,7 +7,7 @@ from typing import Any, Literal, Protocol, get_args, runtime_checkable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.stats import qmc
+import scipy
 
 from jaxopt_study._checks import check_choice, check_integer
 from jaxopt_study.sweeps._execution._keys import study_key
@@ -118,9 +118,10 @@ def _random(dimensions: int, num_trials: int, rng: np.random.Generator) -> np.nd
 
 
 def _sobol(dimensions: int, num_trials: int, rng: np.random.Generator) -> np.ndarray:
-    if dimensions > qmc.Sobol.MAXDIM:
-        raise ValueError(f"A Sobol sequence has at most {qmc.Sobol.MAXDIM} dimensions; the space has {dimensions}.")
-    sequence = qmc.Sobol(dimensions, scramble=True, rng=rng)
+    most = scipy.stats.qmc.Sobol.MAXDIM
+    if dimensions > most:
+        raise ValueError(f"A Sobol sequence has at most {most} dimensions; the space has {dimensions}.")
+    sequence = scipy.stats.qmc.Sobol(dimensions, scramble=True, rng=rng)
     return sequence.random_base2(math.ceil(math.log2(num_trials)))[:num_trials]
 
 

@@ -3,8 +3,7 @@
 from typing import Any, Literal, get_args
 
 import numpy as np
-from scipy import stats
-from scipy.special import gammaln
+import scipy
 
 from jaxopt_study._checks import check_choice, check_integer, describe_argument
 from jaxopt_study.sweeps._statistics._intervals import Interval, check_level
@@ -148,6 +147,7 @@ def _weights(n: int, k: np.ndarray) -> np.ndarray:
     """Return wᵢ(k), shape (n, K): the probability that the best of k of n is the i-th best."""
     worse = n - np.arange(1, n + 1)[:, None]  # trials behind the i-th, of which k − 1 are drawn
     possible = worse >= k - 1
+    gammaln = scipy.special.gammaln
     log = gammaln(worse + 1) - gammaln(np.where(possible, worse - k + 2, 1)) - gammaln(k)
     weights = np.where(possible, np.exp(log - log.max(axis=0, where=possible, initial=-np.inf)), 0.0)
     return weights / weights.sum(axis=0)  # C(n, k) is their sum
@@ -170,7 +170,7 @@ def _quantile_bounds(costs: np.ndarray, share: np.ndarray, level: float) -> tupl
     """Return the order statistics that enclose the quantile at each share of the distribution of the costs."""
     n, outside = len(costs), (1 - level) / 2
     padded = np.concatenate(([-np.inf], costs, [np.inf]))
-    below = stats.binom.cdf(np.arange(n + 1)[:, None], n, share)  # P(B ≤ j)
+    below = scipy.stats.binom.cdf(np.arange(n + 1)[:, None], n, share)  # P(B ≤ j)
     lower = (below[:n] <= outside).sum(axis=0)  # the largest j with P(B ≤ j − 1) ≤ outside
     upper = (below < 1 - outside).sum(axis=0) + 1  # the smallest j with P(B ≥ j) ≤ outside
     return padded[lower], padded[upper]

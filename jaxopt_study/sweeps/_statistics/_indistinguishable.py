@@ -3,7 +3,7 @@
 from typing import Any
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from jaxopt_study._checks import check_integer
 from jaxopt_study.sweeps._statistics._intervals import check_level
@@ -81,7 +81,7 @@ def indistinguishable(
     costs = costs[alive]
     sampling = _sampling_variances(np.abs(costs).mean(axis=1), num_examples)
     freedom = np.inf if num_seeds == 1 else num_seeds - 1
-    clearly = stats.t.ppf(1 - (1 - level) / max(len(costs) - 1, 1), freedom)
+    clearly = scipy.stats.t.ppf(1 - (1 - level) / max(len(costs) - 1, 1), freedom)
     kept = np.ones(len(costs), dtype=bool)
     for i, own in enumerate(costs):
         differences = own - costs

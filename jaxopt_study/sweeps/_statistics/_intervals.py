@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from jaxopt_study._checks import check_integer, check_real
 from jaxopt_study.sweeps._statistics._scores import numbers
@@ -100,7 +100,7 @@ def rank_outside(n: int, share: float, probability: float) -> int:
     n = check_integer("rank_outside", "n", n, 0)
     check_real("rank_outside", "share", share, 0.0, 1.0)
     check_real("rank_outside", "probability", probability, 0.0, 1.0)
-    return int(np.searchsorted(stats.binom.cdf(np.arange(n), n, share), probability, side="right"))
+    return int(np.searchsorted(scipy.stats.binom.cdf(np.arange(n), n, share), probability, side="right"))
 
 
 def mean_interval(values: Any, *, level: float = 0.95, seed: int = 0) -> Interval:
@@ -192,7 +192,7 @@ def wilson(successes: Any, num_trials: Any, *, level: float = 0.95) -> Interval:
             f"wilson needs whole numbers, 0 ≤ successes ≤ num_trials; received {successes} successes in {num_trials} "
             "trials."
         )
-    z = stats.norm.ppf((1 + level) / 2)
+    z = scipy.stats.norm.ppf((1 + level) / 2)
     with np.errstate(invalid="ignore"):
         share = k / n
         centre = (k + z**2 / 2) / (n + z**2)
@@ -221,7 +221,8 @@ def _student(values: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
         return np.full(values.shape[:-1], -np.inf), np.full(values.shape[:-1], np.inf)
     finite = np.all(np.isfinite(values), axis=-1)
     sample = np.where(finite[..., None], values, 0.0)
-    mean, reach = sample.mean(axis=-1), stats.t.ppf((1 + level) / 2, n - 1) * sample.std(axis=-1, ddof=1) / np.sqrt(n)
+    quantile = scipy.stats.t.ppf((1 + level) / 2, n - 1)
+    mean, reach = sample.mean(axis=-1), quantile * sample.std(axis=-1, ddof=1) / np.sqrt(n)
     return np.where(finite, mean - reach, -np.inf), np.where(finite, mean + reach, np.inf)
 
 

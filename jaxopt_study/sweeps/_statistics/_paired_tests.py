@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from jaxopt_study._checks import check_choice, describe_argument
 from jaxopt_study.sweeps._statistics._intervals import check_level
@@ -131,9 +131,9 @@ def paired_difference(
     used: Test
     if (test == "t" or not (test or attainable)) and spread > ROUNDING * np.abs(differences).max():
         used, estimate = "t", float(differences.mean())
-        reach = stats.t.ppf((1 + level) / 2, n - 1) * spread
+        reach = scipy.stats.t.ppf((1 + level) / 2, n - 1) * spread
         lower, upper = estimate - reach, estimate + reach
-        p_value = 2 * stats.t.sf(abs(estimate) / spread, n - 1)
+        p_value = 2 * scipy.stats.t.sf(abs(estimate) / spread, n - 1)
     else:
         used, p_value = "signed-rank", _signed_rank_p(differences)
         size = np.abs(np.where(np.isfinite([first, second]), [first, second], 0.0)).max(axis=0)
@@ -208,7 +208,7 @@ def _side_of_zero(lower: float | int, upper: float | int) -> int:
 
 
 def _signed_rank_p(differences: np.ndarray) -> float:
-    doubled = np.rint(2 * stats.rankdata(np.abs(differences))).astype(int)  # mean ranks are halves of integers
+    doubled = np.rint(2 * scipy.stats.rankdata(np.abs(differences))).astype(int)  # mean ranks are halves of integers
     moving = doubled[differences != 0]
     positive, total = doubled[differences > 0].sum(), moving.sum()
     chances = _sums(moving)

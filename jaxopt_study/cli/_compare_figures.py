@@ -8,14 +8,14 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from jaxopt_study import figures, records
-from jaxopt_study.cli.contestants import RATE
+from jaxopt_study.cli._axes import UNITS, accuracy_floor
+from jaxopt_study.cli._spaces import RATE
 from jaxopt_study.figures import Panel, panels
 from jaxopt_study.problems import Problem
 from jaxopt_study.sweeps import Comparison
 from jaxopt_study.transforms import from_json
 
 HEADINGS = {"default": "at the notes' settings", "tuned": "tuned"}
-UNITS = {"accuracy": "accuracy (fraction)", "loss": "loss (nats per example)"}
 
 
 def draw(
@@ -152,19 +152,6 @@ def _curves(comparison: Comparison, about: str) -> Iterator[tuple[str, Figure]]:
             for settings, found in curves.items()
         ]
         yield file, panels(steps, shown, title=title, columns=2, ylabel=label)
-
-
-def accuracy_floor(curves: Sequence[Any]) -> float:
-    """Return where the axis of accuracies begins, so that the ends can be told apart.
-
-    Two and a half times as far below 1 as the worst final median, and below .99, so that there is an axis.
-
-    Args:
-        curves: Each of shape (seeds, K).
-    """
-    lasts = [np.asarray(values, dtype=float)[:, -1] for values in curves]
-    ends = [np.nanmedian(last) for last in lasts if not np.isnan(last).all()]
-    return min(0.99, max(0.0, 1 - 2.5 * (1 - float(min(ends))))) if ends else 0.0
 
 
 def _loss_limits(curves: Sequence[Any]) -> tuple[float | None, float | None]:

@@ -1,14 +1,17 @@
-"""Spaces named on the command line: `"learning_rate=log(1e-4, 1)"`, `"order=choices(reshuffle, shuffle_once)"`."""
+"""Spaces on the command line: as written, such as `"learning_rate=log(1e-4, 1)"`, and the default ones."""
 
 import ast
+import inspect
 import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from jaxopt_study import sweeps
-from jaxopt_study.cli.expressions import UserError, parse
-from jaxopt_study.cli.tables import number
+from jaxopt_study.cli._errors import UserError
+from jaxopt_study.cli._expressions import parse
+from jaxopt_study.cli._tables import number
 from jaxopt_study.sweeps import Choices, Conditional, Dimension, Integers, LogUniform, Space, Uniform
+from jaxopt_study.transforms import Transform
 
 KINDS: dict[str, Callable[..., Dimension]] = {
     "log": sweeps.log_uniform,
@@ -17,6 +20,19 @@ KINDS: dict[str, Callable[..., Dimension]] = {
     "choices": sweeps.choices,
 }
 FORMS = "log(low, high), uniform(low, high), int(low, high) or choices(one, another, …)"
+RATE = "learning_rate"
+# Five decades of the learning rate for each, wide enough for networks of a few layers on images. AdaDelta has none; its
+# is a factor on the step, 1 in the paper.
+RANGES: dict[str, tuple[float, float]] = {
+    "sgd": (1e-4, 10.0),
+    "momentum": (1e-4, 10.0),
+    "nesterov": (1e-4, 10.0),
+    "adagrad": (1e-4, 10.0),
+    "adadelta": (1e-2, 1e3),
+    "rmsprop": (1e-5, 1.0),
+    "adam": (1e-5, 1.0),
+}
+ANY_RANGE = (1e-5, 10.0)  # of an optimizer that nothing is known of
 _CONDITION = re.compile(r"(.+?)\s+if\s+([\w.\[\]]+)\s*==?\s*(.+)")
 
 
@@ -39,7 +55,7 @@ def read_space(texts: Iterable[str]) -> Space:
         >>> read_space(["rate=log(1, 0.1)"])
         Traceback (most recent call last):
             ...
-        jaxopt_study.cli.expressions.UserError: --space "rate=log(1, 0.1)": log_uniform: expected finite low < high...
+        jaxopt_study.cli._expressions.UserError: --space "rate=log(1, 0.1)": log_uniform: expected finite low < high...
     """
     found: dict[str, Dimension] = {}
     for text in texts:
@@ -51,6 +67,24 @@ def read_space(texts: Iterable[str]) -> Space:
         return Space(found)
     except (TypeError, ValueError) as error:
         raise UserError(f"--space: {error}") from None
+
+
+def default_space(name: str, maker: Any) -> Space | None:
+    """Return the range of an optimizer's learning rate.
+
+    Args:
+        name: What it is called.
+        maker: What makes it.
+
+    Returns:
+        The space; None if it has no learning rate, or not just one.
+    """
+    if isinstance(maker, Transform):
+        rates = [path for path in maker.hyperparams if path.rpartition(".")[2] == RATE]
+        known = len(rates) == 1
+    else:
+        known = RATE in inspect.signature(maker).parameters
+    return Space({RATE: sweeps.log_uniform(*RANGES.get(name, ANY_RANGE))}) if known else None
 
 
 def ends_of(dimension: Dimension) -> tuple[float | int, float | int] | None:

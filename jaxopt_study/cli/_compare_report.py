@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from jaxopt_study import race, records
-from jaxopt_study.cli.contestants import RATE, Contestant
-from jaxopt_study.cli.spaces import at_end
-from jaxopt_study.cli.tables import interval, number, write_table
+from jaxopt_study.cli._candidates import NamedCandidate
+from jaxopt_study.cli._runner import Job
+from jaxopt_study.cli._spaces import RATE, at_end
+from jaxopt_study.cli._tables import interval, number, write_table
 from jaxopt_study.sweeps import Comparison
 
 COLUMNS = ("problem", "optimizer", "settings", "seed", "step", "metric", "value")
@@ -22,12 +22,12 @@ FLAGS = {"low": "▼", "high": "▲"}
 Entries = Sequence[Mapping[str, Any]]
 
 
-def entries(comparison: Comparison, runners: Mapping[str, Contestant]) -> list[dict[str, Any]]:
+def entries(comparison: Comparison, candidates: Mapping[str, NamedCandidate]) -> list[dict[str, Any]]:
     """Return the reports of a comparison as plain values.
 
     Args:
         comparison: The comparison.
-        runners: Who competed.
+        candidates: All that were compared.
 
     Returns:
         One for each optimizer and settings.
@@ -38,8 +38,8 @@ def entries(comparison: Comparison, runners: Mapping[str, Contestant]) -> list[d
         curves |= {name: values for name, values in report.curves.items() if name != "batch_loss"}
         found.append({
             "problem": report.problem, "optimizer": report.candidate, "settings": report.settings,
-            "config": report.config, **race.specification(runners[report.candidate].with_settings(report.config)),
-            "module": runners[report.candidate].path, "seeds": len(report.scores), "diverged": report.diverged,
+            "config": report.config, **race.specification(candidates[report.candidate].with_settings(report.config)),
+            "module": candidates[report.candidate].path, "seeds": len(report.scores), "diverged": report.diverged,
             "stalled": report.stalled, "curves": curves, "finals": dict(report.finals),
             "run_seconds": report.seconds_per_step * report.steps[-1],
         })  # fmt: skip
@@ -143,37 +143,31 @@ def _curvature_values(entry: Mapping[str, Any], seed: int) -> Iterator[tuple[str
         yield "stability_limit", steps[-1], limit
 
 
-def show(
-    console: Console, record: records.Record, comparison: Comparison | None, files: Sequence[str], folder: Path
-) -> None:
+def show(job: Job, record: records.Record, comparison: Comparison | None, files: Sequence[str], folder: Path) -> None:
     """Print both rankings, who can be told apart, which ranges were too narrow, and where everything is.
 
     Args:
-        console: Where.
+        job: Prints it.
         record: The record.
         comparison: The comparison, or None.
         files: Names of the files that were written.
         folder: Where they are.
     """
-
-    def tell(text: str, **style: Any) -> None:
-        console.print(text, highlight=False, markup=False, **style)
-
     if comparison is not None:
         config = record.config
         metric, tuned = comparison.metric.replace("_", " "), comparison.budget > 0
-        tell(f"{record.name}, {config['steps']} steps: median {metric} of {config['seeds']} seeds, 95% interval")
-        console.print(_rankings(comparison))
-        tell(_footnote(comparison))
-        tell("")
+        job.say(f"{record.name}, {config['steps']} steps: median {metric} of {config['seeds']} seeds, 95% interval")
+        job.console.print(_rankings(comparison))
+        job.say(_footnote(comparison))
+        job.say("")
         for settings in SETTINGS[: 1 + tuned]:
             heading = "Notes' settings" if settings == "default" else f"Tuned, {_budget(config)}"
-            tell(f"{heading}: {comparison.verdict(None, settings)}.")
+            job.say(f"{heading}: {comparison.verdict(None, settings)}.")
         for name, flags in boundaries(comparison).items():
             for parameter, side in flags.items():
                 space = comparison.searches[comparison.problems[0], name].space
                 told = at_end(parameter, space[parameter], side, owner=f"{name}.")
-                tell(f"{FLAGS[side]} {name}: {told}", style="yellow")
+                job.say(f"{FLAGS[side]} {name}: {told}", style="yellow")
         for trouble, word in (("diverged", "Diverged"), ("stalled", "At a standstill with a gradient that is not 0")):
             counts = [(report, getattr(report, trouble).sum()) for report in comparison.reports]
             lost = [
@@ -182,15 +176,15 @@ def show(
                 if count
             ]
             if lost:
-                tell(f"{word}, of {config['seeds']} seeds: {', '.join(lost)}.", style="yellow")
+                job.say(f"{word}, of {config['seeds']} seeds: {', '.join(lost)}.", style="yellow")
     on_plane = [entry for entry in record.results["entries"] if entry["problem"] == "bowl" and "error" not in entry]
     if on_plane:
         steps = on_plane[0]["curves"]["step"][-1]
         ends = sorted((entry["finals"]["train_loss"][0], entry["optimizer"]) for entry in on_plane)
-        tell(f"\nx²/20 + y² after {steps} steps: {', '.join(f'{name} {value:.2e}' for value, name in ends)}.")
+        job.say(f"\nx²/20 + y² after {steps} steps: {', '.join(f'{name} {value:.2e}' for value, name in ends)}.")
     if absent := record.results["not_on_plane"]:
-        tell(f"Not on x²/20 + y², for want of default settings: {', '.join(absent)}.", style="yellow")
-    tell(f"\n{record.results['seconds']:.0f} s in all. In {folder}: {', '.join(files)}", soft_wrap=True)
+        job.say(f"Not on x²/20 + y², for want of default settings: {', '.join(absent)}.", style="yellow")
+    job.close(f"{record.results['seconds']:.0f} s in all", folder, files)
 
 
 def _footnote(comparison: Comparison) -> str:

@@ -1,6 +1,5 @@
-"""Who competes in a comparison: the notes' optimizers and the user's, what each may be tuned in, and its settings."""
+"""The candidates of `jaxopt-study compare`: the notes' optimizers and the user's, with what is tuned of each."""
 
-import inspect
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -12,43 +11,31 @@ import numpy as np
 import optax
 
 from jaxopt_study import optimizers, race, sweeps
-from jaxopt_study.cli.expressions import DEFAULT_RATE, UserError, call_maker, import_maker
-from jaxopt_study.cli.spaces import read_space
+from jaxopt_study.cli._errors import UserError
+from jaxopt_study.cli._expressions import DEFAULT_RATE, call_maker, import_maker
+from jaxopt_study.cli._spaces import RANGES, RATE, default_space, read_space
 from jaxopt_study.problems import Problem
 from jaxopt_study.sweeps import Candidate, Space
 from jaxopt_study.training import train
 from jaxopt_study.transforms import Transform
 
-RATE = "learning_rate"
-# Five decades of the learning rate for each, wide enough for networks of a few layers on images. AdaDelta has none; its
-# is a factor on the step, 1 in the paper.
-RANGES: dict[str, tuple[float, float]] = {
-    "sgd": (1e-4, 10.0),
-    "momentum": (1e-4, 10.0),
-    "nesterov": (1e-4, 10.0),
-    "adagrad": (1e-4, 10.0),
-    "adadelta": (1e-2, 1e3),
-    "rmsprop": (1e-5, 1.0),
-    "adam": (1e-5, 1.0),
-}
-ANY_RANGE = (1e-5, 10.0)  # of an optimizer that nothing is known of
 _OWN = re.compile(r"([\w:]+)\.(.+)")  # optimizer.hyperparameter=…
 
 
 @dataclass(frozen=True)
-class Contestant:
-    """An optimizer of a comparison.
+class NamedCandidate:
+    """A candidate of a comparison, with its settings for the contour problem.
 
     Attributes:
         name: What it is called.
-        on_plane: What runs on the contour problem; None if it has no settings of its own.
-        on_network: What runs on the network, and what of it may be tuned.
+        plane: What runs on the contour problem; None if it has no settings of its own.
+        network: What runs on the network, and what of it may be tuned.
         path: `module:function` of a user's.
     """
 
     name: str
-    on_plane: optax.GradientTransformation | None
-    on_network: Candidate
+    plane: optax.GradientTransformation | None
+    network: Candidate
     path: str | None = None
 
     def with_settings(self, config: Mapping[str, Any]) -> optax.GradientTransformation:
@@ -57,11 +44,11 @@ class Contestant:
         Args:
             config: Values by name.
         """
-        maker = self.on_network.make_optimizer
+        maker = self.network.make_optimizer
         return maker.replace(dict(config)) if isinstance(maker, Transform) else maker(**config)
 
 
-def contestants(only: Iterable[str], own: Iterable[str], spaces: Iterable[str] = ()) -> dict[str, Contestant]:
+def named_candidates(only: Iterable[str], own: Iterable[str], spaces: Iterable[str] = ()) -> dict[str, NamedCandidate]:
     """Return the optimizers of a comparison by name: the notes', then the user's.
 
     Args:
@@ -70,7 +57,7 @@ def contestants(only: Iterable[str], own: Iterable[str], spaces: Iterable[str] =
         spaces: What is tuned in place of the learning rate, each `OPTIMIZER.NAME=KIND(…)` as in `read_space`.
 
     Returns:
-        The contestants.
+        The candidates.
 
     Raises:
         UserError: If a name is unknown, a function cannot be used, or a space is not understood.
@@ -98,41 +85,23 @@ def contestants(only: Iterable[str], own: Iterable[str], spaces: Iterable[str] =
             found[name] = _users(name, paths[name], maker, space)
         else:
             candidate = Candidate(maker, space or {RATE: sweeps.log_uniform(*RANGES[name])})
-            found[name] = Contestant(name, plane[name], candidate)
+            found[name] = NamedCandidate(name, plane[name], candidate)
     return found
 
 
-def default_space(name: str, maker: Any) -> Space | None:
-    """Return the range of an optimizer's learning rate.
-
-    Args:
-        name: What it is called.
-        maker: What makes it.
-
-    Returns:
-        The space; None if it has no learning rate, or not just one.
-    """
-    if isinstance(maker, Transform):
-        rates = [path for path in maker.hyperparams if path.rpartition(".")[2] == RATE]
-        known = len(rates) == 1
-    else:
-        known = RATE in inspect.signature(maker).parameters
-    return Space({RATE: sweeps.log_uniform(*RANGES.get(name, ANY_RANGE))}) if known else None
-
-
-def failure_of(contestant: Contestant, problem: Problem) -> str | None:
+def failure_of(candidate: NamedCandidate, problem: Problem) -> str | None:
     """Return why an optimizer cannot train on a problem, None if it can; without running it.
 
     Args:
-        contestant: The optimizer.
+        candidate: The optimizer.
         problem: The problem.
     """
-    config = _middle(contestant.on_network.space)
+    config = _middle(candidate.network.space)
     traced = {name: jnp.asarray(value) for name, value in config.items() if isinstance(value, float)}
     fixed = {name: value for name, value in config.items() if name not in traced}
 
     def run(values: dict[str, Any]) -> Any:
-        return train(problem, contestant.with_settings(fixed | values), num_steps=1, key=jax.random.key(0)).losses
+        return train(problem, candidate.with_settings(fixed | values), num_steps=1, key=jax.random.key(0)).losses
 
     try:
         jax.eval_shape(run, traced)
@@ -141,17 +110,17 @@ def failure_of(contestant: Contestant, problem: Problem) -> str | None:
     return None
 
 
-def _users(name: str, path: str, maker: Any, space: Space | None) -> Contestant:
+def _users(name: str, path: str, maker: Any, space: Space | None) -> NamedCandidate:
     space = space or default_space(name, maker)
     if space is None:
         built = call_maker(path, maker)
-        return Contestant(name, built, Candidate(lambda: built), path)
+        return NamedCandidate(name, built, Candidate(lambda: built), path)
     candidate = Candidate(maker, space)
     if candidate.defaults is None:  # it says nothing about the values to start from
         rate = {RATE: DEFAULT_RATE} if RATE in space else {}
         call_maker(path, maker, **(_middle(space) | rate))
-        return Contestant(name, None, candidate, path)
-    return Contestant(name, call_maker(path, maker), candidate, path)
+        return NamedCandidate(name, None, candidate, path)
+    return NamedCandidate(name, call_maker(path, maker), candidate, path)
 
 
 def _middle(space: Mapping[str, Any] | None) -> dict[str, Any]:

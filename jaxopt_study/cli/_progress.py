@@ -2,16 +2,13 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-AdvanceStage = Callable[[str, int, int], None]
-SayStage = Callable[[str, float, int | None], None]
 SECONDS_PER_LINE = 30.0  # where there is no terminal
 
 
@@ -48,6 +45,17 @@ class JobBar:
         """
         self._bar.reset(self._task, description=what, completed=done, total=total, note=note)
 
+    def move(self, what: str, done: int, total: int, note: str = "") -> None:
+        """Say what goes on in the job that has begun, without starting its clock again.
+
+        Args:
+            what: A few words.
+            done: Parts done of it.
+            total: Parts in all.
+            note: What else there is to say.
+        """
+        self._bar.update(self._task, description=what, completed=done, total=total, note=note)
+
     def end(self, entry: Mapping[str, Any]) -> None:
         """Say that a run has ended.
 
@@ -56,7 +64,7 @@ class JobBar:
         """
         seconds = entry.get("compile_seconds", 0.0) + entry.get("run_seconds", 0.0)
         ending = "failed" if "error" in entry else f"{seconds:.1f} s"
-        self._line(f"{entry['problem']} {entry['optimizer']}: {ending}")
+        self.line(f"{entry['problem']} {entry['optimizer']}: {ending}")
 
     def sweep(self, where: str, what: str, *stages: tuple[str, int]) -> Callable[[int, int, float], None]:
         """Return what a sweep, or several one after the other, call after each part.
@@ -86,49 +94,21 @@ class JobBar:
             note = f"best {what} {best:.4g}" + (f", {_clock(left)} left" if first < done < total else "")
             self._bar.update(self._task, description=f"{where}: {name}", completed=done, total=total, note=note)
             if done == total or now - said > SECONDS_PER_LINE:
-                self._line(f"{where}, {name}: {done} of {total} runs, {note}")
+                self.line(f"{where}, {name}: {done} of {total} runs, {note}")
                 said = now
             if done == total:
                 self._bar.update(self._task, description=f"{where}: {name} done")
 
         return progress
 
-    def _line(self, text: str) -> None:
+    def line(self, text: str) -> None:
+        """Print a line, where there is no terminal to show a bar on.
+
+        Args:
+            text: The line.
+        """
         if not self._console.is_terminal:
             self._console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-
-@contextmanager
-def stages_bar(
-    total: int,
-) -> Iterator[tuple[Callable[[str, int, int], None], Callable[[str, float, int | None], None]]]:
-    """Show a bar over the stages of a diagnosis on a terminal; one line per finished stage elsewhere.
-
-    Args:
-        total: Number of stages.
-
-    Yields:
-        `advance(title, done, products)`, for when a stage begins, and `say(title, seconds, products)`, for when it has
-        ended; products are None if it failed. Both write to standard error.
-    """
-    console = Console(stderr=True)
-    bar = Progress(
-        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-        TextColumn("{task.fields[products]} products"),
-        console=console, transient=True, disable=not console.is_terminal,
-    )  # fmt: skip
-
-    def advance(title: str, done: int, products: int) -> None:
-        bar.update(task, description=title, completed=done, products=products)
-
-    def say(title: str, seconds: float, products: int | None) -> None:
-        if not console.is_terminal:
-            ending = "failed" if products is None else f"{products} products"
-            console.print(f"{title}: {seconds:.1f} s, {ending}", markup=False, highlight=False)
-
-    with bar:
-        task = bar.add_task("starting", total=total, products=0)
-        yield advance, say
 
 
 def _clock(seconds: float) -> str:

@@ -15,11 +15,12 @@ import numpy as np
 
 from jaxopt_study import files, records, transforms
 from jaxopt_study._checks import check_structure
-from jaxopt_study.cli.compare import Compare
-from jaxopt_study.cli.expressions import UserError, call_maker, import_maker, import_named, read_optimizer
-from jaxopt_study.cli.heats import repeated
-from jaxopt_study.cli.network import SETTINGS, load_data, network_problem
-from jaxopt_study.cli.progress import waiting
+from jaxopt_study.cli._errors import UserError
+from jaxopt_study.cli._expressions import call_maker, import_maker, import_named, read_optimizer
+from jaxopt_study.cli._network import load_data, network_problem
+from jaxopt_study.cli._options import DEFAULTS, NetworkOptions
+from jaxopt_study.cli._progress import waiting
+from jaxopt_study.cli._single_runs import repeated
 from jaxopt_study.problems.datasets import Dataset
 from jaxopt_study.types import Batch, LossFn, Params
 
@@ -263,7 +264,7 @@ def _settings(record: records.Record) -> dict[str, Any]:
     """
     asked = record.config
     whole = ("seed", "steps", "batch_size", "evaluate_every", "seeds")
-    known = asked.get("data") in list(SETTINGS) and isinstance(asked.get("widths"), list)
+    known = asked.get("data") in list(DEFAULTS) and isinstance(asked.get("widths"), list)
     counts: list[Any] = [asked.get(name) for name in whole] + (asked["widths"] if known else [])
     if not known or not all(type(count) is int and abs(count) < 2**31 for count in counts):
         raise UserError("The record's settings are not those of `jaxopt-study compare`. Make the comparison again.")
@@ -303,7 +304,7 @@ def _drift(before: float, now: float) -> str | None:
 
 
 def _data_of(record: records.Record, config: dict[str, Any], data_dir: Path | None, download: bool) -> Dataset:
-    asked = Compare(data=config["data"], seed=config["seed"], data_dir=data_dir, download=download)
+    asked = NetworkOptions(data=config["data"], seed=config["seed"], data_dir=data_dir, download=download)
     dataset = load_data(asked)
     if dataset.sha256 != record.data_hash:
         raise UserError(

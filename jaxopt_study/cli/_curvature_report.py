@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from jaxopt_study import figures, records
-from jaxopt_study.cli.targets import Target
+from jaxopt_study.cli._runner import Job
+from jaxopt_study.cli._targets import Target
 from jaxopt_study.figures import count_range, digits_apart, resolved
 
 COLUMNS = ("source", "end", "rank", "value", "residual", "converged", "resolved")
@@ -73,7 +73,7 @@ def draw(results: Mapping[str, Any], target: Target, folder: Path) -> list[str]:
     return ["spectrum.png"]
 
 
-def show(console: Console, record: records.Record, target: Target, files: Sequence[str], folder: Path) -> None:
+def show(job: Job, record: records.Record, target: Target, files: Sequence[str], folder: Path) -> None:
     """Print the table of results and where they are."""
     results = record.results
     title = f"{described(target)}: {results['size']:,} parameters"
@@ -84,15 +84,10 @@ def show(console: Console, record: records.Record, target: Target, files: Sequen
     table.add_column("products", justify="right", no_wrap=True)
     for row in table_rows(results):
         table.add_row(*row)
-    console.print(table, highlight=False, markup=False)
+    job.console.print(table, highlight=False, markup=False)
     if "eigenpairs" in results and not all(results["eigenpairs"]["resolved"]):
-        console.print("Not resolved: value ± residual reaches 0 or that of another.", highlight=False, markup=False)
-    console.print(
-        f"\n{sum(results['seconds'].values()):.0f} s in all. In {folder}: {', '.join(files)}",
-        soft_wrap=True,
-        highlight=False,
-        markup=False,
-    )
+        job.say("Not resolved: value ± residual reaches 0 or that of another.")
+    job.close(f"{sum(results['seconds'].values()):.0f} s in all", folder, files)
 
 
 def table_rows(results: Mapping[str, Any]) -> Iterator[Row]:

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from jaxopt_study import figures, race, records
-from jaxopt_study.cli.compare_figures import UNITS
-from jaxopt_study.cli.tables import difference, interval, write_table
+from jaxopt_study.cli._axes import UNITS
+from jaxopt_study.cli._runner import Job
+from jaxopt_study.cli._tables import difference, interval, write_table
 from jaxopt_study.sweeps import Ablation, Variant
 
 FAR = 20.0  # usual widths of an interval from 0
@@ -75,11 +75,11 @@ def write(record: records.Record, found: Ablation, folder: Path, *, title: str) 
     return ["ablation.png", "contributions.csv", "scores.csv", "record.json"]
 
 
-def show(console: Console, record: records.Record, found: Ablation, files: Sequence[str], folder: Path) -> None:
+def show(job: Job, record: records.Record, found: Ablation, files: Sequence[str], folder: Path) -> None:
     """Print the table of contributions and where everything is.
 
     Args:
-        console: Where.
+        job: Prints it.
         record: The record.
         found: The ablation.
         files: Names of the files that were written.
@@ -104,10 +104,9 @@ def show(console: Console, record: records.Record, found: Ablation, files: Seque
         f"Median {metric} of the full chain: {interval(full.estimate, full.lower, full.upper, share=share)}. "
         "Intervals hold at 95% together.\n"
     )
-    console.print(heading, highlight=False, markup=False)
-    console.print(table)
-    closing = f"\n{results['seconds']:.0f} s in all. In {folder}: {', '.join(files)}"
-    console.print(closing, highlight=False, markup=False, soft_wrap=True)
+    job.say(heading)
+    job.console.print(table)
+    job.close(f"{results['seconds']:.0f} s in all", folder, files)
 
 
 def _named(variant: Variant) -> str:

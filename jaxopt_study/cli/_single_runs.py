@@ -9,8 +9,8 @@ import jax
 import optax
 
 from jaxopt_study import dynamics, files, race, records, sweeps
-from jaxopt_study.cli.contestants import Contestant
-from jaxopt_study.cli.progress import JobBar, waiting
+from jaxopt_study.cli._candidates import NamedCandidate
+from jaxopt_study.cli._progress import JobBar, waiting
 from jaxopt_study.problems import Problem
 from jaxopt_study.training import CurvatureProbe
 
@@ -19,35 +19,35 @@ MEASUREMENTS = 10  # of curvature along a run, besides the last
 
 
 @dataclass(frozen=True)
-class Heat:
+class Run:
     """One optimizer at given settings on one problem; `config` are those that it cannot tell itself."""
 
     problem: str
     name: str
     settings: str
     optimizer: optax.GradientTransformation
-    run: Callable[[optax.GradientTransformation], race.Result]
+    train: Callable[[optax.GradientTransformation], race.Result]
     config: Mapping[str, Any] | None = None
 
 
-def on_plane(plane: Problem, runners: Mapping[str, Contestant]) -> list[Heat]:
-    """Return the runs on the contour problem, which share its programs; none of who has no settings for it.
+def plane_runs(plane: Problem, candidates: Mapping[str, NamedCandidate]) -> list[Run]:
+    """Return the runs on the contour problem, without the candidates that have no settings for it.
 
     Args:
         plane: The problem.
-        runners: Who competes.
+        candidates: All of them.
     """
     program = race.Race(plane, num_steps=POINTS - 1, record_params_every=1)
     return [
-        Heat(plane.name, name, "default", runner.on_plane, program.run, config=_own_settings(runner))
-        for name, runner in runners.items()
-        if runner.on_plane is not None
+        Run(plane.name, name, "default", candidate.plane, program.run, config=_own_settings(candidate))
+        for name, candidate in candidates.items()
+        if candidate.plane is not None
     ]
 
 
-def _own_settings(runner: Contestant) -> Mapping[str, Any] | None:
+def _own_settings(candidate: NamedCandidate) -> Mapping[str, Any] | None:
     """Return the default settings of a user's optimizer; the notes' have settings of the contour problem's own."""
-    return runner.on_network.defaults if runner.path else None
+    return candidate.network.defaults if candidate.path else None
 
 
 def repeated(
@@ -86,13 +86,13 @@ def curvature_probe(settings: Mapping[str, Any]) -> CurvatureProbe:
     return CurvatureProbe(every=max(1, settings["steps"] // MEASUREMENTS), batch_size=1000)
 
 
-def run_heats(
-    heats: list[Heat], asked: Mapping[str, Any], folder: Path, bar: JobBar, *, resume: bool
+def kept_runs(
+    runs: list[Run], asked: Mapping[str, Any], folder: Path, bar: JobBar, *, resume: bool
 ) -> Iterator[dict[str, Any]]:
     """Run one after the other; what an earlier process finished is read.
 
     Args:
-        heats: What to run.
+        runs: What to run.
         asked: What decides the numbers besides the optimizer and the problem.
         folder: Of the results; each goes into a file of its own, in parts/.
         bar: Is told when a run begins and ends.
@@ -101,19 +101,19 @@ def run_heats(
     Yields:
         Results as plain values; those that failed have an "error".
     """
-    for number, heat in enumerate(heats):
-        bar.begin(f"{heat.problem} {heat.name}", number, len(heats))
-        described = race.specification(heat.optimizer)
-        wanted = {**asked, "problem": heat.problem, "settings": heat.settings, "spec": described["spec"]}
-        name = files.check_name("A run's name", f"{heat.problem}-{heat.name.replace(':', '.')}")
+    for number, planned in enumerate(runs):
+        bar.begin(f"{planned.problem} {planned.name}", number, len(runs))
+        described = race.specification(planned.optimizer)
+        wanted = {**asked, "problem": planned.problem, "settings": planned.settings, "spec": described["spec"]}
+        name = files.check_name("A run's name", f"{planned.problem}-{planned.name.replace(':', '.')}")
         part = folder / "parts" / f"{name}.json"
         entry = _kept(part, wanted) if resume and described["spec"] is not None else None
         if entry is None:
-            start = {"problem": heat.problem, "optimizer": heat.name, "settings": heat.settings, **described}
-            start |= {} if heat.config is None else {"config": heat.config}
+            start = {"problem": planned.problem, "optimizer": planned.name, "settings": planned.settings, **described}
+            start |= {} if planned.config is None else {"config": planned.config}
             try:
-                result = waiting(lambda heat=heat: heat.run(heat.optimizer))
-                entry = records.plain(start | _outcome(result, heat.optimizer))
+                result = waiting(lambda planned=planned: planned.train(planned.optimizer))
+                entry = records.plain(start | _outcome(result, planned.optimizer))
             except Exception as error:  # a user's optimizer may raise anything; the others go on
                 entry = records.plain(start | {"error": f"{type(error).__name__}: {error}"})
             else:

@@ -11,14 +11,11 @@ from typing import Any
 import optax
 
 from jaxopt_study import optimizers, transforms
+from jaxopt_study.cli._errors import UserError
 from jaxopt_study.transforms import vocabulary
 
 _PATH = re.compile(r"[\w.]+:[\w.]+")
 DEFAULT_RATE = 0.01  # for a bare name of an optimizer whose learning rate has no default
-
-
-class UserError(Exception):
-    """Something asked for that cannot be done; shown as one line, without a traceback."""
 
 
 def read_optimizer(text: str) -> optax.GradientTransformation:
@@ -42,7 +39,7 @@ def read_optimizer(text: str) -> optax.GradientTransformation:
         >>> read_optimizer("__import__('os').getcwd()")
         Traceback (most recent call last):
         ...
-        jaxopt_study.cli.expressions.UserError: "__import__('os').getcwd()" calls "__import__('os').getcwd", ...
+        jaxopt_study.cli._errors.UserError: "__import__('os').getcwd()" calls "__import__('os').getcwd", ...
     """
     if _PATH.fullmatch(text):
         return import_optimizer(text)
@@ -98,6 +95,19 @@ def read_maker(text: str) -> Callable[..., optax.GradientTransformation] | trans
     if not isinstance(built, transforms.Transform):
         raise UserError(f"{text!r} does not say what its hyperparameters are. Name its function without arguments.")
     return built
+
+
+def short_name(text: str) -> str:
+    """Return what an optimizer is called in folders and titles, as of `read_optimizer`.
+
+    Args:
+        text: What the command line says.
+
+    Example:
+        >>> short_name("adam(1e-3)"), short_name("mine:build")
+        ('adam', 'build')
+    """
+    return text.partition("(")[0].rpartition(":")[2] or "optimizer"
 
 
 def parse(text: str) -> ast.expr:

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from jaxopt_study import curvature, dynamics
-from jaxopt_study.cli.targets import Target
+from jaxopt_study.cli._targets import Target
 from jaxopt_study.curvature import batch_mean
 from jaxopt_study.figures import resolved
 from jaxopt_study.types import Batch, LossFn, Params

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 
-from jaxopt_study.cli.signals import termination
+from jaxopt_study.cli._signals import termination
 
 FAILED = 1
 INTERRUPTED, TERMINATED = 130, 143  # what a shell reports of a process that SIGINT or SIGTERM ended, 128 + its number
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 — it stays open as long as the process
     with termination() as terminated:
         try:
-            from jaxopt_study.cli.app import run  # JAX, Matplotlib and more: a signal may come meanwhile
+            from jaxopt_study.cli._app import run  # a signal may come meanwhile
 
             code = run(argv)
         except KeyboardInterrupt:

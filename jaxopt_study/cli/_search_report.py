@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from rich.console import Console
 
 from jaxopt_study import figures, records
-from jaxopt_study.cli.compare_figures import UNITS, accuracy_floor
-from jaxopt_study.cli.spaces import at_end, ends_of, options_of
-from jaxopt_study.cli.tables import interval, number, write_table
+from jaxopt_study.cli._axes import UNITS, accuracy_floor
+from jaxopt_study.cli._runner import Job
+from jaxopt_study.cli._spaces import at_end, ends_of, options_of
+from jaxopt_study.cli._tables import interval, number, write_table
 from jaxopt_study.sweeps import (
     Conditional,
     Dimension,
@@ -120,49 +120,45 @@ def draw(found: Search, folder: Path, num_examples: int | None, *, title: str) -
     return list(pictures)
 
 
-def show(console: Console, record: records.Record, found: Search, files: Sequence[str], folder: Path) -> None:
+def show(job: Job, record: records.Record, found: Search, files: Sequence[str], folder: Path) -> None:
     """Print the best, what it is worth, and where everything is.
 
     Args:
-        console: Where.
+        job: Prints it.
         record: The record.
         found: The search.
         files: Names of the files that were written.
         folder: Where they are.
     """
-
-    def tell(text: str, **style: Any) -> None:
-        console.print(text, highlight=False, markup=False, **style)
-
     results, trials = record.results, len(found.configs)
     seeds, metric = found.finished.shape[1], found.metric.replace("_", " ")
     best = results["best"]
     if best is None:
-        tell(f"All {trials} trials diverged: search where steps are smaller.", style="red")
+        job.say(f"All {trials} trials diverged: search where steps are smaller.", style="red")
     else:
         settings = ", ".join(f"{name} {_shown(value)}" for name, value in best["config"].items())
         worth = interval(best["score"], *best["interval"], share=found.mode == "max")
         if np.isinf(best["interval"]).all():
             worth = f"{best['score']:.4g} (one seed: its error is unknown)"
-        tell(f"Best of {trials} trials: {settings}")
+        job.say(f"Best of {trials} trials: {settings}")
         average = f"mean of {seeds} seed{'s' * (seeds > 1)}, 95% interval"
-        tell(f"{metric} {worth}, {average}; it was chosen for this number, which flatters it.")
+        job.say(f"{metric} {worth}, {average}; it was chosen for this number, which flatters it.")
         others = len(results["may_be_best"]) - 1
         told = f"{others} other{'s' * (others != 1)} cannot be told from it" if others else "No other may be the best"
-        tell(f"{told} (at 95% together); hyperparameters.png shows where they lie.")
+        job.say(f"{told} (at 95% together); hyperparameters.png shows where they lie.")
         for name, side in best["boundary"].items():
-            tell(at_end(name, found.space[name], side), style="yellow")
+            job.say(at_end(name, found.space[name], side), style="yellow")
     if results["num_diverged"] and best is not None:
-        tell(f"{results['num_diverged']} of {trials} trials diverged.")
+        job.say(f"{results['num_diverged']} of {trials} trials diverged.")
     if results["num_stalled"]:
         told = f"{results['num_stalled']} of {trials} trials came to a standstill although their gradient was not 0"
-        tell(f"{told}: a step of 0, or one too small for the parameters' precision.", style="yellow")
+        job.say(f"{told}: a step of 0, or one too small for the parameters' precision.", style="yellow")
     if best is not None and (found.num_steps < found.steps[-1]).any():
         stopped = int(((found.num_steps < found.steps[-1]) & ~found.diverged).any(axis=1).sum())
         if stopped:
-            tell(f"{stopped} were stopped early by halving.")
+            job.say(f"{stopped} were stopped early by halving.")
     seconds = f"{results['seconds']:.0f} s in all ({results['compile_seconds']:.0f} s compiling)"
-    tell(f"\n{seconds}. In {folder}: {', '.join(files)}", soft_wrap=True)
+    job.close(seconds, folder, files)
 
 
 def _intervals(found: Search, num_examples: int | None) -> Interval | None:

@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 from jaxopt_study import files
-from jaxopt_study.cli.expressions import UserError
+from jaxopt_study.cli._errors import UserError
 
 try:
     import fcntl

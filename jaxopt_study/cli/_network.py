@@ -1,0 +1,105 @@
+"""What the commands that train a network on data share: their settings, the data, the network."""
+
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+import jax
+
+from jaxopt_study import problems, records, sweeps
+from jaxopt_study.cli._errors import UserError
+from jaxopt_study.cli._options import DEFAULTS, NetworkOptions
+from jaxopt_study.problems import Problem
+from jaxopt_study.problems.datasets import Dataset, DatasetError
+
+COMMON = ("data", "seed", "steps", "batch_size", "widths")
+
+
+def network_settings(options: NetworkOptions) -> dict[str, Any]:
+    """Return what decides the numbers of every run.
+
+    Args:
+        options: What was asked for.
+
+    Returns:
+        Plain values by name, with the defaults of the data set filled in.
+
+    Raises:
+        UserError: If one is out of range.
+    """
+    chosen: dict[str, Any] = {name: getattr(options, name) for name in COMMON}
+    chosen |= {name: value for name, value in DEFAULTS[options.data].items() if chosen[name] is None}
+    for name, least in options.counts.items():
+        value = chosen.get(name, getattr(options, name))
+        if value < least:
+            raise UserError(f"--{name.replace('_', '-')} must be at least {least}; received {value}.")
+    if any(width < 1 for width in chosen["widths"]):
+        raise UserError(f"--widths must be at least 1 each; received {' '.join(map(str, chosen['widths']))}.")
+    chosen["evaluate_every"] = max(1, chosen["steps"] // options.evaluations)
+    return records.plain(chosen | {name: getattr(options, name) for name in options.recorded})
+
+
+def use_all_cores() -> None:
+    """Make JAX see each core as a device, over which runs are spread; before JAX starts, unless the user said more."""
+    told = jax.config.values["jax_num_cpu_devices"] > 0 or "device_count" in os.environ.get("XLA_FLAGS", "")
+    if told:
+        return
+    with suppress(RuntimeError):  # JAX has started
+        sweeps.use_cpu_cores()
+
+
+def load_data(options: NetworkOptions) -> Dataset:
+    """Return the data set.
+
+    Args:
+        options: What was asked for.
+
+    Returns:
+        The data set, split by the seed.
+
+    Raises:
+        UserError: If it cannot be had; the message says what is missing.
+    """
+    if options.data == "digits":
+        if options.data_dir is not None or options.download:
+            raise UserError(
+                "--data-dir and --download are for --data mnist and fashion_mnist; the digits need neither."
+            )
+        return problems.datasets.digits(seed=options.seed)
+    load = getattr(problems.datasets, options.data)
+    try:
+        return load(options.data_dir, download=options.download, seed=options.seed)
+    except DatasetError as error:
+        remedy = str(error).replace("Give data_dir", "Give --data-dir").replace("pass download=True", "pass --download")
+        raise UserError(remedy) from None
+
+
+def network_problem(settings: Mapping[str, Any], dataset: Dataset, **changes: Any) -> Problem:
+    """Return the network on its data.
+
+    Args:
+        settings: As `network_settings` returns them.
+        dataset: The data set.
+        **changes: Further arguments of `mlp_classifier`; and "width" and "depth", for hidden layers of one width.
+
+    Returns:
+        The problem, named after the data set.
+
+    Raises:
+        UserError: If a batch is larger than the data set.
+    """
+    widths = tuple(settings["widths"])
+    if {"width", "depth"} & set(changes):
+        widths = (changes.pop("width", widths[0] if widths else 100),) * changes.pop("depth", len(widths))
+    network = problems.networks.mlp_classifier(dataset, widths=widths, **changes)
+    if settings["batch_size"] > (network.num_examples or 0):
+        raise UserError(
+            f"--batch-size {settings['batch_size']} is more than the {network.num_examples} training examples."
+        )
+    return network.replace(name=settings["data"])
+
+
+def described(settings: Mapping[str, Any]) -> str:
+    """Return what was trained in a few words, for titles."""
+    return f"{settings['data']}, MLP {'-'.join(map(str, settings['widths'])) or 'linear'}"
