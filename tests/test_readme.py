@@ -37,6 +37,20 @@ def test_the_code_runs_and_prints_what_it_shows(capsys):
                 )  # another machine rounds otherwise
 
 
+def test_the_code_in_contributing_prints_what_it_shows(capsys):
+    text = (README.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    code, shown = re.search(r"```python\n(.*?)```\n\n    (.*?)\n", text, flags=re.DOTALL).groups()
+    exec(compile(code, "CONTRIBUTING.md", "exec"), {})  # ours, too
+    assert capsys.readouterr().out.strip() == shown
+
+
+def test_every_file_that_contributing_names_exists():
+    text = (README.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`((?:jaxopt_study|tests|experiments)/[\w/.]+)`", text))
+    assert len(named) > 12
+    assert [name for name in named if "NAME" not in name and not (README.parent / name).exists()] == []
+
+
 def test_its_links_and_pictures_exist():
     targets = re.findall(r"\]\(([^)#]+)\)", README.read_text(encoding="utf-8"))
     missing = [target for target in targets if "://" not in target and not (README.parent / target).exists()]
