@@ -1,4 +1,4 @@
-"""Which examples a step sees: a pure function of a key and the step, so a run needs no sort and no sampler state."""
+"""Order of the training examples: the batch of a step as a pure function of key and step, without a sort or state."""
 
 from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
@@ -31,16 +31,16 @@ MAX_EXAMPLES = 2**28  # step · batch_size is reduced modulo N four bits at a ti
 
 _NO_ARRAYS = (str, bytes, int, float, complex, Mapping, Set)
 _ROUNDS = 8  # four suffice for a pseudo-random permutation (Luby and Rackoff 1988); eight leave a margin at small N
-_GOLDEN = 0x9E3779B1  # an odd constant near 2³²/φ, to spread consecutive epochs over all bits
+_GOLDEN = 0x9E3779B1  # an odd constant near 2³²/φ, which spreads consecutive epochs over all bits
 
 
 @dataclass(frozen=True)
 class LinearPace:
-    """The share of the examples in play, growing linearly with the step until all are.
+    """The pace of a curriculum whose share of admitted examples grows linearly with the step.
 
     Attributes:
-        start: Share in play at the first step, in (0, 1].
-        num_steps: Step from which all examples are in play, ≥ 1.
+        start: Share admitted at the first step, in (0, 1].
+        num_steps: Step from which all examples are admitted, ≥ 1.
     """
 
     start: float
@@ -59,16 +59,16 @@ class LinearPace:
 @partial(jax.tree_util.register_dataclass, data_fields=["difficulty"], meta_fields=["pace"])
 @dataclass(frozen=True, eq=False)
 class Curriculum:
-    """An order that begins with the easy examples.
+    """An order that begins with easy examples.
 
-    At step t a batch is drawn uniformly, with replacement, from the ⌈pace(t)·N⌉ examples of least difficulty (at least
-    one). With pace = 1 it is ordinary sampling with replacement.
+    At step t a batch is drawn uniformly, with replacement, from the ⌈pace(t)·N⌉ easiest examples (at least one). With
+    pace = 1 this is ordinary sampling with replacement.
 
     Attributes:
-        difficulty: Shape (N,): one score per training example; larger is harder. Ties keep the order of the data.
-        pace: t ↦ share of the examples in play, in (0, 1]; traced. `LinearPace` is one; any function may be. `train`
-            evaluates it at the first, middle and last step and refuses what is not positive; what is above 1 counts as
-            1, and what is not positive at another step admits one example.
+        difficulty: One score per training example, shape (N,); larger is harder. Ties keep the order of the data.
+        pace: t ↦ share of the admitted examples, in (0, 1]; traced. Use `LinearPace` or any function. `train` evaluates
+            it at the first, middle and last step and raises if it is not positive there. Values above 1 count as 1; a
+            value that is not positive at another step admits one example.
     """
 
     difficulty: Any
@@ -95,27 +95,27 @@ class Curriculum:
 def shuffle(
     position: Integer[Array, "*shape"], num_examples: int, *, key: Key, epoch: Any = 0
 ) -> Integer[Array, "*shape"]:
-    """Return the examples at some positions of a pseudo-random permutation of 0 … N − 1.
+    """Return the entries at given positions of a pseudo-random permutation of 0 … N − 1.
 
-    The permutation π of an epoch is evaluated elementwise, without ever being written down: a position is written
-    (l, r) in ℤ_a × ℤ_b with a = ⌈√N⌉ and ab ≥ N, and eight Feistel rounds alternate
+    The permutation π of an epoch is evaluated elementwise and never stored: a position is written as (l, r) in ℤ_a ×
+    ℤ_b with a = ⌈√N⌉ and ab ≥ N, and eight Feistel rounds alternate
 
         l ← l + F(r) mod a,    r ← r + F(l) mod b
 
-    with F a keyed 32-bit hash. Every round is a bijection; a value that lands outside 0 … N − 1 is sent through again
-    (cycle walking) until it lands inside, so π is a bijection of exactly the N examples.
+    with F a keyed 32-bit hash. Every round is a bijection; a value outside 0 … N − 1 passes through the rounds again
+    (cycle walking) until it lies inside, so π is a bijection of exactly the N examples.
 
-    It is not cryptographic, and not uniform over all N! permutations: positions, pairs of positions and epochs are
-    statistically independent, which is what training needs.
+    It is neither cryptographic nor uniform over all N! permutations, but positions, pairs of positions and epochs are
+    statistically independent, which suffices for training.
 
     Args:
         position: Positions in the epoch, integers in 0 … N − 1.
         num_examples: N, 1 … 2²⁸.
-        key: Chooses the family of permutations.
-        epoch: Chooses the permutation in the family; an integer, or an array of `position`'s shape.
+        key: Selects the family of permutations.
+        epoch: Selects the permutation in the family; an integer, or an array of `position`'s shape.
 
     Returns:
-        Example numbers, int32, of `position`'s shape. Cost: about 100 integer operations each, no memory.
+        Indices of examples, int32, of `position`'s shape. Cost: about 100 integer operations each, no memory.
 
     Raises:
         TypeError: If an argument is of the wrong kind.
@@ -134,7 +134,10 @@ def shuffle(
     _check_count(num_examples)
     position, epoch = _as_integers("position", position), _as_integers("epoch", epoch)
     if epoch.shape not in ((), position.shape):
-        raise ValueError(f"shuffle needs epoch to be one, or of shape {position.shape}; received shape {epoch.shape}.")
+        raise ValueError(
+            f"shuffle needs epoch to be one integer, or integers of shape {position.shape}; received shape "
+            f"{epoch.shape}."
+        )
     if not isinstance(position, Tracer) and position.size and not 0 <= position.min() <= position.max() < num_examples:
         raise ValueError(
             f"shuffle needs positions from 0 to {num_examples - 1}; received {position.min()} to {position.max()}."
@@ -143,7 +146,7 @@ def shuffle(
 
 
 def prepare(order: Order | Curriculum, key: Key) -> Any:
-    """Return what all steps of a run share: it is computed once, and not in the loop."""
+    """Return the data shared by all steps of a run, computed once outside the loop."""
     if isinstance(order, Curriculum):
         return key, jnp.argsort(jnp.asarray(order.difficulty), stable=True).astype(jnp.int32)
     return key if order == "with_replacement" else _round_words(key)
@@ -152,18 +155,18 @@ def prepare(order: Order | Curriculum, key: Key) -> Any:
 def batch_indices(
     order: Order | Callable[[Any], Any], prepared: Any, step: Any, batch_size: int, num_examples: int
 ) -> Integer[Array, " batch"]:
-    """Return the numbers of the examples that a step sees.
+    """Return the indices of the examples in a step's batch.
 
     Args:
         order: "reshuffle", "shuffle_once", "with_replacement", or the pace of a curriculum.
-        prepared: What `prepare` returned.
+        prepared: The result of `prepare`.
         step: t, 0 for the first step.
         batch_size: B ≥ 1, at most N unless the order draws with replacement.
         num_examples: N.
 
     Returns:
-        Shape (B,), int32. Batches straddle the ends of epochs: example t·B + j of the run is at position
-        (t·B + j) mod N of epoch ⌊(t·B + j)/N⌋, so every epoch holds every example exactly once for any B.
+        Indices of shape (B,), int32. Batches straddle the ends of epochs: example t·B + j of the run is at position
+        (t·B + j) mod N of epoch ⌊(t·B + j)/N⌋, so every epoch has every example exactly once for any B.
 
     Raises:
         TypeError: If a size is not an integer.
@@ -172,7 +175,7 @@ def batch_indices(
     check_integer("batch_indices", "num_examples", num_examples, 1, MAX_EXAMPLES)
     if not callable(order):
         check_choice("batch_indices", "order", order, ORDERS)
-    repeats = callable(order) or order == "with_replacement"  # examples within a batch
+    repeats = callable(order) or order == "with_replacement"  # an example may occur twice in a batch
     check_integer("batch_indices", "batch_size", batch_size, 1, MAX_COUNT if repeats else num_examples)
     _check_step(step)
     _check_prepared(order, prepared, num_examples)
@@ -192,12 +195,12 @@ def batch_indices(
 
 
 def linear_curriculum(difficulty: Float[Array, " examples"] | Any, *, start: float, num_steps: int) -> Curriculum:
-    """Admit the examples from easy to hard, linearly in the step.
+    """Make a curriculum that admits the examples from easy to hard, linearly in the step.
 
     Args:
-        difficulty: Shape (N,): one score per training example; larger is harder.
-        start: Share of the examples in play at the first step, in (0, 1].
-        num_steps: Step from which all examples are in play.
+        difficulty: One score per training example, shape (N,); larger is harder.
+        start: Share of the examples admitted at the first step, in (0, 1].
+        num_steps: Step from which all examples are admitted.
 
     Returns:
         A curriculum for `train(…, order=…)`.
@@ -205,19 +208,19 @@ def linear_curriculum(difficulty: Float[Array, " examples"] | Any, *, start: flo
     Example:
         >>> order = linear_curriculum(jnp.array([3.0, 1.0, 2.0]), start=0.3, num_steps=10)
         >>> state = prepare(order, jax.random.key(0))
-        >>> print(set(batch_indices(order.pace, state, 0, 3, 3).tolist()))  # only the easiest
+        >>> print(set(batch_indices(order.pace, state, 0, 3, 3).tolist()))  # only the easiest example
         {1}
 
     References:
         Bengio, Louradour, Collobert and Weston (2009), Curriculum learning, ICML.
     """
-    if difficulty is None:  # which a pytree without its values has
+    if difficulty is None:  # as in a pytree without its values
         raise TypeError("linear_curriculum needs difficulty to be one number per training example; received None.")
     return Curriculum(difficulty, LinearPace(start, num_steps))
 
 
 def check_pace(pace: Callable[[Any], Any], num_steps: int) -> None:
-    """Raise an error if the pace of a curriculum is no number > 0 at the first, middle or last step of a run."""
+    """Raise unless the pace of a curriculum is a number > 0 at the first, middle and last step of a run."""
     for step in sorted({0, num_steps // 2, max(num_steps - 1, 0)}):
         with jax.ensure_compile_time_eval():
             share = _share(pace, jnp.int32(step))
@@ -227,9 +230,7 @@ def check_pace(pace: Callable[[Any], Any], num_steps: int) -> None:
 def _share(pace: Callable[[Any], Any], step: Any) -> Any:
     share = pace(step)
     if not is_real_scalar(share):
-        raise TypeError(
-            f"Curriculum needs pace to return one real number; received {describe_argument(share)} from it."
-        )
+        raise TypeError(f"Curriculum needs pace to return one real number; it returned {describe_argument(share)}.")
     return share
 
 
@@ -239,7 +240,7 @@ def _as_integers(name: str, value: Any) -> Array:
     except (TypeError, ValueError, OverflowError):
         array = None
     if array is None or not jnp.issubdtype(array.dtype, jnp.integer):
-        raise TypeError(f"shuffle needs {name} to be integers of 32 bits; received {describe_argument(value)}.")
+        raise TypeError(f"shuffle needs {name} to be 32-bit integers; received {describe_argument(value)}.")
     return array
 
 
@@ -259,8 +260,8 @@ def _check_prepared(order: Any, prepared: Any, num_examples: int) -> None:
         valid = getattr(prepared, "shape", None) == (_ROUNDS,) and prepared.dtype == jnp.uint32
     if not valid:
         raise TypeError(
-            f"batch_indices needs prepared as prepare(order, key) returns it for the same order and examples; received "
-            f"{describe_argument(prepared)}."
+            "batch_indices needs prepared to be the result of prepare(order, key) for the same order and examples; "
+            f"received {describe_argument(prepared)}."
         )
 
 
@@ -268,8 +269,8 @@ def _check_count(num_examples: int) -> None:
     check_integer("shuffle", "num_examples", num_examples)
     if not 1 <= num_examples <= MAX_EXAMPLES:
         raise ValueError(
-            f"Shuffling works for 1 … 2²⁸ = {MAX_EXAMPLES} examples; received {num_examples}. "
-            "Use order='with_replacement' or train on shards."
+            f"Shuffling needs 1 to 2²⁸ = {MAX_EXAMPLES} examples; received {num_examples}. Use "
+            "order='with_replacement', or train on shards."
         )
 
 
@@ -309,7 +310,7 @@ def _mix(x: Array) -> Array:
 
 
 def _epoch_and_offset(step: Array, batch_size: int, num_examples: int) -> tuple[Array, Array]:
-    """Return step · batch_size divided by N, exactly, though the product may need 64 bits."""
+    """Return quotient and remainder of step · batch_size by N, exactly, although the product may need 64 bits."""
     step = step.astype(jnp.uint32)
     epoch = offset = jnp.uint32(0)
     for shift in range(0, 32, 4):
