@@ -1,4 +1,4 @@
 """Compose optimizers from textbook atoms, train them in one compiled program, and see why they differ.
 
-Import the stage: `from jaxopt_study import optimizers, problems, training, transforms`.
+Import the subpackages: `from jaxopt_study import optimizers, problems, training, transforms`.
 """

@@ -1,9 +1,9 @@
-"""Checks of public arguments: type, range, finiteness, structure.
+"""Validation of public arguments: type, range, finiteness and structure.
 
-Every public function checks what it is given with these before anything is compiled. Each check returns the value in
-its canonical form, or raises TypeError for a value of the wrong kind and ValueError for one out of range. The message
-says which function was called, what it expects, what it received and what to do. Traced values pass: their kind is
-checked, their value cannot be.
+Every public function checks its arguments with these functions before anything is compiled. Each check returns the
+value in canonical form, or raises TypeError for a value of the wrong kind and ValueError for one out of range. The
+message names the called function, the expected and the received value, and the remedy. For traced values only the kind
+is checked.
 """
 
 import math
@@ -24,8 +24,8 @@ _INFINITY = math.inf
 
 
 def describe_argument(value: Any) -> str:
-    """Return what an argument is, for the end of "received …"."""
-    if isinstance(value, int) and value.bit_length() > 1024:  # Python refuses to write very long ones
+    """Return a description of an argument, to complete "received …"."""
+    if isinstance(value, int) and value.bit_length() > 1024:  # Python does not print very long integers
         return f"an integer of {value.bit_length():,} bits"
     if value is None or isinstance(value, bool | int | float | complex | str | bytes):
         text = repr(value)
@@ -52,14 +52,14 @@ def check_integer(
         name: The argument's name.
         value: An integer of Python or NumPy, or a concrete integer array of shape ().
         low: The least value allowed; None for no bound.
-        high: The largest value allowed; None for no bound, of an integer that stays in Python, such as NumPy's seed.
-        remedy: A sentence for the end of the message.
+        high: The largest value allowed; None for no bound, for an integer used only in Python, such as a NumPy seed.
+        remedy: A sentence to append to the message.
 
     Returns:
-        The same number.
+        The number as an `int`.
 
     Raises:
-        TypeError: If it is a bool, a float, traced, or anything else.
+        TypeError: If the value is not a concrete integer; bools and floats raise, too.
         ValueError: If it is out of range.
     """
     expected = f"an integer{_integer_range(low, None if high == MAX_COUNT else high)}"
@@ -89,25 +89,25 @@ def check_real(
     closed: str | None = None,
     remedy: str = "",
 ) -> Any:
-    """Return one real number, if it lies in an interval.
+    """Return one real number; raise ValueError unless it lies in an interval.
 
     Args:
         who: The function that was called, for the message.
         name: The argument's name.
-        value: A real number of Python, NumPy or JAX, or an array of shape (); a traced one is not checked for range.
+        value: A real number of Python, NumPy or JAX, or an array of shape (); the range of a traced one is not checked.
         low: Lower end of the interval.
         high: Upper end of the interval.
-        closed: Which ends belong to the interval, "[]", "[)", "(]" or "()". The default includes finite ends and
-            excludes infinite ones.
-        remedy: A sentence for the end of the message.
+        closed: The included ends, "[]", "[)", "(]" or "()". The default includes finite ends and excludes infinite
+            ones.
+        remedy: A sentence to append to the message.
 
     Returns:
-        The number as it was given; an integer that JAX's 32 bits do not hold as a `float`, NumPy's extended precision
-        as `in_double`.
+        The number as given, except that an integer beyond JAX's 32 bits becomes a `float`, and extended precision is
+        converted as in `in_double`.
 
     Raises:
-        TypeError: If it is a bool, text, complex, an array of several numbers, or anything else.
-        ValueError: If it is out of range or not a number.
+        TypeError: If the value is not one real number; bools raise, too.
+        ValueError: If the value is out of range or NaN.
     """
     closed = closed or f"{'[' if math.isfinite(low) else '('}{']' if math.isfinite(high) else ')'}"
     expected = _interval(low, high, closed)
@@ -131,7 +131,7 @@ def check_real(
 
 
 def is_real_scalar(value: Any) -> bool:
-    """Return whether a value is one real number of Python, NumPy or JAX, traced or not; a bool is none."""
+    """Return whether a value is one real number of Python, NumPy or JAX, traced or not; a bool is not."""
     if isinstance(value, bool | np.bool_):
         return False
     if isinstance(value, Real):
@@ -143,14 +143,14 @@ def is_real_scalar(value: Any) -> bool:
 
 
 def check_bool(who: str, name: str, value: Any) -> bool:
-    """Return a flag as a `bool`; raise TypeError for anything else, a traced or numeric value included."""
+    """Return a flag as a `bool`; raise TypeError for anything else, including traced and numeric values."""
     if not isinstance(value, bool | np.bool_):
         raise TypeError(f"{who} needs {name} to be True or False; received {describe_argument(value)}.")
     return bool(value)
 
 
 def check_choice(who: str, name: str, value: Any, choices: Collection[Any], *, remedy: str = "") -> Any:
-    """Return a value, if it is one of a few; raise ValueError that lists them otherwise."""
+    """Return a value if it is one of the given choices; otherwise raise ValueError that lists them."""
     known = isinstance(value, str | int | float | bool | None) and any(
         type(value) is type(choice) and value == choice for choice in choices
     )
@@ -163,14 +163,14 @@ def check_choice(who: str, name: str, value: Any, choices: Collection[Any], *, r
 
 
 def check_callable(who: str, name: str, value: Any, *, expected: str = "a function") -> Any:
-    """Return a function; raise TypeError for anything that cannot be called."""
+    """Return a callable; raise TypeError for anything else."""
     if not callable(value):
         raise TypeError(f"{who} needs {name} to be {expected}; received {describe_argument(value)}.")
     return value
 
 
 def check_key(who: str, key: Any, *, name: str = "key") -> Key:
-    """Return one random key of JAX.
+    """Return one JAX random key.
 
     Args:
         who: The function that was called, for the message.
@@ -181,7 +181,7 @@ def check_key(who: str, key: Any, *, name: str = "key") -> Key:
         The key.
 
     Raises:
-        TypeError: If it is something else, a number say.
+        TypeError: If the argument is not a key.
         ValueError: If there are several keys.
     """
     dtype = getattr(key, "dtype", None)
@@ -189,8 +189,8 @@ def check_key(who: str, key: Any, *, name: str = "key") -> Key:
     old = dtype == jnp.uint32 and np.ndim(key) > 0 and np.shape(key)[-1] == _old_key_size()
     if not typed and not old:
         raise TypeError(
-            f"{who} needs {name} to be a random key of JAX; received {describe_argument(key)}. Give jax.random.key(0), "
-            "and another number for other draws."
+            f"{who} needs {name} to be a random key of JAX; received {describe_argument(key)}. Give "
+            "jax.random.key(0), with another seed for other draws."
         )
     if np.ndim(key) != (0 if typed else 1):
         raise ValueError(
@@ -205,20 +205,20 @@ def _old_key_size() -> int:
 
 
 def check_params(who: str, params: Any, *, name: str = "params", finite: bool = True) -> Params:
-    """Return parameters as arrays, if all of them are real floating-point arrays.
+    """Return parameters as JAX arrays; raise unless all leaves are real floating-point arrays.
 
     Args:
         who: The function that was called, for the message.
         params: A pytree of floating-point arrays; NumPy arrays and Python floats are converted.
         name: The argument's name.
-        finite: Whether NaN and infinity are refused in concrete arrays.
+        finite: Whether NaN and infinity in concrete arrays raise.
 
     Returns:
         The parameters as JAX arrays.
 
     Raises:
-        TypeError: If a leaf is no array, complex, or not floating.
-        ValueError: If there is no leaf, or a number is not finite.
+        TypeError: If a leaf is not an array, is complex, or is not floating-point.
+        ValueError: If there are no leaves, or a number is not finite.
     """
     params = jax.tree.map(in_double, params)
     leaves = jax.tree_util.tree_leaves_with_path(params)
@@ -230,8 +230,8 @@ def check_params(who: str, params: Any, *, name: str = "params", finite: bool = 
             dtype = jnp.result_type(leaf)
         except (TypeError, OverflowError) as error:
             raise TypeError(
-                f"{who} needs {name} to be arrays; {at} is {describe_argument(leaf)}. Keep what is not trained out of "
-                "the parameters, in the loss."
+                f"{who} needs {name} to be arrays; {at} is {describe_argument(leaf)}. Move what is not trained out of "
+                "the parameters into the loss."
             ) from error
         if jnp.issubdtype(dtype, jnp.complexfloating):
             raise TypeError(
@@ -239,7 +239,8 @@ def check_params(who: str, params: Any, *, name: str = "params", finite: bool = 
             )
         if not jnp.issubdtype(dtype, jnp.floating):
             raise TypeError(
-                f"{who} needs {name} to be floating-point; {at} is {dtype}. Convert it, or keep it elsewhere."
+                f"{who} needs {name} to be floating-point; {at} is {dtype}. Convert it, or remove it from the "
+                "parameters."
             )
         if finite and not isinstance(leaf, Tracer) and not is_finite(leaf):
             raise ValueError(
@@ -252,7 +253,7 @@ def check_params(who: str, params: Any, *, name: str = "params", finite: bool = 
 
 
 def in_double(value: Any) -> Any:
-    """Return numbers of NumPy's extended precision in double precision, which JAX knows; anything else as it is."""
+    """Return NumPy's extended-precision numbers in double precision, and anything else unchanged."""
     if isinstance(value, np.ndarray | np.generic) and value.dtype.char in "gG":
         with np.errstate(over="ignore"):
             return value.astype(np.float64 if value.dtype.char == "g" else np.complex128)
@@ -260,7 +261,7 @@ def in_double(value: Any) -> Any:
 
 
 def is_finite(leaf: Any) -> bool:
-    """Return whether every number of a concrete array is finite; on a CPU without compiling anything."""
+    """Return whether every number of a concrete array is finite, on a CPU without compiling."""
     if isinstance(leaf, jax.Array) and any(device.platform != "cpu" for device in leaf.devices()):
         return bool(jnp.isfinite(leaf).all())
     array = np.asarray(leaf)
@@ -268,11 +269,11 @@ def is_finite(leaf: Any) -> bool:
 
 
 def check_kept(where: str, array: Any) -> None:
-    """Raise ValueError if JAX, which works in 32 bits by default, would change numbers of an array of NumPy.
+    """Raise ValueError if converting a NumPy array to JAX's default 32 bits would change its numbers.
 
     Args:
-        where: What the array is, for the message.
-        array: The array; an integer must not wrap around, and a finite number must stay finite.
+        where: Description of the array, for the message.
+        array: The array; integers must not wrap around, and finite numbers must stay finite.
     """
     target = jax.dtypes.canonicalize_dtype(array.dtype)
     if target == array.dtype or not array.size:
@@ -284,23 +285,24 @@ def check_kept(where: str, array: Any) -> None:
             kept = bool((np.isfinite(array.astype(target)) | ~np.isfinite(array)).all())
     if not kept:
         raise ValueError(
-            f"{where} holds numbers of {array.dtype} beyond {target}, which JAX makes of it. Shift or scale them, "
+            f"{where} has {array.dtype} numbers outside the range of {target}, to which JAX converts it. Shift or "
+            "scale them, "
             'renumber labels, or call jax.config.update("jax_enable_x64", True) first.'
         )
 
 
 def check_structure(who: str, name: str, value: Any, like: Any, *, of: str = "params") -> Any:
-    """Return a pytree as arrays, if its structure and shapes are those of another one.
+    """Return a pytree as arrays; raise unless its structure and shapes equal those of another one.
 
     Args:
         who: The function that was called, for the message.
         name: The argument's name.
         value: The pytree.
         like: A pytree of arrays or `jax.ShapeDtypeStruct`s.
-        of: What the message calls the other pytree.
+        of: Name of the other pytree in the message.
 
     Returns:
-        The pytree, its leaves as arrays.
+        The pytree with arrays as leaves.
 
     Raises:
         ValueError: If structure or shapes differ.
@@ -346,21 +348,21 @@ def check_static_real(
     closed: str | None = None,
     remedy: str = "",
 ) -> float:
-    """Return one real number that has to be known before compiling as a `float`; otherwise like `check_real`."""
+    """Return one real number, which must be known before compiling, as a `float`; otherwise as `check_real`."""
     if isinstance(value, Tracer):
         raise TypeError(f"{who} needs {name} to be a number known before compiling; received a traced value.")
     return float(check_real(who, name, value, low, high, closed=closed, remedy=remedy))
 
 
 def check_static(who: str, name: str, value: Any) -> Any:
-    """Return a value that is known before compiling; raise TypeError for a traced one."""
+    """Return a value known before compiling; raise TypeError for a traced one."""
     if isinstance(value, Tracer):
-        raise TypeError(f"{who} needs {name} known before compiling; received a traced value.")
+        raise TypeError(f"{who} needs {name} to be known before compiling; received a traced value.")
     return value
 
 
 def check_text(who: str, name: str, value: Any) -> str:
-    """Return a text; raise TypeError for anything else."""
+    """Return a string; raise TypeError for anything else."""
     if not isinstance(value, str):
         raise TypeError(f"{who} needs {name} to be text; received {describe_argument(value)}.")
     return value
@@ -374,25 +376,25 @@ def check_mapping(who: str, name: str, value: Any) -> Mapping[Any, Any]:
 
 
 def check_numbers(who: str, name: str, values: Any, *, finite: bool = True) -> np.ndarray:
-    """Return real numbers, nested sequences or an array of them, as an array of double precision.
+    """Return real numbers, or nested sequences of them, as a double-precision array.
 
     Args:
         who: The function that was called, for the message.
         name: The argument's name.
         values: The numbers.
-        finite: Whether NaN and infinity are refused.
+        finite: Whether NaN and infinity raise.
 
     Returns:
         The array.
 
     Raises:
-        TypeError: If they are something else, text, complex or traced say.
-        ValueError: If they do not form an array, or one is not finite.
+        TypeError: If the values are not concrete real numbers.
+        ValueError: If the values do not form an array, or one is not finite.
     """
     if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(values)):
-        raise TypeError(f"{who} needs {name} known before compiling; received traced values.")
+        raise TypeError(f"{who} needs {name} to be known before compiling; received traced values.")
     if np.ma.is_masked(values):
-        raise ValueError(f"{who} needs {name} without masked entries; received some. Remove them, or fill them.")
+        raise ValueError(f"{who} needs {name} without masked entries; received some. Remove or fill them.")
     try:
         array = np.asarray(values)
     except (TypeError, ValueError) as error:

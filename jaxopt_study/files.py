@@ -1,4 +1,4 @@
-"""Paths and texts that may come from anyone: names inside their folder, places to write, bounded reading, JSON."""
+"""Validation of untrusted file names, paths and JSON texts."""
 
 import json
 import os
@@ -7,28 +7,28 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-MAX_NAME = 200  # bytes; file systems take 255, of which suffixes and drafts need some
-MAX_DEPTH = 200  # nesting of a document; Python's own limit is near 1000 calls
+MAX_NAME = 200  # bytes; file systems allow 255, of which suffixes and temporary names need some
+MAX_DEPTH = 200  # of nesting in a document; Python's recursion limit is near 1000
 MAX_BYTES = 2**30  # of a document
 
 
 class PathError(ValueError):
-    """A path or a name that cannot be used; the message says why and what to do."""
+    """A path or name cannot be used; the message gives the cause and the remedy."""
 
 
 def check_name(what: str, name: Any) -> str:
-    r"""Return a name that may become a file's or a folder's: one that stays in the folder it is put into.
+    r"""Return a name if it is safe as a file or folder name and cannot leave its folder.
 
     Args:
-        what: What is named, for the message: "A record's name".
-        name: Text.
+        what: What the name is for, in the message: "A record's name".
+        name: The name.
 
     Returns:
-        The same text.
+        The same name.
 
     Raises:
-        PathError: If it is no text, empty, "." or "..", longer than 200 bytes, or holds a separator or a control
-            character.
+        PathError: If the name is not a string, is empty, "." or "..", is longer than 200 bytes, or has a separator or a
+            control character.
 
     Example:
         >>> check_name("A record's name", "mnist, run 3")
@@ -49,22 +49,22 @@ def check_name(what: str, name: Any) -> str:
 
 
 def as_path(path: str | Path) -> Path:
-    """Return a path that a user wrote, with `~` for the home folder.
+    """Return a user's path with `~` expanded to the home folder.
 
     Args:
-        path: A path of this machine.
+        path: A path on this machine.
 
     Returns:
-        The path. It need not exist.
+        The path, which need not exist.
 
     Raises:
-        PathError: If it is no path, empty or holds a NUL, or `~` cannot be resolved.
+        PathError: If `path` is not a path, is empty or contains a NUL, or `~` cannot be resolved.
     """
     if not isinstance(path, str | os.PathLike) or isinstance(path, bytes):
         raise PathError(f"Expected a path; received {path!r}.")
     text = os.fspath(path)
     if not text or "\0" in text:
-        raise PathError(f"Expected a path that is not empty and has no NUL; received {text!r}.")
+        raise PathError(f"Expected a non-empty path without NUL; received {text!r}.")
     try:
         return Path(text).expanduser()
     except RuntimeError as error:  # no home folder, or no such user
@@ -72,21 +72,21 @@ def as_path(path: str | Path) -> Path:
 
 
 def check_place(path: str | Path) -> Path:
-    """Return where a file is to be written, if it can be; before what goes into it is computed. It makes nothing.
+    """Return the path of a file after checking that it can be written; nothing is created.
 
     Args:
-        path: The file's path; missing folders above it are allowed.
+        path: The file's path; missing parent folders are allowed.
 
     Returns:
         The path, with `~` resolved.
 
     Raises:
-        PathError: If it is a folder, its name is too long, or its folder cannot be made or written.
+        PathError: If the path is a folder, its name is too long, or its folder cannot be created or written.
     """
     path = as_path(path)
     try:
         if path.is_dir():
-            raise PathError(f"{path} is a folder; name a file in it.")
+            raise PathError(f"{path} is a folder. Name a file in it.")
         if path.exists() and not os.access(path, os.W_OK):
             raise PermissionError(13, "Permission denied")
         _check_parents(path.parent)
@@ -96,16 +96,16 @@ def check_place(path: str | Path) -> Path:
 
 
 def check_folder(folder: str | Path) -> Path:
-    """Return a folder, if files can be written into it, or it can be made. It makes nothing.
+    """Return a folder after checking that it can be written or created; nothing is created.
 
     Args:
-        folder: Its path.
+        folder: The folder's path.
 
     Returns:
         The path, with `~` resolved.
 
     Raises:
-        PathError: If it is a file, its name is too long, or it cannot be made or written.
+        PathError: If the path is a file, its name is too long, or it cannot be created or written.
     """
     folder = as_path(folder)
     try:
@@ -116,7 +116,7 @@ def check_folder(folder: str | Path) -> Path:
 
 
 def _check_parents(folder: Path) -> None:
-    """Raise OSError unless the folder, or the lowest one above it that exists, is a folder and can be written."""
+    """Raise OSError unless the folder, or its lowest existing parent, is a writable folder."""
     for part in (folder, *folder.parents):
         try:
             mode = part.stat().st_mode
@@ -130,18 +130,18 @@ def _check_parents(folder: Path) -> None:
 
 
 def read_bounded(path: Path, limit: int = MAX_BYTES) -> bytes:
-    """Return the bytes of a regular file of bounded size; a device or a pipe, which may never end, is refused.
+    """Return the bytes of a regular file of bounded size; raise for a device or a pipe, which may never end.
 
     Args:
         path: The file.
-        limit: The most bytes accepted.
+        limit: Largest number of bytes.
 
     Returns:
-        Its bytes.
+        The bytes of the file.
 
     Raises:
-        OSError: If it cannot be read.
-        ValueError: If it is not a regular file, or longer than the limit.
+        OSError: If the file cannot be read.
+        ValueError: If the file is not a regular file, or is longer than the limit.
     """
     found = path.stat()
     if stat.S_ISDIR(found.st_mode):
@@ -150,7 +150,7 @@ def read_bounded(path: Path, limit: int = MAX_BYTES) -> bytes:
         raise ValueError("it is not a regular file")
     with path.open("rb") as file:
         data = file.read(min(limit, found.st_size) + 1)
-        if len(data) > found.st_size:  # it has grown
+        if len(data) > found.st_size:  # the file has grown
             data += file.read(max(0, limit + 1 - len(data)))
     if len(data) > limit:
         raise ValueError(f"it has more than {limit:,} bytes")
@@ -158,18 +158,18 @@ def read_bounded(path: Path, limit: int = MAX_BYTES) -> bytes:
 
 
 def parse_json(text: str, *, constants: bool = False) -> Any:
-    """Parse JSON that may come from anyone: whatever it is, it gives plain values or one kind of error.
+    """Parse untrusted JSON into plain values, or raise ValueError.
 
     Args:
         text: The text.
-        constants: Whether NaN, Infinity and -Infinity are accepted, which are not JSON.
+        constants: Whether to accept NaN, Infinity and -Infinity, which are not JSON.
 
     Returns:
         Plain values.
 
     Raises:
-        ValueError: If it is not JSON, nested deeper than 200, repeats a key, has a number that is too long, or a
-            character that cannot be written.
+        ValueError: If the text is not JSON, is nested deeper than 200, repeats a key, or has a number that is too long
+            or a character that cannot be encoded.
     """
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -190,7 +190,7 @@ def parse_json(text: str, *, constants: bool = False) -> Any:
     except RecursionError:
         raise ValueError(f"it is nested deeper than {MAX_DEPTH}") from None
     layer, depth = [value], 0
-    while layer:  # not by recursion, of which there may be too much
+    while layer:  # a loop, because recursion could be too deep
         depth += 1
         if depth > MAX_DEPTH:
             raise ValueError(f"it is nested deeper than {MAX_DEPTH}")
@@ -202,6 +202,6 @@ def parse_json(text: str, *, constants: bool = False) -> Any:
             elif isinstance(one, list):
                 below += one
             elif isinstance(one, str) and not one.isascii():
-                one.encode()  # half a pair of surrogates cannot be written
+                one.encode()  # a lone surrogate cannot be encoded
         layer = below
     return value

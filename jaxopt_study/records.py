@@ -1,6 +1,6 @@
-"""Results on disk: what was asked, what came out, and where it was computed.
+"""Records: results on disk with their configuration and environment.
 
-A record is one JSON file. Its numbers come back exactly; JSON has no NaN and no infinity, so these are written as the
+A record is one JSON file. Numbers are restored exactly; JSON has no NaN and no infinity, so these are written as the
 strings "NaN", "Infinity" and "-Infinity".
 """
 
@@ -31,15 +31,15 @@ Status = Literal["complete", "interrupted", "failed"]
 
 _UNWRITTEN = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _PARTS = ("config", "results", "environment")
-_AROUND = 10  # layers around a part of a record, or around the configuration of a journal
+_AROUND = 10  # nesting levels around a part of a record, or around the configuration of a journal
 _MAX_DEPTH = files.MAX_DEPTH - _AROUND
-_LONGEST_NAME = 255  # bytes, of a file
-_MAX_BITS = 10_000  # of an integer; Python reads and writes no more than 4,300 digits
+_LONGEST_NAME = 255  # of a file name, in bytes
+_MAX_BITS = 10_000  # of an integer; Python converts at most 4,300 digits
 _PACKAGES = ("jaxopt-study", "jax", "jaxlib", "optax", "flax", "numpy")
 
 
 class RecordError(ValueError):
-    """A record that cannot be written or read; the message says why and what to do."""
+    """A record cannot be written or read; the message gives the cause and the remedy."""
 
 
 def _now() -> str:
@@ -48,23 +48,23 @@ def _now() -> str:
 
 @dataclass(frozen=True)
 class Record:
-    """What was asked, what came out, and where it was computed.
+    """A result with its configuration and environment.
 
-    Values are turned into plain JSON values at once: arrays and tuples into lists, dataclasses into dictionaries, paths
-    into strings. So a record equals the one that is loaded from its file, NaN included.
+    Values are converted to plain JSON values on construction: arrays and tuples to lists, dataclasses to dictionaries,
+    paths to strings. A record therefore equals the one loaded from its file, including NaN.
 
     Attributes:
-        kind: What made it: "compare", "experiment", …
-        name: Which one of its kind; it may become the name of a file or a folder.
-        config: Everything that was asked for; with the same code and environment it gives the same results.
-        results: Everything that came out.
-        environment: Where it was computed; by default here and now.
-        data_hash: SHA-256 of the data, None without data.
-        status: "complete", or how it ended before it was.
-        created: When, in UTC, as ISO 8601.
+        kind: The kind of computation: "compare", "experiment", …
+        name: Name within its kind; may be used as a file or folder name.
+        config: The complete configuration; with the same code and environment it gives the same results.
+        results: The results.
+        environment: Versions and hardware; by default those of this process.
+        data_hash: SHA-256 of the data; None without data.
+        status: "complete", "interrupted" or "failed".
+        created: Time of creation in UTC, as ISO 8601.
 
     Raises:
-        RecordError: If a value cannot be written as JSON, the status is unknown, or the name cannot be a file's.
+        RecordError: If a value cannot be written as JSON, the status is unknown, or the name is not a valid file name.
 
     Example:
         >>> record = Record("demo", "nan", config={"rate": 0.1}, results={"losses": np.array([1.0, np.nan])})
@@ -88,9 +88,9 @@ class Record:
 
 
 def _check_fields(content: Mapping[str, Any]) -> None:
-    """Raise RecordError if a field is not what it should be."""
+    """Raise RecordError if a field is invalid."""
     if not isinstance(content["status"], str) or content["status"] not in get_args(Status):
-        raise RecordError(f"A record's status is one of {get_args(Status)}; received {content['status']!r}.")
+        raise RecordError(f"A record's status must be one of {get_args(Status)}; received {content['status']!r}.")
     for what in ("kind", "name"):
         try:
             files.check_name(f"A record's {what}", content[what])
@@ -98,16 +98,16 @@ def _check_fields(content: Mapping[str, Any]) -> None:
             raise RecordError(str(error)) from None
     for what, kinds in {"created": str, "data_hash": str | None}.items():
         if not isinstance(content[what], kinds):
-            raise RecordError(f"A record's {what} is text; received {content[what]!r}.")
+            raise RecordError(f"A record's {what} must be text; received {content[what]!r}.")
     for part in _PARTS:
         if not isinstance(content[part], Mapping) and not is_dataclass(content[part]):
-            raise RecordError(f"A record's {part} is a dictionary; received {type(content[part]).__name__}.")
+            raise RecordError(f"A record's {part} must be a dictionary; received {type(content[part]).__name__}.")
 
 
 def environment() -> dict[str, Any]:
-    """Describe where a program runs: versions, machine, devices and number formats.
+    """Return a description of versions, machine, devices and number formats.
 
-    It names no user, host or folder.
+    It contains no user, host or folder names.
 
     Returns:
         Plain values by name.
@@ -121,7 +121,7 @@ def environment() -> dict[str, Any]:
     for package in _PACKAGES:
         try:
             versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:  # run from a checkout that was never installed
+        except metadata.PackageNotFoundError:  # a checkout that was not installed
             versions[package] = None
     return {
         "python": platform.python_version(),
@@ -136,13 +136,13 @@ def environment() -> dict[str, Any]:
 
 
 def content_hash(value: Any) -> str:
-    """Hash any value that a record can hold.
+    """Return the hash of any value that a record can hold.
 
     Args:
-        value: A configuration, for instance.
+        value: A value, for example a configuration.
 
     Returns:
-        SHA-256 in hexadecimal; equal for values that a record would hold as equal, whatever the order of keys.
+        SHA-256 in hexadecimal; equal for values that are equal in a record, whatever the order of keys.
 
     Raises:
         RecordError: If the value cannot be written as JSON.
@@ -158,21 +158,21 @@ def content_hash(value: Any) -> str:
 
 
 def save(record: Record, path: str | Path, *, durable: bool = False) -> Path:
-    """Write a record; a reader sees the old file or the new one, never a part.
+    """Write a record atomically: a reader sees the old file or the new one, never a part.
 
-    The file carries a hash of its contents, so that `load` notices a changed number.
+    The file contains a hash of its contents, so that `load` detects changes.
 
     Args:
-        record: What to write.
-        path: A file, or a folder (without a suffix), in which the file is called "record.json". Folders are made.
-        durable: Return only when the file would survive a loss of power.
+        record: The record.
+        path: A file, or a folder (a path without suffix), in which the file is "record.json". Folders are created.
+        durable: Whether to return only when the file would survive a loss of power.
 
     Returns:
         The file's path.
 
     Raises:
-        RecordError: If it cannot be written.
-        TypeError: If it is no record, or `durable` no bool.
+        RecordError: If the record cannot be written.
+        TypeError: If `record` is not a record, or `durable` is not a bool.
 
     Example:
         >>> import tempfile
@@ -200,13 +200,13 @@ def load(path: str | Path) -> Record:
     """Read a record.
 
     Args:
-        path: The file, or the folder in which it is called "record.json".
+        path: The file, or the folder that contains "record.json".
 
     Returns:
-        The record, equal to the one that was saved.
+        A record equal to the saved one.
 
     Raises:
-        RecordError: If there is no such file, or it is not a record, damaged, changed by hand or of another format.
+        RecordError: If the file does not exist, is not a record, is damaged, was changed by hand or has another format.
     """
     path = _path(path)
     try:
@@ -215,7 +215,7 @@ def load(path: str | Path) -> Record:
     except FileNotFoundError:
         raise RecordError(f"{path} does not exist. Expected a file that `save` wrote.") from None
     except (OSError, ValueError) as error:
-        raise RecordError(f"{path} is damaged or not a record: {error}. Make it again.") from None
+        raise RecordError(f"{path} is damaged or not a record: {error}. Create it again.") from None
     found = document.get("format") if isinstance(document, dict) else type(document).__name__
     if found != FORMAT:
         raise RecordError(
@@ -235,23 +235,23 @@ def load(path: str | Path) -> Record:
         _check_fields(content)
         return Record(**content)
     except RecordError as error:
-        raise RecordError(f"{path} is not as it was written: {error} Make it again.") from None
+        raise RecordError(f"{path} was changed after it was written: {error} Create it again.") from None
 
 
 def write_csv(path: str | Path, rows: Iterable[Mapping[str, Any]], columns: Sequence[str] | None = None) -> Path:
-    """Write a tidy table, one row per observation, with a header; a reader never sees a part of it.
+    """Write a tidy CSV table atomically, with a header and one row per observation.
 
     Args:
-        path: The file; its folder is made.
-        rows: Rows by column. Floats are written with all their digits, NaN as "nan", None as nothing.
-        columns: Their order; None takes that of the first row.
+        path: The file; its folder is created.
+        rows: Rows as mappings by column. Floats are written with all digits, NaN as "nan", None as an empty field.
+        columns: The order of the columns; None takes that of the first row.
 
     Returns:
         The file's path.
 
     Raises:
-        RecordError: If a row is no mapping of texts, rows differ in their columns, there are neither rows nor columns,
-            or the file cannot be written.
+        RecordError: If a row is not a mapping with string keys, rows differ in their columns, there are neither rows
+            nor columns, or the file cannot be written.
     """
     rows = list(rows) if isinstance(rows, Iterable) else [rows]
     for number, row in enumerate(rows):
@@ -259,7 +259,7 @@ def write_csv(path: str | Path, rows: Iterable[Mapping[str, Any]], columns: Sequ
             raise RecordError(f"write_csv needs row {number} to be a mapping; received {describe_argument(row)}.")
     if columns is None:
         if not rows:
-            raise RecordError("An empty table needs its columns; received neither rows nor columns.")
+            raise RecordError("An empty table needs columns; received neither rows nor columns.")
         columns = list(rows[0])
     if not isinstance(columns, list | tuple) or not all(isinstance(name, str) for name in columns):
         raise RecordError(f"write_csv needs columns to be a list of texts; received {describe_argument(columns)}.")
@@ -278,20 +278,20 @@ def write_csv(path: str | Path, rows: Iterable[Mapping[str, Any]], columns: Sequ
 
 
 def write_atomically(path: str | Path, content: str | bytes, *, durable: bool = False) -> Path:
-    """Write a file so that a reader, or a crash, sees the old contents or the new, never a part.
+    """Write a file atomically: readers and crashes leave the old contents or the new ones, never a part.
 
     Args:
-        path: The file; its folder is made.
+        path: The file; its folder is created.
         content: Text, written as UTF-8, or bytes.
-        durable: Return only when the file would survive a loss of power, which takes milliseconds.
+        durable: Whether to return only when the file would survive a loss of power, which takes milliseconds.
 
     Returns:
         The file's path.
 
     Raises:
-        OSError: If it cannot be written; the old contents are as they were.
-        RecordError: If it is no path, or its name longer than 255 bytes.
-        TypeError: If the content is neither text nor bytes, or `durable` is no flag.
+        OSError: If the file cannot be written; the old contents are then unchanged.
+        RecordError: If `path` is not a path, or the file name is longer than 255 bytes.
+        TypeError: If the content is neither text nor bytes, or `durable` is not a bool.
     """
     path = _path(path)
     if len(os.fsencode(path.name)) > _LONGEST_NAME:
@@ -303,7 +303,7 @@ def write_atomically(path: str | Path, content: str | bytes, *, durable: bool = 
     durable = check_bool("write_atomically", "durable", durable)
     path.parent.mkdir(parents=True, exist_ok=True)
     data = content.encode() if isinstance(content, str) else content
-    prefix = os.fsencode(f".{path.name}.")[: files.MAX_NAME]  # a name may be as long as the file system allows
+    prefix = os.fsencode(f".{path.name}.")[: files.MAX_NAME]  # the name itself may be as long as the file system allows
     handle, draft = tempfile.mkstemp(dir=path.parent, prefix=os.fsdecode(prefix))
     try:
         with os.fdopen(handle, "wb") as file:
@@ -311,31 +311,31 @@ def write_atomically(path: str | Path, content: str | bytes, *, durable: bool = 
             if durable:
                 file.flush()
                 os.fsync(file.fileno())
-        os.chmod(draft, 0o666 & ~_umask())  # mkstemp's files are private
+        os.chmod(draft, 0o666 & ~_umask())  # mkstemp creates private files
         os.replace(draft, path)
         if durable:
             _flush_folder(path.parent)
     except BaseException as error:
         Path(draft).unlink(missing_ok=True)
         if isinstance(error, OSError):
-            error.filename = os.fspath(path)  # a full disk does not say what was being written, or names the draft
+            error.filename = os.fspath(path)  # errors of a full disk name no file, or the temporary one
         raise
     return path
 
 
 def plain(value: Any, where: str = "value") -> Any:
-    """Return a value as what JSON knows: None, bool, int, float, str, lists and dictionaries.
+    """Return a value as plain JSON values: None, bool, int, float, str, lists and dictionaries.
 
     Args:
-        value: Any nesting of those, arrays, tuples, dataclasses and paths.
-        where: What messages call it.
+        value: Any nesting of these with arrays, tuples, dataclasses and paths.
+        where: Name of the value in messages.
 
     Returns:
-        The plain value. Single precision becomes the double with the same value.
+        The plain value. Single-precision numbers become doubles of the same value.
 
     Raises:
-        TypeError: If `where` is no text.
-        RecordError: If something in it is neither.
+        TypeError: If `where` is not a string.
+        RecordError: If a part of the value cannot be converted.
 
     Example:
         >>> plain({"a": np.float32(0.5), "b": (1, np.arange(2))})
@@ -346,11 +346,15 @@ def plain(value: Any, where: str = "value") -> Any:
 
 def _plain(value: Any, where: str, depth: int) -> Any:
     if isinstance(value, float) and math.isnan(value):
-        return math.nan  # always this one, so that records with NaN compare equal
+        return math.nan  # always the same object, so that records with NaN compare equal
     if isinstance(value, str) and value in _UNWRITTEN:
-        raise RecordError(f"{where} is the string {value!r}, which stands for a number in a record; use another word.")
+        raise RecordError(
+            f"{where} is the string {value!r}, which represents a number in a record. Use another string."
+        )
     if type(value) is int and value.bit_length() > _MAX_BITS:
-        raise RecordError(f"{where} is an integer of {value.bit_length():,} bits, too long for a text. Use a float.")
+        raise RecordError(
+            f"{where} is an integer of {value.bit_length():,} bits, too long to write as text. Use a float."
+        )
     if value is None or type(value) in (bool, int, float):
         return value
     if type(value) is str:
@@ -360,7 +364,9 @@ def _plain(value: Any, where: str, depth: int) -> Any:
     if isinstance(value, Mapping):
         for key in value:
             if not isinstance(key, str):
-                raise RecordError(f"{where} has the key {key!r}; keys of a record are strings. Convert it with str.")
+                raise RecordError(
+                    f"{where} has the key {key!r}, but keys in a record must be strings. Convert it with str."
+                )
             _checked_text(key, where)
         return {str(key): _plain(item, f"{where}[{key!r}]", depth + 1) for key, item in value.items()}
     if is_dataclass(value) and not isinstance(value, type):

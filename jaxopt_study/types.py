@@ -1,4 +1,4 @@
-"""The types that every layer shares."""
+"""Type aliases shared by all packages."""
 
 from collections.abc import Callable
 from typing import Any, Literal

@@ -190,7 +190,7 @@ def test_going_on_with_another_space_is_refused_and_says_what_differs(searched):
     other = [*SEARCH[:3], "learning_rate=log(1e-3, 1.0)", *SEARCH[4:]]
     code, _, err = run(*other, *TINY, "--resume")
     assert code == 2
-    assert "config['space']['learning_rate']['high']: stored 1e+30, asked 1.0" in err
+    assert "config['space']['learning_rate']['high']: stored 1e+30, requested 1.0" in err
 
 
 @pytest.mark.slow
@@ -239,7 +239,7 @@ def test_a_search_can_be_halved(here):
         (["search", "sgd", "--space", "learning_rate=log(open('x'), 1)"], "neither a number nor a word"),
         (["search", "sgd", "--space", "a=log(1, 2)", "--space", "a=log(1, 2)"], "names 'a' twice"),
         (["search", "sgd", "--space", "decay=uniform(0, 1)"], "'sgd' needs learning_rate"),
-        (["search", "sgd(0.1)", "--space", "decay=uniform(0, 1)"], "Nothing takes the hyperparameter 'decay'"),
+        (["search", "sgd(0.1)", "--space", "decay=uniform(0, 1)"], "Unknown hyperparameter 'decay'"),
         (["search", "chain(sgd(0.1), sgd(0.1))"], "has not one learning_rate"),
         (["search", "mine_for_sweeps:bare"], "has not one learning_rate"),
         (["search", "mine_for_sweeps:stubborn"], "decides by learning_rate in Python"),

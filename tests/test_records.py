@@ -91,8 +91,8 @@ def test_a_missing_file_is_named(tmp_path):
     ("results", "message"),
     [
         ({"f": print}, r"results\['f'\] cannot be written"),
-        ({"a": {1: 2}}, "keys of a record are strings"),
-        ({"word": "NaN"}, "stands for a number"),
+        ({"a": {1: 2}}, "keys in a record must be strings"),
+        ({"word": "NaN"}, "represents a number"),
     ],
 )
 def test_what_json_cannot_hold_is_refused_at_once(results, message):

@@ -60,7 +60,7 @@ def adaptive_step(
     Args:
         learning_rate: η, or a schedule.
         *scale: The parts that turn the gradient into a direction.
-        decay: What `decayed` returned.
+        decay: The result of `decayed`.
         decoupled: Whether the decay comes after the statistics.
         maximize: Whether to ascend.
 

@@ -84,7 +84,9 @@ def from_pytree(
     leaves, structure = jax.tree_util.tree_flatten_with_path(jax.tree.map(in_double, params))
     for path, leaf in leaves:
         if _is_trained(leaf) and not is_finite(leaf):
-            raise ValueError(f"from_pytree needs finite parameters; params{jax.tree_util.keystr(path)} is not.")
+            raise ValueError(
+                f"from_pytree needs finite parameters; params{jax.tree_util.keystr(path)} has NaN or infinity."
+            )
         if _is_trained(leaf) and not isinstance(leaf, jax.Array):
             check_kept(f"from_pytree: params{jax.tree_util.keystr(path)}", leaf)
     others = [jax.tree_util.keystr(path) or "the only leaf" for path, leaf in leaves if not _is_trained(leaf)]

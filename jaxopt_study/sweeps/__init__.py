@@ -1,4 +1,4 @@
-"""Many trials at once: what is searched, how it is sampled, and what is kept on disk."""
+"""Sweeps: hyperparameter search, optimizer comparison and ablation, with many trials in one compiled program."""
 
 from jaxopt_study.sweeps._compare._ablate import Ablation, Contribution, ablate
 from jaxopt_study.sweeps._compare._ablation_variants import Variant as Variant

@@ -1,4 +1,4 @@
-"""One trial: a loop of steps from a problem and an optimizer to a trajectory."""
+"""Training: `train` runs one optimizer on one problem and returns a `Trajectory`."""
 
 from jaxopt_study.training._batch_order import (
     BatchOrder,

@@ -122,11 +122,11 @@ ORDERS = {"reshuffle": Reshuffle(), "shuffle_once": ShuffleOnce(), "with_replace
 
 @dataclass(frozen=True)
 class LinearPace:
-    """The share of the examples in play, growing linearly with the step until all are.
+    """The pace of a curriculum whose share of admitted examples grows linearly with the step.
 
     Attributes:
-        start: Share in play at the first step, in (0, 1].
-        num_steps: Step from which all examples are in play, ≥ 1.
+        start: Share admitted at the first step, in (0, 1].
+        num_steps: Step from which all examples are admitted, ≥ 1.
     """
 
     start: float
@@ -145,16 +145,16 @@ class LinearPace:
 @partial(jax.tree_util.register_dataclass, data_fields=["difficulty"], meta_fields=["pace"])
 @dataclass(frozen=True, eq=False)
 class Curriculum:
-    """An order that begins with the easy examples.
+    """An order that begins with easy examples.
 
-    At step t a batch is drawn uniformly, with replacement, from the ⌈pace(t)·N⌉ examples of least difficulty (at least
-    one). With pace = 1 it is ordinary sampling with replacement.
+    At step t a batch is drawn uniformly, with replacement, from the ⌈pace(t)·N⌉ easiest examples (at least one). With
+    pace = 1 this is ordinary sampling with replacement.
 
     Attributes:
-        difficulty: Shape (N,): one score per training example; larger is harder. Ties keep the order of the data.
-        pace: t ↦ share of the examples in play, in (0, 1]; traced. `LinearPace` is one; any function may be. `train`
-            evaluates it at the first, middle and last step and refuses what is not positive; what is above 1 counts as
-            1, and what is not positive at another step admits one example.
+        difficulty: One score per training example, shape (N,); larger is harder. Ties keep the order of the data.
+        pace: t ↦ share of the admitted examples, in (0, 1]; traced. Use `LinearPace` or any function. `train` evaluates
+            it at the first, middle and last step and raises if it is not positive there. Values above 1 count as 1; a
+            value that is not positive at another step admits one example.
     """
 
     difficulty: Any
@@ -193,12 +193,12 @@ class Curriculum:
 
 
 def linear_curriculum(difficulty: Float[Array, " examples"] | Any, *, start: float, num_steps: int) -> Curriculum:
-    """Admit the examples from easy to hard, linearly in the step.
+    """Make a curriculum that admits the examples from easy to hard, linearly in the step.
 
     Args:
-        difficulty: Shape (N,): one score per training example; larger is harder.
-        start: Share of the examples in play at the first step, in (0, 1].
-        num_steps: Step from which all examples are in play.
+        difficulty: One score per training example, shape (N,); larger is harder.
+        start: Share of the examples admitted at the first step, in (0, 1].
+        num_steps: Step from which all examples are admitted.
 
     Returns:
         A curriculum for `train(…, order=…)`.
@@ -212,7 +212,7 @@ def linear_curriculum(difficulty: Float[Array, " examples"] | Any, *, start: flo
     References:
         Bengio, Louradour, Collobert and Weston (2009), Curriculum learning, ICML.
     """
-    if difficulty is None:  # which a pytree without its values has
+    if difficulty is None:  # as in a pytree without its values
         raise TypeError("linear_curriculum needs difficulty to be one number per training example; received None.")
     return Curriculum(difficulty, LinearPace(start, num_steps))
 
@@ -343,7 +343,7 @@ def check_order(order: BatchOrder, num_examples: int, batch_size: int, num_steps
 
 
 def check_pace(pace: Callable[[Any], Any], num_steps: int) -> None:
-    """Raise an error if the pace of a curriculum is no number > 0 at the first, middle or last step of a run."""
+    """Raise unless the pace of a curriculum is a number > 0 at the first, middle and last step of a run."""
     for step in sorted({0, num_steps // 2, max(num_steps - 1, 0)}):
         with jax.ensure_compile_time_eval():
             share = _share(pace, jnp.int32(step))
@@ -353,9 +353,7 @@ def check_pace(pace: Callable[[Any], Any], num_steps: int) -> None:
 def _share(pace: Callable[[Any], Any], step: Any) -> Any:
     share = pace(step)
     if not is_real_scalar(share):
-        raise TypeError(
-            f"Curriculum needs pace to return one real number; received {describe_argument(share)} from it."
-        )
+        raise TypeError(f"Curriculum needs pace to return one real number; it returned {describe_argument(share)}.")
     return share
 
 
@@ -407,7 +405,7 @@ def _of_epochs(
 
 
 def _epoch_and_offset(step: Array, batch_size: int, num_examples: int) -> tuple[Array, Array]:
-    """Return step · batch_size divided by N, exactly, though the product may need 64 bits."""
+    """Return quotient and remainder of step · batch_size by N, exactly, although the product may need 64 bits."""
     step = step.astype(jnp.uint32)
     epoch = offset = jnp.uint32(0)
     for shift in range(0, 32, 4):

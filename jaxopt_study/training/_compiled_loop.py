@@ -1,4 +1,4 @@
-"""The loop over steps: compiled as one program, or driven by the host one step at a time."""
+"""Loops over steps, compiled as one program or run step by step from Python."""
 
 from collections.abc import Callable
 from functools import partial
@@ -27,10 +27,10 @@ def records_like(plan: Plan, inputs: Inputs, constants: Constants, carry: Carry)
 def advance(
     plan: Plan, inputs: Inputs, constants: Constants, carry: Carry, first: Any, stop: Any, capacity: int
 ) -> tuple[Carry, dict[str, Any]]:
-    """Return carry and records of the steps first … stop − 1, taken in one compiled loop.
+    """Return carry and records after the steps first … stop − 1 of one compiled loop.
 
-    The bounds may be traced: one program serves every part of every run of a plan. Records are arrays of fixed length,
-    of which the caller reads the part that was written.
+    The bounds may be traced, so one program serves all parts of all runs of a plan. Records are arrays of fixed length,
+    of which the caller reads the written part.
     """
     like = records_like(plan, inputs, constants, carry)
     if capacity == 0:
@@ -62,7 +62,7 @@ def advance(
 def conclude(
     plan: Plan, inputs: Inputs, constants: Constants, carry: Carry, num_steps: Any
 ) -> tuple[Carry, dict[str, Any]]:
-    """Return the carry and the last records, made after the last step."""
+    """Return the carry and the records made after the last step."""
     last = {}
     for what in plan.cadences:
         carry, last[what] = observe(plan, inputs, constants, carry, num_steps, what)
@@ -71,7 +71,7 @@ def conclude(
 
 @partial(jax.jit, static_argnames=("plan", "num_steps"))
 def whole_run(plan: Plan, inputs: Inputs, params: Any, key: Any, num_steps: int) -> tuple[Constants, Carry, dict, dict]:
-    """Return a run from start to end, made without the host: what `vmap` and `jit` see."""
+    """Return a whole run without the Python loop, for `vmap` and `jit`."""
     constants, carry = start(plan, inputs, params, key)
     if len(set(plan.cadences.values())) == 1:
         return constants, *segments(plan, inputs, constants, carry, num_steps)
@@ -87,10 +87,10 @@ def whole_run(plan: Plan, inputs: Inputs, params: Any, key: Any, num_steps: int)
 def segments(
     plan: Plan, inputs: Inputs, constants: Constants, carry: Carry, num_steps: int
 ) -> tuple[Carry, dict[str, Any], dict[str, Any]]:
-    """Return what `advance` and `conclude` do together, where all records have one cadence.
+    """Return the combined result of `advance` and `conclude` when all records have the same cadence.
 
-    A loop over segments of steps, each begun by its records; the last segment has records only. So everything occurs
-    once in the program, and evaluations, which take long to compile, take half as long.
+    The loop runs over segments of steps, each of which begins with its records; the last segment has records only.
+    Everything then occurs only once in the program, which halves the compile time of evaluations.
     """
     every = next(iter(plan.cadences.values()))
     count = -(-num_steps // every) + 1
@@ -111,7 +111,7 @@ def segments(
 
         return jax.lax.fori_loop(first, jnp.minimum(first + every, num_steps), body, (carry, records))
 
-    room = {what: max(n, 1) for what, n in length.items()}  # a loop of no steps is traced all the same
+    room = {what: max(n, 1) for what, n in length.items()}  # a loop of zero steps is traced, too
     carry, records = jax.lax.fori_loop(0, count, segment, (carry, _room(like, room)))
     return (
         carry,
@@ -157,9 +157,9 @@ def host_chunk(
     stop: int,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> tuple[Carry, dict[str, Any], int]:
-    """Return what `next_chunk` does, taking the steps first … stop − 1 one call at a time, and where it stopped.
+    """Return the same as `next_chunk`, with one call per step first … stop − 1, and the step at which it stopped.
 
-    An interrupt is heard before every step but the first.
+    Interrupts are checked before every step except the first.
     """
     found: dict[str, list] = {"losses": [], "taps": []} | {what: [] for what in plan.cadences}
     for t in range(first, stop):
@@ -179,7 +179,7 @@ def host_chunk(
 
 
 def _room(like: dict[str, Any], length: dict[str, int]) -> dict[str, Any]:
-    # Zeros, not NaN, of which `jax_debug_nans` would complain: which slots count follows from the number of steps.
+    # Zeros, not NaN, which would trigger `jax_debug_nans`; the number of steps tells which slots are valid.
     return {
         what: jax.tree.map(lambda x, n=length[what]: jnp.zeros((n, *x.shape), x.dtype), like[what]) for what in like
     }

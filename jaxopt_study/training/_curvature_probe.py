@@ -1,4 +1,4 @@
-"""Curvature along a run: sharpness, the optimizer's own sharpness and step accounts, inside the compiled program."""
+"""Curvature along a run: sharpness, preconditioned sharpness and step accounts, inside the compiled program."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -39,7 +39,7 @@ from jaxopt_study.transforms import gradient_point
 
 @dataclass(frozen=True)
 class CurvatureProbe:
-    """Measure the loss's curvature along a run, for `train(..., probe=CurvatureProbe(every=10))`.
+    """Measure the curvature of the loss along a run, with `train(..., probe=CurvatureProbe(every=10))`.
 
     Before the steps 0, every, 2·every, … and at the end it records, with Hessian H and gradient g at the point θ̃ where
     the step takes its gradient, and D the diagonal of the step's gains ∂θ′/∂g with second moments frozen:
@@ -47,38 +47,38 @@ class CurvatureProbe:
         eigenvalues      the largest of H, (k,), descending, with residuals ‖Hv − λv‖ and flags `converged`
         gain_sharpness   the largest eigenvalue of D^½ H D^½, dimensionless, with `gain_residual`; the step is at the
                          edge of stability at `dynamics.stability_limit(optimizer)`: 2 for gradient descent
-        gain_diagonal    whether the update is elementwise, without which the former means nothing
+        gain_diagonal    whether the update is elementwise; `gain_sharpness` is meaningful only if it is
         step_eigenvalues of the linearised training step, (2,), complex: the largest in modulus, which is the spectral
                          radius of `dynamics.stability`, and the farthest from 1; with `step_errors`. Beyond 1 the run
                          escapes along negative curvature, beyond −1 or off the real axis it oscillates
         linear, quadratic, realised, realised_error
                          gᵀu and ½uᵀHu of the coming update u, and the change of the loss that it makes
         gradient_norm    ‖g‖
-        num_matvecs      Hessian-vector products spent
-        measured         what `measure(H, key)` returns, if it is given
+        num_matvecs      number of Hessian-vector products
+        measured         the result of `measure(H, key)`, if given
 
-    Every solve starts from the eigenvectors of the one before, with a random direction added so that a new one can
-    overtake. The run itself is not changed. A model's carried variables are frozen where they are, and the loss is the
-    problem's evaluation loss: no dropout. Where an optimizer does not do the same in every step, as inside
-    `optax.MultiSteps`, gain and step account are those of the coming step, which may be none.
+    Every solve starts from the eigenvectors of the previous one, plus a random direction, so that a new eigenvector can
+    become the largest. The run itself is not changed. The model state is held fixed, and the loss is the problem's
+    evaluation loss, without dropout. If the optimizer's steps differ, as inside `optax.MultiSteps`, gain and step
+    account are those of the next step, which may be zero.
 
-    What can be traced goes into `measure`: `curvature.trace`, `morse_index`, `sharpness`, `ill_conditioning`, and any
-    function of products with H. `curvature.audit`, and `dynamics.stability` for an optimizer that does not do the same
-    in every step, work from Python: record parameters by `train(…, record_params_every=…)` and call them on the
-    snapshots.
+    `measure` may be any traceable function of products with H, such as `curvature.trace`, `morse_index`, `sharpness` or
+    `ill_conditioning`. `curvature.audit`, and `dynamics.stability` for an optimizer whose steps differ, run only from
+    Python: record parameters with `train(…, record_params_every=…)` and call them on the snapshots.
 
     Attributes:
         every: Steps between measurements, ≥ 1.
         num_eigenvalues: k ≥ 1.
-        data: Measure on "all" training examples, or on the "batch" of the coming step.
-        batch_size: Examples read at once where all are used; None for all at once.
-        tol: Residual asked for, relative to the largest eigenvalue's magnitude.
-        max_matvecs: Products allowed for each of the two solves.
+        data: Measure on "all" training examples, or on the "batch" of the next step.
+        batch_size: Number of examples read at a time with "all"; None for all at once.
+        tol: Tolerance of the residual, relative to the largest eigenvalue's magnitude.
+        max_matvecs: Largest number of products in each of the two solves.
         gains: Whether to solve for `gain_sharpness`.
-        stability_matvecs: Products for `step_eigenvalues`, 24 say, and four more to recompute their residuals; 0 for
-            none. As many vectors of parameters and memory are held. On CPU and GPU.
+        stability_matvecs: Number of products for `step_eigenvalues`, for example 24, plus four to recompute their
+            residuals; 0 for none. The same number of vectors of parameters and optimizer state is held in memory. On
+            CPU and GPU.
         account: Whether to account for the step.
-        seed: For the random directions.
+        seed: Seed of the random directions.
         measure: A function of the Hessian, as an operator, and a key, that returns a pytree of arrays; None for none.
             Its products are not in `num_matvecs`.
 

@@ -1,4 +1,4 @@
-"""Data on the device, copied once."""
+"""Placement of data on the device, with a cache of copies."""
 
 import weakref
 from typing import Any
@@ -10,10 +10,10 @@ _copies: dict[tuple[int, bool], Any] = {}
 
 
 def on_device(tree: Any) -> Any:
-    """Return a pytree with its arrays on the device; copies of read-only NumPy arrays are remembered.
+    """Return a pytree with its arrays on the device; copies of read-only NumPy arrays are cached.
 
-    Training many optimizers on one data set would otherwise copy it for every run, a tenth of a second for MNIST. A
-    read-only array is taken at its word; one that may be written to is copied each time, because it may have changed.
+    Without the cache, training many optimizers on one data set would copy it for every run, a tenth of a second for
+    MNIST. A read-only array is assumed not to change; a writable one is copied each time, because it may have changed.
     """
     return jax.tree.map(_leaf_on_device, tree)
 

@@ -1,4 +1,4 @@
-"""Loss and metrics over a whole set of examples."""
+"""Evaluation of loss and metrics over all examples of a split."""
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
@@ -25,26 +25,27 @@ def evaluate(
     on: str = "validation",
     batch_size: int | None = None,
 ) -> dict[str, Array]:
-    """Return the mean loss and metrics of a problem over one of its sets of examples.
+    """Return the mean loss and metrics of a problem over one of its splits.
 
-    With batches of sizes n₁, n₂, … (the last may be smaller) it returns Σ nᵢ·metricᵢ / Σ nᵢ: every example counts the
-    same. It uses the deterministic `problem.loss`, never `step_loss`: no dropout, and batch statistics as they are.
+    With batches of sizes n₁, n₂, … (the last may be smaller) it returns Σ nᵢ·metricᵢ / Σ nᵢ, which weights every
+    example equally. It uses the deterministic `problem.loss`, never `step_loss`: without dropout, and with the given
+    batch statistics.
 
     Args:
         problem: The problem.
-        params: Its parameters.
-        model_state: What the model carries beside them, if the problem has `init_state`.
+        params: Parameters of the problem.
+        model_state: State of the model, if the problem has `init_state`.
         on: "train", "validation" or "test".
-        batch_size: Examples evaluated at a time, to bound memory; None for all at once.
+        batch_size: Number of examples evaluated at a time, to bound memory; None for all at once.
 
     Returns:
         Scalars by name: "loss" and the names in `problem.metrics`. Cost: one forward pass over the examples per metric
-        (what they share is computed once).
+        (shared computations are done once).
 
     Raises:
         TypeError: If an argument is of the wrong kind.
-        ValueError: If the problem has no such examples, the parameters are not of the problem's shapes, a model state
-            is given to a problem without one, or `batch_size` is not positive.
+        ValueError: If the problem lacks the split, the parameters do not have the problem's shapes, a model state is
+            given to a problem without one, or `batch_size` is not positive.
 
     Example:
         >>> data = jnp.arange(5.0)
@@ -62,8 +63,8 @@ def evaluate(
     _check_like_init(problem, params)
     if model_state is not None and not problem.init_state:
         raise ValueError(
-            f"evaluate needs no model_state for problem {problem.name!r}, whose model carries nothing beside its "
-            f"parameters; received {describe_argument(model_state)}. Leave it out."
+            f"evaluate needs model_state to be None for problem {problem.name!r}, whose model has no state; received "
+            f"{describe_argument(model_state)}. Leave it out."
         )
     functions = (("loss", problem.loss), *sorted(problem.metrics.items()))
     examples = problem.data if on == "train" else getattr(problem, on)
@@ -72,12 +73,12 @@ def evaluate(
 
 
 def evaluated(params: Params) -> Params:
-    """Return the parameters to evaluate: of the pair of `optax.lookahead` the slow ones."""
+    """Return the parameters to evaluate, which are the slow ones for `optax.lookahead`."""
     return params.slow if isinstance(params, optax.LookaheadParams) else params
 
 
 def check_problem(who: str, problem: Any) -> None:
-    """Raise TypeError if something is no problem."""
+    """Raise TypeError unless the argument is a `Problem`."""
     if not isinstance(problem, Problem):
         raise TypeError(
             f"{who} needs a Problem; received {describe_argument(problem)}. Make one with problems.from_pytree, "
@@ -86,12 +87,12 @@ def check_problem(who: str, problem: Any) -> None:
 
 
 def check_split(problem: Problem, split: str, who: str = "train") -> None:
-    """Raise ValueError if a problem has no examples of a name."""
+    """Raise ValueError if a problem lacks a split."""
     check_choice(who, "the examples", split, SPLITS)
     if split != "train" and getattr(problem, split) is None:
         raise ValueError(
-            f"Problem {problem.name!r} has no {split} examples: give it some with problem.replace({split}=…), or "
-            "evaluate on 'train'."
+            f"Problem {problem.name!r} has no {split} examples. Add them with problem.replace({split}=…), or evaluate "
+            "on 'train'."
         )
 
 
@@ -100,21 +101,21 @@ def _check_like_init(problem: Problem, params: Params) -> None:
     shapes = jax.tree.map(jnp.shape, params)
     if jax.tree.structure(expected) != jax.tree.structure(params) or shapes != jax.tree.map(jnp.shape, expected):
         raise ValueError(
-            f"evaluate needs parameters as problem {problem.name!r} makes them, of shapes "
-            f"{jax.tree.map(jnp.shape, expected)}; received {shapes}. Lanes of a vmap are evaluated by jax.vmap."
+            f"evaluate needs parameters of the shapes of problem {problem.name!r}, "
+            f"{jax.tree.map(jnp.shape, expected)}; received {shapes}. Evaluate batched parameters with jax.vmap."
         )
 
 
 @lru_cache(maxsize=64)
 def init_like(init: Callable[..., Any]) -> Any:
-    """Return the parameters that `init` makes, without their values."""
-    return jax.eval_shape(lambda: init(jax.random.key(0)))  # inside a trace, no key becomes part of the program
+    """Return the structure and shapes of the parameters that `init` returns, without values."""
+    return jax.eval_shape(lambda: init(jax.random.key(0)))  # keys are no constants
 
 
 def measure(
     functions: Mapping[str, Callable[..., Any]], params: Any, state: tuple, examples: Any, batch_size: int | None
 ) -> dict[str, Any]:
-    """Return the averages of functions of (params, batch, *state) over examples, each counting the same."""
+    """Return the averages of functions of (params, batch, *state) over examples with equal weights."""
 
     def values(batch: Any) -> dict[str, Any]:
         return {name: jnp.asarray(fn(params, batch, *state)) for name, fn in functions.items()}
@@ -142,7 +143,7 @@ def measure(
 
 
 def rows(x: Any, indices: Any) -> Any:
-    """Return some examples, spread over the devices of an explicit mesh as all of them are."""
+    """Return a slice of the examples, with the sharding of all examples on an explicit mesh."""
     sharding = getattr(jax.typeof(x), "sharding", None)
     if sharding is None or not any(sharding.spec):
         return x.at[indices].get(mode="promise_in_bounds")

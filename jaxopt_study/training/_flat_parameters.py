@@ -1,9 +1,9 @@
-"""In which shapes parameters and optimizer state travel through the loop.
+"""Flat layout: parameters and optimizer state carried through the loop as vectors.
 
 On a CPU, XLA loops over the innermost dimension of an array, and a 3×3 kernel's is 3 long: an elementwise step over
 convolutional leaves runs at a third of the memory bandwidth. Carried as vectors, and reshaped where the loss reads them
-(which is free), the same step runs at full speed. That is only legal for an optimizer that does not look at the shapes
-of leaves, and `shape_dependence` decides it by comparing what the optimizer does in both layouts.
+(which is free), the same step runs at full speed. This is valid only for an optimizer that does not depend on the
+shapes of leaves, which `shape_dependence` checks by comparing the optimizer's programs in both layouts.
 """
 
 from typing import Any
@@ -29,7 +29,7 @@ _ELEMENTWISE = frozenset({
 _REDUCTIONS = frozenset(
     {"reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "reduce_and", "reduce_or", "reduce_xor"}
 )
-_RESHAPES = frozenset({"reshape", "squeeze", "expand_dims"})  # keep row-major order, whatever the shapes
+_RESHAPES = frozenset({"reshape", "squeeze", "expand_dims"})  # keep row-major order for any shapes
 
 
 def flatten_leaves(params: Params) -> Params:
@@ -43,21 +43,22 @@ def restore_leaves(flat: Params, like: Any) -> Params:
 
 
 def shape_dependence(in_tree: core.ClosedJaxpr, in_flat: core.ClosedJaxpr) -> str | None:
-    """Say where a function looks at the shapes of its arguments, or that it does not.
+    """Return how a function depends on the shapes of its arguments, or None if it does not.
 
     Both programs are the same Python function, traced on leaves of any shape and on the same leaves as vectors. They
-    are compared equation by equation, with the claim that every value of one is, read row by row, the corresponding
-    value of the other. It holds for the arguments; elementwise operations, reductions of a whole leaf, reshapes and
-    random bits (whose counter runs row by row) preserve it; any other operation does if its arguments have the same
-    shape in both. If the claim reaches the end, both layouts compute the same numbers up to the order of summation.
+    are compared equation by equation, with the invariant that every value of one, read row by row, equals the
+    corresponding value of the other. The invariant holds for the arguments; elementwise operations, reductions of a
+    whole leaf, reshapes and random bits (whose counter runs row by row) preserve it; any other operation does if its
+    arguments have the same shape in both. If it holds at the end, both layouts compute the same numbers up to the order
+    of summation.
 
     Args:
         in_tree: The program on the original leaves.
         in_flat: The program on vectors.
 
     Returns:
-        None if the layouts are interchangeable, else a phrase that names the first operation that is not. Cost: linear
-        in the number of equations; nothing is run.
+        None if the layouts are interchangeable, otherwise a phrase that names the first operation that depends on the
+        shapes. Cost: linear in the number of equations; nothing is run.
     """
     if in_tree.effects or in_flat.effects:
         return "it has side effects"
@@ -83,7 +84,7 @@ def _compare(a: Any, b: Any) -> str | None:
 
     if not pair(a.constvars, b.constvars) or not pair(a.invars, b.invars):
         return "its arguments depend on the shapes of the parameters"
-    # A reshape is the identity for values read row by row: drop it on either side and join its ends.
+    # A reshape is the identity for values read row by row, so it is dropped on either side.
     alias_a, equations_a = _without_reshapes(a)
     alias_b, equations_b = _without_reshapes(b)
     for x, y in zip(equations_a, equations_b, strict=False):

@@ -1,4 +1,4 @@
-"""Whether a run moves, and whether its numbers are finite, told from step to step at no cost worth measuring."""
+"""Cheap checks at every step: whether the parameters move, and whether all numbers are finite."""
 
 from typing import Any
 
@@ -9,11 +9,11 @@ from jaxopt_study._programs import wider
 from jaxopt_study.dynamics import differentiated
 from jaxopt_study.training._run_spec import Motion
 
-_COORDINATES = 64  # of each leaf: a comparison of all of them takes a pass over memory, a third of a small step
+_COORDINATES = 64  # per leaf; comparing all coordinates would take a pass over memory, a third of a small step
 
 
 def at_rest(params: Any, sharded: bool) -> Motion:
-    """Return what is known of the motion at the start."""
+    """Return the `Motion` at the start of a run."""
     return Motion(
         glimpse=_glimpse(differentiated(params), sharded),
         pushed=jnp.bool_(False),
@@ -23,18 +23,18 @@ def at_rest(params: Any, sharded: bool) -> Motion:
 
 
 def moved(motion: Motion, params: Any, grads: Any, num_steps: Any, applied: Any, sharded: bool) -> Motion:
-    """Return what is known of the motion after a step.
+    """Return the `Motion` after a step.
 
     Args:
-        motion: What was known before it.
-        params: The parameters after it.
-        grads: Its gradient.
-        num_steps: Steps applied, this one included.
-        applied: Whether it was applied.
+        motion: The motion before the step.
+        params: The parameters after the step.
+        grads: The gradient of the step.
+        num_steps: Number of steps applied, including this one.
+        applied: Whether the step was applied.
         sharded: Whether the parameters are spread over devices.
 
     Returns:
-        The motion. Between steps the run rests for as long as the compared coordinates keep their values to the bit.
+        The motion. A run is at rest as long as the compared coordinates keep their values bit by bit.
     """
     glimpse = _glimpse(differentiated(params), sharded)
     moves = _any(jax.tree.map(lambda x, y: (x != y).any(), glimpse, motion.glimpse))
@@ -49,17 +49,17 @@ def moved(motion: Motion, params: Any, grads: Any, num_steps: Any, applied: Any,
 
 
 def stalled(motion: Motion, num_steps: Any) -> Any:
-    """Return whether the run came to a standstill although its gradient is not 0.
+    """Return whether the run has stopped moving although its gradient is not 0.
 
-    The parameters have not changed for at least a tenth of the steps, and for longer than they ever rested between two
-    changes, which an optimizer that updates every k steps does.
+    This is the case if the parameters have not changed for at least a tenth of the steps, and for longer than the
+    longest rest between two changes, which allows for an optimizer that updates every k steps.
     """
     rest = num_steps - motion.last_moved
     return motion.pushed & (10 * rest >= num_steps) & (rest > motion.longest_rest) & (rest > 0)
 
 
 def still_finite(tree: Any, sharded: bool) -> Any:
-    """Return whether all numbers are finite, from the sum of their squares where that does not overflow."""
+    """Return whether all numbers are finite, from the sum of their squares if it does not overflow."""
 
     def squares(leaf: Any) -> Any:
         wide = leaf.astype(wider(leaf.dtype, jnp.float32))

@@ -1,4 +1,4 @@
-"""The host's part of a run: parts of adaptive length, interrupts, progress. Never inside a trace."""
+"""The Python loop around compiled chunks of steps: chunk lengths, interrupts and progress."""
 
 import signal
 import threading
@@ -16,21 +16,21 @@ from jaxopt_study.training._compiled_loop import begin, host_chunk, last_records
 from jaxopt_study.training._records import only_recorded
 from jaxopt_study.training._run_spec import Carry, Constants, Inputs, Plan
 
-_SECONDS_PER_CHUNK = 0.4  # short enough to answer Ctrl-C and move a bar, long enough to cost nothing
+_SECONDS_PER_CHUNK = 0.4  # short enough for Ctrl-C and the progress bar, long enough for negligible overhead
 _GROWTH = 16
 _LONGEST_POLL = 0.05  # seconds
 
-Report = Callable[[int, int, float], None]  # steps done, steps in all, last loss
+Report = Callable[[int, int, float], None]  # steps done, total steps, last loss
 
 
 def drive(
     plan: Plan, inputs: Inputs, params: Any, key: Any, num_steps: int, report: Report
 ) -> tuple[Constants, Carry, dict[str, Any], dict[str, Any], int, bool]:
-    """Run until the steps are taken, the run ends itself, or somebody interrupts it.
+    """Run until all steps are taken, the run ends early, or it is interrupted.
 
     Returns:
-        Constants and last carry; records of the steps, and those after the last; how many steps the trajectory covers;
-        and whether somebody interrupted.
+        Constants and last carry; records of the steps, and those after the last; the number of steps that the
+        trajectory covers; and whether the run was interrupted.
     """
     constants, carry = begin(plan, inputs, params, key)
     parts: list[dict[str, Any]] = []
@@ -61,10 +61,10 @@ def drive(
 
 
 class _Pace:
-    """How many steps to take before the host looks again, from what steps and records have taken so far.
+    """Choice of the next chunk's length from the times of steps and records so far.
 
-    Parts without an evaluation do not tell how long one takes, so both are timed: a part that held many evaluations
-    would keep Ctrl-C waiting.
+    Steps and evaluations are timed separately: chunks without an evaluation do not show its duration, and a chunk with
+    many evaluations would delay Ctrl-C.
     """
 
     def __init__(self, cadences: Mapping[str, int]):
@@ -74,14 +74,14 @@ class _Pace:
         self._per_record: float | None = None
 
     def size(self, done: int) -> int:
-        """Return how many steps the next part may have, at least one."""
+        """Return the number of steps of the next chunk, at least one."""
         most = max(1, _GROWTH * self._last)
         while most > 1 and not self._is_short(done, done + most):
             most //= 2
         return most
 
     def took(self, first: int, stop: int, seconds: float) -> None:
-        """Remember how long the steps first … stop − 1 took. The first part also compiles, and tells nothing."""
+        """Record the duration of the steps first … stop − 1, except for the first chunk, which includes compilation."""
         if first == 0:
             return
         records, steps = self._records(first, stop), stop - first
@@ -105,7 +105,7 @@ class _Pace:
 
 
 def wait(arrays: Any) -> None:
-    """Wait for arrays in Python, where Ctrl-C gets through, and not inside XLA."""
+    """Wait for arrays in Python, where Ctrl-C is handled, instead of inside XLA."""
     pause = 1e-4
     computed: list[Any] = [leaf for leaf in jax.tree.leaves(arrays) if isinstance(leaf, jax.Array)]
     while not all(leaf.is_ready() for leaf in computed):
@@ -120,9 +120,9 @@ def _joined(parts: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _written(plan: Plan, records: dict[str, Any], first: int, stop: int, num_steps: int) -> dict[str, Any]:
-    """Return the part of a chunk's buffers that was written: one slot per step or per multiple of the cadence.
+    """Return the written part of a chunk's buffers: one slot per step or per multiple of the cadence.
 
-    What was written after the run had ended, after `num_steps` steps, is blank.
+    Slots written after the end of the run, after `num_steps` steps, are blank.
     """
     found = {}
     for what, buffers in records.items():
@@ -138,8 +138,8 @@ class Interrupt:
     """Whether Ctrl-C was pressed.
 
     Args:
-        outer: The handlers of the program around, by the number of the signal.
-        held: Whether the first Ctrl-C is only noted, because there is something to keep.
+        outer: The previous signal handlers, by signal number.
+        held: Whether the first Ctrl-C is only recorded, because there are results to keep.
     """
 
     def __init__(self, outer: Mapping[int, Any], *, held: bool):
@@ -153,7 +153,7 @@ class Interrupt:
         return self._pressed.is_set()
 
     def hold(self) -> None:
-        """Note the first Ctrl-C from now on, instead of acting on it."""
+        """From now on, record the first Ctrl-C instead of raising at once."""
         self._held.set()
 
     def press(self, number: int, frame: Any) -> None:
@@ -166,16 +166,16 @@ class Interrupt:
 
 @contextmanager
 def interrupts(*, held: bool = True) -> Iterator[Interrupt]:
-    """Hold back Ctrl-C until the part in progress is safe; a second Ctrl-C acts at once.
+    """Defer Ctrl-C until the chunk in progress is complete; a second Ctrl-C acts at once.
 
-    The same holds for SIGTERM in a program that lets it interrupt: one whose handler is Python's own of Ctrl-C, or says
-    that it can be held back by a method `hold`, which is then called in its place.
+    SIGTERM is treated likewise if its handler is Python's default handler of Ctrl-C, or has a method `hold`, which is
+    then called instead.
 
     Args:
-        held: False lets the first one act at once, too, until `hold` is called.
+        held: If False, the first Ctrl-C also acts at once until `hold` is called.
 
     Yields:
-        A function that says whether Ctrl-C was pressed.
+        A function that returns whether Ctrl-C was pressed.
     """
     outer: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():
@@ -192,18 +192,18 @@ def interrupts(*, held: bool = True) -> Iterator[Interrupt]:
 
 
 def _interrupts(handler: Any) -> bool:
-    """Return whether a handler is one that can be held back, and not a program's own idea of an interrupt."""
+    """Return whether a signal handler can be deferred, which excludes a program's own handlers."""
     return handler is signal.default_int_handler or hasattr(handler, "hold")
 
 
 class Bar:
-    """A progress bar that appears by itself on long runs.
+    """A progress bar that appears on long runs.
 
     Args:
-        progress: True shows it at once, False never; None after two seconds, if somebody is looking; a callable is
-            called instead with (steps done, steps in all, last loss).
-        name: What the bar says.
-        quantity: What the third number is called.
+        progress: True shows the bar at once, False never, None after two seconds at a terminal; a callable is called
+            instead with (steps done, total steps, last loss).
+        name: Label of the bar.
+        quantity: Name of the third number.
     """
 
     def __init__(self, progress: bool | Report | None, name: str, quantity: str = "loss"):
@@ -222,14 +222,14 @@ class Bar:
             self._bar.stop()
 
     def __call__(self, done: int, total: int, loss: float) -> None:
-        """Move the bar."""
+        """Update the bar."""
         if callable(self._progress):
             self._progress(done, total, loss)
         elif self._progress or (self._progress is None and time.perf_counter() - self._began > 2.0):
             if self._bar is None:
                 self._bar = self._open(total)
             if self._bar is None:
-                self._progress = False  # nobody is looking
+                self._progress = False  # not a terminal
             else:
                 self._bar.update(self._task, completed=done, loss=f"{loss:.4g}")
 

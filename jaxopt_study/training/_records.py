@@ -1,4 +1,4 @@
-"""Records of a run that ended early: blank where nothing was recorded."""
+"""Blank entries in the records of a run that ended early."""
 
 from typing import Any
 
@@ -8,14 +8,15 @@ import numpy as np
 
 
 def only_recorded(record: Any, valid: Any) -> Any:
-    """Return a record, blank where it is not valid: NaN, or 0 where NaN cannot be.
+    """Return a record with invalid entries blank: NaN, or 0 for integers.
 
     Args:
         record: A pytree of arrays of shape (count, …).
         valid: Shape (count,).
 
     Returns:
-        NumPy arrays for NumPy arrays, written outside compiled programs: `jax_debug_nans` does not see them.
+        The record; NumPy arrays stay NumPy arrays, and are written outside compiled programs, so that `jax_debug_nans`
+        does not see the NaN.
     """
 
     def kept(x: Any) -> Any:
@@ -29,10 +30,10 @@ def only_recorded(record: Any, valid: Any) -> Any:
 
 
 def missing(like: np.ndarray, count: int) -> np.ndarray:
-    """Return so many blank entries of a record."""
+    """Return a record with the given number of blank entries."""
     return np.full((count, *like.shape[1:]), blank(like.dtype), like.dtype)
 
 
 def blank(dtype: Any) -> Any:
-    """Return the scalar that stands for "no record" among values of a kind."""
+    """Return the scalar that means "no record" for values of a dtype."""
     return np.asarray(np.nan if jnp.issubdtype(dtype, jnp.inexact) else 0).astype(dtype)[()]

@@ -1,4 +1,4 @@
-"""What is fixed about a run, what it reads, and what one step hands to the next."""
+"""Data classes of a run: static plan, inputs, constants and the carry of the loop."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,16 +15,16 @@ from jaxopt_study.training._trajectory import EarlyStopping, Probe
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything static about a run. Runs with equal plans, and inputs of equal shapes, share compiled programs."""
+    """The static part of a run. Runs with equal plans and inputs of equal shapes share compiled programs."""
 
     init: Callable
     loss: Callable
     step_loss: Callable | None
     init_state: Callable | None
     metrics: tuple[tuple[str, Callable], ...]
-    optimizer: Any  # a transformation that is not a pytree of numbers; None if it is, and comes with the inputs
-    structure: Any  # the parameters' tree,
-    shapes: tuple[jax.ShapeDtypeStruct, ...]  # and its leaves, as the user has them
+    optimizer: Any  # a transformation that is not a pytree of numbers; otherwise None, and it is among the inputs
+    structure: Any  # the tree structure of the parameters
+    shapes: tuple[jax.ShapeDtypeStruct, ...]  # the leaves of the parameters in the user's layout
     batch_size: int | None  # None: all examples at every step
     order: Any  # the order of the batches, or its structure as a pytree
     evaluate_every: int | None
@@ -36,14 +36,14 @@ class Plan:
     loss_dtype: Any = None
     layout: str = "tree"
     loop: str = "compiled"
-    capacity: int = 0  # steps whose records fit the buffers of one call
-    careful: bool = False  # whether every step keeps its old values until the new ones are known to be finite
+    capacity: int = 0  # number of steps whose records fit into the buffers of one call
+    careful: bool = False  # whether every step keeps the old values until the new ones are found to be finite
     sharded: bool = False  # whether parameters are spread over devices
-    paired: bool = False  # whether parameters are the fast and slow ones of `optax.lookahead`
+    paired: bool = False  # whether parameters are the pair of fast and slow ones of `optax.lookahead`
 
     @property
     def like(self) -> Any:
-        """The user's parameters without their values."""
+        """Structure and shapes of the user's parameters, without values."""
         return jax.tree.unflatten(self.structure, self.shapes)
 
     def shaped(self, carried: Any) -> Any:
@@ -51,18 +51,18 @@ class Plan:
         return restore_leaves(carried, self.like) if self.layout == "flat" else carried
 
     def shaped_part(self, carried: Any) -> Any:
-        """Return the part of carried parameters that the loss is a function of in the user's shapes."""
+        """Return the carried parameters that the loss depends on, in the user's shapes."""
         return restore_leaves(carried, differentiated(self.like)) if self.layout == "flat" else carried
 
     def shaped_state(self, optimizer: Any, opt_state: Any) -> Any:
-        """Return a carried optimizer state in the shapes that `optimizer.init` gives on the user's parameters."""
+        """Return a carried optimizer state in the shapes of `optimizer.init` for the user's parameters."""
         return (
             restore_leaves(opt_state, jax.eval_shape(optimizer.init, self.like)) if self.layout == "flat" else opt_state
         )
 
     @property
     def cadences(self) -> dict[str, int]:
-        """Names of the records made now and then, and how often."""
+        """Names and cadences of the records that are not made at every step."""
         found = {"evaluations": self.evaluate_every, "snapshots": self.snapshot_every}
         found["probes"] = self.probe.every if self.probe else None
         return {name: every for name, every in found.items() if every}
@@ -71,7 +71,7 @@ class Plan:
 @partial(jax.tree_util.register_dataclass, data_fields=["optimizer", "data", "examples", "order"], meta_fields=[])
 @dataclass(frozen=True)
 class Inputs:
-    """What a run reads and never writes; arguments of the compiled program, not constants in it."""
+    """Read-only inputs of a run; arguments of the compiled program, not constants in it."""
 
     optimizer: Any
     data: Any
@@ -103,9 +103,9 @@ class Motion:
     """Whether the parameters move: a few coordinates of each leaf, compared from step to step."""
 
     glimpse: Any
-    pushed: Any  # whether the last step's gradient was not 0 at them
-    last_moved: Any  # steps after which they last changed
-    longest_rest: Any  # the most steps they waited before they moved again, as between two updates of `MultiSteps`
+    pushed: Any  # whether the last step's gradient at them was not 0
+    last_moved: Any  # number of steps after which they last changed
+    longest_rest: Any  # the longest rest before they moved again, as between two updates of `MultiSteps`
 
 
 @partial(
@@ -115,11 +115,11 @@ class Motion:
 )
 @dataclass(frozen=True)
 class Best:
-    """The best parameters under early stopping, and how many evaluations have failed to improve on them."""
+    """The best parameters under early stopping, and the number of evaluations without improvement since."""
 
     params: Any
     model_state: Any
-    found: Any  # whether there is a value yet
+    found: Any  # whether any value has been found
     value: Any
     step: Any
     failures: Any
@@ -134,7 +134,7 @@ class Best:
 )  # fmt: skip
 @dataclass(frozen=True)
 class Carry:
-    """What one step hands to the next; parameters and optimizer state in the plan's layout."""
+    """The carry of the loop; parameters and optimizer state in the plan's layout."""
 
     params: Any
     opt_state: Any
@@ -148,5 +148,5 @@ class Carry:
 
     @property
     def active(self) -> Any:
-        """Whether the run goes on."""
+        """Whether the run continues."""
         return (self.diverged_at < 0) & ~self.stopped

@@ -73,7 +73,7 @@ def _as_integers(name: str, value: Any) -> Array:
     except (TypeError, ValueError, OverflowError):
         array = None
     if array is None or not jnp.issubdtype(array.dtype, jnp.integer):
-        raise TypeError(f"shuffle needs {name} to be integers of 32 bits; received {describe_argument(value)}.")
+        raise TypeError(f"shuffle needs {name} to be 32-bit integers; received {describe_argument(value)}.")
     return array
 
 
@@ -81,7 +81,7 @@ def _check_count(num_examples: int) -> None:
     check_integer("shuffle", "num_examples", num_examples)
     if not 1 <= num_examples <= MAX_EXAMPLES:
         raise ValueError(
-            f"Shuffling works for 1 … 2²⁸ = {MAX_EXAMPLES} examples; received {num_examples}. "
+            f"Shuffling needs 1 to 2²⁸ = {MAX_EXAMPLES} examples; received {num_examples}. "
             "Use order='with_replacement' or train on shards."
         )
 

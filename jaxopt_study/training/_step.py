@@ -1,6 +1,6 @@
-"""One run as pure functions of its carry: the start, one step, one observation.
+"""Pure functions of a run's carry: start, step and record.
 
-Nothing here knows whether a loop is compiled or driven by the host: `loops` composes these functions both ways, so both
+They are independent of the loop: `_compiled_loop` composes them into a compiled loop and into a Python loop, so both
 run the same arithmetic.
 """
 
@@ -29,7 +29,7 @@ from jaxopt_study.transforms import gradient_point, read_taps
 
 
 def start(plan: Plan, inputs: Inputs, params: Any, key: Any) -> tuple[Constants, Carry]:
-    """Return the first carry. Every leaf is fresh memory, so that the loop may overwrite it."""
+    """Return the initial carry, with newly allocated leaves that the loop may overwrite."""
     init_key, state_key, order_key, noise_key, step_key = jax.random.split(key, 5)
     if params is None:
         params = plan.init(init_key)
@@ -74,15 +74,15 @@ def start(plan: Plan, inputs: Inputs, params: Any, key: Any) -> tuple[Constants,
 
 
 def the_optimizer(plan: Plan, leaves: Any) -> optax.GradientTransformationExtraArgs:
-    """Return the optimizer, from wherever it travels, tolerant of extra arguments."""
+    """Return the optimizer from the plan or the inputs, made to accept extra arguments."""
     if plan.optimizer is not None:
         return optax.with_extra_args_support(plan.optimizer)
-    # A fresh copy for every trace: what it computes from its hyperparameters in one must not be met in another.
+    # A fresh copy for every trace: values computed from its hyperparameters in one trace must not leak into another.
     return optax.with_extra_args_support(jax.tree.map(lambda leaf: leaf, leaves))
 
 
 def with_own_keys(opt_state: Any, key: Any) -> Any:
-    """Return an optimizer state with a trial's key folded into its PRNG keys, so that trials draw apart."""
+    """Return an optimizer state with a run's key folded into its PRNG keys, so that runs draw independently."""
     leaves, structure = jax.tree.flatten(opt_state)
     for i, leaf in enumerate(leaves):
         if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
@@ -91,7 +91,7 @@ def with_own_keys(opt_state: Any, key: Any) -> Any:
 
 
 def batch_at(plan: Plan, inputs: Inputs, constants: Constants, t: Any) -> Any:
-    """Return the examples step t sees."""
+    """Return the batch of step t."""
     if plan.batch_size is None:
         return inputs.data
     num_examples = len(jax.tree.leaves(inputs.data)[0])
@@ -106,11 +106,11 @@ def batch_at(plan: Plan, inputs: Inputs, constants: Constants, t: Any) -> Any:
 
 
 def step(plan: Plan, inputs: Inputs, constants: Constants, carry: Carry, t: Any) -> tuple[Carry, dict[str, Any]]:
-    """Return carry, loss and taps after step t, which is not applied if the run has ended or this step ends it.
+    """Return carry, loss and taps after step t; the step is not applied if the run has ended or ends with it.
 
-    A step ends the run if its loss, its gradient or the variables it would carry on are not finite. That the new
-    parameters are finite is only asked of a careful plan: the answer comes after the update, and to wait for it XLA
-    keeps old and new state, which takes half as long again for a small batch.
+    A step ends the run if its loss, its gradient or its new model state is not finite. Only a careful plan also checks
+    that the new parameters are finite: this is known only after the update, so XLA must keep both old and new state,
+    which takes 50 % longer for a small batch.
     """
     optimizer = the_optimizer(plan, constants.optimizer)
     batch = batch_at(plan, inputs, constants, t)
@@ -136,7 +136,8 @@ def step(plan: Plan, inputs: Inputs, constants: Constants, carry: Carry, t: Any)
         finite = all_finite(new[0])
         return jax.tree.map(lambda x, y: jnp.where(finite, x, y), new, old), finite
 
-    # A branch, not a select between old and new, which makes XLA keep both: twice the time, six times the compiling.
+    # A branch, because a select between old and new makes XLA keep both: twice the run time and six times the compile
+    # time.
     (params, opt_state, model_state), applied = jax.lax.cond(
         carry.active & sound, apply, lambda old: (old, jnp.bool_(False)), old
     )
@@ -154,7 +155,7 @@ def step(plan: Plan, inputs: Inputs, constants: Constants, carry: Carry, t: Any)
 
 
 def observe(plan: Plan, inputs: Inputs, constants: Constants, carry: Carry, t: Any, what: str) -> tuple[Carry, Any]:
-    """Return one record made before step t; an evaluation may also end the run or find new best parameters."""
+    """Return carry and record before step t; an evaluation may end the run or update the best parameters."""
     if what == "snapshots":
         return carry, plan.shaped(carry.params)
     if what == "probes" and plan.probe is not None:
@@ -168,7 +169,7 @@ def observe(plan: Plan, inputs: Inputs, constants: Constants, carry: Carry, t: A
 
 
 def bound_probe(plan: Plan, inputs: Inputs, constants: Constants) -> Any:
-    """Return the probe; one that measures the problem itself is told which optimizer, loss and data that is."""
+    """Return the probe, bound to optimizer, loss and data if it measures the problem itself."""
     if isinstance(plan.probe, CurvatureProbe):
         return plan.probe.bind(the_optimizer(plan, constants.optimizer), plan.loss, inputs.data)
     return plan.probe
@@ -179,7 +180,7 @@ def _function_of(probe: Any) -> Any:
 
 
 def _as_arrays(what: str, fn: Any, values: Any) -> Any:
-    """Return what a function of a probe returned as arrays; raise TypeError that names it if something is none."""
+    """Return the result of a probe's function as arrays; raise TypeError that names it for anything else."""
 
     def check(path: Any, value: Any) -> Any:
         try:
@@ -194,19 +195,19 @@ def _as_arrays(what: str, fn: Any, values: Any) -> Any:
 
 
 def _remembered(probe: Any, new: Any, old: Any) -> Any:
-    """Return a probe's new memory as arrays, if it is one like the old: to make integers of its floats would hurt."""
+    """Return a probe's new memory as arrays; raise unless its structure and dtypes match those of the old memory."""
     fn = describe_argument(_function_of(probe))
     new = _as_arrays("the memory of the probe", _function_of(probe), new)
     if jax.tree.structure(new) != jax.tree.structure(old):
         raise ValueError(
-            f"train needs the memory that {fn} returns to have the structure of its init's, "
+            f"train needs the memory that {fn} returns to have the structure returned by init, "
             f"{jax.tree.structure(old)}; received {jax.tree.structure(new)}."
         )
     for (path, before), after in zip(jax.tree_util.tree_leaves_with_path(old), jax.tree.leaves(new), strict=True):
         if after.shape != before.shape or _kind(after) > _kind(before):
             raise ValueError(
-                f"train needs the memory{jax.tree_util.keystr(path)} that {fn} returns to be as its init's, "
-                f"{describe_argument(before)}; received {describe_argument(after)}. Let init return the wider one."
+                f"train needs the memory{jax.tree_util.keystr(path)} that {fn} returns to be like that of init, "
+                f"{describe_argument(before)}; received {describe_argument(after)}. Return the wider dtype from init."
             )
     return new
 
@@ -223,7 +224,7 @@ def _probe_arguments(plan: Plan, inputs: Inputs, constants: Constants, carry: Ca
 
 
 def evaluate_carry(plan: Plan, inputs: Inputs, carry: Carry) -> dict[str, Any]:
-    """Return loss and metrics on every split asked for."""
+    """Return loss and metrics on every requested split."""
     params = evaluated(plan.shaped(carry.params))
     state = (carry.model_state,) if plan.init_state else ()
     found: dict[str, Any] = {}
@@ -236,7 +237,7 @@ def evaluate_carry(plan: Plan, inputs: Inputs, carry: Carry) -> dict[str, Any]:
 
 
 def training_loss(plan: Plan, params: Any, model_state: Any, batch: Any, key: Any) -> tuple[Any, Any]:
-    """Return what a step differentiates, with the model state it leaves."""
+    """Return the loss that a step differentiates, and the new model state."""
     if plan.step_loss is not None:
         return plan.step_loss(params, model_state, batch, key)
     return plan.loss(params, batch), model_state
@@ -244,26 +245,26 @@ def training_loss(plan: Plan, params: Any, model_state: Any, batch: Any, key: An
 
 @contextmanager
 def _naming_the_optimizer() -> Iterator[None]:
-    """Say whose update failed while it was traced; what this package and JAX refuse, they explain themselves."""
+    """Name the transformation whose update failed during tracing; errors of this package and JAX pass unchanged."""
     try:
         yield
     except (JAXTypeError, JAXIndexError, FloatingPointError):
         raise
-    except Exception as error:  # whatever somebody else's transformation raises
+    except Exception as error:  # a user's transformation may raise anything
         frames = [frame for frame, _ in walk_tb(error.__traceback__)]
         if frames[-1].f_globals.get("__name__", "").startswith("jaxopt_study."):
             raise
         updates = [name for frame in frames if "<locals>.update" in (name := frame.f_code.co_qualname)]
         owner = updates[-1].partition(".<locals>")[0] if updates else "the optimizer"
         raise ValueError(
-            f"train cannot take a step: the update of {owner} raises {type(error).__name__}: {error}. It is given the "
-            "mean gradient of a batch, state, parameters, and value, grad and value_fn; no gradients of single "
-            "examples, and nothing else."
+            f"train cannot take a step: the update of {owner} raises {type(error).__name__}: {error}. Its arguments "
+            "are the mean gradient of a batch, state, parameters, value, grad and value_fn; per-example gradients "
+            "are not available."
         ) from error
 
 
 def _kept_finite(new: Any, old: Any) -> Any:
-    """Return whether no carried number that was finite has become infinite or NaN."""
+    """Return whether all carried numbers that were finite are still finite."""
 
     def kept(x: Any, y: Any) -> Any:
         if not jnp.issubdtype(jnp.result_type(x), jnp.inexact):
@@ -272,14 +273,14 @@ def _kept_finite(new: Any, old: Any) -> Any:
 
     if jax.tree.structure(new) != jax.tree.structure(old):
         raise TypeError(
-            "step_loss returned a model state of another structure than init_state gave: "
-            f"{jax.tree.structure(new)}, not {jax.tree.structure(old)}. A state must keep its form from step to step."
+            "step_loss must return a model state with the structure returned by init_state, "
+            f"{jax.tree.structure(old)}; received {jax.tree.structure(new)}. Keep the structure from step to step."
         )
     return jax.tree.reduce(jnp.logical_and, jax.tree.map(kept, new, old), jnp.bool_(True))
 
 
 def all_finite(params: Any) -> Any:
-    """Return whether all parameters are finite, by a pass over them."""
+    """Return whether all parameters are finite, in one pass over them."""
     return jax.tree.reduce(jnp.logical_and, jax.tree.map(lambda x: jnp.isfinite(x).all(), params), jnp.bool_(True))
 
 
@@ -288,9 +289,9 @@ def _check_state(old: Any, new: Any) -> None:
         jnp.shape(x) for x in jax.tree.leaves(new)
     ]:
         raise TypeError(
-            "The optimizer's update returned a state of another structure, or with leaves of other shapes, than its "
-            f"init: init gave {jax.tree.map(jnp.shape, old)}, update gave {jax.tree.map(jnp.shape, new)}. A state must "
-            "keep its form from step to step."
+            "The optimizer's update must return a state with the structure and shapes of its init, "
+            f"{jax.tree.map(jnp.shape, old)}; received {jax.tree.map(jnp.shape, new)}. Keep structure and shapes from "
+            "step to step."
         )
 
 

@@ -1,4 +1,4 @@
-"""Train: the public door. It checks what it is given, decides how to run it, and hands back a trajectory."""
+"""Public entry point `train`: validates arguments, chooses how to run, returns a `Trajectory`."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -53,64 +53,65 @@ def train(
 
         gₜ = ∇L(θ̃ₜ; Bₜ),    uₜ, sₜ₊₁ = optimizer.update(gₜ, sₜ, θₜ),    θₜ₊₁ = θₜ + uₜ
 
-    The first step whose loss, gradient, new parameters or carried variables are not finite is not applied: the run ends
-    there, keeps θₜ, sₜ and the model state, which are finite even where the loss at θₜ is not, and says so in
-    `diverged`. Nothing is raised, and other lanes of a `vmap` go on. A run whose parameters stop changing although the
-    gradient is not 0 says so in `stalled`: the learning rate is 0, a statistic has overflowed and nothing else, such as
-    weight decay, moves them, or updates are below the resolution of the parameters, as they are after convergence.
+    If the loss, gradient, new parameters or new model state of a step are not finite, the step is not applied: the run
+    ends with θₜ, sₜ and the model state, which are finite even if the loss at θₜ is not, and sets `diverged`. Nothing
+    is raised, and other runs under `vmap` continue. If the parameters stop changing although the gradient is not 0, the
+    run sets `stalled`: the learning rate is 0, a statistic has overflowed and nothing else (such as weight decay) moves
+    the parameters, or updates are below the resolution of the parameters, as after convergence.
 
-    It does not average gradients over devices, save checkpoints or log. It does not move θ to the optimizer's side: the
-    parameters returned are those the optimizer holds.
+    It does not average gradients over devices, save checkpoints or log. It returns the parameters that the optimizer
+    trains, without converting them to evaluation parameters.
 
     Args:
-        problem: What is minimised. Its data are arguments of the compiled program, not constants in it.
+        problem: The problem to minimise. Its data are arguments of the compiled program, not constants in it.
         optimizer: Any Optax transformation whose updates are *added* to the parameters. A `Transform` of this package
-            travels as an argument, so that a changed hyperparameter does not compile anything again, and it may be
-            traced. PRNG keys in the optimizer's state (gradient noise) have this run's key folded in: runs with
+            is an argument of the compiled program, so that changing a hyperparameter does not recompile, and it may be
+            traced. PRNG keys in the optimizer's state (gradient noise) have this run's key folded in, so that runs with
             different keys draw different noise. `update` also receives `value` (the loss), `grad` and `value_fn` (the
-            loss on this batch), for optimizers that ask for them, such as `optax.polyak_sgd`. It gets no gradients of
-            single examples.
-        num_steps: T ≥ 0. A changed T does not compile anything again outside `jit` and `vmap`.
-        key: Decides start, order of the examples, dropout and noise. Consumed; the same key replays the same run, alone
-            or as a lane of a `vmap`. It is split once, by `jax.random.split(key, 5)`, into the keys of `problem.init`,
-            of `problem.init_state`, of the examples' order, of the keys in the optimizer's state, and of `step_loss`,
-            which is folded in with t at step t. A probe gets none: `CurvatureProbe` has a seed of its own.
+            loss on this batch), for optimizers that need them, such as `optax.polyak_sgd`. Per-example gradients are
+            not available.
+        num_steps: T ≥ 0. Outside `jit` and `vmap`, changing T does not recompile.
+        key: Determines start, order of the examples, dropout and noise. Consumed; the same key reproduces the same run,
+            alone or under `vmap`. It is split once, by `jax.random.split(key, 5)`, into the keys of `problem.init`, of
+            `problem.init_state`, of the order of the examples, of the keys in the optimizer's state, and of
+            `step_loss`, into which t is folded at step t. A probe gets no key: `CurvatureProbe` has its own seed.
         batch_size: B in 1 … N; None uses all examples at every step. Batches straddle the ends of epochs, so that every
-            epoch holds every example exactly once for any B.
+            epoch has every example exactly once for any B.
         order: "reshuffle" shuffles anew every epoch, "shuffle_once" repeats the first shuffle, "with_replacement" draws
             independently; a `Curriculum` begins with the easy examples.
-        params: The start; None asks `problem.init`. Not overwritten. Arrays that are spread over a mesh of devices stay
-            where they are. For `optax.lookahead` the `optax.LookaheadParams`, which are made of the start if it is
-            given alone: the loss is taken at the fast parameters, evaluations at the slow ones. An `nnx.Module`'s
-            parameters are `nnx.state(model, nnx.Param)`, and the optimizer inside an `nnx.Optimizer` is its `tx`.
-        evaluate_every: Evaluate loss and metrics before the steps 0, e, 2e, … and at the end; None does not, except
-            that early stopping then evaluates once per epoch.
-        evaluate_on: One or several of "train", "validation", "test". None means "validation" if the problem has such
-            examples, else "train".
-        evaluate_batch_size: Examples evaluated at a time, to bound memory; None for all at once.
-        early_stopping: When to stop early, with the best parameters restored; None does not.
-        record_params_every: Keep the parameters at this cadence, for trajectories in the plane.
-        probe: A measurement made along the way; a bare function is `Probe(function, every=1)`.
+        params: Initial parameters, which are not overwritten; None calls `problem.init`. Arrays sharded over a mesh of
+            devices keep their sharding. For `optax.lookahead` give `optax.LookaheadParams`, or plain parameters, of
+            which the pair is made: the loss is taken at the fast parameters, evaluations at the slow ones. An
+            `nnx.Module`'s parameters are `nnx.state(model, nnx.Param)`, and the optimizer inside an `nnx.Optimizer` is
+            its `tx`.
+        evaluate_every: Evaluate loss and metrics before the steps 0, e, 2e, … and at the end; None evaluates nothing,
+            except that early stopping evaluates once per epoch.
+        evaluate_on: One or several of "train", "validation", "test". None means "validation" if the problem has
+            validation examples, otherwise "train".
+        evaluate_batch_size: Number of examples evaluated at a time, to bound memory; None for all at once.
+        early_stopping: Rule for stopping early and restoring the best parameters; None for none.
+        record_params_every: Record the parameters at this cadence, for example for trajectories of planar problems.
+        probe: A measurement along the run; a plain function means `Probe(function, every=1)`.
         progress: None shows a bar on runs of more than two seconds at a terminal; True and False force it; a function
-            is called with (steps done, T, last loss) every half second or so. Ignored inside `jit` and `vmap`.
-        layout: In which shapes parameters and optimizer state travel through the loop. "flat" carries every leaf as a
-            vector, which on a CPU makes the step on convolutional leaves 3–4 times faster; "auto" does so if the
-            optimizer provably does not look at the shapes of leaves. Params and state are returned in their own shapes.
-        loop: "compiled" runs the steps inside the program. "host" calls one compiled step at a time, which on a CPU is
-            the faster way for XLA's convolutions (slow inside compiled loops); "auto" decides by looking for them.
-            Inside `jit` and `vmap` the loop is always compiled.
+            is called with (steps done, T, last loss) about every half second. Ignored inside `jit` and `vmap`.
+        layout: Shapes of parameters and optimizer state inside the loop. "flat" carries every leaf as a vector, which
+            on a CPU makes the step on convolutional leaves 3–4 times faster; "auto" does so if the optimizer provably
+            does not depend on the shapes of leaves. Parameters and state are returned in their own shapes.
+        loop: "compiled" runs the steps inside one program. "host" calls one compiled step at a time from Python, which
+            on a CPU is faster for XLA's convolutions (slow inside compiled loops); "auto" uses it on a CPU if the
+            program contains them. Inside `jit` and `vmap` the loop is always compiled.
 
     Returns:
         The trajectory. Cost: T gradients and updates, plus records. Memory: parameters and state once; they are
         overwritten in place.
 
     Raises:
-        ValueError: If an argument is out of range, asks for examples or metrics the problem does not have, or the
+        ValueError: If an argument is out of range, names examples or metrics that the problem does not have, or the
             optimizer's update raises.
         TypeError: If the optimizer is not an Optax transformation, the parameters are not floating, or the loss is not
             a scalar.
-        TrainingInterrupted: On Ctrl-C, a `KeyboardInterrupt` whose `trajectory` holds the finished part. A second
-            Ctrl-C stops without it, and so does the first before any step has been taken.
+        TrainingInterrupted: On Ctrl-C; a `KeyboardInterrupt` whose `trajectory` holds the finished part. A second
+            Ctrl-C raises a plain `KeyboardInterrupt`, and so does the first if no step has been taken.
 
     Example:
         >>> problem = Problem("bowl", init=lambda key: jnp.array([3.0, -2.0]), loss=lambda p, _: 0.5 * jnp.sum(p**2))
@@ -118,7 +119,7 @@ def train(
         >>> print(run.params * 2**10, bool(run.diverged))  # every step halves the distance
         [ 3. -2.] False
         >>> run = train(problem, optax.sgd(2.5), num_steps=500, key=jax.random.key(0))
-        >>> print(bool(run.diverged), bool(jnp.isfinite(run.params).all()))  # the last finite point is kept
+        >>> print(bool(run.diverged), bool(jnp.isfinite(run.params).all()))  # the last finite parameters are kept
         True True
         >>> run = train(problem, optax.sgd(0.0), num_steps=10, key=jax.random.key(0))
         >>> print(bool(run.stalled), run.last_moved)
@@ -136,7 +137,7 @@ def train(
         traced=traced,
     )  # fmt: skip
     num_steps = int(num_steps)
-    if params is None and plan.sharded:  # a compiled program learns of a mesh by what it is given
+    if params is None and plan.sharded:  # a compiled program infers the mesh from its arguments
         params = problem.init(jax.random.split(key, 5)[0])
     if traced:
         constants, carry, records, last = whole_run(plan, inputs, params, key, num_steps)
@@ -146,7 +147,7 @@ def train(
         constants, carry, records, last, covered, interrupted = drive(plan, inputs, params, key, num_steps, bar)
     finished = _finish(plan, constants.optimizer, carry)
     if not finished.finite and not interrupted:
-        # An update has overflowed. The loop that is careful to keep old values finds the step, and is the slower one.
+        # An update has overflowed. The slower, careful loop keeps old values and finds the step.
         careful = replace(plan, careful=True)
         constants, carry, records, last, covered, interrupted = drive(
             careful, inputs, params, key, num_steps, lambda *_: None
@@ -160,7 +161,7 @@ def train(
 
 
 def _padded(plan: Plan, records: dict[str, Any], num_steps: int) -> dict[str, Any]:
-    """Return the records of a run that ended early, filled up to their full length."""
+    """Return the records of a run that ended early, padded to their full length."""
 
     def pad(record: Any, count: int) -> Any:
         return jax.tree.map(lambda x: np.concatenate([x, missing(x, count - len(x))]) if count > len(x) else x, record)
@@ -177,9 +178,9 @@ def _trajectory(
     num_steps: int,
     finished: "_Finished | None" = None,
 ) -> Trajectory:
-    """Return what a run leaves behind: of NumPy's records where it ran outside any program."""
+    """Return the trajectory of a run, from NumPy records if it ran outside any trace."""
     end = _finish(plan, constants.optimizer, carry) if finished is None else finished
-    # By `device_put` and not `jnp.asarray`, whose NaN `jax_debug_nans` would take for a computed one.
+    # `device_put` instead of `jnp.asarray`, because `jax_debug_nans` would take its NaN for a computed one.
     xp, taken = (jnp, carry.num_steps) if finished is None else (np, int(carry.num_steps))
 
     def whole(what: str) -> Any:
@@ -220,7 +221,7 @@ def _trajectory(
 
 
 class _Finished(NamedTuple):
-    """What the loop carried, in the user's shapes, and what it amounts to."""
+    """The final carry of the loop in the user's shapes, with derived results."""
 
     params: Any
     opt_state: Any

@@ -1,4 +1,4 @@
-"""What a run leaves behind, and what may be asked of it beforehand."""
+"""`Trajectory`, the result of a run, and the options `EarlyStopping` and `Probe`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
@@ -21,14 +21,14 @@ from jaxopt_study.types import Mode
 
 @dataclass(frozen=True)
 class EarlyStopping:
-    """Stop when a metric has not improved for a while, and return the best parameters seen.
+    """Stop when a metric has not improved for `patience` evaluations, and return the best parameters.
 
     Attributes:
-        metric: A name among the evaluations: `"validation_loss"`, `"validation_accuracy"`, …
-        patience: Number of evaluations in a row without improvement after which the run ends, ≥ 1.
-        mode: Whether smaller ("min") or larger ("max") is better; None takes what the metric declares: losses are
-            minimised, a `problems.Metric` says it. A metric that does not is refused.
-        min_delta: An improvement must exceed this, ≥ 0, in the metric's units.
+        metric: Name of an evaluated quantity: `"validation_loss"`, `"validation_accuracy"`, …
+        patience: Number of consecutive evaluations without improvement after which the run ends, ≥ 1.
+        mode: "min" if smaller values are better, "max" if larger ones are; None takes the direction that the metric
+            declares: losses are minimised, a `problems.Metric` has its mode. A metric without a direction raises.
+        min_delta: Smallest difference that counts as an improvement, ≥ 0, in the metric's units.
     """
 
     metric: str = "validation_loss"
@@ -42,9 +42,9 @@ class EarlyStopping:
             raise TypeError(
                 f"{who} needs metric to be a name such as 'validation_loss'; received {describe_argument(self.metric)}."
             )
-        remedy = "With 1 the run ends at the first evaluation that is no better than the best."
+        remedy = "With 1 the run ends at the first evaluation without improvement."
         check_integer(who, "patience", self.patience, 1, remedy=remedy)
-        check_choice(who, "mode", self.mode, ("min", "max", None), remedy="None takes what the metric declares.")
+        check_choice(who, "mode", self.mode, ("min", "max", None), remedy="None takes that of the metric.")
         check_static(who, "min_delta", self.min_delta)
         check_real(who, "min_delta", self.min_delta, 0)
 
@@ -55,11 +55,12 @@ class Probe:
 
     Attributes:
         fn: `fn(params, opt_state, batch)`, or `fn(params, opt_state, batch, model_state)` if the problem has
-            `init_state`; returns any pytree of arrays. `params` and `opt_state` have the user's structure and shapes,
-            `batch` is the one the coming step will use.
+            `init_state`; returns any pytree of arrays. `params` and `opt_state` have the user's structure and shapes;
+            `batch` is that of the next step.
         every: Measure before the steps 0, every, 2·every, … and at the end.
-        init: For a probe that remembers: the same arguments as `fn`, those of step 0, to its first memory, any pytree
-            of arrays. `fn` then takes the memory as its first argument, and returns the new one with its measurement.
+        init: For a probe with memory: a function with the same arguments as `fn`, at step 0, that returns the initial
+            memory, any pytree of arrays. `fn` then takes the memory as its first argument, and returns the pair (new
+            memory, measurement).
     """
 
     fn: Callable[..., Any]
@@ -73,7 +74,7 @@ class Probe:
             check_callable("Probe", "init", self.init, expected="a function of (params, opt_state, batch), or None")
 
     def measure(self, memory: Any, arguments: tuple[Any, ...]) -> tuple[Any, Any]:
-        """Return the new memory and what was measured."""
+        """Return the new memory and the measurement."""
         if self.init is None:
             return None, self.fn(*arguments)
         both = self.fn(memory, *arguments)
@@ -96,37 +97,38 @@ class Probe:
 )  # fmt: skip
 @dataclass(frozen=True)
 class Trajectory:
-    """One run, or under `vmap` many: a pytree whose leaves then have leading axes.
+    """The result of a run; under `vmap`, of many runs, with leading batch axes.
 
-    T is the number of steps asked for. Records of a cadence e are made *before* the steps 0, e, 2e, … and once after
-    the last, so their first entry belongs to the start and their last to the result. After a run has ended, by
-    divergence or early stopping, records hold NaN (0 where they are integers).
+    T is the requested number of steps. Records of a cadence e are made *before* the steps 0, e, 2e, … and once after
+    the last, so the first entry belongs to the start and the last to the result. After a run has ended by divergence or
+    early stopping, records hold NaN (0 if they are integers).
 
     Attributes:
-        params: The result: the last parameters, or the best ones under early stopping.
+        params: The last parameters, or the best ones under early stopping.
         opt_state: The optimizer's state after the last step taken, in the structure and shapes of `optimizer.init`.
-        model_state: What the model carries beside its parameters, matching `params`; None if nothing.
-        losses: Shape (T,): training loss of each step's batch at the point where its gradient was taken.
-        num_steps: Steps applied, ≤ T.
-        diverged: Whether a step's loss, gradient, new parameters or carried variables were not finite. That step was
+        model_state: State of the model that belongs to `params`; None if it has none.
+        losses: Training loss of each step's batch at the point of its gradient, shape (T,).
+        num_steps: Number of steps applied, ≤ T.
+        diverged: Whether the loss, gradient, new parameters or new model state of a step were not finite. That step was
             not applied.
-        diverged_at: Which step that was, −1 if none.
+        diverged_at: Index of that step, −1 if there is none.
         stopped_early: Whether patience ran out.
-        evaluations: By name, shape (K,); `"step"` counts the steps applied before. Empty if none were asked for.
-        best_step: Under early stopping, the number of steps after which `params` were reached; else None.
-        last_params: Under early stopping, the parameters `opt_state` belongs to; else None.
-        snapshots: Parameters along the way, each leaf with a leading axis; None if not asked for.
-        snapshot_steps: Steps applied before each snapshot.
-        probes: What the probe returned, each leaf with a leading axis; None without a probe.
-        probe_steps: Steps applied before each probe.
+        evaluations: By name, shape (K,); `"step"` is the number of steps applied before. Empty if nothing was
+            evaluated.
+        best_step: Under early stopping, the number of steps that lead to `params`; otherwise None.
+        last_params: Under early stopping, the parameters to which `opt_state` belongs; otherwise None.
+        snapshots: Recorded parameters, each leaf with a leading axis; None if not recorded.
+        snapshot_steps: Number of steps applied before each snapshot.
+        probes: Measurements of the probe, each leaf with a leading axis; None without a probe.
+        probe_steps: Number of steps applied before each measurement.
         taps: By name, the metrics of every tap in the optimizer, each with a leading axis T; empty without taps.
-        stalled: Whether the run came to a standstill although its gradient was not 0: for at least the last tenth of
-            its steps no parameter changed, and for longer than between two changes before. Looked at are 64
-            coordinates, evenly spaced, of each leaf.
-        last_moved: Steps after which one of these coordinates last changed, 0 if none ever did.
+        stalled: Whether the parameters stopped changing although the gradient was not 0: for at least the last tenth of
+            the steps, and for longer than between any two earlier changes. Only 64 evenly spaced coordinates of each
+            leaf are compared.
+        last_moved: Number of steps after which one of these coordinates last changed, 0 if none ever did.
     """
 
-    # Untyped, because JAX also builds pytrees of shapes and of axes: `jax.tree.map(jnp.shape, trajectory)`.
+    # Untyped, because JAX also builds pytrees of shapes and axes: `jax.tree.map(jnp.shape, trajectory)`.
     params: Any
     opt_state: Any
     model_state: Any
@@ -160,9 +162,9 @@ class Trajectory:
 
 
 class TrainingInterrupted(KeyboardInterrupt):
-    """A run was interrupted from the keyboard; `trajectory` holds what it had finished.
+    """A run was interrupted from the keyboard; `trajectory` holds the finished part.
 
-    It is a `KeyboardInterrupt`, so a program that does not care stops as usual. One that wants the finished part:
+    It is a `KeyboardInterrupt`, so a program that does not catch it stops as usual. To keep the finished part:
 
         try:
             trajectory = train(problem, optimizer, num_steps=100_000, key=key)
@@ -171,7 +173,7 @@ class TrainingInterrupted(KeyboardInterrupt):
     """
 
     def __init__(self, trajectory: Trajectory):
-        super().__init__(f"interrupted after {int(trajectory.num_steps)} steps; .trajectory holds them")
+        super().__init__(f"interrupted after {int(trajectory.num_steps)} steps; .trajectory holds the finished part")
         self.trajectory = trajectory
 
 

@@ -1,4 +1,4 @@
-"""Check what a run is given and decide how to run it, before anything is compiled."""
+"""Validation of `train`'s arguments, and the choice of layout and loop before anything is compiled."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -26,7 +26,7 @@ from jaxopt_study.training._trajectory import EarlyStopping, Probe
 from jaxopt_study.transforms import Transform, is_nnx
 from jaxopt_study.types import Mode
 
-_BUFFER_BYTES = 2**26  # records held on the device between two visits of the host
+_BUFFER_BYTES = 2**26  # records held on the device between two returns to Python
 _MAX_CAPACITY = 8192  # steps
 
 
@@ -48,10 +48,10 @@ def make_plan(
     loop: str,
     traced: bool,
 ) -> tuple[Plan, Inputs]:
-    """Split a run into what is static and what it reads.
+    """Return the static plan and the inputs of a run.
 
     Returns:
-        The plan, complete, and the inputs. Cost: for a plan seen before, microseconds; else three traces.
+        The complete plan and the inputs. Cost: microseconds for a plan seen before, otherwise three traces.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -68,7 +68,7 @@ def make_plan(
     check_choice("train", "loop", loop, ("auto", "compiled", "host"))
     _check_requests(early_stopping, probe)
     if traced and loop == "host":
-        raise ValueError("loop='host' cannot run inside jit or vmap, where there is no host: use loop='auto'.")
+        raise ValueError("loop='host' cannot run inside jit or vmap; use loop='auto'.")
     numeric = _check_optimizer(optimizer)
     order = batch_order(order, who="train")
     batch_size = _check_batches(problem, batch_size, order, num_steps)
@@ -118,7 +118,7 @@ def make_plan(
 
 @lru_cache(maxsize=64)
 def _decide(plan: Plan, tree: Any, described: tuple[Any, ...], traced: bool, backend: str) -> Plan:
-    """Return the plan with layout, loop and the length of the record buffers chosen, from shapes alone."""
+    """Return the plan with layout, loop and the length of the record buffers, which depend only on shapes."""
     inputs = jax.tree.unflatten(tree, described)
     key = jax.eval_shape(lambda: jax.random.key(0))
     begun = replace(plan, layout="tree", early_stopping=None, paired=False)  # `like` is a pair already
@@ -165,14 +165,14 @@ def _choose_layout(plan: Plan, leaves: Any, carry: Any, batch: Any, key: Any) ->
 
     try:
         reason = shape_dependence(program(plan.like), program(flat))
-    except Exception as error:  # the optimizer's own code met a vector where it wants a matrix, or is broken anyway
+    except Exception as error:  # the optimizer needs a matrix instead of a vector, or has an error of its own
         reason = f"it fails on vectors: {error}"
     if reason is None:
         return "flat"
     if plan.layout == "flat":
         raise ValueError(
-            f"layout='flat' would change what this optimizer computes: {reason}. Use layout='auto', which carries the "
-            "leaves as they are for optimizers that look at their shapes."
+            f"layout='flat' would change what this optimizer computes: {reason}. Use layout='auto', which keeps the "
+            "shapes of leaves for such optimizers."
         )
     return "tree"
 
@@ -188,7 +188,7 @@ def _wants_host(loop: str, program: Any, traced: bool, backend: str) -> bool:
 
 
 def check_arguments(problem: Any, key: Any, progress: Any) -> None:
-    """Check what a run is given beside its plan.
+    """Check the arguments of a run that are not part of its plan.
 
     Raises:
         TypeError: If an argument is of the wrong kind.
@@ -212,7 +212,7 @@ def _check_requests(early_stopping: Any, probe: Any) -> None:
 
 
 def check_probe(who: str, probe: Any) -> None:
-    """Raise TypeError if something is no probe, or None."""
+    """Raise TypeError unless the argument is a probe or None."""
     if probe is not None and not isinstance(probe, Probe | CurvatureProbe) and not callable(probe):
         raise TypeError(
             f"{who} needs probe to be a Probe, a CurvatureProbe or a function of (params, opt_state, batch); received "
@@ -221,36 +221,38 @@ def check_probe(who: str, probe: Any) -> None:
 
 
 def _check_optimizer(optimizer: Any) -> bool:
-    """Return whether the optimizer is a pytree of its numbers, and so can be an argument of a compiled program."""
+    """Return whether the optimizer is a pytree of numbers, which can be an argument of a compiled program."""
     if is_nnx(optimizer, "Optimizer"):
         raise TypeError(
-            "train needs the Optax transformation inside an nnx.Optimizer: give optimizer.tx, and the model's "
-            "parameters to problems.from_nnx."
+            "train needs an Optax transformation; received an nnx.Optimizer. Give optimizer.tx to train, and the "
+            "model to problems.from_nnx."
         )
     is_class = isinstance(optimizer, type)
     if is_class or not callable(getattr(optimizer, "init", None)) or not callable(getattr(optimizer, "update", None)):
         raise TypeError(
             "train needs an optimizer with init and update, such as optax.adam(1e-3); received "
-            f"{describe_argument(optimizer)}. If it is a function that makes one, call it."
+            f"{describe_argument(optimizer)}. If it is a constructor, call it."
         )
     return isinstance(optimizer, Transform)
 
 
 def _check_batches(problem: Problem, batch_size: int | None, order: Any, num_steps: int) -> int | None:
-    """Return the batch size, or None if every step sees all examples."""
+    """Return the batch size, or None if every step uses all examples."""
     count = problem.num_examples
     if batch_size is None and isinstance(order, Curriculum):
-        raise ValueError("A curriculum chooses the examples of a batch: give train a batch_size.")
+        raise ValueError(
+            "A curriculum selects the examples of a batch and needs a batch_size; received batch_size=None."
+        )
     if batch_size is None:
         return None
     if count is None:
         raise ValueError(
-            f"Problem {problem.name!r} has no data to take batches of {batch_size} from: leave batch_size out."
+            f"Problem {problem.name!r} has no data for batches; received batch_size={batch_size}. Leave batch_size out."
         )
     if batch_size > count:
         raise ValueError(
-            f"Problem {problem.name!r} has {count} training examples, fewer than batch_size={batch_size}: use "
-            "batch_size=None to see all of them at every step."
+            f"Problem {problem.name!r} has {count} training examples, fewer than batch_size={batch_size}. Use "
+            "batch_size=None for all of them at every step."
         )
     if batch_size == count and not repeats(order):
         return None
@@ -259,17 +261,17 @@ def _check_batches(problem: Problem, batch_size: int | None, order: Any, num_ste
 
 
 def _check_params(problem: Problem, params: Any, optimizer: Any) -> tuple[Any, bool]:
-    """Return the parameters a run carries, without their values, and whether a start has to be made a pair first."""
+    """Return shapes of the carried parameters, and whether the start must first be made a pair."""
     made = init_like(problem.init)
     like = jax.tree.map(_abstract, made if params is None else params)
     for path, leaf in jax.tree.leaves_with_path(like):
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
             raise TypeError(
-                f"Parameters must be floating to be trained; params{jax.tree_util.keystr(path)} of problem "
-                f"{problem.name!r} is {leaf.dtype}. Convert it, or keep it out of the parameters."
+                f"Parameters must be floating-point arrays; params{jax.tree_util.keystr(path)} of problem "
+                f"{problem.name!r} is {leaf.dtype}. Convert it, or remove it from the parameters."
             )
     if not sum(leaf.size for leaf in jax.tree.leaves(like)):
-        raise TypeError(f"The parameters of problem {problem.name!r} hold no numbers: there is nothing to train.")
+        raise TypeError(f"The parameters of problem {problem.name!r} have no numbers to train.")
     if params is not None:
         _check_start(problem, params, differentiated(like), made)
     paired = not isinstance(like, optax.LookaheadParams) and _wants_pair(optimizer, like)
@@ -277,24 +279,24 @@ def _check_params(problem: Problem, params: Any, optimizer: Any) -> tuple[Any, b
 
 
 def _check_start(problem: Problem, params: Any, like: Any, made: Any) -> None:
-    # An init that draws nothing may stand for parameters of any form, which the loss decides.
+    # An init without random draws may stand for parameters of any shape that the loss accepts.
     if jax.tree.structure(like) == jax.tree.structure(made):
         for (path, given), expected in zip(jax.tree.leaves_with_path(like), jax.tree.leaves(made), strict=True):
             if given.shape != expected.shape:
                 raise ValueError(
-                    f"train needs params{jax.tree_util.keystr(path)} to have the shape that problem {problem.name!r} "
-                    f"makes, {expected.shape}; received {given.shape}. Lanes are trained by jax.vmap."
+                    f"train needs params{jax.tree_util.keystr(path)} to have the shape of problem {problem.name!r}, "
+                    f"{expected.shape}; received {given.shape}. Train batched parameters with jax.vmap."
                 )
     else:
         raise ValueError(
-            f"train needs params of the structure that problem {problem.name!r} makes, {jax.tree.structure(made)}; "
-            f"received {jax.tree.structure(like)}."
+            f"train needs params with the structure of problem {problem.name!r}, {jax.tree.structure(made)}; received "
+            f"{jax.tree.structure(like)}."
         )
     for path, leaf in jax.tree.leaves_with_path(params):
         if not isinstance(leaf, Tracer) and not is_finite(leaf):
             raise ValueError(
-                f"train needs a finite start; params{jax.tree_util.keystr(path)} holds NaN or infinity. Take "
-                "parameters from before a run diverged."
+                f"train needs finite initial parameters; params{jax.tree_util.keystr(path)} has NaN or infinity. Use "
+                "parameters from before the divergence."
             )
         if not isinstance(leaf, jax.Array):
             check_kept(f"train: params{jax.tree_util.keystr(path)}", np.asarray(leaf))
@@ -317,7 +319,7 @@ def _steps_on_pairs(optimizer: Any, tree: Any, numbers: tuple[Any, ...], structu
     like = jax.tree.unflatten(structure, shapes)
     try:
         return holds_lookahead(jax.eval_shape(init, numbers, optax.LookaheadParams(like, like)))
-    except Exception:  # an optimizer that does not take pairs, or is broken and says so where it is used
+    except Exception:  # an optimizer that does not take pairs, or one whose error is raised later
         return False
 
 
@@ -329,7 +331,7 @@ def _starts_sharded(init: Any) -> bool:
 
 
 def _is_sharded(leaf: Any) -> bool:
-    sharding = getattr(leaf, "sharding", None)  # of a traced or an abstract array only where its type says so
+    sharding = getattr(leaf, "sharding", None)  # traced and abstract arrays have a sharding only if their type has one
     return sharding is not None and getattr(sharding, "num_devices", 1) > 1
 
 
@@ -338,7 +340,8 @@ def _check_loss(result: Any) -> Any:
     if getattr(loss, "shape", None) != () or not jnp.issubdtype(loss.dtype, jnp.floating):
         raise TypeError(
             "The loss must be a floating scalar, the mean over the examples of a batch; received "
-            f"{getattr(loss, 'dtype', type(loss))}{list(getattr(loss, 'shape', ()))}. Reduce it, say with jnp.mean."
+            f"{getattr(loss, 'dtype', type(loss))}{list(getattr(loss, 'shape', ()))}. Reduce it, for example with "
+            "jnp.mean."
         )
     return loss.dtype
 
@@ -346,7 +349,8 @@ def _check_loss(result: Any) -> Any:
 def _one_epoch(problem: Problem, batch_size: int | None) -> int:
     if problem.num_examples is None:
         raise ValueError(
-            f"Early stopping needs evaluate_every for problem {problem.name!r}, which has no data and so no epochs."
+            f"Early stopping needs evaluate_every for problem {problem.name!r}, which has no data and therefore no "
+            "epochs."
         )
     return 1 if batch_size is None else -(-problem.num_examples // batch_size)
 
@@ -371,24 +375,24 @@ def _check_metric(problem: Problem, metric: str, splits: tuple[str, ...]) -> Non
         return
     if metric.startswith("validation_") and problem.validation is None:
         raise ValueError(
-            f"Early stopping on {metric!r} needs validation examples, and problem {problem.name!r} has none: give it "
-            f"some with problem.replace(validation=…), or watch one of {', '.join(map(repr, known))}."
+            f"Early stopping on {metric!r} needs validation examples, but problem {problem.name!r} has none. Add them "
+            f"with problem.replace(validation=…), or use one of {', '.join(map(repr, known))}."
         )
     raise ValueError(
-        f"Early stopping watches {metric!r}, which is not evaluated; evaluated are {', '.join(map(repr, known))}. "
-        "Add its examples to evaluate_on, or its function to problem.metrics."
+        f"Early stopping needs {metric!r}, which is not evaluated; evaluated are {', '.join(map(repr, known))}. Add "
+        "its split to evaluate_on, or its function to problem.metrics."
     )
 
 
 def _direction(problem: Problem, rule: EarlyStopping) -> Mode | str:
-    """Return which values of the metric of an early stopping are better."""
+    """Return the direction of the metric of early stopping."""
     name = rule.metric.partition("_")[2]
     mode = problem.mode_of(name) if rule.mode is None else rule.mode
     if mode is None:
         raise ValueError(
-            f"Early stopping on {rule.metric!r} must know which values are better, and the metric does not say: give "
-            f"EarlyStopping(…, mode='max') or 'min', or declare it as problems.Metric(fn, mode='max') in the "
-            f"metrics of problem {problem.name!r}."
+            f"Early stopping on {rule.metric!r} needs a direction, but the metric has none. Use EarlyStopping(…, "
+            "mode='max') or 'min', or declare it as problems.Metric(fn, mode='max') in the metrics of problem "
+            f"{problem.name!r}."
         )
     return mode
 
@@ -398,7 +402,7 @@ def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
         kind = jax.typeof(leaf)
     except (TypeError, OverflowError) as error:
         raise TypeError(
-            f"Parameters must be arrays; received {describe_argument(leaf)} among them. Keep what is not trained out "
-            "of the parameters, in the loss."
+            f"Parameters must be arrays; received {describe_argument(leaf)} among them. Move what is not trained into "
+            "the loss."
         ) from error
     return jax.ShapeDtypeStruct(kind.shape, kind.dtype, weak_type=kind.weak_type)

@@ -116,9 +116,8 @@ def merge(fn: Callable[..., Any], *branches: optax.GradientTransformation) -> Tr
     """
     if isinstance(fn, optax.GradientTransformation) or not callable(fn):
         raise TypeError(
-            "merge: the first argument must be the function that combines the branches, received "
-            f"{describe_argument(fn)}: write "
-            "merge(fn, branch, …)."
+            "merge: expected the function that combines the branches as first argument, received "
+            f"{describe_argument(fn)}: write merge(fn, branch, …)."
         )
     if not branches:
         raise ValueError(

@@ -25,7 +25,7 @@ class Difference:
         atom: The first atom, in the order of execution, whose output differed at that step; None if equal.
         reason: The difference at that atom; if equal, the differences between the expressions that had no effect.
         gap: Largest difference between the updates at that step, relative to the larger of them.
-        num_steps: How many steps were compared.
+        num_steps: Number of steps compared.
     """
 
     equal: bool
@@ -63,7 +63,7 @@ def explain_difference(
         params: The parameters at which both are run, held fixed; random if None.
         grads: Gradients of the same structure with a leading step axis; if None, random ones with zeros, bursts and
             changing signs.
-        num_steps: How many steps to run if `grads` is None.
+        num_steps: Number of steps to run if `grads` is None.
         tolerance: Relative difference above which two outputs count as different.
 
     Returns:

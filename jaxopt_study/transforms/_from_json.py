@@ -120,7 +120,7 @@ def _items(pairs: list[Any], trusted: tuple[str, ...]) -> dict[Any, Any]:
         except TypeError:  # for example, a list cannot be a key
             twice = True
         if twice:
-            raise ValueError(f"Not a key of a saved dictionary, or one twice: {_shown(key)}.")
+            raise ValueError(f"Invalid or repeated key of a saved dictionary: {_shown(key)}.")
         found[key] = item
     return found
 
@@ -129,7 +129,7 @@ def _key(data: Any, impl: Any) -> jax.Array:
     try:
         numbers = np.array(data)
         if numbers.dtype.kind not in "iu" or numbers.min() < 0 or numbers.max() > np.iinfo(np.uint32).max:
-            raise ValueError("its numbers are not those of a key")
+            raise ValueError("its numbers do not form a key")
         return jax.random.wrap_key_data(jnp.asarray(numbers.astype(np.uint32)), impl=str(impl))
     except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"Not a saved random key: {_shown({'key': data, 'impl': impl})}: {error}.") from error
@@ -141,10 +141,10 @@ def _array(content: Any, dtype: Any, on_device: Any) -> Any:
             raise ValueError("expected numbers, the name of a dtype, and true or false")
         kind = jnp.dtype(dtype)
         if not is_saved(kind):
-            raise ValueError(f"{dtype!r} is no dtype of real numbers")
+            raise ValueError(f"{dtype!r} is not a dtype of real numbers")
         plain = np.array(content)
         if plain.dtype.kind not in "biuf" or (plain.size and plain.dtype.kind == "f" and kind.kind in "biu"):
-            raise ValueError(f"its numbers are no {dtype}")
+            raise ValueError(f"its numbers are not of dtype {dtype}")
         array = plain.astype(kind) if plain.dtype.kind == "b" else np.array(content, dtype=kind)
         return jnp.asarray(array) if on_device else array
     except (TypeError, ValueError, OverflowError) as error:
@@ -194,7 +194,7 @@ def _trusted(path: str, trusted: tuple[str, ...]) -> Any:
             "If it is your own code, trust it explicitly: from_json(text, trusted=('mine:function',))."
         )
     if name.startswith("__") or ".__" in name:
-        raise ValueError(f"{_shown(path)} is not a function of yours.")
+        raise ValueError(f"{_shown(path)} is not one of your own functions.")
     found = resolve(path)
     if found is None:
         raise ValueError(f"{path!r} does not exist here. It was saved by another version, or its package is missing.")

@@ -128,7 +128,7 @@ def test_many_modes_list_only_the_strongest():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"singular_values": (1.0,) * 6}, "between 1 and 5 modes"),
+        ({"singular_values": (1.0,) * 6}, "singular_values to be 1 to 5 numbers"),
         ({"singular_values": (1.0, 0.0)}, "positive"),
         ({"hidden": ()}, "at least one hidden layer"),
         ({"hidden": 0}, "hidden to be an integer ≥ 1"),

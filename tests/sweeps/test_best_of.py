@@ -153,5 +153,5 @@ def test_unknown_words_are_refused():
         best_of_k([1.0], 1, mode="min", average="typical")
     with pytest.raises(ValueError, match='"min" or "max"'):
         best_of_k([1.0], 1, mode="best")
-    with pytest.raises(ValueError, match="two scores for each trial"):
+    with pytest.raises(ValueError, match="selection and report of the same shape"):
         chosen_of_k([1.0], [1.0, 2.0], 1, mode="min")

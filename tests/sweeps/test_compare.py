@@ -429,7 +429,7 @@ def test_a_comparison_of_another_kind_is_refused(problem, tmp_path):
     [
         ({}, {}, "at least one candidate and one problem; received 0 and 1"),
         ({"a": 3}, {}, "Candidate 'a': expected a Candidate, a transformation, or a pair"),
-        ({"a": (optax.sgd, {"rate": RATES["learning_rate"]})}, {}, "Nothing takes the hyperparameter 'rate'"),
+        ({"a": (optax.sgd, {"rate": RATES["learning_rate"]})}, {}, "Unknown hyperparameter 'rate'"),
         ({"a": (optax.sgd, RATES)}, {"budget": 0}, "'a' has no default settings and the budget is 0"),
         ({"a": (optax.sgd, RATES)}, {"budget": -1}, "budget to be an integer ≥ 0; received -1"),
         ({"a": optax.sgd(0.1)}, {"report_seeds": 0}, "report_seeds to be an integer ≥ 1; received 0"),

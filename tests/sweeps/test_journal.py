@@ -238,12 +238,12 @@ def test_another_configuration_is_refused_with_what_differs(folder):
         Journal.open(folder, asked)
     lines = str(caught.value).splitlines()
     assert {line.strip() for line in lines[1:-1]} == {
-        "config['space']['lr']['low']: stored 0.0001, asked 0.001",
-        "config['space']['lr']['high']: stored 1.0, asked 1",
-        "config['space']['decay']: stored nothing, asked 0.9",
-        "config['shape'][1]: stored 3, asked 4",
-        "config['target']: stored inf, asked nothing",
-        "config['version']: stored nothing, asked '2'",
+        "config['space']['lr']['low']: stored 0.0001, requested 0.001",
+        "config['space']['lr']['high']: stored 1.0, requested 1",
+        "config['space']['decay']: not stored, requested 0.9",
+        "config['shape'][1]: stored 3, requested 4",
+        "config['target']: stored inf, not requested",
+        "config['version']: not stored, requested '2'",
     }
     assert "choose another folder" in lines[-1]
     assert len(read(folder)[0]) == 5  # nothing was changed, and the lock is free
@@ -411,7 +411,7 @@ def test_an_interrupt_after_the_last_moment_does_not_confuse_the_journal(folder,
         with pytest.raises(KeyboardInterrupt):
             journal.append(np.array([5]), losses([5]))
         monkeypatch.undo()
-        with pytest.raises(JournalError, match=r"written once; received again: \[5\]"):
+        with pytest.raises(JournalError, match=r"written only once; received again: \[5\]"):
             journal.append(np.array([5]), losses([5]))
         journal.append(np.array([6]), losses([6]))
         assert journal.load()[0].tolist() == [0, 1, 2, 4, 3, 5, 6]
@@ -438,8 +438,8 @@ def test_a_journal_is_open_once_even_in_one_process(tmp_path):
 @pytest.mark.parametrize(
     ("lanes", "arrays", "message"),
     [
-        (np.array([0]), losses([0]), r"written once; received again: \[0\]"),
-        (np.array([8, 9, 8]), losses([8, 9, 8]), "written once"),
+        (np.array([0]), losses([0]), r"written only once; received again: \[0\]"),
+        (np.array([8, 9, 8]), losses([8, 9, 8]), "written only once"),
         (np.array([]), losses([]), "n ≥ 1"),
         (np.array([[8]]), losses([8]), "shape"),
         (np.array([8.0]), losses([8]), "integers"),

@@ -146,7 +146,7 @@ def test_a_forged_chunk_is_refused_by_name_and_goes_when_it_is_deleted(folder, n
     path = folder / "chunk-00003.npz"
     (folder / "chunk-00000.npz").write_bytes(packed(good(4, 5)))
     path.write_bytes(packed(content))
-    with pytest.raises(JournalError, match=r"chunk-00003.npz cannot be used: .* Delete this file: only its lanes"):
+    with pytest.raises(JournalError, match=r"chunk-00003.npz cannot be used: .* Delete this file; only its lanes"):
         read(folder)
     path.unlink()
     assert read(folder)[0].tolist() == [4, 5]

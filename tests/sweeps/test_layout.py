@@ -101,8 +101,8 @@ def test_cores_become_devices_before_jax_starts_and_not_after(process):
 
 
 def test_messages_where_nothing_checks_types(process):
-    assert "function of hyperparameters that makes an optimizer" in process["no maker"]
-    assert "lambda: it" in process["no candidate"]
+    assert "function of hyperparameters that returns an optimizer" in process["no maker"]
+    assert "lambda: optimizer" in process["no candidate"]
     assert 'expected "min" or "max"; received \'least\'' in process["mode"]
 
 

@@ -242,7 +242,7 @@ def test_a_journal_that_is_empty_or_was_begun_is_added_to(tmp_path):
 
 
 def test_a_database_that_cannot_be_opened_is_said(tmp_path):
-    with pytest.raises(ValueError, match="cannot open the database that storage names"):
+    with pytest.raises(ValueError, match="cannot open the database given as storage"):
         OptunaSampler("nonsense://place")
 
 

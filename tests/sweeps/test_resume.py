@@ -154,7 +154,7 @@ def test_a_chunk_that_cannot_be_believed_is_named_and_only_its_lanes_are_lost(fo
         searched(tmp_path / "other", num_steps=7)
         shutil.copy(chunks(tmp_path / "other")[1], chunk)
     before = contents(folder)
-    with pytest.raises(JournalError, match=f"{chunk.name} cannot be used.*Delete this file: only its lanes"):
+    with pytest.raises(JournalError, match=f"{chunk.name} cannot be used.*Delete this file; only its lanes"):
         searched(folder)
     assert contents(folder) == before
     chunk.unlink()
@@ -189,16 +189,16 @@ def another_start():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"num_trials": 7}, r"config\['num_trials'\]: stored 6, asked 7"),
-        ({"num_seeds": 3}, r"config\['num_seeds'\]: stored 2, asked 3"),
-        ({"num_steps": 9}, r"config\['num_steps'\]: stored 8, asked 9"),
-        ({"key": jax.random.key(4)}, r"config\['key'\]\['values'\]\[1\]: stored 3, asked 4|config\['key'\]"),
-        ({"sampler": "sobol"}, r"config\['sampler'\]: stored 'random', asked 'sobol'"),
-        ({"space": {"learning_rate": sweeps.log_uniform(1e-3, 1.0)}}, r"\['high'\]: stored 0.5, asked 1.0"),
-        ({"space": RATES | {"momentum": sweeps.uniform(0, 1)}}, r"config\['space'\]\['momentum'\]: stored nothing"),
+        ({"num_trials": 7}, r"config\['num_trials'\]: stored 6, requested 7"),
+        ({"num_seeds": 3}, r"config\['num_seeds'\]: stored 2, requested 3"),
+        ({"num_steps": 9}, r"config\['num_steps'\]: stored 8, requested 9"),
+        ({"key": jax.random.key(4)}, r"config\['key'\]\['values'\]\[1\]: stored 3, requested 4|config\['key'\]"),
+        ({"sampler": "sobol"}, r"config\['sampler'\]: stored 'random', requested 'sobol'"),
+        ({"space": {"learning_rate": sweeps.log_uniform(1e-3, 1.0)}}, r"\['high'\]: stored 0.5, requested 1.0"),
+        ({"space": RATES | {"momentum": sweeps.uniform(0, 1)}}, r"config\['space'\]\['momentum'\]: not stored"),
         ({"batch_size": 7}, r"config\['programs'\]"),
         ({"evaluate_every": 4}, r"config\['programs'\]"),
-        ({"width": 3}, r"config\['layout'\]\[0\]\['width'\]: stored 2, asked 3"),
+        ({"width": 3}, r"config\['layout'\]\[0\]\['width'\]: stored 2, requested 3"),
         ({"make_optimizer": lambda learning_rate: optax.sgd(1.0001 * learning_rate)}, r"config\['programs'\]"),
         ({"problem": small.regression(metrics={}, data=shifted(small.TRAIN))}, r"config\['data'\]"),
         ({"problem": small.regression(metrics={}, validation=shifted(small.VALIDATION))}, r"config\['data'\]"),

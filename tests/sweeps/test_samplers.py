@@ -190,7 +190,7 @@ def test_a_condition_on_a_value_between_levels_does_not_hold_on_that_grid():
     ],
 )
 def test_a_number_that_no_grid_has_is_refused_with_the_nearest(dimensions, num_trials, nearest):
-    with pytest.raises(ValueError, match=f"no grid over this space has {num_trials} trials") as caught:
+    with pytest.raises(ValueError, match=f"No grid over this space has num_trials={num_trials} trials") as caught:
         sample(Space(dimensions), num_trials, sampler="grid")
     assert nearest in str(caught.value)
     for number in (3, 6, 16, 25):

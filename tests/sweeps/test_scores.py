@@ -36,7 +36,7 @@ def test_one_curve_gives_one_number_and_none_at_all_is_never():
 
 
 def test_what_is_no_curve_is_refused():
-    with pytest.raises(ValueError, match="one value per step"):
+    with pytest.raises(ValueError, match=r"steps of shape \(K,\) and curves of shape"):
         steps_to_target([1.0, 2.0], [0, 1, 2], 1.0)
     with pytest.raises(ValueError, match="increasing steps"):
         steps_to_target([1.0, 2.0], [1, 1], 1.0)

@@ -312,8 +312,14 @@ def test_no_steps_evaluate_the_start(regression):
         ({"metric": "accuracy"}, "metric='accuracy' is not evaluated; evaluated are .*'validation_accuracy'"),
         ({"metric": "train_loss"}, "'train_loss' is not evaluated"),
         ({"evaluate_on": "holdout"}, "holdout"),
-        ({"sampler": "grid", "space": RATES | {"momentum": sweeps.uniform(0, 1)}}, "no grid over this space has 6"),
-        ({"space": {"rate": sweeps.uniform(0, 1)}}, "Nothing takes .*'rate'.*learning_rate, momentum, nesterov"),
+        (
+            {"sampler": "grid", "space": RATES | {"momentum": sweeps.uniform(0, 1)}},
+            "No grid over this space has num_trials=6",
+        ),
+        (
+            {"space": {"rate": sweeps.uniform(0, 1)}},
+            "Unknown .*'rate'.*learning_rate, momentum, nesterov",
+        ),
         ({"space": {}}, "at least one dimension"),
     ],
 )
@@ -389,7 +395,7 @@ def test_an_interrupt_before_a_trial_has_all_seeds_leaves_no_best():
     assert not part.indistinguishable().any()
     with pytest.raises(ValueError, match=r"of 6, 0 were run with every seed.*resume"):
         part.best  # noqa: B018
-    with pytest.raises(ValueError, match="no trial was run with every seed"):
+    with pytest.raises(ValueError, match="a trial that was run with every seed"):
         part.best_of_k()
 
 

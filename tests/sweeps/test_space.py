@@ -68,7 +68,7 @@ def test_both_ends_of_the_interval_are_the_ends_of_the_range_exactly(dimension):
 @ids
 def test_coordinates_outside_the_interval_are_refused(dimension):
     for wrong in (-1e-9, 1.0000001, math.nan, np.array([0.5, math.inf])):
-        with pytest.raises(ValueError, match=r"in \[0, 1\], received"):
+        with pytest.raises(ValueError, match=r"in \[0, 1\]; received"):
             dimension.at(wrong)
 
 
@@ -154,8 +154,8 @@ def test_a_value_that_never_occurs_has_no_coordinate(dimension, value):
         (lambda: choices((16, 64)), "one by one"),
         (lambda: choices(range(3)), r"choices\(\*range\(0, 3\)\)"),
         (lambda: choices("a", "b", static=False), "static=False"),
-        (lambda: choices(1, 0.5, static=False), "floats, or integers"),
-        (lambda: choices(True, False, static=False), "Drop static=False"),
+        (lambda: choices(1, 0.5, static=False), "floats or 32-bit integers"),
+        (lambda: choices(True, False, static=False), "Leave out static=False"),
         (lambda: choices(1, 2**31, static=False), "32 bits"),
         (lambda: conditional(conditional(uniform(0, 1), on="a", equals=1), on="b", equals=1), "Make 'a' itself"),
     ],

@@ -108,7 +108,7 @@ def test_early_stopping_takes_the_direction_that_the_metric_declares_and_guesses
         rule = EarlyStopping(f"validation_{name}", 3)
         assert int(train(declared, optax.sgd(0.02), early_stopping=rule, **settings).best_step) == int(told.best_step)
     accuracy = overfitting.replace(metrics={"accuracy": nearness})
-    with pytest.raises(ValueError, match=r"which values are better.*mode='max'"):
+    with pytest.raises(ValueError, match=r"needs a direction, but the metric has none.*mode='max'"):
         train(accuracy, optax.sgd(0.02), early_stopping=EarlyStopping("validation_accuracy", 3), **settings)
 
 

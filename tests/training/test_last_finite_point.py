@@ -169,7 +169,7 @@ def test_empty_leaves_and_leaves_of_size_0_train():
     assert not run.diverged
     assert not run.stalled
     nothing = problem.replace(init=lambda key: jnp.zeros((0, 3)), loss=lambda p, _: jnp.sum(p))
-    with pytest.raises(TypeError, match="nothing to train"):
+    with pytest.raises(TypeError, match="have no numbers to train"):
         train(nothing, optax.adam(0.1), num_steps=3, key=KEY)
 
 

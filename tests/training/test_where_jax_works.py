@@ -124,7 +124,7 @@ def test_tensors_and_frames_are_converted():
         problem.replace(data={"x": pandas.DataFrame({"a": ["x", "y"]})})
     with pytest.raises(TypeError, match="times as numbers"):
         problem.replace(data={"x": pandas.DataFrame({"a": pandas.to_datetime(["2020-01-01"])})})
-    with pytest.raises(TypeError, match=r"astype\(float\), once missing values are filled"):
+    with pytest.raises(TypeError, match=r"Fill missing values, then convert .* astype\(float\)"):
         problem.replace(data={"x": pandas.DataFrame({"a": pandas.array([1, 2], dtype="Int64"), "b": [True, False]})})
     with pytest.raises(TypeError, match=r"received a DataFrame\. Give its columns by name"):
         problem.replace(data=frame)
@@ -134,11 +134,11 @@ def test_tensors_and_frames_are_converted():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        (np.array([2**40, 2**32 + 1]), "holds numbers of int64 beyond int32"),
-        (np.array([-1, -(2**31) - 1]), "holds numbers of int64 beyond int32"),
-        (np.array([0, 2**32], np.uint64), "holds numbers of uint64 beyond uint32"),
-        (np.array([0.0, 1e39]), "holds numbers of float64 beyond float32"),
-        (np.ma.masked_array([0.0, 1e30], mask=[False, True]), "holds masked entries"),
+        (np.array([2**40, 2**32 + 1]), "has int64 numbers outside the range of int32"),
+        (np.array([-1, -(2**31) - 1]), "has int64 numbers outside the range of int32"),
+        (np.array([0, 2**32], np.uint64), "has uint64 numbers outside the range of uint32"),
+        (np.array([0.0, 1e39]), "has float64 numbers outside the range of float32"),
+        (np.ma.masked_array([0.0, 1e30], mask=[False, True]), "has masked entries"),
     ],
 )
 def test_data_that_would_change_on_the_device_are_refused(values, message):
@@ -163,10 +163,10 @@ def test_numbers_at_the_ends_of_32_bits_are_data():
 
 
 def test_parameters_beyond_single_precision_are_refused():
-    with pytest.raises(ValueError, match=r"params\['a'\] holds numbers of float64 beyond float32"):
+    with pytest.raises(ValueError, match=r"params\['a'\] has float64 numbers outside the range of float32"):
         problems.from_pytree({"a": np.array(1e300)}, lambda p, _: p["a"])
     small = problems.from_pytree({"a": 1.0}, lambda p, _: p["a"] ** 2)
-    with pytest.raises(ValueError, match=r"params\['a'\] holds numbers of float64 beyond float32"):
+    with pytest.raises(ValueError, match=r"params\['a'\] has float64 numbers outside the range of float32"):
         train(small, optax.sgd(0.1), num_steps=1, key=KEY, params={"a": 1e300})
 
 

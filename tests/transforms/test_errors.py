@@ -127,7 +127,7 @@ def test_arguments_outside_their_range(build, message):
         (lambda: chain(ema(0.9), clip_by_global_norm), r"chain: part 1 must be .* Call it: it is a constructor\."),
         (lambda: chain(0.1), r"chain: part 0 must be an Optax transformation, received 0\.1"),
         (lambda: merge(jnp.add, identity(), 2.0), "merge: part 1 must be an Optax transformation"),
-        (lambda: merge(identity(), identity()), "merge: the first argument must be the function that combines"),
+        (lambda: merge(identity(), identity()), "merge: expected the function that combines"),
     ],
 )
 def test_parts_that_are_no_transformations(build, message):

@@ -275,7 +275,7 @@ def test_what_json_cannot_hold_is_refused_when_it_is_written():
     with pytest.raises(ValueError, match="array of complex64, which JSON cannot hold"):
         from_optax(optax.scale)(jnp.array(1j)).to_json()
     real = from_optax(optax.scale)(jnp.array(1.0)).to_json()
-    with pytest.raises(ValueError, match="'complex64' is no dtype of real numbers"):
+    with pytest.raises(ValueError, match="'complex64' is not a dtype of real numbers"):
         from_json(real.replace("float32", "complex64"))
 
 

@@ -117,7 +117,7 @@ def _check(name: str, part: str, examples: Examples, num_classes: int | None) ->
     for key, array in (("x", x), ("y", y)):
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise DatasetError(
-                f"{key} of the {part} part of {name!r} holds NaN or infinity. Remove these examples, or replace the "
+                f"{key} of the {part} part of {name!r} has NaN or infinity. Remove these examples, or replace the "
                 "numbers."
             )
     if num_classes is not None and (y.ndim != 1 or y.dtype.kind not in "iu"):

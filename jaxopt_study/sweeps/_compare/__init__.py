@@ -1,1 +1,1 @@
-"""Comparison and ablation: candidates, equal budgets, tuning apart from reporting."""
+"""Comparison and ablation, with equal tuning budgets and separate seeds for tuning and reporting."""

@@ -1,4 +1,4 @@
-"""Ablate: what each atom of a chain contributes, measured by leaving it out."""
+"""Ablation: the contribution of each atom of a chain, measured by removing it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -30,16 +30,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Contribution:
-    """What one change to a chain costs.
+    """The effect of one change to a chain on its score.
 
     Attributes:
         variant: The changed chain.
-        difference: Its scores minus those of the full chain, paired over seeds.
-        loss: How much worse the score is without: positive where what was left out helps, in units of the metric; an
-            estimate with its interval.
-        p_value: Times the number of variants, at most 1.
-        verdict: "helps" or "harms" where the interval leaves out 0, else "no detectable difference".
-        diverged: How many seeds diverged without it.
+        difference: The variant's scores minus those of the full chain, paired over seeds.
+        loss: How much worse the variant's score is, in units of the metric, as an estimate with its interval; positive
+            if the removed part helps.
+        p_value: p-value times the number of variants, at most 1.
+        verdict: "helps" or "harms" if the interval excludes 0, otherwise "no detectable difference".
+        diverged: Number of seeds of the variant that diverged.
     """
 
     variant: Variant
@@ -52,12 +52,12 @@ class Contribution:
 
 @dataclass(frozen=True, eq=False)
 class Ablation:
-    """A chain and its variants, compared.
+    """The result of an ablation: a chain compared with its variants.
 
     Attributes:
-        variants: The full chain first.
-        comparison: Scores of all of them.
-        level: Of all intervals, and so of all verdicts, together (Bonferroni).
+        variants: The variants, the full chain first.
+        comparison: Scores of all variants.
+        level: Simultaneous confidence level of all intervals and verdicts (Bonferroni).
     """
 
     variants: list[Variant]
@@ -68,11 +68,11 @@ class Ablation:
         return f"Ablation({len(self.variants) - 1} variants of {' '.join(repr(self.variants[0].optimizer).split())})"
 
     def contributions(self, settings: Settings | None = None) -> list[Contribution]:
-        """Return what each change costs, in the order of the variants.
+        """Return the effect of each change, in the order of the variants.
 
         Args:
-            settings: "tuned" compares tuned chains, "default" all at the settings they came with; None takes "tuned" if
-                they were tuned.
+            settings: "tuned" compares the tuned chains, "default" the chains with their original settings; None takes
+                "tuned" if they were tuned.
         """
         chosen: Settings = ("tuned" if self.comparison.budget else "default") if settings is None else settings
         reports = self.comparison.of(None, chosen)
@@ -99,7 +99,7 @@ class Ablation:
         return found
 
     def to_pandas(self, settings: Settings | None = None) -> "pandas.DataFrame":
-        """Return a row per variant: what was changed, what that costs with its interval, and the verdict.
+        """Return a table with a row per variant: the change, its effect with interval, and the verdict.
 
         Args:
             settings: As in `contributions`.
@@ -146,47 +146,46 @@ def ablate(
     width: int | Literal["auto"] = "auto",
     progress: bool | Callable[[int, int, float], None] | None = None,
 ) -> Ablation:
-    """Measure what each atom of a chain contributes: leave it out, swap neighbours, make hyperparameters neutral.
+    """Measure the contribution of each atom by removing it, swapping neighbours or disabling hyperparameters.
 
-    Every variant of `variants_of` trains from the same starts on the same batches as the full chain, seed by seed, and
-    its score is compared with the full chain's, paired. Variants that differ in numbers only are lanes of one program.
-
-    At fixed settings a variant may lose because its steps became longer or shorter, not because of what the atom is
-    for. With a `space` over the learning rate and a `budget` every variant, the full chain included, is tuned first.
+    For every seed, each variant of `variants_of` trains from the same start on the same batches as the full chain, and
+    the scores are compared in pairs. Variants that differ only in numbers share a compiled program. At fixed settings a
+    variant may lose merely because its steps became longer or shorter. With a `space` over the learning rate and a
+    `budget`, every variant, including the full chain, is tuned first.
 
     Args:
         optimizer: A chain of this package, or a named optimizer, which is expanded into its atoms.
-        problem: What it is trained on.
-        num_steps: T, of every run.
-        key: Decides seeds and trials.
-        num_seeds: Runs of every variant, ≥ 1.
-        neutral: Neutral values of hyperparameters by path, or unique end of a path, of the expanded chain; None takes 0
-            for ε, weight decay and noise.
-        space: What is tuned, over paths of the expanded chain that all variants have; None tunes nothing.
-        budget: Trials of each variant's tuning, ≥ 0.
-        tune_seeds: Runs of each trial.
+        problem: The problem to train on.
+        num_steps: T, the number of steps of every run.
+        key: Random key of seeds and trials.
+        num_seeds: Number of runs of every variant, ≥ 1.
+        neutral: Disabled values of hyperparameters, by path or unique suffix of a path in the expanded chain; None
+            takes 0 for ε, weight decay and noise.
+        space: The space to tune, over paths of the expanded chain that all variants have; None tunes nothing.
+        budget: Number of tuning trials per variant, ≥ 0.
+        tune_seeds: Number of runs per tuning trial.
         sampler: As in `search`.
-        metric: What is reported, as in `compare`.
-        select_by: What chooses, as in `compare`.
+        metric: The reported metric, as in `compare`.
+        select_by: The metric that selects settings, as in `compare`.
         mode: As in `compare`.
         select_mode: As in `compare`.
-        level: Of the intervals and verdicts.
+        level: Confidence level of the intervals and verdicts.
         batch_size: As in `train`.
         order: As in `train`.
         evaluate_every: As in `train`.
         evaluate_batch_size: As in `train`.
-        journal: A folder that keeps what is finished, as in `search`.
+        journal: A folder for finished results, as in `search`.
         mesh: As in `search`.
         width: As in `search`.
         progress: As in `search`.
 
     Returns:
-        The variants and what they cost. Cost: (number of variants) · num_seeds · T gradients, and a program to compile
-        for each variant of another structure; with a budget, that many trials more.
+        The variants and their effects. Cost: (number of variants) · num_seeds · T gradients, and one program to compile
+        per structure of the chain; with a budget, also the tuning trials.
 
     Raises:
         TypeError: If the optimizer is not a `Transform`, or as in `compare`.
-        ValueError: If a path names nothing, there is a budget but no space, or as in `compare`.
+        ValueError: If a path matches nothing, there is a budget but no space, or as in `compare`.
         JournalError: As in `search`.
         ComparisonInterrupted: On Ctrl-C.
 
@@ -199,7 +198,7 @@ def ablate(
         ...     key=jax.random.key(0),
         ...     num_seeds=1,
         ... )
-        >>> found.contributions()[0].loss[0] > 0.5  # without momentum the valley's floor is hardly crossed
+        >>> found.contributions()[0].loss[0] > 0.5  # without momentum, progress along the valley is slow
         True
 
     References:
@@ -218,7 +217,7 @@ def ablate(
     select_mode = common_direction("ablate", select_by, select_mode, [problem])
     found = variants_of(optimizer, neutral=neutral)
     if space is None and budget:
-        raise ValueError(f"ablate needs a space to spend its budget of {budget} trials on; received space=None.")
+        raise ValueError(f"ablate needs a space for its budget of {budget} trials; received space=None.")
     space = space if space is None else as_space(space)
     _check_tuned(space, found[0])
     examples = splits([problem])
@@ -253,12 +252,12 @@ def ablate(
 
 
 def _check_tuned(space: Space | None, full: Variant) -> None:
-    """Complain about hyperparameters that are tuned and also made neutral."""
+    """Raise ValueError if a hyperparameter is both tuned and disabled."""
     paths = list(full.optimizer.hyperparams)
     for name in space or ():
         both = [] if name in TRAIN_OPTIONS else [p for p in match(name, paths, full.optimizer) if p in full.values]
         if both:
             raise ValueError(
-                f"{', '.join(both)} cannot be tuned and made neutral at once: leave {name!r} out of the space, or name "
-                "in neutral={…} what is to be made neutral instead."
+                f"{', '.join(both)} cannot be both tuned and disabled. Leave {name!r} out of the space, or list in "
+                f"neutral={{…}} only the hyperparameters to disable."
             )

@@ -1,4 +1,4 @@
-"""A chain with something left out, swapped or made neutral."""
+"""Variants of a chain for an ablation: a part removed, two parts swapped, or a hyperparameter disabled."""
 
 import itertools
 from collections.abc import Mapping
@@ -13,19 +13,19 @@ from jaxopt_study.transforms import Transform, children, construct, rebuild
 
 Kind = Literal["full", "without", "neutral", "swapped"]
 
-# What makes a hyperparameter do nothing, by the last part of its path.
+# The value that disables a hyperparameter, by the last part of its path.
 NEUTRAL = {"eps": 0.0, "eps_root": 0.0, "weight_decay": 0.0, "eta": 0.0, "momentum_decay": 0.0}
 
 
 @dataclass(frozen=True, eq=False)
 class Variant:
-    """A chain that differs from another in one respect.
+    """A chain that differs from the full chain in one respect.
 
     Attributes:
-        name: Which respect.
-        kind: What was done.
+        name: Description of the difference.
+        kind: Kind of the difference.
         optimizer: The chain.
-        values: Hyperparameters of it that are set apart, by path, so that variants which differ in numbers only share a
+        values: Numeric hyperparameters by path, kept apart so that variants which differ only in numbers share a
             program.
     """
 
@@ -36,26 +36,26 @@ class Variant:
 
 
 def variants_of(optimizer: Transform, *, neutral: Mapping[str, float] | None = None) -> list[Variant]:
-    """Return a chain, and the chain without each of its atoms, with neighbours swapped, with neutral hyperparameters.
+    """Return a chain and its variants: without each atom, with neighbours swapped, with hyperparameters disabled.
 
     Named optimizers are expanded into atoms first. Then:
 
-    - *without*: a part of a chain is left out. A bias correction is left out by itself, and, where there are several,
-      all together; a statistic takes its bias correction with it. Where the branch of a `merge` holds a statistic
-      other than the mean, such as the mean square, leaving it out puts the constant 1 in its place, so that a division
-      by its root does nothing. What sets the step length (`scale_by_learning_rate`) stays.
-    - *swapped*: two neighbours in a chain change places.
-    - *neutral*: a hyperparameter has the value at which it does nothing, such as ε = 0.
+    - *without*: a part of a chain is removed. A bias correction is removed by itself and, if there are several, all
+      together; a statistic is removed with its bias correction. If the branch of a `merge` holds a statistic other than
+      the mean, such as the mean square, the constant 1 replaces it, so that a division by its root has no effect. The
+      atom that sets the step length (`scale_by_learning_rate`) stays.
+    - *swapped*: two neighbours in a chain are interchanged.
+    - *neutral*: a hyperparameter has the value that disables it, such as ε = 0.
 
     Args:
         optimizer: The chain.
-        neutral: Neutral values by path, or unique end of a path, instead of those of ε, weight decay and noise.
+        neutral: Disabled values by path, or unique suffix of a path, instead of those of ε, weight decay and noise.
 
     Returns:
         The variants, the full chain first.
 
     Raises:
-        TypeError: If it is not a `Transform` that knows its parts, or neutral values are no numbers by path.
+        TypeError: If `optimizer` is not a `Transform` with a specification, or `neutral` does not map paths to numbers.
 
     Example:
         >>> from jaxopt_study import optimizers
@@ -64,12 +64,15 @@ def variants_of(optimizer: Transform, *, neutral: Mapping[str, float] | None = N
     """
     if not isinstance(optimizer, Transform) or optimizer.spec is None:
         raise TypeError(
-            f"Ablation takes a Transform apart, such as optimizers.adam(1e-3); received {optimizer!r}. Use "
-            "from_optax(optax_constructor)(…) for an Optax transformation, whose hyperparameters can then be made "
-            "neutral."
+            f"Ablation needs a Transform, such as optimizers.adam(1e-3); received {optimizer!r}. Use "
+            "from_optax(optax_constructor)(…) for an Optax transformation, whose hyperparameters can then be "
+            "disabled."
         )
     if neutral is not None and not isinstance(neutral, Mapping):
-        raise TypeError(f'Neutral values are numbers by path, {{"eps": 0.0}}; received {describe_argument(neutral)}.')
+        raise TypeError(
+            'ablate needs neutral to map paths to numbers, as in {"eps": 0.0}; received '
+            f"{describe_argument(neutral)}."
+        )
     whole = optimizer.expand()
     parts = _parts(whole)
     numbers = {
@@ -118,15 +121,15 @@ def _neutral_values(
         matches = [path for path in numbers if f".{path}".endswith(f".{wanted}")]
         if len(matches) != 1:
             raise ValueError(
-                f"neutral={{{wanted!r}: …}} names {len(matches) or 'no'} hyperparameters of {whole!r}; expected one of "
-                f"{', '.join(numbers)}."
+                f"neutral={{{wanted!r}: …}} matches {len(matches) or 'no'} hyperparameters of {whole!r}; expected one "
+                f"of {', '.join(numbers)}."
             )
         found[matches[0]] = float(check_real("neutral", wanted, value))
     return found
 
 
 def _parts(whole: Transform, prefix: str = "") -> dict[str, Transform]:
-    """Return every transformation inside another, by path."""
+    """Return all transformations inside another, by path."""
     found = {}
     for name, _, value in children(whole.spec):
         if isinstance(value, Transform) and value.spec is not None:
@@ -135,7 +138,7 @@ def _parts(whole: Transform, prefix: str = "") -> dict[str, Transform]:
 
 
 def _removal(path: str, parts: Mapping[str, Transform], whole: Transform) -> dict[str, Any] | None:
-    """Return the changes that leave a part out, or None if it is not left out by itself."""
+    """Return the changes that remove a part, or None if it is not removed by itself."""
     kind = _kind_of(parts[path])
     parent = _parent(path, parts, whole)
     if kind in ("identity", "scale_by_learning_rate"):
@@ -146,12 +149,12 @@ def _removal(path: str, parts: Mapping[str, Transform], whole: Transform) -> dic
         return {path: _stand_in(parts[path])}
     first = next(name for name in parts if _parent(name, parts, whole) is parent)
     if kind == "chain" or (path.count(".") and _grandparent_is_merge(path, parts, whole) and path == first):
-        return None  # what makes the statistic of a branch: the branch is left out as a whole
+        return None  # the statistic of a branch; the branch is removed as a whole
     return {path: transforms.identity()}
 
 
 def _stand_in(branch: Transform) -> Transform:
-    """Return what takes the place of a branch: the gradient, or 1 where the branch is of another statistic."""
+    """Return the replacement of a branch: the gradient, or 1 if the branch is another statistic than the mean."""
     inner = [value for name, value in branch.hyperparams.items() if name.rpartition(".")[2] == "of"]
     return transforms.ema(0.0, of=jnp.ones_like) if any(of is not None for of in inner) else transforms.identity()
 
@@ -178,9 +181,9 @@ def _kind_of(part: Transform) -> str:
 
 
 def shown(path: str, parts: Mapping[str, Transform]) -> str:
-    """Return a part as the expression that builds it, and the usual name of a moment.
+    """Return the expression that builds a part, with the usual name of a moment.
 
-    Where the expression is long it is the path, and where several parts have the same the path tells them apart.
+    A long expression is replaced by the path; the path is appended if several parts have the same expression.
     """
     part = parts[path]
     text = " ".join(repr(part).split()).replace("( ", "(").replace(", )", ")")

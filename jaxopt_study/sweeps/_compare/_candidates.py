@@ -1,4 +1,4 @@
-"""What is compared: a way to make an optimizer, what of it may be tuned, and what it is without tuning."""
+"""Candidates of a comparison: a constructor of an optimizer, the space to tune, and the default settings."""
 
 import inspect
 from collections.abc import Mapping
@@ -15,18 +15,18 @@ from jaxopt_study.transforms import Transform
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """One optimizer of a comparison.
+    """One optimizer in a comparison.
 
     Attributes:
-        make_optimizer: A function of hyperparameters that returns any Optax transformation; or a `Transform`, of which
-            hyperparameters are paths.
-        space: What may be tuned; None for nothing.
-        defaults: Its settings without tuning, a value for each name of the space. None takes what the `Transform`
-            holds, or the default arguments of the function; if a name has none, the candidate is reported tuned only.
+        make_optimizer: A function of hyperparameters that returns any Optax transformation; or a `Transform`, whose
+            hyperparameters are named by their paths.
+        space: The space to tune; None for nothing.
+        defaults: Settings without tuning, a value for each name of the space. None takes the values in the `Transform`,
+            or the default arguments of the function; if a name has no default, only the tuned candidate is reported.
 
     Raises:
-        ValueError: If `defaults` has names that the space has not, or lacks some that it has.
-        TypeError: If nothing makes an optimizer.
+        ValueError: If the names of `defaults` differ from those of the space.
+        TypeError: If `make_optimizer` is neither a function nor a `Transform`.
     """
 
     make_optimizer: MakeOptimizer
@@ -37,8 +37,9 @@ class Candidate:
     def __post_init__(self):
         if not callable(self.make_optimizer) and not isinstance(self.make_optimizer, Transform):
             raise TypeError(
-                f"A candidate needs a function that makes an optimizer, or a Transform; received "
-                f"{self.make_optimizer!r}. For an Optax transformation without anything to tune pass lambda: it."
+                "A candidate needs make_optimizer to be a function that returns an optimizer, or a Transform; "
+                f"received {self.make_optimizer!r}. Pass an Optax transformation without hyperparameters to tune as "
+                "lambda: optimizer."
             )
         space = self.space if self.space is None else as_space(self.space)
         object.__setattr__(self, "space", space)
@@ -47,18 +48,21 @@ class Candidate:
         if self.defaults is None:
             object.__setattr__(self, "defaults", _defaults(self.make_optimizer, names))
         elif not isinstance(self.defaults, Mapping):
-            raise TypeError(f"Defaults are values by name; received {describe_argument(self.defaults)}.")
+            raise TypeError(
+                "A candidate needs defaults to be a mapping of names to values; received "
+                f"{describe_argument(self.defaults)}."
+            )
         else:
             needed = {name for name in names if space is not None and space.active(name, self.defaults)}
             if not needed <= set(self.defaults) <= set(names):
                 raise ValueError(
-                    f"Defaults give each name of the space, {', '.join(names) or 'none'}, a value; received "
-                    f"{dict(self.defaults)}."
+                    f"A candidate needs defaults for exactly the names of its space, {', '.join(names) or 'none'}; "
+                    f"received {dict(self.defaults)}."
                 )
 
 
 def as_candidate(name: str, given: Any) -> Candidate:
-    """Return what was given as a candidate: it may be one, a transformation with nothing to tune, or (maker, space)."""
+    """Return a `Candidate` from a candidate, a transformation without a space, or a pair (function, space)."""
     if isinstance(given, Candidate):
         return given
     if isinstance(given, Transform):

@@ -1,4 +1,4 @@
-"""Compare: equal budgets, choices made by validation, reports from other seeds, the test examples seen once."""
+"""Comparison of optimizers, with equal tuning budgets and with reports on held-out seeds and data."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -43,59 +43,61 @@ def compare(
     width: int | Literal["auto"] = "auto",
     progress: bool | Callable[[int, int, float], None] | None = None,
 ) -> Comparison:
-    """Compare optimizers as a referee would: tuned with equal budgets, reported on seeds and data tuning never saw.
+    """Compare optimizers fairly: tune with equal budgets, and report on seeds and data that the tuning did not use.
 
     For every problem and candidate:
 
-    1. *Tune.* `budget` trials from its space, `tune_seeds` runs each; the best mean of `select_by` on the validation
-       examples is chosen. Candidates with equal spaces try the same settings. Nothing here touches a test example. Of
-       a candidate whose trials all diverge the one that went furthest is chosen.
-    2. *Report.* `report_seeds` runs, on seeds of their own, at the chosen and at the default settings. Seed j starts
-       at the same parameters and meets the same batches for every candidate, so that differences are paired. The test
-       examples are seen once, by the final parameters.
+    1. *Tune.* Run `budget` trials from the candidate's space, with `tune_seeds` runs each, and select the best mean of
+       `select_by` on the validation examples. Candidates with equal spaces try the same settings. No test example is
+       used. If all trials diverge, the one that went furthest is selected.
+    2. *Report.* Run `report_seeds` other seeds with the selected and with the default settings. Seed j starts at the
+       same parameters and uses the same batches for every candidate, so that differences are paired. The test examples
+       are used once, on the final parameters.
 
-    Budgets are equal in trials. They are not equal in seconds, and a space with more dimensions or a worse range makes
-    a budget go less far: spaces are part of what is compared. With `budget=0` only default settings are reported.
+    Budgets are equal in trials, not in seconds. A space with more dimensions or worse ranges uses its budget less well,
+    so the spaces are part of the comparison. With `budget=0` only default settings are reported.
 
     Args:
-        candidates: By name: a `Candidate`, a pair (function that makes an optimizer, space), or any Optax
+        candidates: By name: a `Candidate`, a pair (function that returns an optimizer, space), or any Optax
             transformation, which has nothing to tune.
         problem: One problem, or several by name.
-        budget: Trials of each candidate's tuning on each problem, ≥ 0.
-        num_steps: T, of every run.
-        key: Decides trials and seeds; tuning and reporting have keys of their own. Of any implementation;
-            `report_keys(key, …)[j]` says how the start and the batches of reporting seed j follow.
-        tune_seeds: Runs of each trial, ≥ 1.
-        report_seeds: Runs of each report, ≥ 1. With fewer than six, intervals assume normal differences.
+        budget: Number of tuning trials per candidate and problem, ≥ 0.
+        num_steps: T, the number of steps of every run.
+        key: Random key, of any implementation, of trials and seeds; tuning and reporting have separate keys.
+            `report_keys(key, …)[j]` determines the start and the batches of reporting seed j.
+        tune_seeds: Number of runs per tuning trial, ≥ 1.
+        report_seeds: Number of runs per report, ≥ 1. With fewer than six, intervals assume normal differences.
         sampler: As in `search`.
-        metric: What is reported: "loss" or the name of one of the problem's metrics; on the test examples, or those
-            for validation or training if there are none.
-        select_by: The metric by which settings are chosen, on the validation examples; None takes `metric`.
-        mode: Whether smaller ("min") or larger ("max") values of `metric` are better; None takes what it declares:
-            losses are minimised, a `problems.Metric` says it, and a metric that does not is refused.
-        select_mode: The same of `select_by`; None takes `mode` if that is the same metric, else what it declares.
+        metric: The reported metric, "loss" or one of the problem's metrics, on the test examples if there are any,
+            otherwise on the validation or training examples.
+        select_by: The metric that selects settings, on the validation examples; None takes `metric`.
+        mode: Whether smaller ("min") or larger ("max") values of `metric` are better; None takes the direction that the
+            metric declares: losses are minimised, a `problems.Metric` has its mode. A metric without a direction
+            raises.
+        select_mode: The same for `select_by`; None takes `mode` if the metric is the same, otherwise what the metric
+            declares.
         batch_size: As in `train`.
         order: As in `train`.
         evaluate_every: As in `train`; the cadence of the curves and of `steps_to_target`. None evaluates at the start
             and at the end.
         evaluate_batch_size: As in `train`.
-        journal: A folder that keeps what is finished, as in `search`.
+        journal: A folder for finished results, as in `search`.
         mesh: As in `search`.
         width: As in `search`.
         progress: As in `search`.
 
     Returns:
-        Reports, and how the settings were found; `replay` of either runs any seed alone. Cost: for each candidate and
-        problem (budget · tune_seeds + 2 · report_seeds) · T gradients, and two programs to compile.
+        The reports, and the searches that found the settings; `replay` of either runs any seed alone. Cost: for each
+        candidate and problem (budget · tune_seeds + 2 · report_seeds) · T gradients, and two programs to compile.
 
     Raises:
         ValueError: If an argument is out of range, there are no candidates, a candidate has neither a space nor default
-            settings, a space has a name that nothing takes or a value that a constructor refuses, or a problem lacks
-            the metric or it does not say which values are better.
-        TypeError: If a candidate is not one, an argument is of another kind, or a function decides in Python by a value
-            that is traced.
+            settings, a space has an unknown hyperparameter or a value that a constructor rejects, or a problem lacks
+            the metric or the metric has no direction.
+        TypeError: If a candidate or an argument is of the wrong kind, or a function branches in Python on a traced
+            value.
         JournalError: As in `search`.
-        ComparisonInterrupted: On Ctrl-C, a `KeyboardInterrupt` with the reports that are complete.
+        ComparisonInterrupted: On Ctrl-C; a `KeyboardInterrupt` with the complete reports.
 
     Example:
         >>> from jaxopt_study import optimizers, problems, sweeps
@@ -128,7 +130,7 @@ def compare(
     select_mode = common_direction("compare", select_by, select_mode, problems.values())
     examples = splits(problems.values())
     options = {"batch_size": batch_size, "order": order, "evaluate_batch_size": evaluate_batch_size}
-    shared: dict[Any, Trials] = {}  # candidates that differ in their space only are traced once
+    shared: dict[Any, Trials] = {}  # candidates that differ only in their space are traced once
 
     def trials(candidate: Candidate, where: str, one: Problem) -> Trials:
         static = static_names(as_space(candidate.space)) if candidate.space else ()

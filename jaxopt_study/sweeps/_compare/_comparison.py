@@ -1,4 +1,4 @@
-"""What a comparison found: scores of every candidate with its default and its tuned settings, and what they allow."""
+"""Result of a comparison: scores of all candidates with default and tuned settings, rankings and differences."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -25,23 +25,23 @@ Settings = Literal["default", "tuned"]
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """One candidate with one choice of its hyperparameters on one problem, from the reporting seeds.
+    """Results of one candidate with one choice of hyperparameters on one problem, over the reporting seeds.
 
     Attributes:
         problem: Name of the problem.
         candidate: Name of the candidate.
         settings: "default" or "tuned".
-        config: Its hyperparameters, those of the space.
-        scores: Shape (seeds,): the reported metric at the end; NaN where a seed diverged.
-        finals: By name, shape (seeds,): everything evaluated at the end.
+        config: Hyperparameters, by the names of the space.
+        scores: The reported metric at the end, shape (seeds,); NaN if a seed diverged.
+        finals: All final evaluations by name, shape (seeds,).
         curves: By name, shape (seeds, K).
         steps: Shape (K,).
         diverged: Shape (seeds,).
-        stalled: Shape (seeds,): which came to a standstill although the gradient was not 0, as `Trajectory` says.
-        seconds_per_step: What a step keeps a device busy, evaluations included; NaN if read from a journal.
-        trials: How it is run, for `replay`.
-        fixed: Further hyperparameters of its runs.
-        seed_keys: Shape (seeds,): what decides each seed, as `report_keys` says.
+        stalled: Whether a seed stopped moving although the gradient was not 0, as in `Trajectory`, shape (seeds,).
+        seconds_per_step: Device time per step, including evaluations; NaN if read from a journal.
+        trials: The function that runs a seed, for `replay`.
+        fixed: Further hyperparameters of the runs.
+        seed_keys: The key of each seed, as in `report_keys`, shape (seeds,).
     """
 
     problem: str
@@ -60,11 +60,11 @@ class Report:
     seed_keys: Key | None = None
 
     def replay(self, seed: int = 0, **options: Any) -> Trajectory:
-        """Run one seed of the report again by itself, as `Search.replay`.
+        """Run one seed of the report again on its own, as `Search.replay` does.
 
         Args:
-            seed: Which.
-            **options: Arguments of `train` to add, or to give in place of the comparison's.
+            seed: Index of the seed.
+            **options: Arguments of `train` to add to, or replace, those of the comparison.
 
         Returns:
             The trajectory; its numbers are those of the report up to rounding.
@@ -74,7 +74,7 @@ class Report:
             ValueError: If there is no such seed, or the report was not made by `compare` or `ablate`.
         """
         if self.trials is None or self.seed_keys is None:
-            raise ValueError("Only a report of sweeps.compare or sweeps.ablate knows how its runs are made.")
+            raise ValueError("replay needs a report made by sweeps.compare or sweeps.ablate.")
         seed = check_integer("replay", "seed", seed, 0, len(self.seed_keys) - 1)
         config = {**self.fixed, **self.config}
         return self.trials.replay(config, self.seed_keys[seed], self.trials.num_steps, **options)
@@ -82,17 +82,17 @@ class Report:
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """All candidates on all problems, each at its default and its tuned settings.
+    """Results of all candidates on all problems, with default and tuned settings.
 
     Attributes:
-        reports: One for each problem, candidate and settings that exist.
-        searches: By problem and candidate, how the tuned settings were found.
-        budget: Trials that each candidate's tuning had on each problem.
-        metric: What is reported: "test_loss", …
-        selected_by: What selected the tuned settings, on other examples and other seeds.
-        mode: Which values of `metric` are better.
-        select_mode: Which values of `selected_by` are better.
-        complete: Whether nobody interrupted it.
+        reports: One report per existing combination of problem, candidate and settings.
+        searches: By problem and candidate, the search that found the tuned settings.
+        budget: Number of tuning trials per candidate and problem.
+        metric: The reported metric: "test_loss", …
+        selected_by: The metric that selected the tuned settings, on other examples and seeds.
+        mode: Direction of `metric`.
+        select_mode: Direction of `selected_by`.
+        complete: False if the comparison was interrupted.
     """
 
     reports: list[Report]
@@ -122,8 +122,8 @@ class Comparison:
         """Return the reports of a problem, by candidate.
 
         Args:
-            problem: Its name; None takes the only one.
-            settings: Which settings. A candidate with nothing to tune has the same report for both.
+            problem: Name of the problem; None takes the only one.
+            settings: "default" or "tuned". A candidate with nothing to tune has the same report for both.
 
         Raises:
             ValueError: If there is no such problem, or None was given and there are several.
@@ -137,28 +137,28 @@ class Comparison:
         return {name: both[name] for name in self.candidates if name in both}
 
     def median(self, problem: str | None = None, settings: Settings = "tuned") -> dict[str, Interval]:
-        """Return every candidate's median score and an interval that should contain it; a diverged seed is worst."""
+        """Return every candidate's median score with its confidence interval; diverged seeds score worst."""
         reports = self.of(problem, settings)
         return {name: median_interval(penalised(report.scores, self.mode)) for name, report in reports.items()}
 
     def ranking(self, problem: str | None = None, settings: Settings = "tuned") -> list[str]:
-        """Return the candidates from best to worst median score. Neighbours may not differ: see `differences`."""
+        """Return the candidates from best to worst median score. For significance see `differences`."""
         medians = {name: float(interval.estimate) for name, interval in self.median(problem, settings).items()}
         return sorted(medians, key=lambda name: sign_of(self.mode) * medians[name])
 
     def differences(
         self, problem: str | None = None, settings: Settings = "tuned", *, level: float = 0.95
     ) -> Differences:
-        """Return all differences between candidates, paired over seeds, with one level for all verdicts together."""
+        """Return all differences between candidates, paired over seeds, with a simultaneous level for all verdicts."""
         scores = {name: report.scores for name, report in self.of(problem, settings).items()}
         return paired_differences(scores, mode=self.mode, level=level)
 
     def verdict(self, problem: str | None = None, settings: Settings = "tuned", *, level: float = 0.95) -> str:
-        """Say in a sentence who is best.
+        """Return a sentence that names the best candidate.
 
         Returns:
-            Who is best and who cannot be told from it, or "no detectable difference". Medians and differences seed by
-            seed need not agree; where they do not, it says so.
+            The best candidate and those statistically indistinguishable from it, or "no detectable difference". The
+            ranking by median and the paired differences need not agree; the sentence says so if they do not.
         """
         best, *others = self.ranking(problem, settings)
         if not others:
@@ -178,17 +178,16 @@ class Comparison:
     def steps_to_target(
         self, target: float | None = None, problem: str | None = None, settings: Settings = "tuned"
     ) -> dict[str, np.ndarray]:
-        """Return how many steps each seed takes until the selecting metric is as good as a target.
+        """Return the number of steps of each seed until the selecting metric reaches a target.
 
         Args:
-            target: In units of the selecting metric. None takes the median over the candidates of what they have in the
-                end.
+            target: In units of the selecting metric. None takes the median of the candidates' final values.
             problem: Name of the problem; None takes the only one.
-            settings: Which settings.
+            settings: "default" or "tuned".
 
         Returns:
-            By candidate, shape (seeds,): steps, ∞ where the target is not reached. Times `seconds_per_step` of the
-            report they are seconds of a device.
+            Steps by candidate, shape (seeds,); ∞ if the target is not reached. Multiply by the report's
+            `seconds_per_step` for device seconds.
         """
         reports = self.of(problem, settings)
         curves = {name: report.curves[self.selected_by] for name, report in reports.items()}
@@ -200,10 +199,10 @@ class Comparison:
         }
 
     def target(self, problem: str | None = None, settings: Settings = "tuned") -> float:
-        """Return the selecting metric that half of the candidates reach: the median of their median last values.
+        """Return the value of the selecting metric that half of the candidates reach: the median of their medians.
 
-        Candidates of which half the seeds diverged have no such value; if that is true of all, nothing reaches the
-        target.
+        A candidate with half of its seeds diverged has no such value; if this holds for all candidates, none reaches
+        the target.
         """
         lasts = [report.curves[self.selected_by][:, -1] for report in self.of(problem, settings).values()]
         middles = np.array([np.median(penalised(last, self.select_mode)) for last in lasts])
@@ -211,10 +210,10 @@ class Comparison:
         return float(np.median(reached)) if reached.size else -sign_of(self.select_mode) * float("inf")
 
     def profile(self, settings: Settings = "tuned") -> Profile:
-        """Return how often each candidate's steps to the target are within a factor of the best candidate's.
+        """Return the performance profile of the candidates' steps to the target.
 
-        Problems and seeds are its problems, `candidates` its solvers; the target is that of `target`. A candidate
-        without reports of these settings fails everywhere.
+        Every pair of problem and seed is a problem of the profile, and the candidates are its solvers; the target is
+        that of `target`. A candidate without reports for these settings fails everywhere.
         """
         rows = []
         for problem in self.problems:
@@ -224,11 +223,12 @@ class Comparison:
         return performance_profile(np.concatenate(rows))
 
     def budget_curves(self, problem: str | None = None) -> dict[str, tuple[np.ndarray, Interval]]:
-        """Return what tuning with fewer trials would have found.
+        """Return the expected result of tuning with fewer trials.
 
         Returns:
-            By candidate, k = 1 … n and the median over choices of k of the n trials of the best selecting metric, with
-            an interval where the trials allow one. These scores selected: they flatter the more the larger k is.
+            By candidate, k = 1 … n and the median, over choices of k of the n trials, of the best selecting metric,
+            with an interval if the trials allow one. These scores were used for selection, so they are optimistic, more
+            so for larger k.
         """
         problem, found = self._known(problem), {}
         for (where, name), search in self.searches.items():
@@ -238,7 +238,7 @@ class Comparison:
         return found
 
     def to_pandas(self) -> "pandas.DataFrame":
-        """Return a tidy table: a row per problem, candidate, settings and reporting seed."""
+        """Return a tidy table with a row per problem, candidate, settings and reporting seed."""
         import pandas  # takes a fifth of a second, and only tables need it
 
         tables = []
@@ -252,7 +252,7 @@ class Comparison:
         return pandas.concat(tables, ignore_index=True) if tables else pandas.DataFrame()
 
     def table(self, problem: str | None = None) -> "pandas.DataFrame":
-        """Return a row per candidate: median and interval with both settings, both ranks, and the tuned settings."""
+        """Return a row per candidate: medians, intervals and ranks for both settings, and the tuned settings."""
         import pandas  # takes a fifth of a second, and only tables need it
 
         rows: dict[str, dict[str, Any]] = {name: {"candidate": name} for name in self.of(problem)}
@@ -269,7 +269,7 @@ class Comparison:
         for name, report in self.of(problem, "tuned").items():
             rows[name]["config"] = dict(report.config)
             search = self.searches.get((report.problem, name))
-            lost = search is None or np.isnan(search.scores).all()  # all its trials diverged
+            lost = search is None or np.isnan(search.scores).all()  # all of its trials diverged
             rows[name]["boundary"] = {} if search is None or lost else dict(search.best.boundary)
         return pandas.DataFrame(list(rows.values()))
 

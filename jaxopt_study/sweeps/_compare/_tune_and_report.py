@@ -1,4 +1,4 @@
-"""The protocol of a comparison: tune with equal budgets, choose by validation, report from other seeds."""
+"""Protocol of a comparison: tune with equal budgets, select on validation examples, report on other seeds."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -25,7 +25,7 @@ from jaxopt_study.types import Key, Mode
 
 
 class ComparisonInterrupted(KeyboardInterrupt):
-    """A comparison was interrupted from the keyboard; `comparison` holds the problems whose reports are complete."""
+    """A comparison was interrupted from the keyboard; `comparison` holds the problems with complete reports."""
 
     def __init__(self, comparison: Comparison):
         super().__init__(f"interrupted with {len(comparison.reports)} reports; .comparison holds them")
@@ -34,13 +34,13 @@ class ComparisonInterrupted(KeyboardInterrupt):
 
 @dataclass(frozen=True, eq=False)
 class Entrant:
-    """What is run for one candidate on one problem.
+    """The runs of one candidate on one problem.
 
     Attributes:
-        trials: How hyperparameters and a seed become a record. Entrants that share it share programs.
-        space: What is tuned; None for nothing.
-        defaults: Its settings without tuning; None if it has none.
-        fixed: Hyperparameters that every one of its trials has.
+        trials: The function from hyperparameters and a seed to a record. Candidates that share it share programs.
+        space: The space to tune; None for nothing.
+        defaults: Settings without tuning; None if there are none.
+        fixed: Hyperparameters that all trials have.
     """
 
     trials: Trials
@@ -51,14 +51,14 @@ class Entrant:
 
 @dataclass(frozen=True)
 class Splits:
-    """Which examples choose settings, and which are reported."""
+    """The splits that select settings, and those that are reported."""
 
     select: str
     report: str
 
 
 def splits(problems: Iterable[Problem]) -> Splits:
-    """Return on which examples all problems can be reported, and by which their settings can be chosen."""
+    """Return the splits for selection and for reporting that all problems have."""
     problems = list(problems)
     everywhere = lambda part: all(getattr(one, part) is not None for one in problems)
     select = "validation" if everywhere("validation") else "train"
@@ -85,32 +85,33 @@ def tune_and_report(
     """Run a comparison.
 
     Args:
-        entrants: By problem and candidate.
-        budget: As in `compare`, like everything below.
-        key: As there.
-        tune_seeds: As there.
-        report_seeds: As there.
-        sampler: As there.
-        metric: What is reported, with its examples: "test_loss".
-        select_by: What chooses, with its examples: "validation_loss".
-        mode: Which values of `metric` are better.
-        select_mode: Which values of `select_by` are better.
-        journal: As there; a folder for each problem and stage.
-        mesh: As there.
-        width: As there.
-        progress: As there.
+        entrants: The runs by problem and candidate.
+        budget: As in `compare`.
+        key: As in `compare`.
+        tune_seeds: As in `compare`.
+        report_seeds: As in `compare`.
+        sampler: As in `compare`.
+        metric: The reported metric with its split: "test_loss".
+        select_by: The selecting metric with its split: "validation_loss".
+        mode: Direction of `metric`.
+        select_mode: Direction of `select_by`.
+        journal: As in `compare`; with a folder for each problem and stage.
+        mesh: As in `compare`.
+        width: As in `compare`.
+        progress: As in `compare`.
 
     Returns:
         The comparison.
 
     Raises:
-        ValueError: If an argument is out of range, or an entrant can be neither tuned nor run untuned.
+        ValueError: If an argument is out of range, or a candidate has neither a space with a budget nor default
+            settings.
         ComparisonInterrupted: On Ctrl-C.
     """
     _check(entrants, budget)
     if journal is not None:
         for where in entrants:
-            files.check_name("A problem's name, which its folder in the journal gets,", where)
+            files.check_name("A problem's name, which names its folder in the journal,", where)
     key = study_key("A comparison", key)
     found = Comparison([], {}, budget, metric, select_by, mode, select_mode)
     draws = [_drawn(here, budget, sampler, _tuning_keys(key, i)[0]) for i, here in enumerate(entrants.values())]
@@ -130,7 +131,7 @@ def tune_and_report(
                 journal=None if journal is None else Path(journal) / where / stage, asked=plain(asked),
                 mesh=mesh, width=width, progress=progress, name=f"{stage} on {where}",
             )  # fmt: skip
-        except KeyboardInterrupt as pressed:  # while it was traced
+        except KeyboardInterrupt as pressed:  # during tracing
             raise ComparisonInterrupted(replace(found, complete=False)) from pressed
         if outcome.interrupted:
             raise ComparisonInterrupted(replace(found, complete=False))
@@ -165,7 +166,7 @@ Drawn = dict[str, tuple[Space, list[dict[str, Any]], np.ndarray]]  # by candidat
 
 
 def _tuning_keys(key: Key, number: int) -> tuple[Key, Key]:
-    """Return what draws the trials of a problem, and what decides their seeds."""
+    """Return the key that draws the trials of a problem, and the keys of their seeds."""
     sample_key, seed_key = jax.random.split(jax.random.fold_in(jax.random.split(key)[0], number))
     return sample_key, seed_key
 
@@ -177,7 +178,7 @@ def _drawn(
     sample_key: Key,
 ) -> Drawn:
     return {
-        name: (entrant.space, *sample(entrant.space, budget, sampler=sampler, key=sample_key))  # equal spaces alike
+        name: (entrant.space, *sample(entrant.space, budget, sampler=sampler, key=sample_key))  # paired if equal
         for name, entrant in here.items()
         if budget and entrant.space is not None
     }
@@ -193,7 +194,7 @@ def _check_values(here: Mapping[str, Entrant], drawn: Drawn) -> None:
 
 
 def _reporting(trials: Trials, metric: str) -> Trials:
-    """Return trials whose final parameters see the test examples, if these are what is reported."""
+    """Return trials that evaluate the final parameters on the test examples, if these are reported."""
     return replace(trials, report_on=("test",)) if metric.startswith("test_") else trials
 
 
@@ -203,7 +204,7 @@ def _check(entrants: Mapping[str, Mapping[str, Entrant]], budget: int) -> None:
             if entrant.defaults is None and (budget == 0 or entrant.space is None):
                 lacks = "nothing to tune" if entrant.space is None else "the budget is 0"
                 raise ValueError(
-                    f"Candidate {name!r} has no default settings and {lacks}: give it Candidate(…, defaults={{…}}), "
+                    f"Candidate {name!r} has no default settings and {lacks}. Give it Candidate(…, defaults={{…}}), "
                     "or a space and a budget."
                 )
 
@@ -211,13 +212,13 @@ def _check(entrants: Mapping[str, Mapping[str, Entrant]], budget: int) -> None:
 def _entries(
     entrants: Mapping[str, Entrant], searches: Mapping[tuple[str, str], Search], where: str
 ) -> list[tuple[str, Settings, Mapping[str, Any]]]:
-    """Return what is reported: name, settings and configuration."""
+    """Return the reports to make: name, settings and configuration."""
     entries: list[tuple[str, Settings, Mapping[str, Any]]] = []
     for name, entrant in entrants.items():
         if entrant.defaults is not None:
             entries.append((name, "default", entrant.defaults))
         if (where, name) in searches:
-            search = searches[where, name]  # of trials that all diverged, the one that went furthest
+            search = searches[where, name]  # if all trials diverged, the one that went furthest
             entries.append((name, "tuned", search.configs[int(search.ranking[0])]))
     return entries
 

@@ -1,1 +1,1 @@
-"""Execution of many trials as one program: lanes, devices, keys, the journal."""
+"""Execution of many trials in one compiled program. A lane is one run: one trial with one seed."""

@@ -1,4 +1,4 @@
-"""Run lanes on a machine: one compiled program per shape of trial, a few calls in flight, results as they come."""
+"""Compilation of trials and asynchronous execution of their lanes on the devices."""
 
 import hashlib
 import math
@@ -22,9 +22,9 @@ from jaxopt_study._programs import RANDOM_DRAWS, constants, contains
 from jaxopt_study.sweeps._execution._layout import TRIALS, Layout, place, usable_cores
 from jaxopt_study.sweeps._execution._trials import Lane
 
-_IN_FLIGHT = 2  # calls given to the devices ahead of the one whose results are awaited
-_GRACE = 0.5  # seconds that what is nearly done is waited for after an interrupt
-_MAX_PROGRAMS = 32  # kept from sweep to sweep, the latest
+_IN_FLIGHT = 2  # calls sent to the devices ahead of the one being awaited
+_GRACE = 0.5  # seconds to wait, after an interrupt, for results that are almost ready
+_MAX_PROGRAMS = 32  # the most recent programs are kept between sweeps
 Call = tuple[np.ndarray, np.ndarray, Future[Any]]
 
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
@@ -32,14 +32,14 @@ _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 @dataclass(frozen=True)
 class Traced:
-    """A trial traced for one lane, before anything is decided about the machine.
+    """A trial traced for one lane, independent of the machine.
 
     Attributes:
         lane: The trial, as a function that repeats the traced program.
-        start: Where it starts; None if that is among what all lanes share.
+        start: The function that returns the initial parameters; None if all lanes share them.
         jaxpr: The program of `lane`.
         start_jaxpr: The program of `start`.
-        record: Shapes and dtypes of what a lane returns, by name.
+        record: Shapes and dtypes of a lane's results, by name.
     """
 
     lane: Lane
@@ -50,9 +50,9 @@ class Traced:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the programs and the constants in them: equal ones compute the same from equal arguments.
+        """SHA-256 of the programs and their constants; equal hashes mean equal computations.
 
-        What a program calls back into Python for is not in it.
+        Python callbacks are not included.
         """
         digest = hashlib.sha256()
         for jaxpr in filter(None, (self.jaxpr, self.start_jaxpr)):
@@ -64,18 +64,18 @@ class Traced:
 
     @property
     def calls_back(self) -> bool:
-        """Whether the programs call Python, so that equal ones may do different things."""
+        """Whether the programs call Python, so that equal programs may behave differently."""
         return any(contains(jaxpr, "callback") for jaxpr in filter(None, (self.jaxpr, self.start_jaxpr)))
 
 
 @dataclass(frozen=True)
 class Program:
-    """A compiled trial, for as many lanes at once as the layout says.
+    """A compiled trial for as many lanes at once as the layout has.
 
     Attributes:
-        layout: Where it runs.
+        layout: The layout of the lanes.
         executable: The compiled trial, a function of (lanes, shared).
-        start: Where the lanes start, a compiled function of the same; None if that is among what they share.
+        start: The compiled function that returns the initial parameters of the lanes; None if they share them.
     """
 
     layout: Layout
@@ -91,16 +91,16 @@ def trace(lane: Lane, start: Lane | None, one: Any, shared: Any, mesh: Mesh) -> 
 
     Args:
         lane: The trial.
-        start: Where it starts, if that is not among what all lanes share.
+        start: The function that returns the initial parameters, if the lanes do not share them.
         one: Arguments of one lane.
-        shared: What all lanes share.
-        mesh: Where it will run; a trial may say how its batches lie along axes other than "trials".
+        shared: Arguments shared by all lanes.
+        mesh: The device mesh; a trial may shard its batches along axes other than "trials".
 
     Returns:
         The traced trial. Cost: the user's functions run once.
     """
     start_jaxpr = None
-    one, shared = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (one, shared))  # wherever arrays lie
+    one, shared = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (one, shared))  # no placement
     with use_abstract_mesh(mesh.abstract_mesh.update_axis_types({TRIALS: AxisType.Manual})):
         if start is not None:
             start_jaxpr, like = jax.make_jaxpr(start, return_shape=True)(one, shared)
@@ -117,22 +117,22 @@ def _repeated(jaxpr: Any, like: Any) -> Lane:
 def build(
     groups: Sequence[tuple[Traced, Any, Any, Layout]], interrupted: Callable[[], bool] = lambda: False
 ) -> list[Program]:
-    """Compile trials for their layouts, side by side; with fewer lanes at once where they do not fit the memory.
+    """Compile trials for their layouts in parallel, with fewer lanes at once if they do not fit into memory.
 
     Args:
-        groups: For each trial the traced trial, arguments of its lanes with a leading axis, what they share, placed
-            (only shapes and dtypes are used), and the layout asked for.
-        interrupted: Whether to give up.
+        groups: For each trial the traced trial, arguments of its lanes with a leading axis, the placed shared arguments
+            (only shapes and dtypes are used), and the requested layout.
+        interrupted: Function that returns whether to give up.
 
     Returns:
-        The programs, whose layouts may be narrower than those asked for; fewer after an interrupt. What was being
-        compiled then is left to end by itself.
+        The programs, whose layouts may be narrower than requested; fewer programs after an interrupt, when compilations
+        in progress are left to finish on their own.
     """
     limit = device_memory()
-    pool = ThreadPoolExecutor(usable_cores())  # XLA compiles outside of Python's lock; lowering is inside it
+    pool = ThreadPoolExecutor(usable_cores())  # XLA compiles without Python's lock; lowering holds it
     begun: dict[Any, Callable[[], Program]] = {}
     programs: list[Program] = []
-    ask = interrupted if jax.process_count() == 1 else lambda: False  # processes compile and compute together
+    ask = interrupted if jax.process_count() == 1 else lambda: False  # processes must compile and compute in step
     try:
         waiting = []
         for group in groups:
@@ -153,11 +153,11 @@ def build(
 
 
 class _GaveUpError(Exception):
-    """Somebody interrupted what was waited for."""
+    """Waiting was interrupted."""
 
 
 def _wait(ready: Callable[[], bool], interrupted: Callable[[], bool]) -> None:
-    """Wait where an interrupt gets through, which it does not inside XLA.
+    """Wait in Python, where interrupts are handled, instead of inside XLA.
 
     Raises:
         _GaveUpError: After an interrupt, if half a second more was not enough.
@@ -181,7 +181,7 @@ def _compiled(
     shared: Any,
     layout: Layout,
 ) -> Callable[[], Program]:
-    # The function that is returned waits for it. What was begun, or is known, is not compiled again.
+    # The returned function waits for the result. Programs being compiled or in the cache are not compiled again.
 
     def many(x: Any) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((layout.lanes_per_call, *x.shape[1:]), x.dtype, sharding=layout.sharding)
@@ -189,7 +189,7 @@ def _compiled(
     arguments, start = jax.tree.map(many, lanes), None
     shapes = jax.tree.leaves(jax.tree.map(lambda x: f"{x.dtype}{x.shape}", (arguments, shared)))
     only = traced.lane if traced.calls_back else None
-    # Equal programs of problems that call their metrics differently are not the same.
+    # Equal programs whose problems name their metrics differently are distinct.
     known = traced.fingerprint, tuple(traced.record), only, layout, jax.tree.structure((arguments, shared)), *shapes
     if known in _programs:
         program = _programs[known]
@@ -222,24 +222,25 @@ def run(
     done: np.ndarray,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
-    """Compute lanes, a call after the other.
+    """Compute lanes in successive calls.
 
-    Which lanes share a call depends on `which` and the layout only, so that a lane that is computed again, because what
-    came of it was lost, has the same company and the same result.
+    The lanes that share a call depend only on `which` and the layout, so that recomputing a lane whose result was lost
+    gives the same result.
 
     Args:
         program: The compiled trial.
         lanes: Arguments of all lanes, NumPy arrays with a leading axis.
-        shared: What all lanes share, placed as the program expects it.
-        which: Which lanes belong to this program, in order.
-        done: Of all lanes, which need not be computed. A call is left out if it has no other.
-        interrupted: Whether to stop without waiting for the calls in flight, which then end by themselves.
+        shared: Arguments shared by all lanes, placed as the program expects.
+        which: Indices of the lanes of this program, in order.
+        done: For every lane, whether it is already computed. A call without other lanes is skipped.
+        interrupted: Function that returns whether to stop without waiting for the calls in flight.
 
     Yields:
-        After each call the lanes that were to be computed and their records, on every process the same.
+        After each call the newly computed lanes and their records, the same on every process.
     """
-    ask = interrupted if jax.process_count() == 1 else lambda: False  # processes gather results together
-    # A CPU may take a call only when the one before it has ended, and the thread that gives it hears no interrupt.
+    ask = interrupted if jax.process_count() == 1 else lambda: False  # processes must gather results in step
+    # A CPU may accept a call only after the previous one has finished, and the calling thread is then deaf to
+    # interrupts.
     pool = ThreadPoolExecutor(1)
     try:
         for part, wanted, given in _ahead(_calls(pool, program, lanes, shared, which, done)):
@@ -256,16 +257,16 @@ def run(
 def _calls(
     pool: Executor, program: Program, lanes: Any, shared: Any, which: np.ndarray, done: np.ndarray
 ) -> Iterator[Call]:
-    """Give the devices a call after the other.
+    """Send successive calls to the devices.
 
     Yields:
-        Which lanes a call computes, which of them are wanted, and the future of its results, which may not be there
-        even when it is done.
+        The lanes of a call, a mask of those needed, and the future of the results, whose arrays may not be ready even
+        when it is done.
     """
     double = bool(jax.config.read("jax_enable_x64"))
 
     def give(arguments: Any) -> Any:
-        with jax.enable_x64(double), jax.debug_nans(False), jax.debug_infs(False):  # a thread begins with the defaults
+        with jax.enable_x64(double), jax.debug_nans(False), jax.debug_infs(False):  # threads start with defaults
             if program.start is not None:
                 arguments = arguments | {"start": program.start(arguments, shared)}
             return program.executable(arguments, shared)
@@ -281,7 +282,7 @@ def _calls(
 
 
 def _ahead(calls: Iterator[Call]) -> Iterator[Call]:
-    """Start a few calls ahead of the one that is awaited.
+    """Start a few calls ahead of the one being awaited.
 
     Yields:
         The calls, in order.
@@ -295,7 +296,7 @@ def _ahead(calls: Iterator[Call]) -> Iterator[Call]:
 
 
 def device_memory() -> int:
-    """Return how many bytes a sweep may use on a device: nine tenths of what is free there, or half of the host's."""
+    """Return the bytes that a sweep may use per device: nine tenths of what is free, or a share of half the host's."""
     devices = jax.local_devices()
     stats = devices[0].memory_stats()
     if stats and "bytes_limit" in stats:

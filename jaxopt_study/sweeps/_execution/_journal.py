@@ -1,7 +1,7 @@
-"""Results of a sweep on disk, a chunk at a time: what is finished is safe, whatever happens next.
+"""Journal: the finished results of a sweep on disk, written in chunks that survive crashes.
 
-A journal is a folder: `study.json` says what is computed, each `chunk-<n>.npz` holds the results of some lanes. A file
-takes its name only when all of it is on disk, so that killing the process, or the machine, loses at most the chunk
+A journal is a folder: `study.json` describes the study, and each `chunk-<n>.npz` holds the results of some lanes. A
+file gets its name only after all of it is on disk, so that killing the process, or the machine, loses at most the chunk
 being computed.
 """
 
@@ -22,29 +22,29 @@ from jaxopt_study.sweeps._execution import _journal_format as chunks
 
 _STUDY, _LOCK = "study.json", ".lock"
 _CHUNK = re.compile(r"chunk-(\d{1,9})\.npz")
-_DRAFT = re.compile(r"\.(study\.json|chunk-\d+\.npz)\..+")  # what a killed write leaves behind
+_DRAFT = re.compile(r"\.(study\.json|chunk-\d+\.npz)\..+")  # left behind by a killed write
 _MAX_BYTES = 2**34  # of a chunk
 _SHOWN = 12  # differences listed in a message
 
 
 class JournalError(ValueError):
-    """A journal that cannot be opened, written or read; the message says why, what is safe and what to do."""
+    """A journal cannot be opened, written or read; the message gives the cause, the safe results and the remedy."""
 
 
 class Journal:
-    """Keep the results of finished lanes in a folder, for one process at a time.
+    """A folder with the results of finished lanes, open in one process at a time.
 
-    `open` makes or continues one. A lane is whatever the sweep numbers: usually a trial with a seed.
+    `open` creates or continues a journal. A lane is one run of the sweep, usually a trial with a seed.
 
     Attributes:
-        folder: Where it is.
+        folder: Path of the folder.
 
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     with Journal.open(folder, {"num_trials": 4}) as journal:
         ...         journal.append(np.array([0, 1]), {"loss": np.array([0.5, 0.25])})
-        ...     with Journal.open(folder, {"num_trials": 4}) as journal:  # after a crash, say
+        ...     with Journal.open(folder, {"num_trials": 4}) as journal:  # for example, after a crash
         ...         journal.load()
         (array([0, 1]), {'loss': array([0.5 , 0.25])})
     """
@@ -58,21 +58,21 @@ class Journal:
 
     @classmethod
     def open(cls, folder: str | Path, config: Mapping[str, Any], *, expected_bytes: int = 0) -> "Journal":
-        """Make a journal, or continue one that has the same configuration.
+        """Create a journal, or continue one with the same configuration.
 
-        Everything that can go wrong with a folder goes wrong here, before anything is computed.
+        All problems with the folder are detected here, before anything is computed.
 
         Args:
-            folder: A new or empty folder, or one of a journal. Its parents are made.
-            config: Everything that decides the results. Versions and data hashes belong in it.
-            expected_bytes: How much will still be written; the disk must have room for it.
+            folder: A new or empty folder, or that of a journal. Missing parents are created.
+            config: Everything that determines the results, including versions and data hashes.
+            expected_bytes: Number of bytes still to be written, for which the disk must have room.
 
         Returns:
             The journal. It is locked against other processes until it is closed, deleted or its process ends.
 
         Raises:
-            JournalError: If the folder cannot be written, is in use, holds other things, has a journal of another
-                configuration (the message lists what differs), or its disk lacks room.
+            JournalError: If the folder cannot be written, is in use, contains other files, has a journal of another
+                configuration (the message lists the differences), or its disk lacks room.
         """
         try:
             folder = files.as_path(folder)
@@ -101,15 +101,16 @@ class Journal:
             return {}
 
     def append(self, lanes: np.ndarray, arrays: Mapping[str, Any]) -> None:
-        """Write one chunk; when this returns, it survives a crash.
+        """Write one chunk, which survives a crash once this returns.
 
         Args:
-            lanes: Their numbers, integers, shape (n,); none of them may be in the journal.
-            arrays: By name, each with leading axis n; names, dtypes and further axes the same for all chunks.
+            lanes: Indices of the lanes, integers, shape (n,); none of them may be in the journal.
+            arrays: Arrays by name, each with leading axis n; names, dtypes and further axes must be the same for all
+                chunks.
 
         Raises:
-            JournalError: If lanes and arrays do not fit each other or the chunks before, or the disk is full. The
-                journal is as it was then.
+            JournalError: If lanes and arrays do not match each other or earlier chunks, or the disk is full. The
+                journal is then unchanged.
         """
         numbers = np.asarray(lanes)
         arrays = {name: np.asarray(array) for name, array in arrays.items()}
@@ -123,7 +124,7 @@ class Journal:
         try:
             records.write_atomically(path, data, durable=True)
         except OSError as error:
-            with suppress(OSError):  # it has its name if only the last flush failed
+            with suppress(OSError):  # if only the last flush failed, the file has its name
                 path.unlink(missing_ok=True)
             raise JournalError(
                 f"{path} could not be written: {error.strerror or error}. The {len(known)} lanes written before are "
@@ -139,16 +140,16 @@ class Journal:
         """Return everything in the journal.
 
         Args:
-            num_lanes: How many lanes the study has, if it is known; the journal's must be among them.
-            like: Arrays of the names, dtypes and further axes that the journal's must have, if that is known.
+            num_lanes: Number of lanes of the study, if known; the journal's lanes must be below it.
+            like: Arrays with the names, dtypes and further axes that the journal's arrays must have, if known.
 
         Returns:
-            The lanes' numbers, int64, in the order in which they were written, and the arrays by name with the lanes
-            as leading axis; no arrays if there are no chunks.
+            The indices of the lanes, int64, in the order of writing, and the arrays by name with the lanes as leading
+            axis; no arrays if there are no chunks.
 
         Raises:
-            JournalError: If a chunk is truncated, damaged, of another study, repeats lanes, or does not hold what this
-                study's do. The message names the file; without it, only its lanes are computed again.
+            JournalError: If a chunk is truncated, damaged, of another study, repeats lanes, or has other arrays than
+                this study. The message names the file; if it is deleted, only its lanes are computed again.
         """
         self._check_open()
         expected = None if like is None else _kinds(like)
@@ -168,7 +169,7 @@ class Journal:
                     raise ValueError(f"its arrays are {_kinds(arrays)}, those of the chunks before it {kinds}")
             except (OSError, ValueError) as error:
                 raise JournalError(
-                    f"{path} cannot be used: {error}. Delete this file: only its lanes are computed again."
+                    f"{path} cannot be used: {error}. Delete this file; only its lanes will be computed again."
                 ) from None
             kinds = _kinds(arrays)
             known |= set(lanes.tolist())
@@ -180,7 +181,7 @@ class Journal:
         return np.concatenate([lanes for lanes, _ in found]), joined
 
     def close(self) -> None:
-        """Let other processes open the folder."""
+        """Close the journal, so that other processes can open the folder."""
         self._unlock()
 
     def __enter__(self) -> "Journal":
@@ -197,7 +198,9 @@ class Journal:
         if not self._unlock.alive:
             raise JournalError(f"The journal {self.folder} is closed; open it again.")
         if not (self.folder / _STUDY).exists():
-            raise JournalError(f"{self.folder / _STUDY} is gone. Restore the folder, or start again in a new one.")
+            raise JournalError(
+                f"{self.folder / _STUDY} no longer exists. Restore the folder, or start again in a new one."
+            )
 
     def _check(self, lanes: np.ndarray, arrays: Mapping[str, np.ndarray], known: set[int]) -> None:
         self._check_open()
@@ -205,7 +208,7 @@ class Journal:
             raise JournalError(f"Expected lanes as integers of shape (n,), n ≥ 1; received {lanes!r}.")
         numbers = lanes.tolist()
         if repeated := [lane for lane in numbers if lane in known] or (len(set(numbers)) < len(numbers) and numbers):
-            raise JournalError(f"A lane is written once; received again: {repeated}.")
+            raise JournalError(f"A lane can be written only once; received again: {repeated}.")
         for name, array in arrays.items():
             if array.dtype.hasobject or array.shape[:1] != lanes.shape:
                 raise JournalError(
@@ -223,7 +226,7 @@ def _kinds(arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[np.dtype, tuple[
 def _make_folder(folder: Path) -> None:
     try:
         if folder.exists() and not folder.is_dir():
-            raise JournalError(f"A journal is a folder; {folder} is a file. Choose another path.")
+            raise JournalError(f"A journal must be a folder; {folder} is a file. Choose another path.")
         folder.mkdir(parents=True, exist_ok=True)
         names = [entry.name for entry in folder.iterdir() if not entry.name.startswith(".")]
     except OSError as error:
@@ -232,17 +235,17 @@ def _make_folder(folder: Path) -> None:
         return
     if any(_CHUNK.fullmatch(name) for name in names):
         raise JournalError(
-            f"{folder} has chunks but no {_STUDY}, which says what they are. Restore it, or choose another folder."
+            f"{folder} has chunks but no {_STUDY}, which describes them. Restore it, or choose another folder."
         )
     if names:
         raise JournalError(
-            f"{folder} is neither empty nor a journal: it holds {sorted(names)[0]!r}. Choose another folder."
+            f"{folder} is neither empty nor a journal: it contains {sorted(names)[0]!r}. Choose another folder."
         )
 
 
 def _lock(folder: Path) -> int:
-    """Return a locked file; the kernel unlocks it when the process ends, however it ends."""
-    import fcntl  # not on every system
+    """Return a locked file, which the kernel unlocks when the process ends in any way."""
+    import fcntl  # not available on every system
 
     try:
         handle = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
@@ -253,8 +256,8 @@ def _lock(folder: Path) -> int:
     except BlockingIOError:
         os.close(handle)
         raise JournalError(
-            f"{folder} is in use: another process, or another open journal of this one, writes it. Wait for it, end "
-            f"it, or choose another folder."
+            f"{folder} is in use by another process, or by another open journal of this process. Wait until it ends, "
+            "stop it, or choose another folder."
         ) from None
     except OSError as error:
         os.close(handle)
@@ -264,7 +267,7 @@ def _lock(folder: Path) -> int:
 
 def _check_room(folder: Path, expected_bytes: int) -> None:
     try:
-        with tempfile.TemporaryFile(dir=folder) as probe:  # the lock may be writable where the folder is not
+        with tempfile.TemporaryFile(dir=folder) as probe:  # the lock may be writable although the folder is not
             probe.write(b"0")
         free = shutil.disk_usage(folder).free
     except OSError as error:
@@ -277,7 +280,7 @@ def _check_room(folder: Path, expected_bytes: int) -> None:
 
 
 def _write_or_compare(folder: Path, config: Any) -> None:
-    """Write what is computed in a folder; if that is written already, insist that it is equal."""
+    """Write the description of the study, or raise unless the existing one is equal."""
     path = folder / _STUDY
     if not path.exists():
         written = records.Record("journal", "study", config=config, results={"format": chunks.FORMAT})
@@ -289,7 +292,7 @@ def _write_or_compare(folder: Path, config: Any) -> None:
         record = records.load(path)
     except records.RecordError as error:
         raise JournalError(
-            f"{error} It says what the chunks are: restore it from a copy, or choose another folder."
+            f"{error} It describes the chunks: restore it from a copy, or choose another folder."
         ) from None
     if record.kind != "journal" or record.results.get("format") != chunks.FORMAT:
         raise JournalError(f"{path}: expected the format {chunks.FORMAT!r}. Choose another folder.")
@@ -297,7 +300,8 @@ def _write_or_compare(folder: Path, config: Any) -> None:
         more = f"\n  … and {len(differences) - _SHOWN} more" if len(differences) > _SHOWN else ""
         listed = "".join(f"\n  {line}" for line in differences[:_SHOWN])
         raise JournalError(
-            f"{folder} has results of another configuration:{listed}{more}\nAsk for the same, or choose another folder."
+            f"{folder} has results of another configuration:{listed}{more}\n"
+            "Use the same configuration, or choose another folder."
         )
 
 
@@ -306,13 +310,13 @@ def _differences(where: str, stored: Any, asked: Any) -> Iterable[str]:
         for name in stored | asked:
             path = f"{where}[{name!r}]"
             if name not in asked:
-                yield f"{path}: stored {stored[name]!r}, asked nothing"
+                yield f"{path}: stored {stored[name]!r}, not requested"
             elif name not in stored:
-                yield f"{path}: stored nothing, asked {asked[name]!r}"
+                yield f"{path}: not stored, requested {asked[name]!r}"
             else:
                 yield from _differences(path, stored[name], asked[name])
     elif isinstance(stored, list) and isinstance(asked, list) and len(stored) == len(asked):
         for index, (one, other) in enumerate(zip(stored, asked, strict=True)):
             yield from _differences(f"{where}[{index}]", one, other)
-    elif repr(stored) != repr(asked):  # tells 1 from True and 0.0 from -0.0, and NaN not from itself
-        yield f"{where}: stored {stored!r}, asked {asked!r}"
+    elif repr(stored) != repr(asked):  # distinguishes 1 from True and 0.0 from -0.0, but not NaN from NaN
+        yield f"{where}: stored {stored!r}, requested {asked!r}"

@@ -1,8 +1,8 @@
-"""The bytes of one chunk of a journal: arrays of lanes, the study they belong to, and proof that they are whole.
+"""File format of a journal's chunks: arrays of lanes, hash of the study, and checksum.
 
 A chunk is an ordinary NumPy archive (`numpy.load` reads it). Its ZIP comment is the SHA-256 of all bytes before it, so
-that nothing of a damaged file is ever interpreted. A hash says nothing about who wrote it, so what is read is checked
-as if anyone had.
+that a damaged file is never interpreted. A hash does not authenticate the writer, so the contents are checked as
+untrusted data.
 """
 
 import hashlib
@@ -20,9 +20,9 @@ from jaxopt_study import files
 
 FORMAT = "jaxopt_study.journal/1"
 
-_PREFIX = "array:"  # keeps the users' names apart from "header" and "lanes"
+_PREFIX = "array:"  # separates the users' names from "header" and "lanes"
 _DIGITS = 64  # of SHA-256, in hexadecimal
-_REGISTERED = 2  # what `isbuiltin` says of a dtype that another library made, such as JAX's bfloat16
+_REGISTERED = 2  # the value of `isbuiltin` for a dtype registered by another library, such as JAX's bfloat16
 
 
 def pack(study: str, lanes: np.ndarray, arrays: Mapping[str, np.ndarray]) -> bytes:
@@ -30,16 +30,16 @@ def pack(study: str, lanes: np.ndarray, arrays: Mapping[str, np.ndarray]) -> byt
 
     Args:
         study: Hash of the study's configuration.
-        lanes: Lane numbers, int64, shape (n,).
-        arrays: By name, each with leading axis n. Every dtype but objects is kept exactly, JAX's included.
+        lanes: Indices of the lanes, int64, shape (n,).
+        arrays: Arrays by name, each with leading axis n. Every dtype except objects is kept exactly, including JAX's.
 
     Returns:
-        The bytes of a NumPy archive, not compressed.
+        The bytes of an uncompressed NumPy archive.
     """
     foreign = {name: array.dtype.name for name, array in arrays.items() if array.dtype.isbuiltin == _REGISTERED}
     header = json.dumps({"format": FORMAT, "study": study, "foreign": foreign})
     content: dict[str, Any] = {}
-    for name, array in arrays.items():  # NumPy's files know its own dtypes; others travel as raw bytes
+    for name, array in arrays.items():  # NumPy's files support only its own dtypes; others are stored as raw bytes
         content[_PREFIX + name] = array.view(f"V{array.dtype.itemsize}") if name in foreign else array
     buffer = io.BytesIO()
     np.savez(buffer, header=np.frombuffer(header.encode(), np.uint8), lanes=lanes, **content)
@@ -50,17 +50,17 @@ def pack(study: str, lanes: np.ndarray, arrays: Mapping[str, np.ndarray]) -> byt
 
 
 def unpack(study: str, data: bytes) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Return what `pack` was given.
+    """Return the lanes and arrays of a packed chunk.
 
     Args:
-        study: Hash of the configuration of the study that the chunk must belong to.
+        study: Hash of the configuration of the study to which the chunk must belong.
         data: Bytes of a file.
 
     Returns:
         Lanes and arrays.
 
     Raises:
-        ValueError: If the bytes are not a whole chunk of this study; the message says why.
+        ValueError: If the bytes are not a complete chunk of this study; the message gives the reason.
 
     Example:
         >>> data = pack("study", np.arange(2), {"loss": np.array([0.5, 0.25])})
@@ -75,7 +75,7 @@ def unpack(study: str, data: bytes) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         raise ValueError("it is truncated or damaged: its contents do not match its hash")
     try:
         members = _members(data)
-    except Exception as error:  # a hash proves that bytes are whole, not who wrote them
+    except Exception as error:  # a hash proves that the bytes are complete, not who wrote them
         raise ValueError(f"it is not an archive of arrays: {type(error).__name__}: {error}") from None
     header = _header(members.pop("header", None))
     if header.get("format") != FORMAT:
@@ -86,26 +86,26 @@ def unpack(study: str, data: bytes) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     if lanes is None or lanes.dtype != np.int64 or lanes.ndim != 1:
         raise ValueError("its lanes are not integers of shape (n,)")
     if (lanes < 0).any() or len(np.unique(lanes)) < len(lanes):
-        raise ValueError("its lanes are negative, or one is there twice")
+        raise ValueError("its lanes are negative or repeated")
     if strange := [name for name in members if not name.startswith(_PREFIX)]:
-        raise ValueError(f"it holds {strange[0][:80]!r}, which no chunk does")
+        raise ValueError(f"it has an unexpected member {strange[0][:80]!r}")
     arrays = {name.removeprefix(_PREFIX): array for name, array in members.items()}
     arrays |= _foreign(header.get("foreign"), arrays)
     for name, array in arrays.items():
         if array.dtype.kind == "V" and array.dtype.isbuiltin != _REGISTERED:
-            raise ValueError(f"the dtype of {name!r} is {array.dtype}, not of numbers")
+            raise ValueError(f"the dtype of {name!r} is {array.dtype}, which is not numeric")
         if array.shape[:1] != lanes.shape:
-            raise ValueError(f"{name!r} has shape {array.shape}, which does not fit {len(lanes)} lanes")
+            raise ValueError(f"{name!r} has shape {array.shape}, which does not match {len(lanes)} lanes")
     return lanes, arrays
 
 
 def _members(data: bytes) -> dict[str, np.ndarray]:
-    """Return the arrays of an archive by name; none has more bytes than stand in the archive."""
+    """Return the arrays of an archive by name, none larger than its data in the archive."""
     found: dict[str, np.ndarray] = {}
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         entries = archive.infolist()
         if any(entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1 for entry in entries):
-            raise ValueError("it is compressed or encrypted, and a chunk is neither")
+            raise ValueError("it is compressed or encrypted, which a chunk is not")
         if sum(entry.file_size for entry in entries) > len(data):
             raise ValueError("it announces more bytes than it has")
         for entry in entries:
@@ -117,7 +117,7 @@ def _members(data: bytes) -> dict[str, np.ndarray]:
 
 
 def _array(member: bytes) -> np.ndarray:
-    """Return the array in the bytes of a NumPy file, of which its header must describe every one."""
+    """Return the array in the bytes of a NumPy file; raise unless the header accounts for every byte."""
     file = io.BytesIO(member)
     version = np.lib.format.read_magic(file)
     read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
@@ -125,10 +125,10 @@ def _array(member: bytes) -> np.ndarray:
         raise ValueError(f"its arrays are of version {version}")
     shape, fortran, dtype = read(file)
     if dtype.hasobject or dtype.subdtype or dtype.names or not dtype.itemsize or any(size < 0 for size in shape):
-        raise ValueError(f"an array of {dtype} and shape {shape} is not one of numbers")
+        raise ValueError(f"an array of {dtype} and shape {shape} is not numeric")
     size, there = math.prod(shape) * dtype.itemsize, len(member) - file.tell()
     if size != there:
-        raise ValueError(f"an array of {dtype} and shape {shape} has {size} bytes, but {there} stand there")
+        raise ValueError(f"an array of {dtype} and shape {shape} needs {size} bytes, but the file has {there}")
     if not size:
         return np.zeros(shape, dtype)
     flat = np.frombuffer(member, dtype, offset=file.tell())
@@ -139,16 +139,16 @@ def _header(member: np.ndarray | None) -> dict[str, Any]:
     try:
         header = {} if member is None else files.parse_json(member.tobytes().decode())
     except ValueError as error:
-        raise ValueError(f"its header is no JSON: {error}") from None
+        raise ValueError(f"its header is not JSON: {error}") from None
     if not isinstance(header, dict):
-        raise ValueError("its header is no dictionary")
+        raise ValueError("its header is not a dictionary")
     return header
 
 
 def _foreign(named: Any, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return the arrays whose dtypes NumPy's files do not know, by the names that the header gives these."""
+    """Return the arrays with dtypes that NumPy's files do not support, restored by the dtype names in the header."""
     if not isinstance(named, dict) or not all(isinstance(dtype, str) for dtype in named.values()):
-        raise ValueError("its header does not say which arrays have which dtype")
+        raise ValueError("its header does not list the dtypes of the arrays")
     found = {}
     for name, word in named.items():
         try:

@@ -1,8 +1,8 @@
-"""Keys: from the one key of a study to those of its trials and seeds.
+"""Random keys of the trials and seeds of a study, derived from a single key.
 
-Every seed of a study has a key of its own. Lanes are vectorised, and the hardware's generators ("rbg") draw other
-numbers in a vectorised program than alone, so that neither would two trials meet the same batches nor could a lane be
-run again. A key of another implementation is therefore the seed of a Threefry key, of which all others are made.
+Every seed of a study has its own key. Lanes are vectorised, and hardware generators ("rbg") draw different numbers in a
+vectorised program: with them, two trials would not see the same batches, and a lane could not be reproduced alone. A
+key of another implementation therefore seeds a Threefry key, from which all others are derived.
 """
 
 import jax
@@ -11,18 +11,18 @@ import jax.numpy as jnp
 from jaxopt_study._checks import check_integer, check_key
 from jaxopt_study.types import Key
 
-IMPLEMENTATION = "threefry2x32"  # the same numbers on every device, alone and vectorised
+IMPLEMENTATION = "threefry2x32"  # the same numbers on every device, vectorised or not
 
 
 def study_key(who: str, key: Key) -> Key:
-    """Return the Threefry key that stands for a key of any implementation.
+    """Return the Threefry key derived from a key of any implementation.
 
     Args:
         who: The function that was called, for the message.
         key: From `jax.random.key` of any implementation, or from the older `jax.random.PRNGKey`.
 
     Returns:
-        The key itself if it is a Threefry key, else one made of 64 bits that are drawn with it.
+        The key itself if it is a Threefry key, otherwise one made of 64 bits drawn with it.
     """
     key = check_key(who, key)
     if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
@@ -33,7 +33,7 @@ def study_key(who: str, key: Key) -> Key:
 
 
 def search_keys(key: Key, num_seeds: int) -> Key:
-    """Return what decides the seeds of a search, so that any of its runs can be repeated.
+    """Return the keys of the seeds of a search, with which any of its runs can be reproduced.
 
         keys = split(split(key)[1], num_seeds)
 
@@ -43,11 +43,12 @@ def search_keys(key: Key, num_seeds: int) -> Key:
         train(problem, optimizer, params=problem.init(init_key), key=run_key, …)
 
     with the problem and the optimizer of `configs[i]`; `Search.replay` makes this call. The first half of `split(key)`
-    draws the trials. With more seeds a longer search begins with the same ones.
+    draws the trials. A search with more seeds begins with the same seeds.
 
     Args:
-        key: Of the search. One that is not a Threefry key is the seed of one: the split is of a key of 64 random bits.
-        num_seeds: Of the search, ≥ 1.
+        key: The key of the search. If it is not a Threefry key, it is first replaced by one made of 64 bits drawn
+            with it.
+        num_seeds: The number of seeds of the search, ≥ 1.
 
     Returns:
         Shape (num_seeds,), Threefry keys.
@@ -66,16 +67,16 @@ def search_keys(key: Key, num_seeds: int) -> Key:
 
 
 def report_keys(key: Key, number: int, num_seeds: int) -> Key:
-    """Return what decides the reporting seeds of a comparison, so that a run can be repeated.
+    """Return the keys of the reporting seeds of a comparison, with which any of its runs can be reproduced.
 
     Args:
-        key: Of the comparison, as in `search_keys`.
-        number: Position of the problem among its problems, ≥ 0.
-        num_seeds: Its `report_seeds`, ≥ 1.
+        key: The key of the comparison, as in `search_keys`.
+        number: Index of the problem in the comparison, ≥ 0.
+        num_seeds: The `report_seeds` of the comparison, ≥ 1.
 
     Returns:
-        Shape (num_seeds,). Seed j starts at `problem.init` of, and trains with, the first and second of
-        `jax.random.split(keys[j])`; `Race` and `Report.replay` do so.
+        Shape (num_seeds,). With the two keys of `jax.random.split(keys[j])`, seed j starts at `problem.init` of the
+        first and trains with the second; `Race` and `Report.replay` do so.
 
     Raises:
         TypeError: If it is no key, or a number no integer.

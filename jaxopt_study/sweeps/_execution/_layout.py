@@ -1,4 +1,4 @@
-"""How the lanes of a sweep are laid over a machine: devices first, then vectorised where that wins."""
+"""Layout of a sweep's lanes over the devices, and the choice of the vectorised width."""
 
 import os
 import time
@@ -16,15 +16,15 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxopt_study._checks import check_integer
 from jaxopt_study._programs import equations, inner_jaxprs
 
-TRIALS = "trials"  # the mesh axis over which lanes are spread
+TRIALS = "trials"  # the mesh axis of the lanes
 
 
 class Speed(NamedTuple):
-    """How fast one device is.
+    """The speed of one device.
 
     Attributes:
-        operation: Seconds that an operation of a traced program takes, however small it is.
-        flop: Seconds that a floating-point operation of a large matrix product takes.
+        operation: Seconds per operation of a traced program, the overhead even of the smallest one.
+        flop: Seconds per floating-point operation in a large matrix product.
     """
 
     operation: float
@@ -33,11 +33,11 @@ class Speed(NamedTuple):
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the lanes of one call run.
+    """The layout of the lanes of one call.
 
     Attributes:
-        mesh: Devices, with the axis "trials"; other axes share the examples of every lane.
-        width: Lanes vectorised on each device, ≥ 1. 1 runs a lane without `vmap`.
+        mesh: Device mesh with the axis "trials"; other axes divide the examples of every lane.
+        width: Number of lanes vectorised on each device, ≥ 1; 1 runs a lane without `vmap`.
     """
 
     mesh: Mesh
@@ -45,22 +45,22 @@ class Layout:
 
     @property
     def lanes_per_call(self) -> int:
-        """Lanes that one call of the program computes."""
+        """The number of lanes per call of the program."""
         return self.mesh.shape[TRIALS] * self.width
 
     @property
     def sharding(self) -> NamedSharding:
-        """Where the lanes go."""
+        """The sharding of the lanes."""
         return NamedSharding(self.mesh, PartitionSpec(TRIALS))
 
     def placed(self, shared: dict[str, Any]) -> dict[str, Any]:
-        """Return what all lanes share on the devices: training examples along the other axes, all else everywhere.
+        """Return the shared arguments on the devices: training examples along the other axes, the rest replicated.
 
         Args:
             shared: Arrays by name; "examples" has "data".
 
         Returns:
-            The same, placed. Examples whose number the other axes do not divide are everywhere too.
+            The placed arrays. Examples whose number the other axes do not divide are replicated, too.
         """
         axes = batch_axes(self.mesh)
         parts = self.mesh.size // self.mesh.shape[TRIALS]
@@ -74,18 +74,18 @@ class Layout:
         return jax.tree.map_with_path(put, shared)
 
     def describe(self) -> dict[str, Any]:
-        """Return what a record needs: results are bitwise the same for equal descriptions on equal machines."""
+        """Return a description for records: equal descriptions on equal machines give bitwise equal results."""
         kind = self.mesh.devices.flat[0].device_kind
         return {"axes": dict(self.mesh.shape), "width": self.width, "device": kind}
 
 
 def batch_axes(mesh: Mesh) -> tuple[str, ...]:
-    """Return the axes of a mesh that divide examples."""
+    """Return the axes of a mesh that divide the examples."""
     return tuple(name for name in mesh.axis_names if name != TRIALS)
 
 
 def place(values: Any, sharding: NamedSharding) -> jax.Array:
-    """Return an array that every process has on devices, of which each process reaches some."""
+    """Return a host array of every process as one array on the devices of all processes."""
     if jax.process_count() == 1:
         return jax.device_put(values, sharding)
     values = np.asarray(values)
@@ -93,19 +93,19 @@ def place(values: Any, sharding: NamedSharding) -> jax.Array:
 
 
 def use_cpu_cores(count: int | None = None) -> int:
-    """Make JAX see the processor's cores as separate devices, so that a sweep runs a trial on each.
+    """Make JAX treat the processor's cores as separate devices, so that a sweep runs one trial per core.
 
-    One trial per core beats vectorising on a CPU as soon as the network is not tiny. It must be called before JAX has
-    looked for devices: at the top of a program, before the first array.
+    On a CPU, one trial per core is faster than vectorising unless the network is tiny. Call it before JAX initialises
+    its devices: at the top of a program, before the first array.
 
     Args:
-        count: Number of devices; None takes the cores this process may use.
+        count: Number of devices; None takes the number of cores available to this process.
 
     Returns:
         The number of devices.
 
     Raises:
-        RuntimeError: If JAX has started already, with another number of CPU devices.
+        RuntimeError: If JAX is already initialised with another number of CPU devices.
         ValueError: If the count is not positive.
     """
     count = usable_cores() if count is None else check_integer("use_cpu_cores", "count", count, 1)
@@ -115,33 +115,33 @@ def use_cpu_cores(count: int | None = None) -> int:
         found = len(jax.devices("cpu"))
         if found != count:
             raise RuntimeError(
-                f"JAX has started already, with {found} CPU devices; expected a call before anything uses JAX. Call "
-                f"use_cpu_cores({count}) first, or set the environment variable JAX_NUM_CPU_DEVICES={count}."
+                f"JAX is already initialised with {found} CPU devices. Call use_cpu_cores({count}) before anything "
+                f"uses JAX, or set the environment variable JAX_NUM_CPU_DEVICES={count}."
             ) from None
     return count
 
 
 def default_mesh() -> Mesh:
-    """Return a mesh of all devices of all processes, with the one axis "trials"."""
+    """Return a mesh of all devices of all processes with the single axis "trials"."""
     return jax.make_mesh((jax.device_count(),), (TRIALS,), axis_types=(AxisType.Auto,))
 
 
 def automatic(mesh: Mesh) -> Mesh:
-    """Return a mesh of the same devices whose axes the compiler divides arrays along by itself, as a sweep needs."""
+    """Return a mesh of the same devices with automatic axes, which a sweep needs."""
     return Mesh(mesh.devices, mesh.axis_names)
 
 
 def choose_width(jaxpr: Any, *, lanes_per_device: int, speed: Speed | None = None) -> int:
-    """Return how many lanes to vectorise, from what a step of one lane computes and how fast this machine does it.
+    """Return the number of lanes to vectorise, from the cost of one lane's step and the speed of the machine.
 
-    On a CPU an operation costs a tenth of a microsecond or more however small it is; lanes are vectorised until that is
-    a small part of the whole, and not further, because from there on they only compete for the cache. On an accelerator
-    as many lanes as there are go side by side, up to 4,096.
+    On a CPU even the smallest operation costs a tenth of a microsecond or more. Lanes are vectorised until this
+    overhead is a small part of the total, and no further, because beyond that they only compete for the cache. On an
+    accelerator all lanes are vectorised, up to 4,096.
 
     Args:
         jaxpr: The program of one lane.
-        lanes_per_device: How many there are.
-        speed: Of a device; None measures it on this machine, once in a process.
+        lanes_per_device: Number of lanes per device.
+        speed: Speed of a device; None measures it on this machine, once per process.
 
     Returns:
         The width, a power of two or the number of lanes.
@@ -159,9 +159,9 @@ def choose_width(jaxpr: Any, *, lanes_per_device: int, speed: Speed | None = Non
 
 @cache
 def measured_speed() -> Speed:
-    """Return how fast a device of this machine runs small operations and large products, from a loop of each.
+    """Return the measured speed of a device for small operations and for large matrix products.
 
-    Large products use every core, which the devices of one processor share.
+    Large products use all cores, which the devices of one processor share.
 
     Cost: two small programs are compiled and run, about a third of a second, once in a process.
     """
@@ -171,8 +171,8 @@ def measured_speed() -> Speed:
     return Speed(small / operations, large / flops * len(jax.local_devices()))
 
 
-_SMALL_PART = 16  # work over overhead; found by benchmarks/search.py widths
-_SMALL = ((4, 8), (8, 8), (8, 4))  # layers of a network whose arithmetic takes no time
+_SMALL_PART = 16  # ratio of work to overhead; found by benchmarks/search.py widths
+_SMALL = ((4, 8), (8, 8), (8, 4))  # layers of a network with negligible arithmetic
 _LARGE = 256
 
 
@@ -187,7 +187,7 @@ def _training_step(params: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
 
 
 def _timed(step: Callable[[Any], Any], start: Any, times: int) -> tuple[float, float, float]:
-    """Return the seconds that a step of a loop takes, and its operations and work."""
+    """Return the seconds per step of a loop, with its operations and work."""
 
     def loop(x: Any) -> Any:
         return jax.lax.fori_loop(0, times, lambda _, x: step(x), x)
@@ -203,17 +203,18 @@ def _timed(step: Callable[[Any], Any], start: Any, times: int) -> tuple[float, f
 
 
 def usable_cores() -> int:
-    """Return how many cores this process may use."""
+    """Return the number of cores available to this process."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _cost(jaxpr: Any) -> tuple[float, float]:
-    """Return operations and work of the most expensive loop body of a program, or of all of it without loops.
+    """Return operations and work of the most expensive loop body of a program, or of the whole program without loops.
 
-    Work is in floating-point operations of matrix products; an element written otherwise counts as ten.
+    Work counts the floating-point operations of matrix products; an element written by another operation counts as ten.
     """
     loops = [_total(body) for body in _loop_bodies(jaxpr)]
-    # An operation is about as dear as 10⁴ floating-point operations; which loop is dearest hardly depends on it.
+    # An operation costs about as much as 10⁴ floating-point operations; the choice of the loop hardly depends on this
+    # number.
     return max(loops, key=lambda cost: 1e4 * cost[0] + cost[1], default=_total(jaxpr))
 
 

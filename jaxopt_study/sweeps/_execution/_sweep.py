@@ -1,4 +1,4 @@
-"""The lanes of a sweep from start to end: grouped by program, laid over the machine, kept on disk, interruptible."""
+"""Execution of a sweep: grouping of lanes by program, layout, journal and interrupts."""
 
 import contextlib
 import hashlib
@@ -23,24 +23,24 @@ from jaxopt_study.sweeps._execution._values import explain_branches
 from jaxopt_study.training import Bar, interrupts
 from jaxopt_study.types import Key
 
-_SECONDS_PER_CHUNK = 1.0  # what a kill may cost, if a call is shorter
+_SECONDS_PER_CHUNK = 1.0  # most work lost if the process is killed, unless a call takes longer
 
 _NO_MESH = AbstractMesh((), ())
-Progress = bool | Callable[[int, int, float], None] | None  # lanes done, lanes in all, best metric so far
+Progress = bool | Callable[[int, int, float], None] | None  # lanes done, total lanes, best metric so far
 
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What came of the lanes of a sweep, n cases × s seeds.
+    """Results of the lanes of a sweep, n cases × s seeds.
 
     Attributes:
-        records: By name, shape (n, s, …): what `Trials.lane` returns; NaN (0 for integers) where a lane was not run.
+        records: Results of `Trials.lane` by name, shape (n, s, …); NaN (0 for integers) if a lane was not run.
         finished: Shape (n, s).
-        seconds: Shape (n, s): what a lane kept a device busy; NaN where it was read from a journal or not run.
-        layout: How the lanes were laid over the machine.
-        compile_seconds: What tracing and compiling took.
-        run_seconds: What running took.
-        interrupted: Whether somebody pressed Ctrl-C.
+        seconds: Device time of each lane, shape (n, s); NaN if it was read from a journal or not run.
+        layout: Layout of the lanes.
+        compile_seconds: Time for tracing and compiling.
+        run_seconds: Time for running.
+        interrupted: Whether Ctrl-C was pressed.
     """
 
     records: dict[str, np.ndarray]
@@ -52,7 +52,7 @@ class Outcome:
     interrupted: bool
 
     def rows(self, which: int | slice) -> "Outcome":
-        """Return what came of some of the cases; of one, without the axis of cases."""
+        """Return the results of some of the cases; for a single case, without the axis of cases."""
         return replace(
             self,
             records={name: values[which] for name, values in self.records.items()},
@@ -63,9 +63,9 @@ class Outcome:
 
 @contextlib.contextmanager
 def _as_it_is() -> Iterator[None]:
-    """Run compiled, with NaN a result, and over the sweep's own mesh, whatever JAX is told outside.
+    """Run compiled, with NaN allowed as a result and the sweep's own mesh, whatever JAX's settings.
 
-    A trial that diverges is no error, as `jax_debug_nans` would have it; lanes are laid over devices here.
+    A diverged trial is not an error, as it would be under `jax_debug_nans`.
     """
     with jax.debug_nans(False), jax.debug_infs(False), jax.disable_jit(False), use_abstract_mesh(_NO_MESH):
         yield
@@ -88,25 +88,25 @@ def sweep(
     """Run every case with every seed.
 
     Args:
-        cases: n cases: hyperparameters by name, and how they and a seed become a record. Those that share `Trials` and
-            the values of static hyperparameters share a program.
+        cases: n cases, each with hyperparameters by name and the `Trials` that runs them. Cases with the same `Trials`
+            and the same values of static hyperparameters share a program.
         seed_keys: Shape (s,). Lane i·s + j is case i with seed j.
-        metric: What `progress` shows the best of.
+        metric: The metric whose best value `progress` shows.
         mode: "min" or "max".
-        journal: A folder in which finished lanes are kept, and from which they are taken; None keeps nothing.
-        asked: What defines the sweep besides its programs and data; a journal of another sweep is refused.
-        mesh: Devices, with an axis "trials"; None takes all there are.
-        width: Lanes vectorised on each device.
-        progress: As in `train`, with lanes for steps and the best metric so far for the loss.
-        name: What the progress bar says.
+        journal: A folder for finished lanes, which are not run again; None stores nothing.
+        asked: The configuration of the sweep besides its programs and data; the journal of another sweep raises.
+        mesh: Device mesh with an axis "trials"; None takes all devices.
+        width: Number of lanes vectorised on each device.
+        progress: As in `train`, with lanes instead of steps and the best metric so far instead of the loss.
+        name: Label of the progress bar.
 
     Returns:
-        The outcome; after Ctrl-C, of the lanes that were finished.
+        The outcome; after Ctrl-C, that of the finished lanes.
 
     Raises:
-        JournalError: If the journal is another sweep's, damaged, in use or cannot be written.
-        ValueError: If the metric is not evaluated, or trials evaluate different things.
-        TypeError: If Python code decides by a value that travels through the program.
+        JournalError: If the journal belongs to another sweep, is damaged, in use or cannot be written.
+        ValueError: If the metric is not evaluated, or trials evaluate different metrics.
+        TypeError: If Python code branches on a traced value.
     """
     began = time.perf_counter()
     mesh = default_mesh() if mesh is None else automatic(mesh)
@@ -120,7 +120,7 @@ def sweep(
     with contextlib.ExitStack() as stack:
         book = None
         if journal is not None:
-            with _together(journal):  # one process reads the disk, and all go on from its place
+            with _together(journal):  # one process reads the disk, and all continue from there
                 if jax.process_index() == 0:
                     identity = {**asked, **_identity(groups)}
                     size = sum(values.nbytes for values in records.values())
@@ -136,10 +136,10 @@ def sweep(
         asked_for = [(g.traced, g.lanes, s, g.layout) for g, s in zip(left, shared, strict=True)]
         programs = engine.build(asked_for, interrupted)
         compiled = time.perf_counter()
-        chunk = stack.enter_context(contextlib.closing(_Chunk(book, records)))  # whatever happens, it is written
+        chunk = stack.enter_context(contextlib.closing(_Chunk(book, records)))  # written even after an error
         if finished.any():
             bar(int(finished.sum()), total, _best(records[metric][finished, -1], mode))
-        for group, program, common in zip(left, programs, shared, strict=False):  # fewer programs if interrupted
+        for group, program, common in zip(left, programs, shared, strict=False):  # fewer programs after an interrupt
             started, before = time.perf_counter(), finished.copy()
             for lanes, values in engine.run(program, group.lanes, common, group.which, finished, interrupted):
                 for what, found in values.items():
@@ -169,7 +169,7 @@ def sweep(
 
 @contextlib.contextmanager
 def _together(journal: str | Path) -> Iterator[None]:
-    """Let all processes fail where the first one does, instead of waiting for it for ever."""
+    """Make all processes fail with the first one, instead of waiting for it for ever."""
     failure: Exception | None = None
     try:
         yield
@@ -177,7 +177,7 @@ def _together(journal: str | Path) -> Iterator[None]:
         failure = error
     if jax.process_count() > 1 and multihost_utils.broadcast_one_to_all(np.int32(failure is not None)):
         failure = failure or JournalError(
-            f"The first process could not use the journal {journal}; its message says why."
+            f"The first process could not use the journal {journal}; see its error message."
         )
     if failure is not None:
         raise failure
@@ -190,10 +190,10 @@ def _best(values: np.ndarray, mode: str) -> float:
 
 @dataclass(frozen=True)
 class _Group:
-    """The lanes that one program computes."""
+    """The lanes of one program."""
 
-    which: np.ndarray  # their numbers
-    lanes: dict[str, Any]  # their arguments, rows by number
+    which: np.ndarray  # indices of the lanes
+    lanes: dict[str, Any]  # arguments of the lanes, with a leading axis
     shared: dict[str, Any]
     traced: engine.Traced
     layout: Layout
@@ -213,7 +213,7 @@ class _Chunk:
             self.write()
 
     def close(self) -> None:
-        """Write what is left."""
+        """Write the remaining lanes."""
         self.write()
 
     def write(self) -> None:
@@ -232,7 +232,7 @@ def _by_program(cases: Sequence[tuple[Trials, Mapping[str, Any]]]) -> list[list[
 
 
 def _fixed(trials: Trials, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the hyperparameters that shape the program, of which those that are no numbers, such as None, are some."""
+    """Return the static hyperparameters, which include all that are not numbers, such as None."""
     return {name: value for name, value in config.items() if name in trials.static or not _is_number(value)}
 
 
@@ -273,7 +273,7 @@ def _group(
 
 
 def _widths(groups: Sequence[_Group], mesh: Mesh, journal: str | Path | None) -> list[int]:
-    """Return how many lanes each program vectorises: as the journal has it, or as it is best on this machine."""
+    """Return the vectorised width of each program, from the journal or chosen for this machine."""
     if jax.process_index() == 0:
         widths = [] if journal is None else [layout["width"] for layout in Journal.peek(journal).get("layout", [])]
         if len(widths) != len(groups):
@@ -291,13 +291,13 @@ def _widths(groups: Sequence[_Group], mesh: Mesh, journal: str | Path | None) ->
 def _numbers(values: list[Any]) -> np.ndarray:
     numbers = np.array(values)
     if numbers.dtype.kind not in "fi":
-        raise TypeError(f"Values that travel through one program must be numbers; received {values[0]!r}.")
+        raise TypeError(f"Traced hyperparameters must be numbers; received {values[0]!r}. Make them static.")
     if jax.config.read("jax_enable_x64"):
         return numbers
     narrow = numbers.astype(np.float32 if numbers.dtype.kind == "f" else np.int32)
     if lost := numbers[(narrow == 0) & (numbers != 0)].tolist():
         raise ValueError(
-            f"A sweep runs in single precision, in which {lost[0]!r} is 0. Search where values are above "
+            f"A sweep runs in single precision, in which {lost[0]!r} is 0. Search values above "
             f"{np.finfo(np.float32).tiny:.2g}, or set jax_enable_x64."
         )
     return narrow

@@ -1,4 +1,4 @@
-"""What one trial is: hyperparameters and a seed in, a record out. The same function serves every layout."""
+"""`Trials`: the function from hyperparameters and a seed to a record, the same for every layout."""
 
 import inspect
 import math
@@ -23,7 +23,7 @@ from jaxopt_study.types import Key, Mode
 
 MakeOptimizer = Callable[..., optax.GradientTransformation] | Transform
 MakeProblem = Callable[..., Problem] | Problem
-Lane = Callable[[Any, Any], dict[str, Any]]  # (hyperparameters and seed of one lane, what all lanes share) -> record
+Lane = Callable[[Any, Any], dict[str, Any]]  # (hyperparameters and seed of one lane, shared arguments) -> record
 
 TRAIN_OPTIONS = ("batch_size", "order")
 _SPLITS = ("data", "validation", "test")
@@ -31,22 +31,22 @@ _SPLITS = ("data", "validation", "test")
 
 @dataclass(frozen=True, eq=False)
 class Trials:
-    """How hyperparameters and a seed become a record.
+    """The function from hyperparameters and a seed to a record.
 
-    Each hyperparameter goes to whoever has an argument of its name: the function that makes the optimizer, the function
-    that makes the problem (both, if both have), or `train` ("batch_size" and "order").
+    Each hyperparameter is passed by name to the function that makes the optimizer, to the function that makes the
+    problem (to both if both accept it), or to `train` ("batch_size" and "order").
 
     Attributes:
-        make_optimizer: A function of hyperparameters that returns an Optax transformation; or a `Transform`, of which
-            hyperparameters are paths.
+        make_optimizer: A function of hyperparameters that returns an Optax transformation; or a `Transform`, whose
+            hyperparameters are named by their paths.
         problem: A problem, or a function of hyperparameters that returns one.
-        num_steps: T, of every trial.
+        num_steps: T, the number of steps of every trial.
         evaluate_every: As in `train`; None evaluates at the start and at the end.
         evaluate_on: As in `train`.
-        report_on: Examples on which only the final parameters are evaluated.
-        static: Names of the hyperparameters whose values shape the program.
+        report_on: Splits on which only the final parameters are evaluated.
+        static: Names of the static hyperparameters, each value of which needs its own program.
         options: Further arguments of `train`.
-        traced: Programs traced before, for sweeps that ask again.
+        traced: Cache of traced programs.
     """
 
     make_optimizer: MakeOptimizer
@@ -60,15 +60,16 @@ class Trials:
     traced: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
 
     def check_names(self, names: Collection[str]) -> None:
-        """Complain about hyperparameters that nobody takes, and about what makes no optimizer."""
+        """Raise for unknown hyperparameters, and for arguments that do not make an optimizer or a problem."""
         if not callable(self.make_optimizer) and not isinstance(self.make_optimizer, Transform):
             raise TypeError(
-                "Expected a function of hyperparameters that makes an optimizer, such as optax.sgd, or a Transform; "
-                f"received {self.make_optimizer!r}. For one whose hyperparameters are settled pass lambda: it."
+                "Expected a function of hyperparameters that returns an optimizer, such as optax.sgd, or a "
+                f"Transform; received {self.make_optimizer!r}. Pass an optimizer with fixed hyperparameters as "
+                "lambda: optimizer."
             )
         if not callable(self.problem) and not isinstance(self.problem, Problem):
             raise TypeError(
-                "Expected a Problem, or a function of hyperparameters that makes one; received "
+                "Expected a Problem, or a function of hyperparameters that returns one; received "
                 f"{describe_argument(self.problem)}."
             )
         takers = {
@@ -78,8 +79,8 @@ class Trials:
         }
         for name in names:
             if not any(self.taken_by(name).values()):
-                offers = "; ".join(f"{who} takes {', '.join(found) or 'nothing'}" for who, found in takers.items())
-                raise ValueError(f"Nothing takes the hyperparameter {name!r} of the space: {offers}. Rename it.")
+                offers = "; ".join(f"{who} accepts {', '.join(found) or 'none'}" for who, found in takers.items())
+                raise ValueError(f"Unknown hyperparameter {name!r} in the space: {offers}. Rename it.")
 
     def optimizer(self, config: Mapping[str, Any]) -> optax.GradientTransformation:
         """Return the optimizer of a configuration, whose values may be traced."""
@@ -98,7 +99,7 @@ class Trials:
         return made
 
     def evaluated(self, problem: Problem) -> dict[str, Mode | None]:
-        """Return what a trial on a problem evaluates, and which values are better, None for what does not say."""
+        """Return the names of a trial's evaluations with their directions, None for those without one."""
         on = self.evaluate_on if self.evaluate_on is not None else default_split(problem)
         known: dict[str, Mode | None] = {name: problem.mode_of(name) for name in ("loss", *sorted(problem.metrics))}
         splits = dict.fromkeys(((on,) if isinstance(on, str) else tuple(on)) + self.report_on)
@@ -106,21 +107,22 @@ class Trials:
         return {**found, "batch_loss": "min"}
 
     def start_varies(self) -> bool:
-        """Return whether where a trial starts may depend on its hyperparameters."""
+        """Return whether the initial parameters of a trial may depend on its hyperparameters."""
         return not isinstance(self.problem, Problem)
 
     def lane(self, static: Mapping[str, Any], axes: tuple[str, ...] = ()) -> Lane:
-        """Return the trial as a pure function, for given values of the hyperparameters that shape the program.
+        """Return the trial as a pure function, for given values of the static hyperparameters.
 
         Args:
-            static: Those values.
+            static: Values of the static hyperparameters.
             axes: Axes of the mesh over which the examples of a batch are divided.
 
         Returns:
-            `lane(one, shared)`: `one` has "values", the other hyperparameters, "seed", a row of what is in `shared`:
-            "init_keys", "run_keys", "starts" and "examples", and, if `start_varies`, "start" in place of the "starts".
-            Returns, by name, what `train` evaluated, each of shape (K,), "batch_loss" of shape (K,), and the scalars
-            "diverged_at", "stalled", "num_steps" and "test_loss", … for `report_on`.
+            `lane(one, shared)`. `one` has "values" (the other hyperparameters) and "seed" (a row index into `shared`);
+            if `start_varies`, it also has "start". `shared` has "init_keys", "run_keys", "examples" and, unless
+            `start_varies`, "starts". The result has, by name, the evaluations of `train`, each of shape (K,),
+            "batch_loss" of shape (K,), and the scalars "diverged_at", "stalled", "num_steps" and "test_loss", … for
+            `report_on`.
         """
 
         def lane(one: dict[str, Any], shared: dict[str, Any]) -> dict[str, Any]:
@@ -147,9 +149,9 @@ class Trials:
         return lane
 
     def start(self, static: Mapping[str, Any]) -> Lane:
-        """Return the parameters at which a trial starts as a pure function, like `lane`, for a program of its own.
+        """Return the initial parameters of a trial as a pure function, like `lane`, for a separate program.
 
-        Random draws among other things take XLA longer to compile than training.
+        Compiling random draws inside another program takes XLA longer than compiling the training.
         """
 
         def start(one: dict[str, Any], shared: dict[str, Any]) -> Any:
@@ -159,13 +161,13 @@ class Trials:
         return start
 
     def replay(self, config: Mapping[str, Any], seed_key: Key, num_steps: int, **options: Any) -> Trajectory:
-        """Run a trial by itself.
+        """Run a trial on its own.
 
         Args:
-            config: Its hyperparameters.
-            seed_key: What decides its seed.
+            config: Hyperparameters of the trial.
+            seed_key: Key of the seed.
             num_steps: T.
-            **options: Arguments of `train` to add, or to give in place of the sweep's.
+            **options: Arguments of `train` to add to, or replace, those of the sweep.
 
         Returns:
             The trajectory.
@@ -190,48 +192,48 @@ class Trials:
         return max(self.num_steps, 1) if self.evaluate_every is None else self.evaluate_every
 
     def steps(self) -> np.ndarray:
-        """Return the steps before which a trial is evaluated, shape (K,)."""
+        """Return the numbers of steps after which a trial is evaluated, shape (K,)."""
         every = self.every
         return np.minimum(np.arange(-(-self.num_steps // every) + 1) * every, self.num_steps)
 
     def shared(self, static: Mapping[str, Any], values: Mapping[str, Any], seed_keys: Key) -> dict[str, Any]:
-        """Return what all lanes of a program share, as its arguments.
+        """Return the arguments that all lanes of a program share.
 
         Args:
-            static: The hyperparameters that shape the program.
-            values: One choice of the others: the examples and the shapes must not depend on them.
+            static: Values of the static hyperparameters.
+            values: One choice of the other hyperparameters, on which examples and shapes must not depend.
             seed_keys: Shape (seeds,), Threefry keys.
         """
         problem = self.problem_of({**static, **values})
         keys = jax.vmap(jax.random.split)(seed_keys)
         starts = None if self.start_varies() else _starts(problem.init)(keys[:, 0])
         return {
-            "init_keys": jax.random.key_data(keys[:, 0]),  # numbers, which also travel between processes
+            "init_keys": jax.random.key_data(keys[:, 0]),  # as numbers, which can be sent between processes
             "run_keys": jax.random.key_data(keys[:, 1]),
             "starts": starts,
             "examples": {part: getattr(problem, part) for part in _SPLITS},
         }
 
     def taken_by(self, name: str) -> dict[str, bool]:
-        """Return who takes a hyperparameter: "optimizer", "problem", "train"."""
+        """Return which of "optimizer", "problem" and "train" accept a hyperparameter."""
         optimizer = _takes(self.make_optimizer, name)
         problem = not isinstance(self.problem, Problem) and _takes(self.problem, name)
         return {"optimizer": optimizer, "problem": problem, "train": name in TRAIN_OPTIONS}
 
 
 def default_split(problem: Problem) -> str:
-    """Return the examples for choosing, or those for training if there are none."""
+    """Return the validation split, or the training split if there is none."""
     return "train" if problem.validation is None else "validation"
 
 
 @lru_cache(maxsize=32)
 def _starts(init: Callable[[Key], Any]) -> Callable[[Key], Any]:
-    """Return a compiled function of many keys, the same for every sweep of a problem."""
+    """Return a compiled function from keys to initial parameters, cached for every sweep of a problem."""
     return jax.jit(jax.vmap(init), compiler_options=RANDOM_DRAWS)
 
 
 def _takes(maker: Any, name: str) -> bool:
-    if isinstance(maker, Transform):  # whose paths may be shortened, or be patterns
+    if isinstance(maker, Transform):  # paths may be shortened, or be patterns
         return "*" in name or any(f".{path}".endswith(f".{name}") for path in maker.hyperparams)
     kinds = {parameter.kind for parameter in inspect.signature(maker).parameters.values()}
     return name in _arguments(maker) or (inspect.Parameter.VAR_KEYWORD in kinds and name not in TRAIN_OPTIONS)
@@ -245,7 +247,7 @@ def _arguments(maker: Any) -> list[str]:
 
 
 def _divided(problem: Problem, axes: tuple[str, ...]) -> Problem:
-    """Return a problem whose losses see batches that are divided over axes of the mesh, where sizes allow."""
+    """Return a problem whose losses use batches sharded over axes of the mesh, if their sizes allow."""
     if not axes:
         return problem
     sizes = dict(jax.sharding.get_abstract_mesh().shape)
@@ -268,16 +270,16 @@ def _check_examples(problem: Problem) -> None:
     for part in _SPLITS:
         if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(getattr(problem, part))):
             raise TypeError(
-                f"The {part} of problem {problem.name!r} depend on a hyperparameter whose values travel through one "
-                "compiled program. Give their choices as sweeps.choices(…, static=True)."
+                f"The {part} of problem {problem.name!r} depend on a traced hyperparameter. Make it static: "
+                "sweeps.choices(…, static=True)."
             )
 
 
 def _windowed(losses: Any, steps: np.ndarray) -> Any:
-    """Return the mean of the batch losses since the evaluation before, shape (K,); first the first batch's own."""
+    """Return the mean of the batch losses since the previous evaluation, shape (K,); first that of one batch."""
     if len(losses) == 0:
         return jnp.full((len(steps),), jnp.nan)
-    whole = np.diff(steps)  # all equal but the last
+    whole = np.diff(steps)  # all equal except the last
     every, count = int(whole[0]), len(whole) - int(whole[-1] != whole[0])
     means = losses[: count * every].reshape(count, every).mean(axis=1)
     rest = losses[count * every :]

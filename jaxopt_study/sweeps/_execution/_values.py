@@ -1,7 +1,7 @@
-"""Values of hyperparameters, looked at on the host before anything is compiled.
+"""Validation of hyperparameter values in Python, before anything is compiled.
 
-In a compiled program values are traced, so that no constructor can refuse one: a decay of 1.33 would run, and may win.
-Here the optimizers and problems of the trials are made with the numbers themselves, and their own checks speak.
+In a compiled program values are traced, so that constructors cannot check them: a decay of 1.33 would run, and might
+win. Here the optimizers and problems of the trials are built with the concrete numbers, so that their own checks apply.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,25 +21,25 @@ _CONCRETE = (
     jax.errors.TracerArrayConversionError,
     jax.errors.TracerIntegerConversionError,
 )
-_TRIALS = 200  # made one by one besides those at the ends of a dimension; a chain of atoms takes 1 ms or more
+_TRIALS = 200  # built one by one, besides those at the ends of a dimension; a chain of atoms takes 1 ms or more
 
 
 def check_values(trials: Trials, configs: Sequence[Mapping[str, Any]], space: Space | None, who: str = "Trial") -> None:
-    """Refuse configurations that no optimizer or problem can be made of.
+    """Raise for configurations from which no optimizer or problem can be built.
 
-    Optimizers are made of the first 200 configurations and of those with the least and the largest value of each
-    hyperparameter; problems, which may be dear, of the latter.
+    Optimizers are built from the first 200 configurations and from those with the smallest and the largest value of
+    each hyperparameter; problems, which may be expensive, only from the latter.
 
     Args:
-        trials: How a configuration becomes an optimizer and a problem.
+        trials: The functions that build optimizer and problem.
         configs: Values by name.
-        space: Where they come from, for the message.
-        who: What the message calls a configuration.
+        space: The space of the configurations, for the message.
+        who: Name of a configuration in the message.
 
     Raises:
-        ValueError: If a constructor refuses one, or two names of it mean the same hyperparameter; with the
-            constructor's message.
-        TypeError: If a constructor raised that.
+        ValueError: If a constructor raises ValueError for a configuration, whose message is included, or two names mean
+            the same hyperparameter.
+        TypeError: If a constructor raises TypeError.
     """
     extreme = _extremes(trials, configs)
     for i in sorted({*range(min(len(configs), _TRIALS)), *extreme}):
@@ -53,8 +53,8 @@ def check_values(trials: Trials, configs: Sequence[Mapping[str, Any]], space: Sp
         for name in TRAIN_OPTIONS:
             if name in configs[i] and name not in trials.static:
                 raise ValueError(
-                    f"The values of {name!r} shape the program: search integers(…) or choices(…, static=True), not "
-                    "numbers that travel through one."
+                    f"The hyperparameter {name!r} must be static. Search integers(…) or choices(…, static=True) "
+                    "instead of traced numbers."
                 )
         if "batch_size" in configs[i]:
             num_examples = trials.problem_of(configs[i]).num_examples
@@ -62,16 +62,16 @@ def check_values(trials: Trials, configs: Sequence[Mapping[str, Any]], space: Sp
 
 
 def explain_branches(error: Exception, trials: Trials, config: Mapping[str, Any], traced: Mapping[str, Any]) -> None:
-    """Raise what to do, if an error is that of Python code which decides by a traced hyperparameter.
+    """Raise an error with the remedy if Python code branched on a traced hyperparameter.
 
     Args:
-        error: From tracing.
-        trials: What was traced.
+        error: The error from tracing.
+        trials: The traced trials.
         config: Hyperparameters of one trial.
-        traced: Those of them that travel through the program.
+        traced: Names of the traced hyperparameters.
 
     Raises:
-        TypeError: If it is such an error and some of them are traced.
+        TypeError: If it is such an error and some hyperparameters are traced.
     """
     if not isinstance(error, _CONCRETE) or not traced:
         return
@@ -90,19 +90,19 @@ def explain_branches(error: Exception, trials: Trials, config: Mapping[str, Any]
     makers = {"optimizer": trials.optimizer} | ({"problem": trials.problem_of} if trials.start_varies() else {})
     found = {what: [name for name in traced if fails(make, name)] for what, make in makers.items()}
     found = {what: names for what, names in found.items() if names}
-    where = " and ".join(f"the {what} decides by {', '.join(names)}" for what, names in found.items())
-    where = where or f"the optimizer, the problem or its loss decides by one of {', '.join(traced)}"
+    where = " and ".join(f"the {what} branches on {', '.join(names)}" for what, names in found.items())
+    where = where or f"the optimizer, the problem or its loss branches on one of {', '.join(traced)}"
     raise TypeError(
-        f"A sweep runs all values of a number through one compiled program, and {where} in Python while it is made, "
-        "which needs the value. Either give each value a program of its own, with static=True: "
-        "log_uniform(1e-3, 1.0, static=True), choices(0.1, 0.2, static=True); or let the number multiply what is made "
-        "without it, for a schedule's peak: unit = optax.warmup_cosine_decay_schedule(0.0, 1.0, 10, 100), then "
-        "lambda peak: optax.adam(lambda step: peak * unit(step))."
+        f"A sweep runs all values of a number in one compiled program, but {where} in Python during tracing, which "
+        "needs the concrete value. Either compile one program per value with static=True, as in log_uniform(1e-3, "
+        "1.0, static=True) or choices(0.1, 0.2, static=True); or build the object without the number and multiply by "
+        "it, as for a schedule's peak: unit = optax.warmup_cosine_decay_schedule(0.0, 1.0, 10, 100), then lambda "
+        "peak: optax.adam(lambda step: peak * unit(step))."
     ) from error
 
 
 def _extremes(trials: Trials, configs: Sequence[Mapping[str, Any]]) -> list[int]:
-    """Return the trials with the least and the largest value of each number, for each choice of what is no number."""
+    """Return the trials with the smallest and largest value of each number, for each choice of the other values."""
     groups: dict[Any, list[int]] = {}
     for i, config in enumerate(configs):
         fixed = {name: v for name, v in config.items() if name in trials.static or not isinstance(v, int | float)}
@@ -127,7 +127,7 @@ def _check_collisions(trials: Trials, config: Mapping[str, Any]) -> None:
             for path in match(name, paths, maker):
                 if path in taken:
                     both = f"{taken[path]!r} and {name!r}"
-                    raise ValueError(f"{both} are the same hyperparameter, {path}: leave one out of the space.")
+                    raise ValueError(f"{both} are the same hyperparameter, {path}. Leave one out of the space.")
                 taken[path] = name
 
 
@@ -144,18 +144,18 @@ def _try(
     except _REFUSALS as error:
         mine = {name: value for name, value in config.items() if trials.taken_by(name)[what]}
         if not mine:
-            raise  # not about a value
+            raise  # not caused by a value
         said = str(error)
         guilty = {name: v for name, v in mine.items() if f"{v}" in said} or mine
         values = ", ".join(f"{name} = {value!r}" for name, value in guilty.items())
         ranges = ", ".join(f"{name}: {space[name]!r}" for name in guilty if space is not None and name in space)
-        told = f" The space has {ranges}; leave what is refused out of it." if ranges else ""
+        told = f" The space has {ranges}; exclude the invalid values." if ranges else ""
         kind = TypeError if isinstance(error, TypeError) else ValueError
-        raise kind(f"{who} has {values}, of which no {what} can be made: {said}{told}") from error
+        raise kind(f"{who} has {values}, for which the {what} cannot be built: {said}{told}") from error
 
 
 def _rounded(value: Any) -> Any:
-    """Return a number as it travels through the program, in single precision."""
+    """Return a number rounded to the single precision of the program."""
     if not isinstance(value, float) or jax.config.read("jax_enable_x64"):
         return value
     with np.errstate(over="ignore"):

@@ -1,1 +1,1 @@
-"""Search: samplers, halving, and the search itself with its result."""
+"""Hyperparameter search: samplers, successive halving, and the result."""

@@ -1,4 +1,4 @@
-"""Checks of the arguments that `search`, `compare` and `ablate` share, before anything is traced."""
+"""Validation of the arguments shared by `search`, `compare` and `ablate`."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -15,19 +15,19 @@ from jaxopt_study.types import Mode
 
 
 def direction(who: str, metric: Any, mode: Mode | str | None, evaluated: Mapping[str, Mode | None]) -> Mode:
-    """Return which values of a metric are better: as the caller says, or as the metric declares.
+    """Return the direction of a metric, as given by the caller or declared by the metric.
 
     Args:
         who: The function that was called, for the message.
         metric: The metric.
-        mode: What the caller says; None takes what the metric declares.
-        evaluated: What is evaluated, with what it declares.
+        mode: The caller's direction; None takes the one that the metric declares.
+        evaluated: The evaluated metrics with their declared directions.
 
     Returns:
         The direction.
 
     Raises:
-        ValueError: If the metric is not evaluated, `mode` is unknown, or nobody says which values are better.
+        ValueError: If the metric is not evaluated, `mode` is unknown, or there is no direction.
     """
     if not isinstance(metric, str) or metric not in evaluated:
         known = ", ".join(map(repr, sorted(evaluated)))
@@ -35,8 +35,8 @@ def direction(who: str, metric: Any, mode: Mode | str | None, evaluated: Mapping
     found = evaluated[metric] if mode is None else mode
     if found is None:
         raise ValueError(
-            f"{who} must know which values of {metric!r} are better, and the metric does not say: give mode='max' or "
-            "mode='min', or declare it in the metrics of the problem as problems.Metric(fn, mode='max')."
+            f"{who} needs a direction for {metric!r}, but the metric declares none. Give mode='max' or mode='min', or "
+            "declare it in the metrics of the problem as problems.Metric(fn, mode='max')."
         )
     return "min" if sign_of(found) > 0 else "max"
 
@@ -44,20 +44,20 @@ def direction(who: str, metric: Any, mode: Mode | str | None, evaluated: Mapping
 def selection(
     who: str, metric: str, select_by: str | None, mode: Any, select_mode: Any
 ) -> tuple[str, Mode | str | None, Mode | str | None]:
-    """Return by what settings are chosen, and which values of what is reported and of that are better, if said.
+    """Return the selecting metric, and the given directions of the reported and of the selecting metric.
 
     Args:
         who: The function that was called.
-        metric: What is reported.
-        select_by: What chooses; None takes `metric`.
-        mode: Of `metric`.
-        select_mode: Of `select_by`; None takes `mode` where they are the same.
+        metric: The reported metric.
+        select_by: The selecting metric; None takes `metric`.
+        mode: Direction of `metric`.
+        select_mode: Direction of `select_by`; None takes `mode` if the metrics are the same.
 
     Returns:
         `select_by`, `mode` and `select_mode`.
 
     Raises:
-        TypeError: If `select_by` is no name.
+        TypeError: If `select_by` is not a string.
         ValueError: If a direction is unknown, or one metric is given two.
     """
     check_choice(who, "mode", mode, ("min", "max", None))
@@ -67,24 +67,27 @@ def selection(
     if select_by is not None and select_by != metric:
         return select_by, mode, select_mode
     if mode and select_mode and mode != select_mode:
-        raise ValueError(f"{who}: {metric!r} is reported and chooses; received mode={mode!r} and another select_mode.")
+        raise ValueError(
+            f"{who}: {metric!r} is both reported and selecting; received mode={mode!r} and another select_mode. Give "
+            "only mode."
+        )
     return metric, mode or select_mode, mode or select_mode
 
 
 def common_direction(who: str, metric: Any, mode: Mode | str | None, problems: Iterable[Problem]) -> Mode:
-    """Return which values of a metric are better on several problems, as `direction`.
+    """Return the direction of a metric on several problems, as `direction` does.
 
     Args:
         who: The function that was called.
         metric: "loss" or the name of a metric that all problems have.
-        mode: What the caller says.
+        mode: The caller's direction, or None.
         problems: The problems.
 
     Returns:
         The direction.
 
     Raises:
-        ValueError: As `direction`, or if a problem lacks the metric, or they declare different directions.
+        ValueError: As in `direction`, or if a problem lacks the metric, or the problems declare different directions.
     """
     found: set[Mode] = {
         direction(who, metric, mode, {name: one.mode_of(name) for name in ("loss", *one.metrics)}) for one in problems
@@ -97,7 +100,7 @@ def common_direction(who: str, metric: Any, mode: Mode | str | None, problems: I
 def check_run(
     who: str, *, mesh: Any, width: Any, journal: Any, progress: Any, sampler: Any = "random", **counts: tuple[Any, int]
 ) -> None:
-    """Refuse counts out of range, and what is no mesh with an axis "trials", no width, journal, progress or sampler.
+    """Raise for invalid counts, mesh, width, journal, progress or sampler.
 
     Args:
         who: The function that was called.
@@ -105,12 +108,12 @@ def check_run(
         width: As in `search`.
         journal: As in `search`.
         progress: As in `search`.
-        sampler: One of the names.
-        **counts: By name, an integer and the least it may be.
+        sampler: One of the names in `SAMPLERS`.
+        **counts: By name, an integer and its minimum.
 
     Raises:
-        TypeError: If one is of another kind.
-        ValueError: If one is out of range, or the mesh has no such axis.
+        TypeError: If an argument is of the wrong kind.
+        ValueError: If an argument is out of range, or the mesh has no axis "trials".
     """
     for name, (count, least) in counts.items():
         check_integer(who, name, count, least)
@@ -121,7 +124,7 @@ def check_run(
             f"received {describe_argument(mesh)}."
         )
     if mesh is not None and TRIALS not in mesh.axis_names:
-        raise ValueError(f"{who} spreads its trials over a mesh axis {TRIALS!r}; received {mesh.axis_names}.")
+        raise ValueError(f"{who} needs a mesh with an axis {TRIALS!r}; received the axes {mesh.axis_names}.")
     if not (isinstance(width, str) and width == "auto"):
         check_integer(who, "width", width, 1, remedy='Or give "auto".')
     if journal is not None and not isinstance(journal, str | Path):

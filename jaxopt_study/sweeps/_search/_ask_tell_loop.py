@@ -1,4 +1,4 @@
-"""A search whose trials depend on the scores of those before: ask for a few, run them, tell."""
+"""Ask-and-tell loop of an adaptive search: ask for a few trials, run them, tell their scores."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -24,34 +24,34 @@ def ask_and_tell(
     metric: str,
     run: Callable[..., Outcome],
 ) -> tuple[list[dict[str, Any]], Outcome]:
-    """Run trials that a sampler suggests until its study has enough.
+    """Run trials that an adaptive sampler suggests, until the study has enough.
 
-    A few trials are asked for at a time, four for each device: more would keep more devices busy, fewer would let the
-    sampler learn more between them.
+    Four trials per device are requested at a time: more would use the devices better, fewer would let the sampler learn
+    more between them.
 
     Args:
         sampler: The sampler; others may share its study.
-        space: What is searched.
-        trials: How a configuration and a seed become a record.
-        num_trials: Finished trials of the whole study.
+        space: The search space.
+        trials: The function from a configuration and a seed to a record.
+        num_trials: Number of finished trials of the whole study.
         metric: The record whose last value is the score.
-        run: `sweep`, with everything given that does not change.
+        run: `sweep` with all constant arguments bound.
 
     Returns:
-        The configurations this process has run, and what came of them.
+        The configurations that this process has run, and their results.
 
     Raises:
-        ValueError: If the study had enough trials before, so that there is nothing to run, or if a constructor refuses
-            a value; what was told before stays in the study.
+        ValueError: If the study already has enough trials, or if a constructor rejects a value; earlier scores stay in
+            the study.
     """
     configs, parts = [], []
     while batch := sampler.ask(space, _ASKED_PER_DEVICE * jax.device_count(), num_trials=num_trials):
         chosen = [dict(config) for _, config in batch]
         _check_in_space(space, chosen)
-        check_values(trials, chosen, space, "After those that were told and kept, a trial asked for, number")
+        check_values(trials, chosen, space, "After the trials that were told and kept, a suggested trial, number")
         try:
             outcome = run([(trials, config) for config in chosen], journal=None, asked={})
-        except KeyboardInterrupt:  # while it was traced
+        except KeyboardInterrupt:  # during tracing
             if not parts:
                 raise
             parts[-1] = replace(parts[-1], interrupted=True)
@@ -68,8 +68,7 @@ def ask_and_tell(
             break
     if not parts:
         raise ValueError(
-            f"The sampler asks for no trial: its study has its {num_trials} trials already. Ask for more trials, or "
-            "choose another study_name."
+            f"The study already has its {num_trials} trials. Give a larger num_trials, or choose another study_name."
         )
     return configs, _joined(parts)
 

@@ -1,4 +1,4 @@
-"""Successive halving: which trials go on, and for how long."""
+"""Successive halving: stop the worse trials early."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,24 +16,24 @@ from jaxopt_study.sweeps._statistics._scores import Mode, penalised, sign_of
 
 @dataclass(frozen=True)
 class Halving:
-    """Give every trial a few steps, the best part of them several times as many, and so on.
+    """Successive halving: all trials get a few steps, the best of them several times as many, and so on.
 
-    With factor η, n trials and r₀ = min_steps, rung i runs for r₀·ηⁱ steps, until T, the best ⌈m/η⌉ of the m trials of
-    the rung before; so ⌈n/ηⁱ⌉ trials, fewer where more of them diverge. Quotients are rounded up, as in Karnin et al.,
-    so that one trial always goes on; the papers on hyperparameters round them down. A trial that goes on begins again
-    from its start: nothing but scores is kept between rungs, so that a killed search resumes at any trial. Rung i costs
-    at most n·r₀ + r₀·ηⁱ steps, so for n ≥ T/r₀ all together about (1 + log_η(T/r₀)) · n · r₀, against n · T without
-    halving; continuing would cost the share 1 − 1/η of that.
+    With factor η, n trials and r₀ = min_steps, rung i runs the best ⌈m/η⌉ of the m trials of the previous rung for
+    r₀·ηⁱ steps, at most T; these are ⌈n/ηⁱ⌉ trials, fewer if more of them diverge. Quotients are rounded up, as in
+    Karnin et al., so that one trial always survives; the papers on hyperparameters round them down. A surviving trial
+    starts again from its initial parameters: only scores are kept between rungs, so that a killed search resumes at any
+    trial. Rung i costs at most n·r₀ + r₀·ηⁱ steps, so for n ≥ T/r₀ the total is about (1 + log_η(T/r₀)) · n · r₀,
+    compared with n · T without halving; continuing the runs would cost 1 − 1/η of that.
 
-    It assumes that trials which are behind early stay behind. Small learning rates do not.
+    The method assumes that trials which are behind early stay behind, which is false for small learning rates.
 
     Attributes:
-        min_steps: r₀ ≥ 1, of the first rung.
+        min_steps: r₀ ≥ 1, the number of steps of the first rung.
         factor: η ≥ 2.
 
     Raises:
-        TypeError: If one is not an integer.
-        ValueError: If one is out of range.
+        TypeError: If an argument is not an integer.
+        ValueError: If an argument is out of range.
 
     Example:
         >>> Halving(min_steps=10, factor=3).rungs(num_steps=200, every=10)
@@ -56,8 +56,8 @@ class Halving:
         """Return the number of steps of each rung.
 
         Args:
-            num_steps: T, of the last.
-            every: Cadence of the evaluations; rungs before the last end at one.
+            num_steps: T, the number of steps of the last rung.
+            every: Cadence of the evaluations; all rungs but the last end at a multiple of it.
 
         Raises:
             ValueError: If T is less than `min_steps`.
@@ -65,7 +65,9 @@ class Halving:
         num_steps = check_integer("Halving.rungs", "num_steps", num_steps, 0)
         every = check_integer("Halving.rungs", "every", every, 1)
         if num_steps < self.min_steps:
-            raise ValueError(f"Halving from {self.min_steps} steps needs num_steps ≥ that; received {num_steps}.")
+            raise ValueError(
+                f"Halving with min_steps={self.min_steps} needs num_steps ≥ {self.min_steps}; received {num_steps}."
+            )
         steps, found = self.min_steps, []
         while (rounded := -(-steps // every) * every) < num_steps:
             found.append(rounded)
@@ -73,17 +75,17 @@ class Halving:
         return [*dict.fromkeys(found), num_steps]
 
     def survivors(self, scores: np.ndarray, mode: Mode | str) -> np.ndarray:
-        """Return which trials go on to the next rung: the best 1/η of them, at least one; never one that diverged.
+        """Return the trials that continue to the next rung: the best 1/η, at least one, without diverged ones.
 
         Args:
             scores: Shape (n,); NaN for a trial that diverged.
             mode: Whether smaller or larger is better.
 
         Returns:
-            The numbers of the best ⌈n/η⌉ with a finite score, ascending; of equal scores the first.
+            The indices of the best ⌈n/η⌉ trials with a finite score, ascending; among equal scores the first.
 
         Raises:
-            ValueError: If the shape or `mode` is another.
+            ValueError: If the shape is wrong or `mode` is unknown.
         """
         costs = sign_of(mode) * penalised(scores, mode)
         if costs.ndim != 1:
@@ -105,14 +107,15 @@ def run_halved(
 
     Args:
         halving: The rule.
-        trials: The trials, for all steps.
+        trials: The trials, with the full number of steps.
         configs: n configurations.
-        run: `sweep`, with everything given that does not change from rung to rung.
+        run: `sweep` with all arguments bound that do not change between rungs.
         journal: A folder with a journal for each rung, or None.
         asked: As in `sweep`.
 
     Returns:
-        What `sweep` returns for all steps; a trial that was stopped has NaN for the evaluations it did not reach.
+        The result of `sweep` for the full number of steps; a stopped trial has NaN for the evaluations it did not
+        reach.
     """
     metric, mode = run.keywords["metric"], run.keywords["mode"]
     every = trials.every
@@ -144,7 +147,7 @@ def run_halved(
 
 
 def _merged(whole: Outcome | None, rung: Outcome, which: list[int], total: int, length: int) -> Outcome:
-    """Return the results so far with those of a rung in the rows of its trials."""
+    """Return the results so far, with those of a rung inserted in the rows of its trials."""
     if whole is None:
         blank = {}
         for name, values in rung.records.items():

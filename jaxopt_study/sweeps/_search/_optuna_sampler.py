@@ -1,4 +1,4 @@
-"""Optuna's samplers by batched ask and tell: trials that learn from trials, and a study that many machines share."""
+"""Adaptive sampling with Optuna by batched ask and tell, for studies shared by many processes."""
 
 import math
 import threading
@@ -16,34 +16,34 @@ from jaxopt_study.sweeps._space._optuna_space import config_of, suggest
 from jaxopt_study.sweeps._space._space import Space, as_space
 from jaxopt_study.types import Mode
 
-_SPACE = "jaxopt_study:space"  # attribute of a study: what is searched
-_WORKER = "jaxopt_study:worker"  # attribute of a trial: who computes it; of a study, with its name: how often it beat
-_MISSED_BEATS = 4  # of a worker that is presumed dead
+_SPACE = "jaxopt_study:space"  # attribute of a study: the search space
+_WORKER = "jaxopt_study:worker"  # attribute of a trial: its worker; of a study, with its name: its heartbeats
+_MISSED_BEATS = 4  # after which a worker is presumed dead
 
 
 class OptunaSampler:
-    """Let Optuna choose configurations, a batch at a time, for any number of processes on any number of machines.
+    """Sampler that lets Optuna suggest configurations in batches, for any number of processes and machines.
 
-    Processes that name the same storage and study work on one search together: each asks for trials, computes them and
-    tells their scores. A worker that dies costs the trials it had asked for and no others; those that remain notice
-    that its heart has stopped beating, and do its trials' share.
+    Processes with the same storage and study share a search: each asks for trials, runs them and tells their scores. If
+    a worker dies, only its open trials are lost; the others notice that its heartbeats have stopped, and run as many
+    trials in their place.
 
-    A trial that diverged is told without a score. Optuna then calls it pruned: it counts as finished, and samplers
-    such as TPE learn to avoid its neighbourhood. Failed trials are those that nobody finished; they do not count.
+    A diverged trial is told without a score. Optuna then marks it as pruned: it counts as finished, and samplers such
+    as TPE learn to avoid its neighbourhood. Failed trials are those that were never finished; they do not count.
 
     Args:
-        storage: Where the study is kept: None, in memory; a database's URL, such as "sqlite:///study.db" or
+        storage: Storage of the study: None for memory; the URL of a database, such as "sqlite:///study.db" or
             "postgresql://…"; or the path of a journal file, which also works on network file systems.
-        study_name: Which study of the storage.
+        study_name: Name of the study in the storage.
         sampler: One of `optuna.samplers`; None takes TPE. Processes that share a study must not share a seed.
-        direction: Whether a smaller or a larger score is better.
-        heartbeat: Seconds between signs of life; who gives none for four times as long is presumed dead.
+        direction: "minimize" if smaller scores are better, "maximize" if larger ones are.
+        heartbeat: Seconds between heartbeats; a worker without one for four times as long is presumed dead.
 
     Raises:
-        ImportError: If Optuna is not installed; it comes with the extra "optuna".
-        TypeError: If an argument is of another kind.
-        ValueError: If the study exists with the other direction, `heartbeat` is not positive, the file holds something
-            else, or the database cannot be opened.
+        ImportError: If Optuna is not installed; install the extra "optuna".
+        TypeError: If an argument is of the wrong kind.
+        ValueError: If the study exists with the other direction, `heartbeat` is not positive, the file is not a journal
+            of Optuna, or the database cannot be opened.
 
     Example:
         >>> from jaxopt_study.sweeps import uniform
@@ -93,40 +93,40 @@ class OptunaSampler:
             )
         if self._study.direction.name.lower() != direction:
             raise ValueError(
-                f"direction: the study {study_name!r} exists and is to {self._study.direction.name.lower()}; received "
-                f"{direction!r}. Ask for the same, or choose another study_name."
+                f"The existing study {study_name!r} has the direction {self._study.direction.name.lower()!r}; "
+                f"received direction={direction!r}. Give the same direction, or choose another study_name."
             )
         self._worker = uuid.uuid4().hex
         self._heartbeat = heartbeat
         self._untold: set[int] = set()
-        self._signs: dict[str, tuple[Any, float]] = {}  # last beat of each other worker, and when it was new
+        self._signs: dict[str, tuple[Any, float]] = {}  # other workers' last heartbeats, and when seen
         self._stop = weakref.finalize(self, _no_beats) if storage is None else self._beat()
 
     @property
     def direction(self) -> str:
-        """What the study is to do with a score, "minimize" or "maximize"."""
+        """The direction of the study, "minimize" or "maximize"."""
         return self._study.direction.name.lower()
 
     @property
     def mode(self) -> Mode:
-        """Which scores are better."""
+        """The direction as a mode, "min" or "max"."""
         return "min" if self.direction == "minimize" else "max"
 
     def ask(self, space: Space, count: int, *, num_trials: int | None = None) -> list[tuple[int, dict[str, Any]]]:
-        """Return new trials to compute; wait for some if the rest is in the hands of others.
+        """Return new trials to run, or wait if other processes hold the remaining ones.
 
         Args:
-            space: What is searched; the same for all processes.
-            count: At most how many trials, ≥ 1.
-            num_trials: How many finished trials the whole study shall have, counting those of all processes. Exactly
-                so many are reached. None sets no limit.
+            space: The search space, the same for all processes.
+            count: The largest number of trials to return, ≥ 1.
+            num_trials: The number of finished trials of the whole study, over all processes, which is reached exactly.
+                None sets no limit.
 
         Returns:
-            Pairs of a handle, the trial's number in the study, and a configuration. Empty if the study is finished, or
-            if what remains is with this process: tell first.
+            Pairs of a handle, which is the trial's number in the study, and a configuration. Empty if the study is
+            finished, or if this process holds all remaining trials and must first tell them.
 
         Raises:
-            ValueError: If `count` is not positive, or the study searches another space.
+            ValueError: If `count` is not positive, or the study has another space.
         """
         space = as_space(space)
         count = check_integer("ask", "count", count, 1)
@@ -146,13 +146,14 @@ class OptunaSampler:
 
         Args:
             handle: From `ask`.
-            score: What is minimised or maximised. None or a number that is not finite says that the trial diverged.
+            score: The score to minimise or maximise. None or a non-finite number means that the trial diverged.
 
         Returns:
-            Whether it counts. It does not if this process was presumed dead in the meantime, and its trial given up.
+            Whether the trial counts. It does not if this process was presumed dead in the meantime and its trial was
+            given up.
 
         Raises:
-            ValueError: If there is no such trial, or it was told before.
+            ValueError: If there is no such trial, or it has already been told.
         """
         handle = check_integer("tell", "handle", handle, 0)
         if score is not None:
@@ -163,13 +164,13 @@ class OptunaSampler:
         return self._finish(handle, self._states.COMPLETE, float(score))
 
     def finished(self, space: Space) -> list[tuple[int, dict[str, Any], float | None]]:
-        """Return all finished trials of the study, those of other processes included.
+        """Return all finished trials of the study, including those of other processes.
 
         Args:
-            space: What is searched.
+            space: The search space.
 
         Returns:
-            Handle, configuration and score, None if it diverged, in the order of the handles.
+            Triples of handle, configuration and score (None if the trial diverged), in the order of the handles.
         """
         space = as_space(space)
         self._check_space(space)
@@ -177,7 +178,7 @@ class OptunaSampler:
         return [(trial.number, config_of(space, trial.params), trial.value) for trial in trials]
 
     def close(self) -> None:
-        """Give up what was asked for and not told, and leave the storage."""
+        """Give up all trials that were not told, and close the storage."""
         for number in sorted(self._untold):
             self._finish(number, self._states.FAIL)
         self._untold.clear()
@@ -193,17 +194,17 @@ class OptunaSampler:
         self.close()
 
     def _create(self, space: Space, count: int, num_trials: int | None) -> list[tuple[int, dict[str, Any]]]:
-        """Return new trials that are among the first `num_trials` that nobody gave up.
+        """Return new trials that are among the first `num_trials` trials not given up.
 
-        Others may create trials at the same moment. Trials are numbered one after the other, and a trial counts those
-        before it: so of any that are kept, the last has seen all others, and there are never too many.
+        Other processes may create trials at the same time. Trials are numbered consecutively, and each counts those
+        before it: the last kept trial has therefore seen all others, and there are never too many.
         """
         from optuna.exceptions import UpdateFinishedTrialError
 
         created = []
         for _ in range(count):
             trial = self._study.ask()
-            with suppress(UpdateFinishedTrialError):  # so slow that others presumed this process dead, and gave it up
+            with suppress(UpdateFinishedTrialError):  # other processes presumed this one dead and gave up its trial
                 trial.set_user_attr(_WORKER, self._worker)
                 created.append(trial)
         earlier = self._study.get_trials(deepcopy=False)
@@ -231,9 +232,9 @@ class OptunaSampler:
         return True
 
     def _look(self) -> tuple[int, int]:
-        """Return how many trials are finished or being computed, and how many are finished; give up those of the dead.
+        """Return the numbers of finished or running trials and of finished ones; give up the trials of dead workers.
 
-        Beats are compared with those seen before, not with a clock: clocks of machines differ.
+        Heartbeats are compared with earlier ones instead of a clock, because the clocks of machines differ.
         """
         beats, now = self._study.user_attrs, time.monotonic()
         trials = self._study.get_trials(deepcopy=False)
@@ -255,12 +256,12 @@ class OptunaSampler:
         elif stored != space.describe():
             names = [name for name in stored | space.describe() if stored.get(name) != space.describe().get(name)]
             raise ValueError(
-                f"The study {self._study.study_name!r} searches another space; different are {', '.join(names)}. Ask "
-                f"for the same, or choose another study_name."
+                f"The study {self._study.study_name!r} has another space, which differs in {', '.join(names)}. Use "
+                "the same space, or choose another study_name."
             )
 
     def _beat(self) -> Any:
-        """Return what ends the signs of life that it begins to give; they end by themselves with this object."""
+        """Return the event that stops the heartbeats, which it starts; they also stop when this object is deleted."""
         stopped = threading.Event()
         study, key, period = self._study, f"{_WORKER}:{self._worker}", self._heartbeat
 
@@ -270,7 +271,7 @@ class OptunaSampler:
                 count += 1
                 try:
                     study.set_user_attr(key, count)
-                except Exception:  # the storage is busy or away; what matters is said by `tell`
+                except Exception:  # the storage is busy or unavailable; `tell` raises if it matters
                     continue
 
         thread = threading.Thread(target=beat, name="heartbeat of an Optuna worker", daemon=True)
@@ -288,7 +289,7 @@ def _optuna() -> Any:
         import optuna
     except ImportError:
         raise ImportError(
-            "Sampling by Optuna needs the package optuna, which is an extra: pip install 'jaxopt-study[optuna]'."
+            "OptunaSampler needs the optional package optuna: pip install 'jaxopt-study[optuna]'."
         ) from None
     return optuna
 
@@ -297,7 +298,7 @@ def _storage(optuna: Any, storage: str | Path | None) -> Any:
     if storage is None:
         return optuna.storages.InMemoryStorage()
     if "://" not in str(storage):
-        path = files.check_place(storage).resolve()  # Optuna's lock of a relative path is never released for the dead
+        path = files.check_place(storage).resolve()  # Optuna never releases a dead worker's lock of a relative path
         path.parent.mkdir(parents=True, exist_ok=True)
         _check_journal(path)
         backend = optuna.storages.journal.JournalFileBackend(str(path))
@@ -306,20 +307,20 @@ def _storage(optuna: Any, storage: str | Path | None) -> Any:
 
 
 def _check_journal(path: Path) -> None:
-    """Raise ValueError if a file is not empty and holds something else than Optuna's journal, before it is added to."""
+    """Raise ValueError if a non-empty file is not a journal of Optuna, before anything is appended to it."""
     begin = b'{"op_code"'
     if path.is_file():
         with path.open("rb") as file:
             found = file.read(len(begin))
-        if found != begin[: len(found)]:  # the beginning of one that was cut off counts
+        if found != begin[: len(found)]:  # the beginning of a truncated journal is accepted
             raise ValueError(
-                f"OptunaSampler needs storage to be a new file or one that it wrote; {path} holds something else. "
+                f"OptunaSampler needs storage to be a new file or one that it wrote; {path} has other contents. "
                 "Choose another name."
             )
 
 
 def _database(optuna: Any, url: str) -> Any:
-    """Return a database's storage; of processes that make its tables at the same moment, all but one try again."""
+    """Return a database's storage, retrying if another process creates its tables at the same time."""
     from sqlalchemy.exc import DatabaseError, SQLAlchemyError
 
     patient = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
@@ -330,15 +331,15 @@ def _database(optuna: Any, url: str) -> Any:
         except (SQLAlchemyError, optuna.exceptions.StorageInternalError, ImportError, ValueError) as error:
             if not waits or not isinstance(error, DatabaseError | optuna.exceptions.StorageInternalError):
                 raise ValueError(
-                    f"OptunaSampler cannot open the database that storage names: {error}. Check the address, and that "
-                    "its driver is installed."
+                    f"OptunaSampler cannot open the database given as storage: {error}. Check the URL, and that the "
+                    "driver is installed."
                 ) from error
             time.sleep(waits.pop(0))
 
 
 @contextmanager
 def _quiet(optuna: Any) -> Iterator[None]:
-    """Keep Optuna from writing to the terminal that there is a study, and leave its settings as they were."""
+    """Silence Optuna's messages about a study, and restore its settings afterwards."""
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(max(verbosity, optuna.logging.WARNING))
     try:
@@ -348,4 +349,4 @@ def _quiet(optuna: Any) -> Iterator[None]:
 
 
 def _no_beats() -> None:
-    """Nobody else can see a study in memory."""
+    """Do nothing: a study in memory has no other workers."""

@@ -1,4 +1,4 @@
-"""What a search found: every trial, the best one, and how far that choice can be trusted."""
+"""Result of a search: all trials, the best one, and the uncertainty of this choice."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Choice:
-    """The trial a search would pick.
+    """The selected trial of a search.
 
     Attributes:
-        trial: Its number.
-        config: Its hyperparameters.
-        score: Mean over the seeds of the metric at the end.
-        scores: Shape (seeds,): the metric of each.
-        boundary: Which of its hyperparameters lie at an end of their range, or beyond those of all other trials in the
-            outer quarter, and at which side: the best may lie beyond.
+        trial: Index of the trial.
+        config: Hyperparameters of the trial.
+        score: Mean over the seeds of the final metric.
+        scores: The final metric of each seed, shape (seeds,).
+        boundary: Hyperparameters at an end of their range, or in its outer quarter beyond those of all other trials,
+            with the side: the best value may lie beyond.
     """
 
     trial: int
@@ -43,30 +43,31 @@ class Choice:
 
 @dataclass(frozen=True, eq=False)
 class Search:
-    """All trials of a search.
+    """The result of a search, with all trials.
 
-    n is the number of trials, s of seeds, K of evaluations. Trials that were not run, because the search was
-    interrupted, have NaN and `finished` False; so do the later evaluations of a trial that diverged or was stopped.
+    n is the number of trials, s that of seeds, K that of evaluations. Trials that were not run, because the search was
+    interrupted, have NaN and `finished` False. The later evaluations of a trial that diverged or was stopped are NaN,
+    too.
 
     Attributes:
-        space: Where the trials were taken from.
+        space: The search space.
         configs: n dictionaries, hyperparameters by name.
-        points: Shape (n, d): where they lie in the unit cube.
-        metric: What is optimised, one of `curves`.
-        mode: Whether smaller ("min") or larger ("max") is better.
-        steps: Shape (K,): steps taken before each evaluation.
-        curves: By name, shape (n, s, K): "validation_loss", …, and "batch_loss", the mean training loss of the steps
-            since the evaluation before.
-        reports: By name, shape (n, s): what was evaluated at the end only.
-        diverged_at: Shape (n, s): the step whose loss was not finite, −1 if none. That trial kept what it had.
-        stalled: Shape (n, s): whether it came to a standstill although its gradient was not 0, as `Trajectory` says.
-        num_steps: Shape (n, s): steps taken.
-        finished: Shape (n, s): whether it was run.
-        layout: How the lanes were laid over the machine.
-        compile_seconds: What tracing and compiling took.
-        run_seconds: What running took.
-        trials: How a trial is run, for `replay`.
-        seed_keys: Shape (s,): what decides each seed, as `search_keys` says.
+        points: The trials in the unit cube, shape (n, d).
+        metric: The optimised metric, one of `curves`.
+        mode: Whether smaller ("min") or larger ("max") values are better.
+        steps: Number of steps before each evaluation, shape (K,).
+        curves: By name, shape (n, s, K): "validation_loss", …, and "batch_loss", the mean training loss since the
+            previous evaluation.
+        reports: Metrics evaluated only at the end, by name, shape (n, s).
+        diverged_at: The step that was not finite, −1 if none, shape (n, s). The run keeps its last finite parameters.
+        stalled: Whether a run stopped moving although its gradient was not 0, as in `Trajectory`, shape (n, s).
+        num_steps: Number of steps taken, shape (n, s).
+        finished: Whether a run was finished, shape (n, s).
+        layout: Layout of the runs over the devices.
+        compile_seconds: Time for tracing and compiling.
+        run_seconds: Time for running.
+        trials: The function that runs a trial, for `replay`.
+        seed_keys: The key of each seed, as in `search_keys`, shape (s,).
     """
 
     space: Space
@@ -93,12 +94,12 @@ class Search:
 
     @property
     def diverged(self) -> np.ndarray:
-        """Which trials and seeds met a loss that was not finite, shape (n, s)."""
+        """Whether a run diverged, shape (n, s)."""
         return self.diverged_at >= 0
 
     @property
     def final(self) -> np.ndarray:
-        """The metric after the last step each took, shape (n, s); NaN if it diverged, was not run or is infinite."""
+        """The metric after the last step, shape (n, s); NaN if the run diverged, was not run or is infinite."""
         last = np.searchsorted(self.steps, self.num_steps)
         values = np.take_along_axis(self.curves[self.metric], last[..., None], axis=2)[..., 0]
         values = values.astype(float)
@@ -111,7 +112,7 @@ class Search:
 
     @property
     def ranking(self) -> np.ndarray:
-        """The trials from best to worst, shape (n,): those that went further first, those that diverged last."""
+        """The trials from best to worst, shape (n,): trials that took more steps first, diverged ones last."""
         sign = 1.0 if self.mode == "min" else -1.0
         scores = sign * self.scores
         return np.lexsort((np.where(np.isnan(scores), np.inf, scores), -self.num_steps.min(axis=1), np.isnan(scores)))
@@ -127,29 +128,30 @@ class Search:
         if np.isnan(self.scores[trial]):
             whole = self.finished.all(axis=1)
             raise ValueError(
-                f"There is no best trial: of {len(self.configs)}, {whole.sum()} were run with every seed, "
-                f"{(whole & self.diverged.any(axis=1)).sum()} of them diverged, and the others' {self.metric} is NaN "
-                "or infinite. Search where steps are smaller, or resume the search; to_pandas() has all there is."
+                f"There is no best trial: of {len(self.configs)} trials, {whole.sum()} were run with every seed, "
+                f"{(whole & self.diverged.any(axis=1)).sum()} of them diverged, and the {self.metric} of the others "
+                "is NaN or infinite. Search smaller learning rates, or resume the search; to_pandas() has all "
+                "results."
             )
         return Choice(trial, self.configs[trial], float(self.scores[trial]), self.final[trial], self._edges(trial))
 
     def replay(self, trial: int, seed: int = 0, **options: Any) -> Trajectory:
-        """Run a trial again by itself, to look closer: with a probe, say, or its parameters kept.
+        """Run a trial again on its own, for example with a probe or with recorded parameters.
 
-        It is the call of `train` that `search_keys` describes. Its numbers are those of the lane up to rounding: the
-        lane was traced, with hyperparameters in single precision, and may have been vectorised. Where a run is chaotic,
-        as at the edge of stability, rounding grows with the steps.
+        This is the call of `train` that `search_keys` describes. The numbers agree with those of the search up to
+        rounding, because the search traced its hyperparameters in single precision and may have vectorised the runs. In
+        a chaotic run, as at the edge of stability, rounding errors grow with the steps.
 
         Args:
-            trial: Its number, 0 ≤ i < n.
-            seed: Which of its seeds, 0 ≤ j < s.
-            **options: Arguments of `train` to add, or to give in place of the search's.
+            trial: Index of the trial, 0 ≤ i < n.
+            seed: Index of the seed, 0 ≤ j < s.
+            **options: Arguments of `train` to add to, or replace, those of the search.
 
         Returns:
-            The trajectory, of as many steps as the trial was given.
+            The trajectory, with as many steps as the trial had.
 
         Raises:
-            TypeError: If a number is not an integer.
+            TypeError: If an index is not an integer.
             ValueError: If there is no such trial or seed, or the search was not made by `search` or `compare`.
 
         Example:
@@ -162,22 +164,22 @@ class Search:
             ((6, 2), True)
         """
         if self.trials is None or self.seed_keys is None:
-            raise ValueError("Only a search made by sweeps.search or sweeps.compare knows how its trials are run.")
+            raise ValueError("replay needs a search made by sweeps.search or sweeps.compare.")
         trial = check_integer("replay", "trial", trial, 0, len(self.configs) - 1)
         seed = check_integer("replay", "seed", seed, 0, len(self.seed_keys) - 1)
         whole = self.diverged[trial, seed] or not self.finished[trial, seed]
-        num_steps = int(self.steps[-1] if whole else self.num_steps[trial, seed])  # halving may have stopped it
+        num_steps = int(self.steps[-1] if whole else self.num_steps[trial, seed])  # halving may have stopped the trial
         return self.trials.replay(self.configs[trial], self.seed_keys[seed], num_steps, **options)
 
     def indistinguishable(self, *, level: float = 0.95, num_examples: int | None = None) -> np.ndarray:
-        """Return which trials cannot be told from the best, shape (n,); trials that were not run are not among them.
+        """Return which trials are statistically indistinguishable from the best, shape (n,); False for those not run.
 
         Args:
-            level: With this probability the truly best trial is among them.
-            num_examples: For an accuracy, the number of examples it was measured on, whose choice is noise too.
+            level: Probability that the truly best trial is among them.
+            num_examples: For an accuracy, the number of examples it was measured on, which adds sampling noise.
 
         Returns:
-            As `sweeps.indistinguishable`, which says what it assumes.
+            As in `sweeps.indistinguishable`, which states the assumptions.
         """
         found = np.zeros(len(self.configs), bool)
         run = self.finished.all(axis=1)
@@ -187,26 +189,26 @@ class Search:
         return found
 
     def best_of_k(self, k: Any = None) -> Interval:
-        """Return the best score one may expect of k trials, k = 1 … n by default, with an interval.
+        """Return the expected best score of k trials, k = 1 … n by default, with an interval.
 
         Args:
             k: Numbers of trials.
 
         Returns:
-            As `sweeps.best_of_k`, of the trials that were run.
+            As in `sweeps.best_of_k`, for the trials that were run.
 
         Raises:
-            ValueError: If none was run.
+            ValueError: If no trial was run.
         """
         scores = self.scores[self.finished.all(axis=1)]
         if not scores.size:
-            raise ValueError("There is no best of k: no trial was run with every seed. Resume the search.")
+            raise ValueError("best_of_k needs a trial that was run with every seed; there is none. Resume the search.")
         return best_of_k(scores, np.arange(1, len(scores) + 1) if k is None else k, mode=self.mode)
 
     def to_pandas(self) -> "pandas.DataFrame":
-        """Return a tidy table: a row per trial and seed, with hyperparameters, what came out, and how it ended.
+        """Return a tidy table with a row per trial and seed: hyperparameters, results and status.
 
-        A hyperparameter with the name of another column, such as "seed", is called "seed (setting)".
+        A hyperparameter with the name of another column, such as "seed", is renamed to "seed (setting)".
         """
         import pandas  # takes a fifth of a second, and only tables need it
 
@@ -226,7 +228,7 @@ class Search:
         return pandas.DataFrame(run | settings | found)
 
     def curves_to_pandas(self) -> "pandas.DataFrame":
-        """Return a tidy table of the curves: a row per trial, seed and evaluation."""
+        """Return a tidy table of the curves with a row per trial, seed and evaluation."""
         import pandas  # takes a fifth of a second, and only tables need it
 
         shape = next(iter(self.curves.values())).shape
@@ -235,9 +237,9 @@ class Search:
         return pandas.DataFrame(columns | {name: values.ravel() for name, values in self.curves.items()})
 
     def _edges(self, trial: int) -> dict[str, Edge]:
-        # Where fewer than two trials are expected beyond it, or none was, a trial says nothing about what lies there.
-        # But the outermost of a few may lie in the middle of the range, and then that is no reason to widen it. Of
-        # n ≥ 16 random trials one lies in the outer quarter with probability 1 − .75ⁿ ≥ .99.
+        # If fewer than two trials are expected beyond it, or none was, the trials say nothing about that region. But
+        # with few trials the outermost may lie in the middle of the range, which is no reason to widen it. Of n ≥ 16
+        # random trials one lies in the outer quarter with probability 1 − .75ⁿ ≥ .99.
         margin = min(0.25, max(0.05, 2.0 / len(self.configs)))
         found: dict[str, Edge] = {}
         for name, value in self.configs[trial].items():

@@ -54,32 +54,33 @@ class Sampler(Protocol):
 def sample(
     space: Space | Mapping[str, Any], num_trials: int, *, sampler: SamplerName | str = "random", key: Key | None = None
 ) -> tuple[list[dict[str, Any]], np.ndarray]:
-    """Choose the configurations of a search.
+    """Draw the configurations of a search.
 
-    - "random": points uniform in the unit cube, independent of each other. If few of the dimensions matter, random
-      points try more of their values than a grid does.
-    - "sobol": a Sobol sequence with random scrambling, which fills the cube more evenly than chance; best at powers of
-      two.
-    - "grid": every combination of levels. Options and static integers take all their values; all other ranges the same
-      number of levels, evenly spaced in the unit coordinate with both ends, or the middle if it is one. Integers that
-      have fewer values take them all. Only combinations in which a conditional name exists have levels of it.
+    - "random": independent points, uniform in the unit cube. If only a few of the dimensions matter, random points try
+      more of their values than a grid does.
+    - "sobol": a randomly scrambled Sobol sequence, which fills the cube more evenly than random points; best for powers
+      of two.
+    - "grid": every combination of levels. Options and static integers take all their values; all other ranges take the
+      same number of levels, evenly spaced in the unit coordinate and including both ends (a single level is the
+      middle). Integers with fewer values take them all. A conditional name has levels only in the combinations in which
+      it exists.
 
-    The first n trials of a longer search with the same key are those of a search of n trials, except on a grid.
+    Except on a grid, a longer search with the same key begins with the trials of a shorter one.
 
     Args:
-        space: What is searched, d dimensions by name.
-        num_trials: n ≥ 1. For a grid, a number that can be reached.
+        space: The search space, d dimensions by name.
+        num_trials: n ≥ 1; for a grid, a number for which one exists.
         sampler: "random", "sobol" or "grid".
-        key: Decides the points, the same in every process and on every device. A grid needs none.
+        key: Random key of the points, which are the same in every process and on every device. A grid needs none.
 
     Returns:
-        n configurations, values by name, and their points in the unit cube, shape (n, d), float64, NaN where a name
-        does not exist.
+        n configurations, values by name, and their points in the unit cube, shape (n, d), float64, NaN for names that
+        do not exist.
 
     Raises:
-        TypeError: If the space is none, or the key is none.
-        ValueError: If there is no trial, no such sampler, no key where one is needed, or no grid of n trials; the
-            message says which numbers near n have one.
+        TypeError: If `space` is not a space, or `key` is not a key.
+        ValueError: If there are no trials, the sampler is unknown, a needed key is missing, or there is no grid of n
+            trials; the message gives the nearest numbers with a grid.
 
     Example:
         >>> from jaxopt_study.sweeps import choices, uniform
@@ -144,10 +145,10 @@ def _grid(space: Space, num_trials: int) -> np.ndarray:
 
 
 def _levels_for(space: Space, num_trials: int) -> int:
-    """Return how many levels each range needs for so many trials."""
+    """Return the number of levels per range for a number of trials."""
     below: tuple[int, int] | None = None
     above: tuple[int, int] | None = None
-    for levels in range(1, num_trials + 2):  # a range that always exists has reached num_trials by then
+    for levels in range(1, num_trials + 2):  # an unconditional range reaches num_trials by then
         size = _size(space, levels)
         if size == num_trials:
             return levels
@@ -158,17 +159,17 @@ def _levels_for(space: Space, num_trials: int) -> int:
             break
     shared = [name for name in space if _is_range(space[name])]
     rule = [f"{name} has {_count(space[name], 1)}" for name in space if name not in shared]
-    rule += [f"{', '.join(shared)} share a number of levels"] if shared else []
+    rule += [f"{', '.join(shared)} have the same number of levels"] if shared else []
     found = [found for found in (below, above) if found]
     nearest = " and ".join(f"{size} ({levels} per range)" if shared else str(size) for size, levels in found)
     raise ValueError(
-        f"num_trials: no grid over this space has {num_trials} trials ({'; '.join(rule)}). The nearest have {nearest}. "
-        f"Choose one of these numbers, or another sampler."
+        f"No grid over this space has num_trials={num_trials} trials ({'; '.join(rule)}). The nearest have {nearest}. "
+        "Choose one of these numbers, or another sampler."
     )
 
 
 def _size(space: Space, levels: int) -> int:
-    """Return the number of trials of a grid: a product over names, a sum over values that other names depend on."""
+    """Return the number of trials of a grid: a product over names, and a sum over the values of conditions."""
 
     def beside(on: str | None, equals: Any) -> int:
         return math.prod(size(name) for name in space if _condition(space[name]) == (on, equals))
@@ -195,7 +196,7 @@ def _is_range(dimension: Dimension) -> bool:
 
 
 def _count(dimension: Dimension, levels: int) -> int:
-    """Return how many levels a dimension has."""
+    """Return the number of levels of a dimension."""
     inner = _inner(dimension)
     if isinstance(inner, Choices):
         return len(inner.options)

@@ -1,4 +1,4 @@
-"""Search: every trial and seed a lane of one compiled program, on disk as it goes."""
+"""Hyperparameter search with all trials and seeds in one compiled program, and a journal on disk."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -24,18 +24,18 @@ from jaxopt_study.sweeps._space._space import Space, as_space
 from jaxopt_study.training import Order
 from jaxopt_study.types import Key
 
-_LOOKED_AT = 64  # configurations of a space whose trials Optuna chooses later
+_LOOKED_AT = 64  # configurations checked in advance for a space that Optuna samples later
 
 
 class SearchInterrupted(KeyboardInterrupt):
     """A search was interrupted from the keyboard; `search` holds the finished trials.
 
-    It is a `KeyboardInterrupt`, so a program that does not care stops as usual.
+    It is a `KeyboardInterrupt`, so a program that does not catch it stops as usual.
     """
 
     def __init__(self, search: Search):
         done = int(search.finished.all(axis=1).sum())
-        super().__init__(f"interrupted after {done} of {len(search.configs)} trials; .search holds them")
+        super().__init__(f"interrupted after {done} of {len(search.configs)} trials; .search holds the finished ones")
         self.search = search
 
 
@@ -62,22 +62,23 @@ def search(
     width: int | Literal["auto"] = "auto",
     progress: bool | Callable[[int, int, float], None] | None = None,
 ) -> Search:
-    """Train with every configuration a sampler draws from a space, with several seeds each, as one array program.
+    """Train with every configuration that a sampler draws from a space, with several seeds each, as one array program.
 
-    Trial i with seed j is one run of `train`, and the same run in every layout: seed j starts at the same parameters
-    (unless hyperparameters change the start) and meets the same batches in every trial, so that differences between
-    trials are paired over seeds. Lanes are laid over devices first, then vectorised where operations are so small that
-    it wins; a program that would not fit the memory takes fewer lanes at a time. Configurations that differ in numbers
-    share a compiled program; each distinct value of a static dimension (choices, integers) has its own.
+    Trial i with seed j is one run of `train`, the same in every layout: seed j starts at the same parameters (unless
+    hyperparameters change the start) and uses the same batches in every trial, so that differences between trials are
+    paired over seeds. Runs are distributed over devices first, then vectorised if their operations are small enough to
+    gain from it; a program that would not fit into memory takes fewer runs at a time. Configurations that differ only
+    in numbers share a compiled program; each distinct value of a static dimension (choices, integers) has its own.
 
-    It selects by `metric` alone, and looks at test examples only where `evaluate_on` asks for them.
+    Selection uses `metric` alone, and test examples are used only if `evaluate_on` includes them.
 
     Args:
-        make_optimizer: A function of hyperparameters that returns any Optax transformation; or a `Transform`, of which
+        make_optimizer: A function of hyperparameters that returns any Optax transformation; or a `Transform`, for which
             the names of the space are paths.
         space: Dimensions by name: arguments of `make_optimizer`, of `problem` if that is a function, or "batch_size"
-            and "order" of `train`. A name that both functions have goes to both: `weight_decay` of `optimizers.sgd`
-            and of a network decays twice. Name one apart: `lambda rate: optimizers.sgd(rate)`.
+            and "order" of `train`. A name that both functions accept is passed to both: `weight_decay` of
+            `optimizers.sgd` and of a network decays twice. To avoid this, restrict one of them: `lambda rate:
+            optimizers.sgd(rate)`.
         problem: A problem, or a function of hyperparameters that returns one. Its examples must not depend on traced
             hyperparameters.
         num_trials: n ≥ 1.
@@ -99,26 +100,26 @@ def search(
         evaluate_every: As in `train`; None evaluates at the start and at the end, with `halving` every `min_steps`.
         evaluate_on: As in `train`.
         evaluate_batch_size: As in `train`.
-        journal: A folder that keeps what is finished. A search that was interrupted or killed goes on from there and
-            ends with the same result, bit for bit on the same layout; a folder of another search is refused.
-        mesh: Devices, with an axis "trials"; None takes all devices of all processes. On a CPU call `use_cpu_cores`
-            first, for one device per core.
-        width: Trials vectorised on each device; "auto" estimates what is fastest from the size of the operations.
+        journal: A folder for finished results. A search that was interrupted or killed continues from it and ends with
+            the same result, bit for bit with the same layout. The folder of another search raises.
+        mesh: Device mesh with an axis "trials"; None takes all devices of all processes. On a CPU, call `use_cpu_cores`
+            first to have one device per core.
+        width: Number of runs vectorised on each device; "auto" estimates the fastest from the size of the operations.
         progress: None shows a bar on searches of more than two seconds at a terminal; True and False force it; a
-            function is called with (runs done, runs in all, best metric so far).
+            function is called with (runs done, total runs, best metric so far).
 
     Returns:
-        All trials, and the best; `replay` runs any of them alone. Cost: n·s·T gradients and updates; compiling takes as
-        long for one trial as for many.
+        All trials and the best one; `replay` runs any of them alone. Cost: n·s·T gradients and updates; compile time
+        does not depend on the number of trials.
 
     Raises:
-        TypeError: If an argument is of another kind, or a function decides in Python by a value that is traced.
-        ValueError: If an argument is out of range, the space has a name that nothing takes or a value that a
-            constructor refuses, or the metric is unknown or does not say which values are better.
-        JournalError: If the journal belongs to another search, is damaged, in use, or cannot be written; before any
-            work is done, or with everything finished before safe on disk.
-        SearchInterrupted: On Ctrl-C, within a second or two, a `KeyboardInterrupt` whose `search` holds the finished
-            trials; a second Ctrl-C stops without it.
+        TypeError: If an argument is of the wrong kind, or a function branches in Python on a traced value.
+        ValueError: If an argument is out of range, the space has an unknown hyperparameter or a value that a
+            constructor rejects, or the metric is unknown or has no direction.
+        JournalError: If the journal belongs to another search, is damaged, in use, or cannot be written. This is raised
+            before any work is done, or with all finished results safe on disk.
+        SearchInterrupted: On Ctrl-C, within a second or two; a `KeyboardInterrupt` whose `search` holds the finished
+            trials. A second Ctrl-C raises a plain `KeyboardInterrupt`.
 
     Example:
         >>> from jaxopt_study import optimizers, problems, sweeps
@@ -130,9 +131,9 @@ def search(
         ...     num_steps=30,
         ...     key=jax.random.key(0),
         ... )
-        >>> 0.5 < found.best.config["learning_rate"] < 2.0  # 2 is the limit of stability
+        >>> 0.5 < found.best.config["learning_rate"] < 2.0  # the stability limit is 2
         True
-        >>> bool(found.diverged.any())  # a rate of 100 overflows within 30 steps; that trial is kept, and flagged
+        >>> bool(found.diverged.any())  # a rate of 100 overflows within 30 steps; the trial is kept and flagged
         True
 
     References:
@@ -179,7 +180,7 @@ def search(
         ([], np.zeros((0, len(space)))) if asking else sample(space, num_trials, sampler=sampler, key=sample_key)
     )
     if asking:
-        check_values(trials, sample(space, _LOOKED_AT, sampler="random", key=sample_key)[0], space, "Such a trial as")
+        check_values(trials, sample(space, _LOOKED_AT, sampler="random", key=sample_key)[0], space, "Sample trial")
     check_values(trials, configs, space)
     one = trials.problem_of(configs[0] if configs else space.at(np.full((1, len(space)), 0.5))[0])
     metric = f"{default_split(one)}_loss" if metric is None else metric
@@ -221,7 +222,7 @@ def as_search(
     mode: Mode,
     seed_keys: Key,
 ) -> Search:
-    """Return what came of a sweep over a space as the result of a search."""
+    """Return the outcome of a sweep over a space as a `Search`."""
     records = dict(outcome.records)
     diverged_at, stalled, num_steps = (records.pop(name) for name in ("diverged_at", "stalled", "num_steps"))
     return Search(
@@ -246,5 +247,5 @@ def as_search(
 
 
 def static_names(space: Space) -> tuple[str, ...]:
-    """Return the names whose values shape the program."""
+    """Return the names of the static hyperparameters."""
     return tuple(name for name, dimension in space.items() if dimension.static)

@@ -1,1 +1,1 @@
-"""Spaces of hyperparameters: ranges, choices, conditions."""
+"""Search spaces: ranges, choices and conditions of hyperparameters."""

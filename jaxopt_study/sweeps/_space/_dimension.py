@@ -1,7 +1,7 @@
-"""One hyperparameter and the values it may take: a map from the unit interval to values, and back.
+"""`Dimension`: the values of one hyperparameter, as a map from the unit interval and back.
 
-A sampler fills the unit cube and knows nothing of learning rates; a dimension turns one coordinate into a value by its
-inverse distribution function. Integers and options each own a cell of the interval, so every u in [0, 1] has a value.
+A sampler fills the unit cube, independent of the hyperparameters; a dimension maps one coordinate to a value by the
+inverse distribution function. Each integer or option has a cell of the interval, so every u in [0, 1] has a value.
 """
 
 from abc import ABC, abstractmethod
@@ -16,11 +16,11 @@ Edge = Literal["low", "high"]
 
 
 class Dimension(ABC):
-    """The values one hyperparameter may take, and how probable they are.
+    """The distribution of the values of one hyperparameter.
 
     Attributes:
-        static: Whether a value shapes the program, so that each distinct one needs a program of its own. Other values
-            travel through one program as traced numbers.
+        static: Whether the value is static, so that each distinct one needs its own program. Other values are traced
+            numbers in a single program.
     """
 
     static: bool = False
@@ -55,14 +55,15 @@ class Dimension(ABC):
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
-        """Return what defines the dimension, in values that JSON knows."""
+        """Return the definition of the dimension as JSON values."""
 
     def edge(self, value: Any, margin: float = 0.05) -> Edge | None:
-        """Tell whether a value lies so near an end of the range that the best may lie beyond it.
+        """Return the end of the range that a value is so near that the best value may lie beyond it.
 
         Args:
             value: One of this dimension's values.
-            margin: How near, in the unit coordinate, in [0, .5). The first and last integer are always at an end.
+            margin: Distance from the end, in the unit coordinate, in [0, .5). The first and last integer are always at
+                an end.
 
         Returns:
             "low", "high", or None; always None for choices, which have no order.
@@ -73,9 +74,9 @@ class Dimension(ABC):
 
 
 def coordinates(u: float | int | np.ndarray) -> np.ndarray:
-    """Return unit coordinates as an array of float64, checked to be in [0, 1]."""
+    """Return unit coordinates as a float64 array; raise ValueError unless they are in [0, 1]."""
     u = numbers("at", "u", u)
     inside = (u >= 0) & (u <= 1)
     if not inside.all():
-        raise ValueError(f"Expected unit coordinates in [0, 1], received {u[~inside].ravel()[0]}.")
+        raise ValueError(f"Expected unit coordinates in [0, 1]; received {u[~inside].ravel()[0]}.")
     return u

@@ -1,4 +1,4 @@
-"""Dimensions of alternatives: options without order, and what exists only beside one of them."""
+"""Unordered choices and conditional dimensions."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from jaxopt_study.sweeps._space._dimension import Dimension, Edge, coordinates
 
 @dataclass(frozen=True)
 class Choices(Dimension):
-    """Equally probable options without order; `choices` makes it."""
+    """Equally probable, unordered options; made by `choices`."""
 
     options: tuple[Any, ...]
     static: bool = field(kw_only=True)
@@ -26,19 +26,19 @@ class Choices(Dimension):
         for position, option in enumerate(self.options):
             _check_option("choices", option)
             if option in self.options[:position]:
-                raise ValueError(f"choices: every option may occur once; {option!r} occurs again.")
+                raise ValueError(f"choices: expected distinct options, received {option!r} twice.")
         if not self.static and not _traceable(self.options):
             raise ValueError(
-                f"choices: with static=False expected floats, or integers of 32 bits, which can be traced; received "
-                f"{self.options!r}. Drop static=False."
+                "choices: with static=False expected floats or 32-bit integers, which can be traced; received "
+                f"{self.options!r}. Leave out static=False."
             )
 
     def at(self, u: float | int | np.ndarray) -> Any:
-        """Return the option whose cell u is in."""
+        """Return the option whose cell contains u."""
         u = coordinates(u)
         options = np.empty(len(self.options), object)
         for position, option in enumerate(self.options):
-            options[position] = option  # one by one: NumPy would unpack tuples
+            options[position] = option  # one by one, because NumPy would unpack tuples
         return options[np.minimum((u * len(options)).astype(np.int64), len(options) - 1)]
 
     def unit(self, value: Any) -> Any:
@@ -54,14 +54,14 @@ class Choices(Dimension):
         """Return None: options have no order, so none of them is at an end."""
 
     def describe(self) -> dict[str, Any]:
-        """Return the kind, the options and whether they shape the program."""
+        """Return the kind, the options and whether they are static."""
         options = [list(option) if isinstance(option, tuple) else option for option in self.options]
         return {"kind": "choices", "options": options, "static": self.static}
 
 
 @dataclass(frozen=True)
 class Conditional(Dimension):
-    """A dimension that exists only where another has a given value; `conditional` makes it."""
+    """A dimension that exists only if another one has a given value; made by `conditional`."""
 
     dimension: Dimension
     on: str
@@ -80,19 +80,19 @@ class Conditional(Dimension):
             )
         if isinstance(self.dimension, Conditional):
             raise ValueError(
-                f"conditional: a dimension has one condition; received a second one, on {self.on!r}. Make "
-                f"{self.dimension.on!r} itself conditional on {self.on!r}."
+                f"conditional: expected a dimension without a condition; received a second condition, on {self.on!r}. "
+                f"Make {self.dimension.on!r} itself conditional on {self.on!r}."
             )
         object.__setattr__(self, "equals", _python(self.equals))
         _check_option("conditional", self.equals)
         object.__setattr__(self, "static", self.dimension.static)
 
     def at(self, u: float | int | np.ndarray) -> Any:
-        """Return the value at a unit coordinate, where the condition holds."""
+        """Return the value at a unit coordinate, assuming that the condition holds."""
         return self.dimension.at(u)
 
     def unit(self, value: Any) -> Any:
-        """Return the unit coordinate of a value, where the condition holds."""
+        """Return the unit coordinate of a value, assuming that the condition holds."""
         return self.dimension.unit(value)
 
     def edge(self, value: Any, margin: float = 0.05) -> Edge | None:
@@ -106,21 +106,21 @@ class Conditional(Dimension):
 
 
 def choices(*options: Any, static: bool | None = None) -> Choices:
-    """Search among options, all equally probable.
+    """Search over equally probable options.
 
-    Options are plain values, so that a search can be written down and resumed. A function or an optimizer is searched
-    by its name, and looked up where the optimizer is made.
+    Options are plain values, so that a search can be recorded and resumed. To search over functions or optimizers, use
+    their names as options and look them up where the optimizer is made.
 
     Args:
-        *options: None, booleans, numbers, strings, and tuples of them, each once.
-        static: Whether an option shapes the program; None says yes unless all options are floats. False needs
-            floats or integers, not both.
+        *options: None, booleans, numbers, strings, and tuples of them, without repetition.
+        static: Whether an option is static in the program; None means True unless all options are floats. False needs
+            all floats or all integers.
 
     Returns:
         The dimension.
 
     Raises:
-        TypeError: If `static` is no flag.
+        TypeError: If `static` is not a bool.
         ValueError: If there are no options, or one occurs twice, is not a plain value, or cannot be traced though
             `static` is False; or if all options are given as one list.
 
@@ -132,9 +132,9 @@ def choices(*options: Any, static: bool | None = None) -> Choices:
     """
     if len(options) == 1 and not isinstance(options[0], str) and isinstance(options[0], Iterable):
         raise ValueError(
-            "choices takes its options one by one, choices(16, 64); received "
-            f"{type(options[0]).__name__} {options[0]!r} as the only one. Write choices(*{options[0]!r}) to search "
-            "among its items; what does not vary belongs where the optimizer or the problem is made."
+            "choices needs its options as separate arguments, as in choices(16, 64); received the single "
+            f"{type(options[0]).__name__} {options[0]!r}. Write choices(*{options[0]!r}) to search its items; set a "
+            "constant value where the optimizer or the problem is made."
         )
     plain = tuple(_python(option) for option in options)
     traced = all(isinstance(option, float) for option in plain)
@@ -142,20 +142,20 @@ def choices(*options: Any, static: bool | None = None) -> Choices:
 
 
 def conditional(dimension: Dimension, *, on: str, equals: Any) -> Conditional:
-    """Search a dimension only where another has a given value.
+    """Search a dimension only if another one has a given value.
 
-    Elsewhere the configuration does not have its name at all, so its default applies.
+    Otherwise the configuration lacks the name, so its default applies.
 
     Args:
-        dimension: What is searched there.
+        dimension: The dimension to search if the condition holds.
         on: The name of the other dimension, in the same space; one of choices or integers.
-        equals: The value that it must have.
+        equals: The value that the other dimension must have.
 
     Returns:
-        The dimension; `Space` checks that the other one exists and can have the value.
+        The dimension; `Space` checks that the other dimension exists and can have the value.
 
     Raises:
-        TypeError: If it is no dimension, or `on` no name.
+        TypeError: If `dimension` is not a dimension, or `on` is not a string.
         ValueError: If the dimension is already conditional.
 
     Example:
@@ -177,13 +177,13 @@ def _check_option(who: str, option: Any) -> None:
     for part in parts:
         if not (part is None or type(part) in (bool, int, float, str)) or part != part:
             raise ValueError(
-                f"{who}: expected None, booleans, numbers, strings or tuples of them, received {option!r}. Search "
-                f"functions and objects by a name, and look it up where the optimizer is made."
+                f"{who}: expected None, booleans, numbers, strings or tuples of them, received {option!r}. Use names "
+                "for functions and objects, and look them up where the optimizer is made."
             )
 
 
 def _python(value: Any) -> Any:
-    """Return NumPy's scalars as Python's, which JSON knows, and lists as tuples."""
+    """Return NumPy scalars as Python scalars, which JSON supports, and lists as tuples."""
     if isinstance(value, np.generic):
         return value.item()
     return tuple(_python(item) for item in value) if isinstance(value, list | tuple) else value

@@ -1,4 +1,4 @@
-"""Our dimensions in Optuna's words, and its parameters in ours. It needs a trial of Optuna, but not Optuna."""
+"""Conversion of search spaces to and from Optuna. Needs an `optuna.Trial` but does not import optuna."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,17 +10,17 @@ from jaxopt_study.sweeps._space._space import Space
 
 
 def suggest(space: Space, trial: Any) -> dict[str, Any]:
-    """Return the configuration that a trial of Optuna suggests.
+    """Return the configuration suggested by an Optuna trial.
 
     Args:
-        space: What is searched; only the names that exist are asked for.
-        trial: An `optuna.Trial`, which remembers what it suggests.
+        space: The search space; only names that exist are suggested.
+        trial: An `optuna.Trial`, which records its suggestions.
 
     Returns:
         Values by name.
 
     Raises:
-        TypeError: If Optuna has nothing like one of the dimensions.
+        TypeError: If Optuna does not support one of the dimensions.
     """
     config: dict[str, Any] = {}
     for name, dimension in space.items():
@@ -37,15 +37,15 @@ def suggest(space: Space, trial: Any) -> dict[str, Any]:
                 labels = _labels(options)
                 config[name] = labels[trial.suggest_categorical(name, list(labels))]
             case other:
-                raise TypeError(f"{name}: expected a dimension that Optuna has too, received {other}.")
+                raise TypeError(f"{name}: expected a dimension that Optuna supports, received {other}.")
     return config
 
 
 def config_of(space: Space, params: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the configuration of a stored trial of Optuna.
+    """Return the configuration of a stored Optuna trial.
 
     Args:
-        space: What was searched.
+        space: The search space.
         params: The trial's parameters.
 
     Returns:
@@ -60,7 +60,7 @@ def config_of(space: Space, params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _labels(options: Choices) -> dict[Any, Any]:
-    """Return options by what Optuna can store of them: themselves, or texts if one is a tuple."""
+    """Return options by the values that Optuna can store: the options themselves, or strings if one is a tuple."""
     if any(isinstance(option, tuple) for option in options.options):
         return {f"{position}: {option}": option for position, option in enumerate(options.options)}
     return {option: option for option in options.options}

@@ -1,4 +1,4 @@
-"""Dimensions that are ranges of numbers: real, on a linear or a logarithmic scale, and whole."""
+"""Ranges of numbers: uniform, log-uniform and integers."""
 
 import math
 from dataclasses import dataclass, field
@@ -10,13 +10,13 @@ from jaxopt_study._checks import check_bool, check_integer, check_real
 from jaxopt_study.sweeps._space._dimension import Dimension, Edge, coordinates
 from jaxopt_study.sweeps._statistics._scores import numbers
 
-_OUTSIDE = 1e-6  # how far outside the unit interval rounding to float32 may put the coordinate of an end
+_OUTSIDE = 1e-6  # tolerance for coordinates outside the unit interval after rounding an end to float32
 _INTEGERS = (-(2**31), 2**31 - 1)  # JAX's default integers have 32 bits
 
 
 @dataclass(frozen=True)
 class Uniform(Dimension):
-    """Real numbers, every interval as probable as it is long; `uniform` makes it."""
+    """Uniformly distributed real numbers; made by `uniform`."""
 
     low: float | int
     high: float | int
@@ -37,13 +37,13 @@ class Uniform(Dimension):
         return _inside(self, value, (numbers("unit", "value", value) / scale - low) / (high - low))
 
     def describe(self) -> dict[str, Any]:
-        """Return the kind, both ends, and whether a value shapes the program, if it does."""
+        """Return the kind, both ends, and `static` if it is True."""
         return {"kind": "uniform", "low": self.low, "high": self.high} | _static(self)
 
 
 @dataclass(frozen=True)
 class LogUniform(Dimension):
-    """Positive numbers, every ratio as probable as its logarithm; `log_uniform` makes it."""
+    """Log-uniformly distributed positive numbers; made by `log_uniform`."""
 
     low: float | int
     high: float | int
@@ -62,18 +62,18 @@ class LogUniform(Dimension):
 
     def unit(self, value: Any) -> Any:
         """Return log(value/low)/log(high/low)."""
-        with np.errstate(divide="ignore", invalid="ignore"):  # not positive: outside, and said so below
+        with np.errstate(divide="ignore", invalid="ignore"):  # non-positive values are outside; the check is below
             logarithm = np.log(numbers("unit", "value", value))
         return _inside(self, value, (logarithm - math.log(self.low)) / (math.log(self.high) - math.log(self.low)))
 
     def describe(self) -> dict[str, Any]:
-        """Return the kind, both ends, and whether a value shapes the program, if it does."""
+        """Return the kind, both ends, and `static` if it is True."""
         return {"kind": "log_uniform", "low": self.low, "high": self.high} | _static(self)
 
 
 @dataclass(frozen=True)
 class Integers(Dimension):
-    """Whole numbers from low to high, both included; `integers` makes it."""
+    """Integers from low to high, both included; made by `integers`."""
 
     low: int
     high: int
@@ -88,16 +88,16 @@ class Integers(Dimension):
             object.__setattr__(self, name, check_bool("integers", name, getattr(self, name)))
         if not all(type(end) is int and first <= end <= last for end in (self.low, self.high)):
             raise ValueError(
-                f"integers: expected whole numbers of 32 bits, received {self.low!r} and {self.high!r}; for larger "
-                f"ranges search the exponent."
+                f"integers: expected 32-bit integers, received {self.low!r} and {self.high!r}; for larger ranges "
+                "search the exponent."
             )
         if self.low > self.high:
-            raise ValueError(f"integers: expected low ≤ high, received {self.low} and {self.high}: no number between.")
+            raise ValueError(f"integers: expected low ≤ high, received {self.low} and {self.high}.")
         if self.log and self.low < 1:
             raise ValueError(f"integers: with log=True expected low ≥ 1, received {self.low}; start at 1 or drop log.")
 
     def at(self, u: float | int | np.ndarray) -> Any:
-        """Return the integer whose cell u is in."""
+        """Return the integer whose cell contains u."""
         low, high = self._ends()
         u = coordinates(u)
         if self.log:
@@ -118,14 +118,14 @@ class Integers(Dimension):
         return u.item() if u.ndim == 0 else u
 
     def edge(self, value: Any, margin: float = 0.05) -> Edge | None:
-        """Return the end that an integer is, or is within a margin of."""
+        """Return the end that an integer equals or is within a margin of."""
         near = super().edge(value, margin)
         if near or self.low == self.high:
             return near
         return "low" if value == self.low else "high" if value == self.high else None
 
     def describe(self) -> dict[str, Any]:
-        """Return the kind, both ends, the scale and whether a value shapes the program."""
+        """Return the kind, both ends, the scale and whether a value is static."""
         return {"kind": "integers", "low": self.low, "high": self.high, "log": self.log, "static": self.static}
 
     def _ends(self) -> tuple[float, float]:
@@ -133,16 +133,16 @@ class Integers(Dimension):
 
 
 def uniform(low: Any, high: Any, *, static: bool = False) -> Uniform:
-    """Search real numbers between two ends, each interval as probable as it is long.
+    """Search real numbers uniformly between two ends.
 
-    It is for quantities that add up, such as a dropout rate. What acts by its order of magnitude, such as a learning
-    rate, wants `log_uniform`.
+    Use it for additive quantities, such as a dropout rate. For quantities that matter by their order of magnitude, such
+    as a learning rate, use `log_uniform`.
 
     Args:
         low: The smallest value, finite.
         high: The largest value, finite, above `low`.
-        static: Whether a value shapes the program, so that each needs one of its own: for a function that decides by
-            the value while it is built, as some of Optax's schedules do.
+        static: Whether each value has its own program; needed by functions that branch on the value in Python, as some
+            of Optax's schedules do.
 
     Returns:
         The dimension. Its values are traced, unless `static`: one program runs them all.
@@ -159,7 +159,7 @@ def uniform(low: Any, high: Any, *, static: bool = False) -> Uniform:
 
 
 def log_uniform(low: Any, high: Any, *, static: bool = False) -> LogUniform:
-    """Search positive numbers between two ends, each decade as probable as the next.
+    """Search positive numbers log-uniformly between two ends, with equal probability for each decade.
 
     Args:
         low: The smallest value, above 0.
@@ -174,28 +174,27 @@ def log_uniform(low: Any, high: Any, *, static: bool = False) -> LogUniform:
         ValueError: If the range is empty, not finite or reaches 0.
 
     Example:
-        >>> print(f"{log_uniform(1e-4, 1.0).at(0.5):.3f}")  # half of the values are below the geometric mean
+        >>> print(f"{log_uniform(1e-4, 1.0).at(0.5):.3f}")  # the median is the geometric mean of the ends
         0.010
     """
     return LogUniform(low, high, static=static)
 
 
 def integers(low: int, high: int, *, log: bool = False, static: bool = True) -> Integers:
-    """Search whole numbers between two ends, both included.
+    """Search integers between two ends, both included.
 
     Args:
-        low: The smallest, of 32 bits.
-        high: The largest, of 32 bits.
-        log: Draw k with probability log((k + ½)/(k − ½)) up to a constant, instead of equal ones; needs `low` ≥ 1.
-        static: Whether a value shapes the program, as a width does; then each value needs a program of its own. With
-            False, values travel as traced integers.
+        low: The smallest value, a 32-bit integer.
+        high: The largest value, a 32-bit integer.
+        log: Draw k with probability proportional to log((k + ½)/(k − ½)) instead of uniformly; needs `low` ≥ 1.
+        static: Whether each value has its own program, as a layer width needs. With False, values are traced integers.
 
     Returns:
         The dimension.
 
     Raises:
-        TypeError: If an end is not an integer, or `log` or `static` no flag.
-        ValueError: If the range is empty, not of 32 bits, or reaches 0 on a logarithmic scale.
+        TypeError: If an end is not an integer, or `log` or `static` is not a bool.
+        ValueError: If the range is empty, exceeds 32 bits, or reaches 0 on a logarithmic scale.
 
     Example:
         >>> integers(1, 4).at(np.linspace(0.0, 1.0, 9)).tolist()
@@ -221,15 +220,15 @@ def _check_known(dimension: Dimension, value: Any, known: Any) -> None:
 
 
 def _check_range(dimension: Uniform | LogUniform, name: str) -> None:
-    """Complain about ends that are no range; keep them as Python's floats."""
+    """Raise unless the ends form a range; store them as Python floats."""
     for end in ("low", "high"):
         object.__setattr__(dimension, end, float(check_real(name, end, getattr(dimension, end))))
     object.__setattr__(dimension, "static", check_bool(name, "static", dimension.static))
     low, high = dimension.low, dimension.high
     if not low < high:
         raise ValueError(
-            f"{name}: expected finite low < high, received {low!r} and {high!r}. A value that does not vary belongs "
-            f"where the optimizer is made, not in the space."
+            f"{name}: expected finite low < high, received {low!r} and {high!r}. Set a constant value where the "
+            "optimizer is made, not in the space."
         )
 
 

@@ -1,4 +1,4 @@
-"""The space of a search: named dimensions, and which of them exist where."""
+"""`Space`: the named dimensions of a search and their conditions."""
 
 import keyword
 import re
@@ -13,24 +13,24 @@ from jaxopt_study.sweeps._space._options import Choices, Conditional
 from jaxopt_study.sweeps._space._ranges import Integers
 from jaxopt_study.sweeps._statistics._scores import numbers
 
-_STEP = r"(?:[^\W\d]|\*)[\w*]*(\[\d+\])?"  # an identifier or pattern, with the position that tells repeated parts apart
+_STEP = r"(?:[^\W\d]|\*)[\w*]*(\[\d+\])?"  # an identifier or pattern, with the index of a repeated part
 _NAME = re.compile(rf"{_STEP}(\.{_STEP})*")
 
 
 class Space(Mapping[str, Dimension]):
-    """Name the dimensions of a search.
+    """The search space: dimensions by name.
 
-    The names are in the order in which they were given, except that a conditional dimension comes after the one that
-    it depends on. Column j of a matrix of points belongs to the j-th name.
+    The names keep the given order, except that a conditional dimension comes after the one that it depends on. Column j
+    of a matrix of points belongs to the j-th name.
 
     Args:
-        dimensions: Dimension by name. A name is an argument, or the path of one in an expression: "learning_rate",
+        dimensions: Dimensions by name. A name is an argument, or the path of one in an expression: "learning_rate",
             "heavy_ball.decay".
 
     Raises:
-        ValueError: If the space is empty, a name is not a name, or a condition is on an unknown or continuous
-            dimension, on itself, in a circle, or on a value that never occurs.
-        TypeError: If it is no mapping, or something in it is not a dimension.
+        ValueError: If the space is empty, a name is invalid, or a condition is on an unknown or continuous dimension,
+            on itself, cyclic, or on a value that never occurs.
+        TypeError: If `dimensions` is not a mapping, or a value is not a dimension.
 
     Example:
         >>> from jaxopt_study.sweeps import choices, conditional, log_uniform, uniform
@@ -56,8 +56,8 @@ class Space(Mapping[str, Dimension]):
             _check_name(name)
             if not isinstance(dimension, Dimension):
                 raise TypeError(
-                    f"{name}: expected a dimension such as `log_uniform(1e-4, 1.0)`, received {dimension!r}. A value "
-                    f"that does not vary belongs where the optimizer is made."
+                    f"{name}: expected a dimension such as `log_uniform(1e-4, 1.0)`, received {dimension!r}. Set a "
+                    "constant value where the optimizer is made."
                 )
         for name, dimension in dimensions.items():
             if isinstance(dimension, Conditional):
@@ -80,8 +80,8 @@ class Space(Mapping[str, Dimension]):
         """Return the configurations at points of the unit cube.
 
         Args:
-            points: Shape (n, d), d the number of names; coordinates in [0, 1]. Those of names that do not exist at a
-                point are ignored and may be NaN.
+            points: Coordinates in [0, 1], shape (n, d), with d the number of names. Those of names that do not exist at
+                a point are ignored and may be NaN.
 
         Returns:
             n dictionaries, values by name, without the names whose condition does not hold.
@@ -91,7 +91,7 @@ class Space(Mapping[str, Dimension]):
         """
         points = numbers("Space.at", "points", points)
         if points.ndim != 2 or points.shape[1] != len(self):
-            raise ValueError(f"Expected points of shape (n, {len(self)}), received {points.shape}.")
+            raise ValueError(f"Expected points of shape (n, {len(self)}); received {points.shape}.")
         configs: list[dict[str, Any]] = [{} for _ in points]
         for (name, dimension), column in zip(self.items(), points.T, strict=True):
             rows = [row for row, config in enumerate(configs) if self.active(name, config)]
@@ -104,17 +104,17 @@ class Space(Mapping[str, Dimension]):
         return configs
 
     def unit(self, configs: Sequence[Mapping[str, Any]]) -> np.ndarray:
-        """Return the points of the unit cube at which configurations lie: the inverse of `at`.
+        """Return the points of configurations in the unit cube: the inverse of `at`.
 
         Args:
             configs: n dictionaries, values by name.
 
         Returns:
-            Shape (n, d), NaN where a name does not exist.
+            Points of shape (n, d), NaN for names that do not exist.
 
         Raises:
-            TypeError: If configurations are none.
-            ValueError: If a configuration lacks a name, has a name too many or a value outside its range.
+            TypeError: If `configs` is not a sequence of mappings.
+            ValueError: If a configuration lacks a name, has an unknown name or a value outside its range.
         """
         if not isinstance(configs, Sequence) or not all(isinstance(config, Mapping) for config in configs):
             raise TypeError(
@@ -136,35 +136,37 @@ class Space(Mapping[str, Dimension]):
         return points
 
     def active(self, name: str, config: Mapping[str, Any]) -> bool:
-        """Tell whether a name exists in a configuration.
+        """Return whether a name exists in a configuration.
 
         Args:
-            name: One of the space.
+            name: A name of the space.
             config: Values by name, at least those of the names before this one.
 
         Returns:
-            Whether it is unconditional, or its condition holds.
+            Whether the name is unconditional or its condition holds.
 
         Raises:
-            TypeError: If the configuration is none.
+            TypeError: If `config` is not a mapping.
             ValueError: If the space has no such name.
         """
         if not isinstance(name, str) or name not in self:
             raise ValueError(f"The space has the names {list(self)}; received {describe_argument(name)}.")
         if not isinstance(config, Mapping):
-            raise TypeError(f"Expected a configuration, values by name; received {describe_argument(config)}.")
+            raise TypeError(
+                f"Expected a configuration as a mapping of names to values; received {describe_argument(config)}."
+            )
         dimension = self[name]
         return not isinstance(dimension, Conditional) or (
             dimension.on in config and config[dimension.on] == dimension.equals
         )
 
     def describe(self) -> dict[str, Any]:
-        """Return what defines the space, in values that JSON knows; the order of the names is part of it."""
+        """Return the definition of the space as JSON values, including the order of the names."""
         return {name: {"column": column} | self[name].describe() for column, name in enumerate(self)}
 
 
 def as_space(given: Any) -> Space:
-    """Return a space, or the mapping of dimensions that one is made of, as a space."""
+    """Return a `Space` from a space or a mapping of dimensions."""
     return given if isinstance(given, Space) else Space(given)
 
 
@@ -202,7 +204,7 @@ def _parents_first(dimensions: Mapping[str, Any]) -> list[str]:
     def place(name: str, below: tuple[str, ...]) -> None:
         if name in below:
             circle = " → ".join((*below[below.index(name) :], name))
-            raise ValueError(f"Conditions must not go in a circle; received {circle}.")
+            raise ValueError(f"Conditions must not be cyclic; received {circle}.")
         if name not in order:
             if isinstance(dimensions[name], Conditional):
                 place(dimensions[name].on, (*below, name))

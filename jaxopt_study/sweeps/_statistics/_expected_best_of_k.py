@@ -1,4 +1,4 @@
-"""What a search of k trials would have found, from one search of n."""
+"""Expected best score of k trials, estimated from a search of n."""
 
 from typing import Any, Literal, get_args
 
@@ -11,52 +11,53 @@ from jaxopt_study.sweeps._statistics._scores import Mode, penalised, sign_of
 
 Average = Literal["median", "mean"]
 NUM_RESAMPLES = 1000
-BELIEVED = {"median": 0.2, "mean": 0.1}  # up to which share k/n the bootstrap is, by what was measured below
+BELIEVED = {"median": 0.2, "mean": 0.1}  # largest share k/n for which the bootstrap is trusted
 
 
 def best_of_k(
     scores: Any, k: Any, *, mode: Mode | str, average: Average | str = "median", level: float = 0.95, seed: int = 0
 ) -> Interval:
-    """Return what the best score of k random trials would have been, for one k or many.
+    """Estimate the best score of k random trials, for one k or many.
 
     Of n scores sorted from best to worst, the best of k of them drawn without replacement is the i-th with probability
 
         wᵢ(k) = C(n − i, k − 1) / C(n, k)
 
-    The estimate is the median of that distribution, or its mean Σ wᵢ s₍ᵢ₎, which is unbiased, but infinite as soon as
-    one of the k may have diverged.
+    The estimate is the median of that distribution, or its mean Σ wᵢ s₍ᵢ₎, which is unbiased, but infinite if one of
+    the k may have diverged.
 
-    The interval is for the searches one might have run, k new trials, not for the n that were. The median of their best
-    score is the quantile 1 − 2^(−1/k) of a single trial's, and two order statistics enclose a quantile with at least
-    the stated probability, whatever the distribution: exact, for each k by itself. From k = n/5.3 on, at level .95, the
-    best of the n trials no longer bounds it on the better side, and the interval is infinite there. For the mean it is
-    the percentile bootstrap, which only resamples what was seen.
+    The interval is for new searches of k trials, not for the n trials that were run. The median of their best score is
+    the quantile 1 − 2^(−1/k) of a single trial's score, and two order statistics enclose a quantile with at least the
+    stated probability for any distribution, separately for each k. From k = n/5.3 on, at level .95, the best of the n
+    trials no longer bounds it on the better side, where the interval is then infinite. For the mean the interval is the
+    percentile bootstrap, which only resamples the observed scores.
 
     Measured coverage at level .95 of n = 100 trials (500 searches of each of five distributions): median .95 to 1 at
     every k; mean .91 to .93 for k = 1, .87 to .92 for k = 5, .82 to .91 for k = 10, .74 to .91 for k = 20, and .35 to
-    .52 for k = 100. Beyond k = n/10 the mean's interval is therefore the whole line.
+    .52 for k = 100. For k > n/10 the mean's interval is therefore the whole line.
 
-    It is about the scores as they are given: the best validation score of many trials flatters the chosen trial; what
-    that trial does on other data is in `chosen_of_k`. Trials must be independent draws from one space; those of a grid
-    or a scrambled Sobol sequence cover it more evenly, and the intervals are then wider than need be.
+    The result describes the given scores: the best validation score of many trials is optimistic for the selected
+    trial; use `chosen_of_k` for its score on other data. Trials must be independent draws from one space; those of a
+    grid or a scrambled Sobol sequence cover it more evenly, and the intervals are then wider than necessary.
 
     Args:
-        scores: Shape (n,), one per trial. NaN counts as the worst score; leave out trials that were not run.
+        scores: One score per trial, shape (n,). NaN counts as the worst score; leave out trials that were not run.
         k: Numbers of trials, 1 ≤ k ≤ n: an integer or shape (K,).
         mode: Whether smaller ("min") or larger ("max") scores are better.
-        average: Which average over the searches that one might have run.
-        level: In (0, 1).
-        seed: Of the bootstrap.
+        average: The average over possible searches, "median" or "mean".
+        level: Confidence level in (0, 1).
+        seed: Seed of the bootstrap.
 
     Returns:
-        Numbers for one k, else of shape (K,). Cost: a sort, n·K weights, and for the mean 1,000 of each.
+        The estimate and its interval, numbers for a single k, otherwise of shape (K,). Cost: a sort and n·K weights,
+        and for the mean 1,000 times as much.
 
     Raises:
         ValueError: If there are no trials, a k is out of range, or `mode`, `average` or `level` is unknown.
 
     Example:
         >>> found = best_of_k([3.0, 1.0, 2.0], [1, 2, 3], mode="min", average="mean")
-        >>> print(found.estimate * 3)  # of two: the best is 1 in two of the three pairs, 2 in one
+        >>> print(found.estimate * 3)  # k = 2: the best is 1 in two of the three pairs, 2 in one
         [6. 4. 3.]
 
     References:
@@ -88,32 +89,34 @@ def chosen_of_k(
     level: float = 0.95,
     seed: int = 0,
 ) -> Interval:
-    """Return what the trial that looks best among k random trials would have scored on other data or seeds.
+    """Estimate the score, on other data or seeds, of the trial selected as the best of k random trials.
 
-    Trials sorted by the score that selects them, from best to worst, are chosen with the probabilities wᵢ(k) of
-    `best_of_k`; among trials whose selecting scores are equal, each is as likely. The estimate is the median, or the
-    mean Σ wᵢ rᵢ, of the score rᵢ that is reported. So a choice made on a hundred validation images is charged for its
-    luck.
+    Sorted by the selecting score from best to worst, trial i is selected with the probability wᵢ(k) of `best_of_k`;
+    trials with equal selecting scores are equally likely. The estimate is the median, or the mean Σ wᵢ rᵢ, of the
+    reported score rᵢ. It thereby removes the selection bias, for example of a choice made on a hundred validation
+    images.
 
     The interval is the percentile bootstrap over trials. Measured coverage at level .95 of n = 100 trials (400 searches
     of each of four distributions): median .89 to .97 for k from 1 to 20, .58 to .86 for k = 50; mean .82 to .95 for k
-    from 1 to 10, .76 to .91 for k = 20. Beyond k = n/5, of the mean n/10, it is therefore the whole line.
+    from 1 to 10, .76 to .91 for k = 20. For k > n/5, and for the mean k > n/10, it is therefore the whole line.
 
     Args:
-        selection: Shape (n,), one per trial, such as validation losses. NaN counts as the worst score.
-        report: Shape (n,), of the same trials, such as test losses. NaN counts as the worst score.
+        selection: The selecting score of each trial, such as the validation loss, shape (n,). NaN counts as the worst
+            score.
+        report: The reported score of each trial, such as the test loss, shape (n,). NaN counts as the worst score.
         k: Numbers of trials, 1 ≤ k ≤ n: an integer or shape (K,).
-        mode: Whether smaller ("min") or larger ("max") scores select.
+        mode: Whether the smallest ("min") or the largest ("max") score is selected.
         report_mode: Whether smaller or larger is better in `report`; None takes `mode`.
-        average: Which average over the searches that one might have run.
-        level: In (0, 1).
-        seed: Of the bootstrap.
+        average: The average over possible searches, "median" or "mean".
+        level: Confidence level in (0, 1).
+        seed: Seed of the bootstrap.
 
     Returns:
-        Numbers for one k, else of shape (K,). Cost: 1,000 sorts of n, and n·K weights for each.
+        The estimate and its interval, numbers for a single k, otherwise of shape (K,). Cost: 1,000 sorts of n scores,
+        with n·K weights for each.
 
     Raises:
-        ValueError: As `best_of_k`, or if the shapes differ.
+        ValueError: As in `best_of_k`, or if the shapes differ.
 
     Example:
         >>> validation, test = [0.1, 0.2, 0.3], [0.5, 0.4, 0.9]
@@ -129,7 +132,8 @@ def chosen_of_k(
     reported = sign_of(report_mode) * penalised(report, report_mode)
     if reported.shape != selecting.shape:
         raise ValueError(
-            f"chosen_of_k needs two scores for each trial; received {selecting.shape} and {reported.shape}."
+            f"chosen_of_k needs selection and report of the same shape; received {selecting.shape} and "
+            f"{reported.shape}."
         )
     costs = sign_of(mode) * selecting
     order = np.argsort(costs, kind="stable")
@@ -137,7 +141,7 @@ def chosen_of_k(
     _, group = np.unique(costs, return_inverse=True)
     sums = np.zeros((group[-1] + 1, len(budgets)))
     np.add.at(sums, group, weights)
-    weights = (sums / np.bincount(group)[:, None])[group]  # equal scores, equal chances
+    weights = (sums / np.bincount(group)[:, None])[group]  # equal scores have equal probabilities
     estimate = (_expectation if average == "mean" else _median)(weights, reported)
     lower, upper = _bootstrap(costs, reported, budgets, average, level, seed)
     return _oriented(estimate, lower, upper, level, report_mode, np.ndim(k) == 0)
@@ -145,7 +149,7 @@ def chosen_of_k(
 
 def _weights(n: int, k: np.ndarray) -> np.ndarray:
     """Return wᵢ(k), shape (n, K): the probability that the best of k of n is the i-th best."""
-    worse = n - np.arange(1, n + 1)[:, None]  # trials behind the i-th, of which k − 1 are drawn
+    worse = n - np.arange(1, n + 1)[:, None]  # number of trials worse than the i-th, of which k − 1 are drawn
     possible = worse >= k - 1
     gammaln = scipy.special.gammaln
     log = gammaln(worse + 1) - gammaln(np.where(possible, worse - k + 2, 1)) - gammaln(k)
@@ -154,7 +158,7 @@ def _weights(n: int, k: np.ndarray) -> np.ndarray:
 
 
 def _expectation(weights: np.ndarray, costs: np.ndarray) -> np.ndarray:
-    """Return Σ wᵢ cᵢ for each column of weights, leaving out infinite costs that have no weight."""
+    """Return Σ wᵢ cᵢ for each column of weights, where zero weights cancel infinite costs."""
     infinite = np.isinf(costs)
     return np.where(infinite, 0.0, costs) @ weights + np.where(weights[infinite].any(axis=0), np.inf, 0.0)
 
@@ -167,7 +171,7 @@ def _median(weights: np.ndarray, costs: np.ndarray) -> np.ndarray:
 
 
 def _quantile_bounds(costs: np.ndarray, share: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return the order statistics that enclose the quantile at each share of the distribution of the costs."""
+    """Return the order statistics that enclose the quantile of the costs at each share."""
     n, outside = len(costs), (1 - level) / 2
     padded = np.concatenate(([-np.inf], costs, [np.inf]))
     below = scipy.stats.binom.cdf(np.arange(n + 1)[:, None], n, share)  # P(B ≤ j)
@@ -185,7 +189,7 @@ def _bootstrap(
     found = np.empty((NUM_RESAMPLES, len(k)))
     for row in found:
         drawn = rng.integers(n, size=n)
-        drawn = drawn[np.argsort(selecting[drawn], kind="stable")]  # in random order before: ties are broken by chance
+        drawn = drawn[np.argsort(selecting[drawn], kind="stable")]  # random ties: the order is random
         row[:] = settle(weights, reported[drawn])
     lower, upper = np.quantile(found, ((1 - level) / 2, (1 + level) / 2), axis=0, method="nearest")
     believed = k <= max(1, BELIEVED[average] * n)
@@ -209,14 +213,14 @@ def _checked(
     try:
         budgets = np.atleast_1d(np.asarray(k))
     except (TypeError, ValueError) as error:  # keys of JAX, lists of unequal lengths
-        raise TypeError(f"{who} needs k to be whole numbers of trials; received {describe_argument(k)}.") from error
+        raise TypeError(f"{who} needs k to be integers; received {describe_argument(k)}.") from error
     if values.ndim != 1 or not len(values):
         raise ValueError(
             f"{who} needs one score per trial, shape (n,), n ≥ 1; received {values.shape}. Average over seeds first."
         )
     whole = np.issubdtype(budgets.dtype, np.integer) and budgets.ndim == 1
     if not whole or not ((budgets >= 1) & (budgets <= len(values))).all():
-        raise ValueError(f"{who} needs whole numbers of trials from 1 to {len(values)}; received k = {k}.")
+        raise ValueError(f"{who} needs k to be integers from 1 to {len(values)}; received {k}.")
     return values, budgets
 
 

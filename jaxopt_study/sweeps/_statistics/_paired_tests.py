@@ -1,4 +1,4 @@
-"""Differences between results of the same seeds: how large, how sure, and who is better, if that can be said."""
+"""Paired tests and intervals for differences between results of the same seeds."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,24 +12,24 @@ from jaxopt_study.sweeps._statistics._intervals import check_level
 from jaxopt_study.sweeps._statistics._scores import Mode, penalised, sign_of
 
 Test = Literal["signed-rank", "t"]
-ROUNDING = 1e-12  # of levels and p-values, which meet exactly at powers of two
-SINGLE = 2 * float(np.finfo(np.float32).eps)  # what rounding leaves of the difference of equal scores, relative to them
+ROUNDING = 1e-12  # tolerance for comparing levels and p-values, which are equal at powers of two
+SINGLE = 2 * float(np.finfo(np.float32).eps)  # relative rounding of single-precision differences
 Verdict = Literal["a is better", "b is better", "no detectable difference"]
 
 
 @dataclass(frozen=True)
 class Difference:
-    """What two sets of scores of the same seeds say about a − b.
+    """The paired difference a − b of two sets of scores.
 
     Attributes:
         estimate: A typical difference, in the units of the scores.
-        lower: End of its interval; −∞ where the data do not bound it.
-        upper: The other end.
-        level: Of the interval.
-        p_value: Probability of a difference at least as clear if a and b were exchangeable.
-        test: Which test and interval it came to be.
-        verdict: Who is better, if the interval leaves out 0; "no detectable difference" is not "equal": see how wide
-            the interval is.
+        lower: Lower end of the interval; −∞ if the data do not bound it.
+        upper: Upper end of the interval; ∞ if the data do not bound it.
+        level: Confidence level of the interval.
+        p_value: Probability, if a and b were exchangeable, of a test statistic at least as extreme.
+        test: The test and interval used.
+        verdict: The better of the two, if the interval excludes 0. "no detectable difference" does not mean equality:
+            consider the width of the interval.
     """
 
     estimate: float
@@ -46,15 +46,15 @@ class Differences:
     """All differences within a family of m results, row − column.
 
     Attributes:
-        names: The m results.
+        names: Names of the m results.
         estimate: Shape (m, m), as in `Difference`; 0 on the diagonal.
-        lower: Shape (m, m). All intervals together hold with the level (Bonferroni).
+        lower: Shape (m, m). The intervals hold simultaneously with the level (Bonferroni).
         upper: Shape (m, m).
         p_value: Shape (m, m): times the number of pairs, at most 1; 1 on the diagonal.
-        better: Shape (m, m): 1 where the row is better than the column, −1 where it is worse, 0 where that cannot be
-            said: where the interval reaches 0. That one of these is wrong has at most the probability 1 − level.
-        level: Of the family.
-        test: By pair of names, which test and interval.
+        better: Shape (m, m): 1 if the row is better than the column, −1 if it is worse, 0 if undecided because the
+            interval contains 0. The probability that any of these is wrong is at most 1 − level.
+        level: Simultaneous level of the family.
+        test: The test and interval used, by pair of names.
     """
 
     names: tuple[str, ...]
@@ -70,39 +70,39 @@ class Differences:
 def paired_difference(
     a: Any, b: Any, *, mode: Mode | str, level: float = 0.95, test: Test | str | None = None
 ) -> Difference:
-    """Compare two sets of scores of the same seeds by Wilcoxon's signed ranks, exactly.
+    """Compare two sets of scores of the same seeds by Wilcoxon's exact signed-rank test.
 
     With d = a − b, seed by seed, r the ranks of |d| (ties share the mean of theirs) and signs s = ±1,
 
         T = Σ sᵢ rᵢ,  p = P(|T| ≥ |T observed|) over all 2ⁿ equally likely signs
 
-    which is how T is distributed when a and b are exchangeable, whatever the distribution of the scores. The estimate
-    is the median of the averages (dᵢ + dⱼ)/2, i ≤ j, and the interval is made of two of them, such that it leaves out 0
-    when p ≤ 1 − level; where some |d| are equal it may reach 0 even so, and the verdict is that of the interval. A seed
-    that diverged in one of the two is the largest difference there is, in both it is none.
+    which is the distribution of T if a and b are exchangeable, for any distribution of the scores. The estimate is the
+    median of the averages (dᵢ + dⱼ)/2, i ≤ j, and the ends of the interval are two of these averages, such that it
+    excludes 0 if p ≤ 1 − level; if some |d| are equal, it may contain 0 nevertheless, and the verdict follows the
+    interval. A seed that diverged in one of the two counts as the largest difference, in both as no difference.
 
-    With fewer than six seeds p cannot reach .05, whatever the scores: 2¹⁻ⁿ is the least there is. There `test=None`
-    takes Student's t of the differences, with the mean and its interval, exact for normal differences. Where one is
-    infinite or all are equal their spread is not known, and it stays with T.
+    With fewer than six seeds p cannot reach .05, since its smallest value is 2¹⁻ⁿ. `test=None` then uses Student's t of
+    the differences, with the mean and its interval, exact for normal differences. If a difference is infinite or all
+    are equal, their spread is unknown, and the signed-rank test is used.
 
     Measured at level .95 with 3 to 10 seeds (3,000 pairs of samples each of the same normal, lognormal, bimodal or
-    Cauchy distribution, of accuracies on 100 images, and of runs of which a fifth diverge): a winner is named in .008
-    to .057 of the cases.
+    Cauchy distribution, of accuracies on 100 images, and of runs of which a fifth diverge): a difference is declared in
+    .008 to .057 of the cases.
 
-    It corrects for nothing: for more than one comparison use `paired_differences`.
+    There is no correction for multiple comparisons; for more than one use `paired_differences`.
 
     Args:
-        a: Shape (seeds,). NaN counts as the worst score.
-        b: Shape (seeds,), of the same seeds.
+        a: Scores of shape (seeds,). NaN counts as the worst score.
+        b: Scores of the same seeds, shape (seeds,).
         mode: Whether smaller ("min") or larger ("max") scores are better.
-        level: In (0, 1), of the interval and so of the verdict.
-        test: "signed-rank" or "t"; None decides by the number of seeds and the level only.
+        level: Confidence level in (0, 1) of the interval and the verdict.
+        test: "signed-rank" or "t"; None chooses by the number of seeds and the level only.
 
     Returns:
         The difference. Cost: n³ for n seeds, milliseconds up to 100.
 
     Raises:
-        ValueError: If the shapes differ, there are no seeds, or `mode`, `test` or `level` is unknown.
+        ValueError: If the shapes differ, there are no seeds, or `mode`, `test` or `level` is invalid.
 
     Example:
         >>> a = np.array([0.31, 0.33, 0.29, 0.35, 0.30, 0.32])
@@ -118,7 +118,7 @@ def paired_difference(
     first, second = penalised(a, mode), penalised(b, mode)
     if first.ndim != 1 or first.shape != second.shape or not first.size:
         raise ValueError(
-            "paired_difference needs a score per seed, of the same seeds in the same order, shape (seeds,) twice; "
+            "paired_difference needs two sets of scores of shape (seeds,), with the same seeds in the same order; "
             f"received {first.shape} and {second.shape}."
         )
     n = len(first)
@@ -146,27 +146,27 @@ def paired_difference(
 def paired_differences(
     scores: Mapping[str, Any], *, mode: Mode | str, level: float = 0.95, test: Test | str | None = None
 ) -> Differences:
-    """Compare every two of several results of the same seeds, with one level for all verdicts together.
+    """Compare all pairs of several results of the same seeds, with a simultaneous level for all verdicts.
 
-    Each pair as `paired_difference`, at the level 1 − (1 − level)/(number of pairs), at which all intervals and
-    verdicts hold together, however they depend on each other (Bonferroni). A step-down test such as Holm's would name a
-    few winners more, of differences whose intervals reach 0.
+    Each pair is compared as in `paired_difference`, at the level 1 − (1 − level)/(number of pairs), at which all
+    intervals and verdicts hold simultaneously under any dependence (Bonferroni). A step-down test such as Holm's would
+    declare a few more differences, whose intervals contain 0.
 
     Signed ranks need 2¹⁻ⁿ ≤ (1 − level)/(number of pairs): at .95, 7 seeds for 3 results, 9 for 5 and 11 for 8. With
-    fewer seeds, `test=None` takes Student's t for all pairs.
+    fewer seeds, `test=None` uses Student's t for all pairs.
 
     Args:
-        scores: By name, shape (seeds,), the same seeds for all. NaN counts as the worst score.
+        scores: Scores by name, shape (seeds,), with the same seeds for all. NaN counts as the worst score.
         mode: Whether smaller ("min") or larger ("max") scores are better.
-        level: Of the family, in (0, 1).
+        level: Simultaneous confidence level of the family, in (0, 1).
         test: As in `paired_difference`.
 
     Returns:
         Matrices of all differences, row − column.
 
     Raises:
-        TypeError: If scores are not numbers by name.
-        ValueError: If there are fewer than two results, or as `paired_difference`.
+        TypeError: If `scores` is not a mapping of names to numbers.
+        ValueError: If there are fewer than two results, or as in `paired_difference`.
 
     Example:
         >>> rng = np.random.default_rng(0)
@@ -177,7 +177,9 @@ def paired_differences(
     """
     check_level("paired_differences", level)
     if not isinstance(scores, Mapping):
-        raise TypeError(f"paired_differences needs scores by name; received {describe_argument(scores)}.")
+        raise TypeError(
+            f"paired_differences needs scores to be a mapping of names to scores; received {describe_argument(scores)}."
+        )
     names = tuple(scores)
     m = len(names)
     if m < 2:
@@ -203,7 +205,7 @@ def paired_differences(
 
 
 def _side_of_zero(lower: float | int, upper: float | int) -> int:
-    """Return 1 for an interval above 0, −1 for one below, 0 for one that reaches it."""
+    """Return 1 for an interval above 0, −1 for one below 0, 0 for one that contains 0."""
     return int(lower > 0) - int(upper < 0)
 
 
@@ -221,7 +223,7 @@ def _signed_rank_interval(differences: np.ndarray, size: np.ndarray, level: floa
     first, second = np.triu_indices(n)
     with np.errstate(invalid="ignore"):
         averages = (differences[first] + differences[second]) / 2
-    # Those of −∞ and ∞, equally large, and those that rounding of scores in single precision keeps from being 0.
+    # Averages of −∞ and ∞, and those that are nonzero only by rounding of single-precision scores.
     smallest = SINGLE * np.maximum(size[first], size[second])
     opposite = np.sign(differences[first]) * np.sign(differences[second]) < 0
     averages = np.sort(np.where(opposite & ~(np.abs(averages) > smallest), 0.0, averages))
@@ -235,7 +237,7 @@ def _signed_rank_interval(differences: np.ndarray, size: np.ndarray, level: floa
 
 
 def _sums(weights: np.ndarray) -> np.ndarray:
-    """Return the distribution of Σ wᵢ Bᵢ, B fair coins, over 0 … Σ wᵢ."""
+    """Return the distribution of Σ wᵢ Bᵢ over 0 … Σ wᵢ, with independent fair coins Bᵢ."""
     chances = np.zeros(weights.sum() + 1)
     chances[0] = 1.0
     reach = 0

@@ -1,4 +1,4 @@
-"""Performance over many problems: how often a solver is within a factor of the best."""
+"""Performance profiles: the share of problems on which a solver is within a factor of the best."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,9 +14,9 @@ class Profile:
     """Shares of problems on which each of s solvers is within a factor of the best.
 
     Attributes:
-        tau: Shape (T,): the factors, from 1 on, at which a share changes, or those that were asked for.
-        shares: Shape (s, T): ρ(τ); right-continuous steps.
-        ratios: Shape (problems, s): cost over the least cost on that problem; ∞ where a solver failed.
+        tau: The factors ≥ 1 at which a share changes, or the given ones, shape (T,).
+        shares: ρ(τ), right-continuous step functions, shape (s, T).
+        ratios: Cost over the least cost on the problem, shape (problems, s); ∞ if a solver failed.
     """
 
     tau: np.ndarray
@@ -25,29 +25,29 @@ class Profile:
 
 
 def performance_profile(costs: Any, tau: Any = None) -> Profile:
-    """Return, for every solver, the share of problems on which it costs at most τ times what the best solver costs.
+    """Return, for every solver, the share of problems on which its cost is at most τ times the least cost.
 
     With cost c of problem p and solver s, and P problems:
 
         r = cₚₛ / minₛ cₚₛ,  ρₛ(τ) = #{p : rₚₛ ≤ τ} / P
 
-    ρₛ(1) is the share of problems on which s is the best, and for large τ ρₛ is the share it solves at all. A problem
-    that nobody solves stays in P. It ranks the best solver against the field; which of two others is better it does not
-    say, because removing the best one can reverse them: make the profile of those two.
+    ρₛ(1) is the share of problems on which s is the best, and for large τ ρₛ is the share that it solves. A problem
+    that no solver solves still counts in P. A profile compares the best solver with the rest; it does not rank two
+    others, because removing the best one can reverse their order: make a profile of the two alone.
 
-    Costs are ratios' numerators, so they must have a meaningful 0: steps or seconds to a target, a loss above its
-    minimum, not a loss that may be negative. For accuracies take `error_cost`. Paired repetitions, such as seeds, may
-    be rows of their own, and then problems are weighted by how many they have.
+    Costs form ratios, so they need a meaningful zero: steps or seconds to a target, or a loss above its minimum, but
+    not a loss that may be negative. For accuracies use `error_cost`. Paired repetitions, such as seeds, may be separate
+    rows; a problem is then weighted by its number of repetitions.
 
     Args:
-        costs: Shape (problems, solvers), positive; ∞ or NaN for a failure.
-        tau: Shape (T,), factors ≥ 1; None takes all at which a share changes.
+        costs: Positive costs of shape (problems, solvers); ∞ or NaN for a failure.
+        tau: Factors ≥ 1, shape (T,); None takes all at which a share changes.
 
     Returns:
         The profile.
 
     Raises:
-        ValueError: If the shape is another, a cost is zero or negative, or a factor is below 1.
+        ValueError: If the shape is wrong, a cost is zero or negative, or a factor is below 1.
 
     Example:
         >>> profile = performance_profile([[10.0, 20.0], [30.0, 30.0], [np.inf, 50.0]])
@@ -64,8 +64,8 @@ def performance_profile(costs: Any, tau: Any = None) -> Profile:
     table[np.isnan(table)] = np.inf
     if (table <= 0).any():
         raise ValueError(
-            f"performance_profile divides by the least cost, which must be positive; received {table.min()}. Subtract "
-            "the minimum from losses and add a tolerance, or take error_cost of accuracies."
+            f"performance_profile needs positive costs, since it divides by the least; received {table.min()}. "
+            "Subtract the minimum from losses and add a tolerance, or use error_cost for accuracies."
         )
     least = table.min(axis=1, keepdims=True)
     ratios = np.where(np.isfinite(table), table / np.where(np.isfinite(least), least, 1.0), np.inf)
@@ -80,15 +80,15 @@ def performance_profile(costs: Any, tau: Any = None) -> Profile:
 
 
 def error_cost(accuracies: Any, num_examples: int) -> np.ndarray:
-    """Turn accuracies into costs that `performance_profile` can divide: error rates with half a mistake added.
+    """Return positive costs for `performance_profile` from accuracies: error rates with half an error added.
 
         cost = ((1 − accuracy) N + ½) / (N + 1)
 
-    So a ratio of 2 is about twice the mistakes, and a solver without a mistake is better by a finite factor.
+    A ratio of 2 then means about twice as many errors, and a solver without errors is better by a finite factor.
 
     Args:
         accuracies: Any shape, in [0, 1]. NaN is kept, as a failure.
-        num_examples: N, on which they were measured.
+        num_examples: N, the number of examples on which they were measured.
 
     Returns:
         Costs in (0, 1), of the same shape.

@@ -1,4 +1,4 @@
-"""Scores: which direction is better, what a diverged run counts, and when a curve reaches a target."""
+"""Scores: directions, penalties for diverged runs, and steps to a target."""
 
 from typing import Any, get_args
 
@@ -10,13 +10,13 @@ from jaxopt_study.types import Mode
 
 
 def penalised(scores: Any, mode: Mode | str) -> np.ndarray:
-    """Replace NaN, the score of a run that diverged, by the worst score there is.
+    """Replace NaN, the score of a diverged run, by the worst possible score.
 
         NaN → +∞ if smaller is better, −∞ if larger is
 
-    So a diverged run loses against every run that did not, and no average silently leaves it out. An infinite score of
-    the better side is an overflow, not a record, and is the worst too. It does not touch finite scores, however bad:
-    an average over them may be dominated by one.
+    A diverged run then loses against every other run, and no average silently omits it. An infinite score on the better
+    side is an overflow, and also becomes the worst score. Finite scores are unchanged, however bad, so one of them may
+    dominate an average.
 
     Args:
         scores: Any shape.
@@ -40,7 +40,7 @@ def penalised(scores: Any, mode: Mode | str) -> np.ndarray:
 
 
 def numbers(who: str, name: str, values: Any) -> np.ndarray:
-    """Return real numbers as a fresh array in double precision.
+    """Return real numbers as a new array in double precision.
 
     Args:
         who: The function that was called, for the message.
@@ -51,11 +51,11 @@ def numbers(who: str, name: str, values: Any) -> np.ndarray:
         The numbers.
 
     Raises:
-        TypeError: If they are none: text, complex, objects, or lists of unequal lengths.
+        TypeError: If the values are text, complex, objects, or lists of unequal lengths.
     """
     try:
         array = np.asarray(values)
-    except (TypeError, ValueError) as error:  # keys of JAX, lists of unequal lengths
+    except (TypeError, ValueError) as error:  # JAX keys, lists of unequal lengths
         raise TypeError(
             f"{who} needs {name} to be an array of numbers; received {describe_argument(values)}."
         ) from error
@@ -65,7 +65,7 @@ def numbers(who: str, name: str, values: Any) -> np.ndarray:
 
 
 def sign_of(mode: Mode | str) -> float:
-    """Return 1 where smaller is better and −1 where larger is, so that sign · score is a cost.
+    """Return 1 if smaller is better and −1 if larger is, so that sign · score is a cost.
 
     Args:
         mode: "min" or "max".
@@ -77,28 +77,28 @@ def sign_of(mode: Mode | str) -> float:
         ValueError: If `mode` is neither.
     """
     if not isinstance(mode, str) or mode not in get_args(Mode):
-        raise ValueError(f'mode says which scores are better: expected "min" or "max"; received {mode!r}.')
+        raise ValueError(f'mode: expected "min" or "max"; received {mode!r}.')
     return 1.0 if mode == "min" else -1.0
 
 
 def steps_to_target(curves: Any, steps: Any, target: float | int, *, mode: Mode | str = "min") -> np.ndarray:
-    """Return the first of the evaluated steps at which each curve is at least as good as a target.
+    """Return the first evaluated step at which each curve is at least as good as a target.
 
-    It does not interpolate: between two evaluations nobody looked. So the answer is late by up to the distance of two
-    evaluations, and curves to be compared need the same steps. A curve that crosses the target and leaves it again
-    counts at its first crossing.
+    There is no interpolation between evaluations, so the result is late by up to the distance of two evaluations, and
+    curves to be compared need the same steps. A curve that reaches the target and leaves it again counts at its first
+    crossing.
 
     Args:
-        curves: Shape (…, K), a value per evaluation, such as (seeds, K). NaN is never good enough.
-        steps: Shape (K,): steps taken before each evaluation, increasing.
-        target: In the units of the curves.
+        curves: One value per evaluation, shape (…, K), such as (seeds, K). NaN never reaches the target.
+        steps: Number of steps before each evaluation, increasing, shape (K,).
+        target: The target in the units of the curves.
         mode: Whether the target is reached from above ("min") or from below ("max").
 
     Returns:
-        Shape (…): steps; ∞ for a curve that never gets there.
+        Steps of shape (…); ∞ for a curve that never reaches the target.
 
     Raises:
-        TypeError: If something is not a number.
+        TypeError: If an argument is not numeric.
         ValueError: If a curve does not have a value per step, steps do not increase, or the target is NaN.
 
     Example:
@@ -110,8 +110,8 @@ def steps_to_target(curves: Any, steps: Any, target: float | int, *, mode: Mode 
     target = float(check_real("steps_to_target", "target", target, closed="[]"))
     if places.ndim != 1 or not cost.ndim or cost.shape[-1] != len(places):
         raise ValueError(
-            f"steps_to_target needs one value per step on the last axis: steps of shape (K,), curves of shape (…, K); "
-            f"received {places.shape} and {cost.shape}."
+            f"steps_to_target needs steps of shape (K,) and curves of shape (…, K); received {places.shape} and "
+            f"{cost.shape}."
         )
     if np.isnan(target) or not (np.diff(places) > 0).all():
         raise ValueError(f"steps_to_target needs increasing steps and a target that is a number; received {target}.")
