@@ -4,7 +4,7 @@ from jaxopt_study.curvature._audit import GROWTH as GROWTH
 from jaxopt_study.curvature._audit import Audit, audit, noise_floor
 from jaxopt_study.curvature.operators._batches import batch_mean as batch_mean
 from jaxopt_study.curvature.operators._derivatives import linearized_gradient as linearized_gradient
-from jaxopt_study.curvature.operators._empirical_risk import mean_operator as mean_operator
+from jaxopt_study.curvature.operators._empirical_risk import empirical_risk_operator as empirical_risk_operator
 from jaxopt_study.curvature.operators._from_matvec import from_matrix, from_matvec
 from jaxopt_study.curvature.operators._hessian import Hessian as Hessian
 from jaxopt_study.curvature.operators._hessian import empirical_fisher, ggn, hessian

@@ -1,7 +1,7 @@
 """Where landscape meets optimizer: is this step stable here, and did it do what the quadratic model said."""
 
 from jaxopt_study.dynamics._linearised_step import LinearStep as LinearStep
-from jaxopt_study.dynamics._linearised_step import gain as gain
+from jaxopt_study.dynamics._linearised_step import preconditioner_diagonal as preconditioner_diagonal
 from jaxopt_study.dynamics._preconditioning import (
     PreconditionedSharpness,
     Preconditioner,

@@ -19,6 +19,7 @@ from jaxopt_study.dynamics._updates import call_update, differentiated, keep_dty
 from jaxopt_study.linalg import vectors
 from jaxopt_study.linalg.checks import describe
 from jaxopt_study.linalg.hash_normal import draw_like
+from jaxopt_study.linalg.operator import Loop
 from jaxopt_study.transforms import gradient_point
 from jaxopt_study.types import Matvec
 
@@ -67,7 +68,7 @@ class LinearStep:
         return describe((self.params, self._memory(self.opt_state)), self.shardings)
 
     @property
-    def loop(self) -> str:
+    def loop(self) -> Loop:
         """Whether many products belong into one compiled loop, as the Hessian's do."""
         return self.curvature.loop
 
@@ -149,7 +150,9 @@ class LinearStep:
         return float(_scales(self, ())[1])
 
     def _over_batches(self, function: Callable[[Any], Any]) -> Any:
-        return batch_mean(function, self.curvature.data, self.batch_size, interleave=self.curvature.interleave)
+        return batch_mean(
+            function, self.curvature.data, self.batch_size, shard_interleaved=self.curvature.shard_interleaved
+        )
 
     def _memory(self, state: Any) -> list[Any]:
         return [leaf for leaf, moves in zip(jax.tree.leaves(state), self.moving, strict=True) if moves]
@@ -227,7 +230,7 @@ def linear_step(
     return replace(step, shardings=tuple(leaf.sharding for leaf in jax.tree.leaves(step.like)))
 
 
-def gain(here: Point, like: Any) -> tuple[Any, Array]:
+def preconditioner_diagonal(here: Point, like: Any) -> tuple[Any, Array]:
     """Return the elementwise response of the step to the gradient, and whether the response is elementwise.
 
     Args:
@@ -265,7 +268,7 @@ def _scales(step: LinearStep, owners: tuple[tuple[str, int], ...]) -> Any:
     nothing = vectors.zeros_like(params)
     value = jnp.zeros_like(here.value)
     point = differentiated(params)
-    direct, diagonal = gain(here, step.like)
+    direct, diagonal = preconditioner_diagonal(here, step.like)
     strength = vectors.norm(direct)
     direct = jax.tree.leaves(_positive(direct, diagonal))
     found: list[Any] = _filled_like(memory, 1)

@@ -8,6 +8,7 @@ import jax
 
 from jaxopt_study.dynamics._linearised_step import LinearStep
 from jaxopt_study.linalg import vectors
+from jaxopt_study.linalg.operator import Loop
 from jaxopt_study.types import Matvec
 
 
@@ -24,35 +25,41 @@ class Composition:
         return self.steps[0].like
 
     @property
-    def loop(self) -> str:
+    def loop(self) -> Loop:
         """On the host, so that one step is compiled and not the whole row."""
         return "host"
 
     def product(self) -> Matvec:
         """Return v ↦ A v, to be called from Python; every step is linearised once, and kept."""
-        products = [step.product() for step in self.steps]
+        return _in_a_row([step.product() for step in self.steps])
 
-        def product(v: Any) -> Any:
-            for one in products:
-                v = one(v)
-            return v
+    def linearize(self) -> Matvec:
+        """Return v ↦ A v, to be used in the same trace."""
+        return _in_a_row([step.linearize() for step in self.steps])
 
-        return product
-
-    def turns(self, leading: Any) -> bool:
-        """Return whether a deviation that grows turns round in one of the steps: whether the steps overshoot.
+    def changes_sign(self, leading: Any) -> bool:
+        """Return whether a growing deviation changes its sign in one of the steps: whether the steps overshoot.
 
         Args:
             leading: Deviation of parameters and memory, in the units of the map.
 
         Returns:
-            Whether the parameters' part ever points back.
+            Whether the parameters' part has a negative inner product with itself one step before.
         """
         for step in self.steps:
             before, leading = leading, step.product()(leading)
             if vectors.inner(before[0], leading[0]) < 0:
                 return True
         return False
+
+
+def _in_a_row(products: list[Matvec]) -> Matvec:
+    def product(v: Any) -> Any:
+        for one in products:
+            v = one(v)
+        return v
+
+    return product
 
 
 def compose(step: LinearStep, num_steps: int) -> LinearStep | Composition:

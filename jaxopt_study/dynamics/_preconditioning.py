@@ -11,7 +11,7 @@ from jax.tree_util import register_dataclass
 from jaxopt_study._checks import check_key
 from jaxopt_study._programs import nan_is_an_answer
 from jaxopt_study.curvature import Bracket, sharpness
-from jaxopt_study.dynamics._linearised_step import LinearStep, gain, linear_step
+from jaxopt_study.dynamics._linearised_step import LinearStep, linear_step, preconditioner_diagonal
 from jaxopt_study.dynamics._scalar_model import recursions
 from jaxopt_study.dynamics._stability_limit import AT_REST
 from jaxopt_study.dynamics._stability_threshold import thresholds
@@ -221,7 +221,7 @@ def _preconditioner(name: str, step: LinearStep) -> tuple[Params, float]:
             parts.append(_bounded(jnp.zeros_like(leaf), 1.0))
             continue
         at = f" of params{path}" if path else ""
-        if block.gain == 0:
+        if block.preconditioner == 0:
             raise ValueError(
                 f"{name}: the update{at} does not answer to small changes of the gradient, as where only the "
                 "gradient's sign counts or it acts later, so there is nothing that it divides by. Use `account_step` "
@@ -233,12 +233,12 @@ def _preconditioner(name: str, step: LinearStep) -> tuple[Params, float]:
                 "elsewhere: a clip by value is active in every coordinate, or the gradient and its statistics are 0. "
                 "Use a positive ε, take the clip out of the chain, or use `stability`."
             )
-        if block.gain > 0:
+        if block.preconditioner > 0:
             raise ValueError(
                 f"{name}: the update{at} goes up the gradient. Turn its sign, as scale_by_learning_rate does, or use "
                 "`stability`."
             )
-        relative = leaf / block.gain
+        relative = leaf / block.preconditioner
         if bool(jnp.any(relative < 0)):
             raise ValueError(
                 f"{name}: the update{at} goes up the gradient in {int(jnp.sum(relative < 0))} of {leaf.size} "
@@ -251,7 +251,7 @@ def _preconditioner(name: str, step: LinearStep) -> tuple[Params, float]:
 
 @jax.jit
 def _gains(step: LinearStep) -> tuple[Any, Any]:
-    return gain(step.at_point(), step.like)
+    return preconditioner_diagonal(step.at_point(), step.like)
 
 
 def _bounded(relative: Any, weight: float) -> Any:

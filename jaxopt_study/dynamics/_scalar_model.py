@@ -37,7 +37,7 @@ class Recursion(NamedTuple):
 
     constants: np.ndarray  # M₀ of each step, (p, d, d)
     slopes: np.ndarray  # M₁ of each step, (p, d, d)
-    gain: float  # ∂θ′/∂g of the first step
+    preconditioner: float  # ∂θ′/∂g of the first step
     moves: bool  # whether any gradient and memories move the coordinate in the first step
 
 

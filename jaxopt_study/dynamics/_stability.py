@@ -182,7 +182,7 @@ def stability(
         scales = step.steps[0].scales if isinstance(step, Composition) else step.scales
         direction = _direction(ritz.leading, scales)
         kind = _verdict(ritz.values, ritz.errors)
-        if kind == "escape" and isinstance(step, Composition) and step.turns(ritz.leading):
+        if kind == "escape" and isinstance(step, Composition) and step.changes_sign(ritz.leading):
             kind = "oscillation"
     radius, error = _per_step(float(np.abs(ritz.values[0])), float(ritz.errors[0]), num_steps)
     return Stability(

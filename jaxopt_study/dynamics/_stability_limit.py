@@ -60,13 +60,15 @@ def stability_limit(optimizer: Any, opt_state: Any = None, params: Any = None) -
             f"rate of 0, so it has no gain. {AT_REST}"
         )
     borne = thresholds(blocks)
-    if any(block.gain == 0 and math.isfinite(threshold) for block, threshold in zip(blocks, borne, strict=True)):
+    if any(
+        block.preconditioner == 0 and math.isfinite(threshold) for block, threshold in zip(blocks, borne, strict=True)
+    ):
         raise ValueError(
             "stability_limit: the gradient acts only in later steps, so the coming step has no gain. Use "
             "`stability_threshold`, which needs none."
         )
     # A step without a threshold has no limit, though its gain may be 0, as a sign's is.
     return min(
-        abs(block.gain) * threshold if math.isfinite(threshold) else math.inf
+        abs(block.preconditioner) * threshold if math.isfinite(threshold) else math.inf
         for block, threshold in zip(blocks, borne, strict=True)
     )

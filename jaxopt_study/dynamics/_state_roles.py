@@ -1,7 +1,7 @@
-"""What each number in an optimizer's state is: memory, statistic or clock, found by running the optimizer.
+"""Tell momentum buffers, second-moment buffers and step counters in an optimizer's state apart, by running it.
 
-Reverse every gradient and every parameter, and a memory of gradients is reversed, while a statistic of their size is
-the same. So two runs on opposite gradients tell them apart in any transformation, without a list of names.
+Negating all gradients and parameters negates a momentum buffer and leaves a second-moment buffer unchanged. So two runs
+on opposite gradients tell them apart in any transformation, without a list of names.
 """
 
 from collections.abc import Callable
@@ -41,14 +41,15 @@ def state_roles(optimizer: Any, params: Any) -> dict[str, Role]:
     With gradients g₁ … g₄ and parameters θ₁ … θ₄ drawn at random, the state after them, S(g, θ), is compared with
     S(−g, −θ) and with the state after others. A leaf is
 
-        a clock      if others, and much smaller ones, leave the same value: counters, keys, injected hyperparameters;
-        a statistic  if it is more even than odd, ‖S(g, θ) + S(−g, −θ)‖ > ‖S(g, θ) − S(−g, −θ)‖: second moments, sums of
-                     squares, largest magnitudes, norms;
-        a memory     if it is more odd than even: momentum, velocities, the last gradient.
+        "clock"      if others, and much smaller ones, leave the same value: step counters, keys, injected
+                     hyperparameters;
+        "statistic"  if it is more even than odd, ‖S(g, θ) + S(−g, −θ)‖ > ‖S(g, θ) − S(−g, −θ)‖: second-moment buffers,
+                     sums of squares, largest magnitudes, norms;
+        "memory"     if it is more odd than even: momentum buffers, velocities, the last gradient.
 
-    A memory that by itself moves nothing is called a centre: at zero gradient, with the other memories at zero, neither
-    the updates nor the other memories notice it. It acts only through what divides, as the mean inside centred
-    RMSprop's deviation, and is frozen with the statistics.
+    A memory that by itself moves nothing is a "centre", a mean buffer: at zero gradient, with the other memories at
+    zero, neither the updates nor the other memories depend on it. It acts only through the divisor, as the mean in the
+    deviation of centred RMSprop does, and is frozen with the statistics.
 
     Where counters start anew after p steps, as inside `optax.MultiSteps`, it takes 4p steps, and compares after each of
     the last p. It does not look at the state of a run, and does not see what so few steps do not use.

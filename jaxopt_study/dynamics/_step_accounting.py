@@ -10,7 +10,7 @@ from jaxtyping import Array
 
 from jaxopt_study._checks import check_integer, check_params
 from jaxopt_study._programs import nan_is_an_answer, wider
-from jaxopt_study.curvature import Hessian, batch_mean, linearized_gradient, mean_operator
+from jaxopt_study.curvature import Hessian, batch_mean, empirical_risk_operator, linearized_gradient
 from jaxopt_study.linalg import vectors
 from jaxopt_study.linalg.checks import check_vector, describe
 from jaxopt_study.linalg.hash_normal import draw_like
@@ -107,7 +107,7 @@ def account_step(
         evaluations).
     """
     num_samples = check_integer("account_step", "num_samples", num_samples, 2, remedy="A spread takes two.")
-    op = mean_operator(_Step(loss), params, data, batch_size=batch_size, remat=None, precision="highest")
+    op = empirical_risk_operator(_Step(loss), params, data, batch_size=batch_size, remat=None, precision="highest")
     params, data = op.params, op.data
     updates = check_vector(describe(params), updates, what="update")
     check_params("account_step", updates, name="updates")

@@ -37,8 +37,8 @@ def begin(layout: Layout, block: Vector, capacity: int, seed: Array) -> Space:
     dtype = layout.scalar
     zero = jnp.zeros((), dtype)
     space = Space(
-        vectors.zeros_basis(layout.like, capacity),
-        vectors.filled(0, (capacity, capacity), dtype, layout.like),
+        vectors.zeros_basis(layout.structure, capacity),
+        vectors.filled(0, (capacity, capacity), dtype, layout.structure),
         jnp.int32(-b),
         zero,
         jnp.int32(1),

@@ -172,10 +172,10 @@ def _begin(solver: LanczosRecurrence, start: Vector) -> _State:
     rows = -(-num_steps // max(1, min(_CHUNKS, num_steps // _SHORT)))
     chunks = -(-num_steps // rows) if reorthogonalize else 0
     zeros, zero = jnp.zeros(num_steps, dtype), jnp.zeros((), dtype)
-    basis = tuple(vectors.zeros_basis(layout.like, rows) for _ in range(chunks))
+    basis = tuple(vectors.zeros_basis(layout.structure, rows) for _ in range(chunks))
     lost = zero if reorthogonalize else jnp.full((), jnp.nan, dtype)
     return _State(
-        jnp.int32(0), basis, start, vectors.zeros_like(layout.like), zeros, zeros, zero, lost, jnp.bool_(True),
+        jnp.int32(0), basis, start, vectors.zeros_like(layout.structure), zeros, zeros, zero, lost, jnp.bool_(True),
         jnp.bool_(num_steps == 0),
     )  # fmt: skip
 

@@ -28,15 +28,15 @@ class Layout:
     """
 
     leaves: tuple[jax.ShapeDtypeStruct, ...]
-    structure: Any  # a treedef
+    treedef: Any
     flat: bool
 
     @property
-    def like(self) -> Any:
+    def structure(self) -> Any:
         """Structure, shapes and dtypes of a vector in this layout."""
         if self.flat:
             return jax.ShapeDtypeStruct((self.size,), self.leaves[0].dtype)
-        return self.structure.unflatten(self.leaves)
+        return self.treedef.unflatten(self.leaves)
 
     @property
     def size(self) -> int:
@@ -61,7 +61,7 @@ class Layout:
             stop = start + math.prod(leaf.shape)
             pieces.append(lax.slice(x, (start,), (stop,)).reshape(leaf.shape))
             start = stop
-        return self.structure.unflatten(pieces)
+        return self.treedef.unflatten(pieces)
 
     def deliver(self, x: Vector) -> Vector:
         """Return a vector, or a block, in the user's structure, outside of the program that made it.
@@ -77,7 +77,7 @@ class Layout:
             stop = start + math.prod(leaf.shape)
             pieces.append(np.array(on_host[..., start:stop]).reshape((*x.shape[:-1], *leaf.shape)))
             start = stop
-        return self.structure.unflatten(jax.device_put(pieces, x.sharding))
+        return self.treedef.unflatten(jax.device_put(pieces, x.sharding))
 
     def random(self, seed: Array, serial: Any, b: int) -> Vector:
         """Draw b independent standard normal vectors; every pair of seed and serial number gives others.
@@ -95,7 +95,7 @@ class Layout:
         Returns:
             A block of b vectors of this layout.
         """
-        leaves, structure = jax.tree.flatten(self.like)
+        leaves, structure = jax.tree.flatten(self.structure)
         serial = jnp.asarray(serial).astype(jnp.uint32)
         starts = itertools.accumulate((math.prod(leaf.shape) for leaf in leaves), initial=0)
         return structure.unflatten(

@@ -1,4 +1,4 @@
-"""Some of the leaves of a pytree, and the others."""
+"""Partition the leaves of a pytree in those of a selection and the others, and combine them again."""
 
 from collections.abc import Callable
 from typing import Any
@@ -52,7 +52,7 @@ def leaf_paths(tree: Any) -> list[str]:
     return [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in jax.tree.leaves_with_path(tree)]
 
 
-def split(tree: Vector, chosen: tuple[bool, ...]) -> tuple[Vector, Vector]:
+def partition(tree: Vector, chosen: tuple[bool, ...]) -> tuple[Vector, Vector]:
     """Return the chosen leaves and the others, each with `None` in the place of the leaves it lacks."""
     leaves, structure = jax.tree.flatten(tree)
     return (
@@ -61,8 +61,8 @@ def split(tree: Vector, chosen: tuple[bool, ...]) -> tuple[Vector, Vector]:
     )
 
 
-def merge(structure: Any, chosen: tuple[bool, ...], selected: Vector, rest: Vector) -> Vector:
-    """Undo `split`.
+def combine(structure: Any, chosen: tuple[bool, ...], selected: Vector, rest: Vector) -> Vector:
+    """Undo `partition`.
 
     Args:
         structure: The `PyTreeDef` of the whole tree, or a tree with it.

@@ -59,7 +59,7 @@ class Solver(Protocol):
         """Whether the products are those of H/s."""
         ...
 
-    def initial(self, seed: Any, start: Any) -> Any:
+    def initial(self, seed: Any, start: Any, /) -> Any:
         """Return the state before the first product.
 
         Args:
@@ -68,15 +68,15 @@ class Solver(Protocol):
         """
         ...
 
-    def next_block(self, state: Any) -> Vector:
+    def next_block(self, state: Any, /) -> Vector:
         """Return the block of b vectors, in the solver's layout, to be multiplied next."""
         ...
 
-    def update(self, limits: Any, seed: Any, state: Any, products: Vector) -> Any:
+    def update(self, limits: Any, seed: Any, state: Any, products: Vector, /) -> Any:
         """Return the state after the products with `next_block(state)`; with `done` set after the last one."""
         ...
 
-    def result(self, limits: Any, state: Any, unit: Float[Array, ""]) -> Any:
+    def result(self, limits: Any, state: Any, unit: Float[Array, ""], /) -> Any:
         """Return the answer in the last state, with the unit s of the products."""
         ...
 

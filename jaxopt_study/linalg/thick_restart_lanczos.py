@@ -110,7 +110,7 @@ def _started(plan: ThickRestartLanczos, block: Vector, seed: Array) -> State:
         checking=jnp.bool(False),
         checked=none,
         values=jnp.full(plan.k, jnp.nan, dtype),
-        residuals=vectors.filled(jnp.nan, (plan.check_cost,), dtype, plan.layout.like),
+        residuals=vectors.filled(jnp.nan, (plan.check_cost,), dtype, plan.layout.structure),
         spectral_scale=zero,
         safety_factor=jnp.ones((), dtype),
         failed_checks=none,

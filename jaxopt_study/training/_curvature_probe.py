@@ -27,9 +27,9 @@ from jaxopt_study.dynamics import (
     call_update,
     differentiated,
     frozen_leaves,
-    gain,
     outermost,
     period,
+    preconditioner_diagonal,
     refuse_period,
 )
 from jaxopt_study.linalg import vectors
@@ -189,7 +189,7 @@ class CurvatureProbe:
             "num_matvecs": pairs.num_matvecs,
         }
         if self.gains:
-            response, diagonal = gain(here, step.like)
+            response, diagonal = preconditioner_diagonal(here, step.like)
             own = solve(op.precondition(_inverse(response)), 1, key=keys[1], start=memory["starts"]["gains"])
             starts["gains"] = own.vectors
             found |= {

@@ -11,9 +11,9 @@ from flax import nnx
 from jax import lax
 
 from jaxopt_study.curvature import empirical_fisher, ggn, hessian
-from jaxopt_study.curvature.operators._operator import _apply, _prepare
 from jaxopt_study.linalg import vectors
 from jaxopt_study.linalg.dense import ravel, unravel
+from jaxopt_study.linalg.operator import _apply, _prepare
 
 N = 11
 RNG = np.random.default_rng(0)
@@ -126,7 +126,7 @@ def test_single_precision_is_within_its_noise_floor(matrices):
 def test_batches_on_the_host_are_summed_in_single_precision():
     ones = jnp.ones((40, 1), jnp.bfloat16)
     op = hessian(lambda p, batch: jnp.mean((batch * p) ** 2), ones[0], ones, batch_size=2)
-    assert float((op @ ones[0])[0]) == float(replace(op, way="host").product()(ones[0])[0]) == 2.0
+    assert float((op @ ones[0])[0]) == float(replace(op, chosen_loop="host").product()(ones[0])[0]) == 2.0
 
 
 def test_products_share_one_linearisation():

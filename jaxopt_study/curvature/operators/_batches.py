@@ -15,7 +15,7 @@ from jaxopt_study.types import Batch
 
 
 def batch_mean(
-    function: Callable[[Batch], Any], data: Batch, batch_size: int | None, *, interleave: bool = False
+    function: Callable[[Batch], Any], data: Batch, batch_size: int | None, *, shard_interleaved: bool = False
 ) -> Any:
     """Return the mean over the examples of a function that is itself a mean over a batch.
 
@@ -30,8 +30,8 @@ def batch_mean(
         function: f, from a batch to a pytree of floating arrays.
         data: Arrays with a common leading axis, the examples; or anything at all with `batch_size=None`.
         batch_size: b ≥ 1; None for all the examples at once.
-        interleave: Take every ⌊N/b⌋-th example into a batch, and not b in a row, so that data divided over devices in
-            rows give batches that are divided over the devices too, if their number divides b.
+        shard_interleaved: Take every ⌊N/b⌋-th example into a batch, and not b in a row, so that data divided over
+            devices in rows give batches that are divided over the devices too, if their number divides b.
 
     Returns:
         The mean, summed in at least single precision, in the dtypes of f. Cost: ⌈N/b⌉ calls in a compiled loop, and the
@@ -43,7 +43,7 @@ def batch_mean(
     count, rest = divmod(total, size)
 
     def batch(index: Any) -> Batch:
-        return jax.tree.map(lambda x: _slice(x, index, size, count, interleave=interleave), data)
+        return jax.tree.map(lambda x: _slice(x, index, size, count, shard_interleaved=shard_interleaved), data)
 
     def step(sums: Any, index: Any) -> tuple[Any, None]:
         return jax.tree.map(lambda s, x: s + x.astype(s.dtype), sums, function(batch(index))), None
@@ -131,8 +131,8 @@ def _as_array(name: str, x: Any) -> jax.Array:
         ) from error
 
 
-def _slice(x: jax.Array, index: Any, size: int, count: int, *, interleave: bool) -> jax.Array:
-    if not interleave:
+def _slice(x: jax.Array, index: Any, size: int, count: int, *, shard_interleaved: bool) -> jax.Array:
+    if not shard_interleaved:
         return lax.dynamic_slice_in_dim(x, index * size, size)
     table = jnp.reshape(x[: size * count], (size, count, *x.shape[1:]))
     return lax.dynamic_index_in_dim(table, index, axis=1, keepdims=False)

@@ -1,4 +1,4 @@
-"""An operator that is a mean over examples, taken at some parameters."""
+"""Operators of an empirical risk: the mean over the examples of what a batch of them defines, at some parameters."""
 
 import inspect
 from abc import ABC, abstractmethod
@@ -20,14 +20,14 @@ from jaxopt_study.curvature.operators._batches import batch_mean, batches_of, ch
 from jaxopt_study.curvature.operators._operator import Loop, Operator
 from jaxopt_study.linalg import vectors
 from jaxopt_study.linalg.checks import describe
-from jaxopt_study.linalg.partition import merge, split
+from jaxopt_study.linalg.partition import combine, partition
 from jaxopt_study.types import Batch, Matvec, Params, Vector
 
 PRECISIONS = ("highest", "high", "default")
 
 
 @dataclass(frozen=True)
-class Local(ABC):
+class BatchOperator(ABC):
     """The operator that one batch defines. The fields are the user's functions.
 
     It is compared by value, so that a second operator of the same functions is not compiled again.
@@ -45,46 +45,56 @@ class Local(ABC):
         """Raise if the abstract result of `forward` will not do."""
 
     @abstractmethod
-    def __call__(self, rebuild: Callable[[Params], Params], params: Params, batch: Batch) -> Matvec:
-        """Return v ↦ H v for one batch, where `rebuild(params)` has all leaves."""
+    def __call__(self, combined: Callable[[Params], Params], params: Params, batch: Batch) -> Matvec:
+        """Return v ↦ H v for one batch, where `combined(params)` has all leaves."""
 
 
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=("params", "frozen", "data"),
-    meta_fields=("local", "structure", "chosen", "shardings", "batch_size", "interleave", "remat", "matmul", "way"),
+    meta_fields=(
+        "batch_operator",
+        "structure",
+        "chosen",
+        "shardings",
+        "batch_size",
+        "shard_interleaved",
+        "remat",
+        "matmul",
+        "chosen_loop",
+    ),
 )
 @dataclass(frozen=True, eq=False, repr=False)
-class MeanOperator(Operator):
+class EmpiricalRiskOperator(Operator):
     """The mean over the examples of the operator that a batch of them defines.
 
     Attributes:
         params: Where it is taken: the leaves that a vector has, None in the place of the others.
         frozen: The other leaves of the parameters.
         data: The examples.
-        local: The operator that one batch defines.
+        batch_operator: The operator that one batch defines.
         structure: The pytree of all parameters.
         chosen: Which of its leaves are in `params`.
         shardings: How each leaf of `params` is spread over devices.
         batch_size: Examples per batch; None for all.
-        interleave: Whether batches are taken across devices.
+        shard_interleaved: Whether batches are taken across devices.
         remat: Whether each product linearises anew.
         matmul: The matmul precision.
-        way: Where the loop over products should run.
+        chosen_loop: Where the loop over products should run.
     """
 
     params: Params
     frozen: Params
     data: Batch
-    local: Any  # a `Local`
+    batch_operator: Any  # a `BatchOperator`
     structure: Any
     chosen: tuple[bool, ...]
     shardings: tuple[Any, ...]
     batch_size: int | None
-    interleave: bool
+    shard_interleaved: bool
     remat: bool
     matmul: str
-    way: Loop
+    chosen_loop: Loop
 
     @property
     def like(self) -> Any:
@@ -94,7 +104,7 @@ class MeanOperator(Operator):
     @property
     def loop(self) -> Loop:
         """Where the loop over products should run: on the host for XLA's convolutions on a CPU."""
-        return self.way
+        return self.chosen_loop
 
     @property
     def precision(self) -> str:
@@ -113,9 +123,9 @@ class MeanOperator(Operator):
             The product.
         """
         if self.remat:
-            return Partial(MeanOperator._anew, self)
+            return Partial(EmpiricalRiskOperator._rematerialised, self)
         if not self.is_batched:
-            return self._local(self.params, self.data)
+            return self._of_batch(self.params, self.data)
         # A scan, linear in v, is linearised as a whole: what depends on one batch is stacked, what depends on none
         # (the weights) is kept once.
         return jax.linearize(partial(self._mean_product, self.params), vectors.zeros_like(self.like))[1]
@@ -126,7 +136,7 @@ class MeanOperator(Operator):
         Returns:
             A function of a vector, unchecked.
         """
-        if self.way == "compiled" or self.batch_size is None or not self.is_batched:
+        if self.chosen_loop == "compiled" or self.batch_size is None or not self.is_batched:
             return super().product()
         parts = [
             (share, replace(self, data=batch, batch_size=None).product())
@@ -153,45 +163,48 @@ class MeanOperator(Operator):
         size = min(self.batch_size or len(leaves[0]), len(leaves[0]))
         return replace(self, batch_size=2 if size == 1 else 2 * size // 3)
 
-    def _local(self, params: Params, batch: Batch) -> Matvec:
+    def _of_batch(self, params: Params, batch: Batch) -> Matvec:
         with jax.default_matmul_precision(self.matmul):
-            return self.local(self._rebuild, params, batch)
+            return self.batch_operator(self._combined, params, batch)
 
     def _mean_product(self, params: Params, v: Vector) -> Vector:
         return batch_mean(
-            lambda batch: self._local(params, batch)(v), self.data, self.batch_size, interleave=self.interleave
+            lambda batch: self._of_batch(params, batch)(v),
+            self.data,
+            self.batch_size,
+            shard_interleaved=self.shard_interleaved,
         )
 
-    def _anew(self, v: Vector) -> Vector:
+    def _rematerialised(self, v: Vector) -> Vector:
         # Without the barrier the compiler would see that the linearisation is the same in every turn of a loop, do it
         # once in front, and keep what was to be recomputed.
         params, v = lax.optimization_barrier((self.params, v))
         return self._mean_product(params, v)
 
-    def _rebuild(self, params: Params) -> Params:
-        return merge(self.structure, self.chosen, params, self.frozen)
+    def _combined(self, params: Params) -> Params:
+        return combine(self.structure, self.chosen, params, self.frozen)
 
     def _restrict(self, chosen: tuple[bool, ...]) -> Operator:
         remaining = iter(chosen)
         now = tuple(was and next(remaining) for was in self.chosen)
-        params, frozen = split(self._rebuild(self.params), now)
+        params, frozen = partition(self._combined(self.params), now)
         shardings = tuple(s for s, kept in zip(self.shardings, chosen, strict=True) if kept)
         return replace(self, params=params, frozen=frozen, chosen=now, shardings=shardings)
 
 
-def mean_operator(
-    local: Local,
+def empirical_risk_operator(
+    batch_operator: BatchOperator,
     params: Params,
     data: Batch | None,
     *,
     batch_size: Any,
     remat: Any,
     precision: Any,
-) -> MeanOperator:
+) -> EmpiricalRiskOperator:
     """Check the arguments of an operator of a loss, and make it.
 
     Args:
-        local: What it is for one batch.
+        batch_operator: What it is for one batch.
         params: Parameters.
         data: Examples, or None.
         batch_size: Examples per batch, or None.
@@ -205,9 +218,9 @@ def mean_operator(
         TypeError: If an argument is of the wrong kind.
         ValueError: If an argument is out of range.
     """
-    name = local.name
-    for argument in fields(local):
-        _check_function(name, argument.name, getattr(local, argument.name))
+    name = batch_operator.name
+    for argument in fields(batch_operator):
+        _check_function(name, argument.name, getattr(batch_operator, argument.name))
     check_choice(name, "precision", precision, PRECISIONS)
     remat = None if remat is None else check_bool(name, "remat", remat)
     check_no_statistics(name, params)
@@ -217,24 +230,24 @@ def mean_operator(
     if several:
         batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct((batch_size, *x.shape[1:]), x.dtype), data)
     with jax.default_matmul_precision(precision), refusing_batch_norm(name, batch_size if several else None):
-        program, result = jax.make_jaxpr(local.forward, return_shape=True)(params, batch)
-    local.check(result)
+        program, result = jax.make_jaxpr(batch_operator.forward, return_shape=True)(params, batch)
+    batch_operator.check(result)
     leaves = jax.tree.leaves(params)
     traced = any(isinstance(leaf, Tracer) for leaf in (*leaves, *jax.tree.leaves(data)))
     on_host = not traced and jax.default_backend() == "cpu" and contains_convolution(program)
-    return MeanOperator(
+    return EmpiricalRiskOperator(
         params=params,
         frozen=None,
         data=data,
-        local=local,
+        batch_operator=batch_operator,
         structure=jax.tree.structure(params),
         chosen=(True,) * len(leaves),
         shardings=tuple(map(vectors.spread, leaves)),
         batch_size=None if batch_size is None else int(batch_size),
-        interleave=is_divided(data, batch_size),
+        shard_interleaved=is_divided(data, batch_size),
         remat=batch_size is not None if remat is None else remat,
         matmul=precision,
-        way="host" if on_host else "compiled",
+        chosen_loop="host" if on_host else "compiled",
     )
 
 

@@ -21,13 +21,15 @@ from jaxopt_study.linalg.checks import describe
 from jaxopt_study.types import Matvec, Vector
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=("function",), meta_fields=("leaves", "structure", "way"))
+@partial(
+    jax.tree_util.register_dataclass, data_fields=("function",), meta_fields=("leaves", "structure", "chosen_loop")
+)
 @dataclass(frozen=True, eq=False, repr=False)
 class _FromMatvec(Operator):
     function: Partial
     leaves: tuple[jax.ShapeDtypeStruct, ...]
     structure: Any
-    way: Loop
+    chosen_loop: Loop
 
     @property
     def like(self) -> Any:
@@ -35,7 +37,7 @@ class _FromMatvec(Operator):
 
     @property
     def loop(self) -> Loop:
-        return self.way
+        return self.chosen_loop
 
     @property
     def precision(self) -> str:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from jaxopt_study.curvature.operators._derivatives import linearized, linearized_gradient
-from jaxopt_study.curvature.operators._empirical_risk import Local, check_scalar, mean_operator
+from jaxopt_study.curvature.operators._empirical_risk import BatchOperator, check_scalar, empirical_risk_operator
 from jaxopt_study.curvature.operators._operator import Operator
 from jaxopt_study.types import Batch, LossFn, Matvec, Params, Vector
 
@@ -79,7 +79,7 @@ def hessian(
     References:
         Pearlmutter (1994), Fast Exact Multiplication by the Hessian, Neural Computation 6.
     """
-    return mean_operator(Hessian(loss), params, data, batch_size=batch_size, remat=remat, precision=precision)
+    return empirical_risk_operator(Hessian(loss), params, data, batch_size=batch_size, remat=remat, precision=precision)
 
 
 def ggn(
@@ -136,7 +136,7 @@ def ggn(
         Schraudolph (2002), Fast Curvature Matrix-Vector Products, Neural Computation 14. Martens (2020), New Insights
         and Perspectives on the Natural Gradient Method, JMLR 21, sections 8 and 9.
     """
-    return mean_operator(
+    return empirical_risk_operator(
         _Ggn(model, output_loss), params, data, batch_size=batch_size, remat=remat, precision=precision
     )
 
@@ -187,11 +187,13 @@ def empirical_fisher(
         Kunstner, Balles and Hennig (2019), Limitations of the Empirical Fisher Approximation for Natural Gradient
         Descent, section 2.
     """
-    return mean_operator(_Fisher(losses), params, data, batch_size=batch_size, remat=remat, precision=precision)
+    return empirical_risk_operator(
+        _Fisher(losses), params, data, batch_size=batch_size, remat=remat, precision=precision
+    )
 
 
 @dataclass(frozen=True)
-class Hessian(Local):
+class Hessian(BatchOperator):
     """The Hessian of a loss over one batch."""
 
     name: ClassVar[str] = "hessian"
@@ -206,13 +208,13 @@ class Hessian(Local):
         """Raise if it is no scalar."""
         check_scalar(self.name, "loss", result)
 
-    def __call__(self, rebuild: Callable[[Params], Params], params: Params, batch: Batch) -> Matvec:
+    def __call__(self, combined: Callable[[Params], Params], params: Params, batch: Batch) -> Matvec:
         """Return the linearised gradient."""
-        return linearized_gradient(lambda p: self.loss(rebuild(p), batch), params)[1]
+        return linearized_gradient(lambda p: self.loss(combined(p), batch), params)[1]
 
 
 @dataclass(frozen=True)
-class _Ggn(Local):
+class _Ggn(BatchOperator):
     name: ClassVar[str] = "ggn"
     model: Callable[..., Any]
     output_loss: Callable[..., Any]
@@ -224,14 +226,14 @@ class _Ggn(Local):
     def check(self, result: Any) -> None:
         check_scalar(self.name, "output_loss", result)
 
-    def __call__(self, rebuild: Callable[[Params], Params], params: Params, batch: Batch) -> Matvec:
-        outputs, forward = linearized(lambda p: self.model(rebuild(p), batch), params)
+    def __call__(self, combined: Callable[[Params], Params], params: Params, batch: Batch) -> Matvec:
+        outputs, forward = linearized(lambda p: self.model(combined(p), batch), params)
         _, curve = linearized_gradient(lambda f: self.output_loss(f, batch), outputs)
         return Partial(_gauss_newton, forward, curve)
 
 
 @dataclass(frozen=True)
-class _Fisher(Local):
+class _Fisher(BatchOperator):
     name: ClassVar[str] = "empirical_fisher"
     losses: Callable[..., Any]
 
@@ -248,8 +250,8 @@ class _Fisher(Local):
                 "loss of one example becomes that of a batch by jax.vmap(loss, in_axes=(None, 0))."
             )
 
-    def __call__(self, rebuild: Callable[[Params], Params], params: Params, batch: Batch) -> Matvec:
-        _, forward = linearized(lambda p: self.losses(rebuild(p), batch), params)
+    def __call__(self, combined: Callable[[Params], Params], params: Params, batch: Batch) -> Matvec:
+        _, forward = linearized(lambda p: self.losses(combined(p), batch), params)
         return Partial(_second_moment, forward)
 
 

@@ -15,7 +15,7 @@ from jaxopt_study._checks import check_real, is_real_scalar
 from jaxopt_study.linalg import vectors
 from jaxopt_study.linalg.checks import check_positive, check_same_space
 from jaxopt_study.linalg.operator import LinearOperator, Loop
-from jaxopt_study.linalg.partition import Selection, merge, select, split
+from jaxopt_study.linalg.partition import Selection, combine, partition, select
 from jaxopt_study.types import Matvec, Params, Vector
 
 
@@ -223,7 +223,7 @@ class Preconditioned(Wrapped):
         return jax.tree.map(divide, u, self.preconditioner)
 
     def _restrict(self, chosen: tuple[bool, ...]) -> Operator:
-        return Preconditioned(self.inner._restrict(chosen), split(self.preconditioner, chosen)[0])
+        return Preconditioned(self.inner._restrict(chosen), partition(self.preconditioner, chosen)[0])
 
 
 @_register("inner", static=("chosen",))
@@ -235,11 +235,11 @@ class Restricted(Wrapped):
 
     @property
     def like(self) -> Any:
-        return split(self.inner.like, self.chosen)[0]
+        return partition(self.inner.like, self.chosen)[0]
 
     def _around(self, product: Matvec, v: Vector) -> Vector:
-        rest = split(vectors.zeros_like(self.inner.like), self.chosen)[1]
-        return split(product(merge(self.inner.like, self.chosen, v, rest)), self.chosen)[0]
+        rest = partition(vectors.zeros_like(self.inner.like), self.chosen)[1]
+        return partition(product(combine(self.inner.like, self.chosen, v, rest)), self.chosen)[0]
 
     def _restrict(self, chosen: tuple[bool, ...]) -> Operator:
         remaining = iter(chosen)

@@ -12,7 +12,7 @@ from jaxtyping import Array
 from jaxopt_study._checks import check_integer, check_real, check_static_real
 from jaxopt_study._programs import nan_is_an_answer
 from jaxopt_study.curvature._audit import check_noise_floor
-from jaxopt_study.curvature.operators._empirical_risk import MeanOperator
+from jaxopt_study.curvature.operators._empirical_risk import EmpiricalRiskOperator
 from jaxopt_study.curvature.operators._hessian import hessian
 from jaxopt_study.curvature.points._descent_direction import Escape, escape_along
 from jaxopt_study.curvature.points._loss_and_gradient import slope
@@ -173,7 +173,7 @@ def classify_point(
         check_integer(name, "max_matvecs", max_matvecs, 2),
     )
     tau = None if tau is None else check_real(name, "tau", tau, 0.0)
-    op = cast(MeanOperator, hessian(loss, params, data, batch_size=batch_size))
+    op = cast(EmpiricalRiskOperator, hessian(loss, params, data, batch_size=batch_size))
     # Beyond a quarter of the norm no bracket is narrower than what it encloses.
     floor = check_static_real(name, "noise_floor", check_noise_floor(name, op, noise_floor, below=0.25))
     tolerances = check_tolerances(name, op, floor, tol, gradient_tol, flatness)
@@ -242,7 +242,7 @@ class _Verdict(NamedTuple):
     open_below: Array  # whether a way down is to be expected or cannot be excluded
 
 
-def _brackets(op: MeanOperator, keys: tuple[Key, Key], floor: float, max_matvecs: int) -> Bracket:
+def _brackets(op: EmpiricalRiskOperator, keys: tuple[Key, Key], floor: float, max_matvecs: int) -> Bracket:
     """Return brackets of the largest eigenvalues of −H and of H, stacked."""
     options = {"confidence": _CONFIDENCE, "tol": max(_WIDTH, 4 * floor), "noise_floor": floor}
     low, high = (

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jaxopt_study.curvature.operators._empirical_risk import MeanOperator
+from jaxopt_study.curvature.operators._empirical_risk import EmpiricalRiskOperator
 from jaxopt_study.curvature.points._loss_and_gradient import losses
 from jaxopt_study.linalg import vectors
 from jaxopt_study.types import Key, Params, Vector
@@ -35,7 +35,7 @@ class Escape(NamedTuple):
     seen: Array
 
 
-def escape_along(op: MeanOperator, value: Array, g: Vector, directions: Vector, *, key: Key) -> Escape:
+def escape_along(op: EmpiricalRiskOperator, value: Array, g: Vector, directions: Vector, *, key: Key) -> Escape:
     """Walk from the parameters of a Hessian along directions and their opposites, and return the best walk.
 
     A walk goes on in steps of four-fold length, from 2e-7 (1 + ‖θ‖) up to 1 + ‖θ‖, as long as the loss does not rise;

@@ -13,7 +13,7 @@ from jaxtyping import Array
 from jaxopt_study._checks import check_choice, check_integer, check_static_real
 from jaxopt_study._programs import jit_solver, nan_is_an_answer
 from jaxopt_study.curvature._audit import check_noise_floor
-from jaxopt_study.curvature.operators._empirical_risk import MeanOperator
+from jaxopt_study.curvature.operators._empirical_risk import EmpiricalRiskOperator
 from jaxopt_study.curvature.operators._hessian import hessian
 from jaxopt_study.curvature.points import _newton_steps as newton_steps
 from jaxopt_study.curvature.points._loss_and_gradient import value_and_gradient
@@ -188,7 +188,7 @@ def find_critical_point(
         check_integer(name, "num_basis", num_basis, 1),
     )
     key = key_or_fixed(key, name)
-    op = cast(MeanOperator, hessian(loss, params, data, batch_size=batch_size))
+    op = cast(EmpiricalRiskOperator, hessian(loss, params, data, batch_size=batch_size))
     floor = check_static_real(name, "noise_floor", check_noise_floor(name, op, noise_floor))
     settings = _Settings(
         cast(CriticalPointMethod, method), min(num_basis, op.size), max_steps, newton_steps.CUTOFF * floor
@@ -197,7 +197,7 @@ def find_critical_point(
 
 
 @partial(jit_solver, static_argnums=3)
-def _search(op: MeanOperator, key: Key, tolerances: Tolerances, settings: _Settings) -> CriticalPointSearch:
+def _search(op: EmpiricalRiskOperator, key: Key, tolerances: Tolerances, settings: _Settings) -> CriticalPointSearch:
     seed = seed_words(key)
     last = lax.while_loop(
         lambda state: state.status < 0,
@@ -210,7 +210,7 @@ def _search(op: MeanOperator, key: Key, tolerances: Tolerances, settings: _Setti
     )  # fmt: skip
 
 
-def _begin(op: MeanOperator, settings: _Settings) -> _State:
+def _begin(op: EmpiricalRiskOperator, settings: _Settings) -> _State:
     value, g = value_and_gradient(op, op.params)
     norm = vectors.norm(g)
     nan = jnp.full((), jnp.nan, norm.dtype)
@@ -221,7 +221,9 @@ def _begin(op: MeanOperator, settings: _Settings) -> _State:
     )
 
 
-def _advance(op: MeanOperator, seed: Array, tolerances: Tolerances, settings: _Settings, state: _State) -> _State:
+def _advance(
+    op: EmpiricalRiskOperator, seed: Array, tolerances: Tolerances, settings: _Settings, state: _State
+) -> _State:
     # Judges the point that was reached and, if the search goes on, takes a step.
     here = replace(op, params=state.params)
     length = 1 + vectors.norm(state.params)
@@ -258,7 +260,7 @@ def _advance(op: MeanOperator, seed: Array, tolerances: Tolerances, settings: _S
 
 
 def _line_search(
-    op: MeanOperator, settings: _Settings, state: _State, proposal: Any, start: Array, active: Array
+    op: EmpiricalRiskOperator, settings: _Settings, state: _State, proposal: Any, start: Array, active: Array
 ) -> tuple[Params, Array, Vector, Array, Array, Array]:
     # Halves the step until there is progress: the point, its loss and gradient, the number of trials and the outcome.
     noise = 8 * jnp.finfo(state.value.dtype).eps * jnp.abs(state.value)

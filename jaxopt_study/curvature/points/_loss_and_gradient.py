@@ -9,29 +9,29 @@ from jax import lax
 from jaxtyping import Array
 
 from jaxopt_study.curvature.operators._batches import batch_mean
-from jaxopt_study.curvature.operators._empirical_risk import MeanOperator
+from jaxopt_study.curvature.operators._empirical_risk import EmpiricalRiskOperator
 from jaxopt_study.linalg import vectors
 from jaxopt_study.types import Params, Vector
 
 
-def loss_at(op: MeanOperator, params: Params) -> Array:
+def loss_at(op: EmpiricalRiskOperator, params: Params) -> Array:
     """Return the loss whose Hessian an operator is, at other parameters; for use inside a trace."""
-    return _mean(op, lambda batch: op.local.loss(params, batch))
+    return _mean(op, lambda batch: op.batch_operator.loss(params, batch))
 
 
-def value_and_gradient(op: MeanOperator, params: Params) -> tuple[Array, Vector]:
+def value_and_gradient(op: EmpiricalRiskOperator, params: Params) -> tuple[Array, Vector]:
     """Return the loss and its gradient at other parameters; for use inside a trace."""
-    return _mean(op, lambda batch: jax.value_and_grad(lambda p: op.local.loss(p, batch))(params))
+    return _mean(op, lambda batch: jax.value_and_grad(lambda p: op.batch_operator.loss(p, batch))(params))
 
 
 @jax.jit
-def slope(op: MeanOperator) -> tuple[Array, Vector, Vector]:
+def slope(op: EmpiricalRiskOperator) -> tuple[Array, Vector, Vector]:
     """Return loss, gradient g and Hg/‖g‖ at the operator's parameters; Hg itself has the square of the loss's scale."""
     value, g = value_and_gradient(op, op.params)
     return value, g, op.matvec(vectors.normalize(g)[0])
 
 
-def losses(op: MeanOperator, points: Params) -> Array:
+def losses(op: EmpiricalRiskOperator, points: Params) -> Array:
     """Return the losses (b,) at a block of parameters, one after the other."""
     if op.loop == "host":
         length = jax.tree.leaves(points)[0].shape[0]
@@ -39,9 +39,9 @@ def losses(op: MeanOperator, points: Params) -> Array:
     return _losses(op, points)
 
 
-def _mean(op: MeanOperator, function: Any) -> Any:
+def _mean(op: EmpiricalRiskOperator, function: Any) -> Any:
     with jax.default_matmul_precision(op.matmul):
-        return batch_mean(function, op.data, op.batch_size, interleave=op.interleave)
+        return batch_mean(function, op.data, op.batch_size, shard_interleaved=op.shard_interleaved)
 
 
 _loss = jax.jit(loss_at)

@@ -135,7 +135,7 @@ class ChebyshevRecurrence:
         v = random_unit_vector(self.layout, seed)
         square = vectors.inner(v, v)
         twos = jnp.zeros((self.num_steps, 2), square.dtype)
-        return _State(jnp.int32(0), vectors.zeros_like(self.layout.like), v, square, twos, jnp.bool_(False))
+        return _State(jnp.int32(0), vectors.zeros_like(self.layout.structure), v, square, twos, jnp.bool_(False))
 
     def next_block(self, state: _State) -> Vector:
         """Return tₖ."""

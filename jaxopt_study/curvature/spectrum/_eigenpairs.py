@@ -207,12 +207,12 @@ def limits_for(
 
 
 def _as_block(layout: Layout, start: Vector) -> Vector:
-    like = layout.structure.unflatten(layout.leaves)
+    like = layout.treedef.unflatten(layout.leaves)
     start = check_params(_NAME, start, name="start", finite=False)
     remedy = "give a vector of the parameters' structure and shapes, or a block of them with one more leading axis."
-    if jax.tree.structure(start) != layout.structure:
+    if jax.tree.structure(start) != layout.treedef:
         raise ValueError(
-            f"start must have the structure {layout.structure}; received {jax.tree.structure(start)}: {remedy}"
+            f"start must have the structure {layout.treedef}; received {jax.tree.structure(start)}: {remedy}"
         )
     shapes = [np.shape(leaf) for leaf in jax.tree.leaves(start)]
     expected = [leaf.shape for leaf in layout.leaves]
