@@ -92,7 +92,7 @@ def test_notebook_runs_and_prints_what_is_committed(path, monkeypatch):
     notebook = nbformat.read(path, as_version=4)
     committed = text(notebook)
     NotebookClient(
-        notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": path.parents[1]}}
+        notebook, timeout=900, kernel_name="python3", resources={"metadata": {"path": path.parents[1]}}
     ).execute()
     errors = [output for output in outputs(notebook) if output.output_type == "error" or output.get("name") == "stderr"]
     assert errors == []
