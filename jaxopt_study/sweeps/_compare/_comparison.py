@@ -15,7 +15,7 @@ from jaxopt_study.sweeps._statistics._paired_tests import Differences, paired_di
 from jaxopt_study.sweeps._statistics._performance_profiles import Profile, performance_profile
 from jaxopt_study.sweeps._statistics._scores import Mode, penalised, sign_of, steps_to_target
 from jaxopt_study.training import Trajectory
-from jaxopt_study.types import Key
+from jaxopt_study.types import Key, ModelState, Params
 
 if TYPE_CHECKING:
     import pandas
@@ -39,6 +39,9 @@ class Report:
         diverged: Shape (seeds,).
         stalled: Shape (seeds,): which came to a standstill although the gradient was not 0, as `Trajectory` says.
         seconds_per_step: What a step keeps a device busy, evaluations included; NaN if read from a journal.
+        params: Where each seed ended, a pytree with a leading axis (seeds,): the last finite parameters of one that
+            diverged. None unless `compare` was asked to keep them.
+        model_state: The model state there, such as running means of batch normalisation, if there is one.
         trials: How it is run, for `replay`.
         fixed: Further hyperparameters of its runs.
         seed_keys: Shape (seeds,): what decides each seed, as `report_keys` says.
@@ -55,6 +58,8 @@ class Report:
     diverged: np.ndarray
     stalled: np.ndarray
     seconds_per_step: float
+    params: Params | None = None
+    model_state: ModelState | None = None
     trials: Trials | None = None
     fixed: Mapping[str, Any] = field(default_factory=dict)
     seed_keys: Key | None = None
