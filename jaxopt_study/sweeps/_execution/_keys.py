@@ -75,7 +75,7 @@ def report_keys(key: Key, number: int, num_seeds: int) -> Key:
 
     Returns:
         Shape (num_seeds,). Seed j starts at `problem.init` of, and trains with, the first and second of
-        `jax.random.split(keys[j])`; `Race` and `Report.replay` do so.
+        `jax.random.split(keys[j])`; `Report.replay` does so.
 
     Raises:
         TypeError: If it is no key, or a number no integer.
