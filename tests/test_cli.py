@@ -22,8 +22,8 @@ from jaxopt_study import figures, optimizers, problems, records, transforms
 from jaxopt_study.cli import _compare_figures, main
 from jaxopt_study.cli._errors import UserError
 from jaxopt_study.cli._expressions import read_maker, read_optimizer
+from jaxopt_study.cli._multi_seed import MultiSeedRun
 from jaxopt_study.cli._progress import JobBar
-from jaxopt_study.race import Race
 
 TINY = ["--only", "sgd", "--steps=6", "--seeds=2", "--widths", "4", "--batch-size=16", "--evaluations=3"]
 TUNE = ["--budget=4", "--space", "sgd.learning_rate=log(1e-6, 1e-4)"]
@@ -66,7 +66,7 @@ class Ran:
     out: str
     err: str
     record: records.Record
-    races: int
+    trained: int
     files: dict[str, bytes]
 
 
@@ -78,11 +78,11 @@ def study(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr(sys, "path", list(sys.path))
-        races, bar = [], JobBar.sweep
+        trained, bar = [], JobBar.sweep
 
-        def run(race, optimizer, whole_run=Race.run):
-            races.append(optimizer)
-            return whole_run(race, optimizer)
+        def run(seeds, optimizer, whole_run=MultiSeedRun.train):
+            trained.append(optimizer)
+            return whole_run(seeds, optimizer)
 
         def pressing(*arguments):
             report = bar(*arguments)
@@ -94,10 +94,10 @@ def study(tmp_path_factory):
 
             return progress
 
-        patch.setattr(Race, "run", run)
+        patch.setattr(MultiSeedRun, "train", run)
 
         def compare(*arguments):
-            races.clear()
+            trained.clear()
             with pytest.MonkeyPatch.context() as streams:
                 out, err = folder / "stdout", folder / "stderr"
                 with out.open("w") as stdout, err.open("w") as stderr:
@@ -105,7 +105,7 @@ def study(tmp_path_factory):
                     streams.setattr(sys, "stderr", stderr)
                     code = main(["compare", "--out", "out", *TINY, *TUNE, *OWN, *arguments])
             files = {str(p.relative_to("out")): p.read_bytes() for p in Path("out").rglob("*") if p.is_file()}
-            return Ran(code, out.read_text(), err.read_text(), records.load(folder / "out"), len(races), files)
+            return Ran(code, out.read_text(), err.read_text(), records.load(folder / "out"), len(trained), files)
 
         before = signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
@@ -137,7 +137,7 @@ def test_ctrl_c_keeps_what_had_finished_and_says_how_to_go_on(study):
 
 def test_resuming_runs_only_what_is_missing(study):
     before, after = study["interrupted"], study["resumed"]
-    assert (before.races, after.races) == (3, 2)  # again what failed, and what does not say what it is
+    assert (before.trained, after.trained) == (3, 2)  # again what failed, and what does not say what it is
     kept = [name for name in before.files if "/chunk-" in name or name == "parts/bowl-sgd.json"]
     assert len(kept) == 2
     assert all(before.files[name] == after.files[name] for name in kept)

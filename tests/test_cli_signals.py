@@ -99,7 +99,7 @@ def test_a_signal_while_the_command_line_is_imported_is_answered(here, number, c
         "import signal, sys\n"
         "class Finder:\n"
         "    def find_spec(self, name, path=None, target=None):\n"
-        f"        if name == 'matplotlib': signal.raise_signal({int(number)})\n"
+        f"        if name == 'flax': signal.raise_signal({int(number)})\n"
         "sys.meta_path.insert(0, Finder())\n"
         "sys.argv = ['jaxopt-study', 'problems']\n"
         "from jaxopt_study.cli import main\n"

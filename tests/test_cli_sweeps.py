@@ -18,7 +18,7 @@ from PIL import Image
 from rich.console import Console
 from scipy import stats
 
-from jaxopt_study import figures, optimizers, problems, race, records, sweeps, transforms
+from jaxopt_study import figures, optimizers, problems, records, sweeps, transforms
 from jaxopt_study.cli import _ablate_report, _network, main
 from jaxopt_study.cli._ablate_report import linear_within
 from jaxopt_study.cli._axes import accuracy_floor
@@ -359,12 +359,12 @@ def test_where_to_look_beyond_an_end_is_a_range_that_can_be_given():
 
 def test_the_notes_optimizers_compete_at_the_notes_settings_over_equal_ranges():
     found = named_candidates((), ())
-    assert list(found) == list(race.network_optimizers()) == list(RANGES)
-    for name, tx in race.network_optimizers().items():
+    assert list(found) == list(optimizers.network_optimizers()) == list(RANGES)
+    for name, tx in optimizers.network_optimizers().items():
         candidate = found[name].network
         ours = found[name].with_settings(candidate.defaults)
         assert ours == tx if name != "adadelta" else explain_difference(ours, tx).step is None  # it has a factor more
-        assert found[name].plane == race.plane_optimizers()[name]
+        assert found[name].plane == optimizers.plane_optimizers()[name]
         low, high = RANGES[name]
         assert high / low == pytest.approx(1e5)
         assert low < candidate.defaults["learning_rate"] < high

@@ -10,8 +10,9 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
-from jaxopt_study import figures, race, records
+from jaxopt_study import figures, records
 from jaxopt_study.cli._axes import UNITS
+from jaxopt_study.cli._expressions import specification
 from jaxopt_study.cli._runner import Job
 from jaxopt_study.cli._tables import difference, interval, write_table
 from jaxopt_study.sweeps import Ablation, Variant
@@ -28,7 +29,7 @@ def summary(found: Ablation) -> dict[str, Any]:
     contributions = {part.variant.name: part for part in found.contributions()}
     rows = []
     for variant in found.variants:
-        row = {"variant": variant.name, "kind": variant.kind, **race.specification(variant.optimizer)}
+        row = {"variant": variant.name, "kind": variant.kind, **specification(variant.optimizer)}
         row["values"] = dict(variant.values)
         if variant.name in contributions:
             part = contributions[variant.name]

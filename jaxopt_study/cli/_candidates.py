@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxopt_study import optimizers, race, sweeps
+from jaxopt_study import optimizers, sweeps
 from jaxopt_study.cli._errors import UserError
 from jaxopt_study.cli._expressions import DEFAULT_RATE, call_maker, import_maker
 from jaxopt_study.cli._spaces import RANGES, RATE, default_space, read_space
@@ -63,7 +63,7 @@ def named_candidates(only: Iterable[str], own: Iterable[str], spaces: Iterable[s
         UserError: If a name is unknown, a function cannot be used, or a space is not understood.
     """
     only, own = tuple(only), tuple(own)
-    plane, network = race.plane_optimizers(), race.network_optimizers()
+    plane, network = optimizers.plane_optimizers(), optimizers.network_optimizers()
     # The same numbers as the paper's, with the factor that it has not.
     network["adadelta"] = optimizers.adadelta(1.0, decay=0.95, eps=1e-6, convention="torch")
     if unknown := [name for name in only if name not in network]:

@@ -155,7 +155,7 @@ def _probe(
     program = repeated(network, settings, probe=curvature_probe(settings))
     reports = so_far.comparison.of(network.name, "tuned" if settings["budget"] else "default")
     runs = [
-        Run(network.name, name, report.settings, candidates[name].with_settings(report.config), program.run)
+        Run(network.name, name, report.settings, candidates[name].with_settings(report.config), program.train)
         for name, report in reports.items()
     ]
     asked = {"config": settings, "data": data_hash}

@@ -9,8 +9,9 @@ import pandas as pd
 from rich.table import Table
 from rich.text import Text
 
-from jaxopt_study import race, records
+from jaxopt_study import records
 from jaxopt_study.cli._candidates import NamedCandidate
+from jaxopt_study.cli._expressions import specification
 from jaxopt_study.cli._runner import Job
 from jaxopt_study.cli._spaces import RATE, at_end
 from jaxopt_study.cli._tables import interval, number, write_table
@@ -38,7 +39,7 @@ def entries(comparison: Comparison, candidates: Mapping[str, NamedCandidate]) ->
         curves |= {name: values for name, values in report.curves.items() if name != "batch_loss"}
         found.append({
             "problem": report.problem, "optimizer": report.candidate, "settings": report.settings,
-            "config": report.config, **race.specification(candidates[report.candidate].with_settings(report.config)),
+            "config": report.config, **specification(candidates[report.candidate].with_settings(report.config)),
             "module": candidates[report.candidate].path, "seeds": len(report.scores), "diverged": report.diverged,
             "stalled": report.stalled, "curves": curves, "finals": dict(report.finals),
             "run_seconds": report.seconds_per_step * report.steps[-1],

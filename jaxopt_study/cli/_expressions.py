@@ -110,6 +110,23 @@ def short_name(text: str) -> str:
     return text.partition("(")[0].rpartition(":")[2] or "optimizer"
 
 
+def specification(optimizer: optax.GradientTransformation) -> dict[str, Any]:
+    """Describe an optimizer for a record.
+
+    Args:
+        optimizer: Any Optax transformation.
+
+    Returns:
+        "expression", what builds it, and "spec", its JSON document; None where it is a bare function that does not say.
+    """
+    if not isinstance(optimizer, transforms.Transform):
+        return {"expression": None, "spec": None}
+    try:
+        return {"expression": repr(optimizer), "spec": optimizer.to_json()}
+    except ValueError:  # a part of it is a bare Optax transformation or a function without a name
+        return {"expression": repr(optimizer), "spec": None}
+
+
 def parse(text: str) -> ast.expr:
     """Return the syntax tree of one expression.
 

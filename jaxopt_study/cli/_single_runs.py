@@ -8,8 +8,10 @@ from typing import Any
 import jax
 import optax
 
-from jaxopt_study import dynamics, files, race, records, sweeps
+from jaxopt_study import dynamics, files, records, sweeps
 from jaxopt_study.cli._candidates import NamedCandidate
+from jaxopt_study.cli._expressions import specification
+from jaxopt_study.cli._multi_seed import MultiSeedRun, SeedsResult
 from jaxopt_study.cli._progress import JobBar, waiting
 from jaxopt_study.problems import Problem
 from jaxopt_study.training import CurvatureProbe
@@ -26,7 +28,7 @@ class Run:
     name: str
     settings: str
     optimizer: optax.GradientTransformation
-    train: Callable[[optax.GradientTransformation], race.Result]
+    train: Callable[[optax.GradientTransformation], SeedsResult]
     config: Mapping[str, Any] | None = None
 
 
@@ -37,9 +39,10 @@ def plane_runs(plane: Problem, candidates: Mapping[str, NamedCandidate]) -> list
         plane: The problem.
         candidates: All of them.
     """
-    program = race.Race(plane, num_steps=POINTS - 1, record_params_every=1)
+    key = jax.random.fold_in(jax.random.key(0), 0)
+    program = MultiSeedRun(plane, key[None], num_steps=POINTS - 1, record_params_every=1)
     return [
-        Run(plane.name, name, "default", candidate.plane, program.run, config=_own_settings(candidate))
+        Run(plane.name, name, "default", candidate.plane, program.train, config=_own_settings(candidate))
         for name, candidate in candidates.items()
         if candidate.plane is not None
     ]
@@ -56,7 +59,7 @@ def repeated(
     seeds: slice = slice(None),
     *,
     probe: CurvatureProbe | None = None,
-) -> race.Race:
+) -> MultiSeedRun:
     """Return what repeats the reported runs of a comparison, which kept their scores but not where they ended.
 
     Args:
@@ -66,11 +69,10 @@ def repeated(
         probe: What to measure on the way.
     """
     keys = sweeps.report_keys(jax.random.key(settings["seed"]), 0, settings["seeds"])[seeds]
-    return race.Race(
+    return MultiSeedRun(
         network,
+        keys,
         num_steps=settings["steps"],
-        num_seeds=len(keys),
-        keys=keys,
         batch_size=settings["batch_size"],
         evaluate_every=settings["evaluate_every"],
         probe=probe,
@@ -103,7 +105,7 @@ def kept_runs(
     """
     for number, planned in enumerate(runs):
         bar.begin(f"{planned.problem} {planned.name}", number, len(runs))
-        described = race.specification(planned.optimizer)
+        described = specification(planned.optimizer)
         wanted = {**asked, "problem": planned.problem, "settings": planned.settings, "spec": described["spec"]}
         name = files.check_name("A run's name", f"{planned.problem}-{planned.name.replace(':', '.')}")
         part = folder / "parts" / f"{name}.json"
@@ -131,7 +133,7 @@ def _kept(part: Path, wanted: Mapping[str, Any]) -> dict[str, Any] | None:
     return dict(kept.results) if whole and kept.config == records.plain(wanted) else None
 
 
-def _outcome(result: race.Result, optimizer: optax.GradientTransformation) -> dict[str, Any]:
+def _outcome(result: SeedsResult, optimizer: optax.GradientTransformation) -> dict[str, Any]:
     """Return a result as plain values."""
     run = result.trajectory
     curves = {"train_loss": result.windowed_losses()}
@@ -153,7 +155,7 @@ def _outcome(result: race.Result, optimizer: optax.GradientTransformation) -> di
     }
 
 
-def _stability_limit(optimizer: optax.GradientTransformation, result: race.Result) -> float:
+def _stability_limit(optimizer: optax.GradientTransformation, result: SeedsResult) -> float:
     """Return the gain sharpness at which the optimizer is at its edge, NaN where a single number does not decide."""
     of_one = lambda tree: jax.tree.map(lambda leaf: leaf[0], tree)
     run = result.trajectory

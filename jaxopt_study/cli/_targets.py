@@ -196,7 +196,7 @@ def _from_run(
     optimizer = _optimizer(entry, wanted)
     dataset = _data_of(record, config, data_dir, download)
     problem = network_problem(config, dataset)
-    ended = waiting(lambda: repeated(problem, config, slice(start, start + 1)).run(optimizer))
+    ended = waiting(lambda: repeated(problem, config, slice(start, start + 1)).train(optimizer))
     of_one = lambda tree: jax.tree.map(lambda leaf: leaf[0], tree)
     before, now = entry["finals"]["test_loss"][start], float(ended.finals["test_loss"][0])
     return Target(

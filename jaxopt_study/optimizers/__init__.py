@@ -11,6 +11,7 @@ from jaxopt_study.optimizers._adam import adam, adamw, amsgrad
 from jaxopt_study.optimizers._adam_variants import adamax, adan, nadam, radam
 from jaxopt_study.optimizers._asgd import asgd
 from jaxopt_study.optimizers._convention import Convention
+from jaxopt_study.optimizers._saito2016 import network_optimizers, plane_optimizers
 from jaxopt_study.optimizers._sgd import momentum, nesterov, nesterov_lookahead, sgd
 from jaxopt_study.optimizers._sign_methods import lion, rprop
 from jaxopt_study.transforms import Difference, explain_difference
@@ -69,6 +70,8 @@ __all__ = [
     "named",
     "nesterov",
     "nesterov_lookahead",
+    "network_optimizers",
+    "plane_optimizers",
     "radam",
     "rmsprop",
     "rprop",

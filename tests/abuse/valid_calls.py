@@ -18,7 +18,6 @@ from jaxopt_study import (
     figures,
     optimizers,
     problems,
-    race,
     records,
     sweeps,
     training,
@@ -498,17 +497,6 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "records.plain": lambda: {"value": {"a": 1}, "where": "value"},
     "records.write_atomically": lambda: {"path": scratch() / "a.txt", "content": "text", "durable": False},
     "records.write_csv": lambda: {"path": scratch() / "a.csv", "rows": [{"a": 1}], "columns": ["a"]},
-    # race
-    "race.Race": lambda: {
-        "problem": problem(),
-        "num_steps": 2,
-        "num_seeds": 2,
-        "seed": 0,
-        "batch_size": 2,
-        "evaluate_every": 1,
-        "record_params_every": 1,
-    },
-    "race.specification": lambda: {"optimizer": optimizer()},
     "records.Record": lambda: {"kind": "k", "name": "n", "config": {"a": 1}, "results": {"b": 2.0}},
 }
 
@@ -526,7 +514,6 @@ METHODS: dict[str, tuple[Callable[[], Callable[..., Any]], Callable[[], dict[str
         lambda: problem().replace,
         lambda: {"name": "a", "loss": loss, "data": BATCH, "metrics": {}, "init": lambda key: PARAMS},
     ),
-    "race.Race.run": (lambda: race.Race(**CALLS["race.Race"]()).run, lambda: {"optimizer": optimizer()}),
     "sweeps.Ablation.contributions": (lambda: ablation().contributions, lambda: {"settings": "default"}),
     "sweeps.Ablation.to_pandas": (lambda: ablation().to_pandas, lambda: {"settings": "default"}),
     "sweeps.Comparison.budget_curves": (lambda: contest().budget_curves, lambda: {"problem": None}),
@@ -560,14 +547,13 @@ _SMALL: dict[str, Any] = {
 # Not called: results, errors, modules' own decorators, what takes no argument or sets up a process.
 NOT_CALLED = {
     "transforms": {"Difference", "Function", "TapMetrics", "Transform", "atom", "composite"},
-    "optimizers": {"Difference", "Convention", "named"},
+    "optimizers": {"Difference", "Convention", "named", "network_optimizers", "plane_optimizers"},
     "problems": {"catalogue", "listed"},
     "problems.networks": {"CNN", "MLP", "RNN", "Conv"},  # by `cnn_classifier` and its like
     "problems.datasets": {"FASHION_MNIST", "MNIST", "IdxFile", "DatasetError"},
     "problems.planar": {"all_problems"},
     "training": {"TrainingInterrupted", "Trajectory"},
     "sweeps": {"ComparisonInterrupted", "Journal", "JournalError", "SearchInterrupted", "use_cpu_cores"},
-    "race": {"network_optimizers", "plane_optimizers"},
     "records": {"environment"},
 }
 
@@ -582,7 +568,7 @@ def public_calls(stage: str) -> dict[str, tuple[Callable[..., Any], Callable[[],
         "transforms": transforms, "optimizers": optimizers, "problems": problems, "training": training,
         "problems.networks": problems.networks, "problems.datasets": problems.datasets,
         "problems.planar": problems.planar, "curvature": curvature, "dynamics": dynamics, "sweeps": sweeps,
-        "records": records, "figures": figures, "race": race,
+        "records": records, "figures": figures,
         "problems.networks.initialisers": problems.networks.initialisers,
     }[stage]  # fmt: skip
     names = getattr(module, "__all__", None) or [

@@ -348,14 +348,14 @@ SWEEPS = [
     ),
     _edit(
         "sweeps/_statistics/_paired_tests.py",
-        "2 * stats.t.sf(",
-        "stats.t.sf(",
+        "2 * scipy.stats.t.sf(",
+        "scipy.stats.t.sf(",
         DIFFERENCES + "test_few_seeds_get_students_t_and_say_so",
     ),
     _edit(
         "sweeps/_statistics/_paired_tests.py",
-        "stats.t.ppf((1 + level) / 2, n - 1)",
-        "stats.t.ppf((1 + level) / 2, n)",
+        "scipy.stats.t.ppf((1 + level) / 2, n - 1)",
+        "scipy.stats.t.ppf((1 + level) / 2, n)",
         DIFFERENCES + "test_few_seeds_get_students_t_and_say_so",
     ),
     _edit(
@@ -378,8 +378,8 @@ SWEEPS = [
     ),
     _edit(
         "sweeps/_statistics/_intervals.py",
-        "stats.t.ppf((1 + level) / 2, n - 1)",
-        "stats.t.ppf(level, n - 1)",
+        "scipy.stats.t.ppf((1 + level) / 2, n - 1)",
+        "scipy.stats.t.ppf(level, n - 1)",
         INTERVALS + "test_three_values_have_students_interval",
     ),
     _edit(

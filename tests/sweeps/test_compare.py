@@ -3,6 +3,7 @@
 import signal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -458,3 +459,43 @@ def test_defaults_give_each_name_of_the_space_a_value():
         Candidate(lambda method, decay: optax.sgd(0.1), conditional, {"method": "b"})
     assert Candidate(optax.sgd, RATES).defaults is None
     assert Candidate(lambda learning_rate=0.5: optax.sgd(learning_rate), RATES).defaults == {"learning_rate": 0.5}
+
+
+def test_reports_keep_where_every_seed_ended(problem, compared, tmp_path):
+    kept = sweeps.compare(CANDIDATES, problem, **SETTINGS, keep_params=True, journal=tmp_path)
+    assert scores_of(kept) == scores_of(compared)
+    assert all(report.params is None for report in compared.reports)
+    for report in kept.reports:
+        assert report.params.shape == (SETTINGS["report_seeds"], 3)
+        np.testing.assert_allclose(report.params[2], report.replay(2).params, rtol=1e-5)
+        losses = jax.vmap(lambda params: problem.loss(params, problem.test))(report.params)
+        np.testing.assert_allclose(losses, report.scores, rtol=1e-5)
+    again = sweeps.compare(CANDIDATES, problem, **SETTINGS, keep_params=True, journal=tmp_path)
+    for one, other in zip(kept.reports, again.reports, strict=True):  # read from the journal
+        np.testing.assert_array_equal(one.params, other.params)
+    with pytest.raises(JournalError, match="another"):
+        sweeps.compare(CANDIDATES, problem, **SETTINGS, journal=tmp_path)
+
+
+def test_reports_keep_model_state_with_the_parameters():
+    def step_loss(params, state, batch, key):
+        return jnp.mean(small.residuals(params["w"], batch) ** 2), {"mean": state["mean"] + 1.0}
+
+    problem = small.regression(
+        init=lambda key: {"w": jax.random.normal(key, (3,), jnp.bfloat16)},
+        init_state=lambda key: {"mean": jnp.zeros(())},
+        loss=lambda params, batch, state: jnp.mean(small.residuals(params["w"], batch) ** 2),
+        step_loss=step_loss,
+        metrics={},
+    )
+    found = sweeps.compare(
+        {"sgd": optimizers.sgd(0.01)}, problem, budget=0, num_steps=5, key=KEY, report_seeds=2, keep_params=True
+    )
+    (report,) = found.reports
+    assert report.params["w"].dtype == jnp.bfloat16
+    np.testing.assert_array_equal(report.model_state["mean"], [5.0, 5.0])
+
+
+def test_keeping_parameters_is_a_flag(problem):
+    with pytest.raises(TypeError, match="keep_params to be True or False"):
+        sweeps.compare(CANDIDATES, problem, **SETTINGS, keep_params=1)

@@ -9,7 +9,7 @@ import pytest
 SETUP = """
 import jax, jax.numpy as jnp, numpy as np, optax
 from flax import linen, nnx
-from jaxopt_study import curvature, dynamics, figures, optimizers, problems, race, records, training
+from jaxopt_study import curvature, dynamics, figures, optimizers, problems, records, training
 from jaxopt_study.problems import Problem, datasets, networks
 from jaxopt_study.training import *
 
@@ -309,8 +309,6 @@ TABLE = [
     ("run(probe=remembers(lambda m: ((m, m), m), 0.0))", "ValueError", "to have the structure returned by init"),
     ("run(probe=remembers(lambda m: (np.zeros(3), m), np.zeros(2)))", "ValueError", "to be like that of init"),
     # What is given by name
-    ("race.Race(bowl, num_steps=1, probe=3)", "TypeError", "Race needs probe to be a Probe"),
-    ("race.specification('adam')", "TypeError", "received"),
     ("optimizers.rprop(min_step_size=2.0, max_step_size=1.0)", "ValueError", "rprop needs max_step_size to be"),
     ("networks.describe(3)", "TypeError", "describe needs a Linen module; received 3"),
     ("two_norm.mode_of({})", "ValueError", "has the metrics 'loss'"),
@@ -322,12 +320,7 @@ TABLE = [
     ("OP.matvec(np.ones(2))", "ValueError", "must have shape (3,); received (2,)"),
     ("optimizers.sgd(0.1).to_json(indent=1.5)", "TypeError", "indent to be an integer from 0 to 100; received 1.5"),
     ("records.plain({'key': KEY})", "ValueError", "value['key'] cannot be written as JSON"),
-    # The race and figures
-    ("race.Race('bowl', num_steps=1)", "TypeError", "Race needs a Problem; received 'bowl'"),
-    ("race.Race(bowl, num_steps=1.5)", "TypeError", "num_steps to be an integer ≥ 0; received 1.5"),
-    ("race.Race(bowl, num_steps=1, num_seeds=0)", "ValueError", "num_seeds to be an integer ≥ 1; received 0"),
-    ("race.Race(bowl, num_steps=1, keys=KEY)", "ValueError", "one key for each seed"),
-    ("race.Race(bowl, num_steps=1, keys=[0])", "TypeError", "keys to be random keys of JAX"),
+    # Figures
     ("figures.learning_curves([0], {'a': [[1.0]]}, ylabel=3)", "TypeError", "ylabel to be text; received 3"),
     ("figures.learning_curves([0], {'a': [[1.0]]}, ylabel='l', log='yes')", "TypeError", "log to be True or False"),
     ("figures.ablation(['a'], [(0.2, 0.1, 0.3)], xlabel='x', level=95)", "ValueError", "level to be a real number in"),

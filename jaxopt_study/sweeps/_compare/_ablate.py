@@ -11,7 +11,7 @@ from jaxopt_study._checks import describe_argument
 from jaxopt_study.problems import Problem
 from jaxopt_study.sweeps._compare._ablation_variants import Variant, variants_of
 from jaxopt_study.sweeps._compare._comparison import Comparison, Settings
-from jaxopt_study.sweeps._compare._tune_and_report import Entrant, splits, tune_and_report
+from jaxopt_study.sweeps._compare._tune_and_report import CandidateTrials, splits, tune_and_report
 from jaxopt_study.sweeps._execution._trials import TRAIN_OPTIONS, Trials
 from jaxopt_study.sweeps._search._arguments import check_run, common_direction, selection
 from jaxopt_study.sweeps._search._samplers import SamplerName
@@ -224,16 +224,16 @@ def ablate(
     options = {"batch_size": batch_size, "order": order, "evaluate_batch_size": evaluate_batch_size}
     static = () if space is None else static_names(space)
     shared: dict[int, Trials] = {}
-    entrants = {}
+    candidates = {}
     for variant in found:
         trials = shared.setdefault(
             id(variant.optimizer),
             Trials(variant.optimizer, problem, num_steps, evaluate_every, examples.select, (), static, options),
         )
         trials.check_names(space or ())
-        entrants[variant.name] = Entrant(trials, space, {}, variant.values)
+        candidates[variant.name] = CandidateTrials(trials, space, {}, variant.values)
     comparison = tune_and_report(
-        {problem.name: entrants},
+        {problem.name: candidates},
         budget=budget,
         key=key,
         tune_seeds=tune_seeds,

@@ -6,11 +6,11 @@ from typing import Any, Literal
 
 from jax.sharding import Mesh
 
-from jaxopt_study._checks import describe_argument
+from jaxopt_study._checks import check_bool, describe_argument
 from jaxopt_study.problems import Problem
 from jaxopt_study.sweeps._compare._candidates import Candidate, as_candidate
 from jaxopt_study.sweeps._compare._comparison import Comparison
-from jaxopt_study.sweeps._compare._tune_and_report import Entrant, splits, tune_and_report
+from jaxopt_study.sweeps._compare._tune_and_report import CandidateTrials, splits, tune_and_report
 from jaxopt_study.sweeps._execution._trials import Trials
 from jaxopt_study.sweeps._search._arguments import check_run, common_direction, selection
 from jaxopt_study.sweeps._search._samplers import SamplerName
@@ -42,6 +42,7 @@ def compare(
     mesh: Mesh | None = None,
     width: int | Literal["auto"] = "auto",
     progress: bool | Callable[[int, int, float], None] | None = None,
+    keep_params: bool = False,
 ) -> Comparison:
     """Compare optimizers fairly: tune with equal budgets, and report on seeds and data that the tuning did not use.
 
@@ -85,6 +86,7 @@ def compare(
         mesh: As in `search`.
         width: As in `search`.
         progress: As in `search`.
+        keep_params: Whether reports keep where every seed ended, `Report.params`; the journal, too.
 
     Returns:
         The reports, and the searches that found the settings; `replay` of either runs any seed alone. Cost: for each
@@ -139,9 +141,9 @@ def compare(
         )  # fmt: skip
         return shared.setdefault((where, id(candidate.make_optimizer), static), made)
 
-    entrants = {
+    runs = {
         where: {
-            name: Entrant(
+            name: CandidateTrials(
                 trials(candidate, where, one),
                 None if candidate.space is None else as_space(candidate.space),
                 candidate.defaults,
@@ -151,7 +153,7 @@ def compare(
         for where, one in problems.items()
     }
     return tune_and_report(
-        entrants,
+        runs,
         budget=budget,
         key=key,
         tune_seeds=tune_seeds,
@@ -165,6 +167,7 @@ def compare(
         mesh=mesh,
         width=width,
         progress=progress,
+        keep_params=check_bool("compare", "keep_params", keep_params),
     )
 
 

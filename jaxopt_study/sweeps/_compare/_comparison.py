@@ -15,7 +15,7 @@ from jaxopt_study.sweeps._statistics._paired_tests import Differences, paired_di
 from jaxopt_study.sweeps._statistics._performance_profiles import Profile, performance_profile
 from jaxopt_study.sweeps._statistics._scores import Mode, penalised, sign_of, steps_to_target
 from jaxopt_study.training import Trajectory
-from jaxopt_study.types import Key
+from jaxopt_study.types import Key, ModelState, Params
 
 if TYPE_CHECKING:
     import pandas
@@ -39,6 +39,9 @@ class Report:
         diverged: Shape (seeds,).
         stalled: Whether a seed stopped moving although the gradient was not 0, as in `Trajectory`, shape (seeds,).
         seconds_per_step: Device time per step, including evaluations; NaN if read from a journal.
+        params: The final parameters of each seed, a pytree with a leading axis (seeds,): the last finite ones of a seed
+            that diverged. None unless `compare` was called with keep_params=True.
+        model_state: The model state at the end, such as running means of batch normalisation, if there is one.
         trials: The function that runs a seed, for `replay`.
         fixed: Further hyperparameters of the runs.
         seed_keys: The key of each seed, as in `report_keys`, shape (seeds,).
@@ -55,6 +58,8 @@ class Report:
     diverged: np.ndarray
     stalled: np.ndarray
     seconds_per_step: float
+    params: Params | None = None
+    model_state: ModelState | None = None
     trials: Trials | None = None
     fixed: Mapping[str, Any] = field(default_factory=dict)
     seed_keys: Key | None = None

@@ -33,7 +33,7 @@ class ComparisonInterrupted(KeyboardInterrupt):
 
 
 @dataclass(frozen=True, eq=False)
-class Entrant:
+class CandidateTrials:
     """The runs of one candidate on one problem.
 
     Attributes:
@@ -66,7 +66,7 @@ def splits(problems: Iterable[Problem]) -> Splits:
 
 
 def tune_and_report(
-    entrants: Mapping[str, Mapping[str, Entrant]],
+    candidates: Mapping[str, Mapping[str, CandidateTrials]],
     *,
     budget: int,
     key: Key,
@@ -81,11 +81,12 @@ def tune_and_report(
     mesh: Mesh | None,
     width: int | Literal["auto"],
     progress: bool | Callable[[int, int, float], None] | None,
+    keep_params: bool = False,
 ) -> Comparison:
     """Run a comparison.
 
     Args:
-        entrants: The runs by problem and candidate.
+        candidates: The runs by problem and candidate.
         budget: As in `compare`.
         key: As in `compare`.
         tune_seeds: As in `compare`.
@@ -99,6 +100,7 @@ def tune_and_report(
         mesh: As in `compare`.
         width: As in `compare`.
         progress: As in `compare`.
+        keep_params: As in `compare`.
 
     Returns:
         The comparison.
@@ -108,14 +110,14 @@ def tune_and_report(
             settings.
         ComparisonInterrupted: On Ctrl-C.
     """
-    _check(entrants, budget)
+    _check(candidates, budget)
     if journal is not None:
-        for where in entrants:
+        for where in candidates:
             files.check_name("A problem's name, which names its folder in the journal,", where)
     key = study_key("A comparison", key)
     found = Comparison([], {}, budget, metric, select_by, mode, select_mode)
-    draws = [_drawn(here, budget, sampler, _tuning_keys(key, i)[0]) for i, here in enumerate(entrants.values())]
-    for here, drawn in zip(entrants.values(), draws, strict=True):  # before anything is compiled
+    draws = [_drawn(here, budget, sampler, _tuning_keys(key, i)[0]) for i, here in enumerate(candidates.values())]
+    for here, drawn in zip(candidates.values(), draws, strict=True):  # before anything is compiled
         _check_values(here, drawn)
 
     def run(cases: list[tuple[Trials, dict[str, Any]]], stage: str, where: str, seed_keys: Key) -> Outcome:
@@ -137,7 +139,7 @@ def tune_and_report(
             raise ComparisonInterrupted(replace(found, complete=False))
         return outcome
 
-    for number, ((where, here), drawn) in enumerate(zip(entrants.items(), draws, strict=True)):
+    for number, ((where, here), drawn) in enumerate(zip(candidates.items(), draws, strict=True)):
         if drawn:
             tune_keys = jax.random.split(_tuning_keys(key, number)[1], tune_seeds)
             cases = [
@@ -152,13 +154,14 @@ def tune_and_report(
                     part, here[name].trials, space, configs, points, select_by, found.select_mode, tune_keys
                 )
         entries = _entries(here, found.searches, where)
-        final = {id(entrant.trials): _reporting(entrant.trials, metric) for entrant in here.values()}
+        final = {id(candidate.trials): _reporting(candidate.trials, metric, keep_params) for candidate in here.values()}
         cases = [(final[id(here[name].trials)], {**here[name].fixed, **config}) for name, _, config in entries]
         seed_keys = report_keys(key, number, report_seeds)
         outcome = run(cases, "report", where, seed_keys)
         for row, (name, settings, config) in enumerate(entries):
-            entrant, part = here[name], outcome.rows(row)
-            found.reports.append(_report(part, where, name, settings, config, metric, entrant, seed_keys))
+            candidate, part = here[name], outcome.rows(row)
+            ends = cases[row][0].end_points(cases[row][1], part.records)
+            found.reports.append(_report(part, ends, where, name, settings, config, metric, candidate, seed_keys))
     return found
 
 
@@ -172,37 +175,40 @@ def _tuning_keys(key: Key, number: int) -> tuple[Key, Key]:
 
 
 def _drawn(
-    here: Mapping[str, Entrant],
+    here: Mapping[str, CandidateTrials],
     budget: int,
     sampler: SamplerName,
     sample_key: Key,
 ) -> Drawn:
     return {
-        name: (entrant.space, *sample(entrant.space, budget, sampler=sampler, key=sample_key))  # paired if equal
-        for name, entrant in here.items()
-        if budget and entrant.space is not None
+        name: (candidate.space, *sample(candidate.space, budget, sampler=sampler, key=sample_key))  # paired if equal
+        for name, candidate in here.items()
+        if budget and candidate.space is not None
     }
 
 
-def _check_values(here: Mapping[str, Entrant], drawn: Drawn) -> None:
-    for name, entrant in here.items():
+def _check_values(here: Mapping[str, CandidateTrials], drawn: Drawn) -> None:
+    for name, candidate in here.items():
         if name in drawn:
             space, configs, _ = drawn[name]
-            check_values(entrant.trials, [{**entrant.fixed, **c} for c in configs], space, f"{name!r}: trial")
-        if entrant.defaults is not None:
-            check_values(entrant.trials, [{**entrant.fixed, **entrant.defaults}], None, f"{name!r}: default settings")
+            check_values(candidate.trials, [{**candidate.fixed, **c} for c in configs], space, f"{name!r}: trial")
+        if candidate.defaults is not None:
+            check_values(
+                candidate.trials, [{**candidate.fixed, **candidate.defaults}], None, f"{name!r}: default settings"
+            )
 
 
-def _reporting(trials: Trials, metric: str) -> Trials:
-    """Return trials that evaluate the final parameters on the test examples, if these are reported."""
-    return replace(trials, report_on=("test",)) if metric.startswith("test_") else trials
+def _reporting(trials: Trials, metric: str, keep_params: bool) -> Trials:
+    """Return trials that evaluate the final parameters on the test examples if these are reported, and may keep them."""
+    report_on = ("test",) if metric.startswith("test_") else trials.report_on
+    return replace(trials, report_on=report_on, keep_params=keep_params)
 
 
-def _check(entrants: Mapping[str, Mapping[str, Entrant]], budget: int) -> None:
-    for here in entrants.values():
-        for name, entrant in here.items():
-            if entrant.defaults is None and (budget == 0 or entrant.space is None):
-                lacks = "nothing to tune" if entrant.space is None else "the budget is 0"
+def _check(candidates: Mapping[str, Mapping[str, CandidateTrials]], budget: int) -> None:
+    for here in candidates.values():
+        for name, candidate in here.items():
+            if candidate.defaults is None and (budget == 0 or candidate.space is None):
+                lacks = "nothing to tune" if candidate.space is None else "the budget is 0"
                 raise ValueError(
                     f"Candidate {name!r} has no default settings and {lacks}. Give it Candidate(…, defaults={{…}}), "
                     "or a space and a budget."
@@ -210,13 +216,13 @@ def _check(entrants: Mapping[str, Mapping[str, Entrant]], budget: int) -> None:
 
 
 def _entries(
-    entrants: Mapping[str, Entrant], searches: Mapping[tuple[str, str], Search], where: str
+    candidates: Mapping[str, CandidateTrials], searches: Mapping[tuple[str, str], Search], where: str
 ) -> list[tuple[str, Settings, Mapping[str, Any]]]:
     """Return the reports to make: name, settings and configuration."""
     entries: list[tuple[str, Settings, Mapping[str, Any]]] = []
-    for name, entrant in entrants.items():
-        if entrant.defaults is not None:
-            entries.append((name, "default", entrant.defaults))
+    for name, candidate in candidates.items():
+        if candidate.defaults is not None:
+            entries.append((name, "default", candidate.defaults))
         if (where, name) in searches:
             search = searches[where, name]  # if all trials diverged, the one that went furthest
             entries.append((name, "tuned", search.configs[int(search.ranking[0])]))
@@ -225,15 +231,16 @@ def _entries(
 
 def _report(
     outcome: Outcome,
+    ends: Mapping[str, Any],
     problem: str,
-    candidate: str,
+    name: str,
     settings: Settings,
     config: Mapping[str, Any],
     metric: str,
-    entrant: Entrant,
+    candidate: CandidateTrials,
     seed_keys: Key,
 ) -> Report:
-    trials = entrant.trials
+    trials = candidate.trials
     records = dict(outcome.records)
     diverged = records.pop("diverged_at") >= 0
     stalled = records.pop("stalled")
@@ -244,7 +251,7 @@ def _report(
     seconds = float(np.nanmean(outcome.seconds)) if np.isfinite(outcome.seconds).any() else float("nan")
     return Report(
         problem=problem,
-        candidate=candidate,
+        candidate=name,
         settings=settings,
         config=dict(config),
         scores=finals[metric],
@@ -254,7 +261,9 @@ def _report(
         diverged=diverged,
         stalled=stalled,
         seconds_per_step=seconds / max(trials.num_steps, 1),
+        params=ends.get("params"),
+        model_state=ends.get("model_state"),
         trials=trials,
-        fixed=entrant.fixed,
+        fixed=candidate.fixed,
         seed_keys=seed_keys,
     )

@@ -76,7 +76,7 @@ def report_keys(key: Key, number: int, num_seeds: int) -> Key:
 
     Returns:
         Shape (num_seeds,). With the two keys of `jax.random.split(keys[j])`, seed j starts at `problem.init` of the
-        first and trains with the second; `Race` and `Report.replay` do so.
+        first and trains with the second; `Report.replay` does so.
 
     Raises:
         TypeError: If it is no key, or a number no integer.

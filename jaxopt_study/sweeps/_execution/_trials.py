@@ -46,6 +46,7 @@ class Trials:
         report_on: Splits on which only the final parameters are evaluated.
         static: Names of the static hyperparameters, each value of which needs its own program.
         options: Further arguments of `train`.
+        keep_params: Whether a record includes the final parameters and model state.
         traced: Cache of traced programs.
     """
 
@@ -57,6 +58,7 @@ class Trials:
     report_on: tuple[str, ...]
     static: tuple[str, ...]
     options: Mapping[str, Any]
+    keep_params: bool = False
     traced: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
 
     def check_names(self, names: Collection[str]) -> None:
@@ -184,7 +186,27 @@ class Trials:
         for split in self.report_on:
             values = evaluate(problem, run.params, run.model_state, on=split)
             record |= {f"{split}_{name}": value for name, value in values.items()}
+        if self.keep_params:
+            record |= {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree.leaves_with_path(_ends(run))}
         return record | {"diverged_at": run.diverged_at, "stalled": run.stalled, "num_steps": run.num_steps}
+
+    def end_points(self, config: Mapping[str, Any], records: dict[str, Any]) -> dict[str, Any]:
+        """Take the parameters and model states at the end out of the records of a configuration.
+
+        Args:
+            config: Its hyperparameters.
+            records: By name, as `lane` returns them, with any leading axes; what is taken is missing afterwards.
+
+        Returns:
+            "params" and "model_state", pytrees with those axes; nothing if they were not kept.
+        """
+        if not self.keep_params:
+            return {}
+        problem, key = self.problem_of(config), jax.random.key(0)
+        like = {"params": jax.eval_shape(problem.init, key), "model_state": None}
+        if problem.init_state is not None:
+            like["model_state"] = jax.eval_shape(problem.init_state, key)
+        return jax.tree.map_with_path(lambda path, _: records.pop(jax.tree_util.keystr(path)), like)
 
     @property
     def every(self) -> int:
@@ -219,6 +241,10 @@ class Trials:
         optimizer = _takes(self.make_optimizer, name)
         problem = not isinstance(self.problem, Problem) and _takes(self.problem, name)
         return {"optimizer": optimizer, "problem": problem, "train": name in TRAIN_OPTIONS}
+
+
+def _ends(run: Trajectory) -> dict[str, Any]:
+    return {"params": run.params, "model_state": run.model_state}
 
 
 def default_split(problem: Problem) -> str:
