@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 from jax.tree_util import Partial
-from jaxtyping import Array
+from jaxtyping import Array, Bool
 
 from jaxopt_study.curvature import batch_mean, hessian
 from jaxopt_study.dynamics._state_roles import Freeze, frozen_leaves, leaf_owners
@@ -230,7 +230,7 @@ def linear_step(
     return replace(step, shardings=tuple(leaf.sharding for leaf in jax.tree.leaves(step.like)))
 
 
-def preconditioner_diagonal(here: Point, like: Any) -> tuple[Any, Array]:
+def preconditioner_diagonal(here: Point, like: Any) -> tuple[Any, Bool[Array, ""]]:
     """Return the elementwise response of the step to the gradient, and whether the response is elementwise.
 
     Args:
@@ -246,7 +246,7 @@ def preconditioner_diagonal(here: Point, like: Any) -> tuple[Any, Array]:
     return _diagonal(lambda g: differentiated(here.through_update(g, params, memory, value)[0]), point)
 
 
-def _diagonal(push: Matvec, like: Any) -> tuple[Any, Array]:
+def _diagonal(push: Matvec, like: Any) -> tuple[Any, Bool[Array, ""]]:
     """Return J·1, and whether J is diagonal: then J r = (J·1) r for a random r."""
     random = draw_like(like, 0)  # not of signs, of which two that are mixed may be equal
     row = push(_filled_like(like, 1))
@@ -290,14 +290,14 @@ def _filled_like(like: Any, value: Any) -> Any:
     return jax.tree.map(lambda leaf: jnp.full_like(leaf, value), vectors.zeros_like(like))
 
 
-def _sizes(response: Any, diagonal: Array) -> Any:
+def _sizes(response: Any, diagonal: Bool[Array, ""]) -> Any:
     """Return |response|, or its root mean square everywhere where it is not elementwise."""
     count = sum(leaf.size for leaf in jax.tree.leaves(response))
     level = vectors.norm(response) / jnp.sqrt(count)
     return jax.tree.map(lambda leaf: jnp.where(diagonal, jnp.abs(leaf), level.astype(leaf.dtype)), response)
 
 
-def _positive(response: Any, diagonal: Array) -> Any:
+def _positive(response: Any, diagonal: Bool[Array, ""]) -> Any:
     sizes = _sizes(response, diagonal)
     largest = jnp.max(jnp.stack([jnp.max(leaf, initial=0.0) for leaf in jax.tree.leaves(sizes)]))
     largest = jnp.where(largest > 0, largest, 1.0)

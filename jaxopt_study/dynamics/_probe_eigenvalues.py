@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array
+from jaxtyping import Array, Complex, Float, Int
 
 from jaxopt_study._programs import wider
 from jaxopt_study.dynamics._linearised_step import LinearStep
@@ -17,10 +17,10 @@ from jaxopt_study.linalg.block_lanczos import rows
 class Outermost(NamedTuple):
     """Two eigenvalues of a step, with their errors."""
 
-    values: Array  # (2,) complex: the largest in modulus, and the farthest from 1
-    errors: Array  # (2,) residual, and what rounding hides in it, times the eigenvalue's condition
+    values: Complex[Array, "2"]  # (2,) complex: the largest in modulus, and the farthest from 1
+    errors: Float[Array, "2"]  # (2,) residual, and what rounding hides in it, times the eigenvalue's condition
     start: Any  # where to look next time: a pair of parameters and memories
-    num_matvecs: Array
+    num_matvecs: Int[Array, ""]
 
 
 def outermost(step: LinearStep, start: Any, num_steps: int, *, seed: Array) -> Outermost:

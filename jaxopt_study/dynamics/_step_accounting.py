@@ -6,7 +6,7 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from jaxopt_study._checks import check_integer, check_params
 from jaxopt_study._programs import nan_is_an_answer, wider
@@ -29,12 +29,12 @@ class Accounting(NamedTuple):
         realised_error: The same of `realised`, at least the rounding of the loss itself.
     """
 
-    linear: Array
-    quadratic: Array
-    realised: Array
-    linear_error: Array
-    quadratic_error: Array
-    realised_error: Array
+    linear: Float[Array, ""]
+    quadratic: Float[Array, ""]
+    realised: Float[Array, ""]
+    linear_error: Float[Array, ""]
+    quadratic_error: Float[Array, ""]
+    realised_error: Float[Array, ""]
 
     @property
     def predicted(self) -> Array:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy
 from jax import lax
-from jaxtyping import Array
+from jaxtyping import Array, Bool, Float, Int
 
 from jaxopt_study._programs import wider
 from jaxopt_study.linalg import gram_schmidt, solver_loop, vectors
@@ -39,9 +39,9 @@ class _Orthogonalised(NamedTuple):
     """A vector on its way into the basis."""
 
     w: Any
-    coefficients: Array
-    length: Array  # what the first two passes have left of A v
-    passes: Array
+    coefficients: Float[Array, " rows"]
+    length: Float[Array, ""]  # what the first two passes have left of A v
+    passes: Int[Array, ""]
 
 
 def arnoldi(
@@ -233,9 +233,9 @@ def _start(op: Any, seed: Array, num_vectors: int) -> Any:
 
 class _Space(NamedTuple):
     basis: Any  # V, rows behind j are free
-    columns: Array  # (m + 1, m): column i is Vᵀ A vᵢ for i < j
-    j: Array
-    done: Array
+    columns: Float[Array, "rows m"]  # (m + 1, m): column i is Vᵀ A vᵢ for i < j
+    j: Int[Array, ""]
+    done: Bool[Array, ""]
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array
+from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from jaxopt_study.linalg import gram_schmidt, vectors
 from jaxopt_study.linalg.layout import Layout
@@ -22,13 +22,13 @@ class Space(NamedTuple):
     """
 
     basis: Vector  # Q: rows beyond count + b are free
-    projected: Array  # T: column j is Qᵀ H qⱼ for j < count
-    count: Array  # how many rows are multiplied
-    scale: Array  # the largest ‖H q‖ seen
-    serial: Array  # how many random directions were drawn
+    projected: Float[Array, "m m"]  # T: column j is Qᵀ H qⱼ for j < count
+    count: Int[Array, ""]  # how many rows are multiplied
+    scale: Float[Array, ""]  # the largest ‖H q‖ seen
+    serial: Int[Array, ""]  # how many random directions were drawn
 
 
-def begin(layout: Layout, block: Vector, capacity: int, seed: Array) -> Space:
+def begin(layout: Layout, block: Vector, capacity: int, seed: UInt32[Array, "2"]) -> Space:
     """Return the space whose pending rows are an orthonormal basis of a block's span.
 
     Of several directions those that depend on earlier ones are replaced by random ones; a single one must not be 0.
@@ -63,8 +63,13 @@ def rows(basis: Vector, start: Any, b: int) -> Vector:
 
 
 def extend(
-    layout: Layout, space: Space, products: Vector, seed: Array, breakdown: Array, active: Array
-) -> tuple[Space, Array]:
+    layout: Layout,
+    space: Space,
+    products: Vector,
+    seed: UInt32[Array, "2"],
+    breakdown: Float[Array, ""],
+    active: Bool[Array, ""],
+) -> tuple[Space, Bool[Array, ""]]:
     """Take the products of the pending rows into the space.
 
     The products are orthogonalised against the whole basis, all rows in one contraction, again until a pass no longer
@@ -100,7 +105,7 @@ def extend(
     return extended, jnp.any(replaced)
 
 
-def ritz(space: Space, b: int) -> tuple[Array, Array, Array]:
+def ritz(space: Space, b: int) -> tuple[Float[Array, " m"], Float[Array, "m m"], Float[Array, " m"]]:
     """Return the Ritz values, the coefficients of the Ritz vectors and their residual norms.
 
     Returns:
@@ -121,7 +126,14 @@ def ritz(space: Space, b: int) -> tuple[Array, Array, Array]:
     return values, coefficients, residuals
 
 
-def compress(space: Space, values: Array, coefficients: Array, num_kept: Array, most: int, b: int) -> Space:
+def compress(
+    space: Space,
+    values: Float[Array, " m"],
+    coefficients: Float[Array, "m m"],
+    num_kept: Int[Array, ""],
+    most: int,
+    b: int,
+) -> Space:
     """Replace the basis by Ritz vectors, keeping the pending rows: a thick restart.
 
     Args:
@@ -158,17 +170,22 @@ class _Pass(NamedTuple):
     """What one pass of orthogonalisation hands to the next: product = Q·above + block·within."""
 
     block: Vector
-    above: Array
-    within: Array
-    replaced: Array  # which columns are random directions
-    kept: Array  # smallest share of a column's length that the last pass left
-    number: Array
-    serial: Array
+    above: Float[Array, "m b"]
+    within: Float[Array, "b b"]
+    replaced: Bool[Array, " b"]  # which columns are random directions
+    kept: Float[Array, ""]  # smallest share of a column's length that the last pass left
+    number: Int[Array, ""]
+    serial: Int[Array, ""]
 
 
 def _orthonormalize(
-    layout: Layout, space: Space, block: Vector, seed: Array, threshold: Array, active: Array
-) -> tuple[Vector, Array, Array, Array, Array]:
+    layout: Layout,
+    space: Space,
+    block: Vector,
+    seed: UInt32[Array, "2"],
+    threshold: Float[Array, ""],
+    active: Bool[Array, ""],
+) -> tuple[Vector, Float[Array, "m b"], Float[Array, "b b"], Bool[Array, " b"], Int[Array, ""]]:
     b = jax.tree.leaves(block)[0].shape[0]
     m, dtype = space.projected.shape[0], space.projected.dtype
     filled = space.count + b

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from jaxopt_study._programs import jit_solver
 from jaxopt_study.linalg import vectors
@@ -56,10 +56,10 @@ def as_vector(like: Any, entries: Float[Array, " n"]) -> Vector:
 
 
 @partial(jit_solver, static_argnums=1)
-def _compiled(op: LinearOperator, together: int) -> Array:
+def _compiled(op: LinearOperator, together: int) -> Float[Array, " n"]:
     product = op.linearize()
 
-    def entry(index: Array) -> Array:
+    def entry(index: Int[Array, ""]) -> Float[Array, ""]:
         unit = coordinate(op.like, index)
         return vectors.inner(unit, product(unit))  # 0 · NaN is NaN, so that one anywhere in the product shows
 

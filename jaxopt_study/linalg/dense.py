@@ -5,14 +5,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from jaxopt_study._programs import wider
 from jaxopt_study.linalg import vectors
 from jaxopt_study.types import Vector
 
 
-def to_dense(op: Any, *, max_size: int = 5_000) -> Array:
+def to_dense(op: Any, *, max_size: int = 5_000) -> Float[Array, "n n"]:
     """Return the matrix of an operator, column by column the products with the unit vectors.
 
     Coordinates run through the leaves in the order of `jax.tree.leaves`, each leaf row by row, as in
@@ -63,7 +63,7 @@ def to_scipy(op: Any) -> Any:
     return make((n, n), matvec=matvec, rmatvec=matvec, dtype=np.dtype(dtype))
 
 
-def ravel(v: Vector, *, leading: int = 0) -> Array:
+def ravel(v: Vector, *, leading: int = 0) -> Float[Array, "*leading n"]:
     """Return the coordinates of a vector as one array, leaf after leaf, row by row; leading axes are kept."""
     leaves = jax.tree.leaves(v)
     dtype = wider(*(leaf.dtype for leaf in leaves))
@@ -72,7 +72,7 @@ def ravel(v: Vector, *, leading: int = 0) -> Array:
     )
 
 
-def unravel(like: Any, x: Array) -> Vector:
+def unravel(like: Any, x: Float[Array, "*leading n"]) -> Vector:
     """Return the vector, or block of vectors, of which the last axis of x holds the coordinates."""
     leaves, structure = jax.tree.flatten(like)
     ends = np.cumsum([int(np.prod(leaf.shape)) for leaf in leaves])

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array
+from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from jaxopt_study._checks import check_integer
 from jaxopt_study.linalg import gram_schmidt, solver_loop, vectors
@@ -40,14 +40,14 @@ class Quadrature(NamedTuple):
         num_matvecs: Products in all.
     """
 
-    nodes: Array
-    weights: Array
-    residuals: Array
-    num_nodes: Array
-    orthogonality: Array
-    diagonal: Array
-    offdiagonal: Array
-    num_matvecs: Array
+    nodes: Float[Array, "p m"]
+    weights: Float[Array, "p m"]
+    residuals: Float[Array, "p m"]
+    num_nodes: Int[Array, " p"]
+    orthogonality: Float[Array, " p"]
+    diagonal: Float[Array, "p m"]
+    offdiagonal: Float[Array, "p m"]
+    num_matvecs: Int[Array, ""]
 
     def leading(self, num_steps: int) -> "Quadrature":
         """Return the quadrature after the first so many of the steps; `orthogonality` stays that of all."""
@@ -56,25 +56,25 @@ class Quadrature(NamedTuple):
 
 
 class _State(NamedTuple):
-    step: Array  # j
+    step: Int[Array, ""]  # j
     basis: tuple[Vector, ...]  # q₀ … qⱼ₋₁ in chunks of equal length
     q: Vector  # qⱼ
     previous: Vector  # qⱼ₋₁
-    diagonal: Array  # α (m,)
-    offdiagonal: Array  # β (m,): βⱼ couples qⱼ and qⱼ₊₁
-    scale: Array  # the largest ‖H q‖
-    orthogonality: Array
-    alive: Array  # whether qⱼ is a new direction
-    done: Array
+    diagonal: Float[Array, " m"]  # α (m,)
+    offdiagonal: Float[Array, " m"]  # β (m,): βⱼ couples qⱼ and qⱼ₊₁
+    scale: Float[Array, ""]  # the largest ‖H q‖
+    orthogonality: Float[Array, ""]
+    alive: Bool[Array, ""]  # whether qⱼ is a new direction
+    done: Bool[Array, ""]
 
 
 class _Matrix(NamedTuple):
     """The tridiagonal matrix of one probe."""
 
-    diagonal: Array  # α (m,)
-    offdiagonal: Array  # β (m,)
-    taken: Array  # how many of its rows exist
-    orthogonality: Array
+    diagonal: Float[Array, "*probes m"]  # α (m,)
+    offdiagonal: Float[Array, "*probes m"]  # β (m,)
+    taken: Int[Array, "*probes"]  # how many of its rows exist
+    orthogonality: Float[Array, "*probes"]
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class LanczosRecurrence:
     block_size: int = 1
     scaled: bool = True
 
-    def initial(self, seed: Array, start: None) -> _State:
+    def initial(self, seed: UInt32[Array, "2"], start: None) -> _State:
         """Return the state before the first product, from the probe of a seed."""
         return _begin(self, random_unit_vector(self.layout, seed))
 
@@ -96,11 +96,11 @@ class LanczosRecurrence:
         """Return qⱼ."""
         return jax.tree.map(lambda leaf: leaf[None], state.q)
 
-    def update(self, limits: None, seed: Array, state: _State, products: Vector) -> _State:
+    def update(self, limits: None, seed: UInt32[Array, "2"], state: _State, products: Vector) -> _State:
         """Return the state after the step that H qⱼ allows; where the space is exhausted already, only count."""
         return _updated(self, state, vectors.row(products, 0))
 
-    def result(self, limits: None, state: _State, unit: Array) -> _Matrix:
+    def result(self, limits: None, state: _State, unit: Float[Array, ""]) -> _Matrix:
         """Return the tridiagonal matrix."""
         taken = state.step - jnp.sum(jnp.isposinf(state.diagonal), dtype=jnp.int32)
         return _Matrix(state.diagonal * unit, state.offdiagonal * unit, taken, state.orthogonality)
@@ -112,7 +112,7 @@ def probe_vectors(op: LinearOperator, key: Key) -> Vector:
     return layout.unpack(random_unit_vector(layout, seed_words(key)))
 
 
-def random_unit_vector(layout: Layout, seed: Array) -> Vector:
+def random_unit_vector(layout: Layout, seed: UInt32[Array, "2"]) -> Vector:
     """Return a random unit vector in a layout, uniform on the sphere."""
     return vectors.normalize(vectors.row(layout.random(seed, 0, 1), 0))[0]
 
@@ -210,8 +210,8 @@ def _updated(solver: LanczosRecurrence, state: _State, image: Vector) -> _State:
 
 
 def _orthogonalize(
-    basis: tuple[Vector, ...], j: Array, u: Vector, length: Array, axis: str | None
-) -> tuple[Vector, Array, Array]:
+    basis: tuple[Vector, ...], j: Int[Array, ""], u: Vector, length: Float[Array, ""], axis: str | None
+) -> tuple[Vector, Float[Array, ""], Float[Array, ""]]:
     """Return u orthogonal to the vectors so far, the largest coefficient that was taken out, and its new norm."""
 
     def again(carry: tuple[Array, Vector, Array, Array, Array]) -> Array:
@@ -229,10 +229,10 @@ def _orthogonalize(
     return u, found, remaining
 
 
-def _one_pass(basis: tuple[Vector, ...], j: Array, u: Vector) -> tuple[Vector, Array]:
+def _one_pass(basis: tuple[Vector, ...], j: Int[Array, ""], u: Vector) -> tuple[Vector, Float[Array, ""]]:
     """Return u without what lies in the vectors so far, and the largest coefficient."""
 
-    def over(count: int, basis: tuple[Vector, ...], u: Vector) -> tuple[Vector, Array]:
+    def over(count: int, basis: tuple[Vector, ...], u: Vector) -> tuple[Vector, Float[Array, ""]]:
         found = []
         for chunk in basis[:count]:  # one after the other, so that the second read of a chunk is from the cache
             u, c = gram_schmidt.remove(chunk, u)
@@ -243,7 +243,7 @@ def _one_pass(basis: tuple[Vector, ...], j: Array, u: Vector) -> tuple[Vector, A
     return lax.switch(j // _rows(basis), branches, basis, u)
 
 
-def _store(basis: tuple[Vector, ...], j: Array, q: Vector) -> tuple[Vector, ...]:
+def _store(basis: tuple[Vector, ...], j: Int[Array, ""], q: Vector) -> tuple[Vector, ...]:
     rows = _rows(basis)
 
     def put(index: int, chunk: Vector) -> Vector:
@@ -259,14 +259,21 @@ def _rows(basis: tuple[Vector, ...]) -> int:
 
 
 @jax.jit
-def _from_matrices(diagonal: Array, offdiagonal: Array, taken: Array, orthogonality: Array) -> Quadrature:
+def _from_matrices(
+    diagonal: Float[Array, "p m"],
+    offdiagonal: Float[Array, "p m"],
+    taken: Int[Array, " p"],
+    orthogonality: Float[Array, " p"],
+) -> Quadrature:
     nodes, weights, residuals = jax.vmap(_nodes)(diagonal, offdiagonal, taken)
     return Quadrature(
         nodes, weights, residuals, taken, orthogonality, diagonal, offdiagonal, jnp.sum(taken, dtype=jnp.int32)
     )
 
 
-def _nodes(diagonal: Array, offdiagonal: Array, taken: Array) -> tuple[Array, Array, Array]:
+def _nodes(
+    diagonal: Float[Array, " m"], offdiagonal: Float[Array, " m"], taken: Int[Array, ""]
+) -> tuple[Float[Array, " m"], Float[Array, " m"], Float[Array, " m"]]:
     """Return nodes, weights and residuals from a tridiagonal matrix of which only `taken` rows exist."""
     index = jnp.arange(diagonal.shape[0], dtype=jnp.int32)
     exists = index < taken
@@ -287,11 +294,11 @@ def _nodes(diagonal: Array, offdiagonal: Array, taken: Array) -> tuple[Array, Ar
     return unit * values + nothing, weights / jnp.sum(weights) + nothing, unit * (residuals + rounding) + nothing
 
 
-def _floor(scale: Array) -> Array:
+def _floor(scale: Float[Array, ""]) -> Float[Array, ""]:
     return _ROUNDING * jnp.finfo(scale.dtype).eps * scale
 
 
-def _any(flag: Array, axis: str | None) -> Array:
+def _any(flag: Bool[Array, ""], axis: str | None) -> Bool[Array, ""]:
     return flag if axis is None else lax.pmax(flag.astype(jnp.int32), axis) > 0
 
 

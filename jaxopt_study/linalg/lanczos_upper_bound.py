@@ -4,14 +4,16 @@ import math
 
 import jax.numpy as jnp
 import scipy
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from jaxopt_study.linalg.block_lanczos import Space
 
 _GRID = 64
 
 
-def overshoot(space: Space, values: Array, residuals: Array, size: int, confidence: float) -> Array:
+def overshoot(
+    space: Space, values: Float[Array, " m"], residuals: Float[Array, " m"], size: int, confidence: float
+) -> Float[Array, ""]:
     """Return t ≥ 0 with Σ φᵢ(θ + t)² = 1/δ² for the largest Ritz value θ, from above, to 1 %.
 
     With β₁ … βₘ the subdiagonal and rᵢ the residual norms of the Ritz values θᵢ,
@@ -28,7 +30,7 @@ def overshoot(space: Space, values: Array, residuals: Array, size: int, confiden
     betas = jnp.sum(jnp.where(known[:-1], jnp.log(betas), 0))
     target = -math.log(least_overlap(size, confidence))  # log 1/δ²
 
-    def excess(log_t: Array) -> Array:
+    def excess(log_t: Float[Array, " t"]) -> Float[Array, " t"]:
         apart = jnp.exp(log_t)[:, None] + gaps[None, :]
         logs = jnp.sum(jnp.where(known[None, :], jnp.log(apart), 0), axis=1)
         spread = jnp.sum(jnp.where(known[None, :], (residuals[None, :] / apart) ** 2, 0), axis=1)

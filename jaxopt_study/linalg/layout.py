@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.core import Tracer
-from jaxtyping import Array
+from jaxtyping import Array, UInt32
 
 from jaxopt_study._programs import wider
 from jaxopt_study.linalg import vectors
@@ -79,7 +79,7 @@ class Layout:
             start = stop
         return self.treedef.unflatten(jax.device_put(pieces, x.sharding))
 
-    def random(self, seed: Array, serial: Any, b: int) -> Vector:
+    def random(self, seed: UInt32[Array, "2"], serial: Any, b: int) -> Vector:
         """Draw b independent standard normal vectors; every pair of seed and serial number gives others.
 
         The bits are a hash of the coordinate's index among all coordinates, and the normal numbers come from them by
@@ -115,7 +115,7 @@ def layout_of(like: Any) -> Layout:
     return Layout(tuple(leaves), structure, flat)
 
 
-def seed_words(key: Key) -> Array:
+def seed_words(key: Key) -> UInt32[Array, "2"]:
     """Return two words that depend on all of a key: uint32 (2,). Nothing is drawn from the key."""
     data = jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
     first, second = jnp.uint32(0x9E3779B9), jnp.uint32(0x85EBCA6B)
@@ -124,7 +124,7 @@ def seed_words(key: Key) -> Array:
     return jnp.stack([first, second])
 
 
-def _normal(leaf: Any, start: int, seed: Array, serial: Array, b: int) -> Array:
+def _normal(leaf: Any, start: int, seed: UInt32[Array, "2"], serial: UInt32[Array, ""], b: int) -> Array:
     coordinate = lax.iota(jnp.uint32, math.prod(leaf.shape)) + jnp.uint32(start % 2**32)
     vector = serial ^ _mix(lax.iota(jnp.uint32, b))
     mixed = _mix(coordinate ^ seed[0])[None, :] + _mix(vector ^ seed[1])[:, None]
@@ -135,7 +135,7 @@ def _normal(leaf: Any, start: int, seed: Array, serial: Array, b: int) -> Array:
     return vectors.placed(x, leaf)
 
 
-def _mix(x: Array) -> Array:
+def _mix(x: UInt32[Array, "*shape"]) -> UInt32[Array, "*shape"]:
     # Wellons' lowbias32: one to one, and every bit of the result depends on every bit.
     x = (x ^ (x >> 16)) * jnp.uint32(0x7FEB352D)
     x = (x ^ (x >> 15)) * jnp.uint32(0x846CA68B)

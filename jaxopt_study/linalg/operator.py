@@ -6,7 +6,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import jax
 import numpy as np
 from jax import lax
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from jaxopt_study._checks import check_integer, describe_argument
 from jaxopt_study._programs import jit_solver, wider
@@ -141,7 +141,7 @@ class LinearOperator(ABC):
     def __matmul__(self, v: Vector) -> Vector:
         return _matvec(self, check_vector(self.like, v))
 
-    def to_dense(self, *, max_size: int = 5_000) -> Array:
+    def to_dense(self, *, max_size: int = 5_000) -> Float[Array, "n n"]:
         """Return the n × n matrix; coordinates in the order of the leaves, each row by row."""
         return to_dense(self, max_size=check_integer("to_dense", "max_size", max_size, 0))
 

@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array
+from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from jaxopt_study.linalg import block_lanczos as lanczos
 from jaxopt_study.linalg import vectors
@@ -48,7 +48,7 @@ class ThickRestartLanczos:
         """Products that the check of k residuals takes."""
         return -(-self.k // self.block_size) * self.block_size
 
-    def started(self, block: Vector, seed: Array) -> "State":
+    def started(self, block: Vector, seed: UInt32[Array, "2"]) -> "State":
         """Return the state before the first product, from a block of starting vectors."""
         return _started(self, block, seed)
 
@@ -56,7 +56,7 @@ class ThickRestartLanczos:
         """Return the block of vectors to be multiplied next."""
         return state.block
 
-    def update(self, limits: "Limits", seed: Array, state: "State", products: Vector) -> "State":
+    def update(self, limits: "Limits", seed: UInt32[Array, "2"], state: "State", products: Vector) -> "State":
         """Take the products of `next_block` and decide what comes next.
 
         Args:
@@ -74,9 +74,9 @@ class ThickRestartLanczos:
 class Limits(NamedTuple):
     """What may change without compiling again."""
 
-    tol: Array
-    breakdown: Array
-    max_matvecs: Array
+    tol: Float[Array, ""]
+    breakdown: Float[Array, ""]
+    max_matvecs: Int[Array, ""]
 
 
 class State(NamedTuple):
@@ -84,23 +84,25 @@ class State(NamedTuple):
 
     space: Space
     block: Vector  # to be multiplied next; a late read of the basis would make the compiler copy all of it
-    checking: Array
-    checked: Array  # how many Ritz vectors are checked
-    values: Array  # (k,) those under check, and the answer
-    residuals: Array  # (check_cost,) true ones
-    spectral_scale: Array  # largest |θ| found, the unit of all tolerances
-    safety_factor: Array  # ≤ 1: the estimates must be below this times the tolerance; smaller after failed checks
-    failed_checks: Array
-    num_matvecs: Array
-    since_rayleigh_ritz: Array  # products since the projected problem was solved
-    since_restart: Array  # products since a random direction was put in
-    longest_stretch: Array  # the longest such stretch that ended in an invariant space; 0 before the first
-    values_at_restart: Array  # (k,) wanted values when the last random direction was put in
-    previous_values: Array  # (k,) wanted values when the projected problem was last solved
-    done: Array
+    checking: Bool[Array, ""]
+    checked: Int[Array, ""]  # how many Ritz vectors are checked
+    values: Float[Array, " k"]  # (k,) those under check, and the answer
+    residuals: Float[Array, " check_cost"]  # (check_cost,) true ones
+    spectral_scale: Float[Array, ""]  # largest |θ| found, the unit of all tolerances
+    safety_factor: Float[
+        Array, ""
+    ]  # ≤ 1: the estimates must be below this times the tolerance; smaller after failed checks
+    failed_checks: Int[Array, ""]
+    num_matvecs: Int[Array, ""]
+    since_rayleigh_ritz: Int[Array, ""]  # products since the projected problem was solved
+    since_restart: Int[Array, ""]  # products since a random direction was put in
+    longest_stretch: Int[Array, ""]  # the longest such stretch that ended in an invariant space; 0 before the first
+    values_at_restart: Float[Array, " k"]  # (k,) wanted values when the last random direction was put in
+    previous_values: Float[Array, " k"]  # (k,) wanted values when the projected problem was last solved
+    done: Bool[Array, ""]
 
 
-def _started(plan: ThickRestartLanczos, block: Vector, seed: Array) -> State:
+def _started(plan: ThickRestartLanczos, block: Vector, seed: UInt32[Array, "2"]) -> State:
     dtype = plan.layout.scalar
     zero, none = jnp.zeros((), dtype), jnp.int32(0)
     space = lanczos.begin(plan.layout, block, plan.capacity, seed)
@@ -124,7 +126,9 @@ def _started(plan: ThickRestartLanczos, block: Vector, seed: Array) -> State:
     )
 
 
-def _updated(plan: ThickRestartLanczos, limits: Limits, seed: Array, state: State, products: Vector) -> State:
+def _updated(
+    plan: ThickRestartLanczos, limits: Limits, seed: UInt32[Array, "2"], state: State, products: Vector
+) -> State:
     b = plan.block_size
     residuals = _true_residuals(plan, state, products)
     space, replaced = lanczos.extend(plan.layout, state.space, products, seed, limits.breakdown, ~state.checking)
@@ -169,7 +173,7 @@ def _updated(plan: ThickRestartLanczos, limits: Limits, seed: Array, state: Stat
     return rest._replace(space=space, block=lanczos.rows(space.basis, start, b))
 
 
-def _true_residuals(plan: ThickRestartLanczos, state: State, products: Vector) -> Array:
+def _true_residuals(plan: ThickRestartLanczos, state: State, products: Vector) -> Float[Array, " check_cost"]:
     b = plan.block_size
     padded = jnp.concatenate([state.values, jnp.zeros(plan.check_cost - plan.k, state.values.dtype)])
     values = lax.dynamic_slice_in_dim(padded, state.checked, b)
@@ -177,7 +181,7 @@ def _true_residuals(plan: ThickRestartLanczos, state: State, products: Vector) -
     return lax.dynamic_update_slice_in_dim(state.residuals, jax.vmap(vectors.plain_norm)(images), state.checked, 0)
 
 
-def _spent(plan: ThickRestartLanczos, limits: Limits, state: State) -> Array:
+def _spent(plan: ThickRestartLanczos, limits: Limits, state: State) -> Bool[Array, ""]:
     return state.num_matvecs + plan.block_size + plan.check_cost > limits.max_matvecs
 
 
@@ -197,7 +201,12 @@ def _after_check(plan: ThickRestartLanczos, limits: Limits, state: State) -> Sta
 
 
 def _rayleigh_ritz(
-    plan: ThickRestartLanczos, limits: Limits, state: State, replaced: Array, full: Array, last: Array
+    plan: ThickRestartLanczos,
+    limits: Limits,
+    state: State,
+    replaced: Bool[Array, ""],
+    full: Bool[Array, ""],
+    last: Bool[Array, ""],
 ) -> Any:
     # Solves the projected problem, and decides whether to check, to restart, or to go on.
     k = plan.k
@@ -236,7 +245,7 @@ def _rayleigh_ritz(
     return state, values, coefficients, check | full
 
 
-def _order(which: Which, values: Array, count: Array) -> Array:
+def _order(which: Which, values: Float[Array, " m"], count: Int[Array, ""]) -> Int[Array, " m"]:
     """Return the indices of the Ritz values, given in ascending order, from the most wanted to the least."""
     rank = jnp.arange(values.shape[0], dtype=jnp.int32)
     if which == "LM":

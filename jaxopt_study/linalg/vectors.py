@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.core import Tracer
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, reshard
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from jaxopt_study._programs import wider
 from jaxopt_study.types import Key, Vector
@@ -28,7 +28,7 @@ from jaxopt_study.types import Key, Vector
 Distribution = Literal["normal", "rademacher", "sphere"]
 
 
-def inner(a: Vector, b: Vector) -> Array:
+def inner(a: Vector, b: Vector) -> Float[Array, ""]:
     """Return the inner product ⟨a, b⟩ = Σ aᵢ bᵢ, accumulated in at least single precision.
 
     Args:
@@ -41,7 +41,7 @@ def inner(a: Vector, b: Vector) -> Array:
     return _sum_of_leaves(lambda x, y: _contract(x, y, x.ndim), a, b)
 
 
-def norm(a: Vector) -> Array:
+def norm(a: Vector) -> Float[Array, ""]:
     """Return the Euclidean norm ‖a‖, a real scalar, of a vector of any length that is a normal number.
 
     Args:
@@ -58,25 +58,25 @@ def norm(a: Vector) -> Array:
     return unit * plain_norm(scaled)
 
 
-def plain_norm(a: Vector) -> Array:
+def plain_norm(a: Vector) -> Float[Array, ""]:
     """Return √⟨a, a⟩ by one read of the vector: of one of order 1, as its squares vanish or overflow for others."""
     return jnp.sqrt(inner(a, a))
 
 
-def largest(a: Vector) -> Array:
+def largest(a: Vector) -> Float[Array, ""]:
     """Return max |aᵢ|, a real scalar in at least single precision; NaN if an entry is."""
     parts = [jnp.max(jnp.abs(leaf), initial=0).astype(accumulator(leaf.dtype)) for leaf in _leaves(a)]
     return jax.tree.reduce(jnp.maximum, together(*parts))
 
 
-def power_of_two(x: Array) -> Array:
+def power_of_two(x: Float[Array, ""]) -> Float[Array, ""]:
     """Return the power of two next to x ≥ 0, within the range in which its reciprocal is normal, too; NaN for NaN."""
     info = jnp.finfo(x.dtype)
     tiny = float(info.tiny)
     return lax.stop_gradient(jnp.clip(lax.reduce_precision(x, info.nexp, 0), tiny, 1 / tiny))
 
 
-def unscaled(a: Vector) -> tuple[Vector, Array]:
+def unscaled(a: Vector) -> tuple[Vector, Float[Array, ""]]:
     """Return a vector of which the largest entry is between ½ and 2, and the power of two that it was divided by.
 
     Args:
@@ -90,7 +90,7 @@ def unscaled(a: Vector) -> tuple[Vector, Array]:
     return _opaque(jax.tree.map(lambda x: _times(x, 1 / unit, accumulator(x.dtype)), a)), unit
 
 
-def settled_unit(unit: Array, products: Vector) -> Array:
+def settled_unit(unit: Float[Array, ""], products: Vector) -> Float[Array, ""]:
     """Return the unit of a loop's products: what it was, or if it was 0 that of the first products that are not zero.
 
     Args:
@@ -104,7 +104,7 @@ def settled_unit(unit: Array, products: Vector) -> Array:
     return jnp.where(unit > 0, unit, jnp.where(most > 0, power_of_two(most), 0))
 
 
-def in_units(unit: Array, products: Vector) -> Vector:
+def in_units(unit: Float[Array, ""], products: Vector) -> Vector:
     """Return products divided by their unit, exactly; by 1 while it is 0."""
     return _opaque(scale(1 / jnp.where(unit > 0, unit, 1), products))
 
@@ -134,7 +134,7 @@ def axpy(factor: Any, a: Vector, b: Vector) -> Vector:
     return jax.tree.map(of_leaves, a, b)
 
 
-def normalize(a: Vector) -> tuple[Vector, Array]:
+def normalize(a: Vector) -> tuple[Vector, Float[Array, ""]]:
     """Return a/‖a‖ and ‖a‖, of a vector of any length; a zero vector stays zero."""
     scaled, unit = unscaled(a)
     length = plain_norm(scaled)
@@ -209,7 +209,7 @@ def with_row(basis: Vector, index: Any, v: Vector) -> Vector:
     return jax.tree.map(lambda leaf, x: lax.dynamic_update_index_in_dim(leaf, x.astype(leaf.dtype), index, 0), basis, v)
 
 
-def project(basis: Vector, v: Vector) -> Array:
+def project(basis: Vector, v: Vector) -> Float[Array, " m"]:
     """Return the m inner products of the vectors of a basis with v.
 
     Args:
@@ -222,7 +222,7 @@ def project(basis: Vector, v: Vector) -> Array:
     return _sum_of_leaves(lambda q, x: _contract(q, x, x.ndim), basis, v)
 
 
-def gram(basis: Vector, block: Vector) -> Array:
+def gram(basis: Vector, block: Vector) -> Float[Array, "m b"]:
     """Return the m × b inner products of the vectors of two bases."""
 
     def of_leaf(q: Array, x: Array) -> Array:
@@ -239,7 +239,7 @@ def gram(basis: Vector, block: Vector) -> Array:
     return _sum_of_leaves(of_leaf, basis, block)
 
 
-def combine(basis: Vector, coefficients: Array) -> Vector:
+def combine(basis: Vector, coefficients: Float[Array, " m"] | Float[Array, "m b"]) -> Vector:
     """Return the linear combination Σⱼ cⱼ qⱼ of the vectors of a basis, or several of them.
 
     Args:

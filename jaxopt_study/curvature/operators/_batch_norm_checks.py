@@ -58,8 +58,10 @@ def refusing_batch_norm(name: str, batch_size: int | None) -> Iterator[None]:
         yield
         return
 
+    inside = True  # `python -O` drops the assertion by which Flax takes an interceptor away again
+
     def intercept(method: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
-        if context.method_name == "__call__" and isinstance(context.module, linen.BatchNorm):
+        if inside and context.method_name == "__call__" and isinstance(context.module, linen.BatchNorm):
             given = args[1] if len(args) > 1 else kwargs.get("use_running_average")
             if not (context.module.use_running_average if given is None else given):
                 raise ValueError(
@@ -71,4 +73,7 @@ def refusing_batch_norm(name: str, batch_size: int | None) -> Iterator[None]:
         return method(*args, **kwargs)
 
     with linen.intercept_methods(intercept):
-        yield
+        try:
+            yield
+        finally:
+            inside = False

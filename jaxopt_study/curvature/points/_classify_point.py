@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, cast
 import jax
 import jax.numpy as jnp
 from jax.core import Tracer
-from jaxtyping import Array
+from jaxtyping import Array, Bool, Float, Int
 
 from jaxopt_study._checks import check_integer, check_real, check_static_real
 from jaxopt_study._programs import nan_is_an_answer
@@ -63,18 +63,18 @@ class Classification(NamedTuple):
         num_matvecs: Products that it took.
     """
 
-    kind: Array
-    value: Array
-    gradient_norm: Array
-    gradient_tol: Array
-    flatness: Array
-    smallest: Array
-    largest: Array
-    residuals: Array
-    bounds: Array
+    kind: Int[Array, ""]
+    value: Float[Array, ""]
+    gradient_norm: Float[Array, ""]
+    gradient_tol: Float[Array, ""]
+    flatness: Float[Array, ""]
+    smallest: Float[Array, ""]
+    largest: Float[Array, ""]
+    residuals: Float[Array, "2"]
+    bounds: Float[Array, "2"]
     index: MorseIndex
     escape: Escape
-    num_matvecs: Array
+    num_matvecs: Int[Array, ""]
 
     @property
     def verdict(self) -> str:
@@ -234,12 +234,12 @@ class _Ends(NamedTuple):
 
 
 class _Verdict(NamedTuple):
-    kind: Array
-    gradient_norm: Array
-    gradient_tol: Array
-    flatness: Array
+    kind: Int[Array, ""]
+    gradient_norm: Float[Array, ""]
+    gradient_tol: Float[Array, ""]
+    flatness: Float[Array, ""]
     index: MorseIndex
-    open_below: Array  # whether a way down is to be expected or cannot be excluded
+    open_below: Bool[Array, ""]  # whether a way down is to be expected or cannot be excluded
 
 
 def _brackets(op: EmpiricalRiskOperator, keys: tuple[Key, Key], floor: float, max_matvecs: int) -> Bracket:

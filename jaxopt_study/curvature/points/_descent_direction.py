@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, Bool, Float
 
 from jaxopt_study.curvature.operators._empirical_risk import EmpiricalRiskOperator
 from jaxopt_study.curvature.points._loss_and_gradient import losses
@@ -29,10 +29,10 @@ class Escape(NamedTuple):
     """
 
     direction: Vector
-    step: Array
-    fall: Array
-    rounding: Array
-    seen: Array
+    step: Float[Array, ""]
+    fall: Float[Array, ""]
+    rounding: Float[Array, ""]
+    seen: Bool[Array, ""]
 
 
 def escape_along(op: EmpiricalRiskOperator, value: Array, g: Vector, directions: Vector, *, key: Key) -> Escape:

@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple, cast, get_args
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array
+from jaxtyping import Array, Float, Int
 
 from jaxopt_study._checks import check_choice, check_integer, check_static_real
 from jaxopt_study._programs import jit_solver, nan_is_an_answer
@@ -57,15 +57,15 @@ class CriticalPointSearch(NamedTuple):
     """
 
     params: Params
-    status: Array
-    value: Array
-    gradient_norm: Array
-    gradient_tol: Array
-    flatness: Array
-    gradient_norms: Array
-    num_steps: Array
-    num_matvecs: Array
-    num_gradients: Array
+    status: Int[Array, ""]
+    value: Float[Array, ""]
+    gradient_norm: Float[Array, ""]
+    gradient_tol: Float[Array, ""]
+    flatness: Float[Array, ""]
+    gradient_norms: Float[Array, " steps"]
+    num_steps: Int[Array, ""]
+    num_matvecs: Int[Array, ""]
+    num_gradients: Int[Array, ""]
 
     @property
     def success(self) -> Array:
@@ -81,17 +81,17 @@ class CriticalPointSearch(NamedTuple):
 
 class _State(NamedTuple):
     params: Params
-    value: Array
+    value: Float[Array, ""]
     g: Vector
-    norm: Array
-    gradient_tol: Array
-    flatness: Array
-    norms: Array
-    num_steps: Array
-    num_matvecs: Array
-    num_gradients: Array
-    radius: Array  # how long the next step may be, besides 1 + ‖θ‖
-    status: Array  # −1 while it runs
+    norm: Float[Array, ""]
+    gradient_tol: Float[Array, ""]
+    flatness: Float[Array, ""]
+    norms: Float[Array, " steps"]
+    num_steps: Int[Array, ""]
+    num_matvecs: Int[Array, ""]
+    num_gradients: Int[Array, ""]
+    radius: Float[Array, ""]  # how long the next step may be, besides 1 + ‖θ‖
+    status: Int[Array, ""]  # −1 while it runs
 
 
 class _Settings(NamedTuple):

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from jaxopt_study.curvature.operators._batches import batch_mean
 from jaxopt_study.curvature.operators._empirical_risk import EmpiricalRiskOperator
@@ -14,24 +14,24 @@ from jaxopt_study.linalg import vectors
 from jaxopt_study.types import Params, Vector
 
 
-def loss_at(op: EmpiricalRiskOperator, params: Params) -> Array:
+def loss_at(op: EmpiricalRiskOperator, params: Params) -> Float[Array, ""]:
     """Return the loss whose Hessian an operator is, at other parameters; for use inside a trace."""
     return _mean(op, lambda batch: op.batch_operator.loss(params, batch))
 
 
-def value_and_gradient(op: EmpiricalRiskOperator, params: Params) -> tuple[Array, Vector]:
+def value_and_gradient(op: EmpiricalRiskOperator, params: Params) -> tuple[Float[Array, ""], Vector]:
     """Return the loss and its gradient at other parameters; for use inside a trace."""
     return _mean(op, lambda batch: jax.value_and_grad(lambda p: op.batch_operator.loss(p, batch))(params))
 
 
 @jax.jit
-def slope(op: EmpiricalRiskOperator) -> tuple[Array, Vector, Vector]:
+def slope(op: EmpiricalRiskOperator) -> tuple[Float[Array, ""], Vector, Vector]:
     """Return loss, gradient g and Hg/‖g‖ at the operator's parameters; Hg itself has the square of the loss's scale."""
     value, g = value_and_gradient(op, op.params)
     return value, g, op.matvec(vectors.normalize(g)[0])
 
 
-def losses(op: EmpiricalRiskOperator, points: Params) -> Array:
+def losses(op: EmpiricalRiskOperator, points: Params) -> Float[Array, " b"]:
     """Return the losses (b,) at a block of parameters, one after the other."""
     if op.loop == "host":
         length = jax.tree.leaves(points)[0].shape[0]

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.core import Tracer
-from jaxtyping import Array
+from jaxtyping import Array, Float, Int
 
 from jaxopt_study._checks import check_integer, check_real, check_static_real
 from jaxopt_study._programs import nan_is_an_answer
@@ -50,17 +50,17 @@ class MorseIndex(NamedTuple):
         num_matvecs: Products that it took.
     """
 
-    lower_bound: Array
-    estimate: Array
-    interval: Array
-    flat: Array
-    flat_interval: Array
-    positive_lower_bound: Array
-    tau: Array
-    error: Array
-    scale: Array
-    resolution: Array
-    num_matvecs: Array
+    lower_bound: Int[Array, ""]
+    estimate: Float[Array, ""]
+    interval: Float[Array, "2"]
+    flat: Float[Array, ""]
+    flat_interval: Float[Array, "2"]
+    positive_lower_bound: Int[Array, ""]
+    tau: Float[Array, ""]
+    error: Float[Array, ""]
+    scale: Float[Array, ""]
+    resolution: Int[Array, ""]
+    num_matvecs: Int[Array, ""]
 
     @property
     def exact(self) -> Array:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array
+from jaxtyping import Array, Float, Int
 
 from jaxopt_study.curvature.operators._operator import Operator
 from jaxopt_study.linalg import block_lanczos as lanczos
@@ -32,10 +32,10 @@ class Proposal(NamedTuple):
     """
 
     direction: Vector
-    slope: Array
-    stretch: Array
-    scale: Array
-    num_matvecs: Array
+    slope: Float[Array, ""]
+    stretch: Float[Array, ""]
+    scale: Float[Array, ""]
+    num_matvecs: Int[Array, ""]
 
 
 def propose(

@@ -3,7 +3,7 @@
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from jaxopt_study._checks import check_real
 from jaxopt_study.curvature.operators._operator import Operator
@@ -20,7 +20,7 @@ class Tolerances(NamedTuple):
     gradient_tol: Any  # None, or a number that replaces tol ‖H‖ (1 + ‖θ‖)
     flatness: Any
 
-    def limit(self, scale: Array, length: Array) -> Array:
+    def limit(self, scale: Float[Array, ""], length: Float[Array, ""]) -> Float[Array, ""]:
         """Return the largest ‖g‖ of a critical point, from ‖H‖ and 1 + ‖θ‖."""
         return jnp.asarray(self.tol * scale * length if self.gradient_tol is None else self.gradient_tol, length.dtype)
 
@@ -54,6 +54,6 @@ def check_tolerances(
     return Tolerances(tol, gradient_tol, flatness)
 
 
-def flatness_at(norm: Array, stretch: Array, length: Array) -> Array:
+def flatness_at(norm: Float[Array, ""], stretch: Float[Array, ""], length: Float[Array, ""]) -> Float[Array, ""]:
     """Return ‖Hg‖ (1 + ‖θ‖)/‖g‖², from ‖g‖, ‖Hg‖/‖g‖ and 1 + ‖θ‖; ∞ where the gradient is zero."""
     return jnp.where(norm > 0, stretch / jnp.where(norm > 0, norm, 1) * length, jnp.inf).astype(norm.dtype)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, cast
 import jax
 import jax.numpy as jnp
 from jax.core import Tracer
-from jaxtyping import Array
+from jaxtyping import Array, Bool, Float, Int
 
 from jaxopt_study._checks import check_integer, is_finite
 from jaxopt_study._programs import nan_is_an_answer
@@ -43,14 +43,14 @@ class ConditionNumber(NamedTuple):
         num_matvecs: Products that it took.
     """
 
-    value: Array
-    lower: Array
-    upper: Array
-    largest: Array
-    smallest: Array
-    residuals: Array
-    status: Array
-    num_matvecs: Array
+    value: Float[Array, ""]
+    lower: Float[Array, ""]
+    upper: Float[Array, ""]
+    largest: Float[Array, ""]
+    smallest: Float[Array, ""]
+    residuals: Float[Array, "2"]
+    status: Int[Array, ""]
+    num_matvecs: Int[Array, ""]
 
     @property
     def verdict(self) -> str:
@@ -82,20 +82,20 @@ class IllConditioning(NamedTuple):
     At a critical point, g = 0, all ratios are NaN.
     """
 
-    gradient_norm: Array
-    gg: Array
-    ghg: Array
-    ghg_error: Array
-    hg_norm: Array
-    curvature: Array
-    cauchy_step: Array
-    largest_step: Array
-    cosine: Array
-    negative: Array
-    top_share: Array
-    top_share_error: Array
-    top_values: Array
-    num_matvecs: Array
+    gradient_norm: Float[Array, ""]
+    gg: Float[Array, ""]
+    ghg: Float[Array, ""]
+    ghg_error: Float[Array, ""]
+    hg_norm: Float[Array, ""]
+    curvature: Float[Array, ""]
+    cauchy_step: Float[Array, ""]
+    largest_step: Float[Array, ""]
+    cosine: Float[Array, ""]
+    negative: Bool[Array, ""]
+    top_share: Float[Array, ""]
+    top_share_error: Float[Array, ""]
+    top_values: Float[Array, " k"]
+    num_matvecs: Int[Array, ""]
 
 
 @nan_is_an_answer

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.core import Tracer
-from jaxtyping import Array
+from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from jaxopt_study._checks import check_integer, check_real, describe_argument
 from jaxopt_study._programs import nan_is_an_answer
@@ -37,13 +37,13 @@ class CrossCheck(NamedTuple):
         num_matvecs: Products that the check took.
     """
 
-    moments: Array
-    lanczos_moments: Array
-    difference: Array
-    cdf_difference: Array
-    tolerance: Array
-    agrees: Array
-    num_matvecs: Array
+    moments: Float[Array, "p moments"]
+    lanczos_moments: Float[Array, "p moments"]
+    difference: Float[Array, ""]
+    cdf_difference: Float[Array, ""]
+    tolerance: Float[Array, ""]
+    agrees: Bool[Array, ""]
+    num_matvecs: Int[Array, ""]
 
 
 @nan_is_an_answer
@@ -113,12 +113,12 @@ def cross_check(
 
 
 class _State(NamedTuple):
-    step: Array  # k
+    step: Int[Array, ""]  # k
     before: Vector  # tₖ₋₁, 0 at first
     now: Vector  # tₖ
-    zeroth: Array  # t₀ᵀt₀
-    twos: Array  # (K, 2): tₖ₊₁ᵀtₖ and tₖ₊₁ᵀtₖ₊₁
-    done: Array
+    zeroth: Float[Array, ""]  # t₀ᵀt₀
+    twos: Float[Array, "steps 2"]  # (K, 2): tₖ₊₁ᵀtₖ and tₖ₊₁ᵀtₖ₊₁
+    done: Bool[Array, ""]
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ class ChebyshevRecurrence:
     block_size: int = 1
     scaled: bool = False  # the interval is given in the units of H
 
-    def initial(self, seed: Array, start: None) -> _State:
+    def initial(self, seed: UInt32[Array, "2"], start: None) -> _State:
         """Return the state before the first product, from the probe of a seed."""
         v = random_unit_vector(self.layout, seed)
         square = vectors.inner(v, v)
@@ -141,7 +141,9 @@ class ChebyshevRecurrence:
         """Return tₖ."""
         return jax.tree.map(lambda leaf: leaf[None], state.now)
 
-    def update(self, interval: tuple[Array, Array], seed: Array, state: _State, products: Vector) -> _State:
+    def update(
+        self, interval: tuple[Array, Array], seed: UInt32[Array, "2"], state: _State, products: Vector
+    ) -> _State:
         """Return the state with tₖ₊₁."""
         middle, half = (interval[1] + interval[0]) / 2, (interval[1] - interval[0]) / 2
         factor = jnp.where(state.step == 0, 1, 2).astype(half.dtype) / half
@@ -151,12 +153,12 @@ class ChebyshevRecurrence:
         step = state.step + 1
         return _State(step, state.now, new, state.zeroth, state.twos.at[state.step].set(two), step >= self.num_steps)
 
-    def result(self, interval: tuple[Array, Array], state: _State, unit: Array) -> Array:
+    def result(self, interval: tuple[Array, Array], state: _State, unit: Float[Array, ""]) -> Float[Array, " moments"]:
         """Return the moments (2K + 1,)."""
         return _unfold(state.twos, state.zeroth)
 
 
-def _unfold(twos: Array, zeroth: Array) -> Array:
+def _unfold(twos: Float[Array, "steps 2"], zeroth: Float[Array, ""]) -> Float[Array, " moments"]:
     """Return the moments μ₀ … μ₂ₖ, of which tₖ₊₁ᵀtₖ and tₖ₊₁ᵀtₖ₊₁ hold two each."""
     first = twos[0, 0]
     folded = 2 * twos - jnp.stack([first, zeroth])[None]
@@ -165,7 +167,10 @@ def _unfold(twos: Array, zeroth: Array) -> Array:
 
 @jax.jit
 def _compare(
-    moments: Array, density: SpectralDensity, interval: tuple[Array, Array], tolerance: Array | float | None
+    moments: Float[Array, "p moments"],
+    density: SpectralDensity,
+    interval: tuple[Array, Array],
+    tolerance: Array | float | None,
 ) -> CrossCheck:
     low, high = interval
     nodes, weights = density.quadrature.nodes, density.quadrature.weights

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, cast, get_args
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from jaxopt_study._checks import check_choice, check_integer, check_key, check_params
 from jaxopt_study._programs import nan_is_an_answer
@@ -36,12 +36,12 @@ class Eigenpairs(NamedTuple):
         scale: The largest |Ritz value| found, the unit of the tolerance.
     """
 
-    values: Array
+    values: Float[Array, " k"]
     vectors: Vector
-    residuals: Array
-    num_matvecs: Array
-    converged: Array
-    scale: Array
+    residuals: Float[Array, " k"]
+    num_matvecs: Int[Array, ""]
+    converged: Bool[Array, " k"]
+    scale: Float[Array, ""]
 
     @property
     def relative_residuals(self) -> Array:
@@ -227,16 +227,16 @@ def _as_block(layout: Layout, start: Vector) -> Vector:
 class Eigensolver(ThickRestartLanczos):
     """`eigenpairs` as a `solver_loop.Solver`."""
 
-    def initial(self, seed: Array, start: Vector | None) -> State:
+    def initial(self, seed: UInt32[Array, "2"], start: Vector | None) -> State:
         """Return the state before the first product, from random directions and the given vectors."""
         return self.started(_starting_block(self, seed, start), seed)
 
-    def result(self, limits: Limits, state: State, unit: Array) -> Eigenpairs:
+    def result(self, limits: Limits, state: State, unit: Float[Array, ""]) -> Eigenpairs:
         """Return the pairs, their vectors in the solver's layout."""
         return _result(self, limits, state, unit)
 
 
-def _starting_block(solver: Eigensolver, seed: Array, start: Vector | None) -> Vector:
+def _starting_block(solver: Eigensolver, seed: UInt32[Array, "2"], start: Vector | None) -> Vector:
     """Return random directions, to each of which its share of the given vectors is added."""
     layout, b = solver.layout, solver.block_size
     random = layout.random(seed, 0, b)
@@ -252,7 +252,7 @@ def _starting_block(solver: Eigensolver, seed: Array, start: Vector | None) -> V
     return vectors.add(random, vectors.combine(given, shares.astype(layout.scalar)))
 
 
-def _result(solver: Eigensolver, limits: Limits, state: State, unit: Array) -> Eigenpairs:
+def _result(solver: Eigensolver, limits: Limits, state: State, unit: Float[Array, ""]) -> Eigenpairs:
     k = solver.k
     healthy = jnp.isfinite(state.space.scale)
     residuals = jnp.where(healthy, state.residuals[:k], jnp.nan)

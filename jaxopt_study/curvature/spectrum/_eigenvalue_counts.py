@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from jaxopt_study.curvature.operators._operator import Operator
 from jaxopt_study.linalg import block_lanczos as lanczos
@@ -31,14 +31,14 @@ class Compression(NamedTuple):
         num_matvecs: Products that it took.
     """
 
-    matrix: Array
-    count: Array
-    deviation: Array
-    scale: Array
-    exhausted: Array
-    num_matvecs: Array
+    matrix: Float[Array, "rows m"]
+    count: Int[Array, ""]
+    deviation: Float[Array, ""]
+    scale: Float[Array, ""]
+    exhausted: Int[Array, ""]
+    num_matvecs: Int[Array, ""]
 
-    def error(self, noise_floor: float) -> Array:
+    def error(self, noise_floor: float) -> Float[Array, ""]:
         """Return a bound δ on the error of every eigenvalue of the symmetrised matrix (Weyl).
 
         Each of the products may be wrong by `noise_floor` · scale, all in the same direction at worst; asymmetry and
@@ -49,7 +49,7 @@ class Compression(NamedTuple):
         products = jnp.sqrt(self.count.astype(square.dtype)) * noise_floor * self.scale
         return products + asymmetry + self.deviation * self.scale
 
-    def eigenvalues(self, first: Array | None = None) -> Array:
+    def eigenvalues(self, first: Int[Array, ""] | None = None) -> Float[Array, " m"]:
         """Return the eigenvalues on all columns, or on the first so many, ascending; NaN in the place of the others."""
         count = self.count if first is None else first
         square, unit = vectors.unscaled(self._square(count))
@@ -58,7 +58,7 @@ class Compression(NamedTuple):
         values = jnp.linalg.eigvalsh((square + square.T) / 2 + jnp.diag(jnp.where(known, 0, beyond)))
         return jnp.where(known, unit * values, jnp.nan)
 
-    def _square(self, count: Array | None = None) -> Array:
+    def _square(self, count: Int[Array, ""] | None = None) -> Float[Array, "m m"]:
         m = self.matrix.shape[1]
         known = jnp.arange(m, dtype=jnp.int32) < (self.count if count is None else count)
         return jnp.where(known[:, None] & known[None, :], self.matrix[:m], 0)
@@ -66,7 +66,7 @@ class Compression(NamedTuple):
 
 class _State(NamedTuple):
     space: Space
-    done: Array
+    done: Bool[Array, ""]
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class KrylovCompression:
     block_size: int
     scaled: bool = True
 
-    def initial(self, seed: Array, start: None) -> _State:
+    def initial(self, seed: UInt32[Array, "2"], start: None) -> _State:
         """Return the state before the first product, from random directions."""
         b = self.block_size
         space = lanczos.begin(self.layout, self.layout.random(seed, 0, b), self.num_basis + b, seed)
@@ -88,12 +88,14 @@ class KrylovCompression:
         """Return the last vectors of the Krylov space."""
         return lanczos.pending(state.space, self.block_size)
 
-    def update(self, noise_floor: Array, seed: Array, state: _State, products: Vector) -> _State:
+    def update(
+        self, noise_floor: Float[Array, ""], seed: UInt32[Array, "2"], state: _State, products: Vector
+    ) -> _State:
         """Return the state of a larger Krylov space."""
         space, _ = lanczos.extend(self.layout, state.space, products, seed, noise_floor, jnp.bool(True))
         return _State(space, (space.count >= self.num_basis) | (space.count >= self.layout.size) | ~_finite(space))
 
-    def result(self, noise_floor: Array, state: _State, unit: Array) -> Compression:
+    def result(self, noise_floor: Float[Array, ""], state: _State, unit: Float[Array, ""]) -> Compression:
         """Return the compression, and the number of columns after which a space was invariant."""
         return _result(self, noise_floor, state, unit)
 
@@ -139,17 +141,19 @@ def of_krylov_space(op: Operator, *, num_basis: int, block_size: int, noise_floo
 
 
 @jax.jit
-def spectral_scale(matrix: Array) -> Array:
+def spectral_scale(matrix: Float[Array, "n n"]) -> Float[Array, ""]:
     """Return the largest |eigenvalue| of the symmetric part of a matrix."""
     matrix, unit = vectors.unscaled(matrix)
     return unit * jnp.max(jnp.abs(jnp.linalg.eigvalsh((matrix + matrix.T) / 2)))
 
 
-def _finite(space: Space) -> Array:
+def _finite(space: Space) -> Bool[Array, ""]:
     return jnp.isfinite(space.scale)
 
 
-def _result(solver: KrylovCompression, noise_floor: Array, state: _State, unit: Array) -> Compression:
+def _result(
+    solver: KrylovCompression, noise_floor: Float[Array, ""], state: _State, unit: Float[Array, ""]
+) -> Compression:
     space, m, b = state.space, solver.num_basis, solver.block_size
     known = jnp.arange(m + b, dtype=jnp.int32) < space.count
     products = vectors.gram(space.basis, space.basis)
@@ -172,7 +176,9 @@ def _result(solver: KrylovCompression, noise_floor: Array, state: _State, unit: 
 
 
 @partial(jax.jit, static_argnums=(2,))
-def counts(compression: Compression, tau: Array, noise_floor: float) -> tuple[Array, Array, Array, Array]:
+def counts(
+    compression: Compression, tau: Float[Array, ""], noise_floor: float
+) -> tuple[Int[Array, ""], Int[Array, ""], Int[Array, ""], Int[Array, ""]]:
     """Return how many eigenvalues of H are proved to be below −τ and above τ, and which are undecided.
 
     By the theorem of Courant and Fischer H has at least as many eigenvalues below −τ as its compression has below

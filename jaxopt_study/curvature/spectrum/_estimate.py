@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import scipy
-from jaxtyping import Array
+from jaxtyping import Array, Float, Int
 
 TWO_PROBES = "Two are the fewest that show an error."
 
@@ -21,15 +21,15 @@ class Estimate(NamedTuple):
 
     value: Any
     standard_error: Any
-    num_matvecs: Array
+    num_matvecs: Int[Array, ""]
 
 
-def mean_and_error(samples: Array) -> tuple[Array, Array]:
+def mean_and_error(samples: Float[Array, " p *shape"]) -> tuple[Float[Array, "*shape"], Float[Array, "*shape"]]:
     """Return the mean over the leading axis and its standard error s/√p, s² with p − 1 in the denominator."""
     return jnp.mean(samples, axis=0), standard_error(samples)
 
 
-def standard_error(samples: Array) -> Array:
+def standard_error(samples: Float[Array, " p *shape"]) -> Float[Array, "*shape"]:
     """Return √(Σ (x − mean)² / (p (p − 1))) over the leading axis; the squares stay in range for any size of x."""
     p = samples.shape[0]
     deviation = jnp.abs(samples - jnp.mean(samples, axis=0, keepdims=True))
@@ -38,7 +38,9 @@ def standard_error(samples: Array) -> Array:
     return largest * jnp.sqrt(jnp.sum((deviation / scale[None]) ** 2, axis=0) / (p * (p - 1)))
 
 
-def mean_of_function(weights: Array, values: Array, size: Any) -> tuple[Array, Array]:
+def mean_of_function(
+    weights: Float[Array, "p m"], values: Float[Array, "p m"], size: Any
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Return the mean of a function of the n eigenvalues, and its standard error, from quadratures of random vectors.
 
     For v uniform on the unit sphere, vᵀ f(H) v has the variance V/N, where V is the variance of f over the eigenvalues
@@ -63,7 +65,9 @@ def mean_of_function(weights: Array, values: Array, size: Any) -> tuple[Array, A
     return mean, largest * jnp.sqrt(spread / (p * (size / 2 + 1) - 1))
 
 
-def band_of_shares(mean: Array, num_probes: int, size: int, confidence: float) -> tuple[Array, Array]:
+def band_of_shares(
+    mean: Float[Array, "*grid"], num_probes: int, size: int, confidence: float
+) -> tuple[Float[Array, "*grid"], Float[Array, "*grid"]]:
     """Return the ends of a confidence interval for a share k/n of the eigenvalues, from its mean over p probes.
 
     For v uniform on the unit sphere, the squares of v's components along k of n eigenvectors have a sum that is

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
-from jaxtyping import Array
+from jaxtyping import Array, Bool, Float, Int
 
 from jaxopt_study._checks import check_integer, check_key, check_real
 from jaxopt_study._programs import nan_is_an_answer
@@ -35,13 +35,13 @@ class LogDet(NamedTuple):
         num_matvecs: Products that it took.
     """
 
-    value: Array
-    standard_error: Array
-    truncation: Array
-    smallest: Array
-    positive: Array
-    resolved: Array
-    num_matvecs: Array
+    value: Float[Array, ""]
+    standard_error: Float[Array, ""]
+    truncation: Float[Array, ""]
+    smallest: Float[Array, ""]
+    positive: Bool[Array, ""]
+    resolved: Bool[Array, ""]
+    num_matvecs: Int[Array, ""]
 
 
 @nan_is_an_answer

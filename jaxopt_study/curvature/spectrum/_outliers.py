@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, Float, Int
 
 from jaxopt_study.linalg.gauss_quadrature import Quadrature
 
@@ -24,12 +24,12 @@ class Outliers(NamedTuple):
         count: How many there are.
     """
 
-    values: Array
-    residuals: Array
-    weights: Array
-    measured_weights: Array
-    measured_errors: Array
-    count: Array
+    values: Float[Array, " k"]
+    residuals: Float[Array, " k"]
+    weights: Float[Array, " k"]
+    measured_weights: Float[Array, " k"]
+    measured_errors: Float[Array, " k"]
+    count: Int[Array, ""]
 
 
 def find_outliers(

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array
+from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from jaxopt_study._checks import check_integer, check_key, check_static_real
 from jaxopt_study._programs import nan_is_an_answer
@@ -35,12 +35,12 @@ class Bracket(NamedTuple):
         vector: v, a pytree like the parameters.
     """
 
-    lower: Array
-    upper: Array
-    residual: Array
-    num_matvecs: Array
-    confidence: Array
-    converged: Array
+    lower: Float[Array, ""]
+    upper: Float[Array, ""]
+    residual: Float[Array, ""]
+    num_matvecs: Int[Array, ""]
+    confidence: Float[Array, ""]
+    converged: Bool[Array, ""]
     vector: Vector
 
     @property
@@ -52,19 +52,19 @@ class Bracket(NamedTuple):
 class BracketLimits(NamedTuple):
     """What may change without compiling again."""
 
-    tol: Array
-    noise_floor: Array
+    tol: Float[Array, ""]
+    noise_floor: Float[Array, ""]
 
 
 class _State(NamedTuple):
     space: Space
-    checking: Array
+    checking: Bool[Array, ""]
     vector: Vector  # the Ritz vector under check, and the answer
-    lower: Array
-    upper: Array
-    residual: Array
-    num_matvecs: Array
-    done: Array
+    lower: Float[Array, ""]
+    upper: Float[Array, ""]
+    residual: Float[Array, ""]
+    num_matvecs: Int[Array, ""]
+    done: Bool[Array, ""]
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class BracketSolver:
     block_size: int = 1
     scaled: bool = True
 
-    def initial(self, seed: Array, start: None) -> _State:
+    def initial(self, seed: UInt32[Array, "2"], start: None) -> _State:
         """Return the state before the first product, from a random direction."""
         space = lanczos.begin(self.layout, self.layout.random(seed, 0, 1), self.num_steps + 1, seed)
         nan = jnp.full((), jnp.nan, self.layout.scalar)
@@ -98,11 +98,11 @@ class BracketSolver:
         pending = lanczos.pending(state.space, 1)
         return jax.tree.map(lambda v, q: jnp.where(state.checking, v, q), state.vector, pending)
 
-    def update(self, limits: BracketLimits, seed: Array, state: _State, products: Vector) -> _State:
+    def update(self, limits: BracketLimits, seed: UInt32[Array, "2"], state: _State, products: Vector) -> _State:
         """Return the state of a larger Krylov space, with new bounds, or of a Ritz vector that is checked."""
         return _updated(self, limits, seed, state, products)
 
-    def result(self, limits: BracketLimits, state: _State, unit: Array) -> Bracket:
+    def result(self, limits: BracketLimits, state: _State, unit: Float[Array, ""]) -> Bracket:
         """Return the bracket, its vector in the solver's layout."""
         return Bracket(
             lower=unit * state.lower,
@@ -233,7 +233,9 @@ def sharpness_bounds(op: Operator, solver: BracketSolver, limits: BracketLimits,
     return bracket._replace(vector=solver.layout.unpack(bracket.vector))
 
 
-def _updated(solver: BracketSolver, limits: BracketLimits, seed: Array, state: _State, products: Vector) -> _State:
+def _updated(
+    solver: BracketSolver, limits: BracketLimits, seed: UInt32[Array, "2"], state: _State, products: Vector
+) -> _State:
     v, image = vectors.row(state.vector, 0), vectors.row(products, 0)
     square = vectors.inner(v, v)
     lower = vectors.inner(v, image) / square
@@ -247,7 +249,7 @@ def _updated(solver: BracketSolver, limits: BracketLimits, seed: Array, state: _
     last = complete | (space.count >= solver.num_steps) | broken
     due = ~checked & (last | invariant | (space.count % solver.every == 0))
 
-    def bounds() -> tuple[Array, Array, Array]:
+    def bounds() -> tuple[Float[Array, ""], Float[Array, " m"], Bool[Array, ""]]:
         values, coefficients, residuals = lanczos.ritz(space, 1)
         top = space.count - 1
         margin = limits.noise_floor * space.scale
@@ -256,7 +258,7 @@ def _updated(solver: BracketSolver, limits: BracketLimits, seed: Array, state: _
         narrow = upper - values[top] + margin <= limits.tol * jnp.abs(upper)
         return upper, jnp.take(coefficients, top, axis=1), last | narrow
 
-    def no_bounds() -> tuple[Array, Array, Array]:
+    def no_bounds() -> tuple[Float[Array, ""], Float[Array, " m"], Bool[Array, ""]]:
         return state.upper, jnp.zeros_like(space.projected[0]), jnp.bool(False)
 
     upper, coefficients, check = lax.cond(due, bounds, no_bounds)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.core import Tracer
 from jax.typing import ArrayLike
-from jaxtyping import Array
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from jaxopt_study._checks import (
     check_bool,
@@ -61,19 +61,19 @@ class SpectralDensity(NamedTuple):
         finite: Whether every product was; if not, all numbers are NaN.
     """
 
-    grid: Array
-    density: Array
-    density_error: Array
-    kernel_width: Array
-    cdf: Array
-    cdf_error: Array
-    cdf_lower: Array
-    cdf_upper: Array
+    grid: Float[Array, " g"]
+    density: Float[Array, " g"]
+    density_error: Float[Array, " g"]
+    kernel_width: Float[Array, ""]
+    cdf: Float[Array, " g"]
+    cdf_error: Float[Array, " g"]
+    cdf_lower: Float[Array, " g"]
+    cdf_upper: Float[Array, " g"]
     outliers: Outliers
     quadrature: Quadrature
     keys: Array
-    size: Array
-    finite: Array
+    size: Int[Array, ""]
+    finite: Bool[Array, ""]
 
     @property
     def num_matvecs(self) -> Array:
@@ -222,7 +222,7 @@ def _static(who: str, name: str, value: Any, high: float, *, closed: str = "()",
     return float(check_real(who, name, value, 0.0, high, closed=closed, remedy=remedy))
 
 
-def _as_grid(who: str, grid: Any) -> Array:
+def _as_grid(who: str, grid: Any) -> Shaped[Array, " g"]:
     try:
         points = jnp.asarray(grid)
     except (TypeError, ValueError, OverflowError) as error:
@@ -261,7 +261,9 @@ def _summary(
         grid = jnp.linspace(low - 5 * width, high + 5 * width, _GRID)
     grid = grid.astype(nodes.dtype)
 
-    def of_probe(nodes: Array, weights: Array, bulk: Array, exhausted: Array) -> tuple[Array, Array, Array, Array]:
+    def of_probe(
+        nodes: Float[Array, " m"], weights: Float[Array, " m"], bulk: Bool[Array, " m"], exhausted: Bool[Array, ""]
+    ) -> tuple[Float[Array, " g"], Float[Array, " g"], Float[Array, " g"], Float[Array, " g"]]:
         kernel = jnp.exp(-0.5 * ((grid[:, None] - nodes[None, :]) / width) ** 2) / (width * jnp.sqrt(2 * jnp.pi))
         below = jnp.searchsorted(nodes, grid, side="right")
         sums = jnp.concatenate([jnp.zeros(1, weights.dtype), jnp.cumsum(weights)])

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array
+from jaxtyping import Array, Int
 
 from jaxopt_study._checks import check_integer, check_key
 from jaxopt_study._programs import jit_solver, nan_is_an_answer
@@ -25,7 +25,7 @@ What = Literal["trace", "diagonal"]
 
 
 class _Moments(NamedTuple):
-    count: Array
+    count: Int[Array, ""]
     mean: Vector
     spread: Vector  # √Σ (x − mean)², not squared, which would leave the range of the numbers
 
