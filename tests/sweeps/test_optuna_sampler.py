@@ -227,7 +227,7 @@ def test_a_missing_optuna_is_said_with_the_extra_that_brings_it(monkeypatch):
 def test_a_file_of_something_else_is_refused_and_left_as_it_was(tmp_path, content):
     path = tmp_path / "results.csv"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"results.csv holds something else\. Choose another name"):
+    with pytest.raises(ValueError, match=r"results.csv has other contents\. Choose another name"):
         OptunaSampler(path)
     assert path.read_bytes() == content
 

@@ -142,14 +142,14 @@ def test_a_value_that_never_occurs_has_no_coordinate(dimension, value):
         (lambda: log_uniform(-1, 1), "low > 0"),
         (lambda: log_uniform(1, 1), "low < high"),
         (lambda: integers(2, 1), "low ≤ high, received 2 and 1"),
-        (lambda: integers(0, 2**31), "32 bits"),
+        (lambda: integers(0, 2**31), "32-bit integers"),
         (lambda: integers(0, 4, log=True), "low ≥ 1, received 0"),
         (lambda: choices(), "at least one option"),
         (lambda: choices("a", "b", "a"), "received 'a' twice"),
         (lambda: choices(1, 1.0), "received 1.0 twice"),
         (lambda: choices(math.nan), "received nan"),
-        (lambda: choices(math.sin), "by a name"),
-        (lambda: choices((1, math.sin), 2), "by a name"),
+        (lambda: choices(math.sin), "Use names"),
+        (lambda: choices((1, math.sin), 2), "Use names"),
         (
             lambda: choices([16, 64]),
             r"separate arguments, as in choices\(16, 64\); received the single list \[16, 64\]",
@@ -159,7 +159,7 @@ def test_a_value_that_never_occurs_has_no_coordinate(dimension, value):
         (lambda: choices("a", "b", static=False), "static=False"),
         (lambda: choices(1, 0.5, static=False), "floats or 32-bit integers"),
         (lambda: choices(True, False, static=False), "Leave out static=False"),
-        (lambda: choices(1, 2**31, static=False), "32 bits"),
+        (lambda: choices(1, 2**31, static=False), "32-bit integers"),
         (lambda: conditional(conditional(uniform(0, 1), on="a", equals=1), on="b", equals=1), "Make 'a' itself"),
     ],
 )
@@ -221,7 +221,7 @@ a, b = choices(1, 2), uniform(0, 1)
         ({"a": integers(0, 4), "c": conditional(b, on="a", equals="x")}, "'a' is never 'x'"),
         ({"a": b, "c": conditional(b, on="a", equals=0.5)}, "continuous"),
         ({"c": conditional(a, on="d", equals=1), "d": conditional(a, on="e", equals=1),
-          "e": conditional(a, on="c", equals=1), "f": conditional(a, on="c", equals=1)}, "circle; .* c → d → e → c"),
+          "e": conditional(a, on="c", equals=1), "f": conditional(a, on="c", equals=1)}, "cyclic; .* c → d → e → c"),
     ],
 )  # fmt: skip
 def test_a_space_that_cannot_be_is_refused(dimensions, message):
