@@ -104,7 +104,7 @@ def test_neutral_values_can_be_named():
     assert [variant.name for variant in neutral] == [
         "merge.chain[1].ema.decay = 0.5", "scale_by_learning_rate.learning_rate = 0",
     ]  # fmt: skip
-    with pytest.raises(ValueError, match=r"names 4 hyperparameters(.|\n)*expected one of.*merge\.fn\.eps"):
+    with pytest.raises(ValueError, match=r"matches 4 hyperparameters(.|\n)*expected one of.*merge\.fn\.eps"):
         variants_of(adam(), neutral={"decay": 0.0})
     with pytest.raises(ValueError, match="matches no hyperparameters"):
         variants_of(adam(), neutral={"weight_decay": 0.0})

@@ -139,7 +139,7 @@ def test_it_repeats_with_its_seed_only():
 
 @pytest.mark.parametrize(("scores", "k", "message"), [
     ([], 1, "one score per trial"), ([[1.0]], 1, "Average over seeds"), ([1.0, 2.0], 3, "from 1 to 2"),
-    ([1.0, 2.0], 0, "from 1 to 2"), ([1.0, 2.0], 1.5, "whole numbers"), ([1.0], [[1]], "whole numbers"),
+    ([1.0, 2.0], 0, "from 1 to 2"), ([1.0, 2.0], 1.5, "k to be integers"), ([1.0], [[1]], "k to be integers"),
 ])  # fmt: skip
 def test_what_is_no_search_is_refused(scores, k, message):
     with pytest.raises(ValueError, match=message):

@@ -192,7 +192,7 @@ def test_a_flipped_byte_in_a_file_is_refused_by_name(folder):
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
-    with pytest.raises(JournalError, match=r"chunk-00001.npz cannot be used.*only its lanes are computed again"):
+    with pytest.raises(JournalError, match=r"chunk-00001.npz cannot be used.*only its lanes will be computed again"):
         read(folder)
 
 
@@ -290,7 +290,7 @@ def test_chunks_without_a_study_file_are_refused(folder):
 def test_a_folder_that_vanishes_is_noticed_and_not_made_anew(folder):
     with Journal.open(folder, CONFIG) as journal:
         shutil.rmtree(folder)
-        with pytest.raises(JournalError, match=r"study.json is gone"):
+        with pytest.raises(JournalError, match=r"study.json no longer exists"):
             journal.append(np.array([9]), losses([9]))
     assert not folder.exists()
 
@@ -308,7 +308,7 @@ def test_a_file_is_not_a_folder(tmp_path):
 
 def test_a_folder_of_somebody_else_is_refused_and_left_alone(tmp_path):
     (tmp_path / "thesis.tex").write_text("mine")
-    with pytest.raises(JournalError, match=r"neither empty nor a journal: it holds 'thesis.tex'"):
+    with pytest.raises(JournalError, match=r"neither empty nor a journal: it contains 'thesis.tex'"):
         Journal.open(tmp_path, CONFIG)
     assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.tex"]
 

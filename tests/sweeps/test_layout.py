@@ -180,7 +180,7 @@ def test_a_resumed_sweep_has_the_width_it_had_whatever_is_measured_now(monkeypat
 
 def test_a_mesh_without_an_axis_for_trials_is_refused():
     mesh = jax.make_mesh((1,), ("batch",), axis_types=(AxisType.Auto,))
-    with pytest.raises(ValueError, match=r"mesh axis 'trials'; received \('batch',\)"):
+    with pytest.raises(ValueError, match=r"mesh with an axis 'trials'; received the axes \('batch',\)"):
         sweeps.search(optax.sgd, small.RATES, small.quadratic(), mesh=mesh, num_trials=1, num_steps=1, key=small.KEY)
 
 

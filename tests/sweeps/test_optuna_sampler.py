@@ -227,7 +227,7 @@ def test_a_missing_optuna_is_said_with_the_extra_that_brings_it(monkeypatch):
 def test_a_file_of_something_else_is_refused_and_left_as_it_was(tmp_path, content):
     path = tmp_path / "results.csv"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"results.csv holds something else\. Choose another name"):
+    with pytest.raises(ValueError, match=r"results.csv has other contents\. Choose another name"):
         OptunaSampler(path)
     assert path.read_bytes() == content
 
@@ -250,11 +250,11 @@ def test_another_space_or_direction_of_a_stored_study_is_refused(tmp_path):
     with OptunaSampler(tmp_path / "study") as sampler:
         sampler.ask(LINE, 1)
         for other in (Space({"x": uniform(-1.0, 2.0)}), Space({"x": uniform(-1.0, 1.0), "y": uniform(0, 1)})):
-            with pytest.raises(ValueError, match=r"searches another space; different are [xy]\. Ask"):
+            with pytest.raises(ValueError, match=r"has another space, which differs in [xy]\. Use"):
                 sampler.ask(other, 1)
             with pytest.raises(ValueError, match="another space"):
                 sampler.finished(other)
-    with pytest.raises(ValueError, match="is to minimize; received 'maximize'"):
+    with pytest.raises(ValueError, match="has the direction 'minimize'; received direction='maximize'"):
         OptunaSampler(tmp_path / "study", direction="maximize")
 
 

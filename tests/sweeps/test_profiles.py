@@ -55,7 +55,7 @@ def test_error_costs_keep_the_order_and_are_positive():
 
 
 def test_what_has_no_ratio_is_refused():
-    with pytest.raises(ValueError, match="must be positive"):
+    with pytest.raises(ValueError, match="needs positive costs"):
         performance_profile([[0.0, 1.0]])
     with pytest.raises(ValueError, match=r"\(problems, solvers\)"):
         performance_profile([1.0])

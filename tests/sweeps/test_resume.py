@@ -219,7 +219,7 @@ def test_another_version_is_refused(folder, whole, monkeypatch):
     there = here | {"versions": here["versions"] | {"jax": "0.0.1"}}
     with monkeypatch.context() as patch:
         patch.setattr(sweep, "environment", lambda: there)
-        with pytest.raises(JournalError, match=r"config\['versions'\]\['jax'\]: stored .*asked '0.0.1'"):
+        with pytest.raises(JournalError, match=r"config\['versions'\]\['jax'\]: stored .*requested '0.0.1'"):
             searched(folder)
     assert_same(searched(folder), whole)
 

@@ -264,7 +264,7 @@ def test_nan_from_the_first_step_in_all_trials_leaves_the_table_and_says_so():
     search = sweeps.search(optax.sgd, RATES, problem, **SETTINGS)
     assert (search.diverged_at == 0).all()
     assert (search.num_steps == 0).all()
-    with pytest.raises(ValueError, match="no best trial: of 6, 6 were run with every seed, 6 of them diverged"):
+    with pytest.raises(ValueError, match="no best trial: of 6 trials, 6 were run with every seed, 6 of them diverged"):
         search.best  # noqa: B018
     table = search.to_pandas()
     assert len(table) == 12
@@ -279,7 +279,7 @@ def test_nan_in_the_metric_alone_is_not_called_divergence(regression):
     broken = regression.replace(metrics={"broken": nothing})
     search = sweeps.search(optimizers.sgd, RATES, broken, metric="validation_broken", **SETTINGS)
     assert not search.diverged.any()
-    with pytest.raises(ValueError, match="0 of them diverged, and the others' validation_broken is NaN"):
+    with pytest.raises(ValueError, match="0 of them diverged, and the validation_broken of the others is NaN"):
         search.best  # noqa: B018
 
 
@@ -393,7 +393,7 @@ def test_an_interrupt_before_a_trial_has_all_seeds_leaves_no_best():
     assert part.curves["train_loss"].dtype == jnp.bfloat16
     assert np.isnan(part.curves["train_loss"][~part.finished].astype(float)).all()
     assert not part.indistinguishable().any()
-    with pytest.raises(ValueError, match=r"of 6, 0 were run with every seed.*resume"):
+    with pytest.raises(ValueError, match=r"of 6 trials, 0 were run with every seed.*resume"):
         part.best  # noqa: B018
     with pytest.raises(ValueError, match="a trial that was run with every seed"):
         part.best_of_k()

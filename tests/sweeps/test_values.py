@@ -76,7 +76,7 @@ def test_default_settings_and_settings_of_the_problem_and_of_training_are_looked
             sweeps.search(optimizers.sgd, space, penalised, **SETTINGS)
         with pytest.raises(ValueError, match="batch_size to be an integer from 1 to 23; received 40"):
             sweeps.search(optimizers.sgd, RATES | {"batch_size": sweeps.choices(4, 40)}, small.regression(), **SETTINGS)
-        with pytest.raises(ValueError, match="'batch_size' shape the program"):
+        with pytest.raises(ValueError, match="'batch_size' must be static"):
             sweeps.search(optimizers.sgd, RATES | {"batch_size": sweeps.uniform(4, 8)}, small.regression(), **SETTINGS)
     assert counter.lanes == 0
 
@@ -102,7 +102,7 @@ PEAK = sweeps.log_uniform(1e-3, 0.3)
 )
 def test_a_schedule_that_branches_on_a_value_is_told_two_ways_and_both_work(schedule):
     make = lambda peak: optax.sgd(schedule(peak))
-    with pytest.raises(TypeError, match=r"the optimizer decides by peak in Python.*static=True.*peak \* unit"):
+    with pytest.raises(TypeError, match=r"the optimizer branches on peak in Python.*static=True.*peak \* unit"):
         sweeps.search(make, {"peak": PEAK}, small.quadratic(), **SETTINGS)
     few = SETTINGS | {"num_trials": 2}
     static = {"peak": sweeps.log_uniform(1e-3, 0.3, static=True)}

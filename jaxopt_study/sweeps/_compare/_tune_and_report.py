@@ -199,7 +199,7 @@ def _check_values(here: Mapping[str, CandidateTrials], drawn: Drawn) -> None:
 
 
 def _reporting(trials: Trials, metric: str, keep_params: bool) -> Trials:
-    """Return trials that evaluate the final parameters on the test examples if these are reported; perhaps keep them."""
+    """Return trials that evaluate the final parameters on the test examples, if these are reported, or keep them."""
     report_on = ("test",) if metric.startswith("test_") else trials.report_on
     return replace(trials, report_on=report_on, keep_params=keep_params)
 
