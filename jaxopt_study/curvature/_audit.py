@@ -189,7 +189,7 @@ def noise_floor(op: Operator) -> float:
 
     Example:
         >>> from jaxopt_study.curvature import from_matrix
-        >>> bool(noise_floor(from_matrix(jnp.eye(2))) == 16 * jnp.finfo(jnp.float32).eps)
+        >>> bool(noise_floor(from_matrix(jnp.eye(2, dtype=jnp.float32))) == 16 * jnp.finfo(jnp.float32).eps)
         True
     """
     return GROWTH * _unit(check_operator("noise_floor", op))

@@ -128,12 +128,12 @@ def search(
         ...     {"learning_rate": sweeps.log_uniform(1e-3, 100.0)},
         ...     problems.planar.bowl(),
         ...     num_trials=50,
-        ...     num_steps=30,
+        ...     num_steps=100,
         ...     key=jax.random.key(0),
         ... )
         >>> 0.5 < found.best.config["learning_rate"] < 2.0  # the stability limit is 2
         True
-        >>> bool(found.diverged.any())  # a rate of 100 overflows within 30 steps; the trial is kept and flagged
+        >>> bool(found.diverged.any())  # a rate of 100 overflows within 100 steps; the trial is kept and flagged
         True
 
     References:
