@@ -503,8 +503,8 @@ TRAINING = [
     ),
     _edit(
         "training/_batch_order.py",
-        "jnp.ceil(_share(order, step)",
-        "jnp.floor(_share(order, step)",
+        "jnp.ceil(_share(self.pace, step)",
+        "jnp.floor(_share(self.pace, step)",
         BATCHES + "test_a_curriculum_rounds_the_number_of_examples_up",
     ),
     _edit(
@@ -521,20 +521,20 @@ TRAINING = [
     ),
     _edit(
         "training/_batch_order.py",
-        "epoch + wrapped.astype(jnp.uint32) if",
-        "epoch if",
+        "else epoch + wrapped.astype(jnp.uint32)",
+        "else epoch",
         BATCHES + "test_every_epoch_holds_every_example_exactly_once_at_any_batch_size",
     ),
     _edit(
         "training/_batch_order.py",
-        "jax.random.fold_in(prepared, step)",
-        "prepared",
+        "jax.random.randint(jax.random.fold_in(state, step)",
+        "jax.random.randint(state",
         BATCHES + "test_with_replacement_every_draw_is_uniform_and_independent",
     ),
     _edit(
         "training/_batch_order.py",
-        "else jnp.uint32(0)",
-        "else epoch",
+        "jnp.uint32(0) if same",
+        "epoch if same",
         BATCHES + "test_once_repeats_the_first_order",
     ),
     _edit(
