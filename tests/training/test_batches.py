@@ -176,7 +176,7 @@ def test_a_constant_pace_of_one_is_sampling_with_replacement():
 @pytest.mark.parametrize(
     ("make", "expected"),
     [
-        (lambda: shuffle(jnp.arange(3), 0, key=jax.random.key(0)), "1 … 2²⁸"),
+        (lambda: shuffle(jnp.arange(3), 0, key=jax.random.key(0)), "1 to 2²⁸"),
         (lambda: LinearPace(0.0, 10), r"\(0, 1\]; received 0.0"),
         (lambda: LinearPace(0.5, 0), "num_steps to be an integer ≥ 1"),
     ],
