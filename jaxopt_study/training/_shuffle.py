@@ -59,7 +59,9 @@ def shuffle(
     _check_count(num_examples)
     position, epoch = _as_integers("position", position), _as_integers("epoch", epoch)
     if epoch.shape not in ((), position.shape):
-        raise ValueError(f"shuffle needs epoch to be one, or of shape {position.shape}; received shape {epoch.shape}.")
+        raise ValueError(
+            f"shuffle needs epoch to be one integer, or integers of shape {position.shape}; received shape {epoch.shape}."
+        )
     if not isinstance(position, Tracer) and position.size and not 0 <= position.min() <= position.max() < num_examples:
         raise ValueError(
             f"shuffle needs positions from 0 to {num_examples - 1}; received {position.min()} to {position.max()}."

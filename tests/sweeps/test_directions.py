@@ -91,7 +91,7 @@ def test_infinity_on_the_better_side_is_no_record():
 
 def test_a_sampler_of_the_other_direction_is_refused():
     pytest.importorskip("optuna")
-    with pytest.raises(ValueError, match="has direction='maximize', but 'validation_loss' has mode='min'"):
+    with pytest.raises(ValueError, match="The sampler has mode='max', but 'validation_loss' has mode='min'"):
         sweeps.search(
             optimizers.sgd, RATES, small.regression(), sampler=sweeps.OptunaSampler(direction="maximize"), **SETTINGS
         )

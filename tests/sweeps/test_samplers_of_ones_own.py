@@ -53,7 +53,7 @@ class ForAccuracy(Bisection):
     ("sampler", "message"),
     [
         (Elsewhere(), r"configurations in the space, with the names \['learning_rate'\]; received"),
-        (ForAccuracy(), "takes scores to be better by mode='max'"),
+        (ForAccuracy(), "The sampler has mode='max', but"),
     ],
 )
 def test_what_does_not_fit_is_refused(sampler, message):

@@ -188,8 +188,8 @@ def search(
     taken = getattr(sampler, "mode", mode) if asking else mode
     if taken != mode:
         raise ValueError(
-            f"The sampler takes scores to be better by mode={taken!r}, and {metric!r} has mode={mode!r}: make the "
-            "sampler with the other direction."
+            f"The sampler has mode={taken!r}, but {metric!r} has mode={mode!r}. Make the sampler with the other "
+            "direction."
         )
     run = partial(
         sweep, seed_keys=seed_keys, metric=metric, mode=mode, mesh=mesh, width=width, progress=progress, name="search"
