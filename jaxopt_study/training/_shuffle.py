@@ -60,7 +60,8 @@ def shuffle(
     position, epoch = _as_integers("position", position), _as_integers("epoch", epoch)
     if epoch.shape not in ((), position.shape):
         raise ValueError(
-            f"shuffle needs epoch to be one integer, or integers of shape {position.shape}; received shape {epoch.shape}."
+            f"shuffle needs epoch to be one integer, or integers of shape {position.shape}; received shape "
+            f"{epoch.shape}."
         )
     if not isinstance(position, Tracer) and position.size and not 0 <= position.min() <= position.max() < num_examples:
         raise ValueError(
