@@ -212,5 +212,5 @@ def test_a_missing_key_and_an_unknown_sampler_are_refused():
     space = Space({"a": uniform(0, 1)})
     with pytest.raises(ValueError, match=r"sampler 'sobol' needs a key; pass key=jax.random.key\(0\)"):
         sample(space, 2, sampler="sobol")
-    with pytest.raises(ValueError, match="one of 'random', 'sobol', 'grid'; received 'halton'"):
+    with pytest.raises(ValueError, match="one of 'random', 'grid', 'sobol'; received 'halton'"):
         sample(space, 2, sampler="halton", key=jax.random.key(0))

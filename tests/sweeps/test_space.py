@@ -195,7 +195,7 @@ def test_a_name_that_exists_needs_a_coordinate():
     space = Space({"method": choices("sgd", "adam"), "b2": conditional(uniform(0, 1), on="method", equals="adam")})
     with pytest.raises(ValueError, match="b2: Expected unit coordinates"):
         space.at(np.array([[0.9, np.nan]]))
-    with pytest.raises(ValueError, match=r"shape \(n, 2\), received \(3,\)"):
+    with pytest.raises(ValueError, match=r"shape \(n, 2\); received \(3,\)"):
         space.at(np.zeros(3))
     with pytest.raises(ValueError, match=r"Configuration 1: expected the names \['b2', 'method'\]"):
         space.unit([{"method": "sgd"}, {"method": "adam"}])
