@@ -7,14 +7,14 @@ from jaxopt_study.transforms import Transform
 
 
 def plane_optimizers() -> dict[str, Transform]:
-    """Return the notes' optimizers at the settings of their contour figure, x²/20 + y² from (−7, 2).
+    """Return seven optimizers at the settings of figure 6-8, x²/20 + y² from (−7, 2).
 
-    SGD, momentum, AdaGrad and Adam are the book's. Nesterov takes momentum's numbers; RMSprop Adam's learning rate and
-    a decay of .9. AdaDelta has ε = 1e-2 in place of 1e-6, which sets the length of its first steps: with 1e-6 it would
-    hardly leave the start in 30 points.
+    The settings of SGD, momentum, AdaGrad and Adam are those of Saito (2016). Nesterov takes momentum's numbers; RMSprop
+    Adam's learning rate and a decay of .9. AdaDelta has ε = 1e-2 in place of 1e-6, which sets the length of its first
+    steps: with 1e-6 it would hardly leave the start in 30 points.
 
     Returns:
-        By name, in the order of the notes.
+        The optimizers by name.
 
     References:
         Saito (2016), Deep Learning from Scratch, figure 6-8 and its program.
@@ -31,13 +31,13 @@ def plane_optimizers() -> dict[str, Transform]:
 
 
 def network_optimizers() -> dict[str, Transform]:
-    """Return the notes' optimizers at the settings of their comparison on MNIST.
+    """Return seven optimizers at the settings of figure 6-9, a comparison on MNIST.
 
     SGD, momentum, AdaGrad and RMSprop at .01, Adam at .001, all untuned; Nesterov with momentum's numbers, AdaDelta as
     in its paper.
 
     Returns:
-        By name, in the order of the notes.
+        The optimizers by name.
 
     References:
         Saito (2016), Deep Learning from Scratch, figure 6-9 and its program.

@@ -1,6 +1,8 @@
 """Operators of a loss against dense derivatives in double precision, and what they cost."""
 
+from contextlib import contextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 
 import flax.linen as nn
 import jax
@@ -11,6 +13,7 @@ from flax import nnx
 from jax import lax
 
 from jaxopt_study.curvature import empirical_fisher, ggn, hessian
+from jaxopt_study.curvature.operators._batch_norm_checks import refusing_batch_norm
 from jaxopt_study.linalg import vectors
 from jaxopt_study.linalg.dense import ravel, unravel
 from jaxopt_study.linalg.operator import _apply, _prepare
@@ -316,3 +319,21 @@ def test_batch_statistics_are_no_parameters(normalised):
     with pytest.raises(ValueError, match=r"of the type BatchStat. Take .* nnx.split"):
         hessian(lambda p, x: 0.0, nnx.state(NormalisedNnx()), X)
     hessian(lambda p, x: 0.0, nnx.state(NormalisedNnx(), nnx.Param), X)
+
+
+def test_batch_norm_is_refused_inside_only_even_where_flax_forgets_to_end_the_interception(monkeypatch):
+    """As under `python -O`, which drops the assertion by which Flax removes an interceptor."""
+    left = []
+
+    @contextmanager
+    def never_removed(interceptor):
+        left.append(interceptor)
+        yield
+
+    monkeypatch.setattr(nn, "intercept_methods", never_removed)
+    call = lambda: left[0](lambda: "run", (), {}, SimpleNamespace(method_name="__call__", module=layer))
+    layer = SimpleNamespace(use_running_average=False, path=("norm",))
+    monkeypatch.setattr(nn, "BatchNorm", SimpleNamespace)
+    with refusing_batch_norm("hessian", 2), pytest.raises(ValueError, match="batch normalisation in training mode"):
+        call()
+    assert call() == "run"

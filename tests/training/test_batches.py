@@ -258,3 +258,16 @@ def test_what_leaves_the_data_is_an_error_or_a_diverged_run():
 def test_what_is_no_order_is_refused(order):
     with pytest.raises(ValueError, match="batch_order needs order to be one of 'reshuffle'"):
         batch_order(order)
+
+
+class Unhashable:
+    """An order that has neither a hash nor the structure of a pytree."""
+
+    __hash__ = None
+    init, indices = Backwards.init, Backwards.indices
+    offset = 0
+
+
+def test_an_order_that_cannot_be_told_from_another_is_refused():
+    with pytest.raises(TypeError, match=r"must be hashable, or a registered pytree; received .* Make it a frozen"):
+        _seen(Unhashable())
