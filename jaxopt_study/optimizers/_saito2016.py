@@ -9,9 +9,9 @@ from jaxopt_study.transforms import Transform
 def plane_optimizers() -> dict[str, Transform]:
     """Return seven optimizers at the settings of figure 6-8, x²/20 + y² from (−7, 2).
 
-    The settings of SGD, momentum, AdaGrad and Adam are those of Saito (2016). Nesterov takes momentum's numbers; RMSprop
-    Adam's learning rate and a decay of .9. AdaDelta has ε = 1e-2 in place of 1e-6, which sets the length of its first
-    steps: with 1e-6 it would hardly leave the start in 30 points.
+    The settings of SGD, momentum, AdaGrad and Adam are those of Saito (2016). Nesterov takes momentum's numbers;
+    RMSprop Adam's learning rate and a decay of .9. AdaDelta has ε = 1e-2 in place of 1e-6, which sets the length of its
+    first steps: with 1e-6 it would hardly leave the start in 30 points.
 
     Returns:
         The optimizers by name.
