@@ -5,15 +5,25 @@
 
 from typing import Any
 
+from jaxopt_study.optimizers._adadelta import adadelta
 from jaxopt_study.optimizers._adafactor import adafactor
-from jaxopt_study.optimizers._adagrad_rmsprop import adadelta, adagrad, rmsprop
-from jaxopt_study.optimizers._adam import adam, adamw, amsgrad
-from jaxopt_study.optimizers._adam_variants import adamax, adan, nadam, radam
+from jaxopt_study.optimizers._adagrad import adagrad
+from jaxopt_study.optimizers._adam import adam
+from jaxopt_study.optimizers._adamax import adamax
+from jaxopt_study.optimizers._adamw import adamw
+from jaxopt_study.optimizers._adan import adan
+from jaxopt_study.optimizers._amsgrad import amsgrad
 from jaxopt_study.optimizers._asgd import asgd
 from jaxopt_study.optimizers._convention import Convention
+from jaxopt_study.optimizers._lion import lion
+from jaxopt_study.optimizers._momentum import momentum
+from jaxopt_study.optimizers._nadam import nadam
+from jaxopt_study.optimizers._nesterov import nesterov, nesterov_lookahead
+from jaxopt_study.optimizers._radam import radam
+from jaxopt_study.optimizers._rmsprop import rmsprop
+from jaxopt_study.optimizers._rprop import rprop
 from jaxopt_study.optimizers._saito2016 import network_optimizers, plane_optimizers
-from jaxopt_study.optimizers._sgd import momentum, nesterov, nesterov_lookahead, sgd
-from jaxopt_study.optimizers._sign_methods import lion, rprop
+from jaxopt_study.optimizers._sgd import sgd
 from jaxopt_study.transforms import Difference, explain_difference
 
 _NAMED = (

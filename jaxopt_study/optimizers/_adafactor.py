@@ -1,6 +1,6 @@
 """Adafactor: adaptive steps with sublinear memory."""
 
-# Arguments that default to None are filled from the table of conventions before these functions run.
+# Arguments that default to None are filled from the table of conventions before this function runs.
 # pyright: reportArgumentType=false
 
 from typing import Any

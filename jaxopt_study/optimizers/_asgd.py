@@ -1,6 +1,6 @@
 """Averaged stochastic gradient descent (ASGD)."""
 
-# Arguments that default to None are filled from the table of conventions before these functions run.
+# Arguments that default to None are filled from the table of conventions before this function runs.
 # pyright: reportArgumentType=false, reportOptionalOperand=false
 
 from typing import Any

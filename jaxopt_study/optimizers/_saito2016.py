@@ -1,8 +1,12 @@
 """The optimizers of Saito (2016) at the settings of its two comparisons, figures 6-8 and 6-9."""
 
-from jaxopt_study.optimizers._adagrad_rmsprop import adadelta, adagrad, rmsprop
+from jaxopt_study.optimizers._adadelta import adadelta
+from jaxopt_study.optimizers._adagrad import adagrad
 from jaxopt_study.optimizers._adam import adam
-from jaxopt_study.optimizers._sgd import momentum, nesterov_lookahead, sgd
+from jaxopt_study.optimizers._momentum import momentum
+from jaxopt_study.optimizers._nesterov import nesterov_lookahead
+from jaxopt_study.optimizers._rmsprop import rmsprop
+from jaxopt_study.optimizers._sgd import sgd
 from jaxopt_study.transforms import Transform
 
 

@@ -213,6 +213,10 @@ def _constructor(function: Any, build: Any, kind: str, conventions: tuple[Any, .
 def _bind(constructor: Constructor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     parameters = constructor.signature.parameters
     if "accumulator_dtype" in kwargs and "dtype" in parameters and constructor.kind != "optax":  # Optax's name for it
+        if "dtype" in kwargs:
+            raise TypeError(
+                f"{constructor.name}: accumulator_dtype is another name of dtype; received both. Give dtype only."
+            )
         kwargs = {"dtype" if name == "accumulator_dtype" else name: value for name, value in kwargs.items()}
     try:
         bound = constructor.signature.bind(*args, **kwargs)

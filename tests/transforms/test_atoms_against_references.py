@@ -10,7 +10,7 @@ from tests.oracles import gradients
 from tests.oracles.closeness import assert_agree, disagreement
 from tests.oracles.references import atoms, descent
 from tests.oracles.references.reference import run, run_on
-from tests.oracles.running import run_on_function, run_outputs, run_transform, states_of
+from tests.oracles.running import run_on_function, run_outputs, run_transform, states_of, traced_staircase
 
 GRADS, START = gradients.stream(), gradients.start()
 STEPS = np.arange(1, len(GRADS) + 1)
@@ -108,10 +108,7 @@ def _decay(count):
 
 
 def _jax_schedule(value):
-    """The staircase, written so that it can be traced."""
-    if value is not gradients.staircase:
-        return value
-    return lambda count: jnp.asarray([0.1, 0.02, 0.05])[(count // 60) % 3]
+    return traced_staircase if value is gradients.staircase else value
 
 
 def test_both_writings_of_the_staircase_agree():

@@ -1,6 +1,5 @@
 """Every composed scaling against its NumPy reference, with its arguments off their defaults; every step and state."""
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -9,7 +8,7 @@ from tests.oracles import gradients
 from tests.oracles.closeness import assert_agree, disagreement
 from tests.oracles.references import adagrad_family, adam_family, atoms, lion_adan
 from tests.oracles.references.reference import run
-from tests.oracles.running import run_outputs, run_transform, states_of
+from tests.oracles.running import run_outputs, run_transform, states_of, traced_staircase
 
 GRADS, START = gradients.stream(seed=1), gradients.start(seed=1)
 STEPS = np.arange(1, len(GRADS) + 1)
@@ -208,7 +207,7 @@ def test_added_weight_decay_is_the_gradient_of_half_the_square():
 @pytest.mark.parametrize("scheduled", [False, True])
 def test_proximal_decay_divides_the_end_of_the_step(scheduled):
     rates = [(0.1, 0.02, 0.05)[t // 60 % 3] if scheduled else 0.1 for t in range(len(GRADS))]
-    rate = (lambda count: jnp.asarray([0.1, 0.02, 0.05])[(count // 60) % 3]) if scheduled else 0.1
+    rate = traced_staircase if scheduled else 0.1
     tx = transforms.chain(transforms.scale_by_learning_rate(rate), transforms.decay_proximally(0.3, rate))
     params, _, _ = run_transform(tx, GRADS, START)
     expected, theta = [], START
