@@ -35,6 +35,7 @@ from jaxopt_study.transforms._momentum import heavy_ball, nesterov, nesterov_loo
 from jaxopt_study.transforms._noise import add_gradient_noise
 from jaxopt_study.transforms._paths import children as children
 from jaxopt_study.transforms._paths import match as match
+from jaxopt_study.transforms._paths import neutral_values as neutral_values
 from jaxopt_study.transforms._paths import rebuild as rebuild
 from jaxopt_study.transforms._projections import clip_weights, project_to_max_norm
 from jaxopt_study.transforms._pytree import register_expressions

@@ -84,7 +84,7 @@ class NadamAverageState(NamedTuple):
     count: Int[Array, "*batch"]  # steps taken
 
 
-@atom(state=NadamAverageState, linear=True)
+@atom(state=NadamAverageState, linear=True, neutral={"momentum_decay": 0.0})
 def nadam_average(
     decay: ScalarLike = 0.9, *, momentum_decay: ScalarLike = 0.004, average_with_schedule: bool = True
 ) -> Transform:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxopt_study._checks import check_bool, check_callable, describe_argument
+from jaxopt_study._checks import check_bool, check_callable, check_real, describe_argument
 from jaxopt_study.transforms import _traced as traced
 from jaxopt_study.transforms._printing import import_path
 from jaxopt_study.transforms._scalars import ScalarLike, ScalarOrSchedule
@@ -31,7 +31,12 @@ R = TypeVar("R")
 
 
 def atom(
-    *, state: type = optax.EmptyState, params: bool = False, linear: bool = False, contains: bool = False
+    *,
+    state: type = optax.EmptyState,
+    params: bool = False,
+    linear: bool = False,
+    contains: bool = False,
+    neutral: Mapping[str, float] | None = None,
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Make a function the constructor of an elementary transformation.
 
@@ -46,6 +51,7 @@ def atom(
             real and the imaginary part then act as two real parameters would. Otherwise complex ones raise.
         contains: Whether the atom passes the gradient to other transformations, which check it themselves and may
             change its shape on purpose.
+        neutral: The values that disable arguments, such as {"weight_decay": 0.0}, which `ablate` tries.
 
     Returns:
         A decorator for functions that return `Transform(init, update)`.
@@ -89,7 +95,7 @@ def atom(
 
             return Transform(init, update)  # pyright: ignore[reportReturnType]
 
-        return _constructor(function, build, "atom")
+        return _constructor(function, build, "atom", neutral=_neutral("atom", function, neutral))
 
     return decorate
 
@@ -123,20 +129,27 @@ def composite(
     return decorate
 
 
-def named_function(function: Callable[P, R]) -> Callable[P, R]:
+def named_function(
+    function: Callable[P, R] | None = None, *, neutral: Mapping[str, float] | None = None
+) -> Callable[..., Any]:
     """Make a constructor whose functions record the call that built them, for `merge` and for schedules.
 
     Args:
         function: A function that returns a function of arrays.
+        neutral: The values that disable arguments, such as {"eps": 0.0}, which `ablate` tries.
 
     Returns:
-        A constructor with the same signature whose result is a `Function`.
+        A constructor with the same signature whose result is a `Function`; without `function`, a decorator.
 
     Raises:
         TypeError: If `function` is not callable.
     """
-    check_callable("named_function", "the decorated object", function)
-    return _constructor(function, function, "function")
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        check_callable("named_function", "the decorated object", function)
+        return _constructor(function, function, "function", neutral=_neutral("named_function", function, neutral))
+
+    return decorate if function is None and neutral is not None else decorate(function)  # pyright: ignore
 
 
 def from_optax(constructor: Callable[..., Any]) -> Callable[..., Any]:
@@ -188,10 +201,31 @@ def _lift(function: Callable[..., Any]) -> Callable[..., Any]:
             built = traced.form_for(function, args, kwargs)(*args, **kwargs)
         return _transform(built, name, explain_traced) if isinstance(built, optax.GradientTransformation) else built
 
-    return _constructor(function, build, "optax")
+    neutral = {name: 0.0 for name in inspect.signature(function).parameters if name in _OFF_AT_ZERO}
+    return _constructor(function, build, "optax", neutral=neutral)
 
 
-def _constructor(function: Any, build: Any, kind: str, conventions: tuple[Any, ...] = ()) -> Any:
+# Optax's constructors declare no values that disable their arguments. These names it uses in one sense each.
+_OFF_AT_ZERO = {"eps", "eps_root", "weight_decay", "eta", "momentum_decay"}
+
+
+def _neutral(who: str, function: Callable[..., Any], values: Mapping[str, float] | None) -> Mapping[str, float]:
+    """Return the values that disable arguments of a function, checked."""
+    if values is None:
+        return {}
+    known = inspect.signature(function).parameters
+    if not isinstance(values, Mapping) or not values.keys() <= known.keys():
+        received = ", ".join(map(repr, values)) if isinstance(values, Mapping) else describe_argument(values)
+        raise TypeError(
+            f"{who} needs neutral to map arguments of {function.__name__} to numbers; received {received}. Its "
+            f"arguments are {', '.join(known) or 'none'}."
+        )
+    return {name: float(check_real(who, f"neutral[{name!r}]", value)) for name, value in values.items()}
+
+
+def _constructor(
+    function: Any, build: Any, kind: str, conventions: tuple[Any, ...] = (), neutral: Mapping[str, float] | None = None
+) -> Any:
     signature = inspect.signature(function)
     if kind == "optax":
         path = import_path(function) or ""
@@ -200,7 +234,7 @@ def _constructor(function: Any, build: Any, kind: str, conventions: tuple[Any, .
     else:
         name = function.__name__
         path = f"{function.__module__}:{name}"
-    described = Constructor(name, path, build, signature, kind, conventions)
+    described = Constructor(name, path, build, signature, kind, conventions, neutral or {})
 
     @functools.wraps(function)
     def constructor(*args: Any, **kwargs: Any) -> Any:

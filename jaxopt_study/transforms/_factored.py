@@ -38,7 +38,7 @@ class FactoredRmsState(NamedTuple):
     count: Int[Array, "*batch"]  # steps taken
 
 
-@atom(state=FactoredRmsState)
+@atom(state=FactoredRmsState, neutral={"eps": 0.0})
 def scale_by_factored_rms(
     decay_rate: ScalarLike = 0.8,
     *,

@@ -54,7 +54,7 @@ def _ratio(numerator: Array, bottom: Array) -> Array:
     return jnp.where(nothing, 0, numerator / jnp.where(nothing, 1, bottom))
 
 
-@named_function
+@named_function(neutral={"eps": 0.0, "eps_root": 0.0})
 def divide_by_root(*, eps: ScalarLike = 1e-8, eps_root: ScalarLike = 0.0) -> Callable[[Array, Array], Array]:
     """Return the function that divides by a square root, with ε outside the root, inside it, or both.
 
@@ -95,7 +95,7 @@ def divide_by_root(*, eps: ScalarLike = 1e-8, eps_root: ScalarLike = 0.0) -> Cal
     return divide
 
 
-@named_function
+@named_function(neutral={"eps": 0.0, "eps_root": 0.0})
 def divide_by_deviation(*, eps: ScalarLike = 1e-8, eps_root: ScalarLike = 0.0) -> Callable[..., Array]:
     """Return the function that divides by a standard deviation, formed from the first two moments.
 
@@ -134,7 +134,7 @@ def divide_by_deviation(*, eps: ScalarLike = 1e-8, eps_root: ScalarLike = 0.0) -
     return divide
 
 
-@named_function
+@named_function(neutral={"eps": 0.0})
 def divide_by(*, eps: ScalarLike = 0.0) -> Callable[[Array, Array], Array]:
     """Return the function that divides by a norm, without a square root.
 
@@ -166,7 +166,7 @@ def divide_by(*, eps: ScalarLike = 0.0) -> Callable[[Array, Array], Array]:
     return divide
 
 
-@named_function
+@named_function(neutral={"eps": 0.0, "eps_root": 0.0})
 def root(*, eps: ScalarLike = 0.0, eps_root: ScalarLike = 0.0) -> Callable[[Array], Array]:
     """Return the function √(v + ε_root) + ε.
 
@@ -194,7 +194,7 @@ def root(*, eps: ScalarLike = 0.0, eps_root: ScalarLike = 0.0) -> Callable[[Arra
     return function
 
 
-@named_function
+@named_function(neutral={"eps": 0.0})
 def magnitude(*, eps: ScalarLike = 0.0) -> Callable[[Array], Array]:
     """Return the function |g| + ε.
 

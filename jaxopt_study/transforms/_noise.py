@@ -20,7 +20,7 @@ class GradientNoiseState(NamedTuple):
     count: Int[Array, "*batch"]
 
 
-@atom(state=GradientNoiseState)
+@atom(state=GradientNoiseState, neutral={"eta": 0.0})
 def add_gradient_noise(eta: ScalarLike, gamma: ScalarLike, key: Key) -> Transform:
     """Add Gaussian noise of decaying variance to the gradient.
 

@@ -35,16 +35,35 @@ def _part_name(part: Any, fallback: str) -> str:
     return fallback if spec is None else spec.constructor.name.rpartition(".")[2]
 
 
-def arguments_of(expression: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def arguments_of(expression: Any) -> Iterator[tuple[str, Any]]:
     """Yield the path and value of every argument; a function is yielded whole and also by its own arguments."""
-    if expression.spec is None:
-        return
-    for name, _, value in children(expression.spec):
-        path = prefix + name
+    for path, _, _, value in _arguments(expression):
         if not isinstance(value, optax.GradientTransformation):
             yield path, value
+
+
+def neutral_values(expression: Any) -> dict[str, float]:
+    """Return the values that disable hyperparameters, by path, as their constructors declare them.
+
+    Args:
+        expression: A transformation or function.
+
+    Returns:
+        The values, such as 0 for the ε of a divisor and for a weight decay.
+    """
+    owned = ((path, spec.constructor.neutral.get(name)) for path, spec, name, _ in _arguments(expression))
+    return {path: value for path, value in owned if value is not None}
+
+
+def _arguments(expression: Any, prefix: str = "") -> Iterator[tuple[str, Any, str, Any]]:
+    """Yield (path, specification, name, value) of every argument of an expression and of its parts."""
+    if expression.spec is None:
+        return
+    for name, where, value in children(expression.spec):
+        path = prefix + name
+        yield path, expression.spec, where[0], value
         if hasattr(value, "spec"):
-            yield from arguments_of(value, path + ".")
+            yield from _arguments(value, path + ".")
 
 
 def match(wanted: str, paths: list[str], expression: Any) -> list[str]:

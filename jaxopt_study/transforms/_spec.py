@@ -8,6 +8,7 @@ function (a schedule, or the function with which `merge` combines its branches).
 
 import inspect
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -30,6 +31,7 @@ class Constructor(NamedTuple):
     signature: inspect.Signature
     kind: str  # "atom", "composite" or "optax"
     conventions: tuple[tuple[str, tuple[tuple[str, Any], ...]], ...] = ()  # defaults that depend on `convention`
+    neutral: Mapping[str, float] = MappingProxyType({})  # values that disable arguments, such as 0 of an ε
 
     def check_convention(self, convention: Any) -> None:
         """Raise ValueError if the constructor has conventions and this is not one of them."""

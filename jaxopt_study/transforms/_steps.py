@@ -91,7 +91,7 @@ class DecayedWeightsState(NamedTuple):
     count: Int[Array, "*batch"]
 
 
-@atom(state=DecayedWeightsState, params=True, linear=True)
+@atom(state=DecayedWeightsState, params=True, linear=True, neutral={"weight_decay": 0.0})
 def add_decayed_weights(weight_decay: ScalarOrSchedule, *, mask: Any = None, flip_sign: bool = False) -> Transform:
     """Add a multiple of the parameters to the gradient.
 
@@ -170,7 +170,7 @@ class ProximalDecayState(NamedTuple):
     count: Int[Array, "*batch"]
 
 
-@atom(state=ProximalDecayState, params=True, linear=True)
+@atom(state=ProximalDecayState, params=True, linear=True, neutral={"weight_decay": 0.0})
 def decay_proximally(weight_decay: ScalarOrSchedule, learning_rate: ScalarOrSchedule, *, mask: Any = None) -> Transform:
     """Shrink the updated parameters towards zero: proximal weight decay.
 

@@ -133,3 +133,28 @@ def test_parameters_that_are_no_arrays_are_refused(wrong):
     for tx in (optimizers.adam(0.1), chain(transforms.clip_by_global_norm(1.0))):
         with pytest.raises(TypeError, match="needs params to be arrays"):
             tx.init(wrong)
+
+
+def test_every_declared_neutral_value_is_one_that_the_argument_may_have():
+    declared = [c for c in {**constructors(), **functions()}.values() if c.constructor.neutral]
+    assert {transforms.add_decayed_weights, transforms.divide_by_root} <= set(declared)
+    for constructor in declared:
+        given = arguments(constructor)
+        constructor(**{**given, **constructor.constructor.neutral})
+
+
+def test_an_atom_declares_the_values_that_disable_its_arguments():
+    @transforms.atom(neutral={"pull": 0.0})
+    def towards(target: float, pull: float = 0.1) -> transforms.Transform:
+        return transforms.Transform(lambda params: optax.EmptyState(), lambda g, s, p=None, **extra: (g, s))
+
+    tx = chain(towards(1.0), transforms.from_optax(optax.scale_by_adam)(), towards(2.0))
+    assert transforms.neutral_values(tx) == {
+        "towards[0].pull": 0.0,
+        "scale_by_adam.eps": 0.0,
+        "scale_by_adam.eps_root": 0.0,
+        "towards[1].pull": 0.0,
+    }
+    for decorator in (transforms.atom, transforms.named_function):
+        with pytest.raises(TypeError, match=r"neutral to map arguments of <lambda> to numbers; received 'push'"):
+            decorator(neutral={"push": 0.0})(lambda pull: None)

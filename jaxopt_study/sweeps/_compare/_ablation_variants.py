@@ -9,12 +9,9 @@ import jax.numpy as jnp
 
 from jaxopt_study import transforms
 from jaxopt_study._checks import check_real, describe_argument
-from jaxopt_study.transforms import Transform, children, construct, rebuild
+from jaxopt_study.transforms import Transform, children, construct, neutral_values, rebuild
 
 Kind = Literal["full", "without", "neutral", "swapped"]
-
-# The value that disables a hyperparameter, by the last part of its path.
-NEUTRAL = {"eps": 0.0, "eps_root": 0.0, "weight_decay": 0.0, "eta": 0.0, "momentum_decay": 0.0}
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,11 +42,11 @@ def variants_of(optimizer: Transform, *, neutral: Mapping[str, float] | None = N
       the mean, such as the mean square, the constant 1 replaces it, so that a division by its root has no effect. The
       atom that sets the step length (`scale_by_learning_rate`) stays.
     - *swapped*: two neighbours in a chain are interchanged.
-    - *neutral*: a hyperparameter has the value that disables it, such as ε = 0.
+    - *neutral*: a hyperparameter has the value that its atom declares as disabling it, such as ε = 0.
 
     Args:
         optimizer: The chain.
-        neutral: Disabled values by path, or unique suffix of a path, instead of those of ε, weight decay and noise.
+        neutral: Disabled values by path, or unique suffix of a path, instead of the declared ones.
 
     Returns:
         The variants, the full chain first.
@@ -114,8 +111,8 @@ def _neutral_values(
     whole: Transform, numbers: Mapping[str, Any], neutral: Mapping[str, float] | None
 ) -> dict[str, float]:
     if neutral is None:
-        known = {path: NEUTRAL[path.rpartition(".")[2]] for path in numbers if path.rpartition(".")[2] in NEUTRAL}
-        return {path: value for path, value in known.items() if numbers[path] != value}
+        declared = neutral_values(whole)
+        return {path: value for path, value in declared.items() if path in numbers and numbers[path] != value}
     found = {}
     for wanted, value in neutral.items():
         matches = [path for path in numbers if f".{path}".endswith(f".{wanted}")]
