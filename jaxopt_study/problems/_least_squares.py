@@ -20,8 +20,9 @@ def least_squares(
 
         w* = X⁺Y,    from the singular value decomposition of X in double precision
 
-    If X does not have full column rank, the minima form an affine subspace; X⁺Y is the one of least norm, to which
-    gradient descent converges from zero. There is no intercept; to add one, append a column of ones to the inputs.
+    If X does not have full column rank, the minima form the affine subspace w* + null(X) (for each output); X⁺Y is the
+    one of least norm, to which gradient descent with a step below 2/λ_max(H) converges from zero. There is no
+    intercept; to add one, append a column of ones to the inputs.
 
     Args:
         inputs: X, shape (N, features).

@@ -139,10 +139,11 @@ def quadratic(
 
 @listed
 def noisy_quadratic(dim: int = 100, *, batch_size: int = 1, start: Values | None = None) -> Problem:
-    """Build the noisy quadratic model of training, with eigenvalues 1/i and noise covariance proportional to H.
+    """Build the noisy quadratic model of training, with eigenvalues 1/i and noise covariance H/B.
 
-    H = diag(1, 1/2, …, 1/dim) and C = H/B: directions of high curvature are the noisy ones, as they are when the Fisher
-    information equals the Hessian. For SGD with step η, each coordinate satisfies
+    H = diag(1, 1/2, …, 1/dim), and the gradient of one example has covariance H, as at the minimum of a well-specified
+    log-likelihood, where it is the Fisher information and equals the Hessian. For SGD with step η, each coordinate
+    satisfies
 
         E[θₜ₊₁] = (1 − ηλ) E[θₜ],    E[θ²ₜ₊₁] = (1 − ηλ)² E[θ²ₜ] + η² λ/B
 

@@ -56,9 +56,10 @@ def scale_by_factored_rms(
         Rₜ = βₜ Rₜ₋₁ + (1 − βₜ) mean_columns(gₜ² + ε),  Cₜ = βₜ Cₜ₋₁ + (1 − βₜ) mean_rows(gₜ² + ε)
         Vₜ = Rₜ Cₜᵀ / mean(Rₜ),  uₜ = gₜ / √Vₜ
 
-    V is the rank-one matrix that minimises the generalised Kullback–Leibler divergence from the full moment, and it
-    takes n + m numbers instead of nm. A vector keeps its full moment V. The decay βₜ starts at 0, so no bias correction
-    is needed. Squares saturate at a quarter of the largest number of their dtype, so that a huge gradient gives a small
+    R and C are the row and column means of the moving average M of gₜ² + ε, and V, in n + m numbers instead of nm, is
+    the rank-one matrix that minimises the generalised Kullback–Leibler divergence Σ (M log(M/V) − M + V); a floor on
+    mean(R) or V can change that. A vector keeps its full moment V. The decay βₜ starts at 0, so no bias correction is
+    needed. Squares saturate at a quarter of the largest number of their dtype, so that a huge gradient gives a small
     step, never NaN.
 
     Args:
@@ -88,8 +89,8 @@ def scale_by_factored_rms(
 
     References:
         Shazeer and Stern (2018), Adafactor: adaptive learning rates with sublinear memory cost, Algorithms 4 and 5;
-        section 5.1 for c = .8 (βₜ of section 7.2), 1e-30 from section 9. `optax.scale_by_factored_rms` factors the
-        largest two axes from 128 on; `torch.optim.Adafactor` the last two.
+        section 3 for the divergence, section 5.1 for c = .8 (βₜ of section 7.2), 1e-30 from section 9.
+        `optax.scale_by_factored_rms` factors the largest two axes from 128 on; `torch.optim.Adafactor` the last two.
     """
     check_non_negative("scale_by_factored_rms", "decay_rate", decay_rate)
     if eps is not None:

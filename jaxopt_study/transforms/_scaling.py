@@ -214,14 +214,18 @@ def scale_by_amsgrad(
 ) -> Transform:
     """Divide the mean of the gradient by the root of the largest mean of its square so far.
 
-    mₜ / (√(v̄ₜ + ε_root) + ε),  v̄ₜ = max(v̄ₜ₋₁, vₜ)
+    none: mₜ / (√(v̄ₜ + ε_root) + ε),  v̄ₜ = max(v̄ₜ₋₁, vₜ)
+    before: m̂ₜ / (√(v̄ₜ + ε_root) + ε),  v̄ₜ = max(v̄ₜ₋₁, v̂ₜ)
+    after: m̂ₜ / (√(v̄ₜ/(1 − β₂ᵗ) + ε_root) + ε),  v̄ₜ = max(v̄ₜ₋₁, vₜ)
+
+    with m̂ₜ = mₜ/(1 − β₁ᵗ) and v̂ₜ = vₜ/(1 − β₂ᵗ). The divisor never falls, except with "after".
 
     Args:
         b1: β₁ in [0, 1).
         b2: β₂ in [0, 1).
         eps: ε ≥ 0 outside the root.
         eps_root: ε ≥ 0 inside the root.
-        correction: "none" leaves v and m uncorrected; "before" and "after" correct both, v before or after the maximum.
+        correction: Where the bias of v is corrected: nowhere, before the maximum or after it. m is corrected if v is.
         mu_dtype: dtype of m; None keeps the parameters'.
 
     Returns:
@@ -239,8 +243,8 @@ def scale_by_amsgrad(
         [0.1]
 
     References:
-        Reddi, Kale and Kumar (2018), On the convergence of Adam and beyond, Algorithm 2: no correction. Optax takes the
-        maximum of the corrected v, PyTorch corrects the maximum.
+        Reddi, Kale and Kumar (2018), On the convergence of Adam and beyond, Algorithm 2: "none". Optax:
+        "before". PyTorch: "after".
     """
     square = ema(b2, of=jnp.square)
     seconds = {
