@@ -549,7 +549,8 @@ SCHEDULES = {
 }
 
 CHECKS = {
-    "statistics": [check_ema, check_total, check_running_max, check_gradient_difference],
+    "statistics": [check_ema, check_total, check_running_max],
+    "gradient_difference": [check_gradient_difference],
     "bias_correction": [check_bias_correction],
     "momentum": [check_heavy_ball, check_nesterov, check_nesterov_lookahead, check_nesterov_iterates],
     "lookahead": [check_gradient_point, check_evaluation_params],
@@ -561,8 +562,8 @@ CHECKS = {
         check_magnitude,
         check_weighted_sum,
         check_interpolate,
-        check_elementwise,
     ],
+    "elementwise": [check_elementwise],
     "steps": [check_scale_by_learning_rate, check_negate, check_add_decayed_weights, check_decay_proximally],
     "adaptive": [check_scale_by_update_rms, check_nadam_average, check_rectify],
     "clipping": [check_clip_by_unit_norm, check_clip_by_percentile, check_norm, check_shorten, check_unit_norm],

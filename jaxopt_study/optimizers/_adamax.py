@@ -8,12 +8,7 @@ from typing import Any
 from jaxopt_study.optimizers._convention import Convention
 from jaxopt_study.optimizers._definition import optimizer
 from jaxopt_study.optimizers._options import adaptive_step, decayed
-from jaxopt_study.transforms import (
-    ScalarLike,
-    ScalarOrSchedule,
-    Transform,
-    scale_by_adamax,
-)
+from jaxopt_study.transforms import ScalarLike, ScalarOrSchedule, Transform, scale_by_adamax
 
 
 @optimizer({"paper": {"eps": 0.0}, "torch": {"eps": 1e-8}, "optax": {"eps": 1e-8}})

@@ -8,12 +8,7 @@ from typing import Any
 from jaxopt_study.optimizers._convention import Convention
 from jaxopt_study.optimizers._definition import optimizer
 from jaxopt_study.optimizers._options import adaptive_step, decayed
-from jaxopt_study.transforms import (
-    ScalarLike,
-    ScalarOrSchedule,
-    Transform,
-    scale_by_amsgrad,
-)
+from jaxopt_study.transforms import ScalarLike, ScalarOrSchedule, Transform, scale_by_amsgrad
 
 CORRECTIONS: Any = {"paper": "none", "torch": "after", "optax": "before"}  # where AMSGrad corrects v
 

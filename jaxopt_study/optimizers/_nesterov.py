@@ -5,12 +5,7 @@ from typing import Any
 from jaxopt_study.optimizers._convention import Convention
 from jaxopt_study.optimizers._definition import optimizer
 from jaxopt_study.optimizers._options import ascent, decayed, joined
-from jaxopt_study.transforms import (
-    ScalarOrSchedule,
-    Transform,
-    chain,
-    scale_by_learning_rate,
-)
+from jaxopt_study.transforms import ScalarOrSchedule, Transform, chain, scale_by_learning_rate
 from jaxopt_study.transforms import nesterov as nesterov_sum
 from jaxopt_study.transforms import nesterov_lookahead as lookahead_step
 

@@ -8,12 +8,7 @@ from typing import Any
 from jaxopt_study.optimizers._convention import Convention
 from jaxopt_study.optimizers._definition import optimizer
 from jaxopt_study.optimizers._options import adaptive_step, decayed
-from jaxopt_study.transforms import (
-    ScalarLike,
-    ScalarOrSchedule,
-    Transform,
-    scale_by_radam,
-)
+from jaxopt_study.transforms import ScalarLike, ScalarOrSchedule, Transform, scale_by_radam
 
 
 @optimizer(

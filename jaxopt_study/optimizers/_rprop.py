@@ -6,15 +6,7 @@
 from jaxopt_study.optimizers._convention import Convention
 from jaxopt_study.optimizers._definition import optimizer
 from jaxopt_study.optimizers._options import ascent
-from jaxopt_study.transforms import (
-    ScalarLike,
-    Transform,
-    chain,
-    check_interval,
-    concrete,
-    negate,
-    scale_by_rprop,
-)
+from jaxopt_study.transforms import ScalarLike, Transform, chain, check_interval, concrete, negate, scale_by_rprop
 
 
 @optimizer({"paper": {"learning_rate": 0.1}, "torch": {"learning_rate": 1e-2}, "optax": {"learning_rate": 0.1}})

@@ -4,14 +4,7 @@ from typing import Any
 
 from jaxopt_study.optimizers._definition import optimizer
 from jaxopt_study.optimizers._options import ascent, decayed, joined
-from jaxopt_study.transforms import (
-    ScalarLike,
-    ScalarOrSchedule,
-    Transform,
-    dampen,
-    heavy_ball,
-    scale_by_learning_rate,
-)
+from jaxopt_study.transforms import ScalarLike, ScalarOrSchedule, Transform, dampen, heavy_ball, scale_by_learning_rate
 from jaxopt_study.transforms import nesterov as nesterov_sum
 
 

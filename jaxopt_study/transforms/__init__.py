@@ -13,6 +13,7 @@ from jaxopt_study.transforms._clipping import (
 from jaxopt_study.transforms._composition import chain, merge
 from jaxopt_study.transforms._constructors import atom, composite, from_optax, named_function
 from jaxopt_study.transforms._dampening import dampen
+from jaxopt_study.transforms._elementwise import elementwise, identity
 from jaxopt_study.transforms._factored import clip_by_leaf_rms, scale_by_factored_rms, scale_by_param_rms
 from jaxopt_study.transforms._first_difference import Difference, explain_difference
 from jaxopt_study.transforms._flax_containers import is_nnx as is_nnx
@@ -23,13 +24,12 @@ from jaxopt_study.transforms._functions import (
     divide_by,
     divide_by_deviation,
     divide_by_root,
-    elementwise,
-    identity,
     interpolate,
     magnitude,
     root,
     weighted_sum,
 )
+from jaxopt_study.transforms._gradient_difference import gradient_difference
 from jaxopt_study.transforms._lookahead import LooksAhead, TrainsOtherParams, evaluation_params, gradient_point
 from jaxopt_study.transforms._momentum import heavy_ball, nesterov, nesterov_lookahead
 from jaxopt_study.transforms._noise import add_gradient_noise
@@ -45,23 +45,21 @@ from jaxopt_study.transforms._scalars import ScalarOrSchedule as ScalarOrSchedul
 from jaxopt_study.transforms._scalars import check_interval as check_interval
 from jaxopt_study.transforms._scalars import complement as complement
 from jaxopt_study.transforms._scalars import concrete as concrete
-from jaxopt_study.transforms._scaling import (
-    scale_by_adadelta,
-    scale_by_adagrad,
+from jaxopt_study.transforms._scale_by_adam import (
     scale_by_adam,
     scale_by_adamax,
-    scale_by_adan,
     scale_by_amsgrad,
-    scale_by_lion,
     scale_by_nadam,
     scale_by_radam,
-    scale_by_rms,
 )
+from jaxopt_study.transforms._scale_by_adan import scale_by_adan
+from jaxopt_study.transforms._scale_by_lion import scale_by_lion
+from jaxopt_study.transforms._scale_by_rms import scale_by_adadelta, scale_by_adagrad, scale_by_rms
 from jaxopt_study.transforms._schedules import inverse_time_decay, regularised_decay, relative_step, schedule_product
 from jaxopt_study.transforms._spec import Function, Transform
 from jaxopt_study.transforms._spec import construct as construct
 from jaxopt_study.transforms._spec import with_any_extra as with_any_extra
-from jaxopt_study.transforms._statistics import ema, gradient_difference, running_max, total
+from jaxopt_study.transforms._statistics import ema, running_max, total
 from jaxopt_study.transforms._steps import add_decayed_weights, decay_proximally, negate, scale_by_learning_rate
 from jaxopt_study.transforms._tap import TapMetrics, read_taps, tap
 

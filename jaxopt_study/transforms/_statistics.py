@@ -1,4 +1,4 @@
-"""Running statistics of the gradient: moving average, sum, maximum, difference."""
+"""Running statistics of the gradient: moving average, sum and maximum."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -45,13 +45,6 @@ class RunningMaxState(NamedTuple):
     """Running maximum of a statistic of the gradient."""
 
     maximum: optax.Updates  # uₜ, structure of the parameters
-
-
-class DifferenceState(NamedTuple):
-    """The gradient of the previous step."""
-
-    previous: optax.Updates  # gₜ₋₁, structure and dtypes of the parameters
-    started: Array  # whether there was a previous step, boolean scalar
 
 
 @atom(state=EmaState, linear=True)
@@ -248,51 +241,6 @@ def running_max(
         return maximum, RunningMaxState(maximum)
 
     return Transform(init, update)
-
-
-@atom(state=DifferenceState, linear=True)
-def gradient_difference() -> Transform:
-    """Replace the gradient by its change since the previous step.
-
-    With gradient gₜ, elementwise:
-
-        dₜ = gₜ − gₜ₋₁,  d₁ = 0
-
-    The difference is not smoothed, and the noise of two mini-batches adds up. Adan averages it with `ema`.
-
-    Returns:
-        A transformation whose output has the parameters' structure. Cost: one read and one write of the gradient.
-
-    Example:
-        >>> tx = gradient_difference()
-        >>> state = tx.init(jnp.zeros(1))
-        >>> for g in [3.0, 5.0]:
-        ...     change, state = tx.update(jnp.array([g]), state)
-        >>> print(change)
-        [2.]
-
-    References:
-        Xie, Zhou, Li, Lin and Yan (2022), Adan, Algorithm 1.
-    """
-
-    def init(params: Any) -> DifferenceState:
-        return DifferenceState(_full(params, 0.0, None), jnp.zeros((), dtype=bool))
-
-    def update(updates: Any, state: DifferenceState, params: Any = None, **extra: Any) -> tuple[Any, DifferenceState]:
-        change = jax.tree.map(lambda g, p: jnp.where(state.started, _change(g, p), 0), updates, state.previous)
-        previous = jax.tree.map(lambda g, p: g.astype(p.dtype), updates, state.previous)
-        return change, DifferenceState(previous, jnp.ones((), dtype=bool))
-
-    return Transform(init, update)
-
-
-def _change(g: Array, before: Array) -> Array:
-    """Return g − before, limited to the largest finite number where both are finite, so that no mean of it is ∞ − ∞."""
-    change = g - before.astype(g.dtype)
-    if jnp.iscomplexobj(change):
-        return change
-    largest = jnp.finfo(change.dtype).max
-    return jnp.where(jnp.isfinite(g) & jnp.isfinite(before), jnp.clip(change, -largest, largest), change)
 
 
 def _full(params: Any, value: Any, dtype: Any) -> Any:

@@ -7,15 +7,7 @@ import pytest
 from jaxopt_study import optimizers, transforms
 from tests.oracles import gradients
 from tests.oracles.closeness import assert_agree
-from tests.oracles.references import (
-    adafactor,
-    adagrad_family,
-    adam_family,
-    averaging,
-    descent,
-    lion_adan,
-    resilient,
-)
+from tests.oracles.references import adafactor, adagrad_family, adam_family, averaging, descent, lion_adan, resilient
 from tests.oracles.references.reference import run, run_on
 from tests.oracles.running import run_on_function, run_transform, states_of
 from tests.oracles.running import traced_staircase as stairs

@@ -408,7 +408,7 @@ REACHABLE = [  # what can be imported, and reached through what a trusted module
 def test_json_cannot_call_what_is_not_trusted(kind, path):
     assert resolve(path) is not None
     named = {kind: path} if kind == "function" else {kind: path, "arguments": {}}
-    inside = {"call": "jaxopt_study.transforms._functions:elementwise", "arguments": {"fn": named}}
+    inside = {"call": "jaxopt_study.transforms._elementwise:elementwise", "arguments": {"fn": named}}
     for expression in (named, inside):
         with pytest.raises(ValueError, match=r"is neither a constructor nor an elementwise function"):
             from_json(saved(expression))

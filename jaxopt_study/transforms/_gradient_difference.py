@@ -1,0 +1,63 @@
+"""The change of the gradient from one step to the next."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array
+
+from jaxopt_study.transforms._constructors import atom
+from jaxopt_study.transforms._spec import Transform
+
+
+class DifferenceState(NamedTuple):
+    """The gradient of the previous step."""
+
+    previous: optax.Updates  # gₜ₋₁, structure and dtypes of the parameters
+    started: Array  # whether there was a previous step, boolean scalar
+
+
+@atom(state=DifferenceState, linear=True)
+def gradient_difference() -> Transform:
+    """Replace the gradient by its change since the previous step.
+
+    With gradient gₜ, elementwise:
+
+        dₜ = gₜ − gₜ₋₁,  d₁ = 0
+
+    The difference is not smoothed, and the noise of two mini-batches adds up. Adan averages it with `ema`.
+
+    Returns:
+        A transformation whose output has the parameters' structure. Cost: one read and one write of the gradient.
+
+    Example:
+        >>> tx = gradient_difference()
+        >>> state = tx.init(jnp.zeros(1))
+        >>> for g in [3.0, 5.0]:
+        ...     change, state = tx.update(jnp.array([g]), state)
+        >>> print(change)
+        [2.]
+
+    References:
+        Xie, Zhou, Li, Lin and Yan (2022), Adan, Algorithm 1.
+    """
+
+    def init(params: Any) -> DifferenceState:
+        return DifferenceState(jax.tree.map(jnp.zeros_like, params), jnp.zeros((), dtype=bool))
+
+    def update(updates: Any, state: DifferenceState, params: Any = None, **extra: Any) -> tuple[Any, DifferenceState]:
+        change = jax.tree.map(lambda g, p: jnp.where(state.started, _change(g, p), 0), updates, state.previous)
+        previous = jax.tree.map(lambda g, p: g.astype(p.dtype), updates, state.previous)
+        return change, DifferenceState(previous, jnp.ones((), dtype=bool))
+
+    return Transform(init, update)
+
+
+def _change(g: Array, before: Array) -> Array:
+    """Return g − before, limited to the largest finite number where both are finite, so that no mean of it is ∞ − ∞."""
+    change = g - before.astype(g.dtype)
+    if jnp.iscomplexobj(change):
+        return change
+    largest = jnp.finfo(change.dtype).max
+    return jnp.where(jnp.isfinite(g) & jnp.isfinite(before), jnp.clip(change, -largest, largest), change)
