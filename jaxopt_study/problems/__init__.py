@@ -1,7 +1,9 @@
 """Optimization problems: a loss with its data and, where known, its minima, saddles and spectrum."""
 
 from jaxopt_study.problems import datasets, networks, planar
-from jaxopt_study.problems._adapters import from_linen, from_nnx, from_pytree
+from jaxopt_study.problems._from_linen import from_linen
+from jaxopt_study.problems._from_nnx import from_nnx
+from jaxopt_study.problems._from_pytree import from_pytree
 from jaxopt_study.problems._least_squares import least_squares, linear_regression
 from jaxopt_study.problems._linear_network import deep_linear_network, linear_network
 from jaxopt_study.problems._problem import CriticalPoint, Metric, Problem

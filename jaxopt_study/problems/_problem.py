@@ -23,6 +23,7 @@ from jaxopt_study.problems._metric import mode_of
 from jaxopt_study.types import Batch, Key, LossFn, Mode, ModelState, Params, Scalar
 
 Kind = Literal["minimum", "saddle", "maximum", "degenerate"]
+StepLossFn = Callable[[Params, ModelState, Batch, Key], tuple[Scalar, ModelState]]
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class Problem:
     test: Batch | None = None
     metrics: Mapping[str, LossFn] = field(default_factory=dict)
     init_state: Callable[[Key], ModelState] | None = None
-    step_loss: Callable[[Params, ModelState, Batch, Key], tuple[Scalar, ModelState]] | None = None
+    step_loss: StepLossFn | None = None
     critical_points: tuple[CriticalPoint, ...] = ()
     domain: tuple[tuple[float, float], tuple[float, float]] | None = None
     spectrum: np.ndarray | None = None

@@ -16,6 +16,7 @@ from jax.typing import ArrayLike
 from jaxopt_study._checks import check_real, check_text, describe_argument
 from jaxopt_study._programs import wider
 from jaxopt_study.problems._metric import directed_as
+from jaxopt_study.problems._model_problem import with_state
 from jaxopt_study.problems._problem import Problem
 from jaxopt_study.problems.datasets import Dataset
 from jaxopt_study.problems.networks._losses import accuracy, cross_entropy, mse, weight_penalty
@@ -173,13 +174,13 @@ def _supervised(
         return penalised(fit(outputs, batch["y"]), params), dict(updated) if stateful else state
 
     def metric(score: Callable[[jax.Array, Any], Scalar]) -> LossFn:
-        scored = _arity(lambda params, batch, state: score(evaluate(params, batch, state), batch["y"]), stateful)
+        scored = with_state(lambda params, batch, state: score(evaluate(params, batch, state), batch["y"]), stateful)
         return directed_as(score, scored)
 
     return Problem(
         name=name or f"{dataset.name}-{type(model).__name__.lower()}",
         init=lambda key: variables(key)[0],
-        loss=_arity(loss, stateful),
+        loss=with_state(loss, stateful),
         data=dataset.train,
         validation=dataset.validation,
         test=dataset.test,
@@ -199,13 +200,6 @@ def _supervised(
             "weight_decay": _plain(weight_decay),
         },
     )
-
-
-# Take the model state as an argument only if there is one.
-def _arity(function: Callable[[Params, Batch, ModelState], Scalar], stateful: bool) -> LossFn:
-    if stateful:
-        return function
-    return lambda params, batch: function(params, batch, {})
 
 
 # Whether the training mode needs random numbers, found by tracing it without any.
