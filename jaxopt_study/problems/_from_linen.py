@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import flax.errors
 import jax
@@ -14,9 +14,6 @@ from jaxopt_study.problems._metric import directed_as
 from jaxopt_study.problems._model_problem import check_scalar_loss, checked_examples, model_problem, sample_of
 from jaxopt_study.problems._problem import Problem, check_metrics
 from jaxopt_study.types import Batch, Key, ModelState, Params, Scalar
-
-if TYPE_CHECKING:
-    pass
 
 TRAINING_FLAGS = {"train": True, "training": True, "is_training": True, "deterministic": False}
 

@@ -1,7 +1,7 @@
 """Problems from initial parameters and a loss."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +12,6 @@ from jaxopt_study.problems._metric import directed_as
 from jaxopt_study.problems._model_problem import check_scalar_loss, checked_examples, sample_of
 from jaxopt_study.problems._problem import Problem, check_metrics
 from jaxopt_study.types import Batch, LossFn, Params
-
-if TYPE_CHECKING:
-    pass
 
 
 def from_pytree(
