@@ -3,12 +3,15 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from jaxopt_study._checks import check_integer, check_key, check_numbers, check_real, check_text
 from jaxopt_study.problems._problem import CriticalPoint, Problem
 from jaxopt_study.problems._quadratic import Values
 from jaxopt_study.problems._registry import listed
-from jaxopt_study.types import Key
+from jaxopt_study.types import Batch, Key, Scalar
+
+Weights = Float[Array | np.ndarray, " features"] | Float[Array | np.ndarray, "features outputs"]
 
 
 def least_squares(
@@ -62,11 +65,11 @@ def least_squares(
     if first.shape != shape:
         raise ValueError(f"The start must have shape {shape}, features by outputs; received {first.shape}.")
 
-    def init(key):
+    def init(key: Key) -> Weights:
         del key
         return jnp.array(first, dtype=float)
 
-    def loss(params, batch):
+    def loss(params: Weights, batch: Batch) -> Scalar:
         errors = (batch["x"] @ params - batch["y"]).reshape(len(batch["y"]), -1)
         return jnp.mean(jnp.sum(errors**2, axis=1)) / 2
 

@@ -7,13 +7,15 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from jaxopt_study._checks import check_integer, check_key, check_numbers, check_real, describe_argument
 from jaxopt_study.problems._problem import CriticalPoint, Kind, Problem
 from jaxopt_study.problems._quadratic import Values, random_rotation
 from jaxopt_study.problems._registry import listed
-from jaxopt_study.types import Key
+from jaxopt_study.types import Batch, Key, Scalar
 
+Layers = tuple[Float[Array | np.ndarray, "_ _"], ...]  # W₁, …, W_L, each of shape (outputs, inputs)
 MAX_LISTED_MODES = 10  # r modes have 2ʳ critical points
 
 
@@ -101,14 +103,14 @@ def linear_network(
     right, left = _singular_vectors(sizes, sigma.size, key)
     target = (left * sigma) @ right.T
 
-    def init(key):
+    def init(key: Key) -> Layers:
         keys = jax.random.split(key, len(shapes))
         return tuple(
             init_scale * jax.random.normal(k, (fan_out, fan_in), dtype=float)
             for k, (fan_in, fan_out) in zip(keys, shapes, strict=True)
         )
 
-    def loss(params, batch=None):
+    def loss(params: Layers, batch: Batch | None = None) -> Scalar:
         del batch
         product = functools.reduce(lambda below, layer: layer @ below, params)
         return jnp.sum((jnp.asarray(target, dtype=product.dtype) - product) ** 2) / 2
@@ -153,13 +155,13 @@ def deep_linear_network(*, depth: int = 4, width: int = 4, init_scale: float | i
     return linear_network(hidden=(width,) * (depth - 1), init_scale=init_scale)
 
 
-def _singular_vectors(sizes: tuple[int, int], rank: int, key: Key | None) -> list[np.ndarray]:
+def _singular_vectors(sizes: tuple[int, int], rank: int, key: Key | None) -> list[Float[np.ndarray, "_ {rank}"]]:
     if key is None:
         return [np.eye(size)[:, :rank] for size in sizes]
     return [random_rotation(size, key=k)[:, :rank] for size, k in zip(sizes, jax.random.split(key), strict=True)]
 
 
-def _subsets(sigma: np.ndarray, largest: int) -> list[tuple[int, ...]]:
+def _subsets(sigma: Float[np.ndarray, " modes"], largest: int) -> list[tuple[int, ...]]:
     rank = sigma.size
     if rank > MAX_LISTED_MODES:
         strongest = np.argsort(-sigma, kind="stable")
@@ -168,7 +170,11 @@ def _subsets(sigma: np.ndarray, largest: int) -> list[tuple[int, ...]]:
 
 
 def _balanced_point(
-    sigma: np.ndarray, modes: tuple[int, ...], right: np.ndarray, left: np.ndarray, widths: tuple[int, ...]
+    sigma: Float[np.ndarray, " modes"],
+    modes: tuple[int, ...],
+    right: Float[np.ndarray, "inputs modes"],
+    left: Float[np.ndarray, "outputs modes"],
+    widths: tuple[int, ...],
 ) -> CriticalPoint:
     # Hidden unit k of every layer carries the k-th mode of S.
     depth, count, narrowest = len(widths) + 1, len(modes), min(widths)

@@ -6,6 +6,7 @@ from typing import Any, Literal, get_args
 
 import jax
 import numpy as np
+from jaxtyping import Real
 
 from jaxopt_study._checks import (
     check_callable,
@@ -86,7 +87,7 @@ class Problem:
     step_loss: StepLossFn | None = None
     critical_points: tuple[CriticalPoint, ...] = ()
     domain: tuple[tuple[float, float], tuple[float, float]] | None = None
-    spectrum: np.ndarray | None = None
+    spectrum: Real[np.ndarray, " eigenvalues"] | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):

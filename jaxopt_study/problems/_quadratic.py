@@ -6,17 +6,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 from jaxopt_study._checks import check_integer, check_key, check_numbers, check_text
 from jaxopt_study.problems._problem import CriticalPoint, Kind, Problem
 from jaxopt_study.problems._registry import listed
-from jaxopt_study.types import Key
+from jaxopt_study.types import Batch, Key, ModelState, Scalar
 
 Values = Sequence[Any] | np.ndarray | jax.Array  # numbers or nested sequences of them
 
 
-def random_rotation(dim: int, *, key: Key) -> Float[np.ndarray, "dim dim"]:
+def random_rotation(dim: int, *, key: Key) -> Float[np.ndarray, "{dim} {dim}"]:
     """Draw an orthogonal matrix from the uniform (Haar) distribution.
 
     Q is the orthogonal factor of the QR decomposition of a Gaussian matrix, with signs that make R's diagonal positive;
@@ -107,19 +107,21 @@ def quadratic(
     root = None if noise_covariance is None else _square_root(noise_covariance, dim)
     H = None if Q is None else (Q * eigenvalues) @ Q.T
 
-    def init(key):
+    def init(key: Key) -> Float[Array, " dim"]:
         if first is not None:
             return jnp.array(first, dtype=float)
         return jnp.asarray(origin, dtype=float) + jax.random.normal(key, (dim,), dtype=float)
 
-    def loss(params, batch=None):
+    def loss(params: Float[Array, " dim"], batch: Batch | None = None) -> Scalar:
         del batch
         offset = params - jnp.asarray(origin, dtype=params.dtype)
         if H is None:
             return jnp.sum(jnp.asarray(eigenvalues, dtype=params.dtype) * offset**2) / 2
         return offset @ (jnp.asarray((H + H.T) / 2, dtype=params.dtype) @ offset) / 2
 
-    def noisy_loss(params, model_state, batch, key):
+    def noisy_loss(
+        params: Float[Array, " dim"], model_state: ModelState, batch: Batch | None, key: Key
+    ) -> tuple[Scalar, ModelState]:
         normal = jax.random.normal(key, (dim,), dtype=params.dtype)
         scale = jnp.asarray(root, dtype=params.dtype)
         noise = scale * normal if scale.ndim == 1 else scale @ normal
@@ -173,7 +175,7 @@ def noisy_quadratic(dim: int = 100, *, batch_size: int = 1, start: Values | None
     return quadratic(curvature, noise_covariance=curvature / batch_size, start=start, name="noisy_quadratic")
 
 
-def _vector(name: str, values: Values, dim: int) -> np.ndarray:
+def _vector(name: str, values: Values, dim: int) -> Float[np.ndarray, " {dim}"]:
     vector = check_numbers("quadratic", name, values, finite=False)
     if vector.shape != (dim,) or not np.isfinite(vector).all():
         raise ValueError(
@@ -183,7 +185,7 @@ def _vector(name: str, values: Values, dim: int) -> np.ndarray:
     return vector
 
 
-def _orthogonal(rotation: Values, dim: int) -> np.ndarray:
+def _orthogonal(rotation: Values, dim: int) -> Float[np.ndarray, "{dim} {dim}"]:
     Q = check_numbers("quadratic", "rotation", rotation, finite=False)
     if Q.shape != (dim, dim):
         raise ValueError(f"The rotation must have shape ({dim}, {dim}), for {dim} eigenvalues; received {Q.shape}.")
@@ -196,7 +198,7 @@ def _orthogonal(rotation: Values, dim: int) -> np.ndarray:
     return Q
 
 
-def _square_root(covariance: Values, dim: int) -> np.ndarray:
+def _square_root(covariance: Values, dim: int) -> Float[np.ndarray, " {dim}"] | Float[np.ndarray, "{dim} {dim}"]:
     # R with RRᵀ = C, as a diagonal if C is diagonal; not by Cholesky, since C may be singular.
     C = check_numbers("quadratic", "noise_covariance", covariance, finite=False)
     if C.shape not in {(dim,), (dim, dim)} or not np.isfinite(C).all():
@@ -216,7 +218,7 @@ def _square_root(covariance: Values, dim: int) -> np.ndarray:
     return roots if vectors is None else vectors * roots
 
 
-def _kind(eigenvalues: np.ndarray) -> Kind:
+def _kind(eigenvalues: Float[np.ndarray, " dim"]) -> Kind:
     # Correct also with zero eigenvalues, since a quadratic has no higher-order terms.
     down, up = bool(np.any(eigenvalues < 0)), bool(np.any(eigenvalues > 0))
     kinds: dict[tuple[bool, bool], Kind] = {

@@ -5,10 +5,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PyTree
 
 from jaxopt_study._checks import check_bool
 from jaxopt_study.transforms._constructors import atom
+from jaxopt_study.transforms._leaves import RealLeaf
 from jaxopt_study.transforms._scalars import (
     ScalarLike,
     cast,
@@ -61,13 +62,15 @@ def scale_by_update_rms(decay: ScalarLike = 0.95, *, eps: ScalarLike = 1e-6) -> 
     check_interval("scale_by_update_rms", "eps", eps, 0.0, float("inf"), closed="()")
     rate = complement(decay)
 
-    def init(params: Any) -> UpdateRmsState:
+    def init(params: PyTree) -> UpdateRmsState:
         return UpdateRmsState(jax.tree.map(jnp.zeros_like, params))
 
-    def update(updates: Any, state: UpdateRmsState, params: Any = None, **extra: Any) -> tuple[Any, UpdateRmsState]:
+    def update(
+        updates: PyTree, state: UpdateRmsState, params: PyTree = None, **extra: Any
+    ) -> tuple[PyTree, UpdateRmsState]:
         new = jax.tree.map(lambda x, e: jnp.sqrt(e + cast(eps, e.dtype)) * x.astype(e.dtype), updates, state.average)
 
-        def move(d: Array, e: Array) -> Array:
+        def move(d: RealLeaf, e: RealLeaf) -> RealLeaf:
             moved = cast(decay, e.dtype) * e + cast(rate, e.dtype) * (d * d)
             return jnp.minimum(moved, jnp.finfo(e.dtype).max)  # with infinity, the next zero would give 0 · ∞
 
@@ -119,20 +122,20 @@ def nadam_average(
     check_non_negative("nadam_average", "momentum_decay", momentum_decay)
     check_bool("nadam_average", "average_with_schedule", average_with_schedule)
 
-    def init(params: Any) -> NadamAverageState:
+    def init(params: PyTree) -> NadamAverageState:
         real = jnp.result_type(float)
         return NadamAverageState(
             jax.tree.map(jnp.zeros_like, params), jnp.ones((), dtype=real), jnp.zeros((), dtype=jnp.int32)
         )
 
-    def momentum(step: Array) -> Array:
+    def momentum(step: Int[Array, ""]) -> Float[Array, ""]:
         real = jnp.result_type(float)
         growth = jnp.asarray(momentum_decay, dtype=real) * step.astype(real)
         return jnp.asarray(decay, dtype=real) * (1 - 0.5 * jnp.asarray(0.96, dtype=real) ** growth)
 
     def update(
-        updates: Any, state: NadamAverageState, params: Any = None, **extra: Any
-    ) -> tuple[Any, NadamAverageState]:
+        updates: PyTree, state: NadamAverageState, params: PyTree = None, **extra: Any
+    ) -> tuple[PyTree, NadamAverageState]:
         count = increment(state.count)
         now, coming = momentum(count), momentum(count + 1)
         product = state.product * now
@@ -188,11 +191,13 @@ def rectify(decay: ScalarLike = 0.999, *, threshold: ScalarLike = 4.0, inclusive
     check_interval("rectify", "threshold", threshold, 4.0, float("inf"), remedy="Below 4 the variance is infinite.")
     check_bool("rectify", "inclusive", inclusive)
 
-    def init(params: Any) -> RectifyState:
+    def init(params: PyTree) -> RectifyState:
         del params
         return RectifyState(jnp.zeros((), dtype=jnp.int32))
 
-    def update(updates: Any, state: RectifyState, params: Any = None, **extra: Any) -> tuple[Any, RectifyState]:
+    def update(
+        updates: PyTree, state: RectifyState, params: PyTree = None, **extra: Any
+    ) -> tuple[PyTree, RectifyState]:
         real = jnp.result_type(float)
         count = increment(state.count)
         time = count.astype(real)

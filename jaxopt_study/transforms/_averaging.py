@@ -5,9 +5,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Int
+from jaxtyping import Array, Int, PyTree
 
 from jaxopt_study.transforms._constructors import atom
+from jaxopt_study.transforms._leaves import Leaf
 from jaxopt_study.transforms._lookahead import over_lanes, over_seen
 from jaxopt_study.transforms._scalars import ScalarLike, check_dtype, check_non_negative, increment
 from jaxopt_study.transforms._spec import Transform
@@ -19,7 +20,7 @@ class AverageIteratesState(NamedTuple):
     average: optax.Params  # θ̄ₜ, structure of the parameters; zeros before the first step
     count: Int[Array, "*batch"]  # steps taken
 
-    def evaluation_params(self, params: Any, learning_rate: ScalarLike | None = None) -> Any:
+    def evaluation_params(self, params: PyTree, learning_rate: ScalarLike | None = None) -> PyTree:
         """Return the average, in the parameters' dtypes, or the parameters themselves before the first step.
 
         Args:
@@ -73,19 +74,19 @@ def average_iterates(start: ScalarLike = 0.0, *, dtype: Any = None) -> Transform
     check_non_negative("average_iterates", "start", start)
     check_dtype("average_iterates", dtype)
 
-    def init(params: Any) -> AverageIteratesState:
+    def init(params: PyTree) -> AverageIteratesState:
         return AverageIteratesState(
             jax.tree.map(lambda p: jnp.zeros_like(p, dtype=dtype), params), jnp.zeros((), dtype=jnp.int32)
         )
 
     def update(
-        updates: Any, state: AverageIteratesState, params: Any = None, **extra: Any
-    ) -> tuple[Any, AverageIteratesState]:
+        updates: PyTree, state: AverageIteratesState, params: PyTree = None, **extra: Any
+    ) -> tuple[PyTree, AverageIteratesState]:
         count = increment(state.count)
         past = jnp.asarray(count, dtype=jnp.result_type(float)) - jnp.asarray(start)
         weight = 1 / jnp.maximum(past, 1)
 
-        def move(u: Array, p: Array, a: Array) -> Array:
+        def move(u: Leaf, p: Leaf, a: Leaf) -> Leaf:
             end = (p + u.astype(p.dtype)).astype(a.dtype)
             return jnp.where(past > 1, a + weight.astype(a.dtype) * (end - a), end)
 

@@ -4,11 +4,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int
+from jaxtyping import Array, Int, PyTree
 
 from jaxopt_study._checks import check_integer
 from jaxopt_study._programs import wider
 from jaxopt_study.transforms._constructors import atom
+from jaxopt_study.transforms._leaves import Leaf
 from jaxopt_study.transforms._scalars import ScalarLike, check_decay, check_interval, increment, one_minus_power
 from jaxopt_study.transforms._spec import Transform
 
@@ -59,18 +60,18 @@ def bias_correction(decay: ScalarLike, *, power: float = 1.0, ahead: int = 0) ->
     check_interval("bias_correction", "power", power, -10.0, 10.0, closed="[]")
     check_integer("bias_correction", "ahead", ahead, 0)
 
-    def init(params: Any) -> BiasCorrectionState:
+    def init(params: PyTree) -> BiasCorrectionState:
         del params
         return BiasCorrectionState(jnp.zeros((), dtype=jnp.int32))
 
     def update(
-        updates: Any, state: BiasCorrectionState, params: Any = None, **extra: Any
-    ) -> tuple[Any, BiasCorrectionState]:
+        updates: PyTree, state: BiasCorrectionState, params: PyTree = None, **extra: Any
+    ) -> tuple[PyTree, BiasCorrectionState]:
         count = increment(state.count)
         weight = one_minus_power(decay, count + ahead)
         factor = 1 / weight if power == 1.0 else weight**-power
 
-        def correct(g: Array) -> Array:
+        def correct(g: Leaf) -> Leaf:
             precise = wider(g.dtype, jnp.dtype(jnp.float32))
             return (g.astype(precise) * factor.astype(precise)).astype(g.dtype)
 

@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PyTree
 
 from jaxopt_study._checks import check_integer
 from jaxopt_study._programs import wider
 from jaxopt_study.transforms._constructors import atom
+from jaxopt_study.transforms._leaves import RealLeaf
 from jaxopt_study.transforms._scalars import ScalarLike, cast, check_interval, check_limit, increment
 from jaxopt_study.transforms._spec import Transform
 
@@ -43,7 +44,7 @@ def clip_by_value(max_value: ScalarLike) -> Transform:
     """
     check_limit("clip_by_value", "max_value", max_value)
 
-    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
+    def update(updates: PyTree, state: Any, params: PyTree = None, **extra: Any) -> tuple[Any, Any]:
         return jax.tree.map(lambda g: jnp.clip(g, -cast(max_value, g.dtype), cast(max_value, g.dtype)), updates), state
 
     return Transform(optax.init_empty_state, update)
@@ -77,7 +78,7 @@ def clip_by_global_norm(max_norm: ScalarLike) -> Transform:
     """
     check_limit("clip_by_global_norm", "max_norm", max_norm)
 
-    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
+    def update(updates: PyTree, state: Any, params: PyTree = None, **extra: Any) -> tuple[Any, Any]:
         length = norm(jax.tree.leaves(updates))
         return jax.tree.map(lambda g: shorten(g, length, max_norm), updates), state
 
@@ -111,7 +112,7 @@ def clip_by_leaf_norm(max_norm: ScalarLike) -> Transform:
     """
     check_limit("clip_by_leaf_norm", "max_norm", max_norm)
 
-    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
+    def update(updates: PyTree, state: Any, params: PyTree = None, **extra: Any) -> tuple[Any, Any]:
         return jax.tree.map(lambda g: shorten(g, norm([g]), max_norm), updates), state
 
     return Transform(optax.init_empty_state, update)
@@ -151,8 +152,8 @@ def clip_by_unit_norm(clipping: ScalarLike = 0.01, *, eps: ScalarLike = 1e-3) ->
     check_limit("clip_by_unit_norm", "clipping", clipping)
     check_interval("clip_by_unit_norm", "eps", eps, 0.0, float("inf"), closed="()")
 
-    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
-        def clip(g: Array, p: Array) -> Array:
+    def update(updates: PyTree, state: Any, params: PyTree = None, **extra: Any) -> tuple[Any, Any]:
+        def clip(g: RealLeaf, p: RealLeaf) -> RealLeaf:
             weight = unit_norm(p).value
             return shorten(g, unit_norm(g), cast(clipping, weight.dtype) * jnp.maximum(weight, cast(eps, weight.dtype)))
 
@@ -204,15 +205,15 @@ def clip_by_percentile(percentile: ScalarLike = 10.0, *, window: int = 1000) -> 
     check_interval("clip_by_percentile", "percentile", percentile, 0.0, 100.0, closed="[]")
     window = check_integer("clip_by_percentile", "window", window, 1)
 
-    def init(params: Any) -> PercentileClipState:
+    def init(params: PyTree) -> PercentileClipState:
         del params
         real = jnp.result_type(float)
         norms = jnp.full((window,), jnp.finfo(real).max, dtype=real)  # sorts after every observed norm
         return PercentileClipState(norms, jnp.zeros((), dtype=jnp.int32))
 
     def update(
-        updates: Any, state: PercentileClipState, params: Any = None, **extra: Any
-    ) -> tuple[Any, PercentileClipState]:
+        updates: PyTree, state: PercentileClipState, params: PyTree = None, **extra: Any
+    ) -> tuple[PyTree, PercentileClipState]:
         length = norm(jax.tree.leaves(updates))
         # A non-finite norm would stay in the window and stop all clipping, so 0 is stored instead; the step itself is
         # not hidden. A norm too large for the dtype is stored as the largest number.
@@ -234,11 +235,11 @@ def clip_by_percentile(percentile: ScalarLike = 10.0, *, window: int = 1000) -> 
 class Length(NamedTuple):
     """A Euclidean norm as a product of two factors, since the norm of finite numbers may overflow their dtype."""
 
-    scale: Array  # approximately the largest magnitude; 1 if that is zero or not finite
-    relative: Array  # the norm divided by `scale`
+    scale: Float[Array, "*lengths"]  # approximately the largest magnitude; 1 if that is zero or not finite
+    relative: Float[Array, "*lengths"]  # the norm divided by `scale`
 
     @property
-    def value(self) -> Array:
+    def value(self) -> Float[Array, "*lengths"]:
         """The norm itself; infinite if it overflows the dtype."""
         return self.scale * self.relative
 
@@ -263,7 +264,7 @@ def norm(leaves: Sequence[Any], axis: Any = None) -> Length:
     return Length(scale, jnp.where(total > 0, jnp.sqrt(jnp.where(total > 0, total, 1)), total))  # differentiable at 0
 
 
-def shorten(x: Array, length: Length, limit: Any) -> Array:
+def shorten(x: RealLeaf, length: Length, limit: Any) -> RealLeaf:
     """Return x · min(1, limit / norm), which is x for a zero norm and NaN only for a norm that is NaN.
 
     The factor alone may vanish where the product does not: 1 / 3e38 is 0 in single precision.
@@ -275,6 +276,6 @@ def shorten(x: Array, length: Length, limit: Any) -> Array:
     return jnp.where(is_long, short.astype(x.dtype), jnp.where(unknown, relative.astype(x.dtype), x))
 
 
-def unit_norm(x: Array) -> Length:
+def unit_norm(x: RealLeaf) -> Length:
     """Return the norm of each unit of a leaf, in a shape that broadcasts against it."""
     return norm([x], axis=tuple(range(x.ndim - 1)) if x.ndim > 1 else tuple(range(x.ndim)))

@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array
+from jaxtyping import PyTree
 
 from jaxopt_study._checks import describe_argument
 from jaxopt_study.transforms._constructors import atom
+from jaxopt_study.transforms._leaves import Leaf
 from jaxopt_study.transforms._scalars import check_result
 from jaxopt_study.transforms._spec import Transform, with_any_extra
 from jaxopt_study.transforms._state_checks import MismatchError, refuse_complex
@@ -53,10 +54,10 @@ def chain(*parts: optax.GradientTransformation) -> Transform:
         )
     transforms = _checked("chain", parts)
 
-    def init(params: Any) -> tuple[Any, ...]:
+    def init(params: PyTree) -> tuple[Any, ...]:
         return tuple(part.init(params) for part in transforms)
 
-    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
+    def update(updates: PyTree, state: Any, params: PyTree = None, **extra: Any) -> tuple[Any, Any]:
         if len(state) != len(transforms):
             raise MismatchError(
                 f"chain: the state belongs to another chain: it has {len(state)} parts, this chain has "
@@ -126,7 +127,7 @@ def merge(fn: Callable[..., Any], *branches: optax.GradientTransformation) -> Tr
     transforms = _checked("merge", branches)
     is_linear = fn in (jnp.add, jnp.subtract) or _name(fn) in ("weighted_sum", "interpolate")
 
-    def combine(g: Array, *x: Any) -> Array:
+    def combine(g: Leaf, *x: Any) -> Leaf:
         combined = jnp.asarray(check_result("merge", "fn", fn(*x)))
         shapes = {np.shape(combined), *map(np.shape, x)}
         if len(shapes) > 1:  # branches may change the gradient's shape only all together
@@ -137,12 +138,12 @@ def merge(fn: Callable[..., Any], *branches: optax.GradientTransformation) -> Tr
             )
         return combined.astype(g.dtype)
 
-    def init(params: Any) -> MergeState:
+    def init(params: PyTree) -> MergeState:
         if not is_linear:
             refuse_complex("merge", "params", params)
         return MergeState(tuple(branch.init(params) for branch in transforms))
 
-    def update(updates: Any, state: MergeState, params: Any = None, **extra: Any) -> tuple[Any, MergeState]:
+    def update(updates: PyTree, state: MergeState, params: PyTree = None, **extra: Any) -> tuple[PyTree, MergeState]:
         if not is_linear:
             refuse_complex("merge", "the gradient", updates)
         outputs, states = zip(

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jaxtyping import PyTree
 
 from jaxopt_study._checks import check_bool, check_callable, check_real, describe_argument
 from jaxopt_study.transforms import _traced as traced
@@ -73,11 +74,11 @@ def atom(
         def build(*args: P.args, **kwargs: P.kwargs) -> R:
             built: Any = function(*args, **kwargs)
 
-            def init(params: Any) -> Any:
+            def init(params: PyTree) -> Any:
                 return built.init(as_arrays(name, "params", params, is_linear=is_linear))
 
             # Optax itself passes some of these by keyword, so their names are part of the interface.
-            def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> Any:
+            def update(updates: PyTree, state: Any, params: PyTree = None, **extra: Any) -> Any:
                 check_state(name, expected, state)
                 updates = as_arrays(name, "the gradient", updates, is_linear=is_linear)
                 if needs_params:
@@ -279,11 +280,11 @@ def _transform(transformation: optax.GradientTransformation, name: str, explain_
     """Return a transformation that keeps dtypes, does not broadcast, and explains tracing errors of Optax."""
     inner = with_any_extra(transformation)
 
-    def init(params: Any) -> Any:
+    def init(params: PyTree) -> Any:
         with explain_traced():
             return inner.init(without_integers(params))
 
-    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> Any:
+    def update(updates: PyTree, state: Any, params: PyTree = None, **extra: Any) -> Any:
         updates, params = without_integers(updates), without_integers(params)
         with explain_traced():
             new, new_state = inner.update(updates, state, params, **extra)

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int
+from jaxtyping import Array, Int, PyTree
 
 from jaxopt_study.transforms._constructors import atom
 from jaxopt_study.transforms._scalars import ScalarLike, cast, check_interval, complement, increment
@@ -52,11 +52,11 @@ def dampen(dampening: ScalarLike) -> Transform:
     check_interval("dampen", "dampening", dampening, 0.0, 1.0, closed="[]")
     kept = complement(dampening)
 
-    def init(params: Any) -> DampenState:
+    def init(params: PyTree) -> DampenState:
         del params
         return DampenState(jnp.zeros((), dtype=jnp.int32))
 
-    def update(updates: Any, state: DampenState, params: Any = None, **extra: Any) -> tuple[Any, DampenState]:
+    def update(updates: PyTree, state: DampenState, params: PyTree = None, **extra: Any) -> tuple[PyTree, DampenState]:
         first = state.count == 0
         new = jax.tree.map(lambda g: jnp.where(first, g, cast(kept, g.dtype) * g), updates)
         return new, DampenState(increment(state.count))

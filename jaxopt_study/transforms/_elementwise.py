@@ -5,10 +5,11 @@ from typing import Any
 
 import jax
 import optax
-from jaxtyping import Array
+from jaxtyping import PyTree
 
 from jaxopt_study._checks import describe_argument
 from jaxopt_study.transforms._constructors import atom
+from jaxopt_study.transforms._leaves import Leaf
 from jaxopt_study.transforms._scalars import check_result
 from jaxopt_study.transforms._spec import Transform
 
@@ -28,7 +29,7 @@ def identity() -> Transform:
 
 
 @atom()
-def elementwise(fn: Callable[[Array], Array]) -> Transform:
+def elementwise(fn: Callable[[Leaf], Leaf]) -> Transform:
     """Apply a function to every leaf.
 
     Args:
@@ -51,7 +52,7 @@ def elementwise(fn: Callable[[Array], Array]) -> Transform:
             "compose transformations."
         )
 
-    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
+    def update(updates: PyTree, state: Any, params: PyTree = None, **extra: Any) -> tuple[Any, Any]:
         return jax.tree.map(lambda g: check_result("elementwise", "fn", fn(g)), updates), state
 
     return Transform(optax.init_empty_state, update)

@@ -6,12 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Int
+from jaxtyping import Array, Float, Int, PyTree
 
 from jaxopt_study._checks import check_bool, check_choice, check_integer
 from jaxopt_study._programs import wider
 from jaxopt_study.transforms._clipping import Length, norm, shorten
 from jaxopt_study.transforms._constructors import atom
+from jaxopt_study.transforms._leaves import RealLeaf
 from jaxopt_study.transforms._scalars import (
     ScalarLike,
     cast,
@@ -27,8 +28,8 @@ from jaxopt_study.transforms._spec import Transform
 class FactoredMoment(NamedTuple):
     """The second moment of one matrix."""
 
-    row: Array  # mean over the columns: the matrix's shape without its long axis
-    column: Array  # mean over the rows: the matrix's shape without its other axis
+    row: Float[Array, "*row"]  # mean over the columns: the matrix's shape without its long axis
+    column: Float[Array, "*column"]  # mean over the rows: the matrix's shape without its other axis
 
 
 class FactoredRmsState(NamedTuple):
@@ -118,10 +119,10 @@ def scale_by_factored_rms(
         without = lambda axis: jnp.zeros(tuple(np.delete(p.shape, axis).tolist()), dtype=kept)
         return FactoredMoment(without(chosen[1]), without(chosen[0]))
 
-    def init(params: Any) -> FactoredRmsState:
+    def init(params: PyTree) -> FactoredRmsState:
         return FactoredRmsState(jax.tree.map(start, params), jnp.zeros((), dtype=jnp.int32))
 
-    def scale(g: Array, moment: Any, fresh: Array) -> tuple[Array, Any]:
+    def scale(g: RealLeaf, moment: Any, fresh: Float[Array, ""]) -> tuple[RealLeaf, Any]:
         chosen, kept = sides(g.shape), jax.tree.leaves(moment)[0].dtype
         tiny = float(jnp.finfo(g.dtype).eps) if eps is None else cast(eps, kept)
         floor = jnp.asarray(tiny if eps_is_floor else 0, dtype=kept)
@@ -150,7 +151,9 @@ def scale_by_factored_rms(
             out = out * factor.astype(out.dtype)
         return out.astype(g.dtype), second
 
-    def update(updates: Any, state: FactoredRmsState, params: Any = None, **extra: Any) -> tuple[Any, FactoredRmsState]:
+    def update(
+        updates: PyTree, state: FactoredRmsState, params: PyTree = None, **extra: Any
+    ) -> tuple[PyTree, FactoredRmsState]:
         count = increment(state.count)
         real = jnp.result_type(float)
         fresh = jnp.asarray(count, dtype=real) ** -jnp.asarray(decay_rate, dtype=real)
@@ -186,7 +189,7 @@ def clip_by_leaf_rms(max_rms: ScalarLike = 1.0) -> Transform:
     """
     check_limit("clip_by_leaf_rms", "max_rms", max_rms)
 
-    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
+    def update(updates: PyTree, state: Any, params: PyTree = None, **extra: Any) -> tuple[Any, Any]:
         return jax.tree.map(lambda g: shorten(g, _rms(g), max_rms), updates), state
 
     return Transform(optax.init_empty_state, update)
@@ -217,8 +220,8 @@ def scale_by_param_rms(min_rms: ScalarLike = 1e-3) -> Transform:
     """
     check_interval("scale_by_param_rms", "min_rms", min_rms, 0.0, float("inf"), closed="()")
 
-    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
-        def scale(g: Array, p: Array) -> Array:
+    def update(updates: PyTree, state: Any, params: PyTree = None, **extra: Any) -> tuple[Any, Any]:
+        def scale(g: RealLeaf, p: RealLeaf) -> RealLeaf:
             size = _rms(p).value
             return jnp.maximum(size, cast(min_rms, size.dtype)).astype(g.dtype) * g
 
@@ -227,16 +230,16 @@ def scale_by_param_rms(min_rms: ScalarLike = 1e-3) -> Transform:
     return Transform(optax.init_empty_state, update)
 
 
-def _rms(x: Array) -> Length:
+def _rms(x: RealLeaf) -> Length:
     length = norm([x])
     return length._replace(relative=length.relative / float(np.sqrt(max(x.size, 1))))
 
 
-def _mean(x: Array, axis: int) -> Array:
+def _mean(x: Float[Array, "..."], axis: int) -> Float[Array, "..."]:
     return jnp.sum(x / max(x.shape[axis], 1), axis=axis)  # divided first, so that it cannot overflow
 
 
-def _inverse_root(x: Array) -> Array:
+def _inverse_root(x: RealLeaf) -> RealLeaf:
     """Return 1/√x, and 0 where x is 0: a coordinate without gradients takes no step."""
     nothing = x == 0
     return jnp.where(nothing, 0, 1 / jnp.sqrt(jnp.where(nothing, 1, x)))

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
-from jaxtyping import Array
 
 from jaxopt_study.transforms._constructors import named_function
+from jaxopt_study.transforms._leaves import Leaf, RealLeaf
 from jaxopt_study.transforms._scalars import (
     ScalarLike,
     align,
@@ -17,6 +17,9 @@ from jaxopt_study.transforms._scalars import (
     concrete,
 )
 from jaxopt_study.transforms._state_checks import refuse_complex
+
+Unary = Callable[[Leaf], Leaf]
+Binary = Callable[[Leaf, Leaf], Leaf]
 
 
 def _protects(eps: Any, kept: Any) -> bool:
@@ -30,7 +33,7 @@ def _as_kept(eps: Any, kept: Any, dtype: Any) -> Any:
     return cast(eps, dtype) if kept == dtype else jnp.asarray(eps).astype(kept).astype(dtype)
 
 
-def _over_root(numerator: Array, second: Array, eps: ScalarLike, eps_root: ScalarLike, kept: Any) -> Array:
+def _over_root(numerator: RealLeaf, second: RealLeaf, eps: ScalarLike, eps_root: ScalarLike, kept: Any) -> RealLeaf:
     """Return numerator / (√(second + ε_root) + ε), for a second moment stored in the given dtype."""
     dtype = second.dtype
     inside = second if concrete(eps_root) == 0.0 else second + _as_kept(eps_root, kept, dtype)
@@ -43,14 +46,14 @@ def _over_root(numerator: Array, second: Array, eps: ScalarLike, eps_root: Scala
     return _ratio(numerator, root + _as_kept(eps, kept, dtype))
 
 
-def _ratio(numerator: Array, bottom: Array) -> Array:
+def _ratio(numerator: RealLeaf, bottom: RealLeaf) -> RealLeaf:
     """Return numerator / bottom, and 0 where `bottom` is 0."""
     nothing = bottom == 0
     return jnp.where(nothing, 0, numerator / jnp.where(nothing, 1, bottom))
 
 
 @named_function(neutral={"eps": 0.0, "eps_root": 0.0})
-def divide_by_root(*, eps: ScalarLike = 1e-8, eps_root: ScalarLike = 0.0) -> Callable[[Array, Array], Array]:
+def divide_by_root(*, eps: ScalarLike = 1e-8, eps_root: ScalarLike = 0.0) -> Binary:
     """Return the function that divides by a square root, with ε outside the root, inside it, or both.
 
     With numerator m and second moment v:
@@ -81,7 +84,7 @@ def divide_by_root(*, eps: ScalarLike = 1e-8, eps_root: ScalarLike = 0.0) -> Cal
     check_non_negative("divide_by_root", "eps", eps)
     check_non_negative("divide_by_root", "eps_root", eps_root)
 
-    def divide(numerator: Array, second: Array) -> Array:
+    def divide(numerator: Leaf, second: Leaf) -> Leaf:
         refuse_complex("divide_by_root", "its arguments", (numerator, second))
         kept = second.dtype
         numerator, second = align(numerator, second)
@@ -91,7 +94,7 @@ def divide_by_root(*, eps: ScalarLike = 1e-8, eps_root: ScalarLike = 0.0) -> Cal
 
 
 @named_function(neutral={"eps": 0.0, "eps_root": 0.0})
-def divide_by_deviation(*, eps: ScalarLike = 1e-8, eps_root: ScalarLike = 0.0) -> Callable[..., Array]:
+def divide_by_deviation(*, eps: ScalarLike = 1e-8, eps_root: ScalarLike = 0.0) -> Callable[[Leaf, Leaf, Leaf], Leaf]:
     """Return the function that divides by a standard deviation, formed from the first two moments.
 
     With numerator g, second moment v and mean m:
@@ -118,7 +121,7 @@ def divide_by_deviation(*, eps: ScalarLike = 1e-8, eps_root: ScalarLike = 0.0) -
     check_non_negative("divide_by_deviation", "eps", eps)
     check_non_negative("divide_by_deviation", "eps_root", eps_root)
 
-    def divide(numerator: Array, second: Array, mean: Array) -> Array:
+    def divide(numerator: Leaf, second: Leaf, mean: Leaf) -> Leaf:
         refuse_complex("divide_by_deviation", "its arguments", (numerator, second, mean))
         kept = second.dtype
         numerator, second, mean = align(numerator, second, mean)
@@ -130,7 +133,7 @@ def divide_by_deviation(*, eps: ScalarLike = 1e-8, eps_root: ScalarLike = 0.0) -
 
 
 @named_function(neutral={"eps": 0.0})
-def divide_by(*, eps: ScalarLike = 0.0) -> Callable[[Array, Array], Array]:
+def divide_by(*, eps: ScalarLike = 0.0) -> Binary:
     """Return the function that divides by a norm, without a square root.
 
     With numerator m and norm u, m / (u + ε); 0 where u + ε = 0.
@@ -153,7 +156,7 @@ def divide_by(*, eps: ScalarLike = 0.0) -> Callable[[Array, Array], Array]:
     """
     check_non_negative("divide_by", "eps", eps)
 
-    def divide(numerator: Array, norm: Array) -> Array:
+    def divide(numerator: Leaf, norm: Leaf) -> Leaf:
         kept = norm.dtype
         numerator, norm = align(numerator, norm)
         return _ratio(numerator, norm + _as_kept(eps, kept, norm.dtype))
@@ -162,7 +165,7 @@ def divide_by(*, eps: ScalarLike = 0.0) -> Callable[[Array, Array], Array]:
 
 
 @named_function(neutral={"eps": 0.0, "eps_root": 0.0})
-def root(*, eps: ScalarLike = 0.0, eps_root: ScalarLike = 0.0) -> Callable[[Array], Array]:
+def root(*, eps: ScalarLike = 0.0, eps_root: ScalarLike = 0.0) -> Unary:
     """Return the function √(v + ε_root) + ε.
 
     Args:
@@ -182,7 +185,7 @@ def root(*, eps: ScalarLike = 0.0, eps_root: ScalarLike = 0.0) -> Callable[[Arra
     check_non_negative("root", "eps", eps)
     check_non_negative("root", "eps_root", eps_root)
 
-    def function(v: Array) -> Array:
+    def function(v: Leaf) -> Leaf:
         refuse_complex("root", "its argument", v)
         return jnp.sqrt(v + cast(eps_root, v.dtype)) + cast(eps, v.dtype)
 
@@ -190,7 +193,7 @@ def root(*, eps: ScalarLike = 0.0, eps_root: ScalarLike = 0.0) -> Callable[[Arra
 
 
 @named_function(neutral={"eps": 0.0})
-def magnitude(*, eps: ScalarLike = 0.0) -> Callable[[Array], Array]:
+def magnitude(*, eps: ScalarLike = 0.0) -> Unary:
     """Return the function |g| + ε.
 
     Args:
@@ -208,7 +211,7 @@ def magnitude(*, eps: ScalarLike = 0.0) -> Callable[[Array], Array]:
     """
     check_non_negative("magnitude", "eps", eps)
 
-    def function(g: Array) -> Array:
+    def function(g: Leaf) -> Leaf:
         refuse_complex("magnitude", "its argument", g)
         return jnp.abs(g) + cast(eps, g.dtype)
 
@@ -216,7 +219,7 @@ def magnitude(*, eps: ScalarLike = 0.0) -> Callable[[Array], Array]:
 
 
 @named_function
-def weighted_sum(weight: ScalarLike) -> Callable[[Array, Array], Array]:
+def weighted_sum(weight: ScalarLike) -> Binary:
     """Return the function a + w·b.
 
     Args:
@@ -234,7 +237,7 @@ def weighted_sum(weight: ScalarLike) -> Callable[[Array, Array], Array]:
     """
     check_interval("weighted_sum", "weight", weight, -float("inf"), float("inf"), closed="()")
 
-    def add(a: Array, b: Array) -> Array:
+    def add(a: Leaf, b: Leaf) -> Leaf:
         a, b = align(a, b)
         return a + cast(weight, b.dtype) * b
 
@@ -242,7 +245,7 @@ def weighted_sum(weight: ScalarLike) -> Callable[[Array, Array], Array]:
 
 
 @named_function
-def interpolate(decay: ScalarLike) -> Callable[[Array, Array], Array]:
+def interpolate(decay: ScalarLike) -> Binary:
     """Return the function β·a + (1 − β)·b.
 
     Args:
@@ -261,7 +264,7 @@ def interpolate(decay: ScalarLike) -> Callable[[Array, Array], Array]:
     check_interval("interpolate", "decay", decay, 0.0, 1.0, closed="[]")
     rate = complement(decay)
 
-    def mix(a: Array, b: Array) -> Array:
+    def mix(a: Leaf, b: Leaf) -> Leaf:
         a, b = align(a, b)
         return cast(decay, a.dtype) * a + cast(rate, b.dtype) * b
 

@@ -5,9 +5,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array
+from jaxtyping import Array, Bool, PyTree
 
 from jaxopt_study.transforms._constructors import atom
+from jaxopt_study.transforms._leaves import Leaf
 from jaxopt_study.transforms._spec import Transform
 
 
@@ -15,7 +16,7 @@ class DifferenceState(NamedTuple):
     """The gradient of the previous step."""
 
     previous: optax.Updates  # gₜ₋₁, structure and dtypes of the parameters
-    started: Array  # whether there was a previous step, boolean scalar
+    started: Bool[Array, "*batch"]  # whether there was a previous step
 
 
 @atom(state=DifferenceState, linear=True)
@@ -43,10 +44,12 @@ def gradient_difference() -> Transform:
         Xie, Zhou, Li, Lin and Yan (2022), Adan, Algorithm 1.
     """
 
-    def init(params: Any) -> DifferenceState:
+    def init(params: PyTree) -> DifferenceState:
         return DifferenceState(jax.tree.map(jnp.zeros_like, params), jnp.zeros((), dtype=bool))
 
-    def update(updates: Any, state: DifferenceState, params: Any = None, **extra: Any) -> tuple[Any, DifferenceState]:
+    def update(
+        updates: PyTree, state: DifferenceState, params: PyTree = None, **extra: Any
+    ) -> tuple[PyTree, DifferenceState]:
         change = jax.tree.map(lambda g, p: jnp.where(state.started, _change(g, p), 0), updates, state.previous)
         previous = jax.tree.map(lambda g, p: g.astype(p.dtype), updates, state.previous)
         return change, DifferenceState(previous, jnp.ones((), dtype=bool))
@@ -54,7 +57,7 @@ def gradient_difference() -> Transform:
     return Transform(init, update)
 
 
-def _change(g: Array, before: Array) -> Array:
+def _change(g: Leaf, before: Leaf) -> Leaf:
     """Return g − before, limited to the largest finite number where both are finite, so that no mean of it is ∞ − ∞."""
     change = g - before.astype(g.dtype)
     if jnp.iscomplexobj(change):

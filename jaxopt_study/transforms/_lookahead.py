@@ -12,9 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array
+from jaxtyping import Array, Inexact, PyTree, Shaped
 
 from jaxopt_study.transforms._flax_containers import refuse_holder, unwrapped
+from jaxopt_study.transforms._leaves import Leaf
 from jaxopt_study.transforms._scalars import ScalarLike, check_non_negative
 
 
@@ -22,7 +23,7 @@ from jaxopt_study.transforms._scalars import ScalarLike, check_non_negative
 class LooksAhead(Protocol):
     """State of a transformation that needs the gradient at a point other than the parameters."""
 
-    def gradient_point(self, params: Any) -> Any:
+    def gradient_point(self, params: PyTree) -> PyTree:
         """Return the point of the next gradient, with the structure and dtypes of the parameters."""
         ...
 
@@ -31,7 +32,7 @@ class LooksAhead(Protocol):
 class TrainsOtherParams(Protocol):
     """State of a transformation whose trained parameters are not the ones to evaluate and use."""
 
-    def evaluation_params(self, params: Any, learning_rate: ScalarLike | None = None) -> Any:
+    def evaluation_params(self, params: PyTree, learning_rate: ScalarLike | None = None) -> PyTree:
         """Return the parameters to evaluate, with the structure and dtypes of the trained ones."""
         ...
 
@@ -164,7 +165,7 @@ def over_seen(fn: Any, tree: Any, params: Any) -> Any:
     return jax.tree.map(one, tree, params, is_leaf=lambda x: isinstance(x, optax.MaskedNode))
 
 
-def over_lanes(values: Array, like: Array) -> Array:
+def over_lanes(values: Shaped[Array, "*lanes"], like: Inexact[Array, "..."]) -> Shaped[Array, "..."]:
     """Return a number, or a batch of numbers, shaped to multiply a leaf along its leading batch axes."""
     return jnp.reshape(values, jnp.shape(values) + (1,) * (like.ndim - jnp.ndim(values)))
 
@@ -193,7 +194,7 @@ def _moved(caller: str, params: Any, state: Any, kind: Any, move: Any) -> Any:
 
 
 def _average_of_schedule_free(state: Any, params: Any) -> Any:
-    def average(z: Array, y: Array) -> Array:
+    def average(z: Leaf, y: Leaf) -> Leaf:
         b1 = over_lanes(jnp.asarray(state.b1, y.dtype), y)
         return (y - (1 - b1) * z.astype(y.dtype)) / b1
 

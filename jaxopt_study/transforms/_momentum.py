@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PyTree
 
 from jaxopt_study.transforms._constructors import atom
+from jaxopt_study.transforms._leaves import Leaf
 from jaxopt_study.transforms._lookahead import shifted
 from jaxopt_study.transforms._scalars import (
     ScalarLike,
@@ -38,7 +39,7 @@ class NesterovState(NamedTuple):
     count: Int[Array, "*batch"]  # steps taken
     next_decay: Float[Array, "*batch"]  # γₜ₊₁
 
-    def evaluation_params(self, params: Any, learning_rate: ScalarLike | None = None) -> Any:
+    def evaluation_params(self, params: PyTree, learning_rate: ScalarLike | None = None) -> PyTree:
         """Return the iterates whose look-ahead points are the parameters.
 
         Args:
@@ -59,7 +60,7 @@ class NesterovLookaheadState(NamedTuple):
     count: Int[Array, "*batch"]  # steps taken
     next_decay: Float[Array, "*batch"]  # γₜ₊₁
 
-    def gradient_point(self, params: Any) -> Any:
+    def gradient_point(self, params: PyTree) -> PyTree:
         """Return the point of the next gradient.
 
         Args:
@@ -112,10 +113,12 @@ def heavy_ball(decay: ScalarOrSchedule, *, dtype: Any = None) -> Transform:
     check_decay("heavy_ball", decay, schedule=True)
     check_dtype("heavy_ball", dtype)
 
-    def init(params: Any) -> HeavyBallState:
+    def init(params: PyTree) -> HeavyBallState:
         return HeavyBallState(_zeros(params, dtype), jnp.zeros((), dtype=jnp.int32))
 
-    def update(updates: Any, state: HeavyBallState, params: Any = None, **extra: Any) -> tuple[Any, HeavyBallState]:
+    def update(
+        updates: PyTree, state: HeavyBallState, params: PyTree = None, **extra: Any
+    ) -> tuple[PyTree, HeavyBallState]:
         gamma = at_step(decay, state.count, "heavy_ball", "decay")
         new = jax.tree.map(functools.partial(_remember, gamma), updates, state.trace)
         return new, HeavyBallState(_like(new, state.trace), increment(state.count))
@@ -162,11 +165,13 @@ def nesterov(decay: ScalarOrSchedule, *, dtype: Any = None) -> Transform:
     check_decay("nesterov", decay, schedule=True)
     check_dtype("nesterov", dtype)
 
-    def init(params: Any) -> NesterovState:
+    def init(params: PyTree) -> NesterovState:
         count = jnp.zeros((), dtype=jnp.int32)
         return NesterovState(_zeros(params, dtype), count, _decay_array("nesterov", decay, count))
 
-    def update(updates: Any, state: NesterovState, params: Any = None, **extra: Any) -> tuple[Any, NesterovState]:
+    def update(
+        updates: PyTree, state: NesterovState, params: PyTree = None, **extra: Any
+    ) -> tuple[PyTree, NesterovState]:
         count = increment(state.count)
         gamma, coming = (at_step(decay, step, "nesterov", "decay") for step in (state.count, count))
         sums = jax.tree.map(functools.partial(_remember, gamma), updates, state.trace)
@@ -220,14 +225,14 @@ def nesterov_lookahead(learning_rate: ScalarOrSchedule, decay: ScalarOrSchedule)
     check_non_negative("nesterov_lookahead", "learning_rate", learning_rate, schedule=True)
     check_decay("nesterov_lookahead", decay, schedule=True)
 
-    def init(params: Any) -> NesterovLookaheadState:
+    def init(params: PyTree) -> NesterovLookaheadState:
         count = jnp.zeros((), dtype=jnp.int32)
         velocity = jax.tree.map(jnp.zeros_like, params)
         return NesterovLookaheadState(velocity, count, _decay_array("nesterov_lookahead", decay, count))
 
     def update(
-        updates: Any, state: NesterovLookaheadState, params: Any = None, **extra: Any
-    ) -> tuple[Any, NesterovLookaheadState]:
+        updates: PyTree, state: NesterovLookaheadState, params: PyTree = None, **extra: Any
+    ) -> tuple[PyTree, NesterovLookaheadState]:
         rate = at_step(learning_rate, state.count, "nesterov_lookahead", "learning_rate")
         gamma = state.next_decay
         velocity = jax.tree.map(
@@ -240,7 +245,7 @@ def nesterov_lookahead(learning_rate: ScalarOrSchedule, decay: ScalarOrSchedule)
     return Transform(init, update)
 
 
-def _decay_array(atom: str, decay: Any, count: Any) -> Array:
+def _decay_array(atom: str, decay: Any, count: Any) -> Float[Array, ""]:
     return jnp.asarray(at_step(decay, count, atom, "decay"), dtype=jnp.result_type(float))
 
 
@@ -248,7 +253,7 @@ def _zeros(params: Any, dtype: Any) -> Any:
     return jax.tree.map(lambda p: jnp.zeros_like(p, dtype=dtype), params)
 
 
-def _remember(gamma: Any, g: Array, a: Array) -> Array:
+def _remember(gamma: Any, g: Leaf, a: Leaf) -> Leaf:
     """Return γ a + g in the wider of the two dtypes."""
     g, a = align(g, a)
     return cast(gamma, a.dtype) * a + g

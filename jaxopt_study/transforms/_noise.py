@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int
+from jaxtyping import Array, Int, PyTree
 
 from jaxopt_study._checks import check_key
 from jaxopt_study.transforms._constructors import atom
@@ -58,14 +58,14 @@ def add_gradient_noise(eta: ScalarLike, gamma: ScalarLike, key: Key) -> Transfor
     check_non_negative("add_gradient_noise", "gamma", gamma)
     check_key("add_gradient_noise", key)
 
-    def init(params: Any) -> GradientNoiseState:
+    def init(params: PyTree) -> GradientNoiseState:
         del params
         typed = key if jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key) else jax.random.wrap_key_data(key)
         return GradientNoiseState(jnp.copy(typed), jnp.zeros((), dtype=jnp.int32))
 
     def update(
-        updates: Any, state: GradientNoiseState, params: Any = None, **extra: Any
-    ) -> tuple[Any, GradientNoiseState]:
+        updates: PyTree, state: GradientNoiseState, params: PyTree = None, **extra: Any
+    ) -> tuple[PyTree, GradientNoiseState]:
         next_key, now = jax.random.split(state.key)
         real = jnp.result_type(float)
         time = 1.0 + state.count.astype(real)

@@ -5,11 +5,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array
+from jaxtyping import PyTree
 
 from jaxopt_study._checks import check_integer
 from jaxopt_study.transforms._clipping import norm, shorten, unit_norm
 from jaxopt_study.transforms._constructors import atom
+from jaxopt_study.transforms._leaves import RealLeaf
 from jaxopt_study.transforms._scalars import ScalarLike, cast, check_interval, check_limit
 from jaxopt_study.transforms._spec import Transform
 from jaxopt_study.transforms._state_checks import MismatchError
@@ -53,8 +54,8 @@ def project_to_max_norm(max_norm: ScalarLike, *, axis: int | tuple[int, ...] | N
     axes = () if axis is None else axis if isinstance(axis, tuple) else (axis,)
     axes = tuple(check_integer("project_to_max_norm", "axis", i) for i in axes)
 
-    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
-        def project(u: Array, p: Array) -> Array:
+    def update(updates: PyTree, state: Any, params: PyTree = None, **extra: Any) -> tuple[Any, Any]:
+        def project(u: RealLeaf, p: RealLeaf) -> RealLeaf:
             if p.ndim < 2:
                 return u
             if any(not -p.ndim <= i < p.ndim for i in axes):
@@ -103,8 +104,8 @@ def clip_weights(max_value: ScalarLike) -> Transform:
     """
     check_limit("clip_weights", "max_value", max_value)
 
-    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
-        def clip(u: Array, p: Array) -> Array:
+    def update(updates: PyTree, state: Any, params: PyTree = None, **extra: Any) -> tuple[Any, Any]:
+        def clip(u: RealLeaf, p: RealLeaf) -> RealLeaf:
             start, limit = p.astype(u.dtype), cast(max_value, u.dtype)
             return jnp.where(jnp.abs(start + u) > limit, jnp.clip(start + u, -limit, limit) - start, u)
 

@@ -5,10 +5,11 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array
+from jaxtyping import PyTree
 
 from jaxopt_study._checks import check_bool, check_choice
 from jaxopt_study.transforms._constructors import atom
+from jaxopt_study.transforms._leaves import RealLeaf
 from jaxopt_study.transforms._scalars import ScalarLike, cast, check_interval, check_non_negative, concrete
 from jaxopt_study.transforms._spec import Transform
 
@@ -85,13 +86,13 @@ def scale_by_rprop(
             "scale_by_rprop: a lagged step has not been taken yet and cannot be undone; use on_reversal='rest'."
         )
 
-    def init(params: Any) -> RpropState:
+    def init(params: PyTree) -> RpropState:
         return RpropState(
             jax.tree.map(lambda p: jnp.full_like(p, cast(initial, p.dtype)), params),
             jax.tree.map(jnp.zeros_like, params),
         )
 
-    def move(g: Array, size: Array, direction: Array) -> tuple[Array, Array, Array]:
+    def move(g: RealLeaf, size: RealLeaf, direction: RealLeaf) -> tuple[RealLeaf, RealLeaf, RealLeaf]:
         sign = jnp.sign(g).astype(size.dtype)
         agreement = sign * direction
         factor = jnp.where(
@@ -104,7 +105,7 @@ def scale_by_rprop(
         ahead = last if lagged else sign * new_size
         return jnp.where(reverses, back, ahead).astype(g.dtype), new_size, jnp.where(reverses, 0, sign)
 
-    def update(updates: Any, state: RpropState, params: Any = None, **extra: Any) -> tuple[Any, RpropState]:
+    def update(updates: PyTree, state: RpropState, params: PyTree = None, **extra: Any) -> tuple[PyTree, RpropState]:
         leaves, structure = jax.tree.flatten(updates)
         parts = [leaves, *map(structure.flatten_up_to, (state.size, state.direction))]
         moved = [move(*leaf) for leaf in zip(*parts, strict=True)]

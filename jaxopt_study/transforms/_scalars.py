@@ -8,13 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.core import Tracer
-from jaxtyping import Array
+from jaxtyping import Array, Float, Int, Real
 
 from jaxopt_study import _checks as checks
 from jaxopt_study._programs import wider
 from jaxopt_study.types import Schedule
 
-ScalarLike = float | int | jax.Array | np.ndarray | np.generic
+ScalarLike = float | int | Real[Array, ""] | Real[np.ndarray, ""] | np.generic
 ScalarOrSchedule = ScalarLike | Callable[..., Any]
 
 
@@ -144,7 +144,7 @@ def complement(decay: Any) -> Any:
     return 1.0 - (float(decay) if isinstance(decay, (float, int, np.floating)) else decay)
 
 
-def one_minus_power(decay: Any, count: Any) -> Array:
+def one_minus_power(decay: Any, count: Any) -> Float[Array, "*batch"]:
     """Return 1 - decay**count without cancellation, as −expm1(count · log1p(−(1 − decay)))."""
     real = jnp.result_type(float)
     rate, count = complement(decay), jnp.asarray(count, dtype=real)
@@ -157,6 +157,6 @@ def one_minus_power(decay: Any, count: Any) -> Array:
     return jnp.where(small, 1.0 - decay**count, -jnp.expm1(count * log))
 
 
-def increment(count: Array) -> Array:
+def increment(count: Int[Array, "*batch"]) -> Int[Array, "*batch"]:
     """Return a step counter incremented by one; it stays at its largest value instead of overflowing."""
     return jnp.asarray(optax.safe_increment(count))

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from jaxopt_study._checks import check_bool
 from jaxopt_study.transforms._constructors import named_function
@@ -137,7 +137,7 @@ def schedule_product(first: ScalarOrSchedule, second: ScalarOrSchedule) -> Calla
     )
 
 
-def _at(who: str, value: Any, count: Any, name: str = "learning_rate") -> Array:
+def _at(who: str, value: Any, count: Any, name: str = "learning_rate") -> Float[Array, "*batch"]:
     return jnp.asarray(at_step(value, count, who, name), dtype=jnp.result_type(float))
 
 
@@ -145,5 +145,5 @@ def _real(value: Any) -> Any:
     return cast(value, jnp.result_type(float))
 
 
-def _time(count: Any) -> Array:
+def _time(count: Any) -> Float[Array, "*batch"]:
     return jnp.asarray(count, dtype=jnp.result_type(float))

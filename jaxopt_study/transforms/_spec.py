@@ -15,6 +15,7 @@ import jax
 import numpy as np
 import optax
 from jax.core import Tracer
+from jaxtyping import PyTree
 
 from jaxopt_study._checks import check_integer
 from jaxopt_study.transforms._paths import arguments_of, match, rebuild
@@ -242,7 +243,7 @@ def with_any_extra(transformation: optax.GradientTransformation) -> optax.Gradie
     if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
         return tolerant
 
-    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> Any:
+    def update(updates: PyTree, state: Any, params: PyTree = None, **extra: Any) -> Any:
         taken = {name: argument for name, argument in extra.items() if name in parameters}
         return tolerant.update(updates, state, params, **taken)
 

@@ -6,11 +6,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array
+from jaxtyping import PyTree
 
 from jaxopt_study._checks import check_bool, check_callable
 from jaxopt_study._programs import wider
 from jaxopt_study.transforms._constructors import atom
+from jaxopt_study.transforms._leaves import Leaf, RealLeaf
 from jaxopt_study.transforms._scalars import (
     ScalarLike,
     cast,
@@ -26,7 +27,7 @@ from jaxopt_study.transforms._scalars import (
 from jaxopt_study.transforms._spec import Transform
 from jaxopt_study.transforms._state_checks import refuse_complex
 
-Statistic = Callable[[Array], Array]
+Statistic = Callable[[Leaf], Leaf]
 
 
 class EmaState(NamedTuple):
@@ -108,12 +109,12 @@ def ema(
     host = isinstance(rate, float)
     is_linear = of is None and dtype is None
 
-    def init(params: Any) -> EmaState:
+    def init(params: PyTree) -> EmaState:
         if not is_linear:
             refuse_complex("ema", "params", params)
         return EmaState(_full(params, initial, dtype))
 
-    def move(m: Array, g: Array) -> Array:
+    def move(m: Leaf, g: Leaf) -> Leaf:
         x = _statistic("ema", of, g, m.dtype)
         # A statistic of finite gradients may overflow, and an infinite average stays infinite: ∞ − ∞ and 0·∞ must not
         # occur.
@@ -124,7 +125,7 @@ def ema(
         beta = cast(decay, m.dtype)
         return beta * jnp.where(beta == 0, bounded, m) + cast(rate, m.dtype) * x
 
-    def update(updates: Any, state: EmaState, params: Any = None, **extra: Any) -> tuple[Any, EmaState]:
+    def update(updates: PyTree, state: EmaState, params: PyTree = None, **extra: Any) -> tuple[PyTree, EmaState]:
         if not is_linear:
             refuse_complex("ema", "the gradient", updates)
         average = jax.tree.map(lambda g, m: move(m, g), updates, state.average)
@@ -175,10 +176,10 @@ def total(*, of: Statistic = jnp.square, initial: ScalarLike = 0.0, dtype: Any =
     check_callable("total", "of", of, expected="an elementwise function such as jnp.square")
     check_dtype("total", dtype)
 
-    def init(params: Any) -> TotalState:
+    def init(params: PyTree) -> TotalState:
         return TotalState(_full(params, initial, dtype))
 
-    def update(updates: Any, state: TotalState, params: Any = None, **extra: Any) -> tuple[Any, TotalState]:
+    def update(updates: PyTree, state: TotalState, params: PyTree = None, **extra: Any) -> tuple[PyTree, TotalState]:
         sums = jax.tree.map(lambda g, s: s + _statistic("total", of, g, s.dtype), updates, state.total)
         return sums, TotalState(sums)
 
@@ -229,14 +230,16 @@ def running_max(
     check_statistic("running_max", of)
     check_dtype("running_max", dtype)
 
-    def init(params: Any) -> RunningMaxState:
+    def init(params: PyTree) -> RunningMaxState:
         return RunningMaxState(_full(params, initial, dtype))
 
-    def move(u: Array, g: Array) -> Array:
+    def move(u: RealLeaf, g: RealLeaf) -> RealLeaf:
         x = _statistic("running_max", of, g, u.dtype)
         return jnp.maximum(u if concrete(decay) == 1.0 else cast(decay, u.dtype) * u, x)
 
-    def update(updates: Any, state: RunningMaxState, params: Any = None, **extra: Any) -> tuple[Any, RunningMaxState]:
+    def update(
+        updates: PyTree, state: RunningMaxState, params: PyTree = None, **extra: Any
+    ) -> tuple[PyTree, RunningMaxState]:
         maximum = jax.tree.map(lambda g, u: move(u, g), updates, state.maximum)
         return maximum, RunningMaxState(maximum)
 
@@ -244,14 +247,14 @@ def running_max(
 
 
 def _full(params: Any, value: Any, dtype: Any) -> Any:
-    def fill(p: Any) -> Array:
+    def fill(p: Any) -> Leaf:
         kind = jnp.dtype(dtype or p.dtype)
         return jnp.full_like(p, cast(value, kind), dtype=kind)
 
     return jax.tree.map(fill, params)
 
 
-def _statistic(who: str, of: Statistic | None, g: Array, dtype: Any) -> Array:
+def _statistic(who: str, of: Statistic | None, g: Leaf, dtype: Any) -> Leaf:
     """Return φ(g) in a dtype: φ acts in the wider dtype, since a square may overflow or underflow in the narrower."""
     if of is None:
         return g.astype(dtype)

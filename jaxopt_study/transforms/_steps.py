@@ -5,10 +5,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Int
+from jaxtyping import Array, Int, PyTree
 
 from jaxopt_study._checks import check_bool
 from jaxopt_study.transforms._constructors import atom
+from jaxopt_study.transforms._leaves import Leaf
 from jaxopt_study.transforms._scalars import ScalarOrSchedule, at_step, cast, check_non_negative, increment
 from jaxopt_study.transforms._spec import Transform
 from jaxopt_study.transforms._state_checks import MismatchError
@@ -55,11 +56,11 @@ def scale_by_learning_rate(learning_rate: ScalarOrSchedule, *, flip_sign: bool =
     check_bool("scale_by_learning_rate", "flip_sign", flip_sign)
     sign = -1.0 if flip_sign else 1.0
 
-    def init(params: Any) -> LearningRateState:
+    def init(params: PyTree) -> LearningRateState:
         del params
         return LearningRateState(jnp.zeros((), dtype=jnp.int32))
 
-    def update(updates: Any, state: LearningRateState, params: Any = None, **extra: Any) -> tuple[Any, Any]:
+    def update(updates: PyTree, state: LearningRateState, params: PyTree = None, **extra: Any) -> tuple[Any, Any]:
         rate = sign * at_step(learning_rate, state.count, "scale_by_learning_rate", "learning_rate")
         new = jax.tree.map(lambda g: cast(rate, g.dtype) * g, updates)
         return new, LearningRateState(increment(state.count))
@@ -79,7 +80,7 @@ def negate() -> Transform:
         [-2.]
     """
 
-    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
+    def update(updates: PyTree, state: Any, params: PyTree = None, **extra: Any) -> tuple[Any, Any]:
         return jax.tree.map(jnp.negative, updates), state
 
     return Transform(optax.init_empty_state, update)
@@ -130,11 +131,11 @@ def add_decayed_weights(weight_decay: ScalarOrSchedule, *, mask: Any = None, fli
         _check_mask("add_decayed_weights", mask)
     sign = -1.0 if flip_sign else 1.0
 
-    def init(params: Any) -> DecayedWeightsState:
+    def init(params: PyTree) -> DecayedWeightsState:
         del params
         return DecayedWeightsState(jnp.zeros((), dtype=jnp.int32))
 
-    def update(updates: Any, state: DecayedWeightsState, params: Any = None, **extra: Any) -> tuple[Any, Any]:
+    def update(updates: PyTree, state: DecayedWeightsState, params: PyTree = None, **extra: Any) -> tuple[Any, Any]:
         strength = sign * at_step(weight_decay, state.count, "add_decayed_weights", "weight_decay")
         spread = _spread("add_decayed_weights", mask, params)
         decayed = jax.tree.map(
@@ -209,17 +210,17 @@ def decay_proximally(weight_decay: ScalarOrSchedule, learning_rate: ScalarOrSche
     if not callable(mask):
         _check_mask("decay_proximally", mask)
 
-    def init(params: Any) -> ProximalDecayState:
+    def init(params: PyTree) -> ProximalDecayState:
         del params
         return ProximalDecayState(jnp.zeros((), dtype=jnp.int32))
 
-    def update(updates: Any, state: ProximalDecayState, params: Any = None, **extra: Any) -> tuple[Any, Any]:
+    def update(updates: PyTree, state: ProximalDecayState, params: PyTree = None, **extra: Any) -> tuple[Any, Any]:
         decay = at_step(weight_decay, state.count, "decay_proximally", "weight_decay")
         rate = at_step(learning_rate, state.count, "decay_proximally", "learning_rate")
         real = jnp.result_type(float)
         strength = cast(decay, real) * cast(rate, real)
 
-        def shrink(chosen: Any, u: Array, p: Array) -> Array:
+        def shrink(chosen: Any, u: Leaf, p: Leaf) -> Leaf:
             amount = cast(strength, u.dtype)
             return (u - amount * p.astype(u.dtype)) / (1 + amount) if chosen else u
 

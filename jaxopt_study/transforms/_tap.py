@@ -6,7 +6,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array
+from jaxtyping import Array, Float, PyTree
 
 from jaxopt_study._checks import check_bool, describe_argument
 from jaxopt_study._programs import wider
@@ -81,12 +81,12 @@ def tap(name: str, inner: optax.GradientTransformation | None = None, *, enabled
     if not enabled:
         return Transform(watched.init, watched.update)
 
-    def init(params: Any) -> TapState:
+    def init(params: PyTree) -> TapState:
         # Separate arrays: a state that held the same array four times could not be donated.
         nothing = (jnp.zeros((), dtype=jnp.result_type(float)) for _ in TapMetrics._fields)
         return TapState(TapMetrics(*nothing), watched.init(params), name)
 
-    def update(updates: Any, state: TapState, params: Any = None, **extra: Any) -> tuple[Any, TapState]:
+    def update(updates: PyTree, state: TapState, params: PyTree = None, **extra: Any) -> tuple[PyTree, TapState]:
         new, inner_state = watched.update(updates, state.inner_state, params, **extra)
         metrics = _measure(updates, new, extra.get("raw_gradient", updates))
         return new, TapState(metrics, inner_state, name)
@@ -142,13 +142,15 @@ def _measure(before: Any, after: Any, raw: Any) -> TapMetrics:
     return TapMetrics(*(jnp.asarray(value).astype(jnp.result_type(float)) for value in metrics))
 
 
-def _reals(tree: Any) -> list[Array]:
+def _reals(tree: Any) -> list[Float[Array, "..."]]:
     """Return the leaves as real arrays; a complex leaf becomes its real and its imaginary part."""
     leaves = jax.tree.leaves(tree)
     return [part for x in leaves for part in ((x.real, x.imag) if jnp.iscomplexobj(x) else (x,))]
 
 
-def _cosine(left: list[Array], length: Length, raw: list[Array], start: Length) -> Array:
+def _cosine(
+    left: list[Float[Array, "..."]], length: Length, raw: list[Float[Array, "..."]], start: Length
+) -> Float[Array, ""]:
     """Return the cosine of the angle between two lists of arrays with the given norms, scaled to avoid overflow."""
     if [x.shape for x in left] != [x.shape for x in raw]:  # per-example gradients have no single angle
         return jnp.zeros(())

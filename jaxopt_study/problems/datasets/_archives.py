@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import UInt8
 
 from jaxopt_study import files
 from jaxopt_study._checks import check_mapping, check_text, describe_argument
@@ -132,7 +133,7 @@ _KNOWN = {file.md5: (archive.title, name) for archive in (MNIST, FASHION_MNIST) 
 
 def read_archive(
     archive: IdxArchive, *, data_dir: str | Path | None, download: bool, verify: bool
-) -> dict[str, np.ndarray]:
+) -> dict[str, UInt8[np.ndarray, "items ..."]]:
     """Find, read and check the four files of an archive.
 
     The files are searched for in `data_dir`, otherwise in the folder named by the environment variable

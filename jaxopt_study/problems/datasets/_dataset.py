@@ -7,12 +7,13 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Real, Shaped
 
 from jaxopt_study import files
 from jaxopt_study._checks import check_integer, check_mapping, check_text, describe_argument
 from jaxopt_study.problems._examples import as_array
 
-Examples = dict[str, np.ndarray]  # {"x": inputs, "y": targets}, with a common leading axis
+Examples = dict[str, Shaped[np.ndarray, "..."]]  # {"x": inputs, "y": targets}, with a common leading axis
 
 
 class DatasetError(ValueError):
@@ -97,7 +98,7 @@ class Dataset:
         return f"Dataset({self.name!r}, {sizes}, input_shape={self.input_shape}, num_classes={self.num_classes})"
 
 
-def _read_only(array: np.ndarray) -> np.ndarray:
+def _read_only(array: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
     view = array.view()  # the caller's array stays writable
     view.setflags(write=False)
     return view
@@ -129,7 +130,7 @@ def _check(name: str, part: str, examples: Examples, num_classes: int | None) ->
         check_labels(f"Labels of the {part} part of {name!r}", y, num_classes)
 
 
-def check_labels(what: str, y: np.ndarray, num_classes: int) -> None:
+def check_labels(what: str, y: Real[np.ndarray, " examples"], num_classes: int) -> None:
     """Raise DatasetError if a label is not in {0, …, num_classes − 1}."""
     if y.size and (y.min() < 0 or y.max() >= num_classes):
         raise DatasetError(
@@ -149,7 +150,7 @@ def _check_parts(name: str, parts: dict[str, Examples]) -> None:
                 )
 
 
-def host_array(where: str, values: Any) -> np.ndarray:
+def host_array(where: str, values: Any) -> Shaped[np.ndarray, "..."]:
     """Return numbers as a NumPy array.
 
     Raises:

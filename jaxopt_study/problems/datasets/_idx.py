@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from jaxtyping import UInt8
 
 from jaxopt_study import files
 from jaxopt_study._checks import check_choice
@@ -103,7 +104,7 @@ def _announced(content: bytes, kind: IdxKind) -> tuple[tuple[int, ...], int]:
     return shape, 4 + 4 * num_dims + math.prod(shape)
 
 
-def read_idx(path: str | Path, kind: IdxKind) -> np.ndarray:
+def read_idx(path: str | Path, kind: IdxKind) -> UInt8[np.ndarray, "items ..."]:
     """Read the images or the labels in an IDX file, gzipped or not.
 
     The layout is a big-endian magic number (2051 for images, 2049 for labels), the size of each dimension as a 32-bit
@@ -136,7 +137,7 @@ def read_idx(path: str | Path, kind: IdxKind) -> np.ndarray:
     return parse_idx(read_content(path, kind), kind, str(path))
 
 
-def parse_idx(content: bytes, kind: IdxKind, path: str) -> np.ndarray:
+def parse_idx(content: bytes, kind: IdxKind, path: str) -> UInt8[np.ndarray, "items ..."]:
     """Parse the uncompressed bytes of an IDX file; `read_idx` lists the checks.
 
     Args:

@@ -3,10 +3,11 @@
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Int, UInt8
 
 from jaxopt_study._checks import check_bool, describe_argument
 from jaxopt_study.problems.datasets._archives import FASHION_MNIST, MNIST, IdxArchive, read_archive
-from jaxopt_study.problems.datasets._dataset import Dataset, DatasetError
+from jaxopt_study.problems.datasets._dataset import Dataset, DatasetError, Examples
 from jaxopt_study.problems.datasets._splits import Split, divide, from_arrays
 
 
@@ -217,7 +218,11 @@ def load_idx(
     # Test examples do not depend on how the training images are divided.
     test_rows = divide(test_labels, {"test": num_test}, split=split, seed=seed, name=archive.name)
 
-    def examples(images: np.ndarray, labels: np.ndarray, rows: np.ndarray) -> dict[str, np.ndarray]:
+    def examples(
+        images: UInt8[np.ndarray, "images height width"],
+        labels: UInt8[np.ndarray, " images"],
+        rows: Int[np.ndarray, " rows"],
+    ) -> Examples:
         x = images[rows].astype(np.float32) / np.float32(255)
         return {"x": x.reshape(len(x), -1) if flatten else x[..., None], "y": labels[rows].astype(np.int32)}
 

@@ -3,6 +3,7 @@
 from typing import Any, Literal
 
 import numpy as np
+from jaxtyping import Int, Integer
 
 from jaxopt_study._checks import check_integer, describe_argument
 from jaxopt_study.problems.datasets._dataset import Dataset, DatasetError, Examples, check_labels, host_array
@@ -93,8 +94,8 @@ def from_arrays(
 
 
 def divide(
-    groups: np.ndarray, sizes: dict[str, int | None], *, split: Split, seed: int, name: str
-) -> dict[str, np.ndarray]:
+    groups: Integer[np.ndarray, " rows"], sizes: dict[str, int | None], *, split: Split, seed: int, name: str
+) -> dict[str, Int[np.ndarray, " _"]]:
     """Divide row indices into disjoint parts with equal group proportions.
 
     Args:
@@ -144,7 +145,7 @@ def divide(
     return {part: parts[part] for part in counts}
 
 
-def apportion(available: np.ndarray, total: int) -> np.ndarray:
+def apportion(available: Int[np.ndarray, " groups"], total: int) -> Int[np.ndarray, " groups"]:
     """Apportion a total to groups in proportion to their sizes, by largest remainders.
 
     Args:

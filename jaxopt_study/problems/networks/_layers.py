@@ -6,6 +6,7 @@ from typing import Any, Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from jaxopt_study._checks import (
     check_callable,
@@ -22,8 +23,9 @@ Normalisation = Literal["batch", "layer", "instance", "group"]
 ConvMethod = Literal["auto", "patches", "native"]
 NORMALISATIONS = (None, "batch", "layer", "instance", "group")
 METHODS = ("auto", "patches", "native")
+Images = Float[Array, "examples height width channels"]
 
-_ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+_ACTIVATIONS: dict[str, Callable[[Float[Array, "..."]], Float[Array, "..."]]] = {
     "relu": jax.nn.relu,
     "tanh": jnp.tanh,
     "sigmoid": jax.nn.sigmoid,
@@ -133,7 +135,7 @@ class Conv(nn.Module):
         super().__post_init__()
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Images) -> Float[Array, "examples rows columns {self.features}"]:
         """Convolve the images.
 
         Args:
@@ -151,13 +153,13 @@ class Conv(nn.Module):
 
 
 def convolve(
-    x: jax.Array,
-    kernel: jax.Array,
+    x: Images,
+    kernel: Float[Array, "kernel_height kernel_width channels outputs"],
     *,
     strides: Sequence[int] = (1, 1),
     padding: str = "SAME",
     method: ConvMethod = "auto",
-) -> jax.Array:
+) -> Float[Array, "examples rows columns outputs"]:
     """Correlate images with a kernel, which deep learning calls "convolution".
 
     With input x, kernel K and stride s, at every output position (i, j) and channel o, after padding:
@@ -216,7 +218,7 @@ def convolve(
     return patches @ kernel.reshape(height * width * channels, outputs)
 
 
-def max_pool(x: jax.Array, size: int = 2) -> jax.Array:
+def max_pool(x: Images, size: int = 2) -> Float[Array, "examples height//{size} width//{size} channels"]:
     """Keep the largest value of each size × size block; a ragged edge is dropped.
 
     It consists of a reshape and a maximum, so it has derivatives of every order on every backend and is cheap inside

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Real
 
 from jaxopt_study._checks import check_params, check_real, describe_argument
 from jaxopt_study._programs import wider
@@ -17,7 +17,10 @@ from jaxopt_study.types import Params, Scalar
 
 @better("min")
 def cross_entropy(
-    logits: Float[Array, "examples classes"], labels: Int[ArrayLike, " examples"], *, label_smoothing: ArrayLike = 0.0
+    logits: Float[Array, "examples classes"],
+    labels: Int[ArrayLike, " examples"],
+    *,
+    label_smoothing: Real[ArrayLike, ""] = 0.0,
 ) -> Scalar:
     """Average −Σ_c q_c log softmax(logits)_c over the examples.
 

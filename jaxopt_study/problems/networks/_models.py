@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Shaped
 
 from jaxopt_study._checks import check_choice, check_integer, describe_argument
 from jaxopt_study.problems.networks._layers import (
@@ -23,6 +24,8 @@ from jaxopt_study.problems.networks._layers import (
     resolve_activation,
 )
 from jaxopt_study.problems.networks.initialisers import resolve
+
+Hidden = Float[Array, "examples units"]
 
 
 class MLP(nn.Module):
@@ -61,7 +64,9 @@ class MLP(nn.Module):
         super().__post_init__()
 
     @nn.compact
-    def __call__(self, x: ArrayLike, *, train: bool = False) -> jax.Array:
+    def __call__(
+        self, x: Shaped[ArrayLike, "examples ..."], *, train: bool = False
+    ) -> Float[Array, "examples {self.num_outputs}"]:
         """Apply the network.
 
         Args:
@@ -142,7 +147,9 @@ class CNN(nn.Module):
         super().__post_init__()
 
     @nn.compact
-    def __call__(self, x: ArrayLike, *, train: bool = False) -> jax.Array:
+    def __call__(
+        self, x: Shaped[ArrayLike, "examples ..."], *, train: bool = False
+    ) -> Float[Array, "examples {self.num_outputs}"]:
         """Apply the network.
 
         Args:
@@ -222,7 +229,9 @@ class RNN(nn.Module):
         super().__post_init__()
 
     @nn.compact
-    def __call__(self, x: ArrayLike, *, train: bool = False) -> jax.Array:
+    def __call__(
+        self, x: Shaped[ArrayLike, "examples ..."], *, train: bool = False
+    ) -> Float[Array, "examples {self.num_outputs}"]:
         """Apply the network.
 
         Args:
@@ -259,7 +268,7 @@ class RNN(nn.Module):
             normalises = self.normalisation is not None
             scale = self.param(f"scale_{i}", nn.initializers.ones, (width,), jnp.float32) if normalises else None
 
-            def step(h: jax.Array, drive: jax.Array, recurrent=recurrent, scale=scale) -> tuple[jax.Array, jax.Array]:
+            def step(h: Hidden, drive: Hidden, recurrent=recurrent, scale=scale) -> tuple[Hidden, Hidden]:
                 total = drive + h @ recurrent
                 h = activation(total if scale is None else scale * jax.nn.standardize(total, epsilon=1e-5))
                 return h, h

@@ -3,6 +3,7 @@
 from typing import Any
 
 from jax.typing import ArrayLike
+from jaxtyping import Real
 
 from jaxopt_study._checks import describe_argument
 from jaxopt_study.problems._problem import Problem
@@ -12,7 +13,11 @@ from jaxopt_study.problems.networks._supervised import classifier, regressor
 
 
 def mlp_classifier(
-    dataset: Dataset, *, label_smoothing: ArrayLike = 0.0, weight_decay: ArrayLike = 0.0, **options: Any
+    dataset: Dataset,
+    *,
+    label_smoothing: Real[ArrayLike, ""] = 0.0,
+    weight_decay: Real[ArrayLike, ""] = 0.0,
+    **options: Any,
 ) -> Problem:
     """Make the problem of training a multilayer perceptron as a classifier.
 
@@ -39,7 +44,11 @@ def mlp_classifier(
 
 
 def cnn_classifier(
-    dataset: Dataset, *, label_smoothing: ArrayLike = 0.0, weight_decay: ArrayLike = 0.0, **options: Any
+    dataset: Dataset,
+    *,
+    label_smoothing: Real[ArrayLike, ""] = 0.0,
+    weight_decay: Real[ArrayLike, ""] = 0.0,
+    **options: Any,
 ) -> Problem:
     """Make the problem of training a convolutional network as a classifier.
 
@@ -58,7 +67,11 @@ def cnn_classifier(
 
 
 def rnn_classifier(
-    dataset: Dataset, *, label_smoothing: ArrayLike = 0.0, weight_decay: ArrayLike = 0.0, **options: Any
+    dataset: Dataset,
+    *,
+    label_smoothing: Real[ArrayLike, ""] = 0.0,
+    weight_decay: Real[ArrayLike, ""] = 0.0,
+    **options: Any,
 ) -> Problem:
     """Make the problem of training a recurrent network as a classifier.
 
@@ -75,7 +88,7 @@ def rnn_classifier(
     return classifier(model, dataset, label_smoothing=label_smoothing, weight_decay=weight_decay)
 
 
-def mlp_regressor(dataset: Dataset, *, weight_decay: ArrayLike = 0.0, **options: Any) -> Problem:
+def mlp_regressor(dataset: Dataset, *, weight_decay: Real[ArrayLike, ""] = 0.0, **options: Any) -> Problem:
     """Make the problem of training a multilayer perceptron as a regression.
 
     Args:
@@ -90,7 +103,7 @@ def mlp_regressor(dataset: Dataset, *, weight_decay: ArrayLike = 0.0, **options:
     return regressor(MLP(_num_outputs(dataset), **options), dataset, weight_decay=weight_decay)
 
 
-def rnn_regressor(dataset: Dataset, *, weight_decay: ArrayLike = 0.0, **options: Any) -> Problem:
+def rnn_regressor(dataset: Dataset, *, weight_decay: Real[ArrayLike, ""] = 0.0, **options: Any) -> Problem:
     """Make the problem of training a recurrent network as a regression on sequences.
 
     Args:

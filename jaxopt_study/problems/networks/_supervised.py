@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Real
 
 from jaxopt_study._checks import check_real, check_text, describe_argument
 from jaxopt_study._programs import wider
@@ -22,13 +23,15 @@ from jaxopt_study.problems.datasets import Dataset
 from jaxopt_study.problems.networks._losses import accuracy, cross_entropy, mse, weight_penalty
 from jaxopt_study.types import Batch, Key, LossFn, ModelState, Params, Scalar
 
+Outputs = Float[Array, "examples ..."]
+
 
 def classifier(
     model: nn.Module,
     dataset: Dataset,
     *,
-    label_smoothing: ArrayLike = 0.0,
-    weight_decay: ArrayLike = 0.0,
+    label_smoothing: Real[ArrayLike, ""] = 0.0,
+    weight_decay: Real[ArrayLike, ""] = 0.0,
     name: str | None = None,
 ) -> Problem:
     """Make the problem of training a Linen module as a classifier, with cross-entropy as loss and accuracy as metric.
@@ -85,7 +88,9 @@ def classifier(
     )
 
 
-def regressor(model: nn.Module, dataset: Dataset, *, weight_decay: ArrayLike = 0.0, name: str | None = None) -> Problem:
+def regressor(
+    model: nn.Module, dataset: Dataset, *, weight_decay: Real[ArrayLike, ""] = 0.0, name: str | None = None
+) -> Problem:
     """Make the problem of training a Linen module as a regression, with the mean squared error without the factor ½.
 
     Everything else is as in `classifier`.
@@ -115,10 +120,10 @@ def _supervised(
     model: nn.Module,
     dataset: Dataset,
     output_shape: tuple[int, ...],
-    fit: Callable[[jax.Array, Any], Scalar],
-    metrics: dict[str, Callable[[jax.Array, Any], Scalar]],
+    fit: Callable[[Outputs, Any], Scalar],
+    metrics: dict[str, Callable[[Outputs, Any], Scalar]],
     *,
-    weight_decay: ArrayLike,
+    weight_decay: Real[ArrayLike, ""],
     name: str | None,
     settings: dict[str, Any],
 ) -> Problem:
@@ -160,7 +165,7 @@ def _supervised(
         dtype = wider(value.dtype, penalty.dtype)
         return value.astype(dtype) + jnp.asarray(weight_decay, dtype) * penalty.astype(dtype)
 
-    def evaluate(params: Params, batch: Batch, state: ModelState) -> jax.Array:
+    def evaluate(params: Params, batch: Batch, state: ModelState) -> Outputs:
         return apply(params, state, batch["x"], train=False)
 
     def loss(params: Params, batch: Batch, state: ModelState) -> Scalar:
@@ -173,7 +178,7 @@ def _supervised(
         # A stateless model returns the state it was given, so that a loop's carry keeps its structure.
         return penalised(fit(outputs, batch["y"]), params), dict(updated) if stateful else state
 
-    def metric(score: Callable[[jax.Array, Any], Scalar]) -> LossFn:
+    def metric(score: Callable[[Outputs, Any], Scalar]) -> LossFn:
         scored = with_state(lambda params, batch, state: score(evaluate(params, batch, state), batch["y"]), stateful)
         return directed_as(score, scored)
 

@@ -6,19 +6,22 @@ fan-in, is the product of all axes but the last.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 from jax.nn.initializers import variance_scaling
 from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Real
 
 from jaxopt_study._checks import check_real
+from jaxopt_study.types import Key
 
-Initialiser = Callable[..., jax.Array]
+Initialiser = Callable[..., Float[Array, "..."]]
 
 
-def normal(std: ArrayLike = 0.01) -> Initialiser:
+def normal(std: Real[ArrayLike, ""] = 0.01) -> Initialiser:
     """Draw weights from N(0, std²), independent of the layer's size.
 
     Args:
@@ -34,13 +37,13 @@ def normal(std: ArrayLike = 0.01) -> Initialiser:
     """
     check_real("normal", "std", std, 0)
 
-    def init(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
+    def init(key: Key, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Float[Array, "..."]:
         return jax.random.normal(key, shape, dtype) * jnp.asarray(std, dtype)
 
     return _named(init, "normal", std)
 
 
-def xavier(gain: ArrayLike = 1.0) -> Initialiser:
+def xavier(gain: Real[ArrayLike, ""] = 1.0) -> Initialiser:
     """Draw weights from N(0, gain²/n), which preserves the variance in a linear layer's forward pass.
 
     This is "Xavier" in Saito (2016), also known as LeCun's initialisation; the version of Glorot and Bengio, which
@@ -58,7 +61,7 @@ def xavier(gain: ArrayLike = 1.0) -> Initialiser:
     return _scaled(variance_scaling(1.0, "fan_in", "normal"), "xavier", gain)
 
 
-def he(gain: ArrayLike = 1.0) -> Initialiser:
+def he(gain: Real[ArrayLike, ""] = 1.0) -> Initialiser:
     """Draw weights from N(0, 2·gain²/n), which preserves the second moment in a ReLU layer's forward pass.
 
     The distribution is normal, as in the paper; `jax.nn.initializers.he_normal` truncates it at two standard deviations
@@ -81,7 +84,7 @@ def he(gain: ArrayLike = 1.0) -> Initialiser:
     return _scaled(variance_scaling(2.0, "fan_in", "normal"), "he", gain)
 
 
-def glorot(gain: ArrayLike = 1.0) -> Initialiser:
+def glorot(gain: Real[ArrayLike, ""] = 1.0) -> Initialiser:
     """Draw weights uniformly with variance 2·gain²/(fan_in + fan_out), Keras' and PyTorch's "Xavier uniform".
 
     Args:
@@ -96,7 +99,7 @@ def glorot(gain: ArrayLike = 1.0) -> Initialiser:
     return _scaled(jax.nn.initializers.glorot_uniform(), "glorot", gain)
 
 
-def orthogonal(gain: ArrayLike = 1.0) -> Initialiser:
+def orthogonal(gain: Real[ArrayLike, ""] = 1.0) -> Initialiser:
     """Draw weights uniformly from the matrices with orthonormal rows or columns, times `gain`.
 
     All singular values equal `gain`, so powers of a recurrent weight neither explode nor vanish at initialisation for
@@ -128,7 +131,7 @@ NAMED: dict[str, Callable[..., Initialiser]] = {
 }
 
 
-def resolve(initialiser: str | ArrayLike | Initialiser) -> Initialiser:
+def resolve(initialiser: str | Real[ArrayLike, ""] | Initialiser) -> Initialiser:
     """Return the initialiser for a name, a standard deviation or an initialiser.
 
     Args:
@@ -152,17 +155,17 @@ def resolve(initialiser: str | ArrayLike | Initialiser) -> Initialiser:
 
 
 # Multiply the draws of an initialiser by the gain, which may be traced.
-def _scaled(base: Initialiser, name: str, gain: ArrayLike) -> Initialiser:
+def _scaled(base: Initialiser, name: str, gain: Real[ArrayLike, ""]) -> Initialiser:
     check_real(name, "gain", gain)
 
-    def init(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
+    def init(key: Key, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Float[Array, "..."]:
         return base(key, shape, dtype) * jnp.asarray(gain, dtype)
 
     return _named(init, name, gain)
 
 
 # Records show a network's settings, so the function's name tells its distribution.
-def _named(init: Initialiser, name: str, scale: ArrayLike) -> Initialiser:
+def _named(init: Initialiser, name: str, scale: Real[ArrayLike, ""]) -> Initialiser:
     shown = "traced" if isinstance(scale, Tracer) else str(scale)
     init.__name__ = f"{name}({shown})"
     return init

@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxopt_study.problems._problem import CriticalPoint, Problem
 from jaxopt_study.problems._registry import listed
-from jaxopt_study.problems.planar._surface import Pair, point, surface
+from jaxopt_study.problems.planar._surface import Coordinate, Pair, point, surface
 
 
 @listed
@@ -129,7 +129,7 @@ def cliff(*, start: Pair = (5.5, -2.5)) -> Problem:
         its error surface. Goodfellow, Bengio and Courville (2016), Deep Learning, figure 8.3.
     """
 
-    def formula(w, b):
+    def formula(w: Coordinate, b: Coordinate) -> Coordinate:
         hidden = jax.lax.fori_loop(0, 50, lambda _, h: w * jax.nn.sigmoid(h) + b, jnp.full_like(w * b, 0.5))
         return (jax.nn.sigmoid(hidden) - 0.7) ** 2
 
@@ -198,7 +198,7 @@ def mountain(*, start: Pair = (-1.0, 0.5)) -> Problem:
         Goodfellow, Bengio and Courville (2016), Deep Learning, figure 8.4, draws such a curve; the formula is ours.
     """
 
-    def formula(x, y):
+    def formula(x: Coordinate, y: Coordinate) -> Coordinate:
         squared = x**2 + y**2
         return -(0.75 + jnp.tanh(x) / 4) * squared / (1 + squared)
 

@@ -8,11 +8,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from jaxopt_study._checks import check_callable, check_numbers, check_text
 from jaxopt_study.problems._problem import CriticalPoint, Kind, Problem
+from jaxopt_study.types import Batch, Key
 
 Corner = tuple[float, float]
+Coordinate = Float[Array | np.ndarray, "*points"] | np.floating
 Pair = Sequence[float | int] | np.ndarray | jax.Array  # x and y
 
 KINDS: tuple[Kind, Kind, Kind] = ("minimum", "saddle", "maximum")
@@ -64,12 +67,12 @@ def separable_points(axis: Iterable[tuple[float, float, bool]]) -> tuple[Critica
 
 def surface(
     name: str,
-    formula: Callable[[Any, Any], Any],
+    formula: Callable[[Coordinate, Coordinate], Coordinate],
     *,
     start: Pair,
     domain: tuple[Corner, Corner],
     points: tuple[CriticalPoint, ...],
-    spectrum: np.ndarray | None = None,
+    spectrum: Float[np.ndarray, "2"] | None = None,
     metadata: Mapping[str, Any] | None = None,
 ) -> Problem:
     """Make a problem from a function of x and y.
@@ -101,11 +104,11 @@ def surface(
     if np.shape(start) != (2,) or not all(map(math.isfinite, coordinates)):
         raise ValueError(f"The start of {name!r} must be two finite numbers (x, y); received {start!r}.")
 
-    def init(key):
+    def init(key: Key) -> Float[Array, "2"]:
         del key  # figures need a fixed start
         return jnp.array(coordinates, dtype=float)
 
-    def loss(params, batch=None):
+    def loss(params: Float[Array | np.ndarray, "2 *points"], batch: Batch | None = None) -> Coordinate:
         del batch
         x, y = params
         return formula(x, y)

@@ -5,6 +5,7 @@ import math
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from jaxopt_study.problems._problem import CriticalPoint, Problem
 from jaxopt_study.problems._registry import listed
@@ -264,7 +265,9 @@ def _ackley_points() -> tuple[CriticalPoint, ...]:
     return tuple(sorted([cusp, *smooth], key=lambda found: found.value))
 
 
-def _ackley_derivatives(places: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _ackley_derivatives(
+    places: Float[np.ndarray, "points 2"],
+) -> tuple[Float[np.ndarray, "points 2"], Float[np.ndarray, "points 2 2"], Float[np.ndarray, " points"]]:
     radius = np.sqrt(np.mean(places**2, axis=1))[:, None]
     direction = places / (2 * radius)  # ∇r
     cone = 4 * np.exp(-radius / 5)  # d(−20 e^{−r/5})/dr
