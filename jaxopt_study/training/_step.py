@@ -18,11 +18,11 @@ from jax.errors import JAXIndexError, JAXTypeError
 from jaxopt_study._checks import describe_argument
 from jaxopt_study._programs import strongly_typed
 from jaxopt_study.dynamics import call_update, differentiated, keep_dtypes
-from jaxopt_study.training._batch_order import is_known, joined_order
 from jaxopt_study.training._curvature_probe import CurvatureProbe
 from jaxopt_study.training._evaluate import evaluated, measure, rows
 from jaxopt_study.training._flat_parameters import flatten_leaves
 from jaxopt_study.training._motion import at_rest, moved, still_finite
+from jaxopt_study.training._order_in_program import is_known, joined_order
 from jaxopt_study.training._run_spec import Best, Carry, Constants, Inputs, Plan
 from jaxopt_study.training._trajectory import EarlyStopping
 from jaxopt_study.transforms import gradient_point, read_taps

@@ -15,11 +15,13 @@ from jaxopt_study._checks import check_choice, check_integer, check_kept, check_
 from jaxopt_study._programs import contains_convolution
 from jaxopt_study.dynamics import call_update, differentiated, holds_lookahead
 from jaxopt_study.problems import Problem
-from jaxopt_study.training._batch_order import Curriculum, batch_order, check_order, repeats, split_order
+from jaxopt_study.training._batch_order import named_order, repeats
 from jaxopt_study.training._compiled_loop import records_like
+from jaxopt_study.training._curriculum import Curriculum
 from jaxopt_study.training._curvature_probe import CurvatureProbe
 from jaxopt_study.training._evaluate import check_problem, check_split, init_like
 from jaxopt_study.training._flat_parameters import flatten_leaves, restore_leaves, shape_dependence
+from jaxopt_study.training._order_in_program import check_order, split_order
 from jaxopt_study.training._run_spec import Inputs, Plan
 from jaxopt_study.training._step import batch_at, start, the_optimizer, training_loss
 from jaxopt_study.training._trajectory import EarlyStopping, Probe
@@ -70,7 +72,7 @@ def make_plan(
     if traced and loop == "host":
         raise ValueError("loop='host' cannot run inside jit or vmap; use loop='auto'.")
     numeric = _check_optimizer(optimizer)
-    order = batch_order(order, who="train")
+    order = named_order("train", order)
     batch_size = _check_batches(problem, batch_size, order, num_steps)
     static_order, order_arrays = split_order(order)
     like, paired = _check_params(problem, params, optimizer)

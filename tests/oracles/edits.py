@@ -502,13 +502,13 @@ TRAINING = [
         TRAIN + "test_long_runs_of_many_parts_are_seamless",
     ),
     _edit(
-        "training/_batch_order.py",
+        "training/_curriculum.py",
         "jnp.ceil(_share(self.pace, step)",
         "jnp.floor(_share(self.pace, step)",
         BATCHES + "test_a_curriculum_rounds_the_number_of_examples_up",
     ),
     _edit(
-        "training/_batch_order.py",
+        "training/_curriculum.py",
         "(1.0 - self.start) * jnp.asarray(step, float)",
         "jnp.asarray(step, float)",
         BATCHES + "test_a_curriculum_admits_the_easiest_examples_first",
