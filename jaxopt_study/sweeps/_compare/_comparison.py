@@ -176,7 +176,7 @@ class Comparison:
         if len(beaten) == len(others):
             return f"{best} is better than all others"
         text = f"{best} has the best median"
-        text += f" and cannot be told from {', '.join(tied)}" if tied else ""
+        text += f" and is statistically indistinguishable from {', '.join(tied)}" if tied else ""
         text += f"; seed by seed {', '.join(ahead)} is better" if ahead else ""
         return text + (f"; it is better than {', '.join(beaten)}" if beaten else "")
 
