@@ -69,7 +69,11 @@ def evaluate(
     functions = (("loss", problem.loss), *sorted(problem.metrics.items()))
     examples = problem.data if on == "train" else getattr(problem, on)
     state = (model_state,) if problem.init_state else ()
-    return _measure_compiled(functions, params, state, examples, batch_size)
+    try:
+        return _measure_compiled(functions, params, state, examples, batch_size)
+    except MISSING_DATA as error:
+        explain_missing_data(problem, error)
+        raise
 
 
 def evaluated(params: Params) -> Params:
@@ -94,6 +98,37 @@ def check_split(problem: Problem, split: str, who: str = "train") -> None:
             f"Problem {problem.name!r} has no {split} examples. Add them with problem.replace({split}=…), or evaluate "
             "on 'train'."
         )
+
+
+MISSING_DATA = (TypeError, ValueError, AttributeError)  # of functions that look for examples in None
+
+
+def explain_missing_data(problem: Problem, error: Exception) -> None:
+    """Raise ValueError if an error is that of a loss or metric which looks for examples, and the problem has no data.
+
+    A function that ignores its batch needs none, so whether one looks for examples is known only from its error.
+    """
+    if problem.data is not None or "None" not in str(error):
+        return
+    key = jax.random.key(0)
+
+    def values(function: Callable[..., Any]) -> Any:
+        state = () if problem.init_state is None else (problem.init_state(key),)
+        return function(problem.init(key), None, *state)
+
+    functions = {"loss": problem.loss} | {f"metric {name!r}": fn for name, fn in sorted(problem.metrics.items())}
+    if problem.step_loss is not None:
+        step_loss, init_state = problem.step_loss, problem.init_state
+        functions["step_loss"] = lambda params, batch, *_: step_loss(params, init_state and init_state(key), batch, key)
+    for name, function in functions.items():
+        try:
+            jax.eval_shape(lambda function=function: values(function))
+        except MISSING_DATA as again:
+            if str(again) == str(error):
+                raise ValueError(
+                    f"Problem {problem.name!r} has no data, and its {name} fails on batch=None: "
+                    f"{type(error).__name__}: {error}. Give the problem its examples, as data=…, or ignore the batch."
+                ) from error
 
 
 def _check_like_init(problem: Problem, params: Params) -> None:

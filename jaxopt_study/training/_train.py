@@ -106,8 +106,8 @@ def train(
         overwritten in place.
 
     Raises:
-        ValueError: If an argument is out of range, names examples or metrics that the problem does not have, or the
-            optimizer's update raises.
+        ValueError: If an argument is out of range, names examples or metrics that the problem does not have, the
+            optimizer's update raises, or the loss looks for examples and the problem has none.
         TypeError: If the optimizer is not an Optax transformation, the parameters are not floating, or the loss is not
             a scalar.
         TrainingInterrupted: On Ctrl-C; a `KeyboardInterrupt` whose `trajectory` holds the finished part. A second

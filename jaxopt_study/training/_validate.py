@@ -19,7 +19,13 @@ from jaxopt_study.training._batch_order import named_order, repeats
 from jaxopt_study.training._compiled_loop import records_like
 from jaxopt_study.training._curriculum import Curriculum
 from jaxopt_study.training._curvature_probe import CurvatureProbe
-from jaxopt_study.training._evaluate import check_problem, check_split, init_like
+from jaxopt_study.training._evaluate import (
+    MISSING_DATA,
+    check_problem,
+    check_split,
+    explain_missing_data,
+    init_like,
+)
 from jaxopt_study.training._flat_parameters import flatten_leaves, restore_leaves, shape_dependence
 from jaxopt_study.training._order_in_program import check_order, split_order
 from jaxopt_study.training._run_spec import Inputs, Plan
@@ -115,7 +121,11 @@ def make_plan(
         order=order_arrays,
     )
     described, tree = jax.tree.flatten(jax.tree.map(_abstract, inputs))
-    return _decide(plan, tree, tuple(described), traced, jax.default_backend()), inputs
+    try:
+        return _decide(plan, tree, tuple(described), traced, jax.default_backend()), inputs
+    except MISSING_DATA as error:
+        explain_missing_data(problem, error)
+        raise
 
 
 @lru_cache(maxsize=64)
