@@ -176,6 +176,9 @@ class TrainingInterrupted(KeyboardInterrupt):
         super().__init__(f"interrupted after {int(trajectory.num_steps)} steps; .trajectory holds the finished part")
         self.trajectory = trajectory
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return TrainingInterrupted, (self.trajectory,)
+
 
 def _summary(value: Any) -> str:
     leaves = jax.tree.leaves(value)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from jaxopt_study._checks import check_choice, check_integer, describe_argument
-from jaxopt_study.sweeps._execution._trials import Trials
+from jaxopt_study.sweeps._execution._trials import LostTrials, Trials
 from jaxopt_study.sweeps._search._result import Search
 from jaxopt_study.sweeps._statistics._expected_best_of_k import best_of_k
 from jaxopt_study.sweeps._statistics._intervals import Interval, median_interval
@@ -60,7 +60,7 @@ class Report:
     seconds_per_step: float
     params: Params | None = None
     model_state: ModelState | None = None
-    trials: Trials | None = None
+    trials: Trials | LostTrials | None = None
     fixed: Mapping[str, Any] = field(default_factory=dict)
     seed_keys: Key | None = None
 
@@ -76,7 +76,8 @@ class Report:
 
         Raises:
             TypeError: If the seed is not an integer.
-            ValueError: If there is no such seed, or the report was not made by `compare` or `ablate`.
+            ValueError: If there is no such seed, the report was not made by `compare` or `ablate`, or it was pickled
+                and its functions could not be.
         """
         if self.trials is None or self.seed_keys is None:
             raise ValueError("replay needs a report made by sweeps.compare or sweeps.ablate.")

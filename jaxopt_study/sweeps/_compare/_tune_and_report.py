@@ -31,6 +31,9 @@ class ComparisonInterrupted(KeyboardInterrupt):
         super().__init__(f"interrupted with {len(comparison.reports)} reports; .comparison holds them")
         self.comparison = comparison
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ComparisonInterrupted, (self.comparison,)
+
 
 @dataclass(frozen=True, eq=False)
 class CandidateTrials:

@@ -1,9 +1,11 @@
 """`Trials`: the function from hyperparameters and a seed to a record, the same for every layout."""
 
+import copy
 import inspect
 import math
+import pickle
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from typing import Any
 
@@ -60,6 +62,20 @@ class Trials:
     options: Mapping[str, Any]
     keep_params: bool = False
     traced: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
+
+    def __copy__(self) -> "Trials":
+        return replace(self)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Trials":
+        return Trials(*copy.deepcopy(self._arguments(), memo))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Results are pickled for their numbers; functions that pickle cannot hold are needed only to run a trial again.
+        reason = _unpicklable(self)
+        return (Trials, self._arguments()) if reason is None else (LostTrials, (self.num_steps, reason))
+
+    def _arguments(self) -> tuple[Any, ...]:
+        return tuple(getattr(self, field.name) for field in fields(self) if field.init)
 
     def check_names(self, names: Collection[str]) -> None:
         """Raise for unknown hyperparameters, and for arguments that do not make an optimizer or a problem."""
@@ -241,6 +257,39 @@ class Trials:
         optimizer = _takes(self.make_optimizer, name)
         problem = not isinstance(self.problem, Problem) and _takes(self.problem, name)
         return {"optimizer": optimizer, "problem": problem, "train": name in TRAIN_OPTIONS}
+
+
+@dataclass(frozen=True)
+class LostTrials:
+    """The place of `Trials` in a result that was pickled without its functions, such as local ones.
+
+    Attributes:
+        num_steps: As in `Trials`.
+        reason: Why pickle could not hold the functions.
+    """
+
+    num_steps: int
+    reason: str
+
+    def replay(self, *_: Any, **__: Any) -> Trajectory:
+        """Raise ValueError with the reason."""
+        raise ValueError(
+            f"replay needs the functions of the optimizer and the problem, but this result was pickled without them: "
+            f"{self.reason}. Pickle holds only functions that are defined at the top of a module. Repeat the run, or "
+            "keep the result in memory."
+        )
+
+
+def _unpicklable(trials: Trials) -> str | None:
+    """Return why the functions of trials cannot be pickled, or None if they can; the examples are not tried."""
+    problem = trials.problem
+    if isinstance(problem, Problem):
+        problem = problem.replace(data=None, validation=None, test=None)
+    try:
+        pickle.dumps((trials.make_optimizer, problem, trials.options))
+    except Exception as error:  # of any object that the user's functions hold
+        return str(error)
+    return None
 
 
 def _ends(run: Trajectory) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxopt_study._checks import check_integer
-from jaxopt_study.sweeps._execution._trials import Trials
+from jaxopt_study.sweeps._execution._trials import LostTrials, Trials
 from jaxopt_study.sweeps._space._dimension import Edge
 from jaxopt_study.sweeps._space._space import Space
 from jaxopt_study.sweeps._statistics._expected_best_of_k import best_of_k
@@ -85,7 +85,7 @@ class Search:
     layout: dict[str, Any] = field(default_factory=dict)
     compile_seconds: float = 0.0
     run_seconds: float = 0.0
-    trials: Trials | None = None
+    trials: Trials | LostTrials | None = None
     seed_keys: Key | None = None
 
     def __repr__(self) -> str:
@@ -152,7 +152,8 @@ class Search:
 
         Raises:
             TypeError: If an index is not an integer.
-            ValueError: If there is no such trial or seed, or the search was not made by `search` or `compare`.
+            ValueError: If there is no such trial or seed, the search was not made by `search` or `compare`, or it was
+                pickled and its functions could not be.
 
         Example:
             >>> from jaxopt_study import optimizers, problems, sweeps

@@ -38,6 +38,9 @@ class SearchInterrupted(KeyboardInterrupt):
         super().__init__(f"interrupted after {done} of {len(search.configs)} trials; .search holds the finished ones")
         self.search = search
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return SearchInterrupted, (self.search,)
+
 
 def search(
     make_optimizer: MakeOptimizer,
