@@ -9,8 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_study._programs import RANDOM_DRAWS
+from jaxopt_study.training._observe import observe
 from jaxopt_study.training._run_spec import Carry, Constants, Inputs, Plan
-from jaxopt_study.training._step import observe, start, step
+from jaxopt_study.training._start import start
+from jaxopt_study.training._step import step
 from jaxopt_study.transforms import read_taps
 
 begin = jax.jit(start, static_argnames="plan", compiler_options=RANDOM_DRAWS)

@@ -18,12 +18,13 @@ from jaxopt_study.training._compiled_loop import whole_run
 from jaxopt_study.training._curvature_probe import CurvatureProbe
 from jaxopt_study.training._device_put import on_device
 from jaxopt_study.training._motion import stalled
+from jaxopt_study.training._plan import make_plan
 from jaxopt_study.training._python_loop import Bar, drive
 from jaxopt_study.training._records import missing, only_recorded
 from jaxopt_study.training._run_spec import Carry, Constants, Plan
 from jaxopt_study.training._step import all_finite, the_optimizer
 from jaxopt_study.training._trajectory import EarlyStopping, Probe, TrainingInterrupted, Trajectory
-from jaxopt_study.training._validate import check_arguments, make_plan
+from jaxopt_study.training._validate import check_arguments
 from jaxopt_study.transforms import is_nnx, unwrapped
 from jaxopt_study.types import Key, Params
 

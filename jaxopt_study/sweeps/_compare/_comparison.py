@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from jaxopt_study._checks import check_choice, check_integer, describe_argument
-from jaxopt_study.sweeps._execution._trials import LostTrials, Trials
+from jaxopt_study.sweeps._execution._lost_trials import LostTrials
+from jaxopt_study.sweeps._execution._trials import Trials
 from jaxopt_study.sweeps._search._result import Search
 from jaxopt_study.sweeps._statistics._expected_best_of_k import best_of_k
 from jaxopt_study.sweeps._statistics._intervals import Interval, median_interval

@@ -19,6 +19,7 @@ from jaxopt_study._checks import describe_argument
 from jaxopt_study._programs import RANDOM_DRAWS
 from jaxopt_study.problems import Problem
 from jaxopt_study.sweeps._execution._keys import IMPLEMENTATION
+from jaxopt_study.sweeps._execution._lost_trials import LostTrials
 from jaxopt_study.training import Trajectory, evaluate, train
 from jaxopt_study.transforms import Transform
 from jaxopt_study.types import Key, Mode
@@ -257,27 +258,6 @@ class Trials:
         optimizer = _takes(self.make_optimizer, name)
         problem = not isinstance(self.problem, Problem) and _takes(self.problem, name)
         return {"optimizer": optimizer, "problem": problem, "train": name in TRAIN_OPTIONS}
-
-
-@dataclass(frozen=True)
-class LostTrials:
-    """The place of `Trials` in a result that was pickled without its functions, such as local ones.
-
-    Attributes:
-        num_steps: As in `Trials`.
-        reason: Why pickle could not hold the functions.
-    """
-
-    num_steps: int
-    reason: str
-
-    def replay(self, *_: Any, **__: Any) -> Trajectory:
-        """Raise ValueError with the reason."""
-        raise ValueError(
-            f"replay needs the functions of the optimizer and the problem, but this result was pickled without them: "
-            f"{self.reason}. Pickle holds only functions that are defined at the top of a module. Repeat the run, or "
-            "keep the result in memory."
-        )
 
 
 def _unpicklable(trials: Trials) -> str | None:

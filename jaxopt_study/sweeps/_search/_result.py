@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxopt_study._checks import check_integer
-from jaxopt_study.sweeps._execution._trials import LostTrials, Trials
+from jaxopt_study.sweeps._execution._lost_trials import LostTrials
+from jaxopt_study.sweeps._execution._trials import Trials
 from jaxopt_study.sweeps._space._dimension import Edge
 from jaxopt_study.sweeps._space._space import Space
 from jaxopt_study.sweeps._statistics._expected_best_of_k import best_of_k
