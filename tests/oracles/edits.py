@@ -454,25 +454,25 @@ SWEEPS = [
 
 TRAINING = [
     _edit(
-        "training/_step.py",
+        "training/_observe.py",
         "failures >= rule.patience",
         "failures > rule.patience",
         ENDINGS + "test_early_stopping_restores_the_best_parameters",
     ),
     _edit(
-        "training/_step.py",
+        "training/_observe.py",
         "_keep(better, carry.params, best.params)",
         "carry.params",
         ENDINGS + "test_early_stopping_restores_the_best_parameters",
     ),
     _edit(
-        "training/_step.py",
+        "training/_observe.py",
         "gain > rule.min_delta",
         "gain > 0",
         ENDINGS + "test_improvements_below_min_delta_do_not_count",
     ),
     _edit(
-        "training/_step.py",
+        "training/_observe.py",
         'best.value - value if rule.mode == "min"',
         'best.value - value if rule.mode == "max"',
         ENDINGS + "test_early_stopping_restores_the_best_parameters",
