@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
+from jaxtyping import Bool, Float, Integer, Shaped
 
 from jaxopt_study._checks import check_choice, check_integer, describe_argument
 from jaxopt_study.sweeps._execution._lost_trials import LostTrials
@@ -52,18 +53,18 @@ class Report:
     candidate: str
     settings: Settings
     config: Mapping[str, Any]
-    scores: np.ndarray
-    finals: Mapping[str, np.ndarray]
-    curves: Mapping[str, np.ndarray]
-    steps: np.ndarray
-    diverged: np.ndarray
-    stalled: np.ndarray
+    scores: Float[np.ndarray, " seeds"]
+    finals: Mapping[str, Float[np.ndarray, " seeds"]]
+    curves: Mapping[str, Shaped[np.ndarray, "seeds evaluations"]]
+    steps: Integer[np.ndarray, " evaluations"]
+    diverged: Bool[np.ndarray, " seeds"]
+    stalled: Bool[np.ndarray, " seeds"]
     seconds_per_step: float
     params: Params | None = None
     model_state: ModelState | None = None
     trials: Trials | LostTrials | None = None
     fixed: Mapping[str, Any] = field(default_factory=dict)
-    seed_keys: Key | None = None
+    seed_keys: Shaped[Key, " seeds"] | None = None
 
     def replay(self, seed: int = 0, **options: Any) -> Trajectory:
         """Run one seed of the report again on its own, as `Search.replay` does.
@@ -184,7 +185,7 @@ class Comparison:
 
     def steps_to_target(
         self, target: float | None = None, problem: str | None = None, settings: Settings = "tuned"
-    ) -> dict[str, np.ndarray]:
+    ) -> dict[str, Float[np.ndarray, " seeds"]]:
         """Return the number of steps of each seed until the selecting metric reaches a target.
 
         Args:
@@ -229,7 +230,7 @@ class Comparison:
             rows.append(np.stack([np.maximum(steps.get(name, failed), 1.0) for name in self.candidates], axis=1))
         return performance_profile(np.concatenate(rows))
 
-    def budget_curves(self, problem: str | None = None) -> dict[str, tuple[np.ndarray, Interval]]:
+    def budget_curves(self, problem: str | None = None) -> dict[str, tuple[Integer[np.ndarray, " budgets"], Interval]]:
         """Return the expected result of tuning with fewer trials.
 
         Returns:

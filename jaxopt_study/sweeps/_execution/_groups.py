@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
+from jaxtyping import Integer, Real, Shaped
 
 from jaxopt_study.records import environment
 from jaxopt_study.sweeps._execution import _engine as engine
@@ -22,7 +23,7 @@ from jaxopt_study.types import Key
 class Group:
     """The lanes of one program."""
 
-    which: np.ndarray  # indices of the lanes
+    which: Integer[np.ndarray, " lanes"]  # indices of the lanes
     lanes: dict[str, Any]  # arguments of the lanes, with a leading axis
     shared: dict[str, Any]
     traced: engine.Traced
@@ -49,7 +50,7 @@ def _is_number(value: Any) -> bool:
 def group_of(
     cases: Sequence[tuple[Trials, Mapping[str, Any]]],
     members: list[int],
-    seed_keys: Key,
+    seed_keys: Shaped[Key, " seeds"],
     mesh: Mesh,
 ) -> Group:
     """Return the lanes of the cases that share a program, which is traced unless their trials already did so."""
@@ -79,7 +80,7 @@ def group_of(
     return Group(which, jax.tree.map(lambda x: x[rows], lanes), shared, traced, Layout(mesh))
 
 
-def _numbers(values: list[Any]) -> np.ndarray:
+def _numbers(values: list[Any]) -> Real[np.ndarray, " trials"]:
     numbers = np.array(values)
     if numbers.dtype.kind not in "fi":
         raise TypeError(f"Traced hyperparameters must be numbers; received {values[0]!r}. Make them static.")
@@ -94,7 +95,9 @@ def _numbers(values: list[Any]) -> np.ndarray:
     return narrow
 
 
-def blank_records(traced: Sequence[engine.Traced], metric: str, total: int) -> dict[str, np.ndarray]:
+def blank_records(
+    traced: Sequence[engine.Traced], metric: str, total: int
+) -> dict[str, Shaped[np.ndarray, "{total} ..."]]:
     """Return records of all lanes without values; raise ValueError if the trials evaluate different metrics."""
     like = traced[0].record
     for other in traced[1:]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Integer, Shaped
 
 from jaxopt_study import files, records
 from jaxopt_study.sweeps._execution import _journal_format as chunks
@@ -136,7 +137,7 @@ class Journal:
 
     def load(
         self, *, num_lanes: int | None = None, like: Mapping[str, np.ndarray] | None = None
-    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    ) -> tuple[Integer[np.ndarray, " lanes"], dict[str, Shaped[np.ndarray, "lanes ..."]]]:
         """Return everything in the journal.
 
         Args:

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AbstractMesh, Mesh, use_abstract_mesh
+from jaxtyping import Bool, Float, Integer, Real, Shaped
 
 from jaxopt_study.sweeps._execution import _engine as engine
 from jaxopt_study.sweeps._execution._groups import Group, blank_records, by_program, group_of, identity_of
@@ -40,9 +41,9 @@ class Outcome:
         interrupted: Whether Ctrl-C was pressed.
     """
 
-    records: dict[str, np.ndarray]
-    finished: np.ndarray
-    seconds: np.ndarray
+    records: dict[str, Shaped[np.ndarray, "..."]]
+    finished: Bool[np.ndarray, "*lanes"]
+    seconds: Float[np.ndarray, "*lanes"]
     layout: dict[str, Any]
     compile_seconds: float
     run_seconds: float
@@ -72,7 +73,7 @@ def _as_it_is() -> Iterator[None]:
 def sweep(
     cases: Sequence[tuple[Trials, Mapping[str, Any]]],
     *,
-    seed_keys: Key,
+    seed_keys: Shaped[Key, " seeds"],
     metric: str,
     mode: str,
     journal: str | Path | None,
@@ -180,7 +181,7 @@ def _together(journal: str | Path) -> Iterator[None]:
         raise failure
 
 
-def _best(values: np.ndarray, mode: str) -> float:
+def _best(values: Real[np.ndarray, " lanes"], mode: str) -> float:
     values = values[np.isfinite(values)]
     return float("nan") if not values.size else float(values.min() if mode == "min" else values.max())
 
@@ -188,12 +189,12 @@ def _best(values: np.ndarray, mode: str) -> float:
 class _Chunk:
     """Finished lanes that are not yet on disk."""
 
-    def __init__(self, book: Journal | None, records: dict[str, np.ndarray]):
+    def __init__(self, book: Journal | None, records: dict[str, Shaped[np.ndarray, "lanes ..."]]):
         self._book, self._records = book, records
         self._lanes: list[np.ndarray] = []
         self._began = time.perf_counter()
 
-    def add(self, lanes: np.ndarray) -> None:
+    def add(self, lanes: Integer[np.ndarray, " lanes"]) -> None:
         self._lanes.append(lanes)
         if time.perf_counter() - self._began > _SECONDS_PER_CHUNK:
             self.write()
@@ -226,7 +227,9 @@ def _widths(groups: Sequence[Group], mesh: Mesh, journal: str | Path | None) -> 
     return [int(width) for width in widths]
 
 
-def _restore(book: Journal, records: dict[str, np.ndarray], finished: np.ndarray) -> None:
+def _restore(
+    book: Journal, records: dict[str, Shaped[np.ndarray, "lanes ..."]], finished: Bool[np.ndarray, " lanes"]
+) -> None:
     lanes, values = book.load(num_lanes=len(finished), like=records)
     for what, found in values.items():
         records[what][lanes] = found

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.core import Tracer
+from jaxtyping import Array, Float, Integer, Shaped
 
 from jaxopt_study._checks import describe_argument
 from jaxopt_study._programs import RANDOM_DRAWS
@@ -230,12 +231,14 @@ class Trials:
         """The cadence of the evaluations."""
         return max(self.num_steps, 1) if self.evaluate_every is None else self.evaluate_every
 
-    def steps(self) -> np.ndarray:
+    def steps(self) -> Integer[np.ndarray, " evaluations"]:
         """Return the numbers of steps after which a trial is evaluated, shape (K,)."""
         every = self.every
         return np.minimum(np.arange(-(-self.num_steps // every) + 1) * every, self.num_steps)
 
-    def shared(self, static: Mapping[str, Any], values: Mapping[str, Any], seed_keys: Key) -> dict[str, Any]:
+    def shared(
+        self, static: Mapping[str, Any], values: Mapping[str, Any], seed_keys: Shaped[Key, " seeds"]
+    ) -> dict[str, Any]:
         """Return the arguments that all lanes of a program share.
 
         Args:
@@ -282,7 +285,7 @@ def default_split(problem: Problem) -> str:
 
 
 @lru_cache(maxsize=32)
-def _starts(init: Callable[[Key], Any]) -> Callable[[Key], Any]:
+def _starts(init: Callable[[Key], Any]) -> Callable[[Shaped[Key, " seeds"]], Any]:
     """Return a compiled function from keys to initial parameters, cached for every sweep of a problem."""
     return jax.jit(jax.vmap(init), compiler_options=RANDOM_DRAWS)
 
@@ -330,7 +333,9 @@ def _check_examples(problem: Problem) -> None:
             )
 
 
-def _windowed(losses: Any, steps: np.ndarray) -> Any:
+def _windowed(
+    losses: Float[Array, " steps"], steps: Integer[np.ndarray, " evaluations"]
+) -> Float[Array, " evaluations"]:
     """Return the mean of the batch losses since the previous evaluation, shape (K,); first that of one batch."""
     if len(losses) == 0:
         return jnp.full((len(steps),), jnp.nan)
