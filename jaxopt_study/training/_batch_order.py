@@ -218,7 +218,9 @@ def _of_epochs(
     return permute(position, epoch, words, num_examples)
 
 
-def _epoch_and_offset(step: Array, batch_size: int, num_examples: int) -> tuple[Array, Array]:
+def _epoch_and_offset(
+    step: Integer[Array, "*steps"], batch_size: int, num_examples: int
+) -> tuple[UInt32[Array, "*steps"], UInt32[Array, "*steps"]]:
     """Return quotient and remainder of step · batch_size by N, exactly, although the product may need 64 bits."""
     step = step.astype(jnp.uint32)
     epoch = offset = jnp.uint32(0)

@@ -7,12 +7,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array
+from jaxtyping import Array, Integer, Shaped
 
 from jaxopt_study._checks import check_choice, check_integer, describe_argument, in_double
 from jaxopt_study.linalg.vectors import accumulator
 from jaxopt_study.problems import Problem
-from jaxopt_study.types import ModelState, Params
+from jaxopt_study.types import Batch, ModelState, Params
 
 SPLITS = ("train", "validation", "test")
 
@@ -148,11 +148,11 @@ def init_like(init: Callable[..., Any]) -> Any:
 
 
 def measure(
-    functions: Mapping[str, Callable[..., Any]], params: Any, state: tuple, examples: Any, batch_size: int | None
-) -> dict[str, Any]:
+    functions: Mapping[str, Callable[..., Any]], params: Params, state: tuple, examples: Batch, batch_size: int | None
+) -> dict[str, Array]:
     """Return the averages of functions of (params, batch, *state) over examples with equal weights."""
 
-    def values(batch: Any) -> dict[str, Any]:
+    def values(batch: Batch) -> dict[str, Array]:
         return {name: jnp.asarray(fn(params, batch, *state)) for name, fn in functions.items()}
 
     if examples is None or batch_size is None:
@@ -161,7 +161,7 @@ def measure(
     count = len(jax.tree.leaves(examples)[0])
     whole, rest = divmod(count, batch_size)
 
-    def part(first: Any, size: int) -> Any:
+    def part(first: Integer[Array, ""] | int, size: int) -> Batch:
         return jax.tree.map(lambda x: rows(x, first + jnp.arange(size)), examples)
 
     sums, found = [], {}
@@ -177,7 +177,7 @@ def measure(
     }
 
 
-def rows(x: Any, indices: Any) -> Any:
+def rows(x: Shaped[Array, "examples ..."], indices: Integer[Array, " batch"]) -> Shaped[Array, "batch ..."]:
     """Return a slice of the examples, with the sharding of all examples on an explicit mesh."""
     sharding = getattr(jax.typeof(x), "sharding", None)
     if sharding is None or not any(sharding.spec):

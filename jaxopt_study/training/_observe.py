@@ -5,16 +5,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, PyTree, Shaped
 
 from jaxopt_study._checks import describe_argument
 from jaxopt_study.training._curvature_probe import CurvatureProbe
 from jaxopt_study.training._evaluate import evaluated, measure
-from jaxopt_study.training._run_spec import Best, Carry, Constants, Inputs, Plan
+from jaxopt_study.training._run_spec import Best, Carry, Constants, Inputs, Plan, Step
 from jaxopt_study.training._step import batch_at, the_optimizer
 from jaxopt_study.training._trajectory import EarlyStopping
 
 
-def observe(plan: Plan, inputs: Inputs, constants: Constants, carry: Carry, t: Any, what: str) -> tuple[Carry, Any]:
+def observe(plan: Plan, inputs: Inputs, constants: Constants, carry: Carry, t: Step, what: str) -> tuple[Carry, PyTree]:
     """Return carry and record before step t; an evaluation may end the run or update the best parameters."""
     if what == "snapshots":
         return carry, plan.shaped(carry.params)
@@ -39,7 +40,7 @@ def _function_of(probe: Any) -> Any:
     return probe.measure if isinstance(probe, CurvatureProbe) else probe.fn
 
 
-def as_arrays(what: str, fn: Any, values: Any) -> Any:
+def as_arrays(what: str, fn: Any, values: Any) -> PyTree:
     """Return the result of a probe's function as arrays; raise TypeError that names it for anything else."""
 
     def check(path: Any, value: Any) -> Any:
@@ -54,7 +55,7 @@ def as_arrays(what: str, fn: Any, values: Any) -> Any:
     return jax.tree_util.tree_map_with_path(check, values)
 
 
-def _remembered(probe: Any, new: Any, old: Any) -> Any:
+def _remembered(probe: Any, new: Any, old: PyTree) -> PyTree:
     """Return a probe's new memory as arrays; raise unless its structure and dtypes match those of the old memory."""
     fn = describe_argument(_function_of(probe))
     new = as_arrays("the memory of the probe", _function_of(probe), new)
@@ -72,18 +73,18 @@ def _remembered(probe: Any, new: Any, old: Any) -> Any:
     return new
 
 
-def _kind(x: Any) -> int:
+def _kind(x: Shaped[Array, "..."]) -> int:
     kinds = (jnp.bool_, jnp.integer, jnp.floating, jnp.complexfloating, jax.dtypes.prng_key)
     return next(i for i, kind in enumerate(kinds) if jnp.issubdtype(x.dtype, kind))
 
 
-def probe_arguments(plan: Plan, inputs: Inputs, constants: Constants, carry: Carry, t: Any) -> tuple[Any, ...]:
+def probe_arguments(plan: Plan, inputs: Inputs, constants: Constants, carry: Carry, t: Step) -> tuple[Any, ...]:
     opt_state = plan.shaped_state(the_optimizer(plan, constants.optimizer), carry.opt_state)
     state = (carry.model_state,) if plan.init_state else ()
     return plan.shaped(carry.params), opt_state, batch_at(plan, inputs, constants, t), *state
 
 
-def evaluate_carry(plan: Plan, inputs: Inputs, carry: Carry) -> dict[str, Any]:
+def evaluate_carry(plan: Plan, inputs: Inputs, carry: Carry) -> dict[str, Array]:
     """Return loss and metrics on every requested split."""
     params = evaluated(plan.shaped(carry.params))
     state = (carry.model_state,) if plan.init_state else ()
@@ -96,7 +97,7 @@ def evaluate_carry(plan: Plan, inputs: Inputs, carry: Carry) -> dict[str, Any]:
     return found
 
 
-def _track_best(rule: EarlyStopping | None, carry: Carry, values: dict[str, Any], t: Any) -> Carry:
+def _track_best(rule: EarlyStopping | None, carry: Carry, values: dict[str, Array], t: Step) -> Carry:
     best = carry.best
     if rule is None or best is None:
         return carry
@@ -115,5 +116,5 @@ def _track_best(rule: EarlyStopping | None, carry: Carry, values: dict[str, Any]
     return replace(carry, best=best, stopped=carry.stopped | (carry.active & (failures >= rule.patience)))
 
 
-def _keep(condition: Any, new: Any, old: Any) -> Any:
+def _keep(condition: Bool[Array, ""], new: PyTree, old: PyTree) -> PyTree:
     return jax.tree.map(lambda a, b: jnp.where(condition, jnp.asarray(a).astype(b.dtype), b), new, old)

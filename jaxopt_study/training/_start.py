@@ -1,11 +1,11 @@
 """Start of a run: the initial carry, and what all steps share."""
 
 from dataclasses import replace
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import PyTree
 
 from jaxopt_study._programs import strongly_typed
 from jaxopt_study.training._flat_parameters import flatten_leaves
@@ -14,9 +14,10 @@ from jaxopt_study.training._observe import as_arrays, bound_probe, evaluate_carr
 from jaxopt_study.training._order_in_program import joined_order
 from jaxopt_study.training._run_spec import Best, Carry, Constants, Inputs, Plan
 from jaxopt_study.training._step import the_optimizer
+from jaxopt_study.types import Key, Params
 
 
-def start(plan: Plan, inputs: Inputs, params: Any, key: Any) -> tuple[Constants, Carry]:
+def start(plan: Plan, inputs: Inputs, params: Params, key: Key) -> tuple[Constants, Carry]:
     """Return the initial carry, with newly allocated leaves that the loop may overwrite."""
     init_key, state_key, order_key, noise_key, step_key = jax.random.split(key, 5)
     if params is None:
@@ -61,7 +62,7 @@ def start(plan: Plan, inputs: Inputs, params: Any, key: Any) -> tuple[Constants,
     return constants, carry
 
 
-def with_own_keys(opt_state: Any, key: Any) -> Any:
+def with_own_keys(opt_state: PyTree, key: Key) -> PyTree:
     """Return an optimizer state with a run's key folded into its PRNG keys, so that runs draw independently."""
     leaves, structure = jax.tree.flatten(opt_state)
     for i, leaf in enumerate(leaves):

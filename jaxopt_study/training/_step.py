@@ -14,13 +14,15 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.errors import JAXIndexError, JAXTypeError
+from jaxtyping import Array, Bool, PyTree
 
 from jaxopt_study.dynamics import call_update, differentiated, keep_dtypes
 from jaxopt_study.training._evaluate import rows
 from jaxopt_study.training._motion import moved, still_finite
 from jaxopt_study.training._order_in_program import is_known, joined_order
-from jaxopt_study.training._run_spec import Carry, Constants, Inputs, Plan
+from jaxopt_study.training._run_spec import Carry, Constants, Inputs, Plan, Step
 from jaxopt_study.transforms import gradient_point, read_taps
+from jaxopt_study.types import Batch, Key, ModelState, Params
 
 
 def the_optimizer(plan: Plan, leaves: Any) -> optax.GradientTransformationExtraArgs:
@@ -31,7 +33,7 @@ def the_optimizer(plan: Plan, leaves: Any) -> optax.GradientTransformationExtraA
     return optax.with_extra_args_support(jax.tree.map(lambda leaf: leaf, leaves))
 
 
-def batch_at(plan: Plan, inputs: Inputs, constants: Constants, t: Any) -> Any:
+def batch_at(plan: Plan, inputs: Inputs, constants: Constants, t: Step) -> Batch:
     """Return the batch of step t."""
     if plan.batch_size is None:
         return inputs.data
@@ -46,7 +48,7 @@ def batch_at(plan: Plan, inputs: Inputs, constants: Constants, t: Any) -> Any:
     return jax.tree.map(lambda x: jnp.where(outside, jnp.nan, x) if floating(x) else x, found)
 
 
-def step(plan: Plan, inputs: Inputs, constants: Constants, carry: Carry, t: Any) -> tuple[Carry, dict[str, Any]]:
+def step(plan: Plan, inputs: Inputs, constants: Constants, carry: Carry, t: Step) -> tuple[Carry, dict[str, Any]]:
     """Return carry, loss and taps after step t; the step is not applied if the run has ended or ends with it.
 
     A step ends the run if its loss, its gradient or its new model state is not finite. Only a careful plan also checks
@@ -57,7 +59,7 @@ def step(plan: Plan, inputs: Inputs, constants: Constants, carry: Carry, t: Any)
     batch = batch_at(plan, inputs, constants, t)
     key = jax.random.fold_in(constants.step_key, t)
 
-    def loss_at(params: Any) -> tuple[Any, Any]:
+    def loss_at(params: Params) -> tuple[Any, ModelState]:
         return training_loss(plan, params, carry.model_state, batch, key)
 
     point = differentiated(gradient_point(carry.params, carry.opt_state))
@@ -95,7 +97,9 @@ def step(plan: Plan, inputs: Inputs, constants: Constants, carry: Carry, t: Any)
     return after, {"losses": loss, "taps": read_taps(opt_state)}
 
 
-def training_loss(plan: Plan, params: Any, model_state: Any, batch: Any, key: Any) -> tuple[Any, Any]:
+def training_loss(
+    plan: Plan, params: Params, model_state: ModelState, batch: Batch, key: Key
+) -> tuple[Any, ModelState]:
     """Return the loss that a step differentiates, and the new model state."""
     if plan.step_loss is not None:
         return plan.step_loss(params, model_state, batch, key)
@@ -122,7 +126,7 @@ def _naming_the_optimizer() -> Iterator[None]:
         ) from error
 
 
-def _kept_finite(new: Any, old: Any) -> Any:
+def _kept_finite(new: ModelState, old: ModelState) -> Bool[Array, ""]:
     """Return whether all carried numbers that were finite are still finite."""
 
     def kept(x: Any, y: Any) -> Any:
@@ -138,12 +142,12 @@ def _kept_finite(new: Any, old: Any) -> Any:
     return jax.tree.reduce(jnp.logical_and, jax.tree.map(kept, new, old), jnp.bool_(True))
 
 
-def all_finite(params: Any) -> Any:
+def all_finite(params: Params) -> Bool[Array, ""]:
     """Return whether all parameters are finite, in one pass over them."""
     return jax.tree.reduce(jnp.logical_and, jax.tree.map(lambda x: jnp.isfinite(x).all(), params), jnp.bool_(True))
 
 
-def _check_state(old: Any, new: Any) -> None:
+def _check_state(old: PyTree, new: PyTree) -> None:
     if jax.tree.structure(old) != jax.tree.structure(new) or [x.shape for x in jax.tree.leaves(old)] != [
         jnp.shape(x) for x in jax.tree.leaves(new)
     ]:
