@@ -7,6 +7,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from jaxtyping import Bool, Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -228,9 +229,9 @@ def parallel_coordinates(
 
 @dataclass(frozen=True)
 class _Trials:
-    scores: np.ndarray
-    alive: np.ndarray
-    maybe: np.ndarray
+    scores: Float[np.ndarray, " trials"]
+    alive: Bool[np.ndarray, " trials"]
+    maybe: Bool[np.ndarray, " trials"]
 
 
 def _checked(
