@@ -51,7 +51,7 @@ def test_a_proportion_is_declared_and_not_read_from_a_name():
     assert (adapted.mode_of("within"), adapted.is_proportion("within")) == ("max", True)
     with pytest.raises(ValueError, match="has the metrics 'loss', 'plain', 'within'; received 'without'"):
         problem.is_proportion("without")
-    with pytest.raises(TypeError, match="Metric needs is_proportion to be True or False"):
+    with pytest.raises(TypeError, match="is_proportion"):
         Metric(len, "min", is_proportion=1)
 
 
