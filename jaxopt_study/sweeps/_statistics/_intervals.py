@@ -25,9 +25,9 @@ class Interval:
         level: Confidence level: the share of repetitions of the whole study in which such intervals contain the truth.
     """
 
-    estimate: float | Float[np.ndarray, "*samples"]
-    lower: float | Float[np.ndarray, "*samples"]
-    upper: float | Float[np.ndarray, "*samples"]
+    estimate: Any  # float, or Float[np.ndarray, "*samples"]
+    lower: Any
+    upper: Any
     level: float
 
 
