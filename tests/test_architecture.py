@@ -103,3 +103,14 @@ def test_every_public_name_is_defined_in_one_place():
                 defined.setdefault(name, set()).add(id(getattr(package, name)))
     # The optimizer and the atom that it is named after.
     assert {name for name, objects in defined.items() if len(objects) > 1} == {"nesterov", "nesterov_lookahead"}
+
+
+def test_lazy_names_have_the_module_that_a_type_checker_sees():
+    """The table by which `figures` loads its modules late names what its block for type checkers imports."""
+    tree = ast.parse(MODULES["jaxopt_study.figures"].read_text())
+    block = next(node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+    seen = {alias.name: node.module for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    figures = importlib.import_module("jaxopt_study.figures")
+    assert {name: f"jaxopt_study.figures.{module}" for name, module in figures._MODULES.items()} == seen
+    assert set(figures.__all__) <= seen.keys()
+    assert all(getattr(figures, name).__module__ == seen[name] for name in figures.__all__)

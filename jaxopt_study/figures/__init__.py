@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from jaxopt_study.figures._contour_trajectories import trajectories
     from jaxopt_study.figures._curvature_curves import curvature_along_runs
     from jaxopt_study.figures._curves import learning_curves
-    from jaxopt_study.figures._hyperparameters import hyperparameter_scatter, parallel_coordinates
+    from jaxopt_study.figures._hyperparameter_scatter import hyperparameter_scatter
     from jaxopt_study.figures._panels import Panel, panels
+    from jaxopt_study.figures._parallel_coordinates import parallel_coordinates
     from jaxopt_study.figures._performance_profiles import performance_profiles
     from jaxopt_study.figures._sensitivity import response
     from jaxopt_study.figures._spectrum import count_range as count_range
@@ -41,10 +42,10 @@ _MODULES = {
     "trajectories": "_contour_trajectories",
     "curvature_along_runs": "_curvature_curves",
     "learning_curves": "_curves",
-    "hyperparameter_scatter": "_hyperparameters",
-    "parallel_coordinates": "_hyperparameters",
+    "hyperparameter_scatter": "_hyperparameter_scatter",
     "Panel": "_panels",
     "panels": "_panels",
+    "parallel_coordinates": "_parallel_coordinates",
     "performance_profiles": "_performance_profiles",
     "response": "_sensitivity",
     "count_range": "_spectrum",

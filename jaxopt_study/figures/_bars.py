@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float, Real
 from matplotlib.axes import Axes
 
 from jaxopt_study._checks import check_numbers
@@ -11,7 +12,7 @@ from jaxopt_study._checks import check_numbers
 Triple = tuple[Any, Any, Any]  # estimate, lower, upper
 
 
-def triples(intervals: Iterable[Any], who: str) -> np.ndarray:
+def triples(intervals: Iterable[Any], who: str) -> Float[np.ndarray, "intervals 3"]:
     """Return intervals as an array of estimates, lower and upper ends.
 
     Args:
@@ -34,7 +35,7 @@ def triples(intervals: Iterable[Any], who: str) -> np.ndarray:
     return rows
 
 
-def reach(rows: np.ndarray, *more: Any, log: bool = False, share: float = 0.06) -> tuple[float, float]:
+def reach(rows: Real[np.ndarray, "..."], *more: Any, log: bool = False, share: float = 0.06) -> tuple[float, float]:
     """Return the limits of an axis that shows all finite numbers, with a margin.
 
     Args:

@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool, Float
 
 from jaxopt_study._checks import (
     check_bool,
@@ -60,7 +61,7 @@ def check_style(who: str, **options: Any) -> None:
             check_mapping(who, name, value)
 
 
-def check_arrays(who: str, name: str, arrays: Any) -> dict[str, np.ndarray]:
+def check_arrays(who: str, name: str, arrays: Any) -> dict[str, Float[np.ndarray, "..."]]:
     """Return a mapping of names to numbers as arrays, NaN and infinity included.
 
     Args:
@@ -82,7 +83,7 @@ def check_arrays(who: str, name: str, arrays: Any) -> dict[str, np.ndarray]:
     }
 
 
-def check_row(who: str, name: str, values: Any) -> np.ndarray:
+def check_row(who: str, name: str, values: Any) -> Float[np.ndarray, " n"]:
     """Return numbers as an array; raise ValueError unless they are a non-empty sequence."""
     row = check_numbers(who, name, values, finite=False)
     if row.ndim != 1 or not row.size:
@@ -90,7 +91,7 @@ def check_row(who: str, name: str, values: Any) -> np.ndarray:
     return row
 
 
-def check_axis(who: str, name: str, values: Any) -> np.ndarray:
+def check_axis(who: str, name: str, values: Any) -> Float[np.ndarray, " n"]:
     """Return the numbers of a horizontal axis as an array; raise ValueError unless they are finite and increasing."""
     row = check_row(who, name, values)
     if not np.isfinite(row).all() or not (np.diff(row) > 0).all():
@@ -153,7 +154,7 @@ def check_names(who: str, name: str, values: Any, *, count: int | None = None) -
     return texts
 
 
-def check_flags(who: str, name: str, values: Any, shape: tuple[int, ...]) -> np.ndarray:
+def check_flags(who: str, name: str, values: Any, shape: tuple[int, ...]) -> Bool[np.ndarray, "..."]:
     """Return a boolean array of a given shape; raise TypeError for another kind, ValueError for another shape."""
     try:
         flags = np.asarray(values)
@@ -188,5 +189,5 @@ def check_number(who: str, name: str, value: Any) -> float:
     return float(number)
 
 
-def _shown(row: np.ndarray) -> str:
+def _shown(row: Float[np.ndarray, " n"]) -> str:
     return np.array2string(row, separator=", ", threshold=8, edgeitems=3)

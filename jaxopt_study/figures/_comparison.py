@@ -5,6 +5,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import ConnectionPatch, Patch, Rectangle
@@ -200,7 +201,7 @@ def difference_matrix(
     return figure
 
 
-def _side(name: str, side: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+def _side(name: str, side: Any) -> tuple[dict[str, Float[np.ndarray, " _"]], dict[str, Any]]:
     if not isinstance(side, tuple | list) or len(side) != 2:
         raise TypeError(f"comparison needs {name} to be (scores, intervals); received {describe_argument(side)}.")
     scores, intervals = (check_arrays("comparison", name, part) for part in side)
@@ -213,7 +214,12 @@ def _side(name: str, side: Any) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _draw_row(
-    axes: Axes, place: int, scores: np.ndarray, row: np.ndarray, limits: tuple[float, float], look: Appearance
+    axes: Axes,
+    place: int,
+    scores: Float[np.ndarray, " seeds"],
+    row: Float[np.ndarray, "3"],
+    limits: tuple[float, float],
+    look: Appearance,
 ) -> None:
     alive = np.isfinite(scores)
     spread = 0.22 * (np.arange(len(scores)) * 0.6180339887 % 1.0 - 0.5)  # so that equal scores do not hide each other

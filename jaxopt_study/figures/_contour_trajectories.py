@@ -6,6 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 import matplotlib
 import numpy as np
+from jaxtyping import Float, Shaped
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -101,7 +102,7 @@ def trajectories(
     return figure
 
 
-def checked_paths(who: str, problem: Problem, paths: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def checked_paths(who: str, problem: Problem, paths: Mapping[str, Any]) -> dict[str, Float[np.ndarray, "_ 2"]]:
     """Return paths as arrays; raise if one cannot be drawn."""
     if not isinstance(problem, Problem):
         raise TypeError(f"{who} needs problem to be a Problem; received {describe_argument(problem)}.")
@@ -136,7 +137,7 @@ def draw_contours(axes: Axes, problem: Problem) -> None:
     axes.grid(False)
 
 
-def crop(axes: Axes, problem: Problem, points: Mapping[str, np.ndarray]) -> None:
+def crop(axes: Axes, problem: Problem, points: Mapping[str, Float[np.ndarray, "_ 2"]]) -> None:
     """Restrict the axes to the part of the domain with paths and minima, with a margin of a tenth on each side."""
     low, high = (np.asarray(corner, dtype=float) for corner in problem.domain or ((-1.0, -1.0), (1.0, 1.0)))
     seen = np.concatenate([*points.values(), *(np.asarray([minimum.params], float) for minimum in problem.minima)])
@@ -148,7 +149,7 @@ def crop(axes: Axes, problem: Problem, points: Mapping[str, np.ndarray]) -> None
     axes.set_ylim(bottom, top)
 
 
-def draw_path(axes: Axes, path: np.ndarray, look: Appearance, name: str) -> Line2D:
+def draw_path(axes: Axes, path: Float[np.ndarray, "points 2"], look: Appearance, name: str) -> Line2D:
     """Draw one path.
 
     Args:
@@ -164,20 +165,20 @@ def draw_path(axes: Axes, path: np.ndarray, look: Appearance, name: str) -> Line
     return line
 
 
-def draw_landmarks(axes: Axes, problem: Problem, start: np.ndarray) -> None:
+def draw_landmarks(axes: Axes, problem: Problem, start: Float[np.ndarray, "2"]) -> None:
     """Mark the start and the known minima."""
     for minimum in problem.minima:
         axes.plot(*np.asarray(minimum.params, dtype=float), **_MINIMUM, zorder=5)
     axes.plot(*start, **_START, zorder=6)
 
 
-def end_value(problem: Problem, path: np.ndarray) -> float:
+def end_value(problem: Problem, path: Float[np.ndarray, "points 2"]) -> float:
     """Return the loss at the last finite point."""
     finite = path[np.isfinite(path).all(axis=1)]
     return float(problem.loss(jnp.asarray(finite[-1]), None)) if len(finite) else float("nan")
 
 
-def _label_outside(grid: np.ndarray, count: int) -> None:
+def _label_outside(grid: Shaped[np.ndarray, "rows columns"], count: int) -> None:
     columns = grid.shape[1]
     for number, axes in enumerate(grid.flat):
         if number + columns >= count:  # nothing below it

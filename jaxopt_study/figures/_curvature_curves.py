@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from jaxopt_study._checks import check_mapping, check_numbers
@@ -47,7 +48,9 @@ def curvature_along_runs(measured: Mapping[str, Mapping[str, Any]], *, title: st
         raise ValueError(f"{_WHO} needs the measurements of at least one optimizer; received none.")
     steps = np.unique(np.concatenate([run["step"] for run in runs.values()]))
 
-    def of(quantity: Callable[[dict[str, np.ndarray]], np.ndarray]) -> dict[str, np.ndarray]:
+    def of(
+        quantity: Callable[[dict[str, Float[np.ndarray, "..."]]], Float[np.ndarray, "seeds steps"]],
+    ) -> dict[str, Float[np.ndarray, "seeds all_steps"]]:
         return {name: _at(steps, run["step"], quantity(run)) for name, run in runs.items()}
 
     shown = [
@@ -73,7 +76,7 @@ def curvature_along_runs(measured: Mapping[str, Mapping[str, Any]], *, title: st
     return panels(steps, shown, title="\n".join(line for line in (title, told) if line))
 
 
-def _checked(name: str, values: Any) -> dict[str, np.ndarray]:
+def _checked(name: str, values: Any) -> dict[str, Float[np.ndarray, "..."]]:
     """Return the measurements of one optimizer as arrays; raise ValueError for wrong shapes."""
     where = f"measured[{name!r}]"
     check_fields(_WHO, where, values, _MEASURED)
@@ -94,7 +97,11 @@ def _checked(name: str, values: Any) -> dict[str, np.ndarray]:
     return run
 
 
-def _at(steps: np.ndarray, own: np.ndarray, lanes: np.ndarray) -> np.ndarray:
+def _at(
+    steps: Float[np.ndarray, " all_steps"],
+    own: Float[np.ndarray, " steps"],
+    lanes: Float[np.ndarray, "seeds steps"],
+) -> Float[np.ndarray, "seeds all_steps"]:
     """Return curves (seeds, K) over all steps, with NaN at steps where they were not measured."""
     spread = np.full((len(lanes), len(steps)), np.nan)
     spread[:, np.searchsorted(steps, own)] = lanes

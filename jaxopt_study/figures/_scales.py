@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 from matplotlib.ticker import LogLocator, MaxNLocator
 
 from jaxopt_study.figures._bars import reach
@@ -25,20 +26,20 @@ class Scale:
         log: Whether the axis is logarithmic.
     """
 
-    places: np.ndarray
+    places: Float[np.ndarray, " trials"]
     options: list[str]
     ends: tuple[float, float]
     log: bool
     whole: bool = False
 
     @property
-    def shaken(self) -> np.ndarray:
+    def shaken(self) -> Float[np.ndarray, " trials"]:
         """The positions; those of options are spread by the golden ratio, so that equal ones do not overlap."""
         if not self.options:
             return self.places
         return self.places + 0.3 * (np.arange(len(self.places)) * 0.6180339887 % 1.0 - 0.5)
 
-    def height(self, places: Any) -> np.ndarray:
+    def height(self, places: Any) -> Float[np.ndarray, "*places"]:
         """Return positions relative to the ends, from 0 to 1.
 
         Args:

@@ -5,6 +5,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from jaxtyping import Bool
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -105,7 +106,7 @@ def spectrum(
     return figure
 
 
-def resolved(values: Any, residuals: Any) -> np.ndarray:
+def resolved(values: Any, residuals: Any) -> Bool[np.ndarray, " k"]:
     """Return which eigenvalues are resolved: distinct from 0 and from each other within their residuals.
 
     An eigenvalue lies within its residual of each value. If two such intervals overlap, they may contain the same

@@ -6,13 +6,14 @@ from jaxopt_study.problems._from_nnx import from_nnx
 from jaxopt_study.problems._from_pytree import from_pytree
 from jaxopt_study.problems._least_squares import least_squares, linear_regression
 from jaxopt_study.problems._linear_network import deep_linear_network, linear_network
-from jaxopt_study.problems._problem import CriticalPoint, Metric, Problem
+from jaxopt_study.problems._problem import CriticalPoint, Metric, MetricFunction, Problem
 from jaxopt_study.problems._quadratic import noisy_quadratic, quadratic, random_rotation
 from jaxopt_study.problems._registry import catalogue, listed
 
 __all__ = [
     "CriticalPoint",
     "Metric",
+    "MetricFunction",
     "Problem",
     "catalogue",
     "datasets",

@@ -20,7 +20,8 @@ from jaxopt_study._checks import (
 )
 from jaxopt_study.problems._examples import as_examples
 from jaxopt_study.problems._metric import Metric as Metric  # its public place
-from jaxopt_study.problems._metric import mode_of
+from jaxopt_study.problems._metric import MetricFunction as MetricFunction
+from jaxopt_study.problems._metric import is_proportion, mode_of
 from jaxopt_study.types import Batch, Key, LossFn, Mode, ModelState, Params, Scalar
 
 Kind = Literal["minimum", "saddle", "maximum", "degenerate"]
@@ -66,7 +67,7 @@ class Problem:
         validation: Examples for model selection, in the same form.
         test: Examples for the final report, in the same form.
         metrics: Further scalars of the same arguments as `loss`, by name; means over the examples of the batch. A
-            `Metric` also has a direction, which selection by it needs.
+            `Metric`, or any other `MetricFunction`, also has a direction, which selection by it needs.
         init_state: `init_state(key) -> model_state`, or None.
         step_loss: `step_loss(params, model_state, batch, key) -> (loss, model_state)`, the function that a training
             step differentiates; None means `loss`.
@@ -82,7 +83,7 @@ class Problem:
     data: Batch | None = None
     validation: Batch | None = None
     test: Batch | None = None
-    metrics: Mapping[str, LossFn] = field(default_factory=dict)
+    metrics: Mapping[str, MetricFunction | LossFn] = field(default_factory=dict)
     init_state: Callable[[Key], ModelState] | None = None
     step_loss: StepLossFn | None = None
     critical_points: tuple[CriticalPoint, ...] = ()
@@ -151,17 +152,33 @@ class Problem:
         """
         if isinstance(metric, str) and metric == "loss":
             return "min"
-        if not isinstance(metric, str) or metric not in self.metrics:
-            known = ", ".join(map(repr, ("loss", *sorted(self.metrics))))
-            raise ValueError(f"Problem {self.name!r} has the metrics {known}; received {metric!r}.")
-        return mode_of(self.metrics[metric])
+        return mode_of(self._metric(metric))
+
+    def is_proportion(self, metric: str) -> bool:
+        """Return whether a metric declares that its value is a fraction of the examples, as accuracy is.
+
+        Args:
+            metric: "loss", which is none, or a name in `metrics`.
+
+        Raises:
+            ValueError: If the problem has no such metric.
+        """
+        if isinstance(metric, str) and metric == "loss":
+            return False
+        return is_proportion(self._metric(metric))
 
     def replace(self, **changes: Any) -> "Problem":
         """Return a copy with some attributes changed."""
         return replace(self, **changes)
 
+    def _metric(self, name: Any) -> MetricFunction | LossFn:
+        if not isinstance(name, str) or name not in self.metrics:
+            known = ", ".join(map(repr, ("loss", *sorted(self.metrics))))
+            raise ValueError(f"Problem {self.name!r} has the metrics {known}; received {name!r}.")
+        return self.metrics[name]
 
-def check_metrics(who: str, metrics: Any) -> Mapping[str, LossFn]:
+
+def check_metrics(who: str, metrics: Any) -> Mapping[str, MetricFunction | LossFn]:
     """Return metrics that are a mapping of names to functions; raise TypeError for anything else."""
     if not isinstance(metrics, Mapping):
         raise TypeError(

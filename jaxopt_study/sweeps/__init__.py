@@ -7,7 +7,8 @@ from jaxopt_study.sweeps._compare._candidates import Candidate
 from jaxopt_study.sweeps._compare._compare import compare
 from jaxopt_study.sweeps._compare._comparison import Comparison, Report
 from jaxopt_study.sweeps._compare._tune_and_report import ComparisonInterrupted
-from jaxopt_study.sweeps._execution._journal import Journal, JournalError
+from jaxopt_study.sweeps._execution._journal import Journal
+from jaxopt_study.sweeps._execution._journal_folder import JournalError
 from jaxopt_study.sweeps._execution._keys import report_keys, search_keys
 from jaxopt_study.sweeps._execution._layout import use_cpu_cores
 from jaxopt_study.sweeps._search._halving import Halving

@@ -2,16 +2,14 @@
 
 from jaxopt_study.training._batch_order import (
     BatchOrder,
-    Curriculum,
-    LinearPace,
     Reshuffle,
     ShuffleOnce,
     WithReplacement,
     batch_indices,
     batch_order,
-    linear_curriculum,
 )
 from jaxopt_study.training._batch_order import Order as Order
+from jaxopt_study.training._curriculum import Curriculum, LinearPace, linear_curriculum
 from jaxopt_study.training._curvature_probe import CurvatureProbe
 from jaxopt_study.training._evaluate import check_problem as check_problem
 from jaxopt_study.training._evaluate import evaluate

@@ -7,11 +7,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PyTree
 
 from jaxopt_study._programs import RANDOM_DRAWS
-from jaxopt_study.training._run_spec import Carry, Constants, Inputs, Plan
-from jaxopt_study.training._step import observe, start, step
+from jaxopt_study.training._observe import observe
+from jaxopt_study.training._run_spec import Carry, Constants, Inputs, Plan, Step
+from jaxopt_study.training._start import start
+from jaxopt_study.training._step import step
 from jaxopt_study.transforms import read_taps
+from jaxopt_study.types import Key, Params
 
 begin = jax.jit(start, static_argnames="plan", compiler_options=RANDOM_DRAWS)
 
@@ -25,7 +29,13 @@ def records_like(plan: Plan, inputs: Inputs, constants: Constants, carry: Carry)
 
 
 def advance(
-    plan: Plan, inputs: Inputs, constants: Constants, carry: Carry, first: Any, stop: Any, capacity: int
+    plan: Plan,
+    inputs: Inputs,
+    constants: Constants,
+    carry: Carry,
+    first: Step,
+    stop: Step,
+    capacity: int,
 ) -> tuple[Carry, dict[str, Any]]:
     """Return carry and records after the steps first … stop − 1 of one compiled loop.
 
@@ -38,13 +48,13 @@ def advance(
     length = {what: -(-capacity // plan.cadences.get(what, 1)) + (what in plan.cadences) for what in like}
     records = _room(like, length)
 
-    def body(t: Any, loop: tuple[Carry, dict[str, Any]]) -> tuple[Carry, dict[str, Any]]:
+    def body(t: Step, loop: tuple[Carry, dict[str, Any]]) -> tuple[Carry, dict[str, Any]]:
         carry, records = loop
         records = dict(records)
         for what, every in plan.cadences.items():
             slot = t // every - (first + every - 1) // every
 
-            def record(operands: Any, what: str = what, slot: Any = slot) -> Any:
+            def record(operands: Any, what: str = what, slot: Step = slot) -> Any:
                 carry, buffer = operands
                 carry, value = observe(plan, inputs, constants, carry, t, what)
                 return carry, _write(buffer, slot, value)
@@ -60,7 +70,7 @@ def advance(
 
 
 def conclude(
-    plan: Plan, inputs: Inputs, constants: Constants, carry: Carry, num_steps: Any
+    plan: Plan, inputs: Inputs, constants: Constants, carry: Carry, num_steps: Step
 ) -> tuple[Carry, dict[str, Any]]:
     """Return the carry and the records made after the last step."""
     last = {}
@@ -70,7 +80,9 @@ def conclude(
 
 
 @partial(jax.jit, static_argnames=("plan", "num_steps"))
-def whole_run(plan: Plan, inputs: Inputs, params: Any, key: Any, num_steps: int) -> tuple[Constants, Carry, dict, dict]:
+def whole_run(
+    plan: Plan, inputs: Inputs, params: Params, key: Key, num_steps: int
+) -> tuple[Constants, Carry, dict, dict]:
     """Return a whole run without the Python loop, for `vmap` and `jit`."""
     constants, carry = start(plan, inputs, params, key)
     if len(set(plan.cadences.values())) == 1:
@@ -97,14 +109,14 @@ def segments(
     like = records_like(plan, inputs, constants, carry)
     length = {what: count if what in plan.cadences else num_steps for what in like}
 
-    def segment(k: Any, loop: tuple[Carry, dict[str, Any]]) -> tuple[Carry, dict[str, Any]]:
+    def segment(k: Step, loop: tuple[Carry, dict[str, Any]]) -> tuple[Carry, dict[str, Any]]:
         first = jnp.minimum(k * every, num_steps)
         carry, records = loop
         for what in plan.cadences:
             carry, value = observe(plan, inputs, constants, carry, first, what)
             records = records | {what: _write(records[what], k, value)}
 
-        def body(t: Any, loop: tuple[Carry, dict[str, Any]]) -> tuple[Carry, dict[str, Any]]:
+        def body(t: Step, loop: tuple[Carry, dict[str, Any]]) -> tuple[Carry, dict[str, Any]]:
             carry, records = loop
             carry, values = step(plan, inputs, constants, carry, t)
             return carry, records | {what: _write(records[what], t, value) for what, value in values.items()}
@@ -122,27 +134,34 @@ def segments(
 
 @partial(jax.jit, static_argnames="plan", donate_argnames="carry")
 def next_chunk(
-    plan: Plan, inputs: Inputs, constants: Constants, carry: Carry, first: Any, stop: Any
+    plan: Plan,
+    inputs: Inputs,
+    constants: Constants,
+    carry: Carry,
+    first: Step,
+    stop: Step,
 ) -> tuple[Carry, dict[str, Any]]:
     """Return carry and records after some steps in a compiled loop that overwrites the carry."""
     return advance(plan, inputs, constants, carry, first, stop, plan.capacity)
 
 
 @partial(jax.jit, static_argnames="plan", donate_argnames="carry")
-def next_step(plan: Plan, inputs: Inputs, constants: Constants, carry: Carry, t: Any) -> tuple[Carry, dict[str, Any]]:
+def next_step(plan: Plan, inputs: Inputs, constants: Constants, carry: Carry, t: Step) -> tuple[Carry, dict[str, Any]]:
     """Return carry and record after one step that overwrites the carry."""
     return step(plan, inputs, constants, carry, t)
 
 
 @partial(jax.jit, static_argnames=("plan", "what"), donate_argnames="carry")
-def next_record(plan: Plan, inputs: Inputs, constants: Constants, carry: Carry, t: Any, what: str) -> tuple[Carry, Any]:
+def next_record(
+    plan: Plan, inputs: Inputs, constants: Constants, carry: Carry, t: Step, what: str
+) -> tuple[Carry, PyTree]:
     """Return carry and one record; overwrites the carry."""
     return observe(plan, inputs, constants, carry, t, what)
 
 
 @partial(jax.jit, static_argnames="plan", donate_argnames="carry")
 def last_records(
-    plan: Plan, inputs: Inputs, constants: Constants, carry: Carry, num_steps: Any
+    plan: Plan, inputs: Inputs, constants: Constants, carry: Carry, num_steps: Step
 ) -> tuple[Carry, dict[str, Any]]:
     """Return carry and last records; overwrites the carry."""
     return conclude(plan, inputs, constants, carry, num_steps)
@@ -185,5 +204,5 @@ def _room(like: dict[str, Any], length: dict[str, int]) -> dict[str, Any]:
     }
 
 
-def _write(buffer: Any, slot: Any, value: Any) -> Any:
+def _write(buffer: PyTree, slot: Step, value: PyTree) -> PyTree:
     return jax.tree.map(lambda b, v: b.at[slot].set(v.astype(b.dtype), mode="promise_in_bounds"), buffer, value)

@@ -7,12 +7,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array
+from jaxtyping import Array, Integer, Shaped
 
 from jaxopt_study._checks import check_choice, check_integer, describe_argument, in_double
 from jaxopt_study.linalg.vectors import accumulator
 from jaxopt_study.problems import Problem
-from jaxopt_study.types import ModelState, Params
+from jaxopt_study.types import Batch, ModelState, Params
 
 SPLITS = ("train", "validation", "test")
 
@@ -69,7 +69,11 @@ def evaluate(
     functions = (("loss", problem.loss), *sorted(problem.metrics.items()))
     examples = problem.data if on == "train" else getattr(problem, on)
     state = (model_state,) if problem.init_state else ()
-    return _measure_compiled(functions, params, state, examples, batch_size)
+    try:
+        return _measure_compiled(functions, params, state, examples, batch_size)
+    except MISSING_DATA as error:
+        explain_missing_data(problem, error)
+        raise
 
 
 def evaluated(params: Params) -> Params:
@@ -96,6 +100,37 @@ def check_split(problem: Problem, split: str, who: str = "train") -> None:
         )
 
 
+MISSING_DATA = (TypeError, ValueError, AttributeError)  # of functions that look for examples in None
+
+
+def explain_missing_data(problem: Problem, error: Exception) -> None:
+    """Raise ValueError if an error is that of a loss or metric which looks for examples, and the problem has no data.
+
+    A function that ignores its batch needs none, so whether one looks for examples is known only from its error.
+    """
+    if problem.data is not None or "None" not in str(error):
+        return
+    key = jax.random.key(0)
+
+    def values(function: Callable[..., Any]) -> Any:
+        state = () if problem.init_state is None else (problem.init_state(key),)
+        return function(problem.init(key), None, *state)
+
+    functions = {"loss": problem.loss} | {f"metric {name!r}": fn for name, fn in sorted(problem.metrics.items())}
+    if problem.step_loss is not None:
+        step_loss, init_state = problem.step_loss, problem.init_state
+        functions["step_loss"] = lambda params, batch, *_: step_loss(params, init_state and init_state(key), batch, key)
+    for name, function in functions.items():
+        try:
+            jax.eval_shape(lambda function=function: values(function))
+        except MISSING_DATA as again:
+            if str(again) == str(error):
+                raise ValueError(
+                    f"Problem {problem.name!r} has no data, and its {name} fails on batch=None: "
+                    f"{type(error).__name__}: {error}. Give the problem its examples, as data=…, or ignore the batch."
+                ) from error
+
+
 def _check_like_init(problem: Problem, params: Params) -> None:
     expected = init_like(problem.init)
     shapes = jax.tree.map(jnp.shape, params)
@@ -113,11 +148,11 @@ def init_like(init: Callable[..., Any]) -> Any:
 
 
 def measure(
-    functions: Mapping[str, Callable[..., Any]], params: Any, state: tuple, examples: Any, batch_size: int | None
-) -> dict[str, Any]:
+    functions: Mapping[str, Callable[..., Any]], params: Params, state: tuple, examples: Batch, batch_size: int | None
+) -> dict[str, Array]:
     """Return the averages of functions of (params, batch, *state) over examples with equal weights."""
 
-    def values(batch: Any) -> dict[str, Any]:
+    def values(batch: Batch) -> dict[str, Array]:
         return {name: jnp.asarray(fn(params, batch, *state)) for name, fn in functions.items()}
 
     if examples is None or batch_size is None:
@@ -126,7 +161,7 @@ def measure(
     count = len(jax.tree.leaves(examples)[0])
     whole, rest = divmod(count, batch_size)
 
-    def part(first: Any, size: int) -> Any:
+    def part(first: Integer[Array, ""] | int, size: int) -> Batch:
         return jax.tree.map(lambda x: rows(x, first + jnp.arange(size)), examples)
 
     sums, found = [], {}
@@ -142,7 +177,7 @@ def measure(
     }
 
 
-def rows(x: Any, indices: Any) -> Any:
+def rows(x: Shaped[Array, "examples ..."], indices: Integer[Array, " batch"]) -> Shaped[Array, "batch ..."]:
     """Return a slice of the examples, with the sharding of all examples on an explicit mesh."""
     sharding = getattr(jax.typeof(x), "sharding", None)
     if sharding is None or not any(sharding.spec):

@@ -1,18 +1,18 @@
 """Cheap checks at every step: whether the parameters move, and whether all numbers are finite."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Inexact, Integer, PyTree, Shaped
 
 from jaxopt_study._programs import wider
 from jaxopt_study.dynamics import differentiated
 from jaxopt_study.training._run_spec import Motion
+from jaxopt_study.types import Params
 
 _COORDINATES = 64  # per leaf; comparing all coordinates would take a pass over memory, a third of a small step
 
 
-def at_rest(params: Any, sharded: bool) -> Motion:
+def at_rest(params: Params, sharded: bool) -> Motion:
     """Return the `Motion` at the start of a run."""
     return Motion(
         glimpse=_glimpse(differentiated(params), sharded),
@@ -22,7 +22,14 @@ def at_rest(params: Any, sharded: bool) -> Motion:
     )
 
 
-def moved(motion: Motion, params: Any, grads: Any, num_steps: Any, applied: Any, sharded: bool) -> Motion:
+def moved(
+    motion: Motion,
+    params: Params,
+    grads: Params,
+    num_steps: Integer[Array, ""],
+    applied: Bool[Array, ""],
+    sharded: bool,
+) -> Motion:
     """Return the `Motion` after a step.
 
     Args:
@@ -48,7 +55,7 @@ def moved(motion: Motion, params: Any, grads: Any, num_steps: Any, applied: Any,
     )
 
 
-def stalled(motion: Motion, num_steps: Any) -> Any:
+def stalled(motion: Motion, num_steps: Integer[Array, ""]) -> Bool[Array, ""]:
     """Return whether the run has stopped moving although its gradient is not 0.
 
     This is the case if the parameters have not changed for at least a tenth of the steps, and for longer than the
@@ -58,14 +65,14 @@ def stalled(motion: Motion, num_steps: Any) -> Any:
     return motion.pushed & (10 * rest >= num_steps) & (rest > motion.longest_rest) & (rest > 0)
 
 
-def still_finite(tree: Any, sharded: bool) -> Any:
+def still_finite(tree: PyTree, sharded: bool) -> Bool[Array, ""]:
     """Return whether all numbers are finite, from the sum of their squares if it does not overflow."""
 
-    def squares(leaf: Any) -> Any:
+    def squares(leaf: Inexact[Array, "..."]) -> Inexact[Array, ""]:
         wide = leaf.astype(wider(leaf.dtype, jnp.float32))
         return jnp.sum(jnp.square(wide)) if sharded else jnp.vdot(wide, wide)
 
-    def looked_at(tree: Any) -> Any:
+    def looked_at(tree: PyTree) -> Bool[Array, ""]:
         return ~_any(jax.tree.map(lambda x: (~jnp.isfinite(x)).any(), tree))
 
     leaves = [leaf for leaf in jax.tree.leaves(tree) if leaf.size]
@@ -75,11 +82,11 @@ def still_finite(tree: Any, sharded: bool) -> Any:
     return jax.lax.cond(finite, lambda tree: jnp.bool_(True), looked_at, leaves)
 
 
-def _glimpse(tree: Any, sharded: bool) -> list[Any]:
+def _glimpse(tree: PyTree, sharded: bool) -> list[Shaped[Array, " few"]]:
     return [_few(leaf, sharded) for leaf in jax.tree.leaves(tree) if leaf.size]
 
 
-def _few(leaf: Any, sharded: bool) -> Any:
+def _few(leaf: Shaped[Array, "..."], sharded: bool) -> Shaped[Array, " few"]:
     if sharded:  # a slice would move data between devices
         return jnp.stack([jnp.sum(leaf), jnp.max(leaf), jnp.min(leaf)])
     flat = jnp.reshape(leaf, -1)
@@ -87,5 +94,5 @@ def _few(leaf: Any, sharded: bool) -> Any:
     return flat[::stride]
 
 
-def _any(found: Any) -> Any:
+def _any(found: PyTree) -> Bool[Array, ""]:
     return jax.tree.reduce(jnp.logical_or, found, jnp.bool_(False))

@@ -5,9 +5,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, PyTree, Shaped
 
 
-def only_recorded(record: Any, valid: Any) -> Any:
+def only_recorded(record: PyTree, valid: Bool[Array, " count"] | Bool[np.ndarray, " count"]) -> PyTree:
     """Return a record with invalid entries blank: NaN, or 0 for integers.
 
     Args:
@@ -29,7 +30,7 @@ def only_recorded(record: Any, valid: Any) -> Any:
     return jax.tree.map(kept, record)
 
 
-def missing(like: np.ndarray, count: int) -> np.ndarray:
+def missing(like: Shaped[np.ndarray, "records ..."], count: int) -> Shaped[np.ndarray, "count ..."]:
     """Return a record with the given number of blank entries."""
     return np.full((count, *like.shape[1:]), blank(like.dtype), like.dtype)
 

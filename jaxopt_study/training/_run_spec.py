@@ -3,14 +3,19 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, no_type_check
 
 import jax
+import numpy as np
+from jaxtyping import Array, Bool, Integer, PyTree, Shaped
 
 from jaxopt_study.dynamics import differentiated
 from jaxopt_study.training._curvature_probe import CurvatureProbe
 from jaxopt_study.training._flat_parameters import restore_leaves
 from jaxopt_study.training._trajectory import EarlyStopping, Probe
+from jaxopt_study.types import Batch, Key, ModelState, Params
+
+Step = Integer[Array, ""] | np.int32 | int  # t, traced or not
 
 
 @dataclass(frozen=True)
@@ -42,19 +47,19 @@ class Plan:
     paired: bool = False  # whether parameters are the pair of fast and slow ones of `optax.lookahead`
 
     @property
-    def like(self) -> Any:
+    def like(self) -> Params:
         """Structure and shapes of the user's parameters, without values."""
         return jax.tree.unflatten(self.structure, self.shapes)
 
-    def shaped(self, carried: Any) -> Any:
+    def shaped(self, carried: Params) -> Params:
         """Return carried parameters in the user's shapes."""
         return restore_leaves(carried, self.like) if self.layout == "flat" else carried
 
-    def shaped_part(self, carried: Any) -> Any:
+    def shaped_part(self, carried: Params) -> Params:
         """Return the carried parameters that the loss depends on, in the user's shapes."""
         return restore_leaves(carried, differentiated(self.like)) if self.layout == "flat" else carried
 
-    def shaped_state(self, optimizer: Any, opt_state: Any) -> Any:
+    def shaped_state(self, optimizer: Any, opt_state: PyTree) -> PyTree:
         """Return a carried optimizer state in the shapes of `optimizer.init` for the user's parameters."""
         return (
             restore_leaves(opt_state, jax.eval_shape(optimizer.init, self.like)) if self.layout == "flat" else opt_state
@@ -68,17 +73,20 @@ class Plan:
         return {name: every for name, every in found.items() if every}
 
 
+# JAX also builds these of shapes and axes: `jax.tree.map(jnp.shape, carry)`. Annotations therefore are not checked.
+@no_type_check
 @partial(jax.tree_util.register_dataclass, data_fields=["optimizer", "data", "examples", "order"], meta_fields=[])
 @dataclass(frozen=True)
 class Inputs:
     """Read-only inputs of a run; arguments of the compiled program, not constants in it."""
 
     optimizer: Any
-    data: Any
-    examples: dict[str, Any]  # what is evaluated, by the name of the split
+    data: Batch
+    examples: dict[str, Batch]  # what is evaluated, by the name of the split
     order: Any  # arrays of the order of the batches, if it has any
 
 
+@no_type_check
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=["optimizer", "order", "step_key"],
@@ -90,9 +98,10 @@ class Constants:
 
     optimizer: Any
     order: Any  # what its `init` returned
-    step_key: Any
+    step_key: Key
 
 
+@no_type_check
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=["glimpse", "pushed", "last_moved", "longest_rest"],
@@ -102,12 +111,13 @@ class Constants:
 class Motion:
     """Whether the parameters move: a few coordinates of each leaf, compared from step to step."""
 
-    glimpse: Any
-    pushed: Any  # whether the last step's gradient at them was not 0
-    last_moved: Any  # number of steps after which they last changed
-    longest_rest: Any  # the longest rest before they moved again, as between two updates of `MultiSteps`
+    glimpse: list[Shaped[Array, " few"]]
+    pushed: Bool[Array, ""]  # whether the last step's gradient at them was not 0
+    last_moved: Integer[Array, ""]  # number of steps after which they last changed
+    longest_rest: Integer[Array, ""]  # the longest rest before they moved again, as between two updates of `MultiSteps`
 
 
+@no_type_check
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=["params", "model_state", "found", "value", "step", "failures"],
@@ -117,14 +127,15 @@ class Motion:
 class Best:
     """The best parameters under early stopping, and the number of evaluations without improvement since."""
 
-    params: Any
-    model_state: Any
-    found: Any  # whether any value has been found
-    value: Any
-    step: Any
-    failures: Any
+    params: Params
+    model_state: ModelState
+    found: Bool[Array, ""]  # whether any value has been found
+    value: Shaped[Array, ""]
+    step: Integer[Array, ""]
+    failures: Integer[Array, ""]
 
 
+@no_type_check
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=[
@@ -136,17 +147,17 @@ class Best:
 class Carry:
     """The carry of the loop; parameters and optimizer state in the plan's layout."""
 
-    params: Any
-    opt_state: Any
-    model_state: Any
-    num_steps: Any
-    diverged_at: Any
-    stopped: Any
+    params: Params
+    opt_state: PyTree
+    model_state: ModelState
+    num_steps: Integer[Array, ""]
+    diverged_at: Integer[Array, ""]
+    stopped: Bool[Array, ""]
     best: Best | None
     motion: Motion
-    probe_memory: Any = None
+    probe_memory: PyTree = None
 
     @property
-    def active(self) -> Any:
+    def active(self) -> Bool[Array, ""]:
         """Whether the run continues."""
         return (self.diverged_at < 0) & ~self.stopped

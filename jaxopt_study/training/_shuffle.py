@@ -6,7 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.core import Tracer
-from jaxtyping import Array, Integer, UInt32
+from jax.typing import ArrayLike
+from jaxtyping import Array, Int32, Integer, UInt32
 
 from jaxopt_study._checks import check_integer, check_key, describe_argument
 from jaxopt_study.types import Key
@@ -70,7 +71,7 @@ def shuffle(
     return permute(position, epoch, round_words(check_key("shuffle", key)), num_examples)
 
 
-def _as_integers(name: str, value: Any) -> Array:
+def _as_integers(name: str, value: Any) -> Integer[Array, "..."]:
     try:
         array = jnp.asarray(value)
     except (TypeError, ValueError, OverflowError):
@@ -93,17 +94,26 @@ def round_words(key: Key) -> UInt32[Array, " rounds"]:
     return jax.random.bits(key, (_ROUNDS,), jnp.uint32)
 
 
-def permute(position: Array, epoch: Array, words: Array, num_examples: int) -> Array:
+def permute(
+    position: Integer[Array, "*shape"], epoch: Integer[Array, "..."], words: UInt32[Array, " rounds"], num_examples: int
+) -> Int32[Array, "*shape"]:
     a = isqrt(num_examples - 1) + 1
     return _permute_grid(position, epoch, words, num_examples, a, -(-num_examples // a))
 
 
-def _permute_grid(position: Array, epoch: Array, words: Array, num_examples: Any, a: Any, b: Any) -> Array:
+def _permute_grid(
+    position: Integer[Array, "*shape"],
+    epoch: Integer[Array, "..."],
+    words: UInt32[Array, " rounds"],
+    num_examples: Integer[ArrayLike, ""],
+    a: Integer[ArrayLike, ""],
+    b: Integer[ArrayLike, ""],
+) -> Int32[Array, "*shape"]:
     num_examples, a, b = jnp.uint32(num_examples), jnp.uint32(a), jnp.uint32(b)
     epoch = epoch.astype(jnp.uint32) * jnp.uint32(_GOLDEN)
     keys = [_mix(words[i] + epoch) for i in range(_ROUNDS)]
 
-    def rounds(x: Array) -> Array:
+    def rounds(x: UInt32[Array, "*shape"]) -> UInt32[Array, "*shape"]:
         left, right = x // b, x % b
         for i in range(0, _ROUNDS, 2):
             left = (left + _mix(right ^ keys[i]) % a) % a
@@ -118,7 +128,7 @@ def _permute_grid(position: Array, epoch: Array, words: Array, num_examples: Any
     return inside.astype(jnp.int32)
 
 
-def _mix(x: Array) -> Array:
+def _mix(x: UInt32[Array, "*shape"]) -> UInt32[Array, "*shape"]:
     x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
     x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
     return x ^ (x >> 16)

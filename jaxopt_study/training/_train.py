@@ -18,12 +18,13 @@ from jaxopt_study.training._compiled_loop import whole_run
 from jaxopt_study.training._curvature_probe import CurvatureProbe
 from jaxopt_study.training._device_put import on_device
 from jaxopt_study.training._motion import stalled
+from jaxopt_study.training._plan import make_plan
 from jaxopt_study.training._python_loop import Bar, drive
 from jaxopt_study.training._records import missing, only_recorded
 from jaxopt_study.training._run_spec import Carry, Constants, Plan
 from jaxopt_study.training._step import all_finite, the_optimizer
 from jaxopt_study.training._trajectory import EarlyStopping, Probe, TrainingInterrupted, Trajectory
-from jaxopt_study.training._validate import check_arguments, make_plan
+from jaxopt_study.training._validate import check_arguments
 from jaxopt_study.transforms import is_nnx, unwrapped
 from jaxopt_study.types import Key, Params
 
@@ -106,8 +107,8 @@ def train(
         overwritten in place.
 
     Raises:
-        ValueError: If an argument is out of range, names examples or metrics that the problem does not have, or the
-            optimizer's update raises.
+        ValueError: If an argument is out of range, names examples or metrics that the problem does not have, the
+            optimizer's update raises, or the loss looks for examples and the problem has none.
         TypeError: If the optimizer is not an Optax transformation, the parameters are not floating, or the loss is not
             a scalar.
         TrainingInterrupted: On Ctrl-C; a `KeyboardInterrupt` whose `trajectory` holds the finished part. A second

@@ -3,10 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from typing import Any
+from typing import Any, no_type_check
 
 import jax
 from jax.core import Tracer
+from jaxtyping import Array, Bool, Float, Integer, PyTree, Shaped
 
 from jaxopt_study._checks import (
     check_callable,
@@ -16,7 +17,7 @@ from jaxopt_study._checks import (
     check_static,
     describe_argument,
 )
-from jaxopt_study.types import Mode
+from jaxopt_study.types import Mode, ModelState, Params
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,7 @@ class Probe:
         return both[0], both[1]
 
 
+@no_type_check  # JAX also builds pytrees of shapes and axes: `jax.tree.map(jnp.shape, trajectory)`
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=[
@@ -128,25 +130,24 @@ class Trajectory:
         last_moved: Number of steps after which one of these coordinates last changed, 0 if none ever did.
     """
 
-    # Untyped, because JAX also builds pytrees of shapes and axes: `jax.tree.map(jnp.shape, trajectory)`.
-    params: Any
-    opt_state: Any
-    model_state: Any
-    losses: Any
-    num_steps: Any
-    diverged: Any
-    diverged_at: Any
-    stopped_early: Any
-    evaluations: Any
-    best_step: Any = None
+    params: Params
+    opt_state: PyTree
+    model_state: ModelState
+    losses: Float[Array, "*runs steps"]
+    num_steps: Integer[Array, "*runs"]
+    diverged: Bool[Array, "*runs"]
+    diverged_at: Integer[Array, "*runs"]
+    stopped_early: Bool[Array, "*runs"]
+    evaluations: dict[str, Shaped[Array, "*runs evaluations"]]
+    best_step: Integer[Array, "*runs"] = None  # pyright: ignore[reportAssignmentType]
     last_params: Any = None
     snapshots: Any = None
-    snapshot_steps: Any = None
+    snapshot_steps: Integer[Array, "*runs snapshots"] = None  # pyright: ignore[reportAssignmentType]
     probes: Any = None
-    probe_steps: Any = None
+    probe_steps: Integer[Array, "*runs probes"] = None  # pyright: ignore[reportAssignmentType]
     taps: Any = None
-    stalled: Any = None
-    last_moved: Any = None
+    stalled: Bool[Array, "*runs"] = None  # pyright: ignore[reportAssignmentType]
+    last_moved: Integer[Array, "*runs"] = None  # pyright: ignore[reportAssignmentType]
 
     def replace(self, **changes: Any) -> "Trajectory":
         """Return a copy with some attributes changed."""
@@ -175,6 +176,9 @@ class TrainingInterrupted(KeyboardInterrupt):
     def __init__(self, trajectory: Trajectory):
         super().__init__(f"interrupted after {int(trajectory.num_steps)} steps; .trajectory holds the finished part")
         self.trajectory = trajectory
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return TrainingInterrupted, (self.trajectory,)
 
 
 def _summary(value: Any) -> str:

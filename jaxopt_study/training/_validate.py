@@ -1,190 +1,25 @@
-"""Validation of `train`'s arguments, and the choice of layout and loop before anything is compiled."""
+"""Validation of `train`'s arguments."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from functools import lru_cache, partial
+from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.core import Tracer
 
-from jaxopt_study._checks import check_choice, check_integer, check_kept, check_key, describe_argument, is_finite
-from jaxopt_study._programs import contains_convolution
-from jaxopt_study.dynamics import call_update, differentiated, holds_lookahead
+from jaxopt_study._checks import check_kept, check_key, describe_argument, is_finite
 from jaxopt_study.problems import Problem
-from jaxopt_study.training._batch_order import Curriculum, batch_order, check_order, repeats, split_order
-from jaxopt_study.training._compiled_loop import records_like
+from jaxopt_study.training._batch_order import repeats
+from jaxopt_study.training._curriculum import Curriculum
 from jaxopt_study.training._curvature_probe import CurvatureProbe
-from jaxopt_study.training._evaluate import check_problem, check_split, init_like
-from jaxopt_study.training._flat_parameters import flatten_leaves, restore_leaves, shape_dependence
-from jaxopt_study.training._run_spec import Inputs, Plan
-from jaxopt_study.training._step import batch_at, start, the_optimizer, training_loss
+from jaxopt_study.training._evaluate import (
+    check_problem,
+    check_split,
+)
+from jaxopt_study.training._order_in_program import check_order
 from jaxopt_study.training._trajectory import EarlyStopping, Probe
 from jaxopt_study.transforms import Transform, is_nnx
 from jaxopt_study.types import Mode
-
-_BUFFER_BYTES = 2**26  # records held on the device between two returns to Python
-_MAX_CAPACITY = 8192  # steps
-
-
-def make_plan(
-    problem: Problem,
-    optimizer: Any,
-    *,
-    num_steps: Any,
-    batch_size: Any,
-    order: Any,
-    params: Any,
-    evaluate_every: int | None,
-    evaluate_on: str | Sequence[str] | None,
-    evaluate_batch_size: int | None,
-    early_stopping: EarlyStopping | None,
-    snapshot_every: int | None,
-    probe: Probe | CurvatureProbe | Callable[..., Any] | None,
-    layout: str,
-    loop: str,
-    traced: bool,
-) -> tuple[Plan, Inputs]:
-    """Return the static plan and the inputs of a run.
-
-    Returns:
-        The complete plan and the inputs. Cost: microseconds for a plan seen before, otherwise three traces.
-
-    Raises:
-        ValueError: If an argument is out of range.
-        TypeError: If an argument is of the wrong kind.
-    """
-    num_steps = check_integer("train", "num_steps", num_steps, 0)
-    for name, value in {
-        "batch_size": batch_size, "evaluate_every": evaluate_every, "evaluate_batch_size": evaluate_batch_size,
-        "record_params_every": snapshot_every,
-    }.items():  # fmt: skip
-        if value is not None:
-            check_integer("train", name, value, 1, remedy="Leave it out, or give None, for the default.")
-    check_choice("train", "layout", layout, ("auto", "tree", "flat"))
-    check_choice("train", "loop", loop, ("auto", "compiled", "host"))
-    _check_requests(early_stopping, probe)
-    if traced and loop == "host":
-        raise ValueError("loop='host' cannot run inside jit or vmap; use loop='auto'.")
-    numeric = _check_optimizer(optimizer)
-    order = batch_order(order, who="train")
-    batch_size = _check_batches(problem, batch_size, order, num_steps)
-    static_order, order_arrays = split_order(order)
-    like, paired = _check_params(problem, params, optimizer)
-    sharded = _starts_sharded(problem.init) if params is None else any(map(_is_sharded, jax.tree.leaves(params)))
-    leaves, structure = jax.tree.flatten(like)
-    if early_stopping is not None and evaluate_every is None:
-        evaluate_every = _one_epoch(problem, batch_size)
-    splits = _splits(problem, evaluate_on)
-    splits = splits if evaluate_every else ()
-    if early_stopping is not None:
-        _check_metric(problem, early_stopping.metric, splits)
-        early_stopping = replace(early_stopping, mode=_direction(problem, early_stopping))
-    plan = Plan(
-        init=problem.init,
-        loss=problem.loss,
-        step_loss=problem.step_loss,
-        init_state=problem.init_state,
-        metrics=tuple(sorted(problem.metrics.items())),
-        optimizer=None if numeric else optimizer,
-        structure=structure,
-        shapes=tuple(leaves),
-        batch_size=batch_size,
-        order=static_order,
-        evaluate_every=evaluate_every,
-        evaluate_on=splits,
-        evaluate_batch_size=evaluate_batch_size,
-        early_stopping=early_stopping,
-        snapshot_every=snapshot_every,
-        probe=_ready(probe, optimizer, like),
-        layout="tree" if sharded else layout,
-        loop=loop,
-        careful=traced,
-        sharded=sharded,
-        paired=paired,
-    )
-    inputs = Inputs(
-        optimizer=optimizer if numeric else None,
-        data=problem.data,
-        examples={split: getattr(problem, split) for split in splits if split != "train"},
-        order=order_arrays,
-    )
-    described, tree = jax.tree.flatten(jax.tree.map(_abstract, inputs))
-    return _decide(plan, tree, tuple(described), traced, jax.default_backend()), inputs
-
-
-@lru_cache(maxsize=64)
-def _decide(plan: Plan, tree: Any, described: tuple[Any, ...], traced: bool, backend: str) -> Plan:
-    """Return the plan with layout, loop and the length of the record buffers, which depend only on shapes."""
-    inputs = jax.tree.unflatten(tree, described)
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    begun = replace(plan, layout="tree", early_stopping=None, paired=False)  # `like` is a pair already
-    constants, carry = jax.eval_shape(partial(start, begun), inputs, plan.like, key)
-    batch = jax.eval_shape(partial(batch_at, plan), inputs, constants, jnp.int32(0))
-    program, result = jax.make_jaxpr(partial(training_loss, plan), return_shape=True)(
-        differentiated(plan.like), carry.model_state, batch, key
-    )
-    plan = replace(
-        plan,
-        loss_dtype=_check_loss(result),
-        layout=_choose_layout(plan, inputs.optimizer, carry, batch, key),
-        loop="host" if _wants_host(plan.loop, program, traced, backend) else "compiled",
-    )
-    like = records_like(replace(begun, loss_dtype=plan.loss_dtype), inputs, constants, carry)
-    per_step = sum(
-        leaf.size * leaf.dtype.itemsize / plan.cadences.get(what, 1)
-        for what, record in like.items()
-        for leaf in jax.tree.leaves(record)
-    )
-    return replace(plan, capacity=int(max(1, min(_MAX_CAPACITY, _BUFFER_BYTES // max(per_step, 1)))))
-
-
-def _choose_layout(plan: Plan, leaves: Any, carry: Any, batch: Any, key: Any) -> str:
-    """Return "flat" if the optimizer computes the same on vectors."""
-    if plan.layout == "tree" or (plan.layout == "auto" and all(len(leaf.shape) < 2 for leaf in plan.shapes)):
-        return "tree"
-    flat = jax.eval_shape(flatten_leaves, plan.like)
-
-    def program(params: Any) -> Any:
-        def init_and_update(leaves: Any, grads: Any, params: Any, loss: Any, *rest: Any) -> Any:
-            optimizer = the_optimizer(plan, leaves)
-            state = optimizer.init(params)
-
-            def value_fn(at: Any) -> Any:
-                at = restore_leaves(differentiated(at), differentiated(plan.like))
-                return training_loss(plan, at, *rest)[0]
-
-            return state, call_update(optimizer, grads, state, params, loss, value_fn)
-
-        loss = jax.ShapeDtypeStruct((), plan.shapes[0].dtype)
-        grads = differentiated(params)
-        return jax.make_jaxpr(init_and_update)(leaves, grads, params, loss, carry.model_state, batch, key)
-
-    try:
-        reason = shape_dependence(program(plan.like), program(flat))
-    except Exception as error:  # the optimizer needs a matrix instead of a vector, or has an error of its own
-        reason = f"it fails on vectors: {error}"
-    if reason is None:
-        return "flat"
-    if plan.layout == "flat":
-        raise ValueError(
-            f"layout='flat' would change what this optimizer computes: {reason}. Use layout='auto', which keeps the "
-            "shapes of leaves for such optimizers."
-        )
-    return "tree"
-
-
-def _ready(probe: Any, optimizer: Any, like: Any) -> Any:
-    if isinstance(probe, CurvatureProbe):
-        return probe.prepare(optimizer, like)
-    return Probe(probe) if callable(probe) else probe
-
-
-def _wants_host(loop: str, program: Any, traced: bool, backend: str) -> bool:
-    return loop == "host" or (loop == "auto" and backend == "cpu" and not traced and contains_convolution(program))
 
 
 def check_arguments(problem: Any, key: Any, progress: Any) -> None:
@@ -203,7 +38,8 @@ def check_arguments(problem: Any, key: Any, progress: Any) -> None:
         )
 
 
-def _check_requests(early_stopping: Any, probe: Any) -> None:
+def check_requests(early_stopping: Any, probe: Any) -> None:
+    """Raise TypeError unless early stopping and probe are what they must be."""
     if early_stopping is not None and not isinstance(early_stopping, EarlyStopping):
         raise TypeError(
             f"train needs early_stopping to be an EarlyStopping or None; received {describe_argument(early_stopping)}."
@@ -220,7 +56,7 @@ def check_probe(who: str, probe: Any) -> None:
         )
 
 
-def _check_optimizer(optimizer: Any) -> bool:
+def check_optimizer(optimizer: Any) -> bool:
     """Return whether the optimizer is a pytree of numbers, which can be an argument of a compiled program."""
     if is_nnx(optimizer, "Optimizer"):
         raise TypeError(
@@ -236,7 +72,7 @@ def _check_optimizer(optimizer: Any) -> bool:
     return isinstance(optimizer, Transform)
 
 
-def _check_batches(problem: Problem, batch_size: int | None, order: Any, num_steps: int) -> int | None:
+def check_batches(problem: Problem, batch_size: int | None, order: Any, num_steps: int) -> int | None:
     """Return the batch size, or None if every step uses all examples."""
     count = problem.num_examples
     if batch_size is None and isinstance(order, Curriculum):
@@ -260,25 +96,8 @@ def _check_batches(problem: Problem, batch_size: int | None, order: Any, num_ste
     return int(batch_size)
 
 
-def _check_params(problem: Problem, params: Any, optimizer: Any) -> tuple[Any, bool]:
-    """Return shapes of the carried parameters, and whether the start must first be made a pair."""
-    made = init_like(problem.init)
-    like = jax.tree.map(_abstract, made if params is None else params)
-    for path, leaf in jax.tree.leaves_with_path(like):
-        if not jnp.issubdtype(leaf.dtype, jnp.floating):
-            raise TypeError(
-                f"Parameters must be floating-point arrays; params{jax.tree_util.keystr(path)} of problem "
-                f"{problem.name!r} is {leaf.dtype}. Convert it, or remove it from the parameters."
-            )
-    if not sum(leaf.size for leaf in jax.tree.leaves(like)):
-        raise TypeError(f"The parameters of problem {problem.name!r} have no numbers to train.")
-    if params is not None:
-        _check_start(problem, params, differentiated(like), made)
-    paired = not isinstance(like, optax.LookaheadParams) and _wants_pair(optimizer, like)
-    return (optax.LookaheadParams(like, like) if paired else like), paired
-
-
-def _check_start(problem: Problem, params: Any, like: Any, made: Any) -> None:
+def check_start(problem: Problem, params: Any, like: Any, made: Any) -> None:
+    """Raise ValueError unless initial parameters are finite and of the problem's structure and shapes."""
     # An init without random draws may stand for parameters of any shape that the loss accepts.
     if jax.tree.structure(like) == jax.tree.structure(made):
         for (path, given), expected in zip(jax.tree.leaves_with_path(like), jax.tree.leaves(made), strict=True):
@@ -302,51 +121,8 @@ def _check_start(problem: Problem, params: Any, like: Any, made: Any) -> None:
             check_kept(f"train: params{jax.tree_util.keystr(path)}", np.asarray(leaf))
 
 
-def _wants_pair(optimizer: Any, like: Any) -> bool:
-    """Return whether an optimizer steps on pairs of parameters, as `optax.lookahead` does."""
-    shapes, structure = jax.tree.flatten(like)
-    travels = isinstance(optimizer, Transform)
-    numbers, tree = jax.tree.flatten(jax.tree.map(_abstract, optimizer) if travels else None)
-    return _steps_on_pairs(None if travels else optimizer, tree, tuple(numbers), structure, tuple(shapes))
-
-
-@lru_cache(maxsize=64)
-def _steps_on_pairs(optimizer: Any, tree: Any, numbers: tuple[Any, ...], structure: Any, shapes: tuple) -> bool:
-    def init(numbers: Any, params: Any) -> Any:
-        made = jax.tree.unflatten(tree, numbers) if optimizer is None else optimizer
-        return made.init(params)
-
-    like = jax.tree.unflatten(structure, shapes)
-    try:
-        return holds_lookahead(jax.eval_shape(init, numbers, optax.LookaheadParams(like, like)))
-    except Exception:  # an optimizer that does not take pairs, or one whose error is raised later
-        return False
-
-
-@lru_cache(maxsize=64)
-def _starts_sharded(init: Any) -> bool:
-    """Return whether the parameters that `init` makes, or arrays that it holds, are spread over devices."""
-    program, made = jax.make_jaxpr(lambda: init(jax.random.key(0)), return_shape=True)()
-    return any(map(_is_sharded, [*jax.tree.leaves(made), *program.consts]))
-
-
-def _is_sharded(leaf: Any) -> bool:
-    sharding = getattr(leaf, "sharding", None)  # traced and abstract arrays have a sharding only if their type has one
-    return sharding is not None and getattr(sharding, "num_devices", 1) > 1
-
-
-def _check_loss(result: Any) -> Any:
-    loss = result[0]
-    if getattr(loss, "shape", None) != () or not jnp.issubdtype(loss.dtype, jnp.floating):
-        raise TypeError(
-            "The loss must be a floating scalar, the mean over the examples of a batch; received "
-            f"{getattr(loss, 'dtype', type(loss))}{list(getattr(loss, 'shape', ()))}. Reduce it, for example with "
-            "jnp.mean."
-        )
-    return loss.dtype
-
-
-def _one_epoch(problem: Problem, batch_size: int | None) -> int:
+def steps_per_epoch(problem: Problem, batch_size: int | None) -> int:
+    """Return the number of steps after which every example was seen, the cadence of early stopping."""
     if problem.num_examples is None:
         raise ValueError(
             f"Early stopping needs evaluate_every for problem {problem.name!r}, which has no data and therefore no "
@@ -355,7 +131,8 @@ def _one_epoch(problem: Problem, batch_size: int | None) -> int:
     return 1 if batch_size is None else -(-problem.num_examples // batch_size)
 
 
-def _splits(problem: Problem, evaluate_on: str | Sequence[str] | None) -> tuple[str, ...]:
+def splits_to_evaluate(problem: Problem, evaluate_on: str | Sequence[str] | None) -> tuple[str, ...]:
+    """Return the names of the splits that are evaluated."""
     if evaluate_on is None:
         return ("train",) if problem.validation is None else ("validation",)
     if not isinstance(evaluate_on, str | Sequence):
@@ -369,7 +146,8 @@ def _splits(problem: Problem, evaluate_on: str | Sequence[str] | None) -> tuple[
     return splits
 
 
-def _check_metric(problem: Problem, metric: str, splits: tuple[str, ...]) -> None:
+def check_metric(problem: Problem, metric: str, splits: tuple[str, ...]) -> None:
+    """Raise ValueError unless the metric of early stopping is evaluated."""
     known = [f"{split}_{name}" for split in splits for name in ("loss", *sorted(problem.metrics))]
     if metric in known:
         return
@@ -384,7 +162,7 @@ def _check_metric(problem: Problem, metric: str, splits: tuple[str, ...]) -> Non
     )
 
 
-def _direction(problem: Problem, rule: EarlyStopping) -> Mode | str:
+def direction_of(problem: Problem, rule: EarlyStopping) -> Mode | str:
     """Return the direction of the metric of early stopping."""
     name = rule.metric.partition("_")[2]
     mode = problem.mode_of(name) if rule.mode is None else rule.mode
@@ -395,14 +173,3 @@ def _direction(problem: Problem, rule: EarlyStopping) -> Mode | str:
             f"{problem.name!r}."
         )
     return mode
-
-
-def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
-    try:
-        kind = jax.typeof(leaf)
-    except (TypeError, OverflowError) as error:
-        raise TypeError(
-            f"Parameters must be arrays; received {describe_argument(leaf)} among them. Move what is not trained into "
-            "the loss."
-        ) from error
-    return jax.ShapeDtypeStruct(kind.shape, kind.dtype, weak_type=kind.weak_type)

@@ -184,7 +184,7 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "problems.least_squares": lambda: {"inputs": BATCH["x"], "targets": BATCH["y"], "start": np.zeros(3)},
     "problems.linear_network": lambda: {"singular_values": (2.0, 1.0), "sizes": (2, 3), "hidden": 2, "key": KEY},
     "problems.CriticalPoint": lambda: {"params": PARAMS, "value": 0.0, "kind": "minimum", "index": 0, "label": "a"},
-    "problems.Metric": lambda: {"fn": loss, "mode": "min"},
+    "problems.Metric": lambda: {"fn": loss, "mode": "min", "is_proportion": False},
     "problems.Problem": lambda: {
         "name": "x",
         "init": lambda key: PARAMS,

@@ -454,25 +454,25 @@ SWEEPS = [
 
 TRAINING = [
     _edit(
-        "training/_step.py",
+        "training/_observe.py",
         "failures >= rule.patience",
         "failures > rule.patience",
         ENDINGS + "test_early_stopping_restores_the_best_parameters",
     ),
     _edit(
-        "training/_step.py",
+        "training/_observe.py",
         "_keep(better, carry.params, best.params)",
         "carry.params",
         ENDINGS + "test_early_stopping_restores_the_best_parameters",
     ),
     _edit(
-        "training/_step.py",
+        "training/_observe.py",
         "gain > rule.min_delta",
         "gain > 0",
         ENDINGS + "test_improvements_below_min_delta_do_not_count",
     ),
     _edit(
-        "training/_step.py",
+        "training/_observe.py",
         'best.value - value if rule.mode == "min"',
         'best.value - value if rule.mode == "max"',
         ENDINGS + "test_early_stopping_restores_the_best_parameters",
@@ -502,13 +502,13 @@ TRAINING = [
         TRAIN + "test_long_runs_of_many_parts_are_seamless",
     ),
     _edit(
-        "training/_batch_order.py",
+        "training/_curriculum.py",
         "jnp.ceil(_share(self.pace, step)",
         "jnp.floor(_share(self.pace, step)",
         BATCHES + "test_a_curriculum_rounds_the_number_of_examples_up",
     ),
     _edit(
-        "training/_batch_order.py",
+        "training/_curriculum.py",
         "(1.0 - self.start) * jnp.asarray(step, float)",
         "jnp.asarray(step, float)",
         BATCHES + "test_a_curriculum_admits_the_easiest_examples_first",

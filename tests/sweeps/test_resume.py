@@ -16,6 +16,7 @@ import pytest
 from jaxopt_study import records, sweeps
 from jaxopt_study.sweeps import JournalError, SearchInterrupted
 from jaxopt_study.sweeps._execution import _engine as engine
+from jaxopt_study.sweeps._execution import _groups as groups
 from jaxopt_study.sweeps._execution import _sweep as sweep
 from tests.sweeps import small
 from tests.sweeps.small import KEY, RATES, assert_same
@@ -218,7 +219,7 @@ def test_another_version_is_refused(folder, whole, monkeypatch):
     here = records.environment()
     there = here | {"versions": here["versions"] | {"jax": "0.0.1"}}
     with monkeypatch.context() as patch:
-        patch.setattr(sweep, "environment", lambda: there)
+        patch.setattr(groups, "environment", lambda: there)
         with pytest.raises(JournalError, match=r"config\['versions'\]\['jax'\]: stored .*requested '0.0.1'"):
             searched(folder)
     assert_same(searched(folder), whole)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxopt_study.problems import Problem
-from jaxopt_study.training._validate import make_plan
+from jaxopt_study.training._plan import make_plan
 
 
 @pytest.fixture(scope="session")

@@ -10,9 +10,9 @@ from jaxopt_study import optimizers, transforms
 from jaxopt_study.problems import Problem
 from jaxopt_study.training import Probe, evaluate, linear_curriculum, train
 from jaxopt_study.training import _compiled_loop as loops
+from jaxopt_study.training import _plan as planning
 from jaxopt_study.training import _python_loop as host
-from jaxopt_study.training import _validate as planning
-from jaxopt_study.training._validate import _wants_host
+from jaxopt_study.training._plan import _wants_host
 
 KEY = jax.random.key(0)
 

@@ -86,7 +86,7 @@ def mse(predictions: Float[Array, "examples ..."], targets: Float[ArrayLike, "ex
     return jnp.mean(jnp.square(predictions.astype(dtype) - targets.astype(dtype)))
 
 
-@better("max")
+@better("max", is_proportion=True)
 def accuracy(logits: Float[Array, "examples classes"], labels: Int[ArrayLike, " examples"]) -> Scalar:
     """Return the fraction of examples whose largest logit is at their label.
 

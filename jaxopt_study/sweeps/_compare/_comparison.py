@@ -5,8 +5,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
+from jaxtyping import Bool, Float, Integer, Shaped
 
 from jaxopt_study._checks import check_choice, check_integer, describe_argument
+from jaxopt_study.sweeps._execution._lost_trials import LostTrials
 from jaxopt_study.sweeps._execution._trials import Trials
 from jaxopt_study.sweeps._search._result import Search
 from jaxopt_study.sweeps._statistics._expected_best_of_k import best_of_k
@@ -51,18 +53,18 @@ class Report:
     candidate: str
     settings: Settings
     config: Mapping[str, Any]
-    scores: np.ndarray
-    finals: Mapping[str, np.ndarray]
-    curves: Mapping[str, np.ndarray]
-    steps: np.ndarray
-    diverged: np.ndarray
-    stalled: np.ndarray
+    scores: Float[np.ndarray, " seeds"]
+    finals: Mapping[str, Float[np.ndarray, " seeds"]]
+    curves: Mapping[str, Shaped[np.ndarray, "seeds evaluations"]]
+    steps: Integer[np.ndarray, " evaluations"]
+    diverged: Bool[np.ndarray, " seeds"]
+    stalled: Bool[np.ndarray, " seeds"]
     seconds_per_step: float
     params: Params | None = None
     model_state: ModelState | None = None
-    trials: Trials | None = None
+    trials: Trials | LostTrials | None = None
     fixed: Mapping[str, Any] = field(default_factory=dict)
-    seed_keys: Key | None = None
+    seed_keys: Shaped[Key, " seeds"] | None = None
 
     def replay(self, seed: int = 0, **options: Any) -> Trajectory:
         """Run one seed of the report again on its own, as `Search.replay` does.
@@ -76,7 +78,8 @@ class Report:
 
         Raises:
             TypeError: If the seed is not an integer.
-            ValueError: If there is no such seed, or the report was not made by `compare` or `ablate`.
+            ValueError: If there is no such seed, the report was not made by `compare` or `ablate`, or it was pickled
+                and its functions could not be.
         """
         if self.trials is None or self.seed_keys is None:
             raise ValueError("replay needs a report made by sweeps.compare or sweeps.ablate.")
@@ -176,13 +179,13 @@ class Comparison:
         if len(beaten) == len(others):
             return f"{best} is better than all others"
         text = f"{best} has the best median"
-        text += f" and cannot be told from {', '.join(tied)}" if tied else ""
+        text += f" and is statistically indistinguishable from {', '.join(tied)}" if tied else ""
         text += f"; seed by seed {', '.join(ahead)} is better" if ahead else ""
         return text + (f"; it is better than {', '.join(beaten)}" if beaten else "")
 
     def steps_to_target(
         self, target: float | None = None, problem: str | None = None, settings: Settings = "tuned"
-    ) -> dict[str, np.ndarray]:
+    ) -> dict[str, Float[np.ndarray, " seeds"]]:
         """Return the number of steps of each seed until the selecting metric reaches a target.
 
         Args:
@@ -227,7 +230,7 @@ class Comparison:
             rows.append(np.stack([np.maximum(steps.get(name, failed), 1.0) for name in self.candidates], axis=1))
         return performance_profile(np.concatenate(rows))
 
-    def budget_curves(self, problem: str | None = None) -> dict[str, tuple[np.ndarray, Interval]]:
+    def budget_curves(self, problem: str | None = None) -> dict[str, tuple[Integer[np.ndarray, " budgets"], Interval]]:
         """Return the expected result of tuning with fewer trials.
 
         Returns:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 from jax.sharding import Mesh
+from jaxtyping import Float, Shaped
 
 from jaxopt_study import files
 from jaxopt_study.problems import Problem
@@ -30,6 +31,9 @@ class ComparisonInterrupted(KeyboardInterrupt):
     def __init__(self, comparison: Comparison):
         super().__init__(f"interrupted with {len(comparison.reports)} reports; .comparison holds them")
         self.comparison = comparison
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ComparisonInterrupted, (self.comparison,)
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +124,9 @@ def tune_and_report(
     for here, drawn in zip(candidates.values(), draws, strict=True):  # before anything is compiled
         _check_values(here, drawn)
 
-    def run(cases: list[tuple[Trials, dict[str, Any]]], stage: str, where: str, seed_keys: Key) -> Outcome:
+    def run(
+        cases: list[tuple[Trials, dict[str, Any]]], stage: str, where: str, seed_keys: Shaped[Key, " seeds"]
+    ) -> Outcome:
         asked = {
             "stage": stage,
             "mode": found.select_mode,
@@ -165,7 +171,9 @@ def tune_and_report(
     return found
 
 
-Drawn = dict[str, tuple[Space, list[dict[str, Any]], np.ndarray]]  # by candidate: space, trials, points
+Drawn = dict[
+    str, tuple[Space, list[dict[str, Any]], Float[np.ndarray, "trials dimensions"]]
+]  # by candidate: space, trials, points
 
 
 def _tuning_keys(key: Key, number: int) -> tuple[Key, Key]:
@@ -238,7 +246,7 @@ def _report(
     config: Mapping[str, Any],
     metric: str,
     candidate: CandidateTrials,
-    seed_keys: Key,
+    seed_keys: Shaped[Key, " seeds"],
 ) -> Report:
     trials = candidate.trials
     records = dict(outcome.records)

@@ -17,6 +17,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.extend.core import jaxpr_as_fun
 from jax.sharding import AxisType, Mesh, PartitionSpec, use_abstract_mesh
+from jaxtyping import Bool, Integer, Shaped
 
 from jaxopt_study._programs import RANDOM_DRAWS, constants, contains
 from jaxopt_study.sweeps._execution._layout import TRIALS, Layout, place, usable_cores
@@ -218,10 +219,10 @@ def run(
     program: Program,
     lanes: Any,
     shared: Any,
-    which: np.ndarray,
-    done: np.ndarray,
+    which: Integer[np.ndarray, " lanes"],
+    done: Bool[np.ndarray, " all_lanes"],
     interrupted: Callable[[], bool] = lambda: False,
-) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
+) -> Iterator[tuple[Integer[np.ndarray, " part"], dict[str, Shaped[np.ndarray, "part ..."]]]]:
     """Compute lanes in successive calls.
 
     The lanes that share a call depend only on `which` and the layout, so that recomputing a lane whose result was lost
@@ -255,7 +256,12 @@ def run(
 
 
 def _calls(
-    pool: Executor, program: Program, lanes: Any, shared: Any, which: np.ndarray, done: np.ndarray
+    pool: Executor,
+    program: Program,
+    lanes: Any,
+    shared: Any,
+    which: Integer[np.ndarray, " lanes"],
+    done: Bool[np.ndarray, " all_lanes"],
 ) -> Iterator[Call]:
     """Send successive calls to the devices.
 
@@ -326,7 +332,9 @@ def _spread(lane: Lane, layout: Layout) -> Callable[[Any, Any], Any]:
     )
 
 
-def _fetched(part: np.ndarray, wanted: np.ndarray, record: Any) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+def _fetched(
+    part: Integer[np.ndarray, " part"], wanted: Bool[np.ndarray, " part"], record: Any
+) -> tuple[Integer[np.ndarray, " wanted"], dict[str, Shaped[np.ndarray, "wanted ..."]]]:
     if jax.process_count() > 1:
         record = multihost_utils.process_allgather(record, tiled=True)
     return part[wanted], {name: np.asarray(values)[: len(part)][wanted] for name, values in record.items()}

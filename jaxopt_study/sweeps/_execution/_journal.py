@@ -7,28 +7,29 @@ being computed.
 
 import os
 import re
-import shutil
-import tempfile
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Integer, Shaped
 
 from jaxopt_study import files, records
 from jaxopt_study.sweeps._execution import _journal_format as chunks
+from jaxopt_study.sweeps._execution._journal_folder import (
+    CHUNK,
+    STUDY,
+    JournalError,
+    check_room,
+    lock_folder,
+    make_folder,
+    write_or_compare,
+)
 
-_STUDY, _LOCK = "study.json", ".lock"
-_CHUNK = re.compile(r"chunk-(\d{1,9})\.npz")
 _DRAFT = re.compile(r"\.(study\.json|chunk-\d+\.npz)\..+")  # left behind by a killed write
 _MAX_BYTES = 2**34  # of a chunk
-_SHOWN = 12  # differences listed in a message
-
-
-class JournalError(ValueError):
-    """A journal cannot be opened, written or read; the message gives the cause, the safe results and the remedy."""
 
 
 class Journal:
@@ -79,11 +80,11 @@ class Journal:
             asked = records.plain(config, "config")
         except ValueError as error:
             raise JournalError(str(error)) from None
-        _make_folder(folder)
-        lock = _lock(folder)
+        make_folder(folder)
+        lock = lock_folder(folder)
         try:
-            _check_room(folder, expected_bytes)
-            _write_or_compare(folder, asked)
+            check_room(folder, expected_bytes)
+            write_or_compare(folder, asked)
             for entry in folder.iterdir():
                 if _DRAFT.fullmatch(entry.name):
                     entry.unlink(missing_ok=True)
@@ -96,7 +97,7 @@ class Journal:
     def peek(folder: str | Path) -> Mapping[str, Any]:
         """Return the configuration of the journal in a folder; empty if there is none that can be read."""
         try:
-            return records.load(files.as_path(folder) / _STUDY).config
+            return records.load(files.as_path(folder) / STUDY).config
         except ValueError:
             return {}
 
@@ -136,7 +137,7 @@ class Journal:
 
     def load(
         self, *, num_lanes: int | None = None, like: Mapping[str, np.ndarray] | None = None
-    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    ) -> tuple[Integer[np.ndarray, " lanes"], dict[str, Shaped[np.ndarray, "lanes ..."]]]:
         """Return everything in the journal.
 
         Args:
@@ -191,15 +192,15 @@ class Journal:
         self.close()
 
     def _chunks(self) -> list[tuple[int, Path]]:
-        found = [(_CHUNK.fullmatch(entry.name), entry) for entry in self.folder.iterdir()]
+        found = [(CHUNK.fullmatch(entry.name), entry) for entry in self.folder.iterdir()]
         return sorted((int(match[1]), entry) for match, entry in found if match)
 
     def _check_open(self) -> None:
         if not self._unlock.alive:
             raise JournalError(f"The journal {self.folder} is closed; open it again.")
-        if not (self.folder / _STUDY).exists():
+        if not (self.folder / STUDY).exists():
             raise JournalError(
-                f"{self.folder / _STUDY} no longer exists. Restore the folder, or start again in a new one."
+                f"{self.folder / STUDY} no longer exists. Restore the folder, or start again in a new one."
             )
 
     def _check(self, lanes: np.ndarray, arrays: Mapping[str, np.ndarray], known: set[int]) -> None:
@@ -221,102 +222,3 @@ class Journal:
 
 def _kinds(arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[np.dtype, tuple[int, ...]]]:
     return {name: (array.dtype, array.shape[1:]) for name, array in arrays.items()}
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        if folder.exists() and not folder.is_dir():
-            raise JournalError(f"A journal must be a folder; {folder} is a file. Choose another path.")
-        folder.mkdir(parents=True, exist_ok=True)
-        names = [entry.name for entry in folder.iterdir() if not entry.name.startswith(".")]
-    except OSError as error:
-        raise JournalError(f"{folder} cannot be used: {error}. Choose a folder that you can write.") from None
-    if _STUDY in names:
-        return
-    if any(_CHUNK.fullmatch(name) for name in names):
-        raise JournalError(
-            f"{folder} has chunks but no {_STUDY}, which describes them. Restore it, or choose another folder."
-        )
-    if names:
-        raise JournalError(
-            f"{folder} is neither empty nor a journal: it contains {sorted(names)[0]!r}. Choose another folder."
-        )
-
-
-def _lock(folder: Path) -> int:
-    """Return a locked file, which the kernel unlocks when the process ends in any way."""
-    import fcntl  # not available on every system
-
-    try:
-        handle = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
-    except OSError as error:
-        raise JournalError(f"{folder} cannot be written: {error}. Choose a folder that you can write.") from None
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        raise JournalError(
-            f"{folder} is in use by another process, or by another open journal of this process. Wait until it ends, "
-            "stop it, or choose another folder."
-        ) from None
-    except OSError as error:
-        os.close(handle)
-        raise JournalError(f"{folder} cannot be locked: {error}. Choose a folder on a local disk.") from None
-    return handle
-
-
-def _check_room(folder: Path, expected_bytes: int) -> None:
-    try:
-        with tempfile.TemporaryFile(dir=folder) as probe:  # the lock may be writable although the folder is not
-            probe.write(b"0")
-        free = shutil.disk_usage(folder).free
-    except OSError as error:
-        raise JournalError(f"{folder} cannot be written: {error}. Choose a folder that you can write.") from None
-    if free < expected_bytes:
-        raise JournalError(
-            f"The results need about {expected_bytes:,} bytes; the disk of {folder} has {free:,} free. Make room, or "
-            f"choose a folder on another disk."
-        )
-
-
-def _write_or_compare(folder: Path, config: Any) -> None:
-    """Write the description of the study, or raise unless the existing one is equal."""
-    path = folder / _STUDY
-    if not path.exists():
-        written = records.Record("journal", "study", config=config, results={"format": chunks.FORMAT})
-        try:
-            records.save(written, path, durable=True)
-        except records.RecordError as error:
-            raise JournalError(f"{error} Nothing was computed, so nothing is lost.") from None
-    try:
-        record = records.load(path)
-    except records.RecordError as error:
-        raise JournalError(
-            f"{error} It describes the chunks: restore it from a copy, or choose another folder."
-        ) from None
-    if record.kind != "journal" or record.results.get("format") != chunks.FORMAT:
-        raise JournalError(f"{path}: expected the format {chunks.FORMAT!r}. Choose another folder.")
-    if differences := list(_differences("config", record.config, config)):
-        more = f"\n  … and {len(differences) - _SHOWN} more" if len(differences) > _SHOWN else ""
-        listed = "".join(f"\n  {line}" for line in differences[:_SHOWN])
-        raise JournalError(
-            f"{folder} has results of another configuration:{listed}{more}\n"
-            "Use the same configuration, or choose another folder."
-        )
-
-
-def _differences(where: str, stored: Any, asked: Any) -> Iterable[str]:
-    if isinstance(stored, dict) and isinstance(asked, dict):
-        for name in stored | asked:
-            path = f"{where}[{name!r}]"
-            if name not in asked:
-                yield f"{path}: stored {stored[name]!r}, not requested"
-            elif name not in stored:
-                yield f"{path}: not stored, requested {asked[name]!r}"
-            else:
-                yield from _differences(path, stored[name], asked[name])
-    elif isinstance(stored, list) and isinstance(asked, list) and len(stored) == len(asked):
-        for index, (one, other) in enumerate(zip(stored, asked, strict=True)):
-            yield from _differences(f"{where}[{index}]", one, other)
-    elif repr(stored) != repr(asked):  # distinguishes 1 from True and 0.0 from -0.0, but not NaN from NaN
-        yield f"{where}: stored {stored!r}, requested {asked!r}"

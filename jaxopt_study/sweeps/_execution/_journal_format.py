@@ -15,6 +15,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Integer, Shaped
 
 from jaxopt_study import files
 
@@ -25,7 +26,9 @@ _DIGITS = 64  # of SHA-256, in hexadecimal
 _REGISTERED = 2  # the value of `isbuiltin` for a dtype registered by another library, such as JAX's bfloat16
 
 
-def pack(study: str, lanes: np.ndarray, arrays: Mapping[str, np.ndarray]) -> bytes:
+def pack(
+    study: str, lanes: Integer[np.ndarray, " lanes"], arrays: Mapping[str, Shaped[np.ndarray, "lanes ..."]]
+) -> bytes:
     """Return a chunk as bytes.
 
     Args:
@@ -49,7 +52,7 @@ def pack(study: str, lanes: np.ndarray, arrays: Mapping[str, np.ndarray]) -> byt
     return body + hashlib.sha256(body).hexdigest().encode()
 
 
-def unpack(study: str, data: bytes) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+def unpack(study: str, data: bytes) -> tuple[Integer[np.ndarray, " lanes"], dict[str, Shaped[np.ndarray, "lanes ..."]]]:
     """Return the lanes and arrays of a packed chunk.
 
     Args:
@@ -99,7 +102,7 @@ def unpack(study: str, data: bytes) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     return lanes, arrays
 
 
-def _members(data: bytes) -> dict[str, np.ndarray]:
+def _members(data: bytes) -> dict[str, Shaped[np.ndarray, "..."]]:
     """Return the arrays of an archive by name, none larger than its data in the archive."""
     found: dict[str, np.ndarray] = {}
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -116,7 +119,7 @@ def _members(data: bytes) -> dict[str, np.ndarray]:
     return found
 
 
-def _array(member: bytes) -> np.ndarray:
+def _array(member: bytes) -> Shaped[np.ndarray, "..."]:
     """Return the array in the bytes of a NumPy file; raise unless the header accounts for every byte."""
     file = io.BytesIO(member)
     version = np.lib.format.read_magic(file)

@@ -7,6 +7,7 @@ key of another implementation therefore seeds a Threefry key, from which all oth
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Shaped
 
 from jaxopt_study._checks import check_integer, check_key
 from jaxopt_study.types import Key
@@ -32,7 +33,7 @@ def study_key(who: str, key: Key) -> Key:
     return jax.random.wrap_key_data(jax.random.bits(key, (2,), jnp.uint32), impl=IMPLEMENTATION)
 
 
-def search_keys(key: Key, num_seeds: int) -> Key:
+def search_keys(key: Key, num_seeds: int) -> Shaped[Key, " seeds"]:
     """Return the keys of the seeds of a search, with which any of its runs can be reproduced.
 
         keys = split(split(key)[1], num_seeds)
@@ -66,7 +67,7 @@ def search_keys(key: Key, num_seeds: int) -> Key:
     return jax.random.split(jax.random.split(study_key("search_keys", key))[1], num_seeds)
 
 
-def report_keys(key: Key, number: int, num_seeds: int) -> Key:
+def report_keys(key: Key, number: int, num_seeds: int) -> Shaped[Key, " seeds"]:
     """Return the keys of the reporting seeds of a comparison, with which any of its runs can be reproduced.
 
     Args:

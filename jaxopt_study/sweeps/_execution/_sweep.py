@@ -1,7 +1,6 @@
 """Execution of a sweep: grouping of lanes by program, layout, journal and interrupts."""
 
 import contextlib
-import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,17 +8,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AbstractMesh, Mesh, use_abstract_mesh
+from jaxtyping import Bool, Float, Integer, Real, Shaped
 
-from jaxopt_study.records import environment
 from jaxopt_study.sweeps._execution import _engine as engine
+from jaxopt_study.sweeps._execution._groups import Group, blank_records, by_program, group_of, identity_of
 from jaxopt_study.sweeps._execution._journal import Journal, JournalError
-from jaxopt_study.sweeps._execution._layout import TRIALS, Layout, automatic, batch_axes, choose_width, default_mesh
+from jaxopt_study.sweeps._execution._layout import TRIALS, Layout, automatic, choose_width, default_mesh
 from jaxopt_study.sweeps._execution._trials import Trials
-from jaxopt_study.sweeps._execution._values import explain_branches
 from jaxopt_study.training import Bar, interrupts
 from jaxopt_study.types import Key
 
@@ -43,9 +41,9 @@ class Outcome:
         interrupted: Whether Ctrl-C was pressed.
     """
 
-    records: dict[str, np.ndarray]
-    finished: np.ndarray
-    seconds: np.ndarray
+    records: dict[str, Shaped[np.ndarray, "..."]]
+    finished: Bool[np.ndarray, "*lanes"]
+    seconds: Float[np.ndarray, "*lanes"]
     layout: dict[str, Any]
     compile_seconds: float
     run_seconds: float
@@ -75,7 +73,7 @@ def _as_it_is() -> Iterator[None]:
 def sweep(
     cases: Sequence[tuple[Trials, Mapping[str, Any]]],
     *,
-    seed_keys: Key,
+    seed_keys: Shaped[Key, " seeds"],
     metric: str,
     mode: str,
     journal: str | Path | None,
@@ -110,19 +108,19 @@ def sweep(
     """
     began = time.perf_counter()
     mesh = default_mesh() if mesh is None else automatic(mesh)
-    groups = [_group(cases, members, seed_keys, mesh) for members in _by_program(cases)]
+    groups = [group_of(cases, members, seed_keys, mesh) for members in by_program(cases)]
     widths = [width] * len(groups) if width != "auto" else _widths(groups, mesh, journal)
     groups = [replace(group, layout=Layout(mesh, each)) for group, each in zip(groups, widths, strict=True)]
     shape = len(cases), len(seed_keys)
     total = len(cases) * len(seed_keys)
-    records = _blank_records([group.traced for group in groups], metric, total)
+    records = blank_records([group.traced for group in groups], metric, total)
     finished, seconds = np.zeros(total, bool), np.full(total, np.nan)
     with contextlib.ExitStack() as stack:
         book = None
         if journal is not None:
             with _together(journal):  # one process reads the disk, and all continue from there
                 if jax.process_index() == 0:
-                    identity = {**asked, **_identity(groups)}
+                    identity = {**asked, **identity_of(groups)}
                     size = sum(values.nbytes for values in records.values())
                     book = stack.enter_context(Journal.open(journal, identity, expected_bytes=size))
                     _restore(book, records, finished)
@@ -183,31 +181,20 @@ def _together(journal: str | Path) -> Iterator[None]:
         raise failure
 
 
-def _best(values: np.ndarray, mode: str) -> float:
+def _best(values: Real[np.ndarray, " lanes"], mode: str) -> float:
     values = values[np.isfinite(values)]
     return float("nan") if not values.size else float(values.min() if mode == "min" else values.max())
-
-
-@dataclass(frozen=True)
-class _Group:
-    """The lanes of one program."""
-
-    which: np.ndarray  # indices of the lanes
-    lanes: dict[str, Any]  # arguments of the lanes, with a leading axis
-    shared: dict[str, Any]
-    traced: engine.Traced
-    layout: Layout
 
 
 class _Chunk:
     """Finished lanes that are not yet on disk."""
 
-    def __init__(self, book: Journal | None, records: dict[str, np.ndarray]):
+    def __init__(self, book: Journal | None, records: dict[str, Shaped[np.ndarray, "lanes ..."]]):
         self._book, self._records = book, records
         self._lanes: list[np.ndarray] = []
         self._began = time.perf_counter()
 
-    def add(self, lanes: np.ndarray) -> None:
+    def add(self, lanes: Integer[np.ndarray, " lanes"]) -> None:
         self._lanes.append(lanes)
         if time.perf_counter() - self._began > _SECONDS_PER_CHUNK:
             self.write()
@@ -224,55 +211,7 @@ class _Chunk:
             self._began = time.perf_counter()
 
 
-def _by_program(cases: Sequence[tuple[Trials, Mapping[str, Any]]]) -> list[list[int]]:
-    found: dict[Any, list[int]] = {}
-    for i, (trials, config) in enumerate(cases):
-        found.setdefault((id(trials), repr(_fixed(trials, config)), tuple(config)), []).append(i)
-    return list(found.values())
-
-
-def _fixed(trials: Trials, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the static hyperparameters, which include all that are not numbers, such as None."""
-    return {name: value for name, value in config.items() if name in trials.static or not _is_number(value)}
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
-
-
-def _group(
-    cases: Sequence[tuple[Trials, Mapping[str, Any]]],
-    members: list[int],
-    seed_keys: Key,
-    mesh: Mesh,
-) -> _Group:
-    num_seeds = len(seed_keys)
-    trials, first = cases[members[0]]
-    fixed = _fixed(trials, first)
-    varying = {name: _numbers([cases[i][1][name] for i in members]) for name in first if name not in fixed}
-    lanes = {
-        "values": {name: np.repeat(values, num_seeds) for name, values in varying.items()},
-        "seed": np.tile(np.arange(num_seeds, dtype=np.int32), len(members)),
-    }
-    asked = repr(fixed), tuple(varying), mesh, np.asarray(jax.random.key_data(seed_keys)).tobytes()
-    if asked not in trials.traced:
-        shared = trials.shared(fixed, {name: values[0] for name, values in varying.items()}, seed_keys)
-        start = trials.start(fixed) if trials.start_varies() else None
-        one = jax.tree.map(lambda x: x[0], lanes)
-        lane = trials.lane(fixed, batch_axes(mesh))
-        try:
-            trials.traced[asked] = shared, engine.trace(lane, start, one, shared, mesh)
-        except Exception as error:
-            explain_branches(error, trials, first, {name: values[0] for name, values in varying.items()})
-            raise
-    shared, traced = trials.traced[asked]
-    which = (np.asarray(members)[:, None] * num_seeds + np.arange(num_seeds)).ravel()
-    rows = np.zeros(which.max() + 1, np.int64)
-    rows[which] = np.arange(len(which))
-    return _Group(which, jax.tree.map(lambda x: x[rows], lanes), shared, traced, Layout(mesh))
-
-
-def _widths(groups: Sequence[_Group], mesh: Mesh, journal: str | Path | None) -> list[int]:
+def _widths(groups: Sequence[Group], mesh: Mesh, journal: str | Path | None) -> list[int]:
     """Return the vectorised width of each program, from the journal or chosen for this machine."""
     if jax.process_index() == 0:
         widths = [] if journal is None else [layout["width"] for layout in Journal.peek(journal).get("layout", [])]
@@ -288,56 +227,9 @@ def _widths(groups: Sequence[_Group], mesh: Mesh, journal: str | Path | None) ->
     return [int(width) for width in widths]
 
 
-def _numbers(values: list[Any]) -> np.ndarray:
-    numbers = np.array(values)
-    if numbers.dtype.kind not in "fi":
-        raise TypeError(f"Traced hyperparameters must be numbers; received {values[0]!r}. Make them static.")
-    if jax.config.read("jax_enable_x64"):
-        return numbers
-    narrow = numbers.astype(np.float32 if numbers.dtype.kind == "f" else np.int32)
-    if lost := numbers[(narrow == 0) & (numbers != 0)].tolist():
-        raise ValueError(
-            f"A sweep runs in single precision, in which {lost[0]!r} is 0. Search values above "
-            f"{np.finfo(np.float32).tiny:.2g}, or set jax_enable_x64."
-        )
-    return narrow
-
-
-def _blank_records(traced: Sequence[engine.Traced], metric: str, total: int) -> dict[str, np.ndarray]:
-    like = traced[0].record
-    for other in traced[1:]:
-        if other.record != like:
-            raise ValueError(
-                "All trials of a sweep must evaluate the same metrics at the same steps; received "
-                f"{sorted(like)} and {sorted(other.record)}. Sweep the problems one at a time."
-            )
-    if metric not in like or len(like[metric].shape) != 1:
-        known = [what for what, x in like.items() if len(x.shape) == 1]
-        raise ValueError(f"metric={metric!r} is not evaluated; evaluated are {', '.join(map(repr, sorted(known)))}.")
-    blank = {what: np.nan if jnp.issubdtype(x.dtype, np.floating) else 0 for what, x in like.items()}
-    return {what: np.full((total, *x.shape), blank[what], x.dtype) for what, x in like.items()}
-
-
-def _identity(groups: Sequence[_Group]) -> dict[str, Any]:
-    return {
-        "programs": [group.traced.fingerprint for group in groups],
-        "data": [_hash_of(group.shared["examples"]) for group in groups],
-        "starts": [_hash_of(group.shared["starts"]) for group in groups],
-        "layout": [group.layout.describe() for group in groups],
-        "versions": environment()["versions"],
-    }
-
-
-def _hash_of(arrays: Any) -> str:
-    digest = hashlib.sha256()
-    for path, leaf in jax.tree.leaves_with_path(arrays):
-        values = np.ascontiguousarray(leaf)
-        digest.update(f"{jax.tree_util.keystr(path)} {values.shape} {values.dtype}".encode())
-        digest.update(values.tobytes())
-    return digest.hexdigest()
-
-
-def _restore(book: Journal, records: dict[str, np.ndarray], finished: np.ndarray) -> None:
+def _restore(
+    book: Journal, records: dict[str, Shaped[np.ndarray, "lanes ..."]], finished: Bool[np.ndarray, " lanes"]
+) -> None:
     lanes, values = book.load(num_lanes=len(finished), like=records)
     for what, found in values.items():
         records[what][lanes] = found

@@ -1,9 +1,11 @@
 """`Trials`: the function from hyperparameters and a seed to a record, the same for every layout."""
 
+import copy
 import inspect
 import math
+import pickle
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from typing import Any
 
@@ -12,11 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.core import Tracer
+from jaxtyping import Array, Float, Integer, Shaped
 
 from jaxopt_study._checks import describe_argument
 from jaxopt_study._programs import RANDOM_DRAWS
 from jaxopt_study.problems import Problem
 from jaxopt_study.sweeps._execution._keys import IMPLEMENTATION
+from jaxopt_study.sweeps._execution._lost_trials import LostTrials
 from jaxopt_study.training import Trajectory, evaluate, train
 from jaxopt_study.transforms import Transform
 from jaxopt_study.types import Key, Mode
@@ -60,6 +64,20 @@ class Trials:
     options: Mapping[str, Any]
     keep_params: bool = False
     traced: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
+
+    def __copy__(self) -> "Trials":
+        return replace(self)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Trials":
+        return Trials(*copy.deepcopy(self._arguments(), memo))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Results are pickled for their numbers; functions that pickle cannot hold are needed only to run a trial again.
+        reason = _unpicklable(self)
+        return (Trials, self._arguments()) if reason is None else (LostTrials, (self.num_steps, reason))
+
+    def _arguments(self) -> tuple[Any, ...]:
+        return tuple(getattr(self, field.name) for field in fields(self) if field.init)
 
     def check_names(self, names: Collection[str]) -> None:
         """Raise for unknown hyperparameters, and for arguments that do not make an optimizer or a problem."""
@@ -213,12 +231,14 @@ class Trials:
         """The cadence of the evaluations."""
         return max(self.num_steps, 1) if self.evaluate_every is None else self.evaluate_every
 
-    def steps(self) -> np.ndarray:
+    def steps(self) -> Integer[np.ndarray, " evaluations"]:
         """Return the numbers of steps after which a trial is evaluated, shape (K,)."""
         every = self.every
         return np.minimum(np.arange(-(-self.num_steps // every) + 1) * every, self.num_steps)
 
-    def shared(self, static: Mapping[str, Any], values: Mapping[str, Any], seed_keys: Key) -> dict[str, Any]:
+    def shared(
+        self, static: Mapping[str, Any], values: Mapping[str, Any], seed_keys: Shaped[Key, " seeds"]
+    ) -> dict[str, Any]:
         """Return the arguments that all lanes of a program share.
 
         Args:
@@ -243,6 +263,18 @@ class Trials:
         return {"optimizer": optimizer, "problem": problem, "train": name in TRAIN_OPTIONS}
 
 
+def _unpicklable(trials: Trials) -> str | None:
+    """Return why the functions of trials cannot be pickled, or None if they can; the examples are not tried."""
+    problem = trials.problem
+    if isinstance(problem, Problem):
+        problem = problem.replace(data=None, validation=None, test=None)
+    try:
+        pickle.dumps((trials.make_optimizer, problem, trials.options))
+    except Exception as error:  # of any object that the user's functions hold
+        return str(error)
+    return None
+
+
 def _ends(run: Trajectory) -> dict[str, Any]:
     return {"params": run.params, "model_state": run.model_state}
 
@@ -253,7 +285,7 @@ def default_split(problem: Problem) -> str:
 
 
 @lru_cache(maxsize=32)
-def _starts(init: Callable[[Key], Any]) -> Callable[[Key], Any]:
+def _starts(init: Callable[[Key], Any]) -> Callable[[Shaped[Key, " seeds"]], Any]:
     """Return a compiled function from keys to initial parameters, cached for every sweep of a problem."""
     return jax.jit(jax.vmap(init), compiler_options=RANDOM_DRAWS)
 
@@ -301,7 +333,9 @@ def _check_examples(problem: Problem) -> None:
             )
 
 
-def _windowed(losses: Any, steps: np.ndarray) -> Any:
+def _windowed(
+    losses: Float[Array, " steps"], steps: Integer[np.ndarray, " evaluations"]
+) -> Float[Array, " evaluations"]:
     """Return the mean of the batch losses since the previous evaluation, shape (K,); first that of one batch."""
     if len(losses) == 0:
         return jnp.full((len(steps),), jnp.nan)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float, Integer
 
 from jaxopt_study._checks import check_integer
 from jaxopt_study.sweeps._execution._sweep import Outcome
@@ -74,7 +75,7 @@ class Halving:
             steps *= self.factor
         return [*dict.fromkeys(found), num_steps]
 
-    def survivors(self, scores: np.ndarray, mode: Mode | str) -> np.ndarray:
+    def survivors(self, scores: Float[np.ndarray, " trials"], mode: Mode | str) -> Integer[np.ndarray, " survivors"]:
         """Return the trials that continue to the next rung: the best 1/η, at least one, without diverged ones.
 
         Args:

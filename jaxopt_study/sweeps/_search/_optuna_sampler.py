@@ -5,13 +5,12 @@ import threading
 import time
 import uuid
 import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
-from jaxopt_study import files
 from jaxopt_study._checks import check_choice, check_integer, check_real, describe_argument
+from jaxopt_study.sweeps._search._optuna_storage import load_optuna, open_storage, quiet
 from jaxopt_study.sweeps._space._optuna_space import config_of, suggest
 from jaxopt_study.sweeps._space._space import Space, as_space
 from jaxopt_study.types import Mode
@@ -66,7 +65,7 @@ class OptunaSampler:
         direction: Literal["minimize", "maximize"] = "minimize",
         heartbeat: float = 15.0,
     ):
-        optuna = _optuna()
+        optuna = load_optuna()
         check_choice("OptunaSampler", "direction", direction, ("minimize", "maximize"))
         check_real("OptunaSampler", "heartbeat", heartbeat, 0.0, closed="()", remedy="It is in seconds.")
         if storage is not None and not isinstance(storage, str | Path):
@@ -82,8 +81,8 @@ class OptunaSampler:
                 f"{describe_argument(sampler)}."
             )
         self._states = optuna.trial.TrialState
-        self._storage = _storage(optuna, storage)
-        with _quiet(optuna):
+        self._storage = open_storage(optuna, storage)
+        with quiet(optuna):
             self._study = optuna.create_study(
                 storage=self._storage,
                 study_name=study_name,
@@ -282,70 +281,6 @@ class OptunaSampler:
             thread.join(period)
 
         return weakref.finalize(self, stop)
-
-
-def _optuna() -> Any:
-    try:
-        import optuna
-    except ImportError:
-        raise ImportError(
-            "OptunaSampler needs the optional package optuna: pip install 'jaxopt-study[optuna]'."
-        ) from None
-    return optuna
-
-
-def _storage(optuna: Any, storage: str | Path | None) -> Any:
-    if storage is None:
-        return optuna.storages.InMemoryStorage()
-    if "://" not in str(storage):
-        path = files.check_place(storage).resolve()  # Optuna never releases a dead worker's lock of a relative path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _check_journal(path)
-        backend = optuna.storages.journal.JournalFileBackend(str(path))
-        return optuna.storages.JournalStorage(backend)
-    return _database(optuna, str(storage))
-
-
-def _check_journal(path: Path) -> None:
-    """Raise ValueError if a non-empty file is not a journal of Optuna, before anything is appended to it."""
-    begin = b'{"op_code"'
-    if path.is_file():
-        with path.open("rb") as file:
-            found = file.read(len(begin))
-        if found != begin[: len(found)]:  # the beginning of a truncated journal is accepted
-            raise ValueError(
-                f"OptunaSampler needs storage to be a new file or one that it wrote; {path} has other contents. "
-                "Choose another name."
-            )
-
-
-def _database(optuna: Any, url: str) -> Any:
-    """Return a database's storage, retrying if another process creates its tables at the same time."""
-    from sqlalchemy.exc import DatabaseError, SQLAlchemyError
-
-    patient = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
-    waits = [0.1, 0.2, 0.4, 0.8, 1.6]
-    while True:
-        try:
-            return optuna.storages.RDBStorage(url, engine_kwargs=patient)
-        except (SQLAlchemyError, optuna.exceptions.StorageInternalError, ImportError, ValueError) as error:
-            if not waits or not isinstance(error, DatabaseError | optuna.exceptions.StorageInternalError):
-                raise ValueError(
-                    f"OptunaSampler cannot open the database given as storage: {error}. Check the URL, and that the "
-                    "driver is installed."
-                ) from error
-            time.sleep(waits.pop(0))
-
-
-@contextmanager
-def _quiet(optuna: Any) -> Iterator[None]:
-    """Silence Optuna's messages about a study, and restore its settings afterwards."""
-    verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(max(verbosity, optuna.logging.WARNING))
-    try:
-        yield
-    finally:
-        optuna.logging.set_verbosity(verbosity)
 
 
 def _no_beats() -> None:

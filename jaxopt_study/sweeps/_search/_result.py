@@ -5,8 +5,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from jaxtyping import Bool, Float, Integer, Shaped
 
 from jaxopt_study._checks import check_integer
+from jaxopt_study.sweeps._execution._lost_trials import LostTrials
 from jaxopt_study.sweeps._execution._trials import Trials
 from jaxopt_study.sweeps._space._dimension import Edge
 from jaxopt_study.sweeps._space._space import Space
@@ -37,7 +39,7 @@ class Choice:
     trial: int
     config: Mapping[str, Any]
     score: float
-    scores: np.ndarray
+    scores: Float[np.ndarray, " seeds"]
     boundary: Mapping[str, Edge]
 
 
@@ -72,33 +74,33 @@ class Search:
 
     space: Space
     configs: list[dict[str, Any]]
-    points: np.ndarray
+    points: Float[np.ndarray, "trials dimensions"]
     metric: str
     mode: Mode
-    steps: np.ndarray
-    curves: dict[str, np.ndarray]
-    reports: dict[str, np.ndarray]
-    diverged_at: np.ndarray
-    stalled: np.ndarray
-    num_steps: np.ndarray
-    finished: np.ndarray
+    steps: Integer[np.ndarray, " evaluations"]
+    curves: dict[str, Shaped[np.ndarray, "trials seeds evaluations"]]
+    reports: dict[str, Shaped[np.ndarray, "trials seeds"]]
+    diverged_at: Integer[np.ndarray, "trials seeds"]
+    stalled: Bool[np.ndarray, "trials seeds"]
+    num_steps: Integer[np.ndarray, "trials seeds"]
+    finished: Bool[np.ndarray, "trials seeds"]
     layout: dict[str, Any] = field(default_factory=dict)
     compile_seconds: float = 0.0
     run_seconds: float = 0.0
-    trials: Trials | None = None
-    seed_keys: Key | None = None
+    trials: Trials | LostTrials | None = None
+    seed_keys: Shaped[Key, " seeds"] | None = None
 
     def __repr__(self) -> str:
         done = int(self.finished.all(axis=1).sum())
         return f"Search({done} of {len(self.configs)} trials × {self.finished.shape[1]} seeds, {self.metric})"
 
     @property
-    def diverged(self) -> np.ndarray:
+    def diverged(self) -> Bool[np.ndarray, "trials seeds"]:
         """Whether a run diverged, shape (n, s)."""
         return self.diverged_at >= 0
 
     @property
-    def final(self) -> np.ndarray:
+    def final(self) -> Float[np.ndarray, "trials seeds"]:
         """The metric after the last step, shape (n, s); NaN if the run diverged, was not run or is infinite."""
         last = np.searchsorted(self.steps, self.num_steps)
         values = np.take_along_axis(self.curves[self.metric], last[..., None], axis=2)[..., 0]
@@ -106,12 +108,12 @@ class Search:
         return np.where(self.diverged | ~self.finished | np.isinf(values), np.nan, values)
 
     @property
-    def scores(self) -> np.ndarray:
+    def scores(self) -> Float[np.ndarray, " trials"]:
         """The mean of the metric over the seeds, shape (n,); NaN if it is NaN for any seed."""
         return self.final.mean(axis=1)
 
     @property
-    def ranking(self) -> np.ndarray:
+    def ranking(self) -> Integer[np.ndarray, " trials"]:
         """The trials from best to worst, shape (n,): trials that took more steps first, diverged ones last."""
         sign = 1.0 if self.mode == "min" else -1.0
         scores = sign * self.scores
@@ -152,7 +154,8 @@ class Search:
 
         Raises:
             TypeError: If an index is not an integer.
-            ValueError: If there is no such trial or seed, or the search was not made by `search` or `compare`.
+            ValueError: If there is no such trial or seed, the search was not made by `search` or `compare`, or it was
+                pickled and its functions could not be.
 
         Example:
             >>> from jaxopt_study import optimizers, problems, sweeps
@@ -171,7 +174,7 @@ class Search:
         num_steps = int(self.steps[-1] if whole else self.num_steps[trial, seed])  # halving may have stopped the trial
         return self.trials.replay(self.configs[trial], self.seed_keys[seed], num_steps, **options)
 
-    def indistinguishable(self, *, level: float = 0.95, num_examples: int | None = None) -> np.ndarray:
+    def indistinguishable(self, *, level: float = 0.95, num_examples: int | None = None) -> Bool[np.ndarray, " trials"]:
         """Return which trials are statistically indistinguishable from the best, shape (n,); False for those not run.
 
         Args:

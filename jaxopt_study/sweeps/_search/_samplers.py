@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy
+from jaxtyping import Float
 
 from jaxopt_study._checks import check_choice, check_integer
 from jaxopt_study.sweeps._execution._keys import study_key
@@ -53,7 +54,7 @@ class Sampler(Protocol):
 
 def sample(
     space: Space | Mapping[str, Any], num_trials: int, *, sampler: SamplerName | str = "random", key: Key | None = None
-) -> tuple[list[dict[str, Any]], np.ndarray]:
+) -> tuple[list[dict[str, Any]], Float[np.ndarray, "trials dimensions"]]:
     """Draw the configurations of a search.
 
     - "random": independent points, uniform in the unit cube. If only a few of the dimensions matter, random points try
@@ -114,11 +115,11 @@ def _generator(key: Key) -> np.random.Generator:
     return np.random.default_rng([int(word) for word in bits])
 
 
-def _random(dimensions: int, num_trials: int, rng: np.random.Generator) -> np.ndarray:
+def _random(dimensions: int, num_trials: int, rng: np.random.Generator) -> Float[np.ndarray, "trials dimensions"]:
     return rng.random((num_trials, dimensions))
 
 
-def _sobol(dimensions: int, num_trials: int, rng: np.random.Generator) -> np.ndarray:
+def _sobol(dimensions: int, num_trials: int, rng: np.random.Generator) -> Float[np.ndarray, "trials dimensions"]:
     most = scipy.stats.qmc.Sobol.MAXDIM
     if dimensions > most:
         raise ValueError(f"A Sobol sequence has at most {most} dimensions; the space has {dimensions}.")
@@ -126,10 +127,13 @@ def _sobol(dimensions: int, num_trials: int, rng: np.random.Generator) -> np.nda
     return sequence.random_base2(math.ceil(math.log2(num_trials)))[:num_trials]
 
 
-_SAMPLERS: dict[str, Callable[[int, int, np.random.Generator], np.ndarray]] = {"random": _random, "sobol": _sobol}
+_SAMPLERS: dict[str, Callable[[int, int, np.random.Generator], Float[np.ndarray, "trials dimensions"]]] = {
+    "random": _random,
+    "sobol": _sobol,
+}
 
 
-def _grid(space: Space, num_trials: int) -> np.ndarray:
+def _grid(space: Space, num_trials: int) -> Float[np.ndarray, "trials dimensions"]:
     levels = _levels_for(space, num_trials)
     rows: list[tuple[dict[str, Any], list[float]]] = [({}, [])]
     for name, dimension in space.items():

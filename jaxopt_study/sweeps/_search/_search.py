@@ -8,6 +8,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 from jax.sharding import Mesh
+from jaxtyping import Float, Shaped
 
 from jaxopt_study._checks import describe_argument
 from jaxopt_study.records import plain
@@ -37,6 +38,9 @@ class SearchInterrupted(KeyboardInterrupt):
         done = int(search.finished.all(axis=1).sum())
         super().__init__(f"interrupted after {done} of {len(search.configs)} trials; .search holds the finished ones")
         self.search = search
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return SearchInterrupted, (self.search,)
 
 
 def search(
@@ -217,10 +221,10 @@ def as_search(
     trials: Trials,
     space: Space,
     configs: list[dict[str, Any]],
-    points: np.ndarray,
+    points: Float[np.ndarray, "trials dimensions"],
     metric: str,
     mode: Mode,
-    seed_keys: Key,
+    seed_keys: Shaped[Key, " seeds"],
 ) -> Search:
     """Return the outcome of a sweep over a space as a `Search`."""
     records = dict(outcome.records)

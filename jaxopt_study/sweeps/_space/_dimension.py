@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from typing import Any, Literal
 
 import numpy as np
+from jaxtyping import Float
 
 from jaxopt_study._checks import check_real
 from jaxopt_study.sweeps._statistics._scores import numbers
@@ -26,7 +27,7 @@ class Dimension(ABC):
     static: bool = False
 
     @abstractmethod
-    def at(self, u: float | int | np.ndarray) -> Any:
+    def at(self, u: float | int | Float[np.ndarray, "*shape"]) -> Any:
         """Return the value at a unit coordinate: the inverse distribution function.
 
         Args:
@@ -73,7 +74,7 @@ class Dimension(ABC):
         return "low" if u <= margin else "high" if u >= 1 - margin else None
 
 
-def coordinates(u: float | int | np.ndarray) -> np.ndarray:
+def coordinates(u: float | int | Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
     """Return unit coordinates as a float64 array; raise ValueError unless they are in [0, 1]."""
     u = numbers("at", "u", u)
     inside = (u >= 0) & (u <= 1)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from jaxopt_study._checks import check_bool, describe_argument
 from jaxopt_study.sweeps._space._dimension import Dimension, Edge, coordinates
@@ -33,7 +34,7 @@ class Choices(Dimension):
                 f"{self.options!r}. Leave out static=False."
             )
 
-    def at(self, u: float | int | np.ndarray) -> Any:
+    def at(self, u: float | int | Float[np.ndarray, "*shape"]) -> Any:
         """Return the option whose cell contains u."""
         u = coordinates(u)
         options = np.empty(len(self.options), object)
@@ -87,7 +88,7 @@ class Conditional(Dimension):
         _check_option("conditional", self.equals)
         object.__setattr__(self, "static", self.dimension.static)
 
-    def at(self, u: float | int | np.ndarray) -> Any:
+    def at(self, u: float | int | Float[np.ndarray, "*shape"]) -> Any:
         """Return the value at a unit coordinate, assuming that the condition holds."""
         return self.dimension.at(u)
 

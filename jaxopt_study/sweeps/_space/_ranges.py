@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from jaxopt_study._checks import check_bool, check_integer, check_real
 from jaxopt_study.sweeps._space._dimension import Dimension, Edge, coordinates
@@ -25,7 +26,7 @@ class Uniform(Dimension):
     def __post_init__(self):
         _check_range(self, "uniform")
 
-    def at(self, u: float | int | np.ndarray) -> Any:
+    def at(self, u: float | int | Float[np.ndarray, "*shape"]) -> Any:
         """Return low + u·(high − low)."""
         u = coordinates(u)
         return _given((1 - u) * self.low + u * self.high, self.low, self.high)
@@ -54,7 +55,7 @@ class LogUniform(Dimension):
         if not self.low > 0:
             raise ValueError(f"log_uniform: expected low > 0, received {self.low!r}; for ranges with 0 use `uniform`.")
 
-    def at(self, u: float | int | np.ndarray) -> Any:
+    def at(self, u: float | int | Float[np.ndarray, "*shape"]) -> Any:
         """Return low·(high/low)ᵘ."""
         u = coordinates(u)
         values = np.exp((1 - u) * math.log(self.low) + u * math.log(self.high))
@@ -96,7 +97,7 @@ class Integers(Dimension):
         if self.log and self.low < 1:
             raise ValueError(f"integers: with log=True expected low ≥ 1, received {self.low}; start at 1 or drop log.")
 
-    def at(self, u: float | int | np.ndarray) -> Any:
+    def at(self, u: float | int | Float[np.ndarray, "*shape"]) -> Any:
         """Return the integer whose cell contains u."""
         low, high = self._ends()
         u = coordinates(u)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from jaxopt_study._checks import describe_argument
 from jaxopt_study.sweeps._space._dimension import Dimension
@@ -103,7 +104,7 @@ class Space(Mapping[str, Dimension]):
                 configs[row][name] = value
         return configs
 
-    def unit(self, configs: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    def unit(self, configs: Sequence[Mapping[str, Any]]) -> Float[np.ndarray, "trials dimensions"]:
         """Return the points of configurations in the unit cube: the inverse of `at`.
 
         Args:

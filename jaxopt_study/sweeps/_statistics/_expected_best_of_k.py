@@ -4,6 +4,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import scipy
+from jaxtyping import Float, Integer
 
 from jaxopt_study._checks import check_choice, check_integer, describe_argument
 from jaxopt_study.sweeps._statistics._intervals import Interval, check_level
@@ -147,7 +148,7 @@ def chosen_of_k(
     return _oriented(estimate, lower, upper, level, report_mode, np.ndim(k) == 0)
 
 
-def _weights(n: int, k: np.ndarray) -> np.ndarray:
+def _weights(n: int, k: Integer[np.ndarray, " budgets"]) -> Float[np.ndarray, "trials budgets"]:
     """Return wᵢ(k), shape (n, K): the probability that the best of k of n is the i-th best."""
     worse = n - np.arange(1, n + 1)[:, None]  # number of trials worse than the i-th, of which k − 1 are drawn
     possible = worse >= k - 1
@@ -157,20 +158,26 @@ def _weights(n: int, k: np.ndarray) -> np.ndarray:
     return weights / weights.sum(axis=0)  # C(n, k) is their sum
 
 
-def _expectation(weights: np.ndarray, costs: np.ndarray) -> np.ndarray:
+def _expectation(
+    weights: Float[np.ndarray, "trials budgets"], costs: Float[np.ndarray, " trials"]
+) -> Float[np.ndarray, " budgets"]:
     """Return Σ wᵢ cᵢ for each column of weights, where zero weights cancel infinite costs."""
     infinite = np.isinf(costs)
     return np.where(infinite, 0.0, costs) @ weights + np.where(weights[infinite].any(axis=0), np.inf, 0.0)
 
 
-def _median(weights: np.ndarray, costs: np.ndarray) -> np.ndarray:
+def _median(
+    weights: Float[np.ndarray, "trials budgets"], costs: Float[np.ndarray, " trials"]
+) -> Float[np.ndarray, " budgets"]:
     """Return the smallest cost at which half of each column of weights is reached."""
     order = np.argsort(costs, kind="stable")
     reached = np.cumsum(weights[order], axis=0) >= 0.5 - 1e-12
     return costs[order][reached.argmax(axis=0)]
 
 
-def _quantile_bounds(costs: np.ndarray, share: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
+def _quantile_bounds(
+    costs: Float[np.ndarray, " trials"], share: Float[np.ndarray, " budgets"], level: float
+) -> tuple[Float[np.ndarray, " budgets"], Float[np.ndarray, " budgets"]]:
     """Return the order statistics that enclose the quantile of the costs at each share."""
     n, outside = len(costs), (1 - level) / 2
     padded = np.concatenate(([-np.inf], costs, [np.inf]))
@@ -181,8 +188,13 @@ def _quantile_bounds(costs: np.ndarray, share: np.ndarray, level: float) -> tupl
 
 
 def _bootstrap(
-    selecting: np.ndarray, reported: np.ndarray, k: np.ndarray, average: Average | str, level: float, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
+    selecting: Float[np.ndarray, " trials"],
+    reported: Float[np.ndarray, " trials"],
+    k: Integer[np.ndarray, " budgets"],
+    average: Average | str,
+    level: float,
+    seed: int,
+) -> tuple[Float[np.ndarray, " budgets"], Float[np.ndarray, " budgets"]]:
     n, rng = len(selecting), np.random.default_rng(seed)
     weights = _weights(n, k)
     settle = _expectation if average == "mean" else _median
@@ -197,7 +209,12 @@ def _bootstrap(
 
 
 def _oriented(
-    estimate: np.ndarray, lower: np.ndarray, upper: np.ndarray, level: float, mode: Mode | str, single: bool
+    estimate: Float[np.ndarray, " budgets"],
+    lower: Float[np.ndarray, " budgets"],
+    upper: Float[np.ndarray, " budgets"],
+    level: float,
+    mode: Mode | str,
+    single: bool,
 ) -> Interval:
     if mode == "max":
         estimate, lower, upper = -estimate, -upper, -lower
@@ -206,7 +223,7 @@ def _oriented(
 
 def _checked(
     who: str, scores: Any, k: Any, mode: Mode | str, average: Average | str, level: float
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[Float[np.ndarray, " trials"], Integer[np.ndarray, " budgets"]]:
     check_level(who, level)
     check_choice(who, "average", average, get_args(Average))
     values = penalised(scores, mode)

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import scipy
+from jaxtyping import Bool, Float
 
 from jaxopt_study._checks import check_integer
 from jaxopt_study.sweeps._statistics._intervals import check_level
@@ -12,7 +13,7 @@ from jaxopt_study.sweeps._statistics._scores import Mode, penalised, sign_of
 
 def indistinguishable(
     scores: Any, *, mode: Mode | str, level: float = 0.95, num_examples: int | None = None
-) -> np.ndarray:
+) -> Bool[np.ndarray, " trials"]:
     """Return which trials may be the best, because no other trial is significantly better.
 
     The best trial is the one with the best expected score. The trial with the best observed score was selected among n,
@@ -92,7 +93,9 @@ def indistinguishable(
     return alive
 
 
-def _sampling_variances(accuracies: np.ndarray, num_examples: int | None) -> np.ndarray:
+def _sampling_variances(
+    accuracies: Float[np.ndarray, " trials"], num_examples: int | None
+) -> Float[np.ndarray, " trials"]:
     if num_examples is None:
         return np.zeros(len(accuracies))
     share = (accuracies * num_examples + 1) / (num_examples + 2)  # a measured p of 0 or 1 is not certain

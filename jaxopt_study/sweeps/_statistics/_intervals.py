@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import scipy
+from jaxtyping import Float
 
 from jaxopt_study._checks import check_integer, check_real
 from jaxopt_study.sweeps._statistics._scores import numbers
@@ -24,7 +25,7 @@ class Interval:
         level: Confidence level: the share of repetitions of the whole study in which such intervals contain the truth.
     """
 
-    estimate: Any
+    estimate: Any  # float, or Float[np.ndarray, "*samples"]
     lower: Any
     upper: Any
     level: float
@@ -216,7 +217,9 @@ def check_level(who: str, level: float) -> None:
     check_real(who, "level", level, 0.0, 1.0, closed="()", remedy="For example, give 0.95.")
 
 
-def _student(values: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
+def _student(
+    values: Float[np.ndarray, "*samples seeds"], level: float
+) -> tuple[Float[np.ndarray, "*samples"], Float[np.ndarray, "*samples"]]:
     n = values.shape[-1]
     if n == 1:
         return np.full(values.shape[:-1], -np.inf), np.full(values.shape[:-1], np.inf)
@@ -227,7 +230,9 @@ def _student(values: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
     return np.where(finite, mean - reach, -np.inf), np.where(finite, mean + reach, np.inf)
 
 
-def _percentile_t(values: np.ndarray, level: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _percentile_t(
+    values: Float[np.ndarray, "samples seeds"], level: float, seed: int
+) -> tuple[Float[np.ndarray, " samples"], Float[np.ndarray, " samples"]]:
     """Return the bounds for each row, from the same resamples for all rows."""
     n = values.shape[1]
     finite = np.all(np.isfinite(values), axis=1)
@@ -246,7 +251,7 @@ def _percentile_t(values: np.ndarray, level: float, seed: int) -> tuple[np.ndarr
     return np.where(finite, mean - high * error, -np.inf), np.where(finite, mean - low * error, np.inf)
 
 
-def _checked(who: str, values: Any, level: float) -> np.ndarray:
+def _checked(who: str, values: Any, level: float) -> Float[np.ndarray, "*samples seeds"]:
     check_level(who, level)
     array = numbers(who, "values", values)
     if not array.ndim or not array.shape[-1]:
@@ -259,7 +264,9 @@ def _checked(who: str, values: Any, level: float) -> np.ndarray:
     return array
 
 
-def _of_order_one(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _of_order_one(
+    values: Float[np.ndarray, "*samples seeds"],
+) -> tuple[Float[np.ndarray, "*samples seeds"], np.ndarray | np.integer]:
     """Return samples divided by the powers of two above their largest numbers, so that squares stay in range."""
     largest = np.max(np.where(np.isfinite(values), np.abs(values), 0.0), axis=-1)
     exponent = np.frexp(largest)[1]

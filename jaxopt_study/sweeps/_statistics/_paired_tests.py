@@ -6,6 +6,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import scipy
+from jaxtyping import Float, Integer
 
 from jaxopt_study._checks import check_choice, describe_argument
 from jaxopt_study.sweeps._statistics._intervals import check_level
@@ -58,11 +59,11 @@ class Differences:
     """
 
     names: tuple[str, ...]
-    estimate: np.ndarray
-    lower: np.ndarray
-    upper: np.ndarray
-    p_value: np.ndarray
-    better: np.ndarray
+    estimate: Float[np.ndarray, "m m"]
+    lower: Float[np.ndarray, "m m"]
+    upper: Float[np.ndarray, "m m"]
+    p_value: Float[np.ndarray, "m m"]
+    better: Integer[np.ndarray, "m m"]
     level: float
     test: Mapping[tuple[str, str], Test]
 
@@ -209,7 +210,7 @@ def _side_of_zero(lower: float | int, upper: float | int) -> int:
     return int(lower > 0) - int(upper < 0)
 
 
-def _signed_rank_p(differences: np.ndarray) -> float:
+def _signed_rank_p(differences: Float[np.ndarray, " seeds"]) -> float:
     doubled = np.rint(2 * scipy.stats.rankdata(np.abs(differences))).astype(int)  # mean ranks are halves of integers
     moving = doubled[differences != 0]
     positive, total = doubled[differences > 0].sum(), moving.sum()
@@ -218,7 +219,9 @@ def _signed_rank_p(differences: np.ndarray) -> float:
     return float(min(chances[beyond].sum(), 1.0))
 
 
-def _signed_rank_interval(differences: np.ndarray, size: np.ndarray, level: float) -> tuple[float, float, float]:
+def _signed_rank_interval(
+    differences: Float[np.ndarray, " seeds"], size: Float[np.ndarray, " seeds"], level: float
+) -> tuple[float, float, float]:
     n = len(differences)
     first, second = np.triu_indices(n)
     with np.errstate(invalid="ignore"):
@@ -236,7 +239,7 @@ def _signed_rank_interval(differences: np.ndarray, size: np.ndarray, level: floa
     return float(estimate), averages[outside - 1], averages[count - outside]
 
 
-def _sums(weights: np.ndarray) -> np.ndarray:
+def _sums(weights: Integer[np.ndarray, " coins"]) -> Float[np.ndarray, " sums"]:
     """Return the distribution of Σ wᵢ Bᵢ over 0 … Σ wᵢ, with independent fair coins Bᵢ."""
     chances = np.zeros(weights.sum() + 1)
     chances[0] = 1.0

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from jaxopt_study._checks import check_integer
 from jaxopt_study.sweeps._statistics._scores import numbers
@@ -19,9 +20,9 @@ class Profile:
         ratios: Cost over the least cost on the problem, shape (problems, s); ∞ if a solver failed.
     """
 
-    tau: np.ndarray
-    shares: np.ndarray
-    ratios: np.ndarray
+    tau: Float[np.ndarray, " factors"]
+    shares: Float[np.ndarray, "solvers factors"]
+    ratios: Float[np.ndarray, "problems solvers"]
 
 
 def performance_profile(costs: Any, tau: Any = None) -> Profile:
@@ -79,7 +80,7 @@ def performance_profile(costs: Any, tau: Any = None) -> Profile:
     return Profile(factors, (ratios[:, :, None] <= factors).mean(axis=0), ratios)
 
 
-def error_cost(accuracies: Any, num_examples: int) -> np.ndarray:
+def error_cost(accuracies: Any, num_examples: int) -> Float[np.ndarray, "*shape"]:
     """Return positive costs for `performance_profile` from accuracies: error rates with half an error added.
 
         cost = ((1 − accuracy) N + ½) / (N + 1)

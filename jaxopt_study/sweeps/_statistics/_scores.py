@@ -4,12 +4,13 @@ from typing import Any, get_args
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from jaxopt_study._checks import check_real, describe_argument
 from jaxopt_study.types import Mode
 
 
-def penalised(scores: Any, mode: Mode | str) -> np.ndarray:
+def penalised(scores: Any, mode: Mode | str) -> Float[np.ndarray, "*shape"]:
     """Replace NaN, the score of a diverged run, by the worst possible score.
 
         NaN → +∞ if smaller is better, −∞ if larger is
@@ -39,7 +40,7 @@ def penalised(scores: Any, mode: Mode | str) -> np.ndarray:
     return array
 
 
-def numbers(who: str, name: str, values: Any) -> np.ndarray:
+def numbers(who: str, name: str, values: Any) -> Float[np.ndarray, "*shape"]:
     """Return real numbers as a new array in double precision.
 
     Args:
@@ -81,7 +82,9 @@ def sign_of(mode: Mode | str) -> float:
     return 1.0 if mode == "min" else -1.0
 
 
-def steps_to_target(curves: Any, steps: Any, target: float | int, *, mode: Mode | str = "min") -> np.ndarray:
+def steps_to_target(
+    curves: Any, steps: Any, target: float | int, *, mode: Mode | str = "min"
+) -> Float[np.ndarray, "*curves"]:
     """Return the first evaluated step at which each curve is at least as good as a target.
 
     There is no interpolation between evaluations, so the result is late by up to the distance of two evaluations, and

@@ -1,0 +1,133 @@
+"""Groups of lanes that share a compiled program."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Integer, Real, Shaped
+
+from jaxopt_study.records import environment
+from jaxopt_study.sweeps._execution import _engine as engine
+from jaxopt_study.sweeps._execution._layout import Layout, batch_axes
+from jaxopt_study.sweeps._execution._trials import Trials
+from jaxopt_study.sweeps._execution._values import explain_branches
+from jaxopt_study.types import Key
+
+
+@dataclass(frozen=True)
+class Group:
+    """The lanes of one program."""
+
+    which: Integer[np.ndarray, " lanes"]  # indices of the lanes
+    lanes: dict[str, Any]  # arguments of the lanes, with a leading axis
+    shared: dict[str, Any]
+    traced: engine.Traced
+    layout: Layout
+
+
+def by_program(cases: Sequence[tuple[Trials, Mapping[str, Any]]]) -> list[list[int]]:
+    """Return the indices of the cases that share a program, for each program."""
+    found: dict[Any, list[int]] = {}
+    for i, (trials, config) in enumerate(cases):
+        found.setdefault((id(trials), repr(_fixed(trials, config)), tuple(config)), []).append(i)
+    return list(found.values())
+
+
+def _fixed(trials: Trials, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the static hyperparameters, which include all that are not numbers, such as None."""
+    return {name: value for name, value in config.items() if name in trials.static or not _is_number(value)}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
+
+
+def group_of(
+    cases: Sequence[tuple[Trials, Mapping[str, Any]]],
+    members: list[int],
+    seed_keys: Shaped[Key, " seeds"],
+    mesh: Mesh,
+) -> Group:
+    """Return the lanes of the cases that share a program, which is traced unless their trials already did so."""
+    num_seeds = len(seed_keys)
+    trials, first = cases[members[0]]
+    fixed = _fixed(trials, first)
+    varying = {name: _numbers([cases[i][1][name] for i in members]) for name in first if name not in fixed}
+    lanes = {
+        "values": {name: np.repeat(values, num_seeds) for name, values in varying.items()},
+        "seed": np.tile(np.arange(num_seeds, dtype=np.int32), len(members)),
+    }
+    asked = repr(fixed), tuple(varying), mesh, np.asarray(jax.random.key_data(seed_keys)).tobytes()
+    if asked not in trials.traced:
+        shared = trials.shared(fixed, {name: values[0] for name, values in varying.items()}, seed_keys)
+        start = trials.start(fixed) if trials.start_varies() else None
+        one = jax.tree.map(lambda x: x[0], lanes)
+        lane = trials.lane(fixed, batch_axes(mesh))
+        try:
+            trials.traced[asked] = shared, engine.trace(lane, start, one, shared, mesh)
+        except Exception as error:
+            explain_branches(error, trials, first, {name: values[0] for name, values in varying.items()})
+            raise
+    shared, traced = trials.traced[asked]
+    which = (np.asarray(members)[:, None] * num_seeds + np.arange(num_seeds)).ravel()
+    rows = np.zeros(which.max() + 1, np.int64)
+    rows[which] = np.arange(len(which))
+    return Group(which, jax.tree.map(lambda x: x[rows], lanes), shared, traced, Layout(mesh))
+
+
+def _numbers(values: list[Any]) -> Real[np.ndarray, " trials"]:
+    numbers = np.array(values)
+    if numbers.dtype.kind not in "fi":
+        raise TypeError(f"Traced hyperparameters must be numbers; received {values[0]!r}. Make them static.")
+    if jax.config.read("jax_enable_x64"):
+        return numbers
+    narrow = numbers.astype(np.float32 if numbers.dtype.kind == "f" else np.int32)
+    if lost := numbers[(narrow == 0) & (numbers != 0)].tolist():
+        raise ValueError(
+            f"A sweep runs in single precision, in which {lost[0]!r} is 0. Search values above "
+            f"{np.finfo(np.float32).tiny:.2g}, or set jax_enable_x64."
+        )
+    return narrow
+
+
+def blank_records(
+    traced: Sequence[engine.Traced], metric: str, total: int
+) -> dict[str, Shaped[np.ndarray, "{total} ..."]]:
+    """Return records of all lanes without values; raise ValueError if the trials evaluate different metrics."""
+    like = traced[0].record
+    for other in traced[1:]:
+        if other.record != like:
+            raise ValueError(
+                "All trials of a sweep must evaluate the same metrics at the same steps; received "
+                f"{sorted(like)} and {sorted(other.record)}. Sweep the problems one at a time."
+            )
+    if metric not in like or len(like[metric].shape) != 1:
+        known = [what for what, x in like.items() if len(x.shape) == 1]
+        raise ValueError(f"metric={metric!r} is not evaluated; evaluated are {', '.join(map(repr, sorted(known)))}.")
+    blank = {what: np.nan if jnp.issubdtype(x.dtype, np.floating) else 0 for what, x in like.items()}
+    return {what: np.full((total, *x.shape), blank[what], x.dtype) for what, x in like.items()}
+
+
+def identity_of(groups: Sequence[Group]) -> dict[str, Any]:
+    """Return what determines the results of groups: their programs, data and layouts, and the versions."""
+    return {
+        "programs": [group.traced.fingerprint for group in groups],
+        "data": [_hash_of(group.shared["examples"]) for group in groups],
+        "starts": [_hash_of(group.shared["starts"]) for group in groups],
+        "layout": [group.layout.describe() for group in groups],
+        "versions": environment()["versions"],
+    }
+
+
+def _hash_of(arrays: Any) -> str:
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree.leaves_with_path(arrays):
+        values = np.ascontiguousarray(leaf)
+        digest.update(f"{jax.tree_util.keystr(path)} {values.shape} {values.dtype}".encode())
+        digest.update(values.tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,75 @@
+"""Storages of Optuna: in memory, in a journal file, or in a database."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from jaxopt_study import files
+
+
+def load_optuna() -> Any:
+    """Return the optional package; raise ImportError that says how to install it."""
+    try:
+        import optuna
+    except ImportError:
+        raise ImportError(
+            "OptunaSampler needs the optional package optuna: pip install 'jaxopt-study[optuna]'."
+        ) from None
+    return optuna
+
+
+def open_storage(optuna: Any, storage: str | Path | None) -> Any:
+    """Return a storage in memory, in a journal file or in a database."""
+    if storage is None:
+        return optuna.storages.InMemoryStorage()
+    if "://" not in str(storage):
+        path = files.check_place(storage).resolve()  # Optuna never releases a dead worker's lock of a relative path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _check_journal(path)
+        backend = optuna.storages.journal.JournalFileBackend(str(path))
+        return optuna.storages.JournalStorage(backend)
+    return _database(optuna, str(storage))
+
+
+def _check_journal(path: Path) -> None:
+    """Raise ValueError if a non-empty file is not a journal of Optuna, before anything is appended to it."""
+    begin = b'{"op_code"'
+    if path.is_file():
+        with path.open("rb") as file:
+            found = file.read(len(begin))
+        if found != begin[: len(found)]:  # the beginning of a truncated journal is accepted
+            raise ValueError(
+                f"OptunaSampler needs storage to be a new file or one that it wrote; {path} has other contents. "
+                "Choose another name."
+            )
+
+
+def _database(optuna: Any, url: str) -> Any:
+    """Return a database's storage, retrying if another process creates its tables at the same time."""
+    from sqlalchemy.exc import DatabaseError, SQLAlchemyError
+
+    patient = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
+    waits = [0.1, 0.2, 0.4, 0.8, 1.6]
+    while True:
+        try:
+            return optuna.storages.RDBStorage(url, engine_kwargs=patient)
+        except (SQLAlchemyError, optuna.exceptions.StorageInternalError, ImportError, ValueError) as error:
+            if not waits or not isinstance(error, DatabaseError | optuna.exceptions.StorageInternalError):
+                raise ValueError(
+                    f"OptunaSampler cannot open the database given as storage: {error}. Check the URL, and that the "
+                    "driver is installed."
+                ) from error
+            time.sleep(waits.pop(0))
+
+
+@contextmanager
+def quiet(optuna: Any) -> Iterator[None]:
+    """Silence Optuna's messages about a study, and restore its settings afterwards."""
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(max(verbosity, optuna.logging.WARNING))
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(verbosity)
