@@ -12,17 +12,18 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 from PIL import Image
 
-from jaxopt_study import figures, optimizers, problems, records, transforms
-from jaxopt_study.cli import _compare_figures, main
+from jaxopt_study import figures, optimizers, problems, records, sweeps, transforms
+from jaxopt_study.cli import _compare_figures, _single_runs, main
+from jaxopt_study.cli._candidates import NamedCandidate
 from jaxopt_study.cli._errors import UserError
-from jaxopt_study.cli._expressions import read_maker, read_optimizer
-from jaxopt_study.cli._multi_seed import MultiSeedRun
+from jaxopt_study.cli._expressions import read_maker, read_optimizer, specification
 from jaxopt_study.cli._progress import JobBar
 
 TINY = ["--only", "sgd", "--steps=6", "--seeds=2", "--widths", "4", "--batch-size=16", "--evaluations=3"]
@@ -80,9 +81,9 @@ def study(tmp_path_factory):
         patch.setattr(sys, "path", list(sys.path))
         trained, bar = [], JobBar.sweep
 
-        def run(seeds, optimizer, whole_run=MultiSeedRun.train):
+        def run(problem, optimizer, whole_run=_single_runs.train, **options):
             trained.append(optimizer)
-            return whole_run(seeds, optimizer)
+            return whole_run(problem, optimizer, **options)
 
         def pressing(*arguments):
             report = bar(*arguments)
@@ -94,7 +95,7 @@ def study(tmp_path_factory):
 
             return progress
 
-        patch.setattr(MultiSeedRun, "train", run)
+        patch.setattr(_single_runs, "train", run)
 
         def compare(*arguments):
             trained.clear()
@@ -464,6 +465,24 @@ def test_an_expression_is_the_optimizer_it_reads_as(text, expected):
             read_optimizer(text)
     else:
         assert read_optimizer(text) == expected
+
+
+def test_a_bare_transformation_has_no_specification():
+    assert specification(optax.sgd(0.1)) == {"expression": None, "spec": None}
+    assert specification(transforms.chain(optax.sgd(0.1)))["spec"] is None
+
+
+def test_an_optimizer_that_draws_noise_has_a_path_on_the_contour_problem():
+    noisy = transforms.chain(transforms.add_gradient_noise(0.1, 0.55, jax.random.key(0)), optimizers.sgd(0.1))
+    candidates = {
+        name: NamedCandidate(name, optimizer, sweeps.Candidate(optimizer))
+        for name, optimizer in (("noisy", noisy), ("plain", optimizers.sgd(0.1)))
+    }
+    found = [run.results() for run in _single_runs.plane_runs(problems.planar.bowl(), candidates)]
+    noisy_path, path = (np.asarray(results["curves"]["path"]) for results in found)
+    assert noisy_path.shape == path.shape == (1, 30, 2)
+    assert np.isfinite(noisy_path).all()
+    assert np.all(noisy_path[0, 1:] != path[0, 1:])
 
 
 @pytest.mark.parametrize("name", list(optimizers.named()))

@@ -20,7 +20,7 @@ from jaxopt_study.cli._curvature_report import draw, eigenvalue_rows, interval, 
 from jaxopt_study.cli._diagnosis import Stage
 from jaxopt_study.cli._errors import UserError
 from jaxopt_study.cli._progress import waiting
-from jaxopt_study.cli._single_runs import repeated
+from jaxopt_study.cli._single_runs import repeat
 from jaxopt_study.cli._targets import find_target
 from jaxopt_study.figures._spectrum import resolved
 
@@ -91,14 +91,15 @@ def folder(tmp_path_factory):
         patch.setattr("jaxopt_study.cli._compare_figures.draw", lambda *args, **options: [])  # not what is tested here
         race = ["--only", "momentum", "--steps=3", "--seeds=2", "--widths", "4", "--batch-size=16", "--evaluations=1"]
         assert main(["compare", "--out", "race", "--budget=0", *race]) == 0
-        programs = {}  # a run is repeated by many of the tests
+        repeated = {}  # many of the tests repeat a run
 
-        def once(problem, settings, seeds):
-            if seeds.start not in programs:
-                programs[seeds.start] = repeated(problem, settings, seeds)
-            return programs[seeds.start]
+        def once(problem, settings, optimizer, seed):
+            asked = repr(optimizer), seed
+            if asked not in repeated:
+                repeated[asked] = repeat(problem, settings, optimizer, seed)
+            return repeated[asked]
 
-        patch.setattr("jaxopt_study.cli._targets.repeated", once)
+        patch.setattr("jaxopt_study.cli._targets.repeat", once)
         yield path
 
 

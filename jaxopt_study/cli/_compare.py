@@ -16,7 +16,7 @@ from jaxopt_study.cli._network import described, load_data, network_problem, net
 from jaxopt_study.cli._options import Compare
 from jaxopt_study.cli._progress import JobBar
 from jaxopt_study.cli._runner import Job, complain, interrupted, user_errors
-from jaxopt_study.cli._single_runs import Run, curvature_probe, kept_runs, plane_runs, repeated
+from jaxopt_study.cli._single_runs import kept_runs, plane_runs, probe_runs
 from jaxopt_study.problems import Problem
 
 
@@ -103,7 +103,7 @@ def _run(
             so_far.comparison = _on_network(settings, able, network, folder / "journal", bar)
             so_far.entries += _compare_report.entries(so_far.comparison, able)
             if settings["probe"]:
-                _probe(settings, able, network, data_hash, folder, so_far, bar, resume=options.resume)
+                _probe(settings, able, data_hash, folder, so_far, bar, resume=options.resume)
         bar.begin("drawing")
         so_far.files += _compare_figures.draw(
             so_far.entries, so_far.comparison, bowl, folder, title=described(settings), settings=settings,
@@ -142,7 +142,6 @@ def _on_network(
 def _probe(
     settings: dict[str, Any],
     candidates: Mapping[str, NamedCandidate],
-    network: Problem,
     data_hash: str,
     folder: Path,
     so_far: Progress,
@@ -152,12 +151,8 @@ def _probe(
 ) -> None:
     if so_far.comparison is None:
         return
-    program = repeated(network, settings, probe=curvature_probe(settings))
-    reports = so_far.comparison.of(network.name, "tuned" if settings["budget"] else "default")
-    runs = [
-        Run(network.name, name, report.settings, candidates[name].with_settings(report.config), program.train)
-        for name, report in reports.items()
-    ]
+    reports = so_far.comparison.of(None, "tuned" if settings["budget"] else "default")
+    runs = probe_runs(reports, candidates, settings)
     asked = {"config": settings, "data": data_hash}
     for probed in kept_runs(runs, asked, folder, bar, resume=resume):
         for entry in so_far.entries:

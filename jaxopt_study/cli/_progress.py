@@ -62,8 +62,7 @@ class JobBar:
         Args:
             entry: What came of it: "problem", "optimizer" and its seconds, or an "error".
         """
-        seconds = entry.get("compile_seconds", 0.0) + entry.get("run_seconds", 0.0)
-        ending = "failed" if "error" in entry else f"{seconds:.1f} s"
+        ending = "failed" if "error" in entry else f"{entry['run_seconds']:.1f} s"
         self.line(f"{entry['problem']} {entry['optimizer']}: {ending}")
 
     def sweep(self, where: str, what: str, *stages: tuple[str, int]) -> Callable[[int, int, float], None]:

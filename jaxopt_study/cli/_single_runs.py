@@ -1,20 +1,22 @@
-"""Runs of one optimizer after the other, each kept when it has finished: the contour problem, and probed runs."""
+"""Runs of one optimizer after the other, each kept when it has finished: the contour problem, and curvature probes."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 
 from jaxopt_study import dynamics, files, records, sweeps
 from jaxopt_study.cli._candidates import NamedCandidate
 from jaxopt_study.cli._expressions import specification
-from jaxopt_study.cli._multi_seed import MultiSeedRun, SeedsResult
 from jaxopt_study.cli._progress import JobBar, waiting
 from jaxopt_study.problems import Problem
-from jaxopt_study.training import CurvatureProbe
+from jaxopt_study.sweeps import Report
+from jaxopt_study.training import CurvatureProbe, Trajectory, evaluate, train
 
 POINTS = 30  # plotted in the plane, the start included
 MEASUREMENTS = 10  # of curvature along a run, besides the last
@@ -22,86 +24,139 @@ MEASUREMENTS = 10  # of curvature along a run, besides the last
 
 @dataclass(frozen=True)
 class Run:
-    """One optimizer at given settings on one problem; `config` are those that it cannot tell itself."""
+    """One optimizer with given settings on one problem.
+
+    Attributes:
+        problem: Name of the problem.
+        name: Name of the optimizer.
+        settings: "default" or "tuned".
+        optimizer: The optimizer.
+        results: Runs it and returns its results by name.
+        keys: The names of the results.
+        config: Hyperparameters that the optimizer does not describe itself.
+    """
 
     problem: str
     name: str
     settings: str
     optimizer: optax.GradientTransformation
-    train: Callable[[optax.GradientTransformation], SeedsResult]
+    results: Callable[[], dict[str, Any]]
+    keys: tuple[str, ...]
     config: Mapping[str, Any] | None = None
 
 
 def plane_runs(plane: Problem, candidates: Mapping[str, NamedCandidate]) -> list[Run]:
-    """Return the runs on the contour problem, without the candidates that have no settings for it.
+    """Return the runs on the contour problem of all candidates that have settings for it.
 
     Args:
         plane: The problem.
-        candidates: All of them.
+        candidates: All candidates.
     """
-    key = jax.random.fold_in(jax.random.key(0), 0)
-    program = MultiSeedRun(plane, key[None], num_steps=POINTS - 1, record_params_every=1)
-    return [
-        Run(plane.name, name, "default", candidate.plane, program.train, config=_own_settings(candidate))
-        for name, candidate in candidates.items()
-        if candidate.plane is not None
-    ]
+    runs = []
+    for name, candidate in candidates.items():
+        if candidate.plane is not None:
+            config = candidate.network.defaults if candidate.path else None
+            found = lambda tx=candidate.plane: _path(plane, tx)
+            runs.append(Run(plane.name, name, "default", candidate.plane, found, _PATH, config))
+    return runs
 
 
-def _own_settings(candidate: NamedCandidate) -> Mapping[str, Any] | None:
-    """Return the default settings of a user's optimizer; the notes' have settings of the contour problem's own."""
-    return candidate.network.defaults if candidate.path else None
+_PATH = ("seeds", "diverged", "diverged_at", "curves", "finals")
 
 
-def repeated(
-    network: Problem,
-    settings: Mapping[str, Any],
-    seeds: slice = slice(None),
-    *,
-    probe: CurvatureProbe | None = None,
-) -> MultiSeedRun:
-    """Return what repeats the reported runs of a comparison, which kept their scores but not where they ended.
+def _path(plane: Problem, optimizer: optax.GradientTransformation) -> dict[str, Any]:
+    init_key, key = jax.random.split(jax.random.fold_in(jax.random.key(0), 0))
+    run = train(
+        plane, optimizer, num_steps=POINTS - 1, key=key, params=plane.init(init_key), record_params_every=1,
+        progress=False,
+    )  # fmt: skip
+    losses = np.asarray(run.losses, dtype=float)
+    curves = {
+        "train_loss": np.append(losses[:1], losses)[None],
+        "step": run.snapshot_steps,
+        "path": run.snapshots[None],
+    }
+    finals = {f"train_{name}": value[None] for name, value in evaluate(plane, run.params, on="train").items()}
+    return {
+        "seeds": 1,
+        "diverged": run.diverged[None],
+        "diverged_at": run.diverged_at[None],
+        "curves": curves,
+        "finals": finals,
+    }
+
+
+def probe_runs(
+    reports: Mapping[str, Report], candidates: Mapping[str, NamedCandidate], settings: Mapping[str, Any]
+) -> list[Run]:
+    """Return repetitions of the reported runs of a comparison that measure the curvature on the way.
+
+    A batch of 1,000 examples at a time is enough for the loss over all examples.
 
     Args:
-        network: The problem of the comparison.
-        settings: Its configuration.
-        seeds: Which of its seeds.
-        probe: What to measure on the way.
+        reports: Reports of the comparison, by candidate.
+        candidates: The candidates.
+        settings: Configuration of the comparison.
     """
-    keys = sweeps.report_keys(jax.random.key(settings["seed"]), 0, settings["seeds"])[seeds]
-    return MultiSeedRun(
-        network,
-        keys,
-        num_steps=settings["steps"],
-        batch_size=settings["batch_size"],
-        evaluate_every=settings["evaluate_every"],
-        probe=probe,
-    )
+    probe = CurvatureProbe(every=max(1, settings["steps"] // MEASUREMENTS), batch_size=1000)
+    runs = []
+    for name, report in reports.items():
+        optimizer = candidates[name].with_settings(report.config)
+        found = lambda tx=optimizer, report=report: {"curvature": _curvature(report, tx, probe)}
+        runs.append(Run(report.problem, name, report.settings, optimizer, found, ("curvature",)))
+    return runs
 
 
-def curvature_probe(settings: Mapping[str, Any]) -> CurvatureProbe:
-    """Return what `--probe curvature` measures; for the loss over all examples a batch of 1,000 at a time is enough.
+def _curvature(report: Report, optimizer: optax.GradientTransformation, probe: CurvatureProbe) -> dict[str, Any]:
+    runs = [report.replay(seed, probe=probe, progress=False) for seed in range(len(report.scores))]
+    probes = jax.tree.map(lambda *leaves: np.stack(leaves), *(run.probes for run in runs))
+    return {"step": runs[0].probe_steps, "limit": _stability_limit(optimizer, runs[0]), **probes}
+
+
+def _stability_limit(optimizer: optax.GradientTransformation, run: Trajectory) -> float:
+    """Return the gain sharpness at the edge of stability, NaN if no single number decides it."""
+    try:
+        return dynamics.stability_limit(optimizer, run.opt_state, run.params)
+    except ValueError:  # the update mixes parameters
+        return float("nan")
+
+
+def repeat(
+    network: Problem, settings: Mapping[str, Any], optimizer: optax.GradientTransformation, seed: int
+) -> Trajectory:
+    """Repeat a reported run of a comparison, whose record has its scores but not its end point.
 
     Args:
-        settings: The configuration of the comparison.
+        network: Problem of the comparison.
+        settings: Configuration of the comparison.
+        optimizer: The optimizer at the settings of the report.
+        seed: Index of the reporting seed.
+
+    Returns:
+        The trajectory.
     """
-    return CurvatureProbe(every=max(1, settings["steps"] // MEASUREMENTS), batch_size=1000)
+    keys = sweeps.report_keys(jax.random.key(settings["seed"]), 0, settings["seeds"])
+    init_key, key = jax.random.split(keys[seed])
+    return train(
+        network, optimizer, num_steps=settings["steps"], key=key, params=network.init(init_key),
+        batch_size=settings["batch_size"], progress=False,
+    )  # fmt: skip
 
 
 def kept_runs(
     runs: list[Run], asked: Mapping[str, Any], folder: Path, bar: JobBar, *, resume: bool
 ) -> Iterator[dict[str, Any]]:
-    """Run one after the other; what an earlier process finished is read.
+    """Run one after the other, and read what an earlier process has finished.
 
     Args:
-        runs: What to run.
-        asked: What decides the numbers besides the optimizer and the problem.
-        folder: Of the results; each goes into a file of its own, in parts/.
-        bar: Is told when a run begins and ends.
+        runs: The runs.
+        asked: Configuration that decides the numbers, besides the optimizer and the problem.
+        folder: Results folder; each run has its own file, in parts/.
+        bar: Progress bar of the job.
         resume: Whether to look for files.
 
     Yields:
-        Results as plain values; those that failed have an "error".
+        Results as plain values; those of failed runs have an "error".
     """
     for number, planned in enumerate(runs):
         bar.begin(f"{planned.problem} {planned.name}", number, len(runs))
@@ -109,13 +164,14 @@ def kept_runs(
         wanted = {**asked, "problem": planned.problem, "settings": planned.settings, "spec": described["spec"]}
         name = files.check_name("A run's name", f"{planned.problem}-{planned.name.replace(':', '.')}")
         part = folder / "parts" / f"{name}.json"
-        entry = _kept(part, wanted) if resume and described["spec"] is not None else None
+        entry = _kept(part, wanted, planned.keys) if resume and described["spec"] is not None else None
         if entry is None:
             start = {"problem": planned.problem, "optimizer": planned.name, "settings": planned.settings, **described}
             start |= {} if planned.config is None else {"config": planned.config}
+            began = time.perf_counter()
             try:
-                result = waiting(lambda planned=planned: planned.train(planned.optimizer))
-                entry = records.plain(start | _outcome(result, planned.optimizer))
+                found = waiting(planned.results)
+                entry = records.plain(start | found | {"run_seconds": time.perf_counter() - began})
             except Exception as error:  # a user's optimizer may raise anything; the others go on
                 entry = records.plain(start | {"error": f"{type(error).__name__}: {error}"})
             else:
@@ -124,42 +180,10 @@ def kept_runs(
         yield entry
 
 
-def _kept(part: Path, wanted: Mapping[str, Any]) -> dict[str, Any] | None:
+def _kept(part: Path, wanted: Mapping[str, Any], keys: tuple[str, ...]) -> dict[str, Any] | None:
     try:
         kept = records.load(part)
     except records.RecordError:  # none, or a damaged one, which is made again
         return None
-    whole = {"problem", "optimizer", "settings", "diverged", "curves", "finals"} <= set(kept.results)
+    whole = {"problem", "optimizer", "settings", *keys} <= set(kept.results)
     return dict(kept.results) if whole and kept.config == records.plain(wanted) else None
-
-
-def _outcome(result: SeedsResult, optimizer: optax.GradientTransformation) -> dict[str, Any]:
-    """Return a result as plain values."""
-    run = result.trajectory
-    curves = {"train_loss": result.windowed_losses()}
-    for name, values in run.evaluations.items():
-        curves |= {"step": values[0]} if name == "step" else {name: values}
-    if run.snapshots is not None:
-        curves |= {"step": run.snapshot_steps[0], "path": run.snapshots}
-    probed = {}
-    if run.probes is not None:
-        probed = {"curvature": {"step": run.probe_steps[0], "limit": _stability_limit(optimizer, result), **run.probes}}
-    return probed | {
-        "seeds": len(result.diverged),
-        "diverged": result.diverged,
-        "diverged_at": run.diverged_at,
-        "curves": curves,
-        "finals": result.finals,
-        "compile_seconds": result.compile_seconds,
-        "run_seconds": result.run_seconds,
-    }
-
-
-def _stability_limit(optimizer: optax.GradientTransformation, result: SeedsResult) -> float:
-    """Return the gain sharpness at which the optimizer is at its edge, NaN where a single number does not decide."""
-    of_one = lambda tree: jax.tree.map(lambda leaf: leaf[0], tree)
-    run = result.trajectory
-    try:
-        return dynamics.stability_limit(optimizer, of_one(run.opt_state), of_one(run.params))
-    except ValueError:  # the update mixes parameters
-        return float("nan")

@@ -20,8 +20,9 @@ from jaxopt_study.cli._expressions import call_maker, import_maker, import_named
 from jaxopt_study.cli._network import load_data, network_problem
 from jaxopt_study.cli._options import DEFAULTS, NetworkOptions
 from jaxopt_study.cli._progress import waiting
-from jaxopt_study.cli._single_runs import repeated
+from jaxopt_study.cli._single_runs import repeat
 from jaxopt_study.problems.datasets import Dataset
+from jaxopt_study.training import evaluate
 from jaxopt_study.types import Batch, LossFn, Params
 
 DRIFT = 1e-3  # of the test loss, relative, between a run and its repetition, without a word
@@ -196,17 +197,16 @@ def _from_run(
     optimizer = _optimizer(entry, wanted)
     dataset = _data_of(record, config, data_dir, download)
     problem = network_problem(config, dataset)
-    ended = waiting(lambda: repeated(problem, config, slice(start, start + 1)).train(optimizer))
-    of_one = lambda tree: jax.tree.map(lambda leaf: leaf[0], tree)
-    before, now = entry["finals"]["test_loss"][start], float(ended.finals["test_loss"][0])
+    run = waiting(lambda: repeat(problem, config, optimizer, start))
+    before, now = entry["finals"]["test_loss"][start], float(evaluate(problem, run.params, on="test")["loss"])
     return Target(
         name=f"{record.name}-{entry['optimizer'].replace(':', '.')}-{start}",
         loss=problem.loss,
-        params=of_one(ended.trajectory.params),
+        params=run.params,
         data=problem.data,
         data_hash=record.data_hash,
         optimizer=optimizer,
-        opt_state=of_one(ended.trajectory.opt_state),
+        opt_state=run.opt_state,
         expression=entry["expression"] or entry["module"],
         described={
             "target": f"compare of {record.created}",
