@@ -26,7 +26,7 @@ from jaxopt_study.cli._candidates import named_candidates
 from jaxopt_study.cli._errors import UserError
 from jaxopt_study.cli._expressions import read_maker
 from jaxopt_study.cli._progress import JobBar
-from jaxopt_study.cli._spaces import ANY_RANGE, RANGES, at_end, read_space
+from jaxopt_study.cli._spaces import ANY_RANGE, at_end, default_space, read_space
 from jaxopt_study.optimizers import explain_difference
 from jaxopt_study.sweeps import Space
 from jaxopt_study.sweeps._compare._ablation_variants import variants_of
@@ -359,15 +359,23 @@ def test_where_to_look_beyond_an_end_is_a_range_that_can_be_given():
 
 def test_the_notes_optimizers_compete_at_the_notes_settings_over_equal_ranges():
     found = named_candidates((), ())
-    assert list(found) == list(optimizers.network_optimizers()) == list(RANGES)
+    assert list(found) == list(optimizers.network_optimizers())
+    declared = {"rmsprop": (1e-5, 1.0), "adam": (1e-5, 1.0), "adadelta": (1e-2, 1e3)}
     for name, tx in optimizers.network_optimizers().items():
         candidate = found[name].network
         ours = found[name].with_settings(candidate.defaults)
         assert ours == tx if name != "adadelta" else explain_difference(ours, tx).step is None  # it has a factor more
         assert found[name].plane == optimizers.plane_optimizers()[name]
-        low, high = RANGES[name]
-        assert high / low == pytest.approx(1e5)
+        low, high = declared.get(name, (1e-4, 10.0))
+        assert candidate.space == Space({"learning_rate": sweeps.log_uniform(low, high)})
         assert low < candidate.defaults["learning_rate"] < high
+
+
+def test_a_range_is_what_the_constructor_declares_however_the_optimizer_is_written():
+    for maker in (read_maker("adam"), read_maker("adam(0.1)"), optimizers.adam(1e-3, convention="torch")):
+        assert default_space(maker) == Space({"learning_rate": sweeps.log_uniform(1e-5, 1.0)})
+    for maker in (read_maker("optax.adam"), read_maker("chain(ema(0.9), sgd(0.1))"), optimizers.lion):
+        assert default_space(maker) == Space({"learning_rate": sweeps.log_uniform(*ANY_RANGE)})
 
 
 def test_a_users_optimizer_is_tuned_if_it_has_a_learning_rate(here):

@@ -58,7 +58,7 @@ def ablate(options: Ablate, job: Job) -> int:
         return interrupted(folder)
     record = job.record(name, settings, _ablate_report.summary(found), dataset)
     files = _ablate_report.write(record, found, folder, title=f"{options.optimizer} on {described(settings)}")
-    _ablate_report.show(job, record, found, files, folder)
+    _ablate_report.show(job, record, found, files, folder, share=problem.is_proportion(options.metric))
     return 0
 
 

@@ -76,7 +76,7 @@ def write(record: records.Record, found: Ablation, folder: Path, *, title: str) 
     return ["ablation.png", "contributions.csv", "scores.csv", "record.json"]
 
 
-def show(job: Job, record: records.Record, found: Ablation, files: Sequence[str], folder: Path) -> None:
+def show(job: Job, record: records.Record, found: Ablation, files: Sequence[str], folder: Path, *, share: bool) -> None:
     """Print the table of contributions and where everything is.
 
     Args:
@@ -85,10 +85,11 @@ def show(job: Job, record: records.Record, found: Ablation, files: Sequence[str]
         found: The ablation.
         files: Names of the files that were written.
         folder: Where they are.
+        share: Whether the metric is a proportion.
     """
     config, results = record.config, record.results
     parts = found.contributions()
-    share, seeds = config["metric"] == "accuracy", config["seeds"]
+    seeds = config["seeds"]
     table = Table(box=None, pad_edge=False)
     table.add_column("change", overflow="fold")
     table.add_column("how much worse", justify="right", no_wrap=True)

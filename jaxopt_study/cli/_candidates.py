@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxopt_study import optimizers, sweeps
+from jaxopt_study import optimizers
 from jaxopt_study.cli._errors import UserError
 from jaxopt_study.cli._expressions import DEFAULT_RATE, call_maker, import_maker
-from jaxopt_study.cli._spaces import RANGES, RATE, default_space, read_space
+from jaxopt_study.cli._spaces import RATE, default_space, read_space
 from jaxopt_study.problems import Problem
 from jaxopt_study.sweeps import Candidate, Space
 from jaxopt_study.training import train
@@ -84,7 +84,7 @@ def named_candidates(only: Iterable[str], own: Iterable[str], spaces: Iterable[s
         if name in paths:
             found[name] = _users(name, paths[name], maker, space)
         else:
-            candidate = Candidate(maker, space or {RATE: sweeps.log_uniform(*RANGES[name])})
+            candidate = Candidate(maker, space or default_space(maker))
             found[name] = NamedCandidate(name, plane[name], candidate)
     return found
 
@@ -111,7 +111,7 @@ def failure_of(candidate: NamedCandidate, problem: Problem) -> str | None:
 
 
 def _users(name: str, path: str, maker: Any, space: Space | None) -> NamedCandidate:
-    space = space or default_space(name, maker)
+    space = space or default_space(maker)
     if space is None:
         built = call_maker(path, maker)
         return NamedCandidate(name, built, Candidate(lambda: built), path)

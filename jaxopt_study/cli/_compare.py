@@ -70,7 +70,8 @@ def compare(options: Compare, job: Job) -> int:
     record = job.record(options.data, settings, results, dataset, status)
     tables = _compare_report.write(record, so_far.comparison, folder)
     if status != "interrupted":
-        _compare_report.show(job, record, so_far.comparison, [*so_far.files, *tables], folder)
+        share = network.is_proportion(settings["metric"])
+        _compare_report.show(job, record, so_far.comparison, [*so_far.files, *tables], folder, share=share)
     for entry in so_far.failed:
         complain(f"{entry['optimizer']} failed on {entry['problem']}: {entry['error']}", "red")
     if status == "interrupted":

@@ -144,7 +144,15 @@ def _curvature_values(entry: Mapping[str, Any], seed: int) -> Iterator[tuple[str
         yield "stability_limit", steps[-1], limit
 
 
-def show(job: Job, record: records.Record, comparison: Comparison | None, files: Sequence[str], folder: Path) -> None:
+def show(
+    job: Job,
+    record: records.Record,
+    comparison: Comparison | None,
+    files: Sequence[str],
+    folder: Path,
+    *,
+    share: bool,
+) -> None:
     """Print both rankings, who can be told apart, which ranges were too narrow, and where everything is.
 
     Args:
@@ -153,12 +161,13 @@ def show(job: Job, record: records.Record, comparison: Comparison | None, files:
         comparison: The comparison, or None.
         files: Names of the files that were written.
         folder: Where they are.
+        share: Whether the metric is a proportion.
     """
     if comparison is not None:
         config = record.config
         metric, tuned = comparison.metric.replace("_", " "), comparison.budget > 0
         job.say(f"{record.name}, {config['steps']} steps: median {metric} of {config['seeds']} seeds, 95% interval")
-        job.console.print(_rankings(comparison))
+        job.console.print(_rankings(comparison, share=share))
         job.say(_footnote(comparison))
         job.say("")
         for settings in SETTINGS[: 1 + tuned]:
@@ -195,7 +204,7 @@ def _footnote(comparison: Comparison) -> str:
     return f"{told} —: not run." if missing else told
 
 
-def _rankings(comparison: Comparison) -> Table:
+def _rankings(comparison: Comparison, *, share: bool) -> Table:
     """Return both rankings side by side, in the order of the last."""
     tuned = comparison.budget > 0
     table = Table(box=None, pad_edge=False)
@@ -205,7 +214,6 @@ def _rankings(comparison: Comparison) -> Table:
         table.add_column("rank", justify="right")
     if tuned:
         table.add_column("learning rate" if _only_rates(comparison) else "tuned values")
-    share = comparison.mode == "max"
     flags = boundaries(comparison)
     rows = {row["candidate"]: row for row in comparison.table().to_dict("records")}
     for name in comparison.ranking(None, "tuned"):

@@ -46,10 +46,12 @@ def search(options: Search, job: Job) -> int:
     dataset = load_data(options)
     name = short_name(options.optimizer)
     folder = choose_folder(options.out, "search", name, resume=options.resume)
-    problem = _problem(space, maker, settings, dataset)
+    network = network_problem(settings, dataset)
+    problem = _problem(space, maker, settings, dataset) or network
     with results_folder(folder):
         found, status = _run(options, settings, maker, space, problem, folder)
-    num_examples = len(jax.tree.leaves(dataset.validation)[0]) if options.metric == "accuracy" else None
+    proportion = network.is_proportion(options.metric)
+    num_examples = len(jax.tree.leaves(dataset.validation)[0]) if proportion else None
     record = job.record(
         name,
         settings | {"space": space.describe()},
@@ -62,7 +64,7 @@ def search(options: Search, job: Job) -> int:
         done = int(found.finished.all(axis=1).sum())
         return interrupted(folder, f"{done} of {options.trials} trials had finished and are kept")
     pictures = _search_report.draw(found, folder, num_examples, title=f"{name} on {described(settings)}")
-    _search_report.show(job, record, found, [*pictures, *files], folder)
+    _search_report.show(job, record, found, [*pictures, *files], folder, share=proportion)
     return 0 if record.results["best"] else 1
 
 
@@ -103,7 +105,7 @@ def _space(options: Search, maker: Any) -> Space:
     if options.space:
         space = read_space(options.space)
     else:
-        space = default_space(options.optimizer, maker)
+        space = default_space(maker)
         if space is None:
             raise UserError(f"{options.optimizer!r} has not one learning_rate: name what to search with --space.")
     if not isinstance(maker, Transform):
@@ -122,15 +124,12 @@ def _space(options: Search, maker: Any) -> Space:
     return space
 
 
-def _problem(
-    space: Space, maker: Any, settings: Mapping[str, Any], dataset: Dataset
-) -> Problem | Callable[..., Problem]:
-    """Return the problem, as a function of those hyperparameters in the space that are the network's."""
+def _problem(space: Space, maker: Any, settings: Mapping[str, Any], dataset: Dataset) -> Callable[..., Problem] | None:
+    """Return the problem as a function of the network's hyperparameters in the space; None if there are none."""
     takes = maker.hyperparams if isinstance(maker, Transform) else inspect.signature(maker).parameters
     wanted = [name for name in space if name in OF_NETWORK and name not in takes]
-    fixed = network_problem(settings, dataset)
     if not wanted:
-        return fixed
+        return None
 
     def problem(**chosen: Any) -> Problem:
         return network_problem(settings, dataset, **chosen)

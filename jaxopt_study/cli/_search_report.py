@@ -120,7 +120,7 @@ def draw(found: Search, folder: Path, num_examples: int | None, *, title: str) -
     return list(pictures)
 
 
-def show(job: Job, record: records.Record, found: Search, files: Sequence[str], folder: Path) -> None:
+def show(job: Job, record: records.Record, found: Search, files: Sequence[str], folder: Path, *, share: bool) -> None:
     """Print the best, what it is worth, and where everything is.
 
     Args:
@@ -129,6 +129,7 @@ def show(job: Job, record: records.Record, found: Search, files: Sequence[str], 
         found: The search.
         files: Names of the files that were written.
         folder: Where they are.
+        share: Whether the metric is a proportion.
     """
     results, trials = record.results, len(found.configs)
     seeds, metric = found.finished.shape[1], found.metric.replace("_", " ")
@@ -137,7 +138,7 @@ def show(job: Job, record: records.Record, found: Search, files: Sequence[str], 
         job.say(f"All {trials} trials diverged: search where steps are smaller.", style="red")
     else:
         settings = ", ".join(f"{name} {_shown(value)}" for name, value in best["config"].items())
-        worth = interval(best["score"], *best["interval"], share=found.mode == "max")
+        worth = interval(best["score"], *best["interval"], share=share)
         if np.isinf(best["interval"]).all():
             worth = f"{best['score']:.4g} (one seed: its error is unknown)"
         job.say(f"Best of {trials} trials: {settings}")

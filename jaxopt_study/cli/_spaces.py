@@ -10,6 +10,7 @@ from jaxopt_study import sweeps
 from jaxopt_study.cli._errors import UserError
 from jaxopt_study.cli._expressions import parse
 from jaxopt_study.cli._tables import number
+from jaxopt_study.optimizers import search_range
 from jaxopt_study.sweeps import Choices, Conditional, Dimension, Integers, LogUniform, Space, Uniform
 from jaxopt_study.transforms import Transform
 
@@ -21,18 +22,7 @@ KINDS: dict[str, Callable[..., Dimension]] = {
 }
 FORMS = "log(low, high), uniform(low, high), int(low, high) or choices(one, another, …)"
 RATE = "learning_rate"
-# Five decades of the learning rate for each, wide enough for networks of a few layers on images. AdaDelta has none; its
-# is a factor on the step, 1 in the paper.
-RANGES: dict[str, tuple[float, float]] = {
-    "sgd": (1e-4, 10.0),
-    "momentum": (1e-4, 10.0),
-    "nesterov": (1e-4, 10.0),
-    "adagrad": (1e-4, 10.0),
-    "adadelta": (1e-2, 1e3),
-    "rmsprop": (1e-5, 1.0),
-    "adam": (1e-5, 1.0),
-}
-ANY_RANGE = (1e-5, 10.0)  # of an optimizer that nothing is known of
+ANY_RANGE = (1e-5, 10.0)  # for optimizers that declare no range
 _CONDITION = re.compile(r"(.+?)\s+if\s+([\w.\[\]]+)\s*==?\s*(.+)")
 
 
@@ -69,22 +59,26 @@ def read_space(texts: Iterable[str]) -> Space:
         raise UserError(f"--space: {error}") from None
 
 
-def default_space(name: str, maker: Any) -> Space | None:
-    """Return the range of an optimizer's learning rate.
+def default_space(maker: Any) -> Space | None:
+    """Return the learning rate as a space, over the range that the optimizer declares.
 
     Args:
-        name: What it is called.
-        maker: What makes it.
+        maker: A function of hyperparameters that returns an optimizer, or a `Transform`.
 
     Returns:
-        The space; None if it has no learning rate, or not just one.
+        The space; None if there is no learning rate, or more than one.
+
+    Example:
+        >>> from jaxopt_study import optimizers
+        >>> default_space(optimizers.adam)
+        Space({'learning_rate': LogUniform(low=1e-05, high=1.0, ...)})
     """
     if isinstance(maker, Transform):
         rates = [path for path in maker.hyperparams if path.rpartition(".")[2] == RATE]
         known = len(rates) == 1
     else:
         known = RATE in inspect.signature(maker).parameters
-    return Space({RATE: sweeps.log_uniform(*RANGES.get(name, ANY_RANGE))}) if known else None
+    return Space({RATE: sweeps.log_uniform(*(search_range(maker) or ANY_RANGE))}) if known else None
 
 
 def ends_of(dimension: Dimension) -> tuple[float | int, float | int] | None:

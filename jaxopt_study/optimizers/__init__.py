@@ -15,6 +15,7 @@ from jaxopt_study.optimizers._adan import adan
 from jaxopt_study.optimizers._amsgrad import amsgrad
 from jaxopt_study.optimizers._asgd import asgd
 from jaxopt_study.optimizers._convention import Convention
+from jaxopt_study.optimizers._definition import search_range as search_range
 from jaxopt_study.optimizers._lion import lion
 from jaxopt_study.optimizers._momentum import momentum
 from jaxopt_study.optimizers._nadam import nadam

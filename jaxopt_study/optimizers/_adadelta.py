@@ -27,6 +27,7 @@ from jaxopt_study.transforms import (
     },
     aliases={"rho": "decay", "weight_decay_mask": "mask"},
     ranges={"eps": POSITIVE},
+    search_range=(1e-2, 1e3),  # of a factor on the step, which the paper does not have
 )
 def adadelta(
     learning_rate: ScalarOrSchedule | None = None,

@@ -27,6 +27,7 @@ from jaxopt_study.transforms import (
         "saito2016": {"eps": 1e-7, "eps_root": 0.0, "initial": 0.0},
     },
     aliases={"initial_accumulator_value": "initial"},
+    search_range=(1e-4, 10.0),
 )
 def adagrad(
     learning_rate: ScalarOrSchedule,

@@ -23,7 +23,10 @@ from jaxopt_study.transforms import (
 )
 
 
-@optimizer({"paper": {"eps": 1e-8}, "torch": {"eps": 1e-8}, "optax": {"eps": 1e-8}, "saito2016": {"eps": 1e-7}})
+@optimizer(
+    {"paper": {"eps": 1e-8}, "torch": {"eps": 1e-8}, "optax": {"eps": 1e-8}, "saito2016": {"eps": 1e-7}},
+    search_range=(1e-5, 1.0),
+)
 def adam(
     learning_rate: ScalarOrSchedule = 1e-3,
     b1: ScalarLike = 0.9,

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar, get_args
 import jax.numpy as jnp
 
 from jaxopt_study._checks import check_bool, check_real, describe_argument
-from jaxopt_study.transforms import ScalarLike, ScalarOrSchedule, composite
+from jaxopt_study.transforms import ScalarLike, ScalarOrSchedule, Transform, composite
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -61,6 +61,7 @@ def optimizer(
     *,
     aliases: Mapping[str, str] | None = None,
     ranges: Mapping[str, Range] | None = None,
+    search_range: tuple[float, float] | None = None,
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Make a function the constructor of a named optimizer.
 
@@ -72,6 +73,8 @@ def optimizer(
         aliases: Optax's or PyTorch's names of arguments, mapped to the names used here. Calls accept them; they appear
             nowhere else.
         ranges: Valid ranges of hyperparameters that differ from `RANGES`.
+        search_range: Default range (low, high) of a search for the learning rate, wide enough for networks of a few
+            layers on images; None declares none.
 
     Returns:
         A decorator for functions that return a `Transform`.
@@ -94,6 +97,7 @@ def optimizer(
                 check(bound.arguments[parameter])
             return function(*args, **kwargs)
 
+        vars(checked)["search_range"] = search_range
         built = composite(conventions)(checked)
         if not also:
             return built
@@ -110,6 +114,24 @@ def optimizer(
         return renamed
 
     return decorate
+
+
+def search_range(maker: Any) -> tuple[float, float] | None:
+    """Return the range in which an optimizer declares that its learning rate be searched.
+
+    Args:
+        maker: The constructor of a named optimizer, or an optimizer that it built.
+
+    Returns:
+        (low, high), or None for anything that declares none.
+
+    Example:
+        >>> from jaxopt_study import optimizers
+        >>> search_range(optimizers.adam) == search_range(optimizers.adam(0.1))
+        True
+    """
+    built = maker.spec.constructor.build if isinstance(maker, Transform) and maker.spec else maker
+    return getattr(built, "search_range", None)
 
 
 def _check(who: str, parameter: inspect.Parameter, ranges: Mapping[str, Range]) -> Callable[[Any], None] | None:

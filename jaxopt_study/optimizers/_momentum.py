@@ -16,7 +16,7 @@ from jaxopt_study.transforms import (
 )
 
 
-@optimizer({"paper": {}, "saito2016": {}, "torch": {}, "optax": {}})
+@optimizer({"paper": {}, "saito2016": {}, "torch": {}, "optax": {}}, search_range=(1e-4, 10.0))
 def momentum(
     learning_rate: ScalarOrSchedule,
     decay: ScalarOrSchedule = 0.9,

@@ -10,7 +10,7 @@ from jaxopt_study.transforms import nesterov as nesterov_sum
 from jaxopt_study.transforms import nesterov_lookahead as lookahead_step
 
 
-@optimizer({"paper": {}, "saito2016": {}, "torch": {}, "optax": {}})
+@optimizer({"paper": {}, "saito2016": {}, "torch": {}, "optax": {}}, search_range=(1e-4, 10.0))
 def nesterov(
     learning_rate: ScalarOrSchedule,
     decay: ScalarOrSchedule = 0.9,
@@ -52,7 +52,7 @@ def nesterov(
     return chain(*parts, nesterov_sum(decay, dtype=dtype), scale_by_learning_rate(learning_rate))
 
 
-@optimizer()
+@optimizer(search_range=(1e-4, 10.0))
 def nesterov_lookahead(
     learning_rate: ScalarOrSchedule, decay: ScalarOrSchedule = 0.9, *, maximize: bool = False
 ) -> Transform:

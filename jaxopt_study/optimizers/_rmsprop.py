@@ -28,6 +28,7 @@ from jaxopt_study.transforms import nesterov as nesterov_sum
         "saito2016": {"decay": 0.99, "eps": 1e-7, "eps_root": 0.0},
     },
     aliases={"initial_scale": "initial"},
+    search_range=(1e-5, 1.0),
 )
 def rmsprop(
     learning_rate: ScalarOrSchedule,

@@ -8,7 +8,7 @@ from jaxopt_study.transforms import ScalarLike, ScalarOrSchedule, Transform, dam
 from jaxopt_study.transforms import nesterov as nesterov_sum
 
 
-@optimizer()
+@optimizer(search_range=(1e-4, 10.0))
 def sgd(
     learning_rate: ScalarOrSchedule,
     momentum: ScalarOrSchedule | None = None,
