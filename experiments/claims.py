@@ -11,6 +11,7 @@ from rich.text import Text
 from scipy import stats
 
 from jaxopt_study.figures import digits_apart
+from jaxopt_study.sweeps import wilson
 
 Verdict = Literal["PASS", "FAIL", "NOT RESOLVED"]
 COLOURS: Mapping[Verdict, str] = {"PASS": "green", "FAIL": "red", "NOT RESOLVED": "yellow"}
@@ -133,9 +134,8 @@ def share_of_trials(successes: int, num_trials: int, *, confidence: float = 0.95
         >>> share_of_trials(0, 10).upper < 0.3
         True
     """
-    interval = stats.binomtest(int(successes), int(num_trials)).proportion_ci(confidence, method="wilson")
-    value, lower, upper = successes / num_trials, float(interval.low), float(interval.high)
-    return Measurement(value, min(lower, value), max(upper, value), int(num_trials), f"Wilson, {confidence:.0%}")
+    rate = wilson(successes, num_trials, level=confidence)
+    return Measurement(rate.estimate, rate.lower, rate.upper, int(num_trials), f"Wilson, {confidence:.0%}")
 
 
 @dataclass(frozen=True)
