@@ -1,4 +1,4 @@
-"""What commands say while they work."""
+"""Progress of a command on standard error, and a wait that Ctrl-C interrupts."""
 
 import threading
 import time
@@ -7,74 +7,68 @@ from typing import Any
 
 import jax
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from jaxopt_study.training import Bar
 
 SECONDS_PER_LINE = 30.0  # where there is no terminal
 
 
 class JobBar:
-    """Say how far a job of many runs is: a bar on a terminal, a line now and then elsewhere, on standard error.
+    """Progress of a job of many runs: a bar at a terminal, otherwise a line now and then.
 
-    Use it as a context.
+    Use it as a context manager.
     """
 
     def __init__(self):
         self._console = Console(stderr=True)
-        self._bar = Progress(
-            SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-            TextColumn("{task.fields[note]}"),
-            console=self._console, transient=True, disable=not self._console.is_terminal,
-        )  # fmt: skip
-        self._task = self._bar.add_task("starting", total=None, note="")
+        self._bar = Bar(None, "")
 
     def __enter__(self) -> "JobBar":
-        self._bar.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
+    def __exit__(self, *failure: Any) -> None:
+        self._bar.__exit__(*failure)
 
-    def begin(self, what: str, done: int = 0, total: int | None = None, note: str = "") -> None:
-        """Say what begins.
-
-        Args:
-            what: A few words.
-            done: Runs done of it.
-            total: Runs in all; None if that is not known.
-            note: What else there is to say.
-        """
-        self._bar.reset(self._task, description=what, completed=done, total=total, note=note)
-
-    def move(self, what: str, done: int, total: int, note: str = "") -> None:
-        """Say what goes on in the job that has begun, without starting its clock again.
+    def begin(self, label: str, done: int = 0, total: int | None = None) -> None:
+        """Begin a part of the job, with a new clock.
 
         Args:
-            what: A few words.
-            done: Parts done of it.
-            total: Parts in all.
-            note: What else there is to say.
+            label: Name of the part.
+            done: Number of finished runs.
+            total: Number of runs; None if it is unknown.
         """
-        self._bar.update(self._task, description=what, completed=done, total=total, note=note)
+        self._bar.show(label, done, total, restart=True)
+
+    def move(self, label: str, done: int, total: int, note: str = "") -> None:
+        """Update the bar.
+
+        Args:
+            label: Name of the part in progress.
+            done: Number of finished parts.
+            total: Number of parts.
+            note: Text after the bar.
+        """
+        self._bar.show(label, done, total, note)
 
     def end(self, entry: Mapping[str, Any]) -> None:
-        """Say that a run has ended.
+        """Report a finished run, where there is no terminal.
 
         Args:
-            entry: What came of it: "problem", "optimizer" and its seconds, or an "error".
+            entry: Its results: "problem", "optimizer", and "run_seconds" or "error".
         """
         ending = "failed" if "error" in entry else f"{entry['run_seconds']:.1f} s"
         self.line(f"{entry['problem']} {entry['optimizer']}: {ending}")
 
-    def sweep(self, where: str, what: str, *stages: tuple[str, int]) -> Callable[[int, int, float], None]:
-        """Return what a sweep, or several one after the other, call after each part.
+    def sweep(self, where: str, quantity: str, *stages: tuple[str, int]) -> Callable[[int, int, float], None]:
+        """Return the `progress` function of one or several consecutive sweeps.
 
         Args:
-            where: The problem.
-            what: What the best so far is the best of.
-            *stages: Name and number of runs of each; those without runs are never called.
+            where: Name of the problem.
+            quantity: Name of the metric whose best value is shown.
+            *stages: Name and number of runs of each sweep; those without runs are skipped.
 
         Returns:
-            A function of (runs done, runs in all, best so far).
+            A function of (runs done, total runs, best value so far).
         """
         began = said = time.perf_counter()
         stage, first, last, whole = 0, 0, -1, -1
@@ -82,31 +76,31 @@ class JobBar:
 
         def progress(done: int, total: int, best: float) -> None:
             nonlocal stage, first, last, whole, began, said
-            now = time.perf_counter()
-            if total != whole or done <= last:  # another sweep than before
+            now, note = time.perf_counter(), f"best {quantity} {best:.4g}"
+            next_sweep = total != whole or done <= last
+            if next_sweep:
                 stage += whole >= 0
                 while stage < len(stages) - 1 and total != stages[stage][1]:
                     stage += 1
                 began, said, first = now, now, done
-            left = (now - began) / max(done - first, 1) * (total - done)
             name, last, whole = stages[min(stage, len(stages) - 1)][0], done, total
-            note = f"best {what} {best:.4g}" + (f", {_clock(left)} left" if first < done < total else "")
-            self._bar.update(self._task, description=f"{where}: {name}", completed=done, total=total, note=note)
+            label = f"{where}: {name} done" if done == total else f"{where}: {name}"
+            self._bar.show(label, done, total, note, restart=next_sweep)
             if done == total or now - said > SECONDS_PER_LINE:
+                left = (now - began) / max(done - first, 1) * (total - done)
+                note += f", {_clock(left)} left" if first < done < total else ""
                 self.line(f"{where}, {name}: {done} of {total} runs, {note}")
                 said = now
-            if done == total:
-                self._bar.update(self._task, description=f"{where}: {name} done")
 
         return progress
 
     def line(self, text: str) -> None:
-        """Print a line, where there is no terminal to show a bar on.
+        """Print a line, unless there is a terminal with a bar.
 
         Args:
             text: The line.
         """
-        if not self._console.is_terminal:
+        if not self._console.is_interactive:
             self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -117,16 +111,16 @@ def _clock(seconds: float) -> str:
 
 
 def waiting(function: Callable[[], Any]) -> Any:
-    """Run a function beside the main thread, so that an interrupt gets through while XLA computes.
+    """Run a function in another thread, so that Ctrl-C is handled while XLA computes.
 
     Args:
-        function: What to run. After an interrupt it is left to end by itself.
+        function: The function. After an interrupt it continues in the background.
 
     Returns:
-        What it returns.
+        Its result.
     """
     outcome: dict[str, Any] = {}
-    x64 = bool(jax.config.values["jax_enable_x64"])  # a context's setting, which another thread would not see
+    x64 = bool(jax.config.values["jax_enable_x64"])  # a setting of this thread's context, not of the new one
 
     def work() -> None:
         try:

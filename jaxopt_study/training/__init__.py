@@ -13,7 +13,7 @@ from jaxopt_study.training._curriculum import Curriculum, LinearPace, linear_cur
 from jaxopt_study.training._curvature_probe import CurvatureProbe
 from jaxopt_study.training._evaluate import check_problem as check_problem
 from jaxopt_study.training._evaluate import evaluate
-from jaxopt_study.training._python_loop import Bar as Bar
+from jaxopt_study.training._progress_bar import Bar as Bar
 from jaxopt_study.training._python_loop import interrupts as interrupts
 from jaxopt_study.training._shuffle import shuffle
 from jaxopt_study.training._train import train

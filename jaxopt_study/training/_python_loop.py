@@ -1,26 +1,23 @@
-"""The Python loop around compiled chunks of steps: chunk lengths, interrupts and progress."""
+"""The Python loop around compiled chunks of steps: chunk lengths and interrupts."""
 
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from importlib.util import find_spec
-from types import TracebackType
 from typing import Any
 
 import jax
 import numpy as np
 
 from jaxopt_study.training._compiled_loop import begin, host_chunk, last_records, next_chunk
+from jaxopt_study.training._progress_bar import Report
 from jaxopt_study.training._records import only_recorded
 from jaxopt_study.training._run_spec import Carry, Constants, Inputs, Plan
 
 _SECONDS_PER_CHUNK = 0.4  # short enough for Ctrl-C and the progress bar, long enough for negligible overhead
 _GROWTH = 16
 _LONGEST_POLL = 0.05  # seconds
-
-Report = Callable[[int, int, float], None]  # steps done, total steps, last loss
 
 
 def drive(
@@ -194,57 +191,3 @@ def interrupts(*, held: bool = True) -> Iterator[Interrupt]:
 def _interrupts(handler: Any) -> bool:
     """Return whether a signal handler can be deferred, which excludes a program's own handlers."""
     return handler is signal.default_int_handler or hasattr(handler, "hold")
-
-
-class Bar:
-    """A progress bar that appears on long runs.
-
-    Args:
-        progress: True shows the bar at once, False never, None after two seconds at a terminal; a callable is called
-            instead with (steps done, total steps, last loss).
-        name: Label of the bar.
-        quantity: Name of the third number.
-    """
-
-    def __init__(self, progress: bool | Report | None, name: str, quantity: str = "loss"):
-        self._progress, self._name, self._quantity = progress, name, quantity
-        self._began = time.perf_counter()
-        self._bar: Any = None
-        self._task: Any = None
-
-    def __enter__(self) -> "Bar":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-
-    def __call__(self, done: int, total: int, loss: float) -> None:
-        """Update the bar."""
-        if callable(self._progress):
-            self._progress(done, total, loss)
-        elif self._progress or (self._progress is None and time.perf_counter() - self._began > 2.0):
-            if self._bar is None:
-                self._bar = self._open(total)
-            if self._bar is None:
-                self._progress = False  # not a terminal
-            else:
-                self._bar.update(self._task, completed=done, loss=f"{loss:.4g}")
-
-    def _open(self, total: int) -> Any:
-        from rich.console import Console  # here, so that only runs that show a bar pay for it
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        console = Console(stderr=True)
-        can_draw = find_spec("ipywidgets") is not None if console.is_jupyter else console.is_interactive
-        if not self._progress and not can_draw:
-            return None
-        bar = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-            TextColumn(f"{self._quantity} {{task.fields[loss]}}"), console=console, transient=True,
-        )  # fmt: skip
-        bar.start()
-        self._task = bar.add_task(self._name, total=total, loss="…")
-        return bar

@@ -19,7 +19,8 @@ from jaxopt_study.training._curvature_probe import CurvatureProbe
 from jaxopt_study.training._device_put import on_device
 from jaxopt_study.training._motion import stalled
 from jaxopt_study.training._plan import make_plan
-from jaxopt_study.training._python_loop import Bar, drive
+from jaxopt_study.training._progress_bar import Bar
+from jaxopt_study.training._python_loop import drive
 from jaxopt_study.training._records import missing, only_recorded
 from jaxopt_study.training._run_spec import Carry, Constants, Plan
 from jaxopt_study.training._step import all_finite, the_optimizer

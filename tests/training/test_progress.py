@@ -7,8 +7,9 @@ import jax
 import optax
 import pytest
 
+from jaxopt_study.cli._progress import JobBar
 from jaxopt_study.training import train
-from jaxopt_study.training._python_loop import Bar
+from jaxopt_study.training._progress_bar import Bar
 
 KEY = jax.random.key(0)
 
@@ -67,3 +68,16 @@ def test_reports_come_seldom_enough_to_cost_nothing(bowl):
     assert calls == sorted(set(calls))
     assert calls[-1] == 20_000
     assert len(calls) < 12  # 1, 16, 256, 4096 steps, then as many as a part holds
+
+
+def test_a_job_of_the_command_line_has_a_bar_at_a_terminal_and_lines_elsewhere():
+    said = {}
+    for stream in (Screen(), io.StringIO()):
+        with redirect_stderr(stream), JobBar() as bar:
+            bar.begin("sgd", 1, 3)
+            bar.move("adam", 2, 3, "two products")
+            bar.line("sgd: 1.0 s")
+        said[stream.isatty()] = stream.getvalue()
+    assert all(text in said[True] for text in ("adam", "2/3", "two products"))
+    assert "1.0 s" not in said[True]
+    assert said[False] == "sgd: 1.0 s\n"
