@@ -1,8 +1,8 @@
-"""Adam built from atoms against `optax.adam`, both in the same layout: XLA's own counts, run time, compile time.
+"""Adam built from atoms compared with `optax.adam` in the same layout: XLA's counts, run time, compile time.
 
     python benchmarks/adam_step.py
 
-What is compared is one jitted, donated update. The counts of operations and of bytes are XLA's, and exact.
+Both run one jitted, donated update. The counts of operations and bytes are XLA's, and exact.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""The parameter trees, data and peers that the benchmarks share."""
+"""Parameter trees, data and peers of several benchmarks."""
 
 import gzip
 import math

@@ -1,4 +1,4 @@
-"""`jaxopt_study.curvature` against PyHessian, curvlinops, hessian-eigenthings and matfree, side by side.
+"""Benchmarks of `jaxopt_study.curvature` against PyHessian, curvlinops, hessian-eigenthings and matfree.
 
     python benchmarks/curvature.py hvp top5 first-call slq slq-peers trace scaling
 

@@ -1,4 +1,4 @@
-"""The networks whose Hessians the curvature benchmarks measure, and the yardsticks that are common to all methods."""
+"""Networks of the curvature benchmarks, and accuracy measures common to all methods."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Quadrature and trace against the peers: what `curvature.py` runs as slq, slq-peers and trace."""
+"""Benchmarks slq, slq-peers and trace of `curvature.py`: Lanczos quadrature and trace against the peers."""
 
 import itertools
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The peers of the curvature benchmarks, on the same weights and data: PyHessian, curvlinops, eigenthings, matfree."""
+"""Peers of the curvature benchmarks, on equal weights and data: PyHessian, curvlinops, eigenthings, matfree."""
 
 import itertools
 import sys

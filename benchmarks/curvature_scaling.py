@@ -1,4 +1,4 @@
-"""Cost and memory of products and eigenpairs against the number of parameters, each size in a process of its own."""
+"""Cost and memory of products and eigenpairs by number of parameters, each size in its own process."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""The networks of the curvature benchmarks in torch, with the same weights and data."""
+"""Networks of the curvature benchmarks in torch, with the same weights and data."""
 
 from itertools import pairwise
 from typing import Any

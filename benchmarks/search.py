@@ -1,4 +1,4 @@
-"""Searches side by side: the book's against PyTorch and NumPy; small problems against a Python loop; what layout costs.
+"""Benchmarks of searches: that of Saito (2016) against PyTorch and NumPy, small problems, and layouts.
 
     python benchmarks/search.py book small trials devices journal --data-dir DIR
 

@@ -1,4 +1,4 @@
-"""The book's random search as its readers would run it: PyTorch trial by trial, and the book's own NumPy.
+"""Random search of Saito (2016) without this package: PyTorch trial by trial, and the book's NumPy code.
 
 Each function runs trials one after the other in this process: 784-100×6-10 with ReLU, He's initial scale and L2 weight
 decay, SGD, batches of 100 drawn with replacement, accuracies on training and validation images after every epoch.

@@ -1,4 +1,4 @@
-"""Measure methods side by side: alternating in one process, medians and quartiles, and the machine they ran on."""
+"""Side-by-side timing: methods alternate in one process; medians, quartiles and the machine are stored."""
 
 import argparse
 import json

@@ -1,4 +1,4 @@
-"""`train` against PyTorch and against plain Optax, side by side.
+"""Benchmarks of `train` against PyTorch and plain Optax.
 
     python benchmarks/training.py resnet-step mlp-step epoch first-epoch cnn
 

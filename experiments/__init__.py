@@ -1,5 +1,6 @@
-"""One file per experiment: a question, a configuration, a run, figures, and claims that can fail.
+"""Experiments, one per module: a question, a configuration, a run, figures, and claims that can fail.
 
-`python -m experiments list` names them; `python -m experiments run NAME --check` runs one and judges its claims. A new
-module with an `EXPERIMENT` is found without being listed anywhere.
+`python -m experiments list` lists them; `python -m experiments run NAME --check` runs one and judges its claims. Every
+module with an `EXPERIMENT` is found automatically. Several experiments test statements of study notes on Saito (2016),
+Deep Learning from Scratch; claims call them "the notes".
 """

@@ -1,4 +1,4 @@
-"""Does a larger ε calm an unstable Adam, and what is left of Adam when it is large?"""
+"""Effect of a larger ε on an unstable Adam, and the limit of large ε."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from experiments import images
@@ -126,18 +127,18 @@ def claims(record: Record) -> list[Claim]:
     followed = dict(zip(config["exponents"], results["quadratic"]["distance"], strict=True))
     unstable, good = config["unstable"], config["good"]
 
-    def at(rate: float, eps: float, what: str = "test_accuracy") -> np.ndarray:
+    def at(rate: float, eps: float, what: str = "test_accuracy") -> Float[np.ndarray, " seeds"]:
         (found,) = [t for t in results["adam"] if t["eps"] == eps and abs(np.log10(t["learning_rate"] / rate)) < 1e-6]
         return np.array(found[what])
 
     def slope(low: int, high: int) -> Measurement:
         return exact((np.log10(followed[high]) - np.log10(followed[low])) / (high - low))
 
-    def table(eps: float) -> tuple[np.ndarray, np.ndarray]:
+    def table(eps: float) -> tuple[Float[np.ndarray, " rates"], Float[np.ndarray, "rates seeds"]]:
         rows = [t for t in results["adam"] if t["eps"] == eps]
         return np.array([t["learning_rate"] for t in rows]), np.array([t["test_loss"] for t in rows])
 
-    def best_rate(eps: float) -> np.ndarray:
+    def best_rate(eps: float) -> Float[np.ndarray, " seeds"]:
         rates, losses = table(eps)
         return np.log10(rates[losses.argmin(axis=0)])
 

@@ -1,4 +1,4 @@
-"""Do Adam and RMSprop run at an edge of stability of their own, that of the preconditioned Hessian?"""
+"""Edge of stability of Adam and RMSprop, measured on the preconditioned Hessian."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

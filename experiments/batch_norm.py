@@ -1,4 +1,4 @@
-"""Is batch normalisation simply better, or does it widen the range of initial scales that train?"""
+"""Batch normalisation: its accuracy, and the range of initial scales that train with it and without it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import jax
 import numpy as np
+from jaxtyping import Float, Int
 from matplotlib.figure import Figure
 
 from experiments import images
@@ -100,8 +101,8 @@ def claims(record: Record) -> list[Claim]:
     scales = sorted({trial["scale"] for trial in record.results["trials"]}, reverse=True)
     large, small = scales[config["large"]], scales[config["small"]]
 
-    def of(network: str, rate: float, what: Callable[[Mapping[str, Any]], Any]) -> np.ndarray:
-        """Return something of every scale, shape (scales, seeds), the largest scale first."""
+    def of(network: str, rate: float, what: Callable[[Mapping[str, Any]], Any]) -> Float[np.ndarray, "scales seeds"]:
+        """Return a result of every scale, the largest scale first."""
         rows = {
             trial["scale"]: what(trial)
             for trial in record.results["trials"]
@@ -109,10 +110,10 @@ def claims(record: Record) -> list[Claim]:
         }
         return np.array([rows[scale] for scale in scales])
 
-    def test(network: str, rate: float = slow) -> np.ndarray:
+    def test(network: str, rate: float = slow) -> Float[np.ndarray, "scales seeds"]:
         return of(network, rate, lambda trial: trial["test_accuracy"])
 
-    def trained(network: str, rate: float = slow) -> np.ndarray:
+    def trained(network: str, rate: float = slow) -> Int[np.ndarray, " seeds"]:
         """Count the scales at which training ends well; a run that diverged has NaN."""
         ends = of(network, rate, lambda trial: [float(curve[-1]) for curve in trial["train_curves"]])
         return (ends >= config["good"]).sum(axis=0)

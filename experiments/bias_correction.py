@@ -1,4 +1,4 @@
-"""What does Adam's bias correction do, and where does training need it?"""
+"""Adam's bias correction: its effect on the first steps, and the settings in which training needs it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from experiments import images
@@ -97,7 +98,7 @@ def _under_constant_gradient(config: Config) -> dict[str, Any]:
     with jax.enable_x64(True):
         gradient = jnp.ones(())
 
-        def lengths(tx: Transform) -> np.ndarray:
+        def lengths(tx: Transform) -> Float[np.ndarray, " steps"]:
             def step(state: Any, _: None) -> tuple[Any, Any]:
                 update, state = tx.update(gradient, state)
                 return state, jnp.abs(jax.tree.leaves(update)[0])

@@ -1,4 +1,4 @@
-"""What a claim is and how it is judged: a measured interval, an expected region, and a control that must miss it."""
+"""Claims: a measured interval, an expected region, and a control that must miss it."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
+from jaxtyping import Float
 from rich.table import Table
 from rich.text import Text
 from scipy import stats
@@ -19,14 +20,14 @@ COLOURS: Mapping[Verdict, str] = {"PASS": "green", "FAIL": "red", "NOT RESOLVED"
 
 @dataclass(frozen=True)
 class Measurement:
-    """A number and the interval it is known to.
+    """A measured number with its interval.
 
     Attributes:
-        value: What was measured; infinite for a run that diverged.
+        value: The number; infinite for a run that diverged.
         lower: Lower end of the interval.
         upper: Upper end of the interval.
-        num_seeds: Independent repetitions behind the interval; 0 for a deterministic computation.
-        method: Where the interval comes from.
+        num_seeds: Number of independent repetitions; 0 for a deterministic computation.
+        method: Method of the interval.
     """
 
     value: float
@@ -38,7 +39,7 @@ class Measurement:
     def __post_init__(self):
         if math.isnan(self.value) or not self.lower <= self.value <= self.upper:
             raise ValueError(
-                f"A measurement is a number inside its interval; received {self.value} in [{self.lower}, {self.upper}]."
+                f"A measurement must lie in its interval; received {self.value} in [{self.lower}, {self.upper}]."
                 " Report a run that diverged as infinite."
             )
 
@@ -47,13 +48,13 @@ class Measurement:
             return f"{self.value:.7g}"
         digits = digits_apart(self.lower, self.upper, 4)
         low, high = f"{self.lower:.{digits}g}", f"{self.upper:.{digits}g}"
-        if low == high:  # the same in all digits worth printing
+        if low == high:  # equal in all printed digits
             return f"{self.value:.7g} ± {max(self.upper - self.value, self.value - self.lower):.1e}"
         return f"{self.value:.{digits}g} [{low}, {high}]"
 
 
 def exact(value: float, *, error: float = 0.0) -> Measurement:
-    """Report a deterministic computation.
+    """Return the measurement of a deterministic computation.
 
     Args:
         value: The number.
@@ -69,8 +70,8 @@ def exact(value: float, *, error: float = 0.0) -> Measurement:
     return Measurement(float(value), float(value - error), float(value + error), 0, "exact")
 
 
-def mean_over_seeds(samples: Sequence[float] | np.ndarray, *, confidence: float = 0.95) -> Measurement:
-    """Report the mean of independent repetitions, with Student's interval.
+def mean_over_seeds(samples: Sequence[float] | Float[np.ndarray, " seeds"], *, confidence: float = 0.95) -> Measurement:
+    """Return the mean of independent repetitions with Student's interval.
 
     Args:
         samples: One finite number per seed, at least two.
@@ -98,9 +99,12 @@ def mean_over_seeds(samples: Sequence[float] | np.ndarray, *, confidence: float 
 
 
 def ratio_over_seeds(
-    numerators: Sequence[float] | np.ndarray, denominators: Sequence[float] | np.ndarray, *, confidence: float = 0.95
+    numerators: Sequence[float] | Float[np.ndarray, " seeds"],
+    denominators: Sequence[float] | Float[np.ndarray, " seeds"],
+    *,
+    confidence: float = 0.95,
 ) -> Measurement:
-    """Report the geometric mean of ratios paired by seed, with Student's interval on the logarithm.
+    """Return the geometric mean of ratios paired by seed, with Student's interval of the logarithm.
 
     Args:
         numerators: One positive number per seed.
@@ -120,11 +124,11 @@ def ratio_over_seeds(
 
 
 def share_of_trials(successes: int, num_trials: int, *, confidence: float = 0.95) -> Measurement:
-    """Report how often independent trials succeeded, with Wilson's interval.
+    """Return the success rate of independent trials with Wilson's interval.
 
     Args:
-        successes: How many did.
-        num_trials: Of how many.
+        successes: Number of successes.
+        num_trials: Number of trials.
         confidence: Coverage of the interval, in (0, 1).
 
     Returns:
@@ -145,7 +149,7 @@ class Expectation:
     Attributes:
         lower: Its lower end; −∞ for none.
         upper: Its upper end; ∞ for none.
-        source: Who says so: a reference, or the reason for the tolerance.
+        source: Reference, or reason for the tolerance.
     """
 
     lower: float
@@ -186,11 +190,11 @@ def at_least(bound: float, source: str) -> Expectation:
 
 @dataclass(frozen=True)
 class Control:
-    """A variation for which the same check must fail; a check that nothing fails shows nothing.
+    """A variation for which the same check must fail, since a check that cannot fail shows nothing.
 
     Attributes:
-        variation: What is different.
-        measured: What it gives.
+        variation: The difference, in words.
+        measured: Its measurement.
     """
 
     variation: str
@@ -202,11 +206,11 @@ class Claim:
     """A statement with a measured value, an expected region and a negative control.
 
     Attributes:
-        statement: What is claimed, in one sentence.
+        statement: The claim, in one sentence.
         measured: The value that decides it.
-        expected: Where it must lie.
-        control: The variation that must miss the same region.
-        remark: What a reader should know besides: where it contradicts a source, for instance.
+        expected: The region in which it must lie.
+        control: The variation that must miss that region.
+        remark: Further information, such as a contradiction to a source.
     """
 
     statement: str
@@ -215,7 +219,7 @@ class Claim:
     control: Control
     remark: str = ""
 
-    # Derived, but kept among the fields so that a record holds them.
+    # Derived, but fields, so that a record contains them.
     control_verdict: Verdict = field(init=False)
     verdict: Verdict = field(init=False)
 
@@ -229,11 +233,11 @@ class Claim:
 
 
 def table(claims: Sequence[Claim], *, title: str = "") -> Table:
-    """Lay claims out for the terminal.
+    """Return a table of claims for the terminal.
 
     Args:
         claims: The claims.
-        title: Stands above the table.
+        title: Title of the table.
 
     Returns:
         A rich table, one row per claim.
@@ -257,7 +261,7 @@ def table(claims: Sequence[Claim], *, title: str = "") -> Table:
 
 
 def summary(claims: Sequence[Claim]) -> dict[str, Any]:
-    """Count the verdicts, all three of them."""
+    """Return the number of claims with each verdict."""
     return {verdict: sum(claim.verdict == verdict for claim in claims) for verdict in COLOURS}
 
 

@@ -1,4 +1,4 @@
-"""Does full-batch gradient descent run at the edge of stability? Twenty points, one hidden layer, three rates."""
+"""Edge of stability of full-batch gradient descent: twenty points, one hidden layer, three learning rates."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from experiments.claims import Claim, Control, Expectation, Measurement, at_least, at_most, mean_over_seeds
@@ -105,7 +106,7 @@ def shortened(values: Any) -> list[Any]:
     return [[float(f"{value:.5g}") for value in row] for row in np.asarray(values)]
 
 
-def crossing(ratio: np.ndarray) -> int:
+def crossing(ratio: Float[np.ndarray, " measurements"]) -> int:
     """Return where a ratio first reaches 1; three quarters of the way if it never does."""
     above = ratio >= 1
     return int(np.argmax(above)) if above.any() else 3 * len(ratio) // 4
@@ -117,11 +118,11 @@ def claims(record: Record) -> list[Claim]:
     flow = lanes[f"{config['flow_rate']:g}"]
     judged = []
 
-    def after(rate: float, values: Any) -> list[np.ndarray]:
+    def after(rate: float, values: Any) -> list[Float[np.ndarray, " _"]]:
         found = np.array(lanes[f"{rate:g}"]["sharpness"]) * rate / 2
         return [np.array(row)[crossing(ratio) :] for row, ratio in zip(values, found, strict=True)]
 
-    def middle(rows: list[np.ndarray]) -> Measurement:
+    def middle(rows: list[Float[np.ndarray, " _"]]) -> Measurement:
         return mean_over_seeds([np.median(row) for row in rows])
 
     flow_name = f"the flow (rate {config['flow_rate']:g}, as many steps), its last quarter"
@@ -140,13 +141,13 @@ def claims(record: Record) -> list[Claim]:
     fast, slow = max(config["rates"]), min(config["rates"])
     ratios = np.array(lanes[f"{slow:g}"]["sharpness"]) * slow / 2
 
-    def rising(rows: list[np.ndarray]) -> Measurement:
+    def rising(rows: list[Float[np.ndarray, " _"]]) -> Measurement:
         return mean_over_seeds([float(np.mean(np.diff(row) > 0)) for row in rows])
 
-    def before(rows: Any) -> list[np.ndarray]:
+    def before(rows: Any) -> list[Float[np.ndarray, " _"]]:
         return [np.array(row)[: crossing(ratio)] for row, ratio in zip(rows, ratios, strict=True)]
 
-    def misfit(rows: list[np.ndarray]) -> Measurement:
+    def misfit(rows: list[Float[np.ndarray, " _"]]) -> Measurement:
         return mean_over_seeds([np.median(np.abs(row - 1)) for row in rows])
 
     losses = after(fast, lanes[f"{fast:g}"]["loss"])
@@ -205,7 +206,7 @@ def draw(record: Record) -> Mapping[str, Figure]:
     rates = {label(rate): rate for rate in config["rates"]}
     names = rates | {f"flow, η = {flow}:  2/η = {2 / config['flow_rate']:.3g}": config["flow_rate"]}
 
-    def of(key: str) -> dict[str, np.ndarray]:
+    def of(key: str) -> dict[str, Float[np.ndarray, "seeds measurements"]]:
         return {name: np.array(lanes[f"{rate:g}"][key]) for name, rate in names.items()}
 
     losses = {name: np.exp([smooth(np.log(row)) for row in values]) for name, values in of("loss").items()}
@@ -230,7 +231,7 @@ def draw(record: Record) -> Mapping[str, Figure]:
     }  # fmt: skip
 
 
-def smooth(row: Any) -> np.ndarray:
+def smooth(row: Any) -> Float[np.ndarray, " measurements"]:
     """Return the means over nine neighbours, fewer at the ends."""
     window = np.ones(9)
     return np.convolve(row, window, "same") / np.convolve(np.ones(len(row)), window, "same")

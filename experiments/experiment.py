@@ -1,4 +1,4 @@
-"""What an experiment is, where experiments are found, and how one is run, judged and kept."""
+"""`Experiment`: how an experiment is defined, found, run, judged and stored."""
 
 import importlib
 import pkgutil
@@ -20,16 +20,16 @@ Config = TypeVar("Config")
 
 @dataclass(frozen=True)
 class Experiment(Generic[Config]):
-    """A question, and how it is answered.
+    """A question with the code that answers it.
 
-    Claims and figures are made of the record alone, so a stored record can be judged and drawn again.
+    Claims and figures depend on the record alone, so that a stored record can be judged and drawn again.
 
     Attributes:
-        question: What is asked, in one sentence.
-        presets: Configurations by name, a dataclass each: "smoke" for seconds on embedded data, "paper" for the answer.
+        question: The question, in one sentence.
+        presets: Configurations by name, a dataclass each: "smoke" takes seconds on embedded data; "paper" answers.
         run: `run(config, data_dir) -> results`: plain values by name. "data_sha256" among them becomes the record's
             data hash.
-        claims: `claims(record)`: what the results show.
+        claims: `claims(record)`: the claims, judged by the results.
         figures: `figures(record)`: figures by file name.
     """
 
@@ -42,12 +42,12 @@ class Experiment(Generic[Config]):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What running an experiment gave.
+    """Outcome of an experiment.
 
     Attributes:
         record: Configuration, results and claims.
         claims: The claims, judged.
-        files: What was written.
+        files: The written files.
     """
 
     record: Record
@@ -72,11 +72,11 @@ def execute(
     """Run one experiment, then `conclude`.
 
     Args:
-        name: The experiment's name, also of its folder.
+        name: Name of the experiment and of its folder.
         experiment: The experiment.
         preset: A key of its presets.
         out: Folder in which a folder of the experiment's name gets "record.json" and the figures; None writes nothing.
-        data_dir: Where data files are looked for, if the preset needs any. It does not enter the record.
+        data_dir: Folder of data files, if the preset needs any. It is not part of the record.
 
     Returns:
         The outcome.
@@ -103,7 +103,7 @@ def conclude(experiment: Experiment[Any], record: Record, *, folder: Path | None
     """Judge the claims of a record and draw its figures, freshly measured or loaded.
 
     Args:
-        experiment: The experiment that made the record.
+        experiment: The experiment of the record.
         record: The record.
         folder: Gets "record.json" and the figures; None writes nothing.
 

@@ -1,4 +1,4 @@
-"""Does ill-conditioning hold a network back? The two terms of a gradient step, followed along training."""
+"""Ill-conditioning along the training of a network: the two terms of a gradient step."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from experiments.claims import Claim, Control, Measurement, at_least, at_most, mean_over_seeds
@@ -185,7 +186,7 @@ def draw(record: Record) -> Mapping[str, Figure]:
     names = {f"SGD, ε = {rate:g}": lanes[f"{rate:g}"] for rate in config["rates"]}
     high = f"{config['rates'][-1]:g}"
 
-    def of(key: str) -> dict[str, np.ndarray]:
+    def of(key: str) -> dict[str, Float[np.ndarray, "seeds measurements"]]:
         return {name: np.array(lane[key]) for name, lane in names.items()}
 
     share = of("share") | {"random direction": np.array(lanes[high]["random_share"])}

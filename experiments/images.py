@@ -1,4 +1,4 @@
-"""The images on which networks are trained: embedded digits for a smoke run, MNIST for the answer."""
+"""Images on which networks are trained: embedded digits for a smoke run, MNIST for the paper preset."""
 
 from pathlib import Path
 from typing import Any, Literal

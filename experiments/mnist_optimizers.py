@@ -1,4 +1,4 @@
-"""Is Adam the optimizer to use, and are SGD and momentum the ones to avoid? The notes' race, untuned and tuned."""
+"""Figure 6-9 of Saito (2016): optimizers on MNIST, with default and with tuned learning rates."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import jax
 import numpy as np
+from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from experiments import images
@@ -30,14 +31,14 @@ class Config:
 
     data: images.Images = "mnist"
     num_train: int | None = None  # all; the book has 60,000
-    num_validation: int = 5_000  # choose
+    num_validation: int = 5_000  # select settings
     widths: tuple[int, ...] = (100, 100, 100, 100)
     batch_size: int | None = 128
     order: Literal["with_replacement", "reshuffle"] = "with_replacement"  # as in the book
     num_steps: int = 2000
     window: int = 100  # a loss is the mean over so many steps; the result is the last
     budget: int = 16  # trials for each optimizer
-    report_seeds: int = 10  # measure; none of them chose
+    report_seeds: int = 10  # not used for tuning
     # By optimizer, three decades of learning rates around what the notes take.
     ranges: tuple[tuple[str, float, float], ...] = (
         ("SGD", 1e-3, 1.0), ("Momentum", 1e-3, 1.0), ("AdaGrad", 1e-3, 1.0), ("Adam", 1e-4, 0.1),
@@ -118,11 +119,11 @@ def claims(record: Record) -> list[Claim]:
     small = at_most(share, f"{share:.0%} of the notes' difference or less is a collapse; {NOTES}")
     rivals = np.stack([notes[label] for label in FOUR[1:]]).max(axis=0)
 
-    def behind_adam(losses: np.ndarray) -> Measurement:
+    def behind_adam(losses: Float[np.ndarray, " seeds"]) -> Measurement:
         """Return how far losses lie behind the tuned Adam, in units of SGD's distance from Adam in the notes' race."""
         return mean_over_seeds((losses - tuned["Adam"]) / (notes["SGD"] - notes["Adam"]))
 
-    def spread(losses: Mapping[str, np.ndarray]) -> np.ndarray:
+    def spread(losses: Mapping[str, Float[np.ndarray, " seeds"]]) -> Float[np.ndarray, " seeds"]:
         four = np.stack([losses[label] for label in FOUR])
         return four.max(axis=0) - four.min(axis=0)
 
@@ -204,7 +205,7 @@ def _report(record: Record, settings: str, label: str) -> Mapping[str, Any]:
     return found
 
 
-def _of(record: Record, settings: str, what: str) -> dict[str, np.ndarray]:
+def _of(record: Record, settings: str, what: str) -> dict[str, Float[np.ndarray, " seeds"]]:
     """Return a result by optimizer, one number per seed; a run that diverged has that of guessing."""
     guess = GUESSING[what]
     found = {label: np.array(_report(record, settings, label)[what]) for label, *_ in record.config["ranges"]}
@@ -212,7 +213,7 @@ def _of(record: Record, settings: str, what: str) -> dict[str, np.ndarray]:
 
 
 def draw(record: Record) -> Mapping[str, Figure]:
-    """Draw both races, both rankings, all differences, and what a smaller budget would have found."""
+    """Draw the learning curves and rankings of both settings, all differences, and the best loss by budget."""
     results, config = record.results, record.config
     labels = [label for label, *_ in config["ranges"]]
     data = images.TITLES[config["data"]]
@@ -231,7 +232,7 @@ def draw(record: Record) -> Mapping[str, Figure]:
     def row(interval: Interval) -> tuple[Any, Any, Any]:
         return interval.estimate, interval.lower, interval.upper
 
-    def side(settings: str) -> tuple[dict[str, np.ndarray], dict[str, tuple[Any, Any, Any]]]:
+    def side(settings: str) -> tuple[dict[str, Float[np.ndarray, " seeds"]], dict[str, tuple[Any, Any, Any]]]:
         scores = _of(record, settings, "test_loss")
         return scores, {label: row(median_interval(values)) for label, values in scores.items()}
 
@@ -239,27 +240,27 @@ def draw(record: Record) -> Mapping[str, Figure]:
     k = np.arange(1, config["budget"] + 1)
     best = {label: best_of_k(results["tuning"][label]["validation_loss"], k, mode="min") for label in labels}
     return {
-        "race_at_notes_rates": race("default", f"{data}, at the notes' learning rates"),
+        "race_at_notes_rates": race("default", f"{data}, learning rates of Saito (2016)"),
         "race_tuned": race("tuned", f"{data}, each tuned with {config['budget']} trials"),
         "two_rates": pairs(
             {label: (_of(record, "default", "loss")[label], _of(record, "tuned", "loss")[label]) for label in labels},
-            settings=("the notes' learning rate", f"tuned with {config['budget']} trials"),
+            settings=("learning rate of Saito (2016)", f"tuned with {config['budget']} trials"),
             labels={label: (rate["default"][label], rate["tuned"][label]) for label in labels},
             xlabel=f"training loss (nats), mean of the last {config['window']} steps; one dot per seed",
-            title=f"{data}: what the ranking depends on",
+            title=f"{data}: default and tuned learning rates",
             log=True,
         ),
         "rankings": figures.comparison(
             side("default"), side("tuned"), xlabel="test loss (nats)", log=True,
-            headings=("at the notes' rates", f"tuned with {config['budget']} trials"), title=data,
+            headings=("learning rates of Saito (2016)", f"tuned with {config['budget']} trials"), title=data,
         ),
         "differences": figures.difference_matrix(
             found.names, found.estimate, found.lower, found.upper, found.better, unit="test loss (nats)",
-            title=f"{data}, tuned: who is better, {config['report_seeds']} paired seeds",
+            title=f"{data}, tuned: differences, {config['report_seeds']} paired seeds",
         ),
         "budget": figures.budget_curves(
             k, {label: row(interval) for label, interval in best.items()}, ylabel="best validation loss (nats)",
-            log=True, title=f"{data}: what a smaller budget would have found",
+            log=True, title=f"{data}: expected best of k trials",
         ),
     }  # fmt: skip
 

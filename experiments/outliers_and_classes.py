@@ -1,4 +1,4 @@
-"""Do as many eigenvalues stand apart as there are classes, and does the gradient live among their eigenvectors?"""
+"""Outliers of the Hessian's spectrum against the number of classes, and the gradient's share in their eigenvectors."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import matplotlib
 import numpy as np
 import sklearn.datasets
+from jaxtyping import Int
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -111,8 +112,8 @@ def outliers(values: Any) -> int:
     return int(np.argmax(values[:-1] / values[1:])) + 1
 
 
-def _counts(record: Record, state: str) -> np.ndarray:
-    """Return the numbers of outliers, (classes, seeds)."""
+def _counts(record: Record, state: str) -> Int[np.ndarray, "classes seeds"]:
+    """Return the numbers of outliers."""
     spectra, classes = record.results["spectra"], record.config["classes"]
     return np.array([[outliers(at["eigenvalues"]) for at in spectra[str(c)][state]] for c in classes])
 

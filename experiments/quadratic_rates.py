@@ -1,4 +1,4 @@
-"""Do the chains converge at the rates, and diverge at the curvatures, that theory gives them on a quadratic?"""
+"""Convergence rates and stability thresholds of optimizers on a quadratic, compared with theory."""
 
 import math
 from collections.abc import Mapping
@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float
 from matplotlib.figure import Figure
 
 from experiments.claims import Claim, Control, exact, mean_over_seeds, near
@@ -31,6 +32,7 @@ from jaxopt_study.transforms import (
     scale_by_learning_rate,
     weighted_sum,
 )
+from jaxopt_study.types import Key
 
 LOW, HIGH = 0.1, 2.0  # μ and L of x²/20 + y²
 KAPPA = HIGH / LOW
@@ -176,13 +178,13 @@ def _both(rate: Rate, config: Config) -> dict[str, Any]:
     }
 
 
-def _radii(optimizer: Transform, curvatures: np.ndarray) -> np.ndarray:
+def _radii(optimizer: Transform, curvatures: Float[np.ndarray, " curvatures"]) -> Float[np.ndarray, " curvatures"]:
     """Return the spectral radius of one training step on ½λθ², for each λ."""
     return np.abs(np.linalg.eigvals(np.asarray(_step_maps(optimizer, curvatures)))).max(axis=1)
 
 
 @jax.jit
-def _step_maps(optimizer: Transform, curvatures: Any) -> Any:
+def _step_maps(optimizer: Transform, curvatures: Any) -> Float[Array, "curvatures n n"]:
     """Return the matrices by which one training step on ½λθ² multiplies parameters and optimizer state, for each λ.
 
     The step is linear in them, so its Jacobian at the minimum is the step itself. Counters are left out.
@@ -205,14 +207,14 @@ def _step_maps(optimizer: Transform, curvatures: Any) -> Any:
     return jax.vmap(jax.jacobian(step), in_axes=(None, 0))(origin, curvatures)
 
 
-def _observe(optimizer: Transform, config: Config) -> np.ndarray:
+def _observe(optimizer: Transform, config: Config) -> Float[np.ndarray, " starts"]:
     """Return the rates of training runs from random starts."""
     keys = jax.random.split(jax.random.key(config.seed), config.num_starts)
     return np.asarray(_slopes(optimizer, keys, config.num_steps))
 
 
 @partial(jax.jit, static_argnames="num_steps")
-def _slopes(optimizer: Transform, keys: Any, num_steps: int) -> Any:
+def _slopes(optimizer: Transform, keys: Key, num_steps: int) -> Float[Array, " starts"]:
     def slope(key: Any) -> Any:
         problem = problems.quadratic([LOW, HIGH])
         run = training.train(problem, optimizer, num_steps=num_steps, key=key, record_params_every=1)

@@ -1,4 +1,4 @@
-"""What did the notes' random search find: the best learning rate, or the end of its range?"""
+"""Section 6.5.2 of Saito (2016): random search of learning rate and weight decay, also over wider ranges."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import jax
 import numpy as np
+from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from experiments import images
@@ -128,7 +129,7 @@ def _search_ranges(
     }, _trials(found["wide"], config)
 
 
-def _guessed(accuracy: np.ndarray) -> np.ndarray:
+def _guessed(accuracy: Float[np.ndarray, " seeds"]) -> Float[np.ndarray, " seeds"]:
     """Return accuracies in which a run that diverged has that of guessing."""
     return np.where(np.isnan(accuracy), 0.1, accuracy)
 
@@ -164,7 +165,7 @@ def claims(record: Record) -> list[Claim]:
         accuracy = [one["test_accuracy"] for one in searches]
         return mean_over_seeds([row[name] - row["notes"] for row in accuracy])
 
-    def scanned(rate: float, decay: float = config["decays"][0]) -> np.ndarray:
+    def scanned(rate: float, decay: float = config["decays"][0]) -> Float[np.ndarray, " seeds"]:
         near_to = lambda x, y: abs(x - y) < 1e-6 * y
         (found,) = [
             np.array(one["test_accuracy"])
@@ -275,13 +276,13 @@ def draw(record: Record) -> Mapping[str, Figure]:
             found["steps"], curves["train"], curves["validation"], titles=titles, ylabel="accuracy", smallest=0.0,
             largest=1.0, title=f"{data}, {config['num_train']} images: the best of {config['num_trials']} trials",
         ),
-        "notes_range": trials("search", "rates", f"{data}: the range of the notes"),
+        "notes_range": trials("search", "rates", f"{data}: the range of Saito (2016)"),
         "wide_range": trials("wide", "wide_rates", f"{data}: a range that goes two decades further"),
         "scan": response(
             rates, scan, xlabel="learning rate", log_x=True, smallest=0.0, largest=1.0,
             ylabel=f"test accuracy, median of {config['scan_seeds']} seeds",
             marks={name: (rates[len(rates) // 2], curve[len(rates) // 2]) for name, curve in scan.items()},
-            mark_label="end of the notes' range", title=f"{data}: where the best learning rate is",
+            mark_label="end of the range of Saito (2016)", title=f"{data}: accuracy by learning rate",
         ),
     }  # fmt: skip
 

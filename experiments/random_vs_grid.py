@@ -1,4 +1,4 @@
-"""Does random search beat a grid of the same size, and when does it not?"""
+"""Random search compared with a grid of the same size."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import jax
 import numpy as np
+from jaxtyping import Float, Int
 from matplotlib.figure import Figure
 
 from experiments import images
@@ -137,7 +138,7 @@ def _search_network(config: Config, data_dir: Path | None, key: Any) -> dict[str
     return {"network": found, "problem": dict(problem.metadata), "data_sha256": dataset.sha256}
 
 
-def _best(found: sweeps.Search, which: np.ndarray) -> dict[str, Any]:
+def _best(found: sweeps.Search, which: Int[np.ndarray, " trials"]) -> dict[str, Any]:
     scores = found.scores[which]
     configs = [found.configs[i] for i in which]
     return {
@@ -164,7 +165,7 @@ def claims(record: Record) -> list[Claim]:
     budget, target = str(config["budget"]), config["target"]
     side = round(config["budget"] ** 0.5)
 
-    def hits(surface: str, sampler: str) -> np.ndarray:
+    def hits(surface: str, sampler: str) -> Float[np.ndarray, " surfaces"]:
         return np.array(results["surfaces"][surface][sampler][budget], dtype=float)
 
     def advantage(surface: str, of: str = "random", over: str = "grid") -> Measurement:

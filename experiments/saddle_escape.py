@@ -1,4 +1,4 @@
-"""How many steps does an optimizer need to leave a saddle point, and what decides it?"""
+"""Number of steps in which an optimizer leaves a saddle point, and its dependence on the eigenvalue."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import matplotlib
 import numpy as np
 from jax.flatten_util import ravel_pytree
+from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from experiments.claims import (
@@ -180,7 +181,9 @@ def _stability(optimizer: Transform, place: Place) -> dynamics.Stability:
     )
 
 
-def _distances(optimizer: Transform, place: Place, escape: Any, config: Config, *, nudge: float) -> np.ndarray:
+def _distances(
+    optimizer: Transform, place: Place, escape: Any, config: Config, *, nudge: float
+) -> Float[np.ndarray, " points"]:
     """Return the distances from the saddle along its escape direction, started a nudge beside it."""
     run = training.train(
         place.problem, optimizer, num_steps=config.num_steps, key=jax.random.key(0),
@@ -207,7 +210,9 @@ def _losses(place: Place, num_steps: int) -> Callable[..., Any]:
     return jax.jit(jax.vmap(one, in_axes=(None, 0, 0)))
 
 
-def _leave(losses_of: Callable[..., Any], place: Place, optimizer: Transform, starts: Any) -> np.ndarray:
+def _leave(
+    losses_of: Callable[..., Any], place: Place, optimizer: Transform, starts: Any
+) -> Float[np.ndarray, " starts"]:
     """Return when the loss first is below the saddle's by `drop`; the number of steps where it never is."""
     losses = np.asarray(losses_of(optimizer, starts, jax.random.split(jax.random.key(2), len(starts))))
     below = losses < place.value - place.drop

@@ -1,4 +1,4 @@
-"""How many directions lead down from a critical point, and is that a function of the loss, or of the dimension?"""
+"""Number of negative eigenvalues at critical points, as a function of the loss and of the dimension."""
 
 import itertools
 import math
@@ -13,6 +13,7 @@ import jax.flatten_util
 import jax.numpy as jnp
 import matplotlib
 import numpy as np
+from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from experiments.claims import Claim, Control, Expectation, Measurement, at_least, at_most, exact, near, share_of_trials
@@ -91,7 +92,7 @@ def _points(config: Config, key: Any) -> dict[str, Any]:
     return found
 
 
-def _target(problem: problems.Problem) -> np.ndarray:
+def _target(problem: problems.Problem) -> Float[np.ndarray, "outputs inputs"]:
     """Return Y, as the product of the network that has learned every mode."""
     first, second = problem.critical_points[0].params
     return second @ first

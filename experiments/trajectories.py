@@ -1,4 +1,4 @@
-"""Is SGD the poor one on x²/20 + y²? The notes' figure, and the step that it gives SGD."""
+"""Figures 6-3 to 6-8 of Saito (2016): optimizers on x²/20 + y², also with all other learning rates."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from experiments.claims import Claim, Control, Expectation, at_most, exact, near, ratio_over_seeds
@@ -50,7 +51,7 @@ def the_notes(config: Config) -> dict[str, Transform]:
     }
 
 
-def heavy_ball(spectrum: np.ndarray) -> Transform:
+def heavy_ball(spectrum: Float[np.ndarray, " eigenvalues"]) -> Transform:
     """Return Polyak's best heavy ball for a spectrum: α = 4/(√L + √μ)², β = ((√L − √μ)/(√L + √μ))²."""
     low, high = np.sqrt(spectrum.min()), np.sqrt(spectrum.max())
     return optimizers.momentum(float(4 / (high + low) ** 2), float(((high - low) / (high + low)) ** 2))
@@ -205,7 +206,7 @@ def _point(start: Any) -> str:
 
 
 def draw(record: Record) -> Mapping[str, Figure]:
-    """Draw the notes' figure, and what every other learning rate would have given."""
+    """Draw the trajectories, and the final value for every learning rate."""
     results, config = record.results, record.config
     problem = problems.planar.bowl(start=config["start"])
     rates = {
@@ -227,7 +228,7 @@ def draw(record: Record) -> Mapping[str, Figure]:
             results["sweep"]["learning_rate"],
             results["sweep"]["loss"],
             marks={label: (rate, results["final"][label]) for label, rate in rates.items()},
-            mark_label="the notes' setting",
+            mark_label="setting of Saito (2016)",
             xlabel="learning rate",
             ylabel=f"f after {config['num_points'] - 1} steps",
             title="x²/20 + y²: every optimizer at every learning rate",

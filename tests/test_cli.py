@@ -235,7 +235,7 @@ def test_the_printed_table_fits_eighty_columns_and_shows_both_rankings_and_who_w
     flat = " ".join(out.split())
     said = study["resumed"].record.results["comparison"]
     assert "median test accuracy of 2 seeds, 95% interval" in flat
-    for settings, title in (("default", "Notes' settings"), ("tuned", "Tuned, 4 trials each")):
+    for settings, title in (("default", "Settings of Saito (2016)"), ("tuned", "Tuned, 4 trials each")):
         assert title in flat
         assert f"{said[settings]['verdict']}." in flat
     row = next(line for line in out.splitlines() if line.startswith("rated"))
@@ -248,7 +248,7 @@ def test_the_printed_table_fits_eighty_columns_and_shows_both_rankings_and_who_w
 def test_who_has_no_settings_for_the_contour_problem_is_named_wherever_it_is_missing(study, tmp_path, monkeypatch):
     results = study["resumed"].record.results
     assert results["not_on_plane"] == ["rated"]
-    assert "Not on x²/20 + y², for want of default settings: rated." in study["resumed"].out
+    assert "Not run on x²/20 + y², because it has no default settings: rated." in study["resumed"].out
     titles, rates = {}, []
 
     def trajectories(problem, paths, *, title, together=False, **options):
@@ -322,12 +322,12 @@ def mine(tmp_path, monkeypatch):
         (["--optimizer", "mine_for_errors:ready"], "not a function that returns one"),
         (["--optimizer", "mine_for_errors:constant"], "expected a function"),
         (["--optimizer", "mine_for_errors:plain", "--optimizer", "mine_for_errors:plain"], "given twice"),
-        (["--only", "adamant"], "not among the notes' optimizers, sgd"),
+        (["--only", "adamant"], "--only adamant: unknown; expected names among sgd"),
         (["--data", "mnist", "--data-dir", "absent"], "--data-dir"),
         (["--data-dir", "."], "digits need neither"),
         (["--steps", "0"], "--steps must be at least 1"),
         (["--widths", "0"], "--widths"),
-        (["--batch-size", "100000"], "1197 training examples"),
+        (["--batch-size", "100000"], "at most 1197, the number of training examples"),
         (["--resume"], "--resume needs --out"),
         (["--out", "mine_for_errors.py"], "is a file"),
         (["--out", "."], "holds something already"),

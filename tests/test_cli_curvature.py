@@ -99,7 +99,7 @@ def folder(tmp_path_factory):
                 repeated[asked] = repeat(problem, settings, optimizer, seed)
             return repeated[asked]
 
-        patch.setattr("jaxopt_study.cli._targets.repeat", once)
+        patch.setattr("jaxopt_study.cli._target_from_run.repeat", once)
         yield path
 
 
@@ -357,7 +357,7 @@ def test_ctrl_c_keeps_the_stages_that_had_finished(folder, stages, capsys):
     assert record.status == "interrupted"
     assert record.results["audit"]["num_matvecs"] == 7
     assert not {"sharpness", "trace"} & set(record.results)
-    assert "1 of 3 stages had finished" in capsys.readouterr().err
+    assert "The results of 1 of 3 stages are kept" in capsys.readouterr().err
 
 
 def test_a_stage_that_fails_stops_nothing_else_and_is_code_1(folder, stages, capsys):
@@ -413,7 +413,7 @@ def test_a_tolerance_below_the_noise_floor_of_the_audit_is_refused_by_every_stag
         (["mine_for_curvature:broken"], "cannot be diagnosed: ZeroDivisionError"),
         (["mine_for_curvature:infinite"], "cannot be diagnosed: ValueError"),
         (["mine_for_curvature:without_data", "--batch-size=2"], "cannot be diagnosed: ValueError"),
-        (["mine_for_curvature:without_data", "--optimizer", "adamant"], "no optimizer"),
+        (["mine_for_curvature:without_data", "--optimizer", "adamant"], "neither an optimizer"),
         (["mine_for_curvature:without_data", "--start=1"], "are for a results folder"),
         (["race", "--start=2"], "from 0 to 1"),
         (["race", "--optimizer", "adam"], "not among those that ran, momentum"),
@@ -469,9 +469,9 @@ def elsewhere(entries):
     [
         (lambda record: replace(record, data_hash="0" * 64), "data differ"),
         (lambda record: replace(record, kind="experiment"), "kind 'experiment'"),
-        (lambda record: replace(record, results={"entries": []}), "No optimizer had finished"),
+        (lambda record: replace(record, results={"entries": []}), "No optimizer has finished"),
         (with_entries(without_settings), "earlier version"),
-        (with_entries(twice), "Say which one with --optimizer: momentum, other"),
+        (with_entries(twice), "Choose one with --optimizer: momentum, other"),
     ],
 )
 def test_a_run_that_is_not_what_it_was_is_refused(folder, tmp_path, change, message):
@@ -497,7 +497,7 @@ def of_code(**named):
 )  # fmt: skip
 def test_a_record_names_no_code(folder, tmp_path, optimizer, named):
     (tmp_path / "race").symlink_to(folder / "race")
-    with pytest.raises(UserError, match=r"A record runs no code|does not say how|not as `jaxopt-study compare`"):
+    with pytest.raises(UserError, match=r"A record runs no code|has no expression|entries differ from those"):
         find_target(changed(tmp_path, "changed", of_code(**named)), optimizer, 0)
     assert not (folder / "was-called").exists()
 
@@ -506,7 +506,7 @@ def test_the_user_names_their_own_code(folder, tmp_path):
     (tmp_path / "race").symlink_to(folder / "race")
     change = of_code(module="mine_for_curvature:optimizer", config={"rate": 0.25}, optimizer="optimizer")
     path = changed(tmp_path, "changed", change)
-    with pytest.raises(UserError, match=r"name it yourself, with --optimizer mine_for_curvature:optimizer"):
+    with pytest.raises(UserError, match=r"name it with --optimizer mine_for_curvature:optimizer"):
         find_target(path, "optimizer", 0)
     target = find_target(path, "mine_for_curvature:optimizer", 0)
     (folder / "was-called").unlink()
@@ -579,7 +579,7 @@ def test_the_state_that_the_user_gives_is_the_one_that_is_measured(folder, capsy
     arguments = ["--optimizer", optimizer, "--out", "state-fresh"]
     assert main(["curvature", "mine_for_curvature:loss_and_params", *arguments]) == 0
     told = capsys.readouterr().err
-    assert "fresh one before its first step" in told
+    assert "The optimizer is in its initial state" in told
     assert "let mine_for_curvature:loss_and_params return (loss, params, data, opt_state)" in told
     assert records.load("state-fresh").config["opt_state"] == "fresh"
     assert not np.any(jax.tree.leaves(seen[-1])[0])
@@ -587,7 +587,7 @@ def test_the_state_that_the_user_gives_is_the_one_that_is_measured(folder, capsy
 
 @pytest.mark.parametrize(
     ("optimizer", "message"),
-    [(None, "name the optimizer with --optimizer"), ("adam(1e-3)", "to have the structure of the state of adam")],
+    [(None, "Name the optimizer with --optimizer"), ("adam(1e-3)", "to have the structure of the state of adam")],
 )
 def test_a_state_that_belongs_to_no_optimizer_is_refused(folder, capsys, optimizer, message):
     arguments = [] if optimizer is None else ["--optimizer", optimizer]
@@ -596,7 +596,7 @@ def test_a_state_that_belongs_to_no_optimizer_is_refused(folder, capsys, optimiz
     assert not (folder / "results").exists()
 
 
-@pytest.mark.parametrize(("floor", "remedy"), [(0.01, "Ask for --tolerance 2e-02, or cast"), (0.9, "Cast parameters")])
+@pytest.mark.parametrize(("floor", "remedy"), [(0.01, "Give --tolerance 2e-02, or cast"), (0.9, "Cast parameters")])
 def test_the_advice_on_a_noise_floor_can_be_followed(folder, stages, floor, remedy):
     def noisy(subject, so_far):
         return {**passed(subject, so_far), "verdict": "noisy", "noise_floor": floor}
@@ -614,7 +614,7 @@ def test_a_run_that_ends_elsewhere_when_repeated_says_so(folder, tmp_path):
     path = changed(tmp_path, "changed", with_entries(elsewhere))
     assert find_target(path, None, 0).note is None
     target = find_target(path, None, 1)
-    assert "rounds otherwise" in target.note
+    assert "rounds differently" in target.note
     losses = target.described["test_loss"]
     assert losses["compared"] == pytest.approx(1.01 * losses["repeated"], rel=1e-4)
 

@@ -293,7 +293,7 @@ def test_output_that_cannot_be_written_is_said_in_a_line(command):
             check=False,
         )
     assert ended.returncode == 1
-    assert ended.stderr.startswith("Error: What is printed could not be written: No space left"), ended.stderr
+    assert ended.stderr.startswith("Error: The output could not be written: No space left"), ended.stderr
     assert ended.stderr.count("\n") == 1
 
 

@@ -124,7 +124,7 @@ def test_an_interrupted_search_keeps_its_trials_and_says_how_to_go_on(searched):
     assert (code, record.status) == (130, "interrupted")
     done = record.results["num_finished"]
     assert 0 < done < 8
-    assert f"{done} of 8 trials had finished and are kept in searched" in err
+    assert f"{done} of 8 trials have finished and are kept in searched" in err
     assert "--resume" in err
     assert out == ""
 
@@ -231,17 +231,17 @@ def test_a_search_can_be_halved(here):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["search", "adamant"], "no optimizer or atom"),
+        (["search", "adamant"], "neither an optimizer or atom"),
         (["search", "sgd", "--trials=0"], "--trials must be at least 1"),
-        (["search", "sgd", "--space", "learning_rate"], "has no name: write NAME=KIND"),
-        (["search", "sgd", "--space", "learning_rate=between(1, 2)"], "is no range; expected log(low, high)"),
+        (["search", "sgd", "--space", "learning_rate"], "has no name. Write NAME=KIND"),
+        (["search", "sgd", "--space", "learning_rate=between(1, 2)"], "is not a range; expected log(low, high)"),
         (["search", "sgd", "--space", "learning_rate=log(2, 1)"], "expected finite low < high"),
         (["search", "sgd", "--space", "learning_rate=log(open('x'), 1)"], "neither a number nor a word"),
         (["search", "sgd", "--space", "a=log(1, 2)", "--space", "a=log(1, 2)"], "names 'a' twice"),
         (["search", "sgd", "--space", "decay=uniform(0, 1)"], "'sgd' needs learning_rate"),
         (["search", "sgd(0.1)", "--space", "decay=uniform(0, 1)"], "Unknown hyperparameter 'decay'"),
-        (["search", "chain(sgd(0.1), sgd(0.1))"], "has not one learning_rate"),
-        (["search", "mine_for_sweeps:bare"], "has not one learning_rate"),
+        (["search", "chain(sgd(0.1), sgd(0.1))"], "does not have exactly one learning_rate"),
+        (["search", "mine_for_sweeps:bare"], "does not have exactly one learning_rate"),
         (["search", "mine_for_sweeps:stubborn"], "branches on learning_rate in Python"),
         (["search", "mine_for_sweeps:raises"], "fails with RuntimeError: the user's own mistake"),
         (["search", "sgd", "--space", "learning_rate=log(1, 2)", "--space", "batch_size=choices(8, 16)",
@@ -249,14 +249,14 @@ def test_a_search_can_be_halved(here):
         (["search", "sgd", "--out", "mine_for_sweeps.py"], "is a file"),
         (["search", "sgd", "--out", "mine_for_sweeps.py/below"], "cannot be written"),
         (["search", "sgd", "--resume"], "--resume needs --out"),
-        (["search", "sgd", "--batch-size=100000"], "1197 training examples"),
+        (["search", "sgd", "--batch-size=100000"], "at most 1197, the number of training examples"),
         (["search", "sgd", "--evaluations=0"], "--evaluations must be at least 1"),
-        (["ablate", "adamant"], "no optimizer or atom"),
+        (["ablate", "adamant"], "neither an optimizer or atom"),
         (["ablate", "mine_for_sweeps:bare"], "bare Optax transformation"),
-        (["ablate", "sgd(0.1)"], "Nothing can be left out of 'sgd(0.1)'"),
+        (["ablate", "sgd(0.1)"], "'sgd(0.1)' is scale_by_learning_rate(0.1), from which nothing can be removed"),
         (["ablate", "sgd(0.1)", "--neutral", "eps"], "expected NAME=NUMBER"),
         (["ablate", "adam", "--neutral", "b3=0"], "matches no hyperparameters"),
-        (["ablate", "chain(momentum(0.1), sgd(0.1))", "--budget=2"], "has 2. Name what is to be tuned"),
+        (["ablate", "chain(momentum(0.1), sgd(0.1))", "--budget=2"], "has 2. Name the hyperparameter to tune"),
         (["ablate", "adam", "--budget=-1"], "--budget must be at least 0"),
         (["ablate", "adam", "--out", "mine_for_sweeps.py/below"], "cannot be written"),
     ],

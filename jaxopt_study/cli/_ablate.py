@@ -1,4 +1,4 @@
-"""`jaxopt-study ablate`."""
+"""The command `jaxopt-study ablate`."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,33 +20,35 @@ from jaxopt_study.problems import Problem
 from jaxopt_study.sweeps import Space, variants_of
 from jaxopt_study.transforms import Transform
 
-REACH = 100.0  # by which factor the tuned learning rate may be smaller or larger than the given one
+REACH = 100.0  # largest ratio of the tuned to the given learning rate, and of the given to the tuned one
 
 
 def ablate(options: Ablate, job: Job) -> int:
-    """Run every variant, and draw, print and save what came out.
-
-    Args:
-        options: What was asked for.
-        job: Prints the table.
+    """Run every variant; print, draw and save the results.
 
     Returns:
         The exit code.
 
     Raises:
-        UserError: If something asked for cannot be done.
+        UserError: If an option cannot be used.
     """
     settings = network_settings(options)
     optimizer = read_optimizer(options.optimizer)
     if not isinstance(optimizer, Transform):
-        raise UserError(f"{options.optimizer!r} is a bare Optax transformation, which cannot be taken apart.")
+        raise UserError(
+            f"{options.optimizer!r} is a bare Optax transformation, whose atoms are unknown. Give a named optimizer or "
+            "a chain of atoms of this package."
+        )
     neutral = _neutral(options.neutral)
     try:
         variants = variants_of(optimizer, neutral=neutral)
     except (TypeError, ValueError) as error:
         raise UserError(str(error)) from None
     if len(variants) < 2:
-        raise UserError(f"Nothing can be left out of {options.optimizer!r}, which is {optimizer.expand()!r}.")
+        raise UserError(
+            f"{options.optimizer!r} is {optimizer.expand()!r}, from which nothing can be removed. Give an optimizer "
+            "with more atoms, such as momentum(0.1)."
+        )
     space = _space(options, optimizer) if options.budget else None
     dataset = load_data(options)
     name = short_name(options.optimizer)
@@ -71,7 +73,7 @@ def _run(
     space: Space | None,
     folder: Path,
 ) -> sweeps.Ablation | None:
-    """Return what came of the variants; None after an interrupt."""
+    """Return the ablation; None after an interrupt."""
     try:
         with user_errors(), JobBar() as bar:
             return sweeps.ablate(
@@ -113,8 +115,9 @@ def _space(options: Ablate, optimizer: Transform) -> Space:
     rates = {path: value for path, value in paths.items() if path.rpartition(".")[2] == "learning_rate"}
     if len(rates) != 1 or not isinstance(next(iter(rates.values())), float | int):
         raise UserError(
-            f"--budget tunes the learning rate, of which {options.optimizer!r} has {len(rates)}. Name what is to be "
-            f'tuned with --space, by its path, such as "learning_rate=log(1e-4, 1)"; paths are {", ".join(paths)}.'
+            f"--budget tunes one learning rate, but {options.optimizer!r} has {len(rates)}. Name the "
+            f'hyperparameter to tune by its path, such as --space "learning_rate=log(1e-4, 1)"; the paths are '
+            f"{', '.join(paths)}."
         )
     (rate,) = rates.values()
     return Space({"learning_rate": sweeps.log_uniform(rate / REACH, rate * REACH)})

@@ -1,4 +1,4 @@
-"""What `jaxopt-study ablate` records, draws and prints."""
+"""Record, tables, figure and printed report of `jaxopt-study ablate`."""
 
 import re
 import textwrap
@@ -17,15 +17,11 @@ from jaxopt_study.cli._runner import Job
 from jaxopt_study.cli._tables import difference, interval, write_table
 from jaxopt_study.sweeps import Ablation, Variant
 
-FAR = 20.0  # usual widths of an interval from 0
+FAR = 20.0  # in median half widths: an effect beyond makes the axis linear only near 0
 
 
 def summary(found: Ablation) -> dict[str, Any]:
-    """Return what an ablation found as plain values.
-
-    Args:
-        found: The ablation.
-    """
+    """Return the results of an ablation as plain values."""
     contributions = {part.variant.name: part for part in found.contributions()}
     rows = []
     for variant in found.variants:
@@ -48,10 +44,10 @@ def write(record: records.Record, found: Ablation, folder: Path, *, title: str) 
     """Write the record, the tables and the figure.
 
     Args:
-        record: The record.
+        record: Record of the command.
         found: The ablation.
-        folder: Where the files go.
-        title: What was taken apart.
+        folder: Results folder.
+        title: Title of the figure: optimizer and problem.
 
     Returns:
         The names of the files.
@@ -77,14 +73,14 @@ def write(record: records.Record, found: Ablation, folder: Path, *, title: str) 
 
 
 def show(job: Job, record: records.Record, found: Ablation, files: Sequence[str], folder: Path, *, share: bool) -> None:
-    """Print the table of contributions and where everything is.
+    """Print the table of contributions and the names of the files.
 
     Args:
-        job: Prints it.
-        record: The record.
+        job: The command.
+        record: Its record.
         found: The ablation.
-        files: Names of the files that were written.
-        folder: Where they are.
+        files: Names of the written files.
+        folder: Results folder.
         share: Whether the metric is a proportion.
     """
     config, results = record.config, record.results
@@ -112,7 +108,7 @@ def show(job: Job, record: records.Record, found: Ablation, files: Sequence[str]
 
 
 def _named(variant: Variant) -> str:
-    """Return the name of a variant, and what it is where only the learning rate is left."""
+    """Return the name of a variant; one with nothing but the learning rate is also called plain SGD."""
     text = re.sub(r"\s+", "", repr(variant.optimizer))
     alone = re.sub(r"identity\(\),?", "", text.removeprefix("chain(").removesuffix(")") if "chain" in text else text)
     plain = re.fullmatch(r"scale_by_learning_rate\([^()]*\),?", alone)
@@ -120,13 +116,13 @@ def _named(variant: Variant) -> str:
 
 
 def linear_within(losses: Sequence[tuple[float, float, float]]) -> float | None:
-    """Return within what distance of 0 the axis is to be linear, if some change is far larger than most intervals.
+    """Return the half width of the linear part of the axis, if some effect is far larger than most intervals.
 
     Args:
-        losses: (estimate, lower, upper) of each.
+        losses: (estimate, lower, upper) of each variant.
 
     Returns:
-        The median half width of the intervals; None if nothing is far larger.
+        The median half width of the intervals; None if no effect is far larger.
     """
     _, low, high = np.array(losses, dtype=float).T
     widths = ((high - low) / 2)[np.isfinite(high - low) & (high > low)]

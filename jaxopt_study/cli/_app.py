@@ -1,4 +1,4 @@
-"""From arguments to a command, and from how it ends to an exit code."""
+"""Argument parser: parses the arguments, runs the command, and returns its exit code."""
 
 import operator
 import sys
@@ -23,12 +23,11 @@ from jaxopt_study.cli._options import (
 COMMANDS = (Compare, Search, Ablate, Curvature, Optimizers, Problems, Explain)
 DESCRIPTION = """Compose optimizers from textbook atoms, train them in one compiled program, and see why they differ.
 
-`jaxopt-study COMMAND --help` says more of each, `jaxopt-study --version` which version this is.
+`jaxopt-study COMMAND --help` describes a command; `jaxopt-study --version` prints the version.
 
-Exit codes: 0 done; 1 an optimizer, an audit or a stage failed, and the rest is done; 2 the arguments cannot be
-understood, or what they ask for cannot be done (the message says what to do); 130 interrupted by Ctrl-C, or 143 by
-SIGTERM, with what had finished kept: put the same command with --out and --resume into the queue again. A second signal
-ends it at once."""
+Exit codes: 0 success; 1 an optimizer, an audit or a stage failed, and everything else is done; 2 invalid arguments
+(the message gives the remedy); 130 interrupted by Ctrl-C, or 143 by SIGTERM. After an interrupt finished runs are kept:
+submit the same command again with --out and --resume. A second signal ends the command at once."""
 
 
 def run(argv: Sequence[str] | None = None) -> int:
@@ -38,11 +37,10 @@ def run(argv: Sequence[str] | None = None) -> int:
         argv: The arguments; None takes those of the process, and lets the command use all cores.
 
     Returns:
-        0 if all is done, 1 if part of it failed, 2 if something asked for cannot be done, 130 if the command noticed
-        an interrupt itself.
+        The exit code: 0 for success, 1 if a part failed, 2 if an option cannot be used, 130 after an interrupt.
 
     Raises:
-        SystemExit: With code 2 for arguments that cannot be understood, and 0 after `--help`.
+        SystemExit: With code 2 for arguments that cannot be parsed, and 0 after `--help`.
     """
     asked = sys.argv[1:] if argv is None else list(argv)
     if asked == ["--version"]:
@@ -53,14 +51,14 @@ def run(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(options: Any, *, all_cores: bool) -> int:
-    """Import what a command needs, and run it.
+    """Import a command, and run it.
 
-    The imports stand here, and nowhere else in the command line, because JAX, Matplotlib and pandas take seconds: the
-    help and mistakes in the arguments do not wait for them.
+    Commands are imported here, and nowhere else, because JAX, Matplotlib and pandas take seconds to import: help and
+    error messages about arguments do not wait for them.
 
     Args:
-        options: What was asked for.
-        all_cores: Whether runs may be spread over all cores.
+        options: Options of the command.
+        all_cores: Whether runs may use all cores.
 
     Returns:
         The exit code.
@@ -91,7 +89,7 @@ def _run(options: Any, *, all_cores: bool) -> int:
 
 
 def _commands(asked: Sequence[str]) -> Any:
-    """Return the subcommands: in the list of all with a sentence each, in the help of one with its whole text."""
+    """Return the subcommands, with only their first sentences in the help of the whole program."""
     commands: list[Any] = list(COMMANDS)
     if set(asked) <= {"-h", "--help"}:
         commands = [Annotated[one, tyro.conf.subcommand(description=_first_sentence(one.__doc__))] for one in commands]

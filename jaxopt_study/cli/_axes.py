@@ -1,20 +1,20 @@
-"""Axes that the figures of several commands share."""
+"""Units and ranges of axes in the figures of several commands."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 UNITS = {"accuracy": "accuracy (fraction)", "loss": "loss (nats per example)"}
 
 
-def accuracy_floor(curves: Sequence[Any]) -> float:
-    """Return where the axis of accuracies begins, so that the ends can be told apart.
+def accuracy_floor(curves: Sequence[Float[np.ndarray, "seeds steps"]]) -> float:
+    """Return the lower end of an axis of accuracies, such that the final values can be told apart.
 
-    Two and a half times as far below 1 as the worst final median, and below .99, so that there is an axis.
+    It lies 2.5 times as far below 1 as the worst final median, at most at .99.
 
     Args:
-        curves: Each of shape (seeds, K).
+        curves: Accuracies of each candidate.
     """
     lasts = [np.asarray(values, dtype=float)[:, -1] for values in curves]
     ends = [np.nanmedian(last) for last in lasts if not np.isnan(last).all()]

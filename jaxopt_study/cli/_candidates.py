@@ -1,4 +1,4 @@
-"""The candidates of `jaxopt-study compare`: the notes' optimizers and the user's, with what is tuned of each."""
+"""Candidates of `jaxopt-study compare`: the optimizers of Saito (2016) and the user's, with their spaces to tune."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -12,8 +12,9 @@ import optax
 
 from jaxopt_study import optimizers
 from jaxopt_study.cli._errors import UserError
-from jaxopt_study.cli._expressions import DEFAULT_RATE, call_maker, import_maker
+from jaxopt_study.cli._expressions import DEFAULT_RATE
 from jaxopt_study.cli._spaces import RATE, default_space, read_space
+from jaxopt_study.cli._user_modules import call_maker, import_maker
 from jaxopt_study.problems import Problem
 from jaxopt_study.sweeps import Candidate, Space
 from jaxopt_study.training import train
@@ -27,10 +28,10 @@ class NamedCandidate:
     """A candidate of a comparison, with its settings for the contour problem.
 
     Attributes:
-        name: What it is called.
-        plane: What runs on the contour problem; None if it has no settings of its own.
-        network: What runs on the network, and what of it may be tuned.
-        path: `module:function` of a user's.
+        name: Name in tables and figures.
+        plane: The optimizer on the contour problem; None if it has no default settings.
+        network: The optimizer on the network, with its space to tune.
+        path: `module:function` of a user's optimizer.
     """
 
     name: str
@@ -39,37 +40,30 @@ class NamedCandidate:
     path: str | None = None
 
     def with_settings(self, config: Mapping[str, Any]) -> optax.GradientTransformation:
-        """Return the optimizer at values of its hyperparameters.
-
-        Args:
-            config: Values by name.
-        """
+        """Return the optimizer with the given values of its hyperparameters."""
         maker = self.network.make_optimizer
         return maker.replace(dict(config)) if isinstance(maker, Transform) else maker(**config)
 
 
 def named_candidates(only: Iterable[str], own: Iterable[str], spaces: Iterable[str] = ()) -> dict[str, NamedCandidate]:
-    """Return the optimizers of a comparison by name: the notes', then the user's.
+    """Return the candidates of a comparison by name: the optimizers of Saito (2016), then the user's.
 
     Args:
-        only: Names among the notes' optimizers; none for all.
-        own: `module:function` of each of the user's. If the function has an argument `learning_rate` that is tuned.
-        spaces: What is tuned in place of the learning rate, each `OPTIMIZER.NAME=KIND(…)` as in `read_space`.
-
-    Returns:
-        The candidates.
+        only: Names among the optimizers of Saito (2016); none for all.
+        own: `module:function` of each user's optimizer. An argument `learning_rate` of the function is tuned.
+        spaces: Dimensions to tune instead of the learning rate, each `OPTIMIZER.NAME=KIND(…)` as in `read_space`.
 
     Raises:
-        UserError: If a name is unknown, a function cannot be used, or a space is not understood.
+        UserError: If a name is unknown, a function cannot be used, or a space cannot be parsed.
     """
     only, own = tuple(only), tuple(own)
     plane, network = optimizers.plane_optimizers(), optimizers.network_optimizers()
-    # The same numbers as the paper's, with the factor that it has not.
+    # The paper's AdaDelta has no learning rate; with torch's factor of 1 it takes the same steps.
     network["adadelta"] = optimizers.adadelta(1.0, decay=0.95, eps=1e-6, convention="torch")
     if unknown := [name for name in only if name not in network]:
-        raise UserError(f"--only {' '.join(unknown)}: not among the notes' optimizers, {', '.join(network)}.")
+        raise UserError(f"--only {' '.join(unknown)}: unknown; expected names among {', '.join(network)}.")
     if twice := [path for path in own if own.count(path) > 1]:
-        raise UserError(f"--optimizer {twice[0]} is given twice.")
+        raise UserError(f"--optimizer {twice[0]} is given twice. Give it once.")
     names = only or tuple(network)
     makers: dict[str, Any] = {name: network[name] for name in names}
     paths: dict[str, str] = {}
@@ -90,12 +84,7 @@ def named_candidates(only: Iterable[str], own: Iterable[str], spaces: Iterable[s
 
 
 def failure_of(candidate: NamedCandidate, problem: Problem) -> str | None:
-    """Return why an optimizer cannot train on a problem, None if it can; without running it.
-
-    Args:
-        candidate: The optimizer.
-        problem: The problem.
-    """
+    """Return the error that training with a candidate would raise, found by tracing alone; None if there is none."""
     config = _middle(candidate.network.space)
     traced = {name: jnp.asarray(value) for name, value in config.items() if isinstance(value, float)}
     fixed = {name: value for name, value in config.items() if name not in traced}
@@ -116,7 +105,7 @@ def _users(name: str, path: str, maker: Any, space: Space | None) -> NamedCandid
         built = call_maker(path, maker)
         return NamedCandidate(name, built, Candidate(lambda: built), path)
     candidate = Candidate(maker, space)
-    if candidate.defaults is None:  # it says nothing about the values to start from
+    if candidate.defaults is None:  # its function has no default arguments
         rate = {RATE: DEFAULT_RATE} if RATE in space else {}
         call_maker(path, maker, **(_middle(space) | rate))
         return NamedCandidate(name, None, candidate, path)

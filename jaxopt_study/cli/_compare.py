@@ -1,4 +1,4 @@
-"""`jaxopt-study compare`."""
+"""The command `jaxopt-study compare`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,31 +22,27 @@ from jaxopt_study.problems import Problem
 
 @dataclass
 class Progress:
-    """What a comparison has so far."""
+    """Results of a comparison so far."""
 
     entries: list[dict[str, Any]] = field(default_factory=list)
     comparison: sweeps.Comparison | None = None
     files: list[str] = field(default_factory=list)
-    absent: list[str] = field(default_factory=list)  # from the contour problem
+    absent: list[str] = field(default_factory=list)  # candidates without settings for the contour problem
 
     @property
     def failed(self) -> list[dict[str, Any]]:
-        """What could not be run."""
+        """Entries of candidates that raised."""
         return [entry for entry in self.entries if "error" in entry]
 
 
 def compare(options: Compare, job: Job) -> int:
-    """Run every candidate on both problems, keep each result as it comes, and draw, print and save them all.
-
-    Args:
-        options: What was asked for.
-        job: Prints the tables.
+    """Run every candidate on both problems; print, draw and save the results.
 
     Returns:
         The exit code.
 
     Raises:
-        UserError: If something asked for cannot be done.
+        UserError: If an option cannot be used.
     """
     settings = network_settings(options)
     candidates = named_candidates(options.only, options.optimizer, options.space)
@@ -162,16 +158,16 @@ def _probe(
 
 
 def _check_configuration(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Complain if a folder that is gone on in has results of another configuration."""
+    """Raise UserError if a folder to resume holds results of another configuration."""
     if not (folder / "record.json").exists():
         return
     try:
         before = records.load(folder).config
     except records.RecordError as error:
-        raise UserError(f"cannot go on in {folder}: {error}") from None
+        raise UserError(f"{folder} cannot be resumed: {error}") from None
     changed = sorted(name for name in settings if before.get(name) != settings[name])
     if changed:
         raise UserError(
-            f"{folder} holds results of another configuration, which differs in {', '.join(changed)}. "
+            f"{folder} holds results of another configuration, with a different {', '.join(changed)}. "
             "Name another folder with --out."
         )

@@ -1,10 +1,11 @@
-"""The pictures of `jaxopt-study compare`."""
+"""Figures of `jaxopt-study compare`."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from jaxopt_study import figures, records
@@ -15,7 +16,7 @@ from jaxopt_study.problems import Problem
 from jaxopt_study.sweeps import Comparison
 from jaxopt_study.transforms import from_json
 
-HEADINGS = {"default": "at the notes' settings", "tuned": "tuned"}
+HEADINGS = {"default": "settings of Saito (2016)", "tuned": "tuned"}
 
 
 def draw(
@@ -31,13 +32,13 @@ def draw(
     """Draw and write every figure.
 
     Args:
-        entries: Results of the runs; those that failed are left out.
-        comparison: The comparison on the network, if it was reached.
-        plane: The planar problem.
-        folder: Where the files go.
-        title: What was trained.
-        settings: The configuration.
-        absent: Who has no settings for the planar problem.
+        entries: Results of the runs; those of failed runs are left out.
+        comparison: The comparison on the network; None if it did not begin.
+        plane: The contour problem.
+        folder: Results folder.
+        title: Description of the network and its data.
+        settings: Configuration of the command.
+        absent: Candidates without settings for the contour problem.
 
     Returns:
         The names of the files.
@@ -73,7 +74,7 @@ def draw(
 
 
 def _rate(entries: Sequence[Mapping[str, Any]], problem: str, name: str) -> float | None:
-    """Return the learning rate with which an optimizer ran on a problem, None if it has none or more than one."""
+    """Return the learning rate of an optimizer on a problem; None if it has none, or several."""
     (entry,) = [entry for entry in entries if (entry["problem"], entry["optimizer"]) == (problem, name)]
     if entry.get("spec") is None:
         return entry.get("config", {}).get(RATE)
@@ -83,7 +84,7 @@ def _rate(entries: Sequence[Mapping[str, Any]], problem: str, name: str) -> floa
 
 
 def _of_comparison(comparison: Comparison, title: str, settings: Mapping[str, Any]) -> Iterator[tuple[str, Figure]]:
-    """Yield the figures of scores: both rankings, the differences behind one of them, and the worth of the budget."""
+    """Yield the figures of scores: both rankings, paired differences, and the best score by number of trials."""
     metric = comparison.metric.replace("_", " ")
     label = metric.replace(settings["metric"], UNITS[settings["metric"]])
     tuned = comparison.budget > 0
@@ -117,19 +118,19 @@ def _of_comparison(comparison: Comparison, title: str, settings: Mapping[str, An
                 {name: (best.estimate, best.lower, best.upper) for name, (_, best) in curves.items()},
                 ylabel=f"best {selected}",
                 log=True,
-                title=f"{title}: what k trials of the tuning would have found",
+                title=f"{title}: expected best of k tuning trials",
             ),
         )
 
 
 def _curves(comparison: Comparison, about: str) -> Iterator[tuple[str, Figure]]:
-    """Yield the learning curves of loss and accuracy, with both settings side by side on the same axes."""
+    """Yield the learning curves of loss and accuracy, with default and tuned settings side by side on equal axes."""
     which = ("default", "tuned") if comparison.budget else ("default",)
     names = comparison.candidates
     reports = {settings: comparison.of(None, settings) for settings in which}
     steps = next(iter(reports["default"].values())).steps
     wanted = {
-        "loss.png": ("batch_loss", "training loss (nats per example)\nmean of the steps between points"),
+        "loss.png": ("batch_loss", "training loss (nats per example)\nmean over the steps between points"),
         "accuracy.png": ("validation_accuracy", "validation accuracy (fraction)"),
     }
     for file, (metric, label) in wanted.items():
@@ -154,16 +155,18 @@ def _curves(comparison: Comparison, about: str) -> Iterator[tuple[str, Figure]]:
         yield file, panels(steps, shown, title=title, columns=2, ylabel=label)
 
 
-def _loss_limits(curves: Sequence[Any]) -> tuple[float | None, float | None]:
-    """Return the ends of the axis of losses: up to three times the largest start, whatever diverging runs reach."""
+def _loss_limits(curves: Sequence[Float[np.ndarray, "seeds steps"]]) -> tuple[float | None, float | None]:
+    """Return the ends of the axis of losses, the upper one at three times the largest initial loss."""
     middles = [np.median(values, axis=0) for values in map(np.asarray, curves)]
     seen = np.concatenate([middle[np.isfinite(middle) & (middle > 0)] for middle in middles])
     starts = [middle[0] for middle in middles if np.isfinite(middle[0]) and middle[0] > 0]
     return (float(seen.min()) / 2, 3 * float(max(starts))) if starts else (None, None)
 
 
-def _side(comparison: Comparison, settings: Any) -> tuple[dict[str, Any], dict[str, tuple[float, float, float]]]:
-    """Return scores and intervals of every candidate; of one without such settings, nothing to draw."""
+def _side(
+    comparison: Comparison, settings: Any
+) -> tuple[dict[str, Float[np.ndarray, " seeds"]], dict[str, tuple[float, float, float]]]:
+    """Return scores and intervals of every candidate; empty and NaN for one without these settings."""
     reports, medians = comparison.of(None, settings), comparison.median(None, settings)
     scores = {name: reports[name].scores if name in reports else np.array([]) for name in comparison.candidates}
     nothing = (np.nan, np.nan, np.nan)

@@ -1,4 +1,4 @@
-"""What `jaxopt-study compare` records, tabulates and prints."""
+"""Record, tables and printed report of `jaxopt-study compare`."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,15 +24,7 @@ Entries = Sequence[Mapping[str, Any]]
 
 
 def entries(comparison: Comparison, candidates: Mapping[str, NamedCandidate]) -> list[dict[str, Any]]:
-    """Return the reports of a comparison as plain values.
-
-    Args:
-        comparison: The comparison.
-        candidates: All that were compared.
-
-    Returns:
-        One for each optimizer and settings.
-    """
+    """Return the reports of a comparison as plain values, one for each candidate and settings."""
     found = []
     for report in comparison.reports:
         curves = {"step": report.steps, "train_loss": report.curves["batch_loss"]}
@@ -48,11 +40,7 @@ def entries(comparison: Comparison, candidates: Mapping[str, NamedCandidate]) ->
 
 
 def summary(comparison: Comparison | None) -> dict[str, Any] | None:
-    """Return what a comparison says: rankings, medians with intervals, verdicts, chosen settings and their flags.
-
-    Args:
-        comparison: The comparison, or None.
-    """
+    """Return the results of a comparison as plain values: rankings, medians, verdicts, and the selected settings."""
     if comparison is None:
         return None
     found: dict[str, Any] = {
@@ -72,17 +60,12 @@ def summary(comparison: Comparison | None) -> dict[str, Any] | None:
 
 
 def boundaries(comparison: Comparison) -> dict[str, dict[str, str]]:
-    """Return by optimizer which tuned values lie at an end of their range, and at which."""
+    """Return the tuned values at an end of their range, as "low" or "high", by candidate and hyperparameter."""
     return {row["candidate"]: row["boundary"] for row in comparison.table().to_dict("records") if row["boundary"]}
 
 
 def write(record: records.Record, comparison: Comparison | None, folder: Path) -> list[str]:
     """Write the record and the tables.
-
-    Args:
-        record: The record.
-        comparison: The comparison; None if it was not reached.
-        folder: Where the files go.
 
     Returns:
         The names of the files.
@@ -106,9 +89,9 @@ def write(record: records.Record, comparison: Comparison | None, folder: Path) -
 
 
 def _curve_rows(found: Entries) -> Iterator[dict[str, Any]]:
-    """Yield one row per problem, optimizer, settings, seed, step and metric; none of runs that failed.
+    """Yield one row per problem, optimizer, settings, seed, step and metric, without failed runs.
 
-    "train_loss" is the mean over the steps since the row before; "test_*" belong to the result.
+    "train_loss" is the mean over the steps since the previous row; "test_*" are of the final parameters.
     """
     for entry in found:
         if "error" in entry:
@@ -131,7 +114,7 @@ def _curve_rows(found: Entries) -> Iterator[dict[str, Any]]:
 
 
 def _curvature_values(entry: Mapping[str, Any], seed: int) -> Iterator[tuple[str, int, Any]]:
-    """Yield (metric, step, value) of what a curvature probe measured on one seed."""
+    """Yield (metric, step, value) of the curvature probe of one seed."""
     measured = dict(entry.get("curvature", {}))
     steps, limit = measured.pop("step", []), measured.pop("limit", None)
     for metric, lanes in measured.items():
@@ -153,14 +136,14 @@ def show(
     *,
     share: bool,
 ) -> None:
-    """Print both rankings, who can be told apart, which ranges were too narrow, and where everything is.
+    """Print both rankings with their verdicts, the ranges that were too narrow, and the names of the files.
 
     Args:
-        job: Prints it.
-        record: The record.
-        comparison: The comparison, or None.
-        files: Names of the files that were written.
-        folder: Where they are.
+        job: The command.
+        record: Its record.
+        comparison: The comparison; None if it did not begin.
+        files: Names of the written files.
+        folder: Results folder.
         share: Whether the metric is a proportion.
     """
     if comparison is not None:
@@ -171,20 +154,16 @@ def show(
         job.say(_footnote(comparison))
         job.say("")
         for settings in SETTINGS[: 1 + tuned]:
-            heading = "Notes' settings" if settings == "default" else f"Tuned, {_budget(config)}"
+            heading = "Settings of Saito (2016)" if settings == "default" else f"Tuned, {_budget(config)}"
             job.say(f"{heading}: {comparison.verdict(None, settings)}.")
         for name, flags in boundaries(comparison).items():
             for parameter, side in flags.items():
                 space = comparison.searches[comparison.problems[0], name].space
                 told = at_end(parameter, space[parameter], side, owner=f"{name}.")
                 job.say(f"{FLAGS[side]} {name}: {told}", style="yellow")
-        for trouble, word in (("diverged", "Diverged"), ("stalled", "At a standstill with a gradient that is not 0")):
+        for trouble, word in (("diverged", "Diverged"), ("stalled", "Stalled with a gradient that is not 0")):
             counts = [(report, getattr(report, trouble).sum()) for report in comparison.reports]
-            lost = [
-                f"{report.candidate} ({'tuned' if report.settings == 'tuned' else 'notes'}) {count}"
-                for report, count in counts
-                if count
-            ]
+            lost = [f"{report.candidate} ({report.settings}) {count}" for report, count in counts if count]
             if lost:
                 job.say(f"{word}, of {config['seeds']} seeds: {', '.join(lost)}.", style="yellow")
     on_plane = [entry for entry in record.results["entries"] if entry["problem"] == "bowl" and "error" not in entry]
@@ -193,23 +172,23 @@ def show(
         ends = sorted((entry["finals"]["train_loss"][0], entry["optimizer"]) for entry in on_plane)
         job.say(f"\nx²/20 + y² after {steps} steps: {', '.join(f'{name} {value:.2e}' for value, name in ends)}.")
     if absent := record.results["not_on_plane"]:
-        job.say(f"Not on x²/20 + y², for want of default settings: {', '.join(absent)}.", style="yellow")
+        job.say(f"Not run on x²/20 + y², because it has no default settings: {', '.join(absent)}.", style="yellow")
     job.close(f"{record.results['seconds']:.0f} s in all", folder, files)
 
 
 def _footnote(comparison: Comparison) -> str:
-    """Return what the columns of `_rankings` hold."""
+    """Return the explanation of the columns of `_rankings`."""
     missing = len(comparison.of(None, "default")) < len(comparison.candidates)
     told = "In parentheses: interval of the median. Rank: 1 has the best median."
     return f"{told} —: not run." if missing else told
 
 
 def _rankings(comparison: Comparison, *, share: bool) -> Table:
-    """Return both rankings side by side, in the order of the last."""
+    """Return both rankings side by side, in the order of the tuned one."""
     tuned = comparison.budget > 0
     table = Table(box=None, pad_edge=False)
     table.add_column("optimizer")
-    for heading in ("notes' settings", "tuned")[: 1 + tuned]:
+    for heading in ("Saito (2016)", "tuned")[: 1 + tuned]:
         table.add_column(heading, justify="right", no_wrap=True)
         table.add_column("rank", justify="right")
     if tuned:
@@ -245,4 +224,4 @@ def _chosen(config: Mapping[str, Any], flags: Mapping[str, str]) -> str:
 
 def _budget(config: Mapping[str, Any]) -> str:
     starts = f" × {config['tune_seeds']} starts" if config["tune_seeds"] > 1 else ""
-    return f"{config['budget']} trials{starts} each, chosen by validation loss"
+    return f"{config['budget']} trials{starts} each, selected by validation loss"

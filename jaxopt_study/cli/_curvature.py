@@ -1,4 +1,4 @@
-"""`jaxopt-study curvature`."""
+"""The command `jaxopt-study curvature`."""
 
 import time
 from dataclasses import asdict
@@ -12,21 +12,18 @@ from jaxopt_study.cli._folders import choose_folder, make_folder
 from jaxopt_study.cli._options import Curvature
 from jaxopt_study.cli._progress import JobBar, waiting
 from jaxopt_study.cli._runner import INTERRUPTED, Job, complain
-from jaxopt_study.cli._targets import content_hash, find_target
+from jaxopt_study.cli._target import content_hash
+from jaxopt_study.cli._targets import find_target
 
 
 def diagnose(options: Curvature, job: Job) -> int:
-    """Run every stage, keep each result as it comes, and draw, print and save them all.
-
-    Args:
-        options: What was asked for.
-        job: Prints the table.
+    """Run every stage, save each result when it is there, print and draw them all.
 
     Returns:
         The exit code.
 
     Raises:
-        UserError: If something asked for cannot be done.
+        UserError: If an option cannot be used.
     """
     choices = _choices(options)
     choose_folder(options.out, "curvature", "target")  # before anything takes time
@@ -84,7 +81,7 @@ def diagnose(options: Curvature, job: Job) -> int:
             pictures = draw(results, target, folder)
     except KeyboardInterrupt:
         keep("interrupted")
-        complain(f"Interrupted. {len(seconds)} of {len(stages)} stages had finished and are kept in {folder}.")
+        complain(f"Interrupted. The results of {len(seconds)} of {len(stages)} stages are kept in {folder}.")
         return INTERRUPTED
     unsound = results.get("audit", {}).get("verdict") == "unsound"
     record = keep("failed" if errors or unsound else "complete")
@@ -96,7 +93,7 @@ def diagnose(options: Curvature, job: Job) -> int:
 
 
 def _choices(options: Curvature) -> Choices:
-    """Return how much is to be spent; refuse what is out of range."""
+    """Return the cost and accuracy options, checked."""
     least = {"num_eigenpairs": 2, "num_probes": 2, "num_steps": 1, "trace_probes": 2, "batch_size": 1}
     for name, smallest in least.items():
         value = getattr(options, name)
@@ -108,7 +105,7 @@ def _choices(options: Curvature) -> Choices:
 
 
 def _hopeless(results: dict[str, Any], errors: dict[str, str]) -> bool:
-    """Return whether there is no operator whose spectrum could be found."""
+    """Return whether the audit failed, so that the products are not those of a symmetric matrix."""
     return "audit" in errors or results["audit"]["verdict"] == "unsound"
 
 
@@ -122,6 +119,6 @@ def _complain_of(results: dict[str, Any], errors: dict[str, str]) -> None:
         for message in audit["messages"]:
             complain(f"audit: {message}", "red" if audit["verdict"] == "unsound" else "yellow")
         if audit["verdict"] == "unsound":
-            complain("The products are not those of a Hessian, so nothing else was computed.", "red")
+            complain("The products are not those of a Hessian. Nothing else was computed.", "red")
     for name, error in errors.items():
         complain(f"{STAGES[name].title} failed: {error}", "red")

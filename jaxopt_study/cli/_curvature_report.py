@@ -1,4 +1,4 @@
-"""What `jaxopt-study curvature` writes and prints."""
+"""Table, figure and printed report of `jaxopt-study curvature`."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ from rich.table import Table
 
 from jaxopt_study import figures, records
 from jaxopt_study.cli._runner import Job
-from jaxopt_study.cli._targets import Target
+from jaxopt_study.cli._target import Target
 from jaxopt_study.figures import count_range, digits_apart, resolved
 
 COLUMNS = ("source", "end", "rank", "value", "residual", "converged", "resolved")
@@ -18,15 +18,16 @@ Row = tuple[str, str, str, str]
 
 
 def eigenvalue_rows(results: Mapping[str, Any]) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
-    """Return one row per eigenvalue that was computed by itself.
+    """Return one row per individually computed eigenvalue.
 
     Args:
-        results: By stage; stages may be missing.
+        results: Results by stage; stages may be missing.
 
     Returns:
-        Rows, and their columns. "source" is "eigenpairs" or "outliers" (of the spectral density), "rank" counts from
-        the end, 1 the outermost; a true eigenvalue is within "residual". "converged" is whether that is within the
-        tolerance, which is relative to the largest of all; "resolved" whether it also leaves out 0 and the others.
+        The rows and their columns. "source" is "eigenpairs" or "outliers" (of the spectral density); "rank" counts
+        from the end of the spectrum, 1 for the outermost; an eigenvalue of the Hessian lies within "residual" of
+        "value". "converged" is whether the residual is within the tolerance, relative to the largest magnitude;
+        "resolved" whether the interval value ± residual contains neither 0 nor another of the eigenvalues.
     """
     rows = []
     if "eigenpairs" in results:
@@ -48,15 +49,15 @@ def eigenvalue_rows(results: Mapping[str, Any]) -> tuple[list[dict[str, Any]], t
 
 
 def draw(results: Mapping[str, Any], target: Target, folder: Path) -> list[str]:
-    """Draw and write the figure.
+    """Draw and write the spectrum.
 
     Args:
-        results: By stage.
-        target: What was diagnosed.
-        folder: Where the file goes.
+        results: Results by stage.
+        target: The diagnosed point.
+        folder: Results folder.
 
     Returns:
-        The names of the files; none if there is no spectrum to draw.
+        The names of the files; none without a spectrum.
     """
     if not {"eigenpairs", "spectral_density"} & set(results):
         return []
@@ -74,7 +75,7 @@ def draw(results: Mapping[str, Any], target: Target, folder: Path) -> list[str]:
 
 
 def show(job: Job, record: records.Record, target: Target, files: Sequence[str], folder: Path) -> None:
-    """Print the table of results and where they are."""
+    """Print the table of results and the names of the files."""
     results = record.results
     title = f"{described(target)}: {results['size']:,} parameters"
     table = Table(title=title, title_justify="left", title_style="", box=None, pad_edge=False)
@@ -86,18 +87,18 @@ def show(job: Job, record: records.Record, target: Target, files: Sequence[str],
         table.add_row(*row)
     job.console.print(table, highlight=False, markup=False)
     if "eigenpairs" in results and not all(results["eigenpairs"]["resolved"]):
-        job.say("Not resolved: value ± residual reaches 0 or that of another.")
+        job.say("Not resolved: the interval value ± residual contains 0 or another eigenvalue.")
     job.close(f"{sum(results['seconds'].values()):.0f} s in all", folder, files)
 
 
 def table_rows(results: Mapping[str, Any]) -> Iterator[Row]:
-    """Yield quantity, value, error and products.
+    """Yield the rows of the printed table.
 
     Args:
-        results: By stage; stages may be missing.
+        results: Results by stage; stages may be missing.
 
     Yields:
-        Rows of text.
+        Quantity, value, error and number of products, as text.
     """
     for name, rows in _ROWS.items():
         if name in results:
@@ -105,7 +106,7 @@ def table_rows(results: Mapping[str, Any]) -> Iterator[Row]:
 
 
 def described(target: Target) -> str:
-    """Return what was diagnosed, in words."""
+    """Return a description of the diagnosed point, for titles."""
     run = target.described.get("compare")
     if run is None:
         return target.name + (f" with {shortened(target.expression)}" if target.expression else "")
@@ -116,18 +117,18 @@ def described(target: Target) -> str:
 
 
 def shortened(expression: str | None) -> str:
-    """Return an expression, cut to what fits into a line."""
+    """Return an expression, cut to the length of a line."""
     text = expression or "the optimizer"
     return text if len(text) <= 32 else f"{text[:31]}…"
 
 
 def is_plain(found: Mapping[str, Any]) -> bool:
-    """Return whether a preconditioner is the identity, so that the optimizer's threshold is one of the Hessian."""
+    """Return whether a preconditioner is the identity, so that the threshold applies to the Hessian itself."""
     return all(abs(found["preconditioner"][name] - 1) < 1e-4 for name in ("min", "max"))
 
 
 def with_error(value: float, error: float) -> str:
-    """Return a number to the digits that its error leaves."""
+    """Return a number ± its error, to the digits that the error allows."""
     if not (np.isfinite(value) and np.isfinite(error)) or error <= 0:
         return f"{value:.5g}"
     digits = max(0, 1 - int(np.floor(np.log10(error))))
@@ -135,7 +136,7 @@ def with_error(value: float, error: float) -> str:
 
 
 def interval(low: float, high: float) -> str:
-    """Return two bounds to so many digits that they differ."""
+    """Return two bounds, with enough digits to tell them apart."""
     digits = digits_apart(low, high, 4)
     return f"{low:.4g}" if low == high else f"{low:.{digits}g} to {high:.{digits}g}"
 
@@ -216,7 +217,7 @@ def _of_preconditioned(found: Mapping[str, Any]) -> Iterator[Row]:
 
 def _of_stability(found: Mapping[str, Any]) -> Iterator[Row]:
     verdict = found["kind"] + ("" if found["converged"] else ", not converged")
-    yield "coming step", verdict, _LEADS.get(found["kind"], ""), str(found["num_matvecs"])
+    yield "next step", verdict, _LEADS.get(found["kind"], ""), str(found["num_matvecs"])
     yield "  spectral radius", with_error(found["radius"], found["error"]), "residual × condition", ""
 
 

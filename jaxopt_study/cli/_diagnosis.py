@@ -1,4 +1,4 @@
-"""The stages of a diagnosis: each measures one thing at a point, and returns plain numbers with their errors."""
+"""Stages of a curvature diagnosis; each measures one quantity at a point, with its error."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -7,35 +7,36 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Array, Float
 
 from jaxopt_study import curvature, dynamics
-from jaxopt_study.cli._targets import Target
+from jaxopt_study.cli._target import Target
 from jaxopt_study.curvature import batch_mean
 from jaxopt_study.figures import resolved
-from jaxopt_study.types import Batch, LossFn, Params
+from jaxopt_study.types import Batch, Key, LossFn, Params
 
 TRACE_RANK = 20
-BRACKET = 0.01  # relative width asked for
-BRACKET_FLOORS = 4  # noise floors that the width is at least
+BRACKET = 0.01  # relative width of the bracket of the sharpness
+BRACKET_FLOORS = 4  # least width of the bracket, in noise floors
 CAST = "Cast parameters and data to float32, or to float64 with JAX_ENABLE_X64=1."
-MAX_DENSE = 500  # up to so many parameters all eigenvalues are computed
-CONFIDENCE = 0.95  # of the counts of eigenvalues beyond that, the default of `morse_index`
+MAX_DENSE = 500  # largest number of parameters for which all eigenvalues are computed
+CONFIDENCE = 0.95  # of estimated counts of eigenvalues, the default of `morse_index`
 
 Results = Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
 class Choices:
-    """How much is spent on a diagnosis.
+    """Cost and accuracy of a diagnosis.
 
     Attributes:
-        num_eigenpairs: At both ends together.
-        num_probes: Random vectors of the spectral density.
-        num_steps: Lanczos steps for each of them.
-        trace_probes: Random vectors of the trace.
-        tolerance: Residual asked of eigenpairs and outliers, relative to the largest |eigenvalue|.
-        batch_size: Examples per batch in which the loss is read; None for all at once.
-        seed: Of the start vectors and probes.
+        num_eigenpairs: Number of eigenpairs at both ends together.
+        num_probes: Number of random vectors of the spectral density.
+        num_steps: Number of Lanczos steps for each of them.
+        trace_probes: Number of random vectors of the trace.
+        tolerance: Residual of eigenpairs and outliers, relative to the largest |eigenvalue|.
+        batch_size: Number of examples evaluated at a time; None for all at once.
+        seed: Seed of start vectors and probes.
     """
 
     num_eigenpairs: int = 10
@@ -52,7 +53,7 @@ class Subject:
 
     Args:
         target: The point.
-        choices: How much to spend.
+        choices: Cost and accuracy.
 
     Raises:
         TypeError: If loss or parameters are of the wrong kind.
@@ -63,18 +64,18 @@ class Subject:
         self.target, self.choices = target, choices
         self.op = curvature.hessian(target.loss, target.params, target.data, batch_size=choices.batch_size)
 
-    def key(self, stage: str) -> jax.Array:
-        """Return the key of a stage, which does not depend on what other stages there are."""
+    def key(self, stage: str) -> Key:
+        """Return the random key of a stage, which is the same whichever other stages run."""
         return jax.random.fold_in(jax.random.key(self.choices.seed), list(STAGES).index(stage))
 
     @property
     def step(self) -> tuple[Any, ...]:
-        """The arguments that functions of `dynamics` share."""
+        """The common arguments of functions of `dynamics`."""
         return self.target.optimizer, self.target.opt_state, self.target.loss, self.target.params, self.target.data
 
 
 def audit(subject: Subject, so_far: Results) -> dict[str, Any]:
-    """Return an audit of the Hessian; what follows takes its noise floor."""
+    """Return an audit of the Hessian's products; later stages use its noise floor."""
     del so_far
     return asdict(curvature.audit(subject.op, key=subject.key("audit")))
 
@@ -93,10 +94,10 @@ def eigenpairs(subject: Subject, so_far: Results) -> dict[str, Any]:
 
 
 def sharpness(subject: Subject, so_far: Results) -> dict[str, Any]:
-    """Return a bracket of the largest eigenvalue, and so of the critical learning rate of gradient descent."""
+    """Return bounds on the largest eigenvalue, and so on the critical learning rate of gradient descent."""
     floor = _floor(so_far)
     if BRACKET_FLOORS * floor >= 1:
-        raise ValueError(f"The products' noise floor, {floor:.1e}, leaves nothing of the largest eigenvalue. {CAST}")
+        raise ValueError(f"The products' noise floor, {floor:.1e}, is too high to bound the largest eigenvalue. {CAST}")
     bracket = curvature.sharpness(
         subject.op, key=subject.key("sharpness"), tol=max(BRACKET, BRACKET_FLOORS * floor), noise_floor=floor
     )
@@ -142,7 +143,7 @@ def gradient(subject: Subject, so_far: Results) -> dict[str, Any]:
 
 
 def classification(subject: Subject, so_far: Results) -> dict[str, Any]:
-    """Return what kind of point it is, and how many directions curve down."""
+    """Return the kind of the point, and its numbers of negative and flat eigenvalues."""
     target = subject.target
     found = curvature.classify_point(
         target.loss,
@@ -160,7 +161,7 @@ def classification(subject: Subject, so_far: Results) -> dict[str, Any]:
 
 
 def threshold(subject: Subject, so_far: Results) -> dict[str, Any]:
-    """Return the curvature beyond which the optimizer's coming step is unstable."""
+    """Return the curvature above which the optimizer's next step is unstable."""
     del so_far
     arguments = subject.target.optimizer, subject.target.opt_state, subject.target.params
     return {
@@ -171,7 +172,7 @@ def threshold(subject: Subject, so_far: Results) -> dict[str, Any]:
 
 
 def preconditioned(subject: Subject, so_far: Results) -> dict[str, Any]:
-    """Return a bracket of the sharpness that the optimizer sees, also in units of its threshold."""
+    """Return bounds on the preconditioned sharpness, also in units of the optimizer's threshold."""
     del so_far
     batch_size = subject.choices.batch_size
     diagonal = dynamics.preconditioner(*subject.step, batch_size=batch_size).diagonal
@@ -202,8 +203,8 @@ class Stage:
     """One measurement.
 
     Attributes:
-        title: What it measures, in words.
-        run: From the subject and the results so far to its own, "num_matvecs" among them.
+        title: Name in messages.
+        run: A function of the subject and the results so far that returns its own results, with "num_matvecs".
         of_optimizer: Whether it needs an optimizer.
     """
 
@@ -222,12 +223,14 @@ STAGES: dict[str, Stage] = {
     "classification": Stage("kind of point", classification),
     "threshold": Stage("stability threshold of the optimizer", threshold, of_optimizer=True),
     "preconditioned": Stage("preconditioned sharpness", preconditioned, of_optimizer=True),
-    "stability": Stage("stability of the coming step", stability, of_optimizer=True),
+    "stability": Stage("stability of the next step", stability, of_optimizer=True),
 }
 
 
 @partial(jax.jit, static_argnums=(0, 3))
-def loss_and_gradient(loss: LossFn, params: Params, data: Batch, batch_size: int | None) -> tuple[Any, Any]:
+def loss_and_gradient(
+    loss: LossFn, params: Params, data: Batch, batch_size: int | None
+) -> tuple[Float[Array, ""], Params]:
     """Return the loss over all examples and its gradient, at full matmul precision."""
     with jax.default_matmul_precision("highest"):
         return batch_mean(lambda batch: jax.value_and_grad(loss)(params, batch), data, batch_size)
@@ -238,10 +241,10 @@ def _floor(so_far: Results) -> float:
 
 
 def _tolerance(subject: Subject, so_far: Results) -> float:
-    """Return the tolerance asked for, if the products are exact enough for it."""
+    """Return the tolerance of the options; raise if it is below the noise floor of the products."""
     floor, tolerance = _floor(so_far), subject.choices.tolerance
     if tolerance < floor:
-        remedy = f"Ask for --tolerance {2 * floor:.0e}, or cast" if 2 * floor < 0.1 else "Cast"
+        remedy = f"Give --tolerance {2 * floor:.0e}, or cast" if 2 * floor < 0.1 else "Cast"
         raise ValueError(
             f"--tolerance {tolerance:g} is below the products' noise floor, {floor:.1e}. {CAST.replace('Cast', remedy)}"
         )
@@ -249,5 +252,5 @@ def _tolerance(subject: Subject, so_far: Results) -> float:
 
 
 def _plain(found: Any) -> dict[str, Any]:
-    """Return the fields of a result that are numbers."""
+    """Return the fields of a result that are not None."""
     return {name: value for name, value in found._asdict().items() if value is not None}

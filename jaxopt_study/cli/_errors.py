@@ -1,5 +1,5 @@
-"""The error that a user of the command line sees."""
+"""Error of the command line."""
 
 
 class UserError(Exception):
-    """Something asked for that cannot be done; shown as one line, without a traceback."""
+    """A request that cannot be met; it is printed as one line, without a traceback."""

@@ -1,17 +1,15 @@
-"""Optimizers named on the command line: `adam`, `"adam(1e-3, convention='saito2016')"`, `module:function`."""
+"""Optimizers written on the command line: `adam`, `"adam(1e-3, convention='saito2016')"`, `module:function`."""
 
 import ast
-import importlib
 import re
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import optax
 
 from jaxopt_study import optimizers, transforms
 from jaxopt_study.cli._errors import UserError
+from jaxopt_study.cli._user_modules import import_maker, import_optimizer
 from jaxopt_study.transforms import vocabulary
 
 _PATH = re.compile(r"[\w.]+:[\w.]+")
@@ -19,19 +17,17 @@ DEFAULT_RATE = 0.01  # for a bare name of an optimizer whose learning rate has n
 
 
 def read_optimizer(text: str) -> optax.GradientTransformation:
-    """Build the optimizer that a text names, without evaluating the text as a program.
-
-    It may be the name of an optimizer of this package, a call of it or of an atom with numbers, strings and further
-    calls as arguments, the same with `optax.` in front, or `module:function`.
+    """Build an optimizer from its expression, without evaluating the text as a program.
 
     Args:
-        text: For instance `adam`, `chain(ema(0.9), scale_by_learning_rate(0.1))` or `mine:build`.
+        text: A name such as `adam`; a call of an optimizer or atom with numbers, strings and further calls as
+            arguments; the same with `optax.` in front; or `module:function`.
 
     Returns:
         The optimizer. A bare name that needs a learning rate gets .01.
 
     Raises:
-        UserError: If it cannot be understood or built; the message says why.
+        UserError: If the text cannot be parsed, or the optimizer cannot be built.
 
     Example:
         >>> read_optimizer("chain(ema(0.9), scale_by_learning_rate(0.1))")
@@ -46,7 +42,9 @@ def read_optimizer(text: str) -> optax.GradientTransformation:
     try:
         expression = parse(text)
     except ValueError as error:
-        raise UserError(f"{text!r} is no expression ({error}). Write adam, 'adam(1e-3)' or module:function.") from None
+        raise UserError(
+            f"{text!r} is not an expression ({error}). Write adam, 'adam(1e-3)' or module:function."
+        ) from None
     try:
         built = (
             _bare(expression, text)
@@ -65,17 +63,17 @@ def read_optimizer(text: str) -> optax.GradientTransformation:
 
 
 def read_maker(text: str) -> Callable[..., optax.GradientTransformation] | transforms.Transform:
-    """Return what makes an optimizer from hyperparameters that may vary.
+    """Return the constructor of an optimizer, for a search of its hyperparameters.
 
     Args:
-        text: A name such as `adam` or `optax.adam`, whose arguments may vary; an expression as of `read_optimizer`, the
-            numbers in which may; or `module:function`, a user's function of hyperparameters.
+        text: A name such as `adam` or `optax.adam`, whose arguments are the hyperparameters; an expression as in
+            `read_optimizer`, whose numbers are; or `module:function`, a user's function of hyperparameters.
 
     Returns:
-        A function of hyperparameters, or a `Transform`, of which they are paths.
+        A function of hyperparameters, or a `Transform`, whose hyperparameters are named by their paths.
 
     Raises:
-        UserError: If it cannot be understood or built; the message says why.
+        UserError: If the text cannot be parsed, or the optimizer cannot be built.
 
     Example:
         >>> read_maker("adam") is optimizers.adam
@@ -93,15 +91,18 @@ def read_maker(text: str) -> Callable[..., optax.GradientTransformation] | trans
         return _constructor(expression, text, whole=True)
     built = read_optimizer(text)
     if not isinstance(built, transforms.Transform):
-        raise UserError(f"{text!r} does not say what its hyperparameters are. Name its function without arguments.")
+        raise UserError(
+            f"{text!r} is a bare Optax transformation, whose hyperparameters are unknown. Give its function "
+            "without arguments."
+        )
     return built
 
 
 def short_name(text: str) -> str:
-    """Return what an optimizer is called in folders and titles, as of `read_optimizer`.
+    """Return the name of an optimizer for folders and titles.
 
     Args:
-        text: What the command line says.
+        text: An expression as in `read_optimizer`.
 
     Example:
         >>> short_name("adam(1e-3)"), short_name("mine:build")
@@ -111,13 +112,13 @@ def short_name(text: str) -> str:
 
 
 def specification(optimizer: optax.GradientTransformation) -> dict[str, Any]:
-    """Describe an optimizer for a record.
+    """Return the description of an optimizer for a record.
 
     Args:
         optimizer: Any Optax transformation.
 
     Returns:
-        "expression", what builds it, and "spec", its JSON document; None where it is a bare function that does not say.
+        "expression", the expression that builds it, and "spec", its JSON document; None for a bare transformation.
     """
     if not isinstance(optimizer, transforms.Transform):
         return {"expression": None, "spec": None}
@@ -133,15 +134,12 @@ def parse(text: str) -> ast.expr:
     Args:
         text: The expression.
 
-    Returns:
-        The tree.
-
     Raises:
-        ValueError: If it is none; the message is a few words.
+        ValueError: If the text is not an expression; the message is a few words.
     """
     try:
         expression = ast.parse(text.strip(), mode="eval").body
-        ast.unparse(expression)  # which messages do; it takes most of the stack
+        ast.unparse(expression)  # error messages unparse it, which needs the most stack
         return expression
     except SyntaxError as error:
         raise ValueError(error.msg) from None
@@ -149,113 +147,8 @@ def parse(text: str) -> ast.expr:
         raise ValueError("it is nested too deeply") from None
 
 
-def import_optimizer(path: str) -> optax.GradientTransformation:
-    """Build the optimizer that a user's function without arguments returns.
-
-    Args:
-        path: `module:function`; modules of the current folder can be named.
-
-    Returns:
-        Any Optax transformation.
-
-    Raises:
-        UserError: If the module or function is missing or fails, or returns something else.
-    """
-    return call_maker(path, import_maker(path))
-
-
-def import_maker(path: str) -> Callable[..., Any]:
-    """Return a user's function that makes an optimizer.
-
-    Args:
-        path: `module:function`; modules of the current folder can be named.
-
-    Returns:
-        The function.
-
-    Raises:
-        UserError: If the module or function is missing, or is no function.
-    """
-    found = import_named(path, what="an optimizer")
-    if isinstance(found, optax.GradientTransformation):
-        raise UserError(f"{path!r} is an optimizer, not a function that returns one: write a function.")
-    if not callable(found):
-        raise UserError(f"{path!r} is {found!r}; expected a function that returns an optimizer.")
-    return found
-
-
-def call_maker(path: str, maker: Callable[..., Any], **hyperparameters: Any) -> optax.GradientTransformation:
-    """Build an optimizer with a user's function.
-
-    Args:
-        path: What the function is called.
-        maker: The function.
-        **hyperparameters: Its arguments.
-
-    Returns:
-        Any Optax transformation.
-
-    Raises:
-        UserError: If the function fails or returns something else.
-    """
-    try:
-        built = maker(**hyperparameters)
-    except Exception as error:
-        given = ", ".join(f"{name}={value!r}" for name, value in hyperparameters.items())
-        how = f"with {given}" if given else "without arguments"
-        raise UserError(f"{path!r}: calling it {how} fails with {type(error).__name__}: {error}") from error
-    if not isinstance(built, optax.GradientTransformation):
-        raise UserError(
-            f"{path!r} returned {built!r} of type {type(built).__name__}; expected an Optax transformation, such as "
-            "optimizers.adam(1e-3) or optax.adam(1e-3)."
-        )
-    return built
-
-
-def import_named(path: str, *, what: str) -> Any:
-    """Return what a user's module calls by a name.
-
-    Args:
-        path: `module:name`; modules of the current folder can be named.
-        what: What messages say that it should be.
-
-    Returns:
-        Whatever it is.
-
-    Raises:
-        UserError: If the module or the name is missing, or importing it fails.
-    """
-    module_name, separator, name = path.partition(":")
-    if not separator or not module_name or not name:
-        raise UserError(f"{path!r} does not name {what}: write module:function, such as mine:build for mine.py.")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
-    importlib.invalidate_caches()
-    try:
-        found: Any = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        missing = error.name or module_name
-        if missing == module_name.partition(".")[0] or missing == module_name:
-            raise UserError(
-                f"{path!r}: there is no module {missing!r}. Run in the folder that holds {missing}.py, or install it."
-            ) from None
-        raise UserError(f"{path!r}: the module {module_name!r} needs {missing!r}, which is not installed.") from None
-    except Exception as error:
-        raise UserError(f"{path!r}: importing {module_name!r} fails with {type(error).__name__}: {error}") from error
-    for part in name.split("."):
-        if not hasattr(found, part):
-            raise UserError(f"{path!r}: {module_name!r} has no {name!r}. Functions there: {_functions(found)}.")
-        found = getattr(found, part)
-    return found
-
-
 def atoms() -> dict[str, Callable[..., Any]]:
-    """Return what optimizers are built from.
-
-    Returns:
-        Constructors of transformations and of functions between them, by name.
-    """
+    """Return the constructors of atoms, and of functions such as schedules, by name."""
     found = {name: getattr(transforms, name) for name in transforms.__all__}
     return {name: value for name, value in found.items() if hasattr(value, "constructor")}
 
@@ -273,7 +166,7 @@ def _bare(expression: ast.expr, text: str) -> Any:
 def _value(node: ast.expr, text: str, *, whole: bool = False) -> Any:
     if isinstance(node, ast.Call):
         if any(isinstance(item, ast.Starred) for item in node.args) or any(item.arg is None for item in node.keywords):
-            raise UserError(f"{text!r} unpacks arguments; write them out.")
+            raise UserError(f"{text!r} unpacks arguments with *; write them out.")
         constructor = _constructor(node.func, text, whole=whole)
         arguments = [_value(item, text) for item in node.args]
         return constructor(*arguments, **{str(item.arg): _value(item.value, text) for item in node.keywords})
@@ -304,9 +197,9 @@ def _constructor(node: ast.expr, text: str, *, whole: bool = False) -> Callable[
     if isinstance(node, ast.Call) and _spoken(node.func) == "from_optax" and len(node.args) == 1 and not node.keywords:
         return _constructor(node.args[0], text)  # as an expression prints: from_optax(optax.adam)(0.1)
     raise UserError(
-        f"{text!r} calls {ast.unparse(node)!r}, which is no optimizer or atom of this package, and no transformation "
-        "or schedule of Optax that may be named here. `jaxopt-study optimizers` lists them; your own is named "
-        "module:function."
+        f"{text!r} calls {ast.unparse(node)!r}, which is neither an optimizer or atom of this package nor a "
+        "transformation or schedule of Optax that may be named here. `jaxopt-study optimizers` lists optimizers; name "
+        "your own as module:function."
     )
 
 
@@ -317,8 +210,3 @@ def _spoken(node: ast.AST) -> str:
         parts.append(node.attr)
         node = node.value
     return ".".join([node.id, *reversed(parts)]) if isinstance(node, ast.Name) else ""
-
-
-def _functions(module: Any) -> str:
-    names = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
-    return ", ".join(names) or "none"

@@ -1,4 +1,4 @@
-"""Results folders: new ones, ones to go on in, and whether they can be written."""
+"""Results folders: new ones, and ones to resume in."""
 
 import os
 import shutil
@@ -18,25 +18,22 @@ except ImportError:  # a system that cannot lock a folder
 
 
 def choose_folder(out: Path | None, command: str, name: str, *, resume: bool = False) -> Path:
-    """Return the results folder, which is new or empty, or to be gone on in. It makes nothing.
+    """Return the results folder, without making it.
 
     Args:
-        out: What the user said.
-        command: The command, for a name where the user said nothing.
-        name: What it works on, for the same.
-        resume: Whether to go on in a folder that holds something.
-
-    Returns:
-        The folder.
+        out: The folder of --out; None for results/COMMAND-NAME-TIME.
+        command: Name of the command.
+        name: Name of its subject.
+        resume: Whether the folder may hold results of the same command.
 
     Raises:
-        UserError: If it is a file, cannot be made or written, or holds something and is not to be gone on in; or if the
-            name would lead elsewhere.
+        UserError: If it is a file, cannot be used, or holds something without `resume`; or if the name is not one of a
+            single folder.
     """
     if out is None and resume:
-        raise UserError("--resume needs --out, the folder to go on in.")
+        raise UserError("--resume needs --out, the folder of the interrupted run.")
     try:
-        files.check_name("The name of what the results are of", name)
+        files.check_name("The name of the subject, which names the results folder,", name)
     except ValueError as error:
         raise UserError(str(error)) from None
     try:
@@ -59,18 +56,18 @@ def choose_folder(out: Path | None, command: str, name: str, *, resume: bool = F
 
 @contextmanager
 def results_folder(folder: Path) -> Iterator[Path]:
-    """Make a folder for results, and take it away again if what was asked for is refused after all.
+    """Make a results folder, and remove it again if the command raises UserError.
 
-    It is one command's at a time: another that begins in the same moment is refused, and takes nothing away.
+    The folder is locked: another command that uses it at the same time is refused, and removes nothing.
 
     Args:
-        folder: The folder. What stood in it before stays.
+        folder: The folder. Files from before stay.
 
     Yields:
         The folder.
 
     Raises:
-        UserError: If it cannot be made or written, or another command works in it.
+        UserError: If it cannot be made or written, or another command uses it.
     """
     made = [part for part in (folder, *folder.parents) if not part.exists()]
     make_folder(folder)
@@ -79,11 +76,11 @@ def results_folder(folder: Path) -> Iterator[Path]:
     try:
         yield folder
     except UserError:
-        if empty and not any(folder.rglob("chunk-*.npz")):  # of a journal: work that is not to be lost
+        if empty and not any(folder.rglob("chunk-*.npz")):  # finished work in a journal
             for entry in folder.iterdir():
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
             for part in made:
-                with suppress(OSError):  # something else has come into it
+                with suppress(OSError):  # it holds something else by now
                     part.rmdir()
         raise
     finally:
@@ -92,7 +89,7 @@ def results_folder(folder: Path) -> Iterator[Path]:
 
 
 def _claim(folder: Path) -> int | None:
-    """Return the open folder, locked until it is closed or the process ends; None where folders cannot be locked."""
+    """Return the folder opened and locked, until it is closed or the process ends; None if it cannot be locked."""
     if fcntl is None:
         return None
     handle = None
@@ -102,9 +99,9 @@ def _claim(folder: Path) -> int | None:
     except OSError as error:
         if handle is not None:
             os.close(handle)
-        if isinstance(error, BlockingIOError | FileNotFoundError):  # in use, or just taken away by who had made it
+        if isinstance(error, BlockingIOError | FileNotFoundError):  # in use, or just removed by another command
             raise UserError(
-                f"{folder} is in use: another command works in it. Wait for it, or name another folder with --out."
+                f"{folder} is in use by another command. Wait for it, or name another folder with --out."
             ) from None
         return None
     return handle

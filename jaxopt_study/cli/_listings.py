@@ -1,4 +1,4 @@
-"""`jaxopt-study optimizers | problems | explain`."""
+"""The commands `jaxopt-study optimizers`, `problems` and `explain`."""
 
 import inspect
 from collections import Counter
@@ -25,19 +25,15 @@ KINDS: dict[str, tuple[str, str]] = {
 def list_optimizers(options: Optimizers, job: Job) -> int:
     """Print the named optimizers with their arguments.
 
-    Args:
-        options: Nothing can be asked for.
-        job: Prints it.
-
     Returns:
         The exit code.
     """
-    table = Table("optimizer", "what it does, and its arguments", box=None, pad_edge=False)
+    table = Table("optimizer", "summary and arguments", box=None, pad_edge=False)
     for name, constructor in optimizers.named().items():
         summary = (inspect.getdoc(constructor) or "").splitlines()[0]
         table.add_row(name, Text(f"{summary}\n{_arguments(constructor)}"))
     job.console.print(table, markup=False)
-    job.console.print("\nThe defaults are those of the first convention. What another one changes:", markup=False)
+    job.console.print("\nThe defaults are those of the first convention. Changes by another one:", markup=False)
     job.console.print("jaxopt-study explain 'adam(1e-3)' \"adam(1e-3, convention='saito2016')\"", markup=False)
     return 0
 
@@ -45,14 +41,10 @@ def list_optimizers(options: Optimizers, job: Job) -> int:
 def list_problems(options: Problems, job: Job) -> int:
     """Print the problems that can be built by name.
 
-    Args:
-        options: Nothing can be asked for.
-        job: Prints it.
-
     Returns:
         The exit code.
     """
-    table = Table("problem", "what it is, and what is known", box=None, pad_edge=False)
+    table = Table("problem", "summary and known properties", box=None, pad_edge=False)
     for name, constructor in problems.catalogue().items():
         summary = (inspect.getdoc(constructor) or "").splitlines()[0].removeprefix("Build ")
         table.add_row(name, Text(f"{summary}\n{_known(constructor())}"))
@@ -62,17 +54,13 @@ def list_problems(options: Problems, job: Job) -> int:
 
 
 def explain(options: Explain, job: Job) -> int:
-    """Print where two optimizers part.
-
-    Args:
-        options: The two.
-        job: Prints it.
+    """Print the first difference between two optimizers.
 
     Returns:
         The exit code.
 
     Raises:
-        UserError: If one cannot be understood or built.
+        UserError: If one cannot be parsed or built.
     """
     first, second = read_optimizer(options.a), read_optimizer(options.b)
     for title, tx in (("first: ", first), ("second:", second)):
@@ -82,7 +70,7 @@ def explain(options: Explain, job: Job) -> int:
 
 
 def _arguments(constructor: Any) -> str:
-    """Return the arguments as they can be written, with the defaults of the first convention filled in."""
+    """Return the arguments as in a call, with the defaults of the first convention."""
     conventions = constructor.constructor.conventions
     defaults = dict(conventions[0][1]) if conventions else {}
     written = []
@@ -98,7 +86,7 @@ def _arguments(constructor: Any) -> str:
 
 
 def _known(problem: Problem) -> str:
-    """Return how many critical points are known of each kind, the ends of the spectrum, and the region drawn."""
+    """Return the numbers of known critical points of each kind, the ends of the spectrum, and the domain."""
     counts = Counter(point.kind for point in problem.critical_points)
     points = [
         f"{counts[kind]} {one if counts[kind] == 1 else several}"

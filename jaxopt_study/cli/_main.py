@@ -1,4 +1,4 @@
-"""The entry point: it answers signals from before the first import that takes seconds."""
+"""Entry point of the command line, which handles signals before it imports JAX."""
 
 import errno
 import os
@@ -9,8 +9,8 @@ from contextlib import suppress
 from jaxopt_study.cli._signals import termination
 
 FAILED = 1
-INTERRUPTED, TERMINATED = 130, 143  # what a shell reports of a process that SIGINT or SIGTERM ended, 128 + its number
-NOT_WRITTEN = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EIO, errno.EPIPE}  # no room, or nobody who reads
+INTERRUPTED, TERMINATED = 130, 143  # 128 + the number of the signal, as shells report it
+NOT_WRITTEN = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EIO, errno.EPIPE}  # no space left, or a closed pipe
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -20,11 +20,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The arguments; None takes those of the process, and after an interrupt ends it at once.
 
     Returns:
-        0 if all is done, 1 if part of it failed, 2 if something asked for cannot be done, 130 if interrupted, and 143
-        if that was by SIGTERM.
+        The exit code: 0 for success, 1 if a part failed, 2 if an option cannot be used, 130 after an interrupt, and 143
+        after SIGTERM.
 
     Raises:
-        SystemExit: With code 2 for arguments that cannot be understood, and 0 after `--help`.
+        SystemExit: With code 2 for arguments that cannot be parsed, and 0 after `--help`.
 
     Example:
         >>> main(["explain", "sgd(0.1)", "momentum(0.1, decay=0.0)"])
@@ -34,11 +34,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         0
     """
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed by whoever started this process
+        if getattr(sys, name) is None:  # closed by the parent process
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 — it stays open as long as the process
     with termination() as terminated:
         try:
-            from jaxopt_study.cli._app import run  # a signal may come meanwhile
+            from jaxopt_study.cli._app import run  # takes time, in which a signal may come
 
             code = run(argv)
         except KeyboardInterrupt:
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if code == INTERRUPTED and terminated():
         code = TERMINATED
     if code in {INTERRUPTED, TERMINATED} and argv is None:
-        # XLA may still be computing what was abandoned, and Python's teardown underneath it would crash.
+        # XLA may still be computing in the background, and would crash during Python's shutdown.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
@@ -59,23 +59,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _unwritten(error: OSError) -> int:
-    """Say what could not be written, unless nobody reads it.
+    """Report a failed write; a closed pipe needs no report.
 
     Args:
-        error: What a write raised.
+        error: The error of the write.
 
     Returns:
         The exit code.
     """
     try:
         sys.stdout.flush()
-    except OSError:  # what is still in its buffer can go nowhere
+    except OSError:  # discards its buffer
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if error.errno == errno.EPIPE:
         return FAILED
     with suppress(OSError):  # both may go to the same full disk
         sys.stderr.write(
-            f"Error: {error.filename or 'What is printed'} could not be written: {error.strerror}. Make room and run "
-            "it again, with --resume where the command has it: what had finished is kept.\n"
+            f"Error: {error.filename or 'The output'} could not be written: {error.strerror}. Make room, and run the "
+            "command again, with --resume if it has that option: finished results are kept.\n"
         )
     return FAILED

@@ -1,4 +1,4 @@
-"""What the commands that train a network on data share: their settings, the data, the network."""
+"""Settings, data and network of the commands that train a network."""
 
 import os
 from collections.abc import Mapping
@@ -17,13 +17,7 @@ COMMON = ("data", "seed", "steps", "batch_size", "widths")
 
 
 def network_settings(options: NetworkOptions) -> dict[str, Any]:
-    """Return what decides the numbers of every run.
-
-    Args:
-        options: What was asked for.
-
-    Returns:
-        Plain values by name, with the defaults of the data set filled in.
+    """Return the settings that determine the results, with the defaults of the data set.
 
     Raises:
         UserError: If one is out of range.
@@ -41,7 +35,7 @@ def network_settings(options: NetworkOptions) -> dict[str, Any]:
 
 
 def use_all_cores() -> None:
-    """Make JAX see each core as a device, over which runs are spread; before JAX starts, unless the user said more."""
+    """Make each core a device of JAX, for sweeps to use; no effect if JAX has started or the user has set devices."""
     told = jax.config.values["jax_num_cpu_devices"] > 0 or "device_count" in os.environ.get("XLA_FLAGS", "")
     if told:
         return
@@ -50,21 +44,16 @@ def use_all_cores() -> None:
 
 
 def load_data(options: NetworkOptions) -> Dataset:
-    """Return the data set.
-
-    Args:
-        options: What was asked for.
-
-    Returns:
-        The data set, split by the seed.
+    """Return the data set, split by the seed.
 
     Raises:
-        UserError: If it cannot be had; the message says what is missing.
+        UserError: If it is missing, or an option does not apply to it.
     """
     if options.data == "digits":
         if options.data_dir is not None or options.download:
             raise UserError(
-                "--data-dir and --download are for --data mnist and fashion_mnist; the digits need neither."
+                "--data-dir and --download are for --data mnist and fashion_mnist; the digits need neither. Leave them "
+                "out."
             )
         return problems.datasets.digits(seed=options.seed)
     load = getattr(problems.datasets, options.data)
@@ -76,12 +65,12 @@ def load_data(options: NetworkOptions) -> Dataset:
 
 
 def network_problem(settings: Mapping[str, Any], dataset: Dataset, **changes: Any) -> Problem:
-    """Return the network on its data.
+    """Return the training problem of the network on its data.
 
     Args:
-        settings: As `network_settings` returns them.
+        settings: Settings as of `network_settings`.
         dataset: The data set.
-        **changes: Further arguments of `mlp_classifier`; and "width" and "depth", for hidden layers of one width.
+        **changes: Further arguments of `mlp_classifier`, and "width" and "depth" for hidden layers of one width.
 
     Returns:
         The problem, named after the data set.
@@ -95,11 +84,12 @@ def network_problem(settings: Mapping[str, Any], dataset: Dataset, **changes: An
     network = problems.networks.mlp_classifier(dataset, widths=widths, **changes)
     if settings["batch_size"] > (network.num_examples or 0):
         raise UserError(
-            f"--batch-size {settings['batch_size']} is more than the {network.num_examples} training examples."
+            f"--batch-size must be at most {network.num_examples}, the number of training examples; received "
+            f"{settings['batch_size']}."
         )
     return network.replace(name=settings["data"])
 
 
 def described(settings: Mapping[str, Any]) -> str:
-    """Return what was trained in a few words, for titles."""
+    """Return a short description of data and network, for titles."""
     return f"{settings['data']}, MLP {'-'.join(map(str, settings['widths'])) or 'linear'}"

@@ -1,4 +1,4 @@
-"""What every command does around its own work: its clock, its record, and what it says at the end."""
+"""Common parts of all commands: clock, record, closing message and error handling."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,10 +20,10 @@ class Job:
     """One run of a command.
 
     Args:
-        command: Its name, which is the kind of its record.
+        command: Name of the command and kind of its record.
 
     Attributes:
-        console: Where results go, standard output; progress and complaints go to standard error.
+        console: Standard output, for results. Progress and warnings go to standard error.
     """
 
     def __init__(self, command: str):
@@ -41,11 +41,11 @@ class Job:
         """Return the record of a command that trains on data.
 
         Args:
-            name: What it worked on.
-            settings: What decided its numbers.
-            results: What came out.
+            name: Name of the subject.
+            settings: Settings that determine the results.
+            results: The results.
             dataset: The data.
-            status: How it ended.
+            status: "complete", "failed" or "interrupted".
         """
         around = {"seconds": time.perf_counter() - self._began, "data_source": dataset.source}
         return records.Record(
@@ -58,50 +58,39 @@ class Job:
         )
 
     def close(self, summary: str, folder: Path, files: Sequence[str]) -> None:
-        """Print where everything is.
-
-        Args:
-            summary: The last words about the results.
-            folder: Where the files are.
-            files: Their names.
-        """
+        """Print a summary and the names of the files in a results folder."""
         self.say(f"\n{summary}. In {folder}: {', '.join(files)}", soft_wrap=True)
 
     def say(self, text: str, **options: Any) -> None:
-        """Print a text as it is, without colours."""
+        """Print a text without markup."""
         self.console.print(text, highlight=False, markup=False, **options)
 
 
 def complain(text: str, style: str | None = None) -> None:
-    """Print a text on standard error as it is.
-
-    Args:
-        text: The text.
-        style: Its colour.
-    """
+    """Print a text without markup on standard error, in a colour."""
     Console(stderr=True).print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
-def interrupted(folder: Path, kept: str = "What had finished is kept") -> int:
-    """Say how to go on after an interrupt.
+def interrupted(folder: Path, kept: str = "Finished runs are kept") -> int:
+    """Report an interrupt, and how to resume.
 
     Args:
-        folder: The results folder.
-        kept: What is in it.
+        folder: Results folder.
+        kept: Its contents, in words.
 
     Returns:
         The exit code.
     """
-    complain(f"Interrupted. {kept} in {folder}; go on with the same arguments and --out {folder} --resume.")
+    complain(f"Interrupted. {kept} in {folder}; resume with the same arguments and --out {folder} --resume.")
     return INTERRUPTED
 
 
 @contextmanager
 def user_errors() -> Iterator[None]:
-    """Show what a library function refuses as a mistake in the arguments.
+    """Turn the TypeError and ValueError of a library function into a UserError.
 
     Raises:
-        UserError: In place of TypeError and ValueError.
+        UserError: In their place.
     """
     try:
         yield
@@ -110,15 +99,15 @@ def user_errors() -> Iterator[None]:
 
 
 def run_command(name: str, command: Callable[[Any, Job], int], options: Any) -> int:
-    """Run a command.
+    """Run a command, and report its errors.
 
     Args:
-        name: What it is called.
-        command: What does it, a function of the options and the job that returns the exit code.
-        options: What was asked for.
+        name: Name of the command.
+        command: A function of options and job that returns the exit code.
+        options: Options of the command.
 
     Returns:
-        The exit code; 2 if something asked for cannot be done, which is said.
+        The exit code; 2 if an option cannot be used.
     """
     try:
         return command(options, Job(name))

@@ -1,4 +1,4 @@
-"""`jaxopt-study search`."""
+"""The command `jaxopt-study search`."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -28,17 +28,13 @@ OF_NETWORK = (
 
 
 def search(options: Search, job: Job) -> int:
-    """Run every trial, and draw, print and save what came out.
-
-    Args:
-        options: What was asked for.
-        job: Prints the result.
+    """Run every trial; print, draw and save the results.
 
     Returns:
         The exit code.
 
     Raises:
-        UserError: If something asked for cannot be done.
+        UserError: If an option cannot be used.
     """
     settings = network_settings(options)
     maker = read_maker(options.optimizer)
@@ -62,7 +58,7 @@ def search(options: Search, job: Job) -> int:
     files = _search_report.write(record, found, folder)
     if status == "interrupted":
         done = int(found.finished.all(axis=1).sum())
-        return interrupted(folder, f"{done} of {options.trials} trials had finished and are kept")
+        return interrupted(folder, f"{done} of {options.trials} trials have finished and are kept")
     pictures = _search_report.draw(found, folder, num_examples, title=f"{name} on {described(settings)}")
     _search_report.show(job, record, found, [*pictures, *files], folder, share=proportion)
     return 0 if record.results["best"] else 1
@@ -107,7 +103,10 @@ def _space(options: Search, maker: Any) -> Space:
     else:
         space = default_space(maker)
         if space is None:
-            raise UserError(f"{options.optimizer!r} has not one learning_rate: name what to search with --space.")
+            raise UserError(
+                f"{options.optimizer!r} does not have exactly one learning_rate. Name the hyperparameters to "
+                "search with --space."
+            )
     if not isinstance(maker, Transform):
         parameters = inspect.signature(maker).parameters.values()
         needed = [
@@ -136,5 +135,5 @@ def _problem(space: Space, maker: Any, settings: Mapping[str, Any], dataset: Dat
 
     keyword = inspect.Parameter.KEYWORD_ONLY
     signature = inspect.Signature([inspect.Parameter(name, keyword, default=None) for name in wanted])
-    problem.__signature__ = signature  # by which a search knows whose a name is
+    problem.__signature__ = signature  # by which a search finds the names that it accepts
     return problem

@@ -1,4 +1,4 @@
-"""What `jaxopt-study search` records, draws and prints."""
+"""Record, tables, figures and printed report of `jaxopt-study search`."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,14 +28,11 @@ TOP = 20
 
 
 def summary(found: Search, num_examples: int | None) -> dict[str, Any]:
-    """Return what a search found as plain values.
+    """Return the results of a search as plain values; "best" is None if all trials diverged.
 
     Args:
         found: The search.
-        num_examples: Of the accuracies; None for losses.
-
-    Returns:
-        By name. "best" is None if there is none.
+        num_examples: Number of examples behind each score, if the metric is a proportion; otherwise None.
     """
     run = np.atleast_1d(found.finished.all(axis=1))
     some = bool(np.isfinite(found.scores).any())
@@ -58,11 +55,6 @@ def summary(found: Search, num_examples: int | None) -> dict[str, Any]:
 def write(record: records.Record, found: Search, folder: Path) -> list[str]:
     """Write the record and the tables.
 
-    Args:
-        record: The record.
-        found: The search.
-        folder: Where the files go.
-
     Returns:
         The names of the files.
     """
@@ -76,10 +68,10 @@ def draw(found: Search, folder: Path, num_examples: int | None, *, title: str) -
     """Draw and write every figure.
 
     Args:
-        found: The search, of which every trial was run.
-        folder: Where the files go.
+        found: The complete search.
+        folder: Results folder.
         num_examples: As in `summary`.
-        title: What was searched.
+        title: Optimizer and problem.
 
     Returns:
         The names of the files; none if no trial has a score.
@@ -96,7 +88,7 @@ def draw(found: Search, folder: Path, num_examples: int | None, *, title: str) -
             {"median": (best_of.estimate, best_of.lower, best_of.upper)},
             ylabel=f"best {label}",
             log=log,
-            title=f"{title}: what k trials would have found",
+            title=f"{title}: expected best of k trials",
         )
     }
     choice = found.best
@@ -121,21 +113,21 @@ def draw(found: Search, folder: Path, num_examples: int | None, *, title: str) -
 
 
 def show(job: Job, record: records.Record, found: Search, files: Sequence[str], folder: Path, *, share: bool) -> None:
-    """Print the best, what it is worth, and where everything is.
+    """Print the best trial with its interval, warnings, and the names of the files.
 
     Args:
-        job: Prints it.
-        record: The record.
+        job: The command.
+        record: Its record.
         found: The search.
-        files: Names of the files that were written.
-        folder: Where they are.
+        files: Names of the written files.
+        folder: Results folder.
         share: Whether the metric is a proportion.
     """
     results, trials = record.results, len(found.configs)
     seeds, metric = found.finished.shape[1], found.metric.replace("_", " ")
     best = results["best"]
     if best is None:
-        job.say(f"All {trials} trials diverged: search where steps are smaller.", style="red")
+        job.say(f"All {trials} trials diverged. Search smaller learning rates.", style="red")
     else:
         settings = ", ".join(f"{name} {_shown(value)}" for name, value in best["config"].items())
         worth = interval(best["score"], *best["interval"], share=share)
@@ -143,17 +135,17 @@ def show(job: Job, record: records.Record, found: Search, files: Sequence[str], 
             worth = f"{best['score']:.4g} (one seed: its error is unknown)"
         job.say(f"Best of {trials} trials: {settings}")
         average = f"mean of {seeds} seed{'s' * (seeds > 1)}, 95% interval"
-        job.say(f"{metric} {worth}, {average}; it was chosen for this number, which flatters it.")
+        job.say(f"{metric} {worth}, {average}; it was selected for this score, which is therefore optimistic.")
         others = len(results["may_be_best"]) - 1
-        told = f"{others} other{'s' * (others != 1)} cannot be told from it" if others else "No other may be the best"
-        job.say(f"{told} (at 95% together); hyperparameters.png shows where they lie.")
+        told = f"{others} other{'s' * (others != 1)} cannot be told from it" if others else "All others are worse"
+        job.say(f"{told} (at 95% together); hyperparameters.png shows them.")
         for name, side in best["boundary"].items():
             job.say(at_end(name, found.space[name], side), style="yellow")
     if results["num_diverged"] and best is not None:
         job.say(f"{results['num_diverged']} of {trials} trials diverged.")
     if results["num_stalled"]:
-        told = f"{results['num_stalled']} of {trials} trials came to a standstill although their gradient was not 0"
-        job.say(f"{told}: a step of 0, or one too small for the parameters' precision.", style="yellow")
+        told = f"{results['num_stalled']} of {trials} trials stalled although their gradient was not 0"
+        job.say(f"{told}: their steps were 0, or below the resolution of the parameters.", style="yellow")
     if best is not None and (found.num_steps < found.steps[-1]).any():
         stopped = int(((found.num_steps < found.steps[-1]) & ~found.diverged).any(axis=1).sum())
         if stopped:
@@ -163,7 +155,7 @@ def show(job: Job, record: records.Record, found: Search, files: Sequence[str], 
 
 
 def _intervals(found: Search, num_examples: int | None) -> Interval | None:
-    # With one seed an accuracy has the interval of the examples it was measured on; training's noise remains unseen.
+    # With one seed a proportion has the interval of its examples, which does not include the noise of training.
     scores = penalised(found.final, found.mode)
     if scores.shape[1] > 1:
         return mean_interval(scores)

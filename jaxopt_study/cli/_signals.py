@@ -1,4 +1,4 @@
-"""SIGTERM as an interrupt: what a scheduler sends some time before it kills."""
+"""SIGTERM, which schedulers send before they kill a process, handled like Ctrl-C."""
 
 import _thread
 import signal
@@ -10,7 +10,7 @@ from typing import Any
 
 
 class Termination:
-    """A handler of SIGTERM that interrupts as Ctrl-C does, and remembers that it was not Ctrl-C.
+    """Handler of SIGTERM that raises KeyboardInterrupt, and records that the signal was not Ctrl-C.
 
     Attributes:
         asked: Whether the signal has come.
@@ -20,15 +20,15 @@ class Termination:
         self.asked = False
 
     def hold(self) -> None:
-        """Note that the signal has come, where a run holds interrupts back until its results are safe."""
+        """Record the signal only, while a run defers interrupts until its results are saved."""
         self.asked = True
 
     def __call__(self, number: int, frame: Any) -> None:
         """Interrupt at once.
 
         Args:
-            number: Of the signal.
-            frame: Where the program is.
+            number: Number of the signal.
+            frame: Current stack frame.
 
         Raises:
             KeyboardInterrupt: Always.
@@ -39,9 +39,9 @@ class Termination:
 
 @contextmanager
 def _nothing_swallowed(number: Callable[[], int]) -> Iterator[None]:
-    """Send an interrupt again that Python ignored, as it does with exceptions in callbacks of its garbage collector.
+    """Repeat an interrupt that Python ignored, as it ignores exceptions in callbacks of the garbage collector.
 
-    JAX has such a callback. `number` says which signal it was.
+    JAX has such a callback. `number` returns the number of the signal.
     """
     outer = sys.unraisablehook
 
@@ -60,10 +60,10 @@ def _nothing_swallowed(number: Callable[[], int]) -> Iterator[None]:
 
 @contextmanager
 def termination() -> Iterator[Callable[[], bool]]:
-    """Let SIGTERM interrupt the commands inside, unless the program around them has its own idea of it.
+    """Let SIGTERM interrupt the commands in this context, unless the program has its own handler.
 
     Yields:
-        A function that says whether the signal has come.
+        A function that returns whether the signal has come.
     """
     handler = Termination()
     in_main = threading.current_thread() is threading.main_thread()

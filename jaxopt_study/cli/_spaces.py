@@ -1,4 +1,4 @@
-"""Spaces on the command line: as written, such as `"learning_rate=log(1e-4, 1)"`, and the default ones."""
+"""Search spaces of the command line, written as `"learning_rate=log(1e-4, 1)"`, and default ones."""
 
 import ast
 import inspect
@@ -27,17 +27,17 @@ _CONDITION = re.compile(r"(.+?)\s+if\s+([\w.\[\]]+)\s*==?\s*(.+)")
 
 
 def read_space(texts: Iterable[str]) -> Space:
-    """Build the space that texts name, one dimension each, without evaluating them as a program.
+    """Parse a space from texts of one dimension each, without evaluating them as programs.
 
     Args:
         texts: Each `NAME=KIND(…)`, with the kinds of `FORMS`; the arguments are numbers, strings with or without
-            quotes, and keywords as in `sweeps.integers`. `NAME=KIND(…) if OTHER=VALUE` exists only beside that value.
+            quotes, and keywords as in `sweeps.integers`. `NAME=KIND(…) if OTHER=VALUE` is a conditional dimension.
 
     Returns:
         The space.
 
     Raises:
-        UserError: If one cannot be understood, or a name occurs twice.
+        UserError: If a text cannot be parsed, or a name occurs twice.
 
     Example:
         >>> read_space(["rate=log(1e-4, 1)", "order=choices(reshuffle, shuffle_once)"])
@@ -51,7 +51,7 @@ def read_space(texts: Iterable[str]) -> Space:
     for text in texts:
         name, dimension = _read_dimension(text)
         if name in found:
-            raise UserError(f"--space names {name!r} twice.")
+            raise UserError(f"--space names {name!r} twice. Give it once.")
         found[name] = dimension
     try:
         return Space(found)
@@ -82,33 +82,25 @@ def default_space(maker: Any) -> Space | None:
 
 
 def ends_of(dimension: Dimension) -> tuple[float | int, float | int] | None:
-    """Return the ends of a range; None for options, which have none.
-
-    Args:
-        dimension: Any dimension.
-    """
+    """Return the ends of a range; None for options, which have none."""
     inner = dimension.dimension if isinstance(dimension, Conditional) else dimension
     return (inner.low, inner.high) if isinstance(inner, LogUniform | Uniform | Integers) else None
 
 
 def options_of(dimension: Dimension) -> tuple[Any, ...]:
-    """Return what can be chosen; nothing of a range.
-
-    Args:
-        dimension: Any dimension.
-    """
+    """Return the options of a dimension; none for a range."""
     inner = dimension.dimension if isinstance(dimension, Conditional) else dimension
     return inner.options if isinstance(inner, Choices) else ()
 
 
 def at_end(name: str, dimension: Dimension, side: str, *, owner: str = "") -> str:
-    """Return the words for a chosen value at an end of its range, with how to look beyond.
+    """Return a warning about a selected value at an end of its range, with a wider range to try.
 
     Args:
-        name: Of the hyperparameter.
+        name: Name of the hyperparameter.
         dimension: Its range.
         side: "low" or "high".
-        owner: What stands before the name on the command line.
+        owner: Prefix of the name on the command line, such as "adam.".
 
     Example:
         >>> at_end("rate", sweeps.log_uniform(1e-6, 1e-4), "high")
@@ -125,15 +117,15 @@ def at_end(name: str, dimension: Dimension, side: str, *, owner: str = "") -> st
 def _read_dimension(text: str) -> tuple[str, Dimension]:
     name, equals, rest = (part.strip() for part in text.partition("="))
     if not name or not equals:
-        raise UserError(f'--space "{text}" has no name: write NAME=KIND(…), KIND(…) being {FORMS}.')
+        raise UserError(f'--space "{text}" has no name. Write NAME=KIND(…), where KIND(…) is {FORMS}.')
     condition = _CONDITION.fullmatch(rest)
     expression = condition[1] if condition else rest
     try:
         node = parse(expression)
     except ValueError as error:
-        raise UserError(f'--space "{text}" is no expression ({error}); expected {FORMS}.') from None
+        raise UserError(f'--space "{text}" is not an expression ({error}); expected {FORMS}.') from None
     if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name) or node.func.id not in KINDS:
-        raise UserError(f'--space "{text}": {expression!r} is no range; expected {FORMS}.')
+        raise UserError(f'--space "{text}": {expression!r} is not a range; expected {FORMS}.')
     try:
         arguments = [_literal(item) for item in node.args]
         keywords = {str(item.arg): _literal(item.value) for item in node.keywords}

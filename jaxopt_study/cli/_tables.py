@@ -1,4 +1,4 @@
-"""Numbers and tables for people and for files."""
+"""Formatting of numbers and intervals, and CSV tables."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from jaxopt_study.figures import decimals_apart, digits_apart
 
 
 def number(value: float | int) -> str:
-    """Return a number in two digits, as short as it can be written and read.
+    """Return a number in two digits, as briefly as possible.
 
     Args:
         value: The number.
@@ -34,10 +34,10 @@ def interval(estimate: float | int, lower: float | int, upper: float | int, *, s
         estimate: The estimate.
         lower: Lower end; not finite if it is not bounded.
         upper: Upper end.
-        share: Whether they are shares, such as accuracies, which get three decimals.
+        share: Whether they are proportions, which get three decimals.
 
     Returns:
-        The three in as many digits as tell the two ends apart.
+        The three numbers, with enough digits to tell the two ends apart.
 
     Example:
         >>> interval(0.95, 0.94, 0.97, share=True), interval(0.1234, 0.1, np.inf), interval(0.3022, 0.30213, 0.30224)
@@ -55,10 +55,10 @@ def difference(estimate: float | int, lower: float | int, upper: float | int, *,
         estimate: The estimate.
         lower: Lower end; not finite if it is not bounded.
         upper: Upper end.
-        share: Whether it is one of shares, such as accuracies, which get three decimals.
+        share: Whether it is a difference of proportions, which get three decimals.
 
     Returns:
-        The three in as many digits as tell the two ends apart.
+        The three numbers, with enough digits to tell the two ends apart.
 
     Example:
         >>> difference(0.123, -0.1, np.inf), difference(-0.02, -0.03, -0.01, share=True)
@@ -70,12 +70,7 @@ def difference(estimate: float | int, lower: float | int, upper: float | int, *,
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
-    """Write a table as CSV, whole or not at all.
-
-    Args:
-        table: The table; what is missing stays empty.
-        path: The file.
-    """
+    """Write a table as CSV, in one atomic step; missing values stay empty."""
     records.write_atomically(path, table.to_csv(index=False, lineterminator="\n"))
 
 

@@ -1,4 +1,4 @@
-"""What each command takes: read without JAX, so that a command's help does not wait for it."""
+"""Options of the commands, read without importing JAX, so that help is printed at once."""
 
 from jaxopt_study.cli._options._ablate import Ablate
 from jaxopt_study.cli._options._compare import Compare

@@ -1,4 +1,4 @@
-"""The options of `jaxopt-study ablate`."""
+"""Options of `jaxopt-study ablate`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,36 +11,36 @@ from jaxopt_study.cli._options._network import NetworkOptions
 
 @dataclass(frozen=True, kw_only=True)
 class Ablate(NetworkOptions):
-    """Measure what each atom of an optimizer contributes: leave it out, swap neighbours, make hyperparameters neutral.
+    """Measure the contribution of each atom of an optimizer: remove it, swap neighbours, disable hyperparameters.
 
     Every variant trains from the same starts on the same batches as the full chain, and is compared with it seed by
-    seed. The intervals of all variants hold together. At fixed settings a variant may lose because its steps became
-    longer or shorter, not because of what the atom is for: --budget tunes the learning rate of each variant, the full
-    chain included.
+    seed. The 95% intervals hold simultaneously for all variants. At fixed settings a variant may lose merely because
+    its steps became longer or shorter: --budget tunes the learning rate of each variant, including the full chain.
 
-    Writes into a folder: record.json (configuration, versions, hash of the data, every chain), contributions.csv (a row
-    per variant), scores.csv (a row per variant and seed) and ablation.png. What has finished is kept in journal/: after
-    Ctrl-C or a kill the same command with --resume goes on there.
+    Output folder: record.json (configuration, versions, hash of the data, every chain), contributions.csv (a row per
+    variant), scores.csv (a row per variant and seed) and ablation.png. Finished runs are kept in journal/: after Ctrl-C
+    or a kill, the same command with --resume continues from there.
 
     Example: jaxopt-study ablate "adam(1e-3)"
     """
 
     optimizer: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OPTIMIZER")]
-    """A name, such as adam; an expression, such as "adam(1e-3)" or "chain(clip_by_global_norm(1.0), sgd(0.1))"; or a
-    function of yours without arguments, module:function, that returns a chain of this package."""
+    """A name, such as adam; an expression, such as "adam(1e-3)" or "chain(clip_by_global_norm(1.0), sgd(0.1))"; or
+    module:function, your own function without arguments that returns a chain of this package."""
     seeds: int = 10
-    """Starts of every variant. Of few, intervals assume normal differences."""
+    """Runs of every variant, from different starts. With fewer than six, intervals assume normal differences."""
     neutral: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="NAME=NUMBER")] = ()
-    """A hyperparameter and the value at which it does nothing, such as "b1=0", by its path in the expanded chain or the
-    end of it. Without any, eps, weight decay and noise at 0."""
+    """A hyperparameter and the value that disables it, such as "b1=0", by its path in the expanded chain or the end of
+    the path. Default: 0 for eps, weight decay and noise."""
     metric: Literal["accuracy", "loss"] = "loss"
-    """What is compared, on the test examples."""
+    """Metric to compare, on the test examples."""
     budget: int = 0
-    """Trials of the tuning of each variant, chosen by validation loss; 0 compares them at the given settings."""
+    """Tuning trials of each variant, selected by validation loss; 0 compares at the given settings."""
     tune_seeds: int = 1
-    """Starts of each trial."""
+    """Runs of each tuning trial."""
     space: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="NAME=RANGE")] = ()
-    """What is tuned, as in `jaxopt-study search`. Without any, the learning rate up to 100 times smaller and larger."""
+    """A dimension to tune, as in `jaxopt-study search`. Default: the learning rate, up to 100 times smaller or
+    larger."""
 
     recorded: ClassVar[tuple[str, ...]] = ("optimizer", "seeds", "neutral", "metric", "budget", "tune_seeds", "space")
     counts: ClassVar[Mapping[str, int]] = {**NetworkOptions.counts, "seeds": 1, "tune_seeds": 1, "budget": 0}

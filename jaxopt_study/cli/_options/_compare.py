@@ -1,4 +1,4 @@
-"""The options of `jaxopt-study compare`."""
+"""Options of `jaxopt-study compare`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,43 +11,44 @@ from jaxopt_study.cli._options._network import NetworkOptions, shown
 
 @dataclass(frozen=True, kw_only=True)
 class Compare(NetworkOptions):
-    """Compare the notes' optimizers on a network on real data, untuned and tuned, and race them on x²/20 + y².
+    """Compare the optimizers of Saito (2016) on a network, with default and tuned settings, and on x²/20 + y².
 
-    SGD, momentum, Nesterov, AdaGrad, AdaDelta, RMSprop and Adam. On the network each runs at the notes' settings, and
-    tuned: the best of --budget trials of its learning rate by validation loss, drawn log-uniformly from five decades
-    (1e-4 to 10; RMSprop and Adam 1e-5 to 1; AdaDelta, which has none, a factor on its step of .01 to 1000). Reports
-    come from other seeds than those that tuned, seed by seed from the same start on the same batches, and the test
-    examples are seen once. Both rankings are printed with 95% intervals, with who can be told apart, and with tuned
-    values at an end of their range. --budget 0 runs the notes' settings only. The contour problem is not tuned.
+    The optimizers are SGD, momentum, Nesterov, AdaGrad, AdaDelta, RMSprop and Adam. On the network each runs with the
+    settings of Saito (2016), and tuned: with the best of --budget learning rates by validation loss, drawn
+    log-uniformly from five decades (1e-4 to 10; RMSprop and Adam 1e-5 to 1; for AdaDelta, which has no learning rate, a
+    factor of .01 to 1000 on its step). The reported runs use other seeds than the tuning, and seed by seed the same
+    start and batches for every optimizer; the test examples are evaluated once, at the end. Both rankings are printed
+    with 95% intervals, the statistically distinguishable optimizers, and warnings about tuned values at an end of their
+    range. --budget 0 runs the settings of Saito (2016) only. On x²/20 + y² nothing is tuned.
 
-    Writes into a folder: record.json (configuration, versions, hash of the data, every chain), scores.csv (a row per
-    optimizer, settings and seed), curves.csv (a row per step and metric), trials.csv (the trials of the tuning),
-    comparison.png (both rankings), differences.png, budget.png (what fewer trials would have found), loss.png,
-    accuracy.png, trajectories.png, trajectories-together.png and race.gif. What has finished is kept as it comes;
-    Ctrl-C keeps it, and --resume goes on from there.
+    Output folder: record.json (configuration, versions, hash of the data, every chain), scores.csv (a row per
+    optimizer, settings and seed), curves.csv (a row per step and metric), trials.csv (the tuning trials),
+    comparison.png (both rankings), differences.png, budget.png (expected results of fewer trials), loss.png,
+    accuracy.png, trajectories.png, trajectories-together.png and race.gif. Finished runs are kept: after Ctrl-C or a
+    kill, the same command with --resume continues from there.
     """
 
     optimizer: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="MODULE:FUNCTION")] = ()
-    """Your own optimizer beside the others: module:function, returning any Optax transformation. If the function has an
-    argument learning_rate it is tuned, from 1e-5 to 10 or as --space says; otherwise it takes none, and runs as it is.
-    Without a default of that argument it is reported tuned only, and is not in the contour race."""
+    """Your own optimizer: module:function, where the function returns any Optax transformation. If it has an argument
+    learning_rate, that is tuned, from 1e-5 to 10 or as --space says; otherwise it must need no arguments, and is not
+    tuned. If the argument has no default, only the tuned optimizer is reported, and nothing on x²/20 + y²."""
     only: Annotated[tuple[str, ...], shown("NAME [NAME ...]", "all")] = ()
-    """Names of the notes' optimizers to run."""
+    """Names of the optimizers of Saito (2016) to run."""
     budget: int = 10
-    """Trials of the tuning of each optimizer; 0 tunes nothing."""
+    """Tuning trials of each optimizer; 0 tunes nothing."""
     space: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="OPTIMIZER.NAME=RANGE")] = ()
-    """What is tuned of an optimizer in place of the range above, such as "adam.learning_rate=log(1e-4, 1)" and
-    "adam.b1=uniform(0.5, 0.99)"; the ranges are those of `jaxopt-study search`."""
+    """A dimension to tune of an optimizer, instead of the range above, such as "adam.learning_rate=log(1e-4, 1)" or
+    "adam.b1=uniform(0.5, 0.99)"; written as in `jaxopt-study search`."""
     tune_seeds: int = 1
-    """Starts of each trial."""
+    """Runs of each tuning trial."""
     seeds: int = 10
-    """Starts of each report, which are others. The contour problem has one start."""
+    """Reported runs of each optimizer and settings, from other starts. x²/20 + y² has one start."""
     metric: Literal["accuracy", "loss"] = "accuracy"
-    """What is reported of the test examples, and ranked."""
+    """Metric to report and rank, on the test examples."""
     probe: Annotated[Literal["curvature"] | None, shown("{curvature}", "none")] = None
-    """Measure sharpness, its ratio to the optimizer's stability limit, and what each step was expected to do, ten times
-    along every reported run at the tuned settings (the notes' with --budget 0), on all training examples. Adds
-    curvature.png."""
+    """Measure the sharpness, its ratio to the optimizer's stability limit, and the predicted and actual decrease of the
+    loss, ten times along every reported run with tuned settings (with --budget 0, those of Saito, 2016), on all
+    training examples. Adds curvature.png."""
 
     recorded: ClassVar[tuple[str, ...]] = (
         "only", "optimizer", "budget", "space", "tune_seeds", "seeds", "metric", "probe",

@@ -1,4 +1,4 @@
-"""The options of `jaxopt-study optimizers | problems | explain`."""
+"""Options of `jaxopt-study optimizers`, `problems` and `explain`."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -8,21 +8,21 @@ import tyro
 
 @dataclass(frozen=True)
 class Optimizers:
-    """List the named optimizers, their arguments, and the conventions they are known under."""
+    """List the named optimizers with their arguments and conventions."""
 
 
 @dataclass(frozen=True)
 class Problems:
-    """List the problems that can be built by name: known critical points, curvatures (Hessian eigenvalues), domain."""
+    """List the named problems with their known critical points, curvatures (Hessian eigenvalues) and domains."""
 
 
 @dataclass(frozen=True)
 class Explain:
-    """Run two optimizers side by side on the same gradients and say where they part.
+    """Run two optimizers on the same gradients, and report their first difference: the step, the atom and the reason.
 
-    Names the first step, the first atom and the reason. Each optimizer is a name, such as adam; a call, such as
-    "adam(1e-3, convention='saito2016')" or "optax.adam(1e-3)"; a chain of atoms, such as "chain(ema(0.9), negate())";
-    or a function of yours, module:function. A bare name that needs a learning rate gets 0.01.
+    Each optimizer is a name, such as adam; a call, such as "adam(1e-3, convention='saito2016')" or "optax.adam(1e-3)";
+    a chain of atoms, such as "chain(ema(0.9), negate())"; or module:function, your own function. A bare name that needs
+    a learning rate gets 0.01.
     """
 
     a: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FIRST")]
