@@ -87,7 +87,7 @@ def cnn(data_dir: Path | None, convolution: str) -> Case:
 
 
 def relative_residuals(case: Case) -> Callable[[Any, Any], dict[str, float]]:
-    """Return what computes max ‖H v − λ v‖ of unit vectors: relative to the largest |λ|, and each to its own."""
+    """Return a function that computes max ‖H v − λ v‖ of unit vectors, relative to the largest |λ| and to each λ."""
     product = jax.jit(lambda p, d, v: jax.jvp(lambda q: jax.grad(case.loss)(q, d), (p,), (v,))[1])
 
     def of(values: Any, vectors: list[Any]) -> dict[str, float]:

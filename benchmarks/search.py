@@ -291,7 +291,7 @@ def journal_once(data_dir: str) -> dict[str, Any]:
 
 
 def journal(data_dir: str, rounds: int, output: Path | None) -> None:
-    """Measure what journal and progress cost."""
+    """Measure the cost of journal and progress."""
     runs = [in_fresh_process("journal", data_dir) for _ in range(rounds)]
     times = {name: [t for run in runs for t in run[name]] for name in runs[0]}
     cost = ratio(times, "with", "without")
@@ -305,7 +305,7 @@ BENCHMARKS = {"book": (book, 5), "small": (small, 3), "trials": (trials, 3), "de
 
 
 def main() -> None:
-    """Run what the command line names."""
+    """Run the benchmarks named on the command line."""
     if sys.argv[1:2] == ["--part"]:
         print(json.dumps(PARTS[sys.argv[2]](*sys.argv[3:])))
         return

@@ -98,7 +98,7 @@ def _accuracy(weights: list, biases: list, x: np.ndarray, labels: np.ndarray) ->
 
 
 class Workers:
-    """Processes that are started, and have imported what they need, before anything is timed."""
+    """Worker processes, started and with all imports done before the timing."""
 
     def __init__(self, count: int, run: Callable, data: dict[str, np.ndarray], threads: int):
         self._count, self._run, self._data, self._threads = count, run, data, threads

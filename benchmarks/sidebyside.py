@@ -56,7 +56,7 @@ def ratio(times: dict[str, list[float]], ours: str, theirs: str) -> dict[str, fl
 
 
 def check(name: str, value: float, bound: float, *, at_least: bool = False) -> dict[str, Any]:
-    """Return a measured value beside what it should reach, and print both."""
+    """Return a measured value with its target, and print both."""
     holds = value >= bound if at_least else value <= bound
     print(f"  {'ok  ' if holds else 'MISS'} {name}: {value:.3f} ({'≥' if at_least else '≤'} {bound})", flush=True)
     return {"name": name, "value": value, "bound": bound, "at_least": at_least, "holds": bool(holds)}

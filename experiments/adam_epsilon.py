@@ -121,7 +121,7 @@ def _rows(found: sweeps.Search) -> list[dict[str, Any]]:
 
 
 def claims(record: Record) -> list[Claim]:
-    """Judge the limit, and the notes' advice."""
+    """Judge the limit of large ε, and the advice to raise ε."""
     results, config = record.results, record.config
     smallest, second, *_ = config["eps"]
     followed = dict(zip(config["exponents"], results["quadratic"]["distance"], strict=True))

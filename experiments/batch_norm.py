@@ -26,7 +26,7 @@ NETWORKS = {"plain": "none", "batch norm": "batch"}
 
 @dataclass(frozen=True)
 class Config:
-    """The notes' sixteen initial scales, with and without batch normalisation, at two learning rates."""
+    """Sixteen initial scales of figure 6-18, with and without batch normalisation, at two learning rates."""
 
     data: images.Images = "mnist"
     num_train: int = 1_000
@@ -95,7 +95,7 @@ def run(config: Config, data_dir: Path | None) -> Mapping[str, Any]:
 
 
 def claims(record: Record) -> list[Claim]:
-    """Judge how many scales train, and who wins where."""
+    """Judge the numbers of scales that train, and the accuracies by scale."""
     config = record.config
     slow, fast = config["rates"]
     scales = sorted({trial["scale"] for trial in record.results["trials"]}, reverse=True)
@@ -172,7 +172,7 @@ def claims(record: Record) -> list[Claim]:
 
 
 def draw(record: Record) -> Mapping[str, Figure]:
-    """Draw the notes' figure, a panel for each scale, and what is left at the end."""
+    """Draw the learning curves, with a panel for each scale, and the final accuracies."""
     results, config = record.results, record.config
     slow = config["rates"][0]
     data = images.TITLES[config["data"]]

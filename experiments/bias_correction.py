@@ -168,7 +168,7 @@ def _ablate(config: Config, problem: Problem, settings: dict[str, Any], key: Any
 
 
 def claims(record: Record) -> list[Claim]:
-    """Judge the steps under a constant gradient, and what a network makes of them."""
+    """Judge the steps under a constant gradient, and the training of a network."""
     results, config = record.results, record.config
     constant, tolerance = results["constant"], config["tolerance"]
     times = np.arange(1, config["num_constant"] + 1)
@@ -229,7 +229,7 @@ def claims(record: Record) -> list[Claim]:
 
 
 def draw(record: Record) -> Mapping[str, Figure]:
-    """Draw the steps under a constant gradient, the networks, and what each atom of Adam contributes."""
+    """Draw the steps under a constant gradient, the networks, and the contribution of each atom of Adam."""
     results, config = record.results, record.config
     data = images.TITLES[config["data"]]
     constant = results["constant"]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Real
 from rich.table import Table
 from rich.text import Text
 from scipy import stats
@@ -70,7 +70,7 @@ def exact(value: float, *, error: float = 0.0) -> Measurement:
     return Measurement(float(value), float(value - error), float(value + error), 0, "exact")
 
 
-def mean_over_seeds(samples: Sequence[float] | Float[np.ndarray, " seeds"], *, confidence: float = 0.95) -> Measurement:
+def mean_over_seeds(samples: Sequence[float] | Real[np.ndarray, " seeds"], *, confidence: float = 0.95) -> Measurement:
     """Return the mean of independent repetitions with Student's interval.
 
     Args:
@@ -99,8 +99,8 @@ def mean_over_seeds(samples: Sequence[float] | Float[np.ndarray, " seeds"], *, c
 
 
 def ratio_over_seeds(
-    numerators: Sequence[float] | Float[np.ndarray, " seeds"],
-    denominators: Sequence[float] | Float[np.ndarray, " seeds"],
+    numerators: Sequence[float] | Real[np.ndarray, " seeds"],
+    denominators: Sequence[float] | Real[np.ndarray, " seeds"],
     *,
     confidence: float = 0.95,
 ) -> Measurement:

@@ -44,7 +44,7 @@ def regression(degree: int, num_points: int, width: int, start_std: float) -> Pr
     """Pose the fit of a Chebyshev polynomial on evenly spaced points: 1 → width tanh → 1, half the mean squared error.
 
     Args:
-        degree: Of the polynomial.
+        degree: Degree of the polynomial.
         num_points: Points in [−1, 1].
         width: Hidden units.
         start_std: Standard deviation of the first layer's weights at the start; the second's is 1/√width.
@@ -107,13 +107,13 @@ def shortened(values: Any) -> list[Any]:
 
 
 def crossing(ratio: Float[np.ndarray, " measurements"]) -> int:
-    """Return where a ratio first reaches 1; three quarters of the way if it never does."""
+    """Return the first index at which a ratio reaches 1; three quarters of the length if it never does."""
     above = ratio >= 1
     return int(np.argmax(above)) if above.any() else 3 * len(ratio) // 4
 
 
 def claims(record: Record) -> list[Claim]:
-    """Judge where the sharpness settles, how it got there, and what the steps at the edge do."""
+    """Judge the final sharpness, the sharpening before it, and the steps at the edge."""
     config, lanes = record.config, record.results["lanes"]
     flow = lanes[f"{config['flow_rate']:g}"]
     judged = []

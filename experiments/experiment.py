@@ -85,7 +85,7 @@ def execute(
         ValueError: If there is no such preset, or the folder cannot be written; before anything is run.
     """
     if preset not in experiment.presets:
-        raise ValueError(f"{name} has the presets {sorted(experiment.presets)}; received {preset!r}.")
+        raise ValueError(f"{name} needs one of the presets {sorted(experiment.presets)}; received {preset!r}.")
     folder = None
     if out is not None:
         folder = files.check_folder(files.as_path(out) / files.check_name("An experiment's name", name))

@@ -113,7 +113,7 @@ def run(config: Config, data_dir: Path | None) -> Mapping[str, Any]:
 
 
 def claims(record: Record) -> list[Claim]:
-    """Judge the two terms, what the book says of them, and where the gradient lies."""
+    """Judge the two terms of the step, the statements of the book about them, and the direction of the gradient."""
     config, lanes = record.config, record.results["lanes"]
     low, high = config["rates"][0], config["rates"][-1]
     slow, fast = lanes[f"{low:g}"], lanes[f"{high:g}"]

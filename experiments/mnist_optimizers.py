@@ -22,12 +22,12 @@ from jaxopt_study.transforms import Transform
 
 BOOK = "Saito (2016), Deep Learning from Scratch, figure 6-9; the notes' second race"
 NOTES = "the notes: always Adam; avoid SGD and momentum"
-FOUR = ("SGD", "Momentum", "AdaGrad", "Adam")  # the notes' figure has no RMSprop
+FOUR = ("SGD", "Momentum", "AdaGrad", "Adam")  # figure 6-9 has no RMSprop
 
 
 @dataclass(frozen=True)
 class Config:
-    """Settings of the notes' race, and of the tuning that every optimizer gets."""
+    """Settings of the comparison of Saito (2016), and of the tuning of every optimizer."""
 
     data: images.Images = "mnist"
     num_train: int | None = None  # all; the book has 60,000
@@ -39,7 +39,7 @@ class Config:
     window: int = 100  # a loss is the mean over so many steps; the result is the last
     budget: int = 16  # trials for each optimizer
     report_seeds: int = 10  # not used for tuning
-    # By optimizer, three decades of learning rates around what the notes take.
+    # By optimizer, three decades of learning rates around those of Saito (2016).
     ranges: tuple[tuple[str, float, float], ...] = (
         ("SGD", 1e-3, 1.0), ("Momentum", 1e-3, 1.0), ("AdaGrad", 1e-3, 1.0), ("Adam", 1e-4, 0.1),
         ("RMSprop", 1e-4, 0.1),
@@ -112,7 +112,7 @@ def _plain(report: sweeps.Report) -> dict[str, Any]:
 
 
 def claims(record: Record) -> list[Claim]:
-    """Judge the race at the notes' learning rates, and after tuning."""
+    """Judge the comparison with the learning rates of Saito (2016), and with tuned ones."""
     notes, tuned = (_of(record, settings, "loss") for settings in ("default", "tuned"))
     accuracy = {settings: _of(record, settings, "test_accuracy") for settings in ("default", "tuned")}
     share, budget = record.config["collapsed"], record.config["budget"]

@@ -28,7 +28,7 @@ PAPYAN = "Sagun et al. (2017), Papyan (2018): about as many outliers as classes"
 
 @dataclass(frozen=True)
 class Config:
-    """Networks, data and what counts as standing apart."""
+    """Networks, data and the definition of an outlier."""
 
     classes: tuple[int, ...] = (2, 4, 6, 10)
     per_class: int = 40

@@ -42,7 +42,7 @@ DRAWN = ("GD", "Heavy ball", "Nesterov", "Nesterov, mis-ordered")
 
 @dataclass(frozen=True)
 class Config:
-    """How the rates are observed."""
+    """Settings of the observed rates."""
 
     num_starts: int = 50  # random starts behind each observed rate
     num_steps: int = 1000  # the rate is the slope of log‖θ‖ over the second half

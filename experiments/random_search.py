@@ -26,7 +26,7 @@ EARLIER = "measured once before; the tolerance is ours"
 
 @dataclass(frozen=True)
 class Config:
-    """The notes' search, searches of ranges that go further, and a scan of both hyperparameters."""
+    """The search of Saito (2016), searches of wider ranges, and a scan of both hyperparameters."""
 
     data: images.Images = "mnist"
     num_train: int = 400
@@ -69,7 +69,7 @@ def sgd(learning_rate: Any, weight_decay: Any) -> Transform:
 
 
 def run(config: Config, data_dir: Path | None) -> Mapping[str, Any]:
-    """Search as the notes do; search three ranges many times over; scan both hyperparameters."""
+    """Search as in Saito (2016); search three ranges many times; scan both hyperparameters."""
     dataset = images.load(
         config.data, data_dir, num_train=config.num_train, num_validation=config.num_validation, split="first"
     )
@@ -130,7 +130,7 @@ def _search_ranges(
 
 
 def _guessed(accuracy: Float[np.ndarray, " seeds"]) -> Float[np.ndarray, " seeds"]:
-    """Return accuracies in which a run that diverged has that of guessing."""
+    """Return accuracies with that of guessing for diverged runs."""
     return np.where(np.isnan(accuracy), 0.1, accuracy)
 
 
@@ -152,7 +152,7 @@ def _curves(found: sweeps.Search, count: int) -> dict[str, Any]:
 
 
 def claims(record: Record) -> list[Claim]:
-    """Judge what the notes concluded from their search."""
+    """Judge the conclusions of the notes from their search."""
     results, config = record.results, record.config
     searches = results["searches"]
     high, beyond = config["rates"][1], 10 * config["rates"][1]
@@ -234,7 +234,7 @@ def claims(record: Record) -> list[Claim]:
 
 
 def draw(record: Record) -> Mapping[str, Figure]:
-    """Draw the notes' figure, both ranges, and the scan."""
+    """Draw the best trials, the trials of both ranges, and the scan."""
     results, config = record.results, record.config
     data = images.TITLES[config["data"]]
     found, best = results["search"], results["search"]["best"]

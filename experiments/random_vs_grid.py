@@ -150,9 +150,9 @@ def _best(found: sweeps.Search, which: Int[np.ndarray, " trials"]) -> dict[str, 
 
 
 def expected_share(target: float, budget: int) -> float:
-    """Return the chance that random trials meet an interval of a length, its centre uniform in (0, 1).
+    """Return the probability that random trials hit an interval of given length, with a centre uniform in (0, 1).
 
-    E(1 − (1 − ℓ)ⁿ), where ℓ is what of the interval lies inside.
+    E(1 − (1 − ℓ)ⁿ), where ℓ is the length of the part inside (0, 1).
     """
     centres = (np.arange(100_000) + 0.5) / 100_000
     inside = np.minimum(centres + target / 2, 1) - np.maximum(centres - target / 2, 0)
@@ -160,7 +160,7 @@ def expected_share(target: float, budget: int) -> float:
 
 
 def claims(record: Record) -> list[Claim]:
-    """Judge when random search has an advantage over a grid, and when it has none."""
+    """Judge the advantage of random search over a grid, by surface and budget."""
     results, config = record.results, record.config
     budget, target = str(config["budget"]), config["target"]
     side = round(config["budget"] ** 0.5)
@@ -234,7 +234,7 @@ def claims(record: Record) -> list[Claim]:
 
 
 def draw(record: Record) -> Mapping[str, Figure]:
-    """Draw the shares of surfaces over the budget, what both searches of the network tried, and how they ended."""
+    """Draw the shares of surfaces by budget, and the trials and results of both searches of the network."""
     results, config = record.results, record.config
     data = images.TITLES[config["data"]]
     network, which = results["network"], len(results["network"][ONE_OF_TWO]["grid"]) // 2

@@ -184,7 +184,7 @@ def _stability(optimizer: Transform, place: Place) -> dynamics.Stability:
 def _distances(
     optimizer: Transform, place: Place, escape: Any, config: Config, *, nudge: float
 ) -> Float[np.ndarray, " points"]:
-    """Return the distances from the saddle along its escape direction, started a nudge beside it."""
+    """Return the distances from the saddle along its escape direction, from a start at distance `nudge`."""
     run = training.train(
         place.problem, optimizer, num_steps=config.num_steps, key=jax.random.key(0),
         params=place.point + nudge * escape, record_params_every=1, progress=False,
@@ -213,14 +213,14 @@ def _losses(place: Place, num_steps: int) -> Callable[..., Any]:
 def _leave(
     losses_of: Callable[..., Any], place: Place, optimizer: Transform, starts: Any
 ) -> Float[np.ndarray, " starts"]:
-    """Return when the loss first is below the saddle's by `drop`; the number of steps where it never is."""
+    """Return the first step with a loss below the saddle's by `drop`; the number of all steps if there is none."""
     losses = np.asarray(losses_of(optimizer, starts, jax.random.split(jax.random.key(2), len(starts))))
     below = losses < place.value - place.drop
     return np.where(below.any(axis=1), below.argmax(axis=1), losses.shape[1]).astype(float)
 
 
 def _noisy(place: Place, config: Config, noises: Sequence[float]) -> dict[str, Any]:
-    """Return the steps that GD with noise in its gradient needs from exactly the point, by the noise."""
+    """Return the steps of GD with gradient noise, started exactly at the saddle, by noise."""
     losses_of = _losses(place, config.num_steps)
     starts = jnp.broadcast_to(place.point, (config.num_seeds, place.point.size))
     found = {}
@@ -239,7 +239,7 @@ def _scaled(place: Place, config: Config) -> dict[str, Any]:
 
 
 def _search(place: Place, config: Config) -> dict[str, Any]:
-    """Return where searches from beside the saddle end, and what kind of points they find."""
+    """Return the end points, and their kinds, of searches for critical points that start near the saddle."""
     keys = jax.random.split(jax.random.key(5), config.num_searches)
     ends: dict[str, Any] = {method: {"distance": [], "index": []} for method in ("newton-mr", "saddle-free-newton")}
     for key in keys:
@@ -253,7 +253,7 @@ def _search(place: Place, config: Config) -> dict[str, Any]:
 
 
 def claims(record: Record) -> list[Claim]:
-    """Judge growth factors, numbers of steps, and what rest and noise do."""
+    """Judge growth factors, numbers of steps, and the effects of noise and of a start at rest."""
     results, config = record.results, record.config
     saddle, planar = results["saddles"], results["saddles"][PLANAR]
     judged = []

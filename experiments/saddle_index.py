@@ -30,7 +30,7 @@ GAUSSIAN = "Pfaffian of de Bruijn (1955); for n ≤ 3 the closed forms ½, (2 �
 
 @dataclass(frozen=True)
 class Config:
-    """How often networks and matrices are drawn."""
+    """Numbers of random networks and matrices."""
 
     singular_values: tuple[float, float, float] = (3.0, 2.0, 1.0)
     hidden: int = 4
@@ -80,7 +80,7 @@ def run(config: Config, data_dir: Path | None) -> Mapping[str, Any]:
 
 
 def _points(config: Config, key: Any) -> dict[str, Any]:
-    """Return what is measured at all critical points of one random target, in a random hidden basis."""
+    """Return the measurements at all critical points of one random target, in a random hidden basis."""
     key_target, key_basis, key_index = jax.random.split(key, 3)
     problem = problems.linear_network(config.singular_values, hidden=config.hidden, sizes=config.sizes, key=key_target)
     basis = random_rotation(config.hidden, key=key_basis)
@@ -206,7 +206,7 @@ def positive_probability(n: int) -> float:
 
 
 def claims(record: Record) -> list[Claim]:
-    """Judge the indices of the table, what they are a function of, and the random matrices."""
+    """Judge the indices, their dependence on the loss, and the random matrices."""
     results, config = record.results, record.config
     points, sigma = results["points"], config["singular_values"]
     by_modes = {_label(modes): modes for modes in _subsets(len(sigma))}

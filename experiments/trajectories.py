@@ -24,7 +24,7 @@ BOOK = "Saito (2016), Deep Learning from Scratch, figures 6-3 to 6-8"
 
 @dataclass(frozen=True)
 class Config:
-    """Settings of the notes' figure, and how finely the alternatives are searched."""
+    """Settings of figure 6-8, and of the search of all learning rates."""
 
     start: tuple[float, float] = (-7.0, 2.0)
     num_points: int = 30  # plotted, the start among them
@@ -42,7 +42,7 @@ PRESETS = {"smoke": Config(num_starts=100, num_rates=61), "paper": Config()}
 
 
 def the_notes(config: Config) -> dict[str, Transform]:
-    """Return the notes' four optimizers, ε = 1e-7 outside the root."""
+    """Return the four optimizers of Saito (2016), with ε = 1e-7 outside the root."""
     return {
         "SGD": optimizers.sgd(config.sgd_rate),
         "Momentum": optimizers.momentum(config.momentum_rate, 0.9, convention="saito2016"),
@@ -137,7 +137,7 @@ def _best_fixed_step(problem: problems.Problem, config: Config, key: Any) -> dic
 
 
 def claims(record: Record) -> list[Claim]:
-    """Judge the figure's settings."""
+    """Judge the settings of the figure."""
     results = record.results
     fixed, rounder, final = results["fixed_steps"], results["fixed_steps_rounder"], results["final"]
     starts, losses = results["from_other_starts"], results["losses"]

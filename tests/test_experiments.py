@@ -354,5 +354,5 @@ def test_every_benchmark_checks_its_output():
 
 
 def test_unknown_preset_is_refused():
-    with pytest.raises(ValueError, match="has the presets"):
+    with pytest.raises(ValueError, match="needs one of the presets"):
         execute("one", invented(INSIDE), "large")

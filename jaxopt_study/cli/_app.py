@@ -25,8 +25,8 @@ DESCRIPTION = """Compose optimizers from textbook atoms, train them in one compi
 
 `jaxopt-study COMMAND --help` describes a command; `jaxopt-study --version` prints the version.
 
-Exit codes: 0 success; 1 an optimizer, an audit or a stage failed, and everything else is done; 2 invalid arguments
-(the message gives the remedy); 130 interrupted by Ctrl-C, or 143 by SIGTERM. After an interrupt finished runs are kept:
+Exit codes: 0 success; 1 an optimizer, an audit or a stage failed, and everything else is done; 2 invalid arguments,
+whose remedy the message gives; 130 interrupted by Ctrl-C, or 143 by SIGTERM. After an interrupt finished runs are kept:
 submit the same command again with --out and --resume. A second signal ends the command at once."""
 
 

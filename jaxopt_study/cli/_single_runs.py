@@ -146,7 +146,7 @@ def repeat(
 def kept_runs(
     runs: list[Run], asked: Mapping[str, Any], folder: Path, bar: JobBar, *, resume: bool
 ) -> Iterator[dict[str, Any]]:
-    """Run one after the other, and read what an earlier process has finished.
+    """Run one after the other, and read the results of runs that an earlier process has finished.
 
     Args:
         runs: The runs.

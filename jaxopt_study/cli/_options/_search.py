@@ -18,10 +18,11 @@ class Search(NetworkOptions):
     test examples are not used. To report the selected settings, or to compare optimizers, use `jaxopt-study compare`.
 
     Output folder: record.json (configuration, versions, hash of the data, the best trial), trials.csv (a row per trial
-    and seed), curves.csv (a row per evaluation), best-of-k.png (expected results of fewer trials), hyperparameters.png
-    (scores by hyperparameter, with the trials that may be the best), parallel.png (the same for all hyperparameters at
-    once), top-loss.png and top-accuracy.png (the 20 best trials). Finished trials are kept in journal/: after Ctrl-C or
-    a kill, the same command with --resume continues from there, and ends with the same numbers.
+    and seed), curves.csv (a row per evaluation), best-of-k.png (expected results of fewer trials),
+    hyperparameters.png (scores by hyperparameter, with the trials that may be the best), parallel.png (the same for all
+    hyperparameters at once), top-loss.png and top-accuracy.png (the 20 best trials). Finished trials are kept in
+    journal/: after Ctrl-C or a kill, the same command with --resume continues from there, and ends with the same
+    numbers.
 
     Example: jaxopt-study search adam --space "learning_rate=log(1e-4, 1)" --space "b1=uniform(0.5, 0.99)"
     """
