@@ -8,7 +8,7 @@ from jaxtyping import Float
 UNITS = {"accuracy": "accuracy (fraction)", "loss": "loss (nats per example)"}
 
 
-def accuracy_floor(curves: Sequence[Float[np.ndarray, "seeds steps"]]) -> float:
+def accuracy_floor(curves: Sequence[Float[np.ndarray, "_ _"]]) -> float:
     """Return the lower end of an axis of accuracies, such that the final values can be told apart.
 
     It lies 2.5 times as far below 1 as the worst final median, at most at .99.
