@@ -249,6 +249,9 @@ WRONG = {
         "batch_size to be an integer ≥ 1; received 0",
     ),
     "no data": (lambda: hessian(lambda p, b: p["w"].sum(), P, batch_size=2), ValueError, "needs data"),
+    "no examples": (lambda: hessian(mean_square, P, X[:0]), ValueError, "at least one example; received none"),
+    "no outputs": (lambda: ggn(lambda p, x: x @ p["w"], jnp.mean, P, X[:0]), ValueError, "at least one example"),
+    "no losses": (lambda: empirical_fisher(lambda p, x: x @ p["w"], P, X[:0]), ValueError, "at least one example"),
     "ragged data": (lambda: hessian(mean_square, P, (X, Y[:3]), batch_size=2), ValueError, "one common leading axis"),
     "iterator": (lambda: hessian(mean_square, P, iter([X])), TypeError, "data of hessian .* received a list_iterator"),
     "loader": (lambda: ggn(mean_square, mean_square, P, {"x": X, "y": (y for y in Y)}), TypeError, "stack what it"),
@@ -262,6 +265,11 @@ def test_a_wrong_argument_gets_its_own_message(name):
     call, error, message = WRONG[name]
     with pytest.raises(error, match=message):
         call()
+
+
+def test_examples_without_features_are_examples():
+    op = hessian(lambda p, x: jnp.sum(p["w"] ** 2) + jnp.sum(x), P, np.zeros((4, 0)))
+    np.testing.assert_array_equal((op @ P)["w"], 2 * np.ones(3))
 
 
 class Normalised(nn.Module):

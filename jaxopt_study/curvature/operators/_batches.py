@@ -99,10 +99,17 @@ def check_batches(name: str, data: Batch | None, batch_size: Any) -> Batch:
         The data on the device, or None.
 
     Raises:
-        ValueError: If `batch_size` is not positive, there are no data for it, or they have no common leading axis.
+        ValueError: If the data have no examples, `batch_size` is not positive, there are no data for it, or they have
+            no common leading axis.
         TypeError: If the data are no arrays, or `batch_size` is no integer.
     """
     data = jax.tree.map(partial(_as_array, name), data, is_leaf=lambda part: isinstance(part, Iterator))
+    counts = {x.shape[0] for x in jax.tree.leaves(data) if x.ndim}
+    if counts == {0}:  # a mean of nothing is NaN, and the curvature that autodiff finds for it is 0
+        raise ValueError(
+            f"The data of {name} must have at least one example; received none. Check how the data were selected, or "
+            "pass data=None for a loss without data."
+        )
     if batch_size is None:
         return data
     check_integer(name, "batch_size", batch_size, 1, remedy="None takes all examples at once.")
