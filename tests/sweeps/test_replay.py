@@ -142,6 +142,17 @@ def test_a_sweep_is_the_same_while_jax_is_debugged(debugging):
     assert plain.diverged[:, 0].tolist() == [False, True, False]
 
 
+def test_a_sweep_is_the_same_while_jit_is_disabled_for_all_threads(regression):
+    """By a setting of JAX or of the environment, which the threads of a sweep see, too."""
+    run = lambda: sweeps.search(optimizers.sgd, RATES, regression, key=KEYS["threefry"](), width=1, **SETTINGS)
+    plain = run()
+    jax.config.update("jax_disable_jit", True)
+    try:
+        small.assert_same(plain, run())
+    finally:
+        jax.config.update("jax_disable_jit", False)
+
+
 @pytest.mark.parametrize(
     "default", [lambda: jax.numpy_rank_promotion("raise"), lambda: jax.default_prng_impl("rbg")], ids=["ranks", "rbg"]
 )

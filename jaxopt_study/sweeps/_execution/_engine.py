@@ -272,7 +272,8 @@ def _calls(
     double = bool(jax.config.read("jax_enable_x64"))
 
     def give(arguments: Any) -> Any:
-        with jax.enable_x64(double), jax.debug_nans(False), jax.debug_infs(False):  # threads start with defaults
+        # Threads start with JAX's global settings, whatever the caller's are.
+        with jax.enable_x64(double), jax.debug_nans(False), jax.debug_infs(False), jax.disable_jit(False):
             if program.start is not None:
                 arguments = arguments | {"start": program.start(arguments, shared)}
             return program.executable(arguments, shared)
