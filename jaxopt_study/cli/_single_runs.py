@@ -164,10 +164,10 @@ def kept_runs(
         wanted = {**asked, "problem": planned.problem, "settings": planned.settings, "spec": described["spec"]}
         name = files.check_name("A run's name", f"{planned.problem}-{planned.name.replace(':', '.')}")
         part = folder / "parts" / f"{name}.json"
-        entry = _kept(part, wanted, planned.keys) if resume and described["spec"] is not None else None
+        start = {"problem": planned.problem, "optimizer": planned.name, "settings": planned.settings, **described}
+        start |= {} if planned.config is None else {"config": planned.config}
+        entry = _kept(part, wanted, start, planned.keys) if resume and described["spec"] is not None else None
         if entry is None:
-            start = {"problem": planned.problem, "optimizer": planned.name, "settings": planned.settings, **described}
-            start |= {} if planned.config is None else {"config": planned.config}
             began = time.perf_counter()
             try:
                 found = waiting(planned.results)
@@ -180,10 +180,43 @@ def kept_runs(
         yield entry
 
 
-def _kept(part: Path, wanted: Mapping[str, Any], keys: tuple[str, ...]) -> dict[str, Any] | None:
+def _kept(
+    part: Path, wanted: Mapping[str, Any], start: Mapping[str, Any], keys: tuple[str, ...]
+) -> dict[str, Any] | None:
+    """Return the results in a file; None if there is none, or those of another run, or a damaged or forged one."""
     try:
         kept = records.load(part)
-    except records.RecordError:  # none, or a damaged one, which is made again
+    except records.RecordError:
         return None
-    whole = {"problem", "optimizer", "settings", *keys} <= set(kept.results)
-    return dict(kept.results) if whole and kept.config == records.plain(wanted) else None
+    found = kept.results
+    same = kept.config == records.plain(wanted) and records.plain(start).items() <= found.items()
+    return dict(found) if same and set(keys) <= set(found) and _is_outcome(found, keys) else None
+
+
+def _is_outcome(entry: Mapping[str, Any], keys: tuple[str, ...]) -> bool:
+    """Return whether plain values are such as a run returns; a file may come from anyone."""
+    numbers: list[Any] = [entry.get("run_seconds")]
+    if "curvature" in keys:
+        probed = entry["curvature"]
+        if not isinstance(probed, dict) or not {"step", "limit"} <= probed.keys():
+            return False
+        numbers += jax.tree.leaves(probed, is_leaf=lambda part: isinstance(part, list))
+    if "curves" in keys:
+        curves, finals, seeds = entry["curves"], entry["finals"], entry["seeds"]
+        if type(seeds) is not int or not isinstance(curves, dict) or not isinstance(finals, dict):
+            return False
+        if not {"step", "train_loss", "path"} <= curves.keys() or "train_loss" not in finals:
+            return False
+        of_seeds = [entry["diverged"], entry["diverged_at"], *finals.values()]
+        of_seeds += [values for name, values in curves.items() if name != "step"]
+        if not all(isinstance(values, list) and len(values) == seeds for values in of_seeds):
+            return False
+        numbers += [curves["step"], *of_seeds]
+    return all(_are_numbers(values) for values in numbers)
+
+
+def _are_numbers(values: Any) -> bool:
+    try:
+        return np.asarray(values).dtype.kind in "biuf"
+    except ValueError:  # lists of different lengths
+        return False

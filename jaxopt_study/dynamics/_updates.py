@@ -79,9 +79,15 @@ def keep_dtypes(new: Any, old: Any) -> Any:
         old: The state before.
 
     Returns:
-        The new state. To be called in a trace, where random keys can be converted, too.
+        The new state.
     """
-    return jax.tree.map(lambda x, y: jnp.asarray(x).astype(jnp.result_type(y)), new, old)
+
+    def kept(x: Any, y: Any) -> jax.Array:
+        x, dtype = jnp.asarray(x), jnp.result_type(y)
+        is_key = x.dtype == dtype and jax.dtypes.issubdtype(dtype, jax.dtypes.extended)
+        return x if is_key else x.astype(dtype)  # outside a trace a random key has no `astype`
+
+    return jax.tree.map(kept, new, old)
 
 
 def check_optimizer(name: str, optimizer: Any, opt_state: Any, params: Any) -> tuple[Any, Any, Any]:

@@ -35,7 +35,8 @@ def from_linen(
     them, evaluation only reads them. If the module's `__call__` takes `train`, `training`, `is_training` or
     `deterministic`, that argument is set accordingly; a module without one is called the same way in training and
     evaluation. Random streams get a new key at every training step and none in evaluation. If a module updates its
-    variables even in evaluation, as `BatchNorm(use_running_average=False)` does, these updates are discarded.
+    variables even in evaluation, as `BatchNorm(use_running_average=False)` does, these updates are discarded. What
+    layers sow or perturb for inspection is no state: a collection that changes its structure in a step is not kept.
 
     For classification and regression on a `Dataset`, use the simpler `networks.classifier` and `networks.regressor`.
 
@@ -80,10 +81,13 @@ def from_linen(
     accepted = inspect.signature(type(module).__call__).parameters
     flags: dict[str, Any] = {flag: value for flag, value in TRAINING_FLAGS.items() if flag in accepted}
 
+    inspected = {"perturbations"}  # collections of `sow` and `perturb`, without which a module computes the same
+
     def variables(key: Key) -> tuple[Params, ModelState]:
         keys = dict(zip(("params", *rng_names), jax.random.split(key, 1 + len(rng_names)), strict=True))
         collections = dict(module.init(keys, inputs(_zeros(sample)), **_negated(flags)))
-        return collections.pop("params", {}), collections
+        params = collections.pop("params", {})
+        return params, {name: values for name, values in collections.items() if name not in inspected}
 
     def applied(params: Params, batch: Batch, model_state: ModelState, *, mutable: bool) -> Any:
         known = {"params": params, **model_state}
@@ -110,17 +114,21 @@ def from_linen(
         return value, updated if model_state else model_state
 
     shapes = jax.eval_shape(variables, jax.random.key(0))
+    try:
+        _, updated = jax.eval_shape(lambda p, s, b: train(p, s, b, {}), *shapes, sample)
+        random = False
+    except flax.errors.InvalidRngError:
+        random = True
+        _, updated = jax.eval_shape(step_loss, *shapes, sample, jax.random.key(0))  # fails without a stream's name
+    inspected |= {
+        name for name, kept in shapes[1].items() if jax.tree.structure(kept) != jax.tree.structure(updated[name])
+    }
+    shapes = jax.eval_shape(variables, jax.random.key(0))
     updates_always = False
     try:
         jax.eval_shape(lambda p, b, s: applied(p, b, s, mutable=False), shapes[0], sample, shapes[1])
     except flax.errors.ModifyScopeVariableError:
         updates_always = True
-    try:
-        jax.eval_shape(lambda p, s, b: train(p, s, b, {}), *shapes, sample)
-        random = False
-    except flax.errors.InvalidRngError:
-        random = True
-        jax.eval_shape(step_loss, *shapes, sample, jax.random.key(0))  # a stream missing from rng_names fails here
     check_scalar_loss(title, evaluated(loss), shapes[0], sample, shapes[1])
     return model_problem(
         title,

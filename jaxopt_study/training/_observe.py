@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, PyTree, Shaped
 
 from jaxopt_study._checks import describe_argument
+from jaxopt_study.dynamics import keep_dtypes
 from jaxopt_study.training._curvature_probe import CurvatureProbe
 from jaxopt_study.training._evaluate import evaluated, measure
 from jaxopt_study.training._run_spec import Best, Carry, Constants, Inputs, Plan, Step
@@ -117,4 +118,4 @@ def _track_best(rule: EarlyStopping | None, carry: Carry, values: dict[str, Arra
 
 
 def _keep(condition: Bool[Array, ""], new: PyTree, old: PyTree) -> PyTree:
-    return jax.tree.map(lambda a, b: jnp.where(condition, jnp.asarray(a).astype(b.dtype), b), new, old)
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), keep_dtypes(new, old), old)

@@ -179,6 +179,29 @@ def test_what_layers_sow_does_not_enter_the_state():
     assert jax.tree.structure(updated) == jax.tree.structure(state)
 
 
+class LinenInspected(linen.Module):
+    """Sows without reduction, into a collection of its own, and perturbs, so that gradients can be seen."""
+
+    inspected: bool
+
+    @linen.compact
+    def __call__(self, x, train=False):
+        x = linen.BatchNorm(use_running_average=not train)(x)
+        if self.inspected:
+            self.sow("losses", "square", jnp.mean(x**2))
+            x = self.perturb("normalised", x)
+        return linen.Dense(2)(x)
+
+
+def test_what_linen_layers_sow_or_perturb_does_not_enter_the_state():
+    plain, inspected = (problems.from_linen(LinenInspected(on), mse, DATA) for on in (False, True))
+    params, state = inspected.init(KEY), inspected.init_state(KEY)
+    assert trees_equal((params, state), (plain.init(KEY), plain.init_state(KEY)))
+    for batch in (DATA, {name: values[:3] for name, values in DATA.items()}):  # perturbations have a batch's shape
+        assert trees_equal(inspected.step_loss(params, state, batch, KEY), plain.step_loss(params, state, batch, KEY))
+        assert inspected.loss(params, batch, state) == plain.loss(params, batch, state)
+
+
 def test_models_without_state_or_randomness_keep_the_plain_form():
     for problem in (
         problems.from_linen(linen.Dense(2), mse, DATA, metrics={"mse": mse}),

@@ -41,6 +41,14 @@ def whole():
     return searched()
 
 
+@pytest.fixture(scope="module")
+def forged(tmp_path_factory):
+    """A journal to write other descriptions into."""
+    folder = tmp_path_factory.mktemp("forged")
+    searched(folder)
+    return folder
+
+
 @pytest.fixture
 def folder(tmp_path):
     """A journal of the first six of twelve lanes, in three chunks."""
@@ -162,6 +170,30 @@ def test_a_chunk_that_cannot_be_believed_is_named_and_only_its_lanes_are_lost(fo
     calls = []
     assert_same(searched(folder, progress=lambda done, total, best: calls.append(done)), whole)
     assert calls == [4, 6, 8, 10, 12]  # its two lanes, and the six that were missing
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        5, None, "x", {"width": 2}, [], ["x"], [None], [[2]], [{}], *(
+            [{"axes": {"trials": 1}, "width": width, "device": "cpu"}]
+            for width in (None, "2", 1.5, 0, -2, 13, 10**9, 10**30, {"float": "nan"})
+        ),
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_a_forged_layout_is_refused_as_another_search(forged, layout):
+    path = forged / "study.json"
+    document = json.loads(path.read_text())
+    content = {name: value for name, value in document.items() if name not in {"format", "sha256"}}
+    content["config"]["layout"] = layout
+    path.write_text(json.dumps(document | content | {"sha256": records.content_hash(content)}))
+    with pytest.raises(JournalError, match=r"has results of another configuration:\n  config\['layout'\]"):
+        searched(forged, width="auto")
+
+
+def test_no_program_is_wider_than_its_lanes(whole):
+    assert searched(width=10**9).layout["width"] == [12]
 
 
 @pytest.mark.parametrize("state", ["nothing", "half"])

@@ -15,7 +15,7 @@ from flax import linen, nnx
 
 from jaxopt_study import curvature, optimizers, problems, records
 from jaxopt_study.problems import Problem, datasets
-from jaxopt_study.training import CurvatureProbe, EarlyStopping, evaluate, train
+from jaxopt_study.training import CurvatureProbe, EarlyStopping, Probe, evaluate, train
 
 KEY = jax.random.key(0)
 
@@ -247,6 +247,22 @@ def test_a_probe_measures_at_the_fast_parameters_of_a_pair():
     )
     np.testing.assert_allclose(run.probes["eigenvalues"][:, 0], 3.0, rtol=1e-2)
     np.testing.assert_allclose(run.probes["linear"][0], -0.1 * (1 + 4 + 9), rtol=1e-5)
+
+
+def test_random_keys_in_a_state_or_a_memory_are_kept_without_compilation():
+    bowl = Problem("bowl", init=lambda key: jnp.ones(3), loss=lambda p, _: jnp.sum(p**2))
+
+    def drawn(key, params, opt_state, batch):
+        return jax.random.split(key)[0], jax.random.normal(key)
+
+    noise = optax.chain(optax.add_noise(0.1, 0.55, jax.random.key(1)), optax.sgd(0.1))
+    run = lambda: train(bowl, noise, num_steps=3, key=KEY, probe=Probe(drawn, init=lambda *_: jax.random.key(2)))
+    plain = run()
+    with jax.disable_jit():
+        found = run()
+    np.testing.assert_allclose(found.losses, plain.losses, rtol=1e-6)
+    np.testing.assert_allclose(found.probes, plain.probes, rtol=1e-6)
+    assert len(set(plain.probes.tolist())) == 4  # before every step and at the end
 
 
 def test_records_of_a_run_that_stops_early_do_not_trip_the_search_for_nan():

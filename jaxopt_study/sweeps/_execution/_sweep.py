@@ -109,7 +109,7 @@ def sweep(
     began = time.perf_counter()
     mesh = default_mesh() if mesh is None else automatic(mesh)
     groups = [group_of(cases, members, seed_keys, mesh) for members in by_program(cases)]
-    widths = [width] * len(groups) if width != "auto" else _widths(groups, mesh, journal)
+    widths = _widths(groups, mesh, width, journal)
     groups = [replace(group, layout=Layout(mesh, each)) for group, each in zip(groups, widths, strict=True)]
     shape = len(cases), len(seed_keys)
     total = len(cases) * len(seed_keys)
@@ -211,20 +211,35 @@ class _Chunk:
             self._began = time.perf_counter()
 
 
-def _widths(groups: Sequence[Group], mesh: Mesh, journal: str | Path | None) -> list[int]:
-    """Return the vectorised width of each program, from the journal or chosen for this machine."""
+def _widths(groups: Sequence[Group], mesh: Mesh, width: int | Literal["auto"], journal: str | Path | None) -> list[int]:
+    """Return the vectorised width of each program: given, from the journal, or chosen for this machine.
+
+    No program is wider than its lanes, which would only repeat some of them.
+    """
+    most = [-(-len(group.which) // mesh.shape[TRIALS]) for group in groups]
+    if width != "auto":
+        return [min(width, each) for each in most]
+    widths = [1] * len(groups)
     if jax.process_index() == 0:
-        widths = [] if journal is None else [layout["width"] for layout in Journal.peek(journal).get("layout", [])]
-        if len(widths) != len(groups):
+        widths = [] if journal is None else _stored_widths(Journal.peek(journal))
+        if len(widths) != len(groups) or any(not 1 <= each <= top for each, top in zip(widths, most, strict=True)):
             widths = [
-                choose_width(g.traced.jaxpr.jaxpr, lanes_per_device=-(-len(g.which) // mesh.shape[TRIALS]))
-                for g in groups
+                choose_width(group.traced.jaxpr.jaxpr, lanes_per_device=top)
+                for group, top in zip(groups, most, strict=True)
             ]
-    else:
-        widths = [1] * len(groups)
     if jax.process_count() > 1:
         widths = multihost_utils.broadcast_one_to_all(np.array(widths))
     return [int(width) for width in widths]
+
+
+def _stored_widths(config: Mapping[str, Any]) -> list[int]:
+    """Return the widths in the configuration of a journal, which anyone may have written; none if they are not there.
+
+    What else is wrong with it is said when the journal is opened.
+    """
+    layouts = config.get("layout")
+    found = [layout.get("width") for layout in layouts if isinstance(layout, dict)] if isinstance(layouts, list) else []
+    return [width for width in found if isinstance(width, int)]
 
 
 def _restore(
