@@ -199,7 +199,11 @@ def _trajectory(
     def every_step(what: str) -> Any:
         return jax.device_put(only_recorded(records[what], np.arange(num_steps, dtype=np.int32) < taken))
 
+    def places(what: str) -> Any:
+        return jnp.asarray(steps(what)) if what in kept else None
+
     best, kept = end.best, plan.cadences
+    best_step: Any = None if best is None else best.step
     return Trajectory(
         params=end.params if best is None else best.params,
         opt_state=end.opt_state,
@@ -212,12 +216,12 @@ def _trajectory(
         last_moved=carry.motion.last_moved,
         stopped_early=carry.stopped,
         evaluations=whole("evaluations") | {"step": jnp.asarray(steps("evaluations"))} if "evaluations" in kept else {},
-        best_step=None if best is None else best.step,
+        best_step=best_step,
         last_params=None if best is None else end.params,
         snapshots=whole("snapshots") if "snapshots" in kept else None,
-        snapshot_steps=jnp.asarray(steps("snapshots")) if "snapshots" in kept else None,
+        snapshot_steps=places("snapshots"),
         probes=whole("probes") if "probes" in kept else None,
-        probe_steps=jnp.asarray(steps("probes")) if "probes" in kept else None,
+        probe_steps=places("probes"),
         taps=every_step("taps") if "taps" in records else {},
     )
 
