@@ -18,8 +18,8 @@ from jaxopt_study.dynamics._stability_threshold import thresholds
 from jaxopt_study.dynamics._state_roles import leaf_paths
 from jaxopt_study.dynamics._step_period import refuse_period
 from jaxopt_study.dynamics._updates import check_optimizer
-from jaxopt_study.linalg import vectors
 from jaxopt_study.linalg.checks import check_concrete
+from jaxopt_study.linalg.sharding import mesh_context
 from jaxopt_study.types import Batch, Key, LossFn, Params
 
 
@@ -121,7 +121,7 @@ def preconditioned_sharpness(
         Cohen et al. (2022), Adaptive gradient methods at the edge of stability, section 3.
     """
     key = check_key("preconditioned_sharpness", jax.random.key(0) if key is None else key)
-    with vectors.entering_mesh(params):
+    with mesh_context(params):
         step = _step("preconditioned_sharpness", optimizer, opt_state, loss, params, data, batch_size)
         diagonal, threshold = _preconditioner("preconditioned_sharpness", step)
         op = step.curvature.precondition(diagonal)
@@ -178,7 +178,7 @@ def preconditioner(
         >>> print(found.diagonal.round(4))  # √(½ g²)
         [2.1213 0.3536]
     """
-    with vectors.entering_mesh(params):
+    with mesh_context(params):
         step = _step("preconditioner", optimizer, opt_state, loss, params, data, batch_size)
         return Preconditioner(*_preconditioner("preconditioner", step))
 

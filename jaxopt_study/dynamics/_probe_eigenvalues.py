@@ -10,7 +10,7 @@ from jaxtyping import Array, Complex, Float, Int
 from jaxopt_study._programs import wider
 from jaxopt_study.dynamics._linearised_step import LinearStep
 from jaxopt_study.linalg import vectors
-from jaxopt_study.linalg.arnoldi import extend, residual_norm
+from jaxopt_study.linalg.arnoldi import arnoldi_factorization, residual_norm
 from jaxopt_study.linalg.block_lanczos import rows
 
 
@@ -38,7 +38,7 @@ def outermost(step: LinearStep, start: Any, num_steps: int, *, seed: Array) -> O
     m = min(num_steps, sum(leaf.size for leaf in jax.tree.leaves(step.like)))
     basis = vectors.with_row(vectors.zeros_basis(step.like, m + 1), 0, vectors.normalize(start)[0])
     dtype = vectors.accumulator(wider(*(leaf.dtype for leaf in jax.tree.leaves(step.like))))
-    basis, columns = extend(step, basis, jnp.zeros((m + 1, m), dtype), jnp.int32(0), seed)
+    basis, columns = arnoldi_factorization(step, basis, jnp.zeros((m + 1, m), dtype), jnp.int32(0), seed)
     is_finite = jnp.isfinite(columns).all()
     values, left, right = lax.linalg.eig(jnp.where(is_finite, columns[:m], jnp.eye(m, dtype=dtype)))
     conditions = jnp.maximum(1 / jnp.abs(jnp.sum(left.conj() * right, axis=0)), 1)

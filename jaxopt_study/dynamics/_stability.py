@@ -16,8 +16,9 @@ from jaxopt_study.dynamics._state_roles import Freeze, leaf_paths
 from jaxopt_study.dynamics._step_period import period
 from jaxopt_study.dynamics._updates import check_optimizer
 from jaxopt_study.linalg import vectors
-from jaxopt_study.linalg.arnoldi import arnoldi
 from jaxopt_study.linalg.checks import check_concrete
+from jaxopt_study.linalg.krylov_schur import krylov_schur
+from jaxopt_study.linalg.sharding import mesh_context
 from jaxopt_study.types import Batch, Key, LossFn, Params
 
 Kind = Literal["stable", "marginal", "oscillation", "escape", "unknown"]
@@ -164,12 +165,12 @@ def stability(
     check_concrete(name, opt_state, params, data)
     optimizer, opt_state, params = check_optimizer(name, optimizer, opt_state, params)
     num_steps = period(name, optimizer, params, opt_state, num_steps)
-    with vectors.entering_mesh(params):
+    with mesh_context(params):
         step = linear_step(optimizer, opt_state, loss, params, data, freeze, batch_size, num_steps)
         held, eps = step.held, vectors.epsilon(step.like)
         _check_tol(tol, num_steps, eps)
         step = compose(step, num_steps)
-        ritz = arnoldi(
+        ritz = krylov_schur(
             step,
             k,
             key=key,

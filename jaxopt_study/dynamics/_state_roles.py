@@ -26,12 +26,13 @@ from jaxopt_study.dynamics._updates import (
 )
 from jaxopt_study.linalg import vectors
 from jaxopt_study.linalg.hash_normal import draw_like
+from jaxopt_study.linalg.sharding import mesh_context, sharding_of
 
 Role = Literal["memory", "statistic", "centre", "clock"]
 Freeze = Literal["statistics", "nothing"] | Callable[[str], bool]
 
 _NUM_STEPS = 4
-_SMALL = 2.0**-33  # of gradients that no clip reaches
+_SMALL = 2.0**-33  # of gradients that no clip reachesfrom jaxopt_study.linalg.sharding import mesh_context, sharding_of
 
 
 @nan_is_an_answer
@@ -86,10 +87,10 @@ def leaf_roles(optimizer: Any, params: Any, steps: int) -> tuple[Role, ...]:
     def shape(leaf: Any) -> Any:
         if 0 in jnp.shape(leaf):  # nothing is seen without numbers: what the leaf's state is with some
             return jax.ShapeDtypeStruct([max(n, 1) for n in jnp.shape(leaf)], jnp.result_type(leaf))
-        return jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf), sharding=vectors.spread(leaf))
+        return jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf), sharding=sharding_of(leaf))
 
     shapes = jax.tree.map(shape, params)
-    with vectors.entering_mesh(shapes), jax.disable_jit(False):  # hundreds of steps on invented gradients
+    with mesh_context(shapes), jax.disable_jit(False):  # hundreds of steps on invented gradients
         return _roles(optimizer, shapes, steps)
 
 

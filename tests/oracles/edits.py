@@ -95,7 +95,7 @@ CURVATURE = [
         DENSITY + "test_converged_outliers_are_listed_with_their_errors_and_are_no_part_of_the_bulk",
     ),
     _edit(
-        "linalg/gauss_quadrature.py",
+        "linalg/lanczos_recurrence.py",
         "u, c = gram_schmidt.remove(chunk, u)",
         "_, c = gram_schmidt.remove(chunk, u)",
         DENSITY + "test_isolated_eigenvalues_have_no_ghosts_and_the_quadrature_is_that_of_the_dense_matrix",

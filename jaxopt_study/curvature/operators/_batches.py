@@ -10,7 +10,8 @@ import numpy as np
 from jax import lax
 
 from jaxopt_study._checks import check_integer, check_kept, describe_argument, in_double
-from jaxopt_study.linalg.vectors import accumulator, placed, spread
+from jaxopt_study.linalg.sharding import shard_like, sharding_of
+from jaxopt_study.linalg.vectors import accumulator
 from jaxopt_study.types import Batch
 
 
@@ -49,7 +50,7 @@ def batch_mean(
         return jax.tree.map(lambda s, x: s + x.astype(s.dtype), sums, function(batch(index))), None
 
     like = jax.eval_shape(lambda: function(batch(0)))
-    zeros = jax.tree.map(lambda x: placed(jnp.zeros(x.shape, accumulator(x.dtype)), x), like)
+    zeros = jax.tree.map(lambda x: shard_like(jnp.zeros(x.shape, accumulator(x.dtype)), x), like)
     sums, _ = lax.scan(step, zeros, jnp.arange(count))
     if not rest:
         return jax.tree.map(lambda s, x: (s * (size / total)).astype(x.dtype), sums, like)
@@ -82,7 +83,7 @@ def is_divided(data: Batch, batch_size: int | None) -> bool:
     if batch_size is None:
         return False
     leaves = jax.tree.leaves(data)
-    placed = [(x.shape, sharding) for x in leaves if (sharding := spread(x)) is not None and x.ndim]
+    placed = [(x.shape, sharding) for x in leaves if (sharding := sharding_of(x)) is not None and x.ndim]
     shards = [shape[0] // max(sharding.shard_shape(shape)[0], 1) for shape, sharding in placed]
     return max(shards, default=1) > 1 and all(batch_size % count == 0 for count in shards)
 

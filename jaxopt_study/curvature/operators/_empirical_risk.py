@@ -21,6 +21,7 @@ from jaxopt_study.curvature.operators._operator import Loop, Operator
 from jaxopt_study.linalg import vectors
 from jaxopt_study.linalg.checks import describe
 from jaxopt_study.linalg.partition import combine, partition
+from jaxopt_study.linalg.sharding import sharding_of
 from jaxopt_study.types import Batch, Matvec, Params, Vector
 
 PRECISIONS = ("highest", "high", "default")
@@ -242,7 +243,7 @@ def empirical_risk_operator(
         batch_operator=batch_operator,
         structure=jax.tree.structure(params),
         chosen=(True,) * len(leaves),
-        shardings=tuple(map(vectors.spread, leaves)),
+        shardings=tuple(map(sharding_of, leaves)),
         batch_size=None if batch_size is None else int(batch_size),
         shard_interleaved=is_divided(data, batch_size),
         remat=batch_size is not None if remat is None else remat,

@@ -71,7 +71,7 @@ def _points(params: Params, directions: Vector, key: Key) -> Params:
 
     def along(leaf: Array, start: Array) -> Array:
         shares = lengths.reshape(1, -1, *(1,) * start.ndim)
-        origin, shares, leaf = vectors.together(start[None, None], shares, leaf[:, None])
+        origin, shares, leaf = vectors.promoted(start[None, None], shares, leaf[:, None])
         return (origin + shares * leaf).reshape(leaf.shape[0] * lengths.size, *start.shape).astype(start.dtype)
 
     walked = jax.tree.map(along, unit, params)
