@@ -47,7 +47,7 @@ def check_tolerance(name: str, tol: Any, noise_floor: Any, *, times: int = 1, us
         usual: Tolerance to recommend, if the floor allows it.
 
     Raises:
-        TypeError: If the tolerance is no real number.
+        TypeError: If the tolerance is not a real number.
         ValueError: If it is not between 0 and 1, or below the floor.
     """
     if isinstance(noise_floor, Tracer):

@@ -1,4 +1,4 @@
-"""Normal numbers hashed from a seed and their position: cheap to compile, with the distribution of `Layout.random`."""
+"""Hash-based normal numbers from a seed and a position, cheap to compile; the numbers of `Layout.random`."""
 
 from typing import Any
 

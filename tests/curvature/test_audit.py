@@ -182,7 +182,7 @@ def test_what_cannot_be_multiplied_in_double_precision_is_said_and_not_compared(
 
     found = audit(from_matvec(hosted, jnp.zeros(5)), key=KEY)
     assert (found.verdict, found.rounding) == ("sound", None)
-    assert "pure_callback, which exists for its own dtypes only" in found.messages[0]
+    assert "pure_callback, which supports only the original dtypes" in found.messages[0]
 
 
 def test_products_that_are_not_finite_are_unsound():

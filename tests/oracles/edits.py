@@ -241,15 +241,15 @@ DYNAMICS = [
     ),
     _edit(
         "dynamics/_scalar_model.py",
-        "response.to_gradient @ response.to_point",
-        "response.to_gradient @ abs(response.to_point)",
+        "step.to_gradient @ step.to_point",
+        "step.to_gradient @ abs(step.to_point)",
         THRESHOLD + "test_threshold_is_the_closed_form",
     ),
     _edit("dynamics/_scalar_model.py", "_LATE = 2**30", "_LATE = 2", THRESHOLD + "test_threshold_is_the_closed_form"),
     _edit(
         "dynamics/_stability_limit.py",
-        "abs(block.preconditioner) * threshold",
-        "threshold / abs(block.preconditioner)",
+        "abs(block.sensitivity) * threshold",
+        "threshold / abs(block.sensitivity)",
         THRESHOLD + "test_the_limit_is_the_threshold_in_units_of_the_gain",
     ),
     _edit(
@@ -278,8 +278,8 @@ DYNAMICS = [
     ),
     _edit(
         "dynamics/_preconditioning.py",
-        "leaf / block.preconditioner",
-        "leaf * block.preconditioner",
+        "leaf / block.sensitivity",
+        "leaf * block.sensitivity",
         "dynamics/test_preconditioning.py::test_adams_preconditioner_is_the_root_of_its_second_moment",
     ),
     _edit(
