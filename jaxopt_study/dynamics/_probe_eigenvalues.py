@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Complex, Float, Int, UInt32
+from jaxtyping import Array, Complex, Float, Int, Integer
 
 from jaxopt_study._programs import wider
 from jaxopt_study.dynamics._linearised_step import LinearStep
@@ -23,7 +23,7 @@ class Outermost(NamedTuple):
     num_matvecs: Int[Array, ""]
 
 
-def outermost(step: LinearStep, start: Any, num_steps: int, *, seed: UInt32[Array, ""]) -> Outermost:
+def outermost(step: LinearStep, start: Any, num_steps: int, *, seed: Integer[Array, ""]) -> Outermost:
     """Compute the eigenvalues that `stability` reports by one round of Arnoldi's method.
 
     Args:

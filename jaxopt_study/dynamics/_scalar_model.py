@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax
-from jaxtyping import Array, ArrayLike, Bool, Float64, Int, Shaped
+from jaxtyping import Array, Bool, Float64, Int, Shaped
 
 from jaxopt_study._programs import strongly_typed
 from jaxopt_study.dynamics._coordinatewise import check_coordinatewise
@@ -165,7 +165,7 @@ def _late_states(optimizer: Any, params: Any, roles: tuple[Role, ...], steps: in
         return keep_dtypes(new, state), None
 
     @jax.jit
-    def run(alternate: Bool[ArrayLike, ""]) -> Any:
+    def run(alternate: Bool[Array, ""]) -> Any:
         start = strongly_typed(optimizer.init(params))
         # Whole periods: periodic counters are at their start, and the others at the number of steps.
         return lax.scan(partial(step, alternate), start, jnp.arange(_LONG * steps))[0]
@@ -179,7 +179,7 @@ def _late_states(optimizer: Any, params: Any, roles: tuple[Role, ...], steps: in
 
     def late(alternate: bool, at: int) -> Any:
         with jax.disable_jit(False):  # thousands of steps on a single number
-            leaves, structure = jax.tree.flatten(run(alternate))
+            leaves, structure = jax.tree.flatten(run(jnp.bool_(alternate)))
         return structure.unflatten([later(leaf, role, at) for leaf, role in zip(leaves, roles, strict=True)])
 
     return late(True, _LATE), late(False, _LATE // 4)

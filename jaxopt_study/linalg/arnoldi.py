@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int, ScalarLike, UInt32
+from jaxtyping import Array, Bool, Float, Int, Integer
 
 from jaxopt_study.linalg import gram_schmidt, solver_loop, vectors
 from jaxopt_study.linalg.hash_normal import draw_like
@@ -48,14 +48,14 @@ class ArnoldiRecurrence:
         """Return vⱼ."""
         return jax.tree.map(lambda leaf: leaf[None], vectors.row(state.basis, state.j))
 
-    def update(self, limits: UInt32[Array, ""], seed: None, state: _Space, products: Vector) -> _Space:
+    def update(self, limits: Integer[Array, ""], seed: None, state: _Space, products: Vector) -> _Space:
         """Return the state with column j and vⱼ₊₁."""
         basis, columns = _append(state.basis, state.columns, vectors.row(products, 0), state.j, limits)
         j = state.j + 1
         return _Space(basis, columns, j, j >= columns.shape[1])
 
     def result(
-        self, limits: UInt32[Array, ""], state: _Space, unit: Float[Array, ""]
+        self, limits: Integer[Array, ""], state: _Space, unit: Float[Array, ""]
     ) -> tuple[Vector, Float[Array, "rows m"]]:
         """Return the basis and the columns of its matrix."""
         return state.basis, state.columns
@@ -66,7 +66,7 @@ def arnoldi_factorization(
     basis: Vector,
     columns: Float[Array, "rows m"],
     first: Int[Array, ""],
-    seed: UInt32[Array, ""],
+    seed: Integer[Array, ""],
     product: Matvec | None = None,
 ) -> tuple[Vector, Float[Array, "rows m"]]:
     """Return V and VᵀAV with all columns from `first` on computed by Arnoldi's recurrence."""
@@ -76,7 +76,7 @@ def arnoldi_factorization(
 
 
 def _append(
-    basis: Vector, columns: Float[Array, "rows m"], w: Vector, j: Int[Array, ""], seed: UInt32[Array, ""]
+    basis: Vector, columns: Float[Array, "rows m"], w: Vector, j: Int[Array, ""], seed: Integer[Array, ""]
 ) -> tuple[Vector, Float[Array, "rows m"]]:
     """Return the basis with A vⱼ orthogonalised twice, or with a random vector if the remainder is rounding."""
     dtype = columns.dtype
@@ -104,7 +104,9 @@ def _append(
 
 
 @jax.jit
-def residual_norm(images: Vector, x: Vector, real: ScalarLike, imag: ScalarLike) -> Float[Array, ""]:
+def residual_norm(
+    images: Vector, x: Vector, real: Float[Array, ""] | float, imag: Float[Array, ""] | float
+) -> Float[Array, ""]:
     """Return ‖A x − μ x‖/‖x‖ for the complex vector x = x₀ + i x₁, given as a basis of two."""
     scaled = vectors.combine(x, jnp.array([[real, imag], [-imag, real]]))  # real and imaginary part of μ x
     rest = vectors.subtract(images, scaled)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy
 from jax import lax
-from jaxtyping import Array, Float, Float64, Inexact, Int64, ScalarLike, UInt32
+from jaxtyping import Array, Float, Float64, Inexact, Int64, Integer
 
 from jaxopt_study._programs import wider
 from jaxopt_study.linalg import vectors
@@ -212,12 +212,12 @@ def _cluster_error(
 def _ritz_vector(basis: Vector, coefficients: Inexact[np.ndarray, " m"]) -> Vector:
     """Return real and imaginary part of V y as a basis of two vectors."""
     padded = np.zeros((len(coefficients) + 1, 2))
-    padded[:-1] = np.stack([coefficients.real, coefficients.imag], axis=1)
+    padded[:-1] = np.stack([np.real(coefficients), np.imag(coefficients)], axis=1)
     return _combine(basis, jnp.asarray(padded, jnp.result_type(float)))
 
 
 @partial(jax.jit, static_argnums=2)
-def _start(op: LinearMap, seed: UInt32[Array, ""], num_vectors: int) -> Vector:
+def _start(op: LinearMap, seed: Integer[Array, ""], num_vectors: int) -> Vector:
     return vectors.with_row(
         vectors.zeros_basis(op.like, num_vectors), 0, vectors.normalize(draw_like(op.like, seed))[0]
     )
@@ -245,5 +245,7 @@ def _residual(op: LinearMap, product: Matvec | None, x: Vector, value: complex) 
 
 
 @jax.jit
-def _residual_compiled(op: LinearMap, x: Vector, real: ScalarLike, imag: ScalarLike) -> Float[Array, ""]:
+def _residual_compiled(
+    op: LinearMap, x: Vector, real: Float[Array, ""] | float, imag: Float[Array, ""] | float
+) -> Float[Array, ""]:
     return residual_norm(lax.map(op.linearize(), x), x, real, imag)

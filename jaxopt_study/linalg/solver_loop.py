@@ -59,7 +59,7 @@ class Solver(Protocol):
         """Whether the solver receives products with H/s."""
         ...
 
-    def initial(self, seed: UInt32[Array, "2"] | None, start: Any, /) -> Any:
+    def initial(self, seed: Any, start: Any, /) -> Any:
         """Return the state before the first product.
 
         Args:
@@ -72,7 +72,7 @@ class Solver(Protocol):
         """Return the next block of b vectors to multiply, in the solver's layout."""
         ...
 
-    def update(self, limits: Any, seed: UInt32[Array, "2"] | None, state: Any, products: Vector, /) -> Any:
+    def update(self, limits: Any, seed: Any, state: Any, products: Vector, /) -> Any:
         """Return the state after the products with `next_block(state)`, with `done` set after the last one."""
         ...
 
