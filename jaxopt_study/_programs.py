@@ -1,4 +1,4 @@
-"""Walk through a traced program, run it equation by equation, and compile one, once."""
+"""Tools for traced programs: traversal, interpretation equation by equation, and compilation."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache, wraps
@@ -14,27 +14,27 @@ from jax.extend import core
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 
-# For programs that mostly draw random numbers: on a CPU they compile ten times faster so, to the same numbers, and run
-# as fast. Others gain nothing.
+# For programs that mostly draw random numbers: on a CPU they compile ten times faster with it, with the same numbers
+# and run time. Other programs gain nothing.
 RANDOM_DRAWS: dict[str, str | bool] = {"xla_backend_optimization_level": "1"}
 
-# What runs one inner program, once, on its own arguments.
+# Primitives that run one inner program once, on their own arguments.
 _CALLS = frozenset({"jit", "pjit", "closed_call", "core_call"})
-# The same, but derivatives are taken by a rule that stands beside the program.
+# The same, with derivative rules of their own.
 _CALLS_WITH_RULES = frozenset({"custom_jvp_call", "custom_vjp_call"})
 
 _SOLVERS: dict[str, str | bool] = {"xla_cpu_use_fusion_emitters": False}
 
 
 def jit_solver(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
-    """Return `jax.jit` of a function of which all but some matrix products is small: a solver around products.
+    """Return `jax.jit` of a solver, a function in which all operations but matrix products are small.
 
-    A CPU's compiler takes half the time for it, with an option that makes no program slower that
-    `benchmarks/curvature.py` measures. Inside another trace, where JAX allows no options, it is `jax.jit` and no more.
+    On a CPU an option halves its compile time, without making any program of `benchmarks/curvature.py` slower. Inside
+    another trace, where JAX allows no options, the result is that of `jax.jit`.
 
     Args:
-        function: What to compile.
-        options: As for `jax.jit`.
+        function: The function to compile.
+        options: Options of `jax.jit`.
     """
     plain = jax.jit(function, **options)
 
@@ -55,19 +55,19 @@ def _solver_options() -> dict[str, str | bool] | None:
         return None
     try:
         jax.jit(lambda: 0, compiler_options=_SOLVERS).lower().compile()
-    except JaxRuntimeError:  # a version of XLA that no longer knows the option
+    except JaxRuntimeError:  # a version of XLA without the option
         return None
     return _SOLVERS
 
 
 def nan_is_an_answer(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
-    """Return a function that runs with JAX's search for NaN and infinity off, for one that answers with them.
+    """Return a function that runs without JAX's checks for NaN and infinity, for results that may contain them.
 
     `jax_debug_nans` and `jax_debug_infs` raise wherever a compiled program returns such a number, or a constant is one.
-    In results they say "not known" and "no bound", and a status or a flag beside them says why.
+    In results they mean "unknown" and "no bound", with a status or a flag that gives the reason.
 
     Args:
-        function: A solver, which reports products that are not finite.
+        function: A function that reports products that are not finite.
     """
 
     @wraps(function)
@@ -85,7 +85,7 @@ def is_traced(arguments: Any) -> bool:
 
 
 def strongly_typed(tree: Any) -> Any:
-    """Return a pytree as arrays without weak types: a weak one is strong after one step, and compiles it all again."""
+    """Return a pytree as arrays without weak types, which would become strong after one step and compile again."""
 
     def strong(leaf: Any) -> Any:
         leaf = jnp.asarray(leaf)
@@ -95,7 +95,7 @@ def strongly_typed(tree: Any) -> Any:
 
 
 def wider(*dtypes: Any) -> Any:
-    """Return the dtype that holds all of these, whatever promotions JAX is told to allow."""
+    """Return the dtype that holds all of these, independent of JAX's setting for implicit promotion."""
     if len(set(dtypes)) == 1:
         return dtypes[0]
     with jax.numpy_dtype_promotion("standard"):
@@ -129,11 +129,11 @@ def called_program(equation: core.JaxprEqn, *, with_rules: bool = False) -> core
 
     Args:
         equation: An equation of a traced program.
-        with_rules: Whether functions with derivative rules of their own count; whoever runs the program in the place of
-            the call loses the rules.
+        with_rules: Whether calls of functions with their own derivative rules count; running the program instead of the
+            call loses the rules.
 
     Returns:
-        The program with its constants; None if the equation is no call.
+        The program with its constants; None if the equation is not a call.
     """
     name = equation.primitive.name
     if name not in _CALLS and not (with_rules and name in _CALLS_WITH_RULES):
@@ -156,7 +156,7 @@ def evaluate(
         consts: Its constants.
         inputs: Its arguments.
         apply: Returns the results of an equation from the values of its operands.
-        literal: Returns the value of a number that stands in the program.
+        literal: Returns the value of a literal in the program.
 
     Returns:
         The results.
@@ -173,7 +173,7 @@ def evaluate(
 
 
 def contains(jaxpr: Any, name: str) -> bool:
-    """Return whether a program, or one inside it, has an equation whose primitive's name contains another."""
+    """Return whether a program, or one inside it, has a primitive whose name contains the given name."""
     return any(name in equation.primitive.name for equation in equations(jaxpr))
 
 
@@ -183,7 +183,7 @@ def contains_convolution(jaxpr: Any) -> bool:
 
 
 def constants(jaxpr: Any) -> Iterator[Any]:
-    """Yield the constants of a program and of those inside it, numbers and arrays, of which printing it shows few."""
+    """Yield all constants of a program and of the programs inside it, numbers and arrays."""
     yield from getattr(jaxpr, "consts", ())
     jaxpr = getattr(jaxpr, "jaxpr", jaxpr)
     for equation in jaxpr.eqns:

@@ -8,38 +8,29 @@ import csv
 import hashlib
 import io
 import json
-import math
 import os
 import platform
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import jax
-import numpy as np
-from jax.core import Tracer
 
 from jaxopt_study import files
-from jaxopt_study._checks import check_bool, check_text, describe_argument, in_double
+from jaxopt_study._checks import check_bool, check_text, describe_argument
+from jaxopt_study._plain_values import LEVELS_AROUND, decode, encode, to_plain
+from jaxopt_study._plain_values import RecordError as RecordError
 
 FORMAT = "jaxopt_study.record/1"
 Status = Literal["complete", "interrupted", "failed"]
 
-_UNWRITTEN = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _PARTS = ("config", "results", "environment")
-_AROUND = 10  # nesting levels around a part of a record, or around the configuration of a journal
-_MAX_DEPTH = files.MAX_DEPTH - _AROUND
 _LONGEST_NAME = 255  # of a file name, in bytes
-_MAX_BITS = 10_000  # of an integer; Python converts at most 4,300 digits
 _PACKAGES = ("jaxopt-study", "jax", "jaxlib", "optax", "flax", "numpy")
-
-
-class RecordError(ValueError):
-    """A record cannot be written or read; the message gives the cause and the remedy."""
 
 
 def _now() -> str:
@@ -152,7 +143,7 @@ def content_hash(value: Any) -> str:
         True
     """
     text = json.dumps(
-        _encode(_plain(value, "value", -_AROUND)), sort_keys=True, separators=(",", ":"), ensure_ascii=False
+        encode(to_plain(value, "value", -LEVELS_AROUND)), sort_keys=True, separators=(",", ":"), ensure_ascii=False
     )
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -188,7 +179,7 @@ def save(record: Record, path: str | Path, *, durable: bool = False) -> Path:
     path = _path(path)
     content = {name.name: getattr(record, name.name) for name in fields(record)}
     document = {"format": FORMAT, **content, "sha256": content_hash(content)}
-    text = json.dumps(_encode(document), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json.dumps(encode(document), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     try:
         path = path / "record.json" if path.is_dir() or not path.suffix else path
         return write_atomically(path, text, durable=durable)
@@ -228,7 +219,7 @@ def load(path: str | Path) -> Record:
             f"{path} has the wrong fields: missing {sorted(expected - set(content))}, unknown "
             f"{sorted(set(content) - expected)}."
         )
-    content = _decode(content)
+    content = decode(content)
     try:
         if content_hash(content) != document.get("sha256"):
             raise RecordError("its contents do not match its hash.")
@@ -341,72 +332,7 @@ def plain(value: Any, where: str = "value") -> Any:
         >>> plain({"a": np.float32(0.5), "b": (1, np.arange(2))})
         {'a': 0.5, 'b': [1, [0, 1]]}
     """
-    return _plain(value, check_text("plain", "where", where), 0)
-
-
-def _plain(value: Any, where: str, depth: int) -> Any:
-    if isinstance(value, float) and math.isnan(value):
-        return math.nan  # always the same object, so that records with NaN compare equal
-    if isinstance(value, str) and value in _UNWRITTEN:
-        raise RecordError(
-            f"{where} is the string {value!r}, which represents a number in a record. Use another string."
-        )
-    if type(value) is int and value.bit_length() > _MAX_BITS:
-        raise RecordError(
-            f"{where} is an integer of {value.bit_length():,} bits, too long to write as text. Use a float."
-        )
-    if value is None or type(value) in (bool, int, float):
-        return value
-    if type(value) is str:
-        return _checked_text(value, where)
-    if depth > _MAX_DEPTH:
-        raise RecordError(f"{where[:80]}… is nested deeper than {_MAX_DEPTH}. Flatten it.")
-    if isinstance(value, Mapping):
-        for key in value:
-            if not isinstance(key, str):
-                raise RecordError(
-                    f"{where} has the key {key!r}, but keys in a record must be strings. Convert it with str."
-                )
-            _checked_text(key, where)
-        return {str(key): _plain(item, f"{where}[{key!r}]", depth + 1) for key, item in value.items()}
-    if is_dataclass(value) and not isinstance(value, type):
-        return _plain(asdict(value), where, depth)
-    if isinstance(value, Path | str):
-        return _checked_text(str(value), where)
-    is_key = isinstance(value, jax.Array) and jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key)
-    if isinstance(value, np.ndarray | np.generic | jax.Array) and not is_key and not isinstance(value, Tracer):
-        value = in_double(value)
-        return _plain(np.asarray(value).tolist(), where, depth)
-    if isinstance(value, list | tuple):
-        return [_plain(item, where, depth + 1) for item in value]
-    raise RecordError(f"{where} cannot be written as JSON: {value!r}. Convert it to numbers, strings, lists or dicts.")
-
-
-def _checked_text(text: str, where: str) -> str:
-    if not text.isascii():
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise RecordError(f"{where} has a character that cannot be written: {error}. Replace it.") from None
-    return text
-
-
-def _encode(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _encode(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_encode(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    return value
-
-
-def _decode(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _decode(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_decode(item) for item in value]
-    return _UNWRITTEN.get(value, value) if isinstance(value, str) else value
+    return to_plain(value, check_text("plain", "where", where), 0)
 
 
 def _path(path: str | Path) -> Path:

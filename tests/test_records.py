@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from jaxopt_study import records
+from jaxopt_study._plain_values import MAX_DEPTH, decode
 from jaxopt_study.records import Record, RecordError
 
 
@@ -205,7 +206,7 @@ def forged(tmp_path, **changes):
     document = json.loads(path.read_text()) | changes
     content = {name: value for name, value in document.items() if name not in {"format", "sha256"}}
     with contextlib.suppress(RecordError):
-        document["sha256"] = records.content_hash(records._decode(content))
+        document["sha256"] = records.content_hash(decode(content))
     path.write_text(json.dumps(document))
     return path
 
@@ -271,7 +272,7 @@ def test_what_could_not_be_read_again_is_not_written(value):
 
 def test_the_deepest_record_comes_back(tmp_path):
     value = 1.0
-    for _ in range(records._MAX_DEPTH):
+    for _ in range(MAX_DEPTH):
         value = [value]
     record = Record("demo", "a", config={}, results={"value": value})
     assert records.load(records.save(record, tmp_path)) == record

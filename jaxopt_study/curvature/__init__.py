@@ -1,7 +1,8 @@
-"""What the landscape looks like at a point: operators, spectra, and the error beside every number."""
+"""Curvature of a loss at a point: operators, spectra and critical points, with an error for every number."""
 
-from jaxopt_study.curvature._audit import GROWTH as GROWTH
-from jaxopt_study.curvature._audit import Audit, audit, noise_floor
+from jaxopt_study.curvature._audit import Audit, audit
+from jaxopt_study.curvature._noise_floor import GROWTH as GROWTH
+from jaxopt_study.curvature._noise_floor import noise_floor
 from jaxopt_study.curvature.operators._batches import batch_mean as batch_mean
 from jaxopt_study.curvature.operators._derivatives import linearized_gradient as linearized_gradient
 from jaxopt_study.curvature.operators._empirical_risk import empirical_risk_operator as empirical_risk_operator
@@ -9,10 +10,11 @@ from jaxopt_study.curvature.operators._from_matvec import from_matrix, from_matv
 from jaxopt_study.curvature.operators._hessian import Hessian as Hessian
 from jaxopt_study.curvature.operators._hessian import empirical_fisher, ggn, hessian
 from jaxopt_study.curvature.operators._operator import Operator
-from jaxopt_study.curvature.points._classify_point import Classification, PointKind, classify_point
+from jaxopt_study.curvature.points._classify_point import Classification, classify_point
 from jaxopt_study.curvature.points._descent_direction import Escape
 from jaxopt_study.curvature.points._find_critical_point import CriticalPointSearch, SearchStatus, find_critical_point
 from jaxopt_study.curvature.points._morse_index import MorseIndex, Resolution, morse_index
+from jaxopt_study.curvature.points._point_kind import PointKind
 from jaxopt_study.curvature.spectrum._condition_number import (
     Conditioning,
     ConditionNumber,

@@ -1,4 +1,4 @@
-"""Can an operator's products be believed, and to how many digits?"""
+"""Audit of an operator: symmetry, linearity, repeatability, batches and rounding of its products."""
 
 import math
 from dataclasses import dataclass
@@ -6,39 +6,37 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-from jax.core import Tracer
 
-from jaxopt_study._checks import check_bool, check_real
+from jaxopt_study._checks import check_bool
 from jaxopt_study._programs import nan_is_an_answer
 from jaxopt_study.curvature._float64_interpreter import in_double_precision
+from jaxopt_study.curvature._noise_floor import rounding_unit
 from jaxopt_study.curvature.operators._operator import Operator
 from jaxopt_study.linalg import vectors
 from jaxopt_study.linalg.checks import check_concrete, key_or_fixed
 from jaxopt_study.linalg.operator import check_operator
 from jaxopt_study.types import Key, Matvec, Vector
 
-GROWTH = 16  # roundings of one product, in units of the smallest: see `noise_floor`
-_NOISY = 64  # the same unit; more than this is not rounding
-_BROKEN = 1e-2  # a gap that no precision explains
+_NOISY = 64  # rounding units; a larger gap is not rounding
+_BROKEN = 1e-2  # a gap too large for any precision
 _POWER_STEPS = 6
-_MATMUL_UNITS = {"default": 2.0**-8, "high": 2.0**-11}  # bfloat16 on TPUs, TF32 on GPUs
 
 _REMEDIES = {
-    "finite": "Not finite: a product holds NaN or infinity. The loss has no second derivative here, or it overflows.",
+    "finite": "Not finite: a product contains NaN or infinity. The loss has no second derivative here or overflows.",
     "repeatability": "Not repeatable: the same product twice differs by {gap:.1e} of the norm. The loss draws random "
-    "numbers or calls the host: fix its key, and turn off what is not deterministic.",
+    "numbers or calls the host: fix its key, and remove calls that are not deterministic.",
     "linearity": "Not linear: H(v + u) or H(c v) is off by {gap:.1e} of the norm, where rounding explains "
-    "{expected:.1e}. Give products of a fixed matrix; an inner solver must run to a tight tolerance.",
+    "{expected:.1e}. Use the products of a fixed matrix; give an inner solver a tight tolerance.",
     "symmetry": "Not symmetric: (H − Hᵀ) v is {gap:.1e} of the norm, where rounding explains {expected:.1e}. A "
     "function given to from_matvec must be a symmetric matrix; a loss must not stop or replace gradients (custom "
     "derivatives).",
-    "partition": "Depends on the batches: others change the product by {gap:.1e} of the norm. The loss must be the "
-    "mean over the examples of its batch: not a sum, no batch normalisation in training mode (freeze its statistics), "
-    "no randomness per batch.",
-    "coupled": "The loss is not a mean over examples: in other batches the product differs by {gap:.1e} of the norm. "
-    "What is multiplied here is the operator of all data as one batch; keep batch_size=None.",
+    "partition": "Depends on the batches: other batches change the product by {gap:.1e} of the norm. The loss must be "
+    "a mean over the examples of its batch: not a sum, no batch normalisation in training mode (freeze its "
+    "statistics), no randomness per batch.",
+    "coupled": "The loss is not a mean over examples: with other batches the product differs by {gap:.1e} of the norm. "
+    "The operator is that of all data as one batch; keep batch_size=None.",
     "rounding": "Rounding costs {gap:.1e} of the norm against double precision, where {expected:.1e} is usual. Convert "
-    "parameters and data to float64, or ask only for what is larger than that.",
+    "parameters and data to float64, or use tolerances above that.",
 }
 
 Verdict = Literal["sound", "noisy", "unsound"]
@@ -46,23 +44,23 @@ Verdict = Literal["sound", "noisy", "unsound"]
 
 @dataclass(frozen=True)
 class Audit:
-    """What an operator's products are worth. Every gap is relative to ‖H‖, for vectors of length one.
+    """Errors of an operator's products. Every gap is relative to ‖H‖, for vectors of length one.
 
     Attributes:
-        noise_floor: The largest gap: an eigenvalue or residual relative to ‖H‖ cannot be known better.
-        verdict: "sound": the gaps are rounding errors; "noisy": larger, and `messages` say where; "unsound": it is not
-            a deterministic, symmetric, linear operator that its data define.
-        norm: ‖H‖ from below, by power iteration.
-        symmetry: ‖(H − Hᵀ) v‖, estimated with random vectors u as |⟨u, H v⟩ − ⟨H u, v⟩|.
+        noise_floor: The largest gap, which limits the accuracy of an eigenvalue or residual relative to ‖H‖.
+        verdict: "sound" if all gaps are rounding errors; "noisy" if some are larger, as `messages` say; "unsound" if
+            the operator is not deterministic, symmetric, linear and defined by its data.
+        norm: A lower bound on ‖H‖, by power iteration.
+        symmetry: ‖(H − Hᵀ) v‖, estimated as |⟨u, H v⟩ − ⟨H u, v⟩| with random vectors u.
         linearity: ‖H(v + u) − H v − H u‖ and ‖H(c v)/c − H v‖.
-        repeatability: ‖H v − H v‖ for the same product twice, and for the same product compiled another way.
-        partition: The difference that other batches make; None without data or with a single example.
-        rounding: The difference that double precision makes; None if it was not tried or not possible.
-        precision: Matmul precision inside.
+        repeatability: ‖H v − H v‖ for the same product twice, and for the same product compiled in two ways.
+        partition: Change of the product with other batches; None without data or with a single example.
+        rounding: Change of the product in double precision; None if it was not requested or not possible.
+        precision: Matmul precision of a product.
         dtype: Name of the dtype of the products.
         size: Number of coordinates.
-        num_matvecs: Products this cost, those in double precision included.
-        messages: What is wrong and what to do about it, and what could not be checked.
+        num_matvecs: Number of products, those in double precision included.
+        messages: Defects with their remedies, and checks that were not possible.
     """
 
     noise_floor: float
@@ -100,30 +98,31 @@ class Audit:
 
 @nan_is_an_answer
 def audit(op: Operator, *, key: Key | None = None, double_precision: bool = True) -> Audit:
-    """Measure how far an operator is from a deterministic, symmetric, linear one.
+    """Measure the deviation of an operator from a deterministic, symmetric, linear one.
 
-    It multiplies a random vector, and one that power iteration has turned towards the largest eigenvalues, where the
-    errors are largest. What it finds is a lower bound by sampling, not a proof: an asymmetry confined to a few of many
-    coordinates can go unseen. What it looks for:
+    The products are those of a random vector, and of one that power iteration has turned towards the largest
+    eigenvalues, where errors are largest. Every gap is a lower bound by sampling: an asymmetry in a few of many
+    coordinates may remain undetected. The tests are:
 
-    - the same product twice, and compiled in two ways: a loss that draws random numbers, or reads a clock or a file;
-    - symmetry and linearity: a function that is no Hessian;
-    - other batches: a loss that is not a mean over the examples, such as a sum, or batch normalisation in training
-      mode, or a mask that is redrawn for every batch;
-    - double precision, for every number of the program and with the same random draws: what rounding does to the
-      derivatives themselves, that of dtypes which the loss fixes included.
+    - repeatability, the same product twice and compiled in two ways: detects a loss that draws random numbers or reads
+      a clock or a file;
+    - symmetry and linearity: detect a function that is not a Hessian;
+    - other batches: detect a loss that is not a mean over examples, such as a sum, batch normalisation in training
+      mode, or a mask drawn for every batch;
+    - double precision for every operation, with the same random draws: measures the rounding errors of the derivatives,
+      also in dtypes that the loss fixes.
 
     Args:
         op: The operator.
-        key: For the vectors it multiplies; None for the same ones every time.
-        double_precision: Whether to compare with double precision, where the operator is not already in it.
+        key: Key of the random vectors; None for a fixed one.
+        double_precision: Whether to compare with double precision, for operators in lower precision.
 
     Returns:
-        The audit; print it. Cost: about 15 products, 2 more in double precision with its memory, and compiling each
-        kind of product once.
+        The audit, with a table when printed. Cost: about 15 products, 2 more in double precision with its memory, and
+        one compilation of each kind of product.
 
     Raises:
-        TypeError: If `op` is no operator, `key` no key or `double_precision` no bool, or inside a trace.
+        TypeError: If `op`, `key` or `double_precision` has the wrong type, or inside a trace.
         ValueError: If `op` has no coordinates.
 
     Example:
@@ -141,13 +140,13 @@ def audit(op: Operator, *, key: Key | None = None, double_precision: bool = True
     key_v, *keys = jax.random.split(key, 4)
     probes, norm = _probes(product, vectors.random_like(op.like, key=key_v, distribution="sphere"))
     if not math.isfinite(norm):
-        nothing = {"symmetry": math.nan, "linearity": math.nan, "repeatability": math.nan}
-        return _audit(op, math.inf, "unsound", norm, product.count, [_REMEDIES["finite"]], nothing)
+        gaps = {"symmetry": math.nan, "linearity": math.nan, "repeatability": math.nan}
+        return _audit(op, math.inf, "unsound", norm, product.count, [_REMEDIES["finite"]], gaps)
     images = [product(v) for v in probes]
     scale = norm if norm > 0 else 1.0
-    again, anew = [product(v) for v in probes], [op @ v for v in probes]
-    gaps: dict[str, float] = {
-        "repeatability": max(_gap(again, images), _gap(anew, images)) / scale,
+    repeated, recompiled = [product(v) for v in probes], [op @ v for v in probes]
+    gaps = {
+        "repeatability": max(_gap(repeated, images), _gap(recompiled, images)) / scale,
         "symmetry": _symmetry(product, probes, images, op.like, keys[:2]) / scale,
         "linearity": _linearity(product, probes, images, op.like, keys[2]) / scale,
     }
@@ -156,80 +155,18 @@ def audit(op: Operator, *, key: Key | None = None, double_precision: bool = True
         try:
             gaps["partition"] = _gap([other @ v for v in probes], images) / scale
             count += len(probes)
-        except Exception as error:  # whatever a loss raises that takes batches of one size only
-            messages.append(f"Other batches were not tried, because the loss cannot be applied to them: {error}")
+        except Exception as error:  # any error of a loss for batches of one size
+            messages.append(f"Other batches were not checked, because the loss cannot be applied to them: {error}")
     if double_precision and jnp.finfo(op.dtype).bits < 64:
         try:
             gaps["rounding"] = _rounding(op, probes, images) / scale
             count += len(probes)
         except (TypeError, ValueError, NotImplementedError) as error:
-            messages.append(f"Double precision was not tried, because the operator cannot be multiplied in it: {error}")
+            messages.append(f"Double precision was not checked, because the product cannot be computed in it: {error}")
     verdict, found = _judge(op, gaps)
     counted = [gap for name, gap in gaps.items() if name != "partition" or op.is_batched]
     floor = max(float(jnp.finfo(op.dtype).eps), *counted)
     return _audit(op, floor, verdict, norm, product.count + count, found + messages, gaps)
-
-
-def noise_floor(op: Operator) -> float:
-    """Return what rounding is expected to do to a product, relative to ‖H‖, without multiplying anything.
-
-    It is 16 units of rounding: the ε of the dtype, or that of the matmul units where a precision below "highest" lets
-    an accelerator use them. The losses of ordinary networks stay below it; those of very deep ones (20 layers of tanh
-    and more) and of ill-conditioned ones may not, which only `audit` can tell.
-
-    Args:
-        op: The operator.
-
-    Returns:
-        The floor. Cost: nothing.
-
-    Raises:
-        TypeError: If `op` is no operator.
-        ValueError: If it has no coordinates.
-
-    Example:
-        >>> from jaxopt_study.curvature import from_matrix
-        >>> bool(noise_floor(from_matrix(jnp.eye(2, dtype=jnp.float32))) == 16 * jnp.finfo(jnp.float32).eps)
-        True
-    """
-    return GROWTH * _unit(check_operator("noise_floor", op))
-
-
-def check_noise_floor(name: str, op: Operator, value: Any, *, below: float = 1.0) -> Any:
-    """Return the noise floor that a function was given, or the one that rounding leads to expect.
-
-    Args:
-        name: Who asks, for the messages.
-        op: The operator.
-        value: The argument; None for the default.
-        below: What it has to be smaller than, for the function to make sense of a product.
-
-    Returns:
-        The floor; a Python float unless it is traced.
-
-    Raises:
-        TypeError: If it is no real number.
-        ValueError: If it is not in [0, below), or the default is not, as for parameters of eight bits.
-    """
-    remedy = "It is the error of a product relative to the norm: pass audit(op).noise_floor, or leave it out."
-    if value is not None:
-        value = check_real(name, "noise_floor", value, 0.0, below, closed="[)", remedy=remedy)
-        return value if isinstance(value, Tracer) else float(value)
-    floor = noise_floor(op)
-    if not floor < below:
-        raise ValueError(
-            f"{name} needs products that are right to a share below {below:g} of the norm; those in {op.dtype} are "
-            f"taken to be wrong by {floor:.1e}. Convert the parameters to float32, or pass what was measured: "
-            "noise_floor=audit(op).noise_floor."
-        )
-    return floor
-
-
-def _unit(op: Operator) -> float:
-    eps = vectors.epsilon(op.like)
-    if op.precision in _MATMUL_UNITS and jax.default_backend() != "cpu":
-        return max(eps, _MATMUL_UNITS[op.precision])
-    return eps
 
 
 class _Counted:
@@ -243,7 +180,7 @@ class _Counted:
 
 
 def _probes(product: Matvec, v: Vector) -> tuple[list[Vector], float]:
-    """Return the start and where power iteration takes it, both of length one, and the largest ‖H v‖ seen."""
+    """Return the start and the result of power iteration, both of length one, and the largest ‖H v‖ on the way."""
     start, norm = v, 0.0
     for _ in range(_POWER_STEPS):
         v, length = vectors.normalize(product(v))
@@ -253,18 +190,18 @@ def _probes(product: Matvec, v: Vector) -> tuple[list[Vector], float]:
     return [start, v], norm
 
 
-def _symmetry(product: Matvec, probes: list[Vector], images: list[Vector], like: Any, keys: list[Any]) -> float:
+def _symmetry(product: Matvec, probes: list[Vector], images: list[Vector], like: Any, keys: list[Key]) -> float:
     worst = 0.0
     for key in keys:
-        u = vectors.random_like(like, key=key)  # normal, so that the gap estimates the length of (H − Hᵀ) v
+        u = vectors.random_like(like, key=key)  # normal, so that the gap estimates ‖(H − Hᵀ) v‖
         hu = product(u)
         gaps = [float(vectors.inner(u, h) - vectors.inner(hu, v)) for v, h in zip(probes, images, strict=True)]
         worst = max(worst, *map(abs, gaps))
     return worst
 
 
-def _linearity(product: Matvec, probes: list[Vector], images: list[Vector], like: Any, key: Any) -> float:
-    factor = -1000 / 7  # not a power of two, which would round in the same way
+def _linearity(product: Matvec, probes: list[Vector], images: list[Vector], like: Any, key: Key) -> float:
+    factor = -1000 / 7  # not a power of two, which would not change the rounding
     u = vectors.random_like(like, key=key, distribution="sphere")
     hu = product(u)
     worst = 0.0
@@ -286,10 +223,10 @@ def _rounding(op: Operator, probes: list[Vector], images: list[Vector]) -> float
 
 
 def _judge(op: Operator, gaps: dict[str, float]) -> tuple[Verdict, list[str]]:
-    noisy = _NOISY * _unit(op)
+    noisy = _NOISY * rounding_unit(op)
     broken = max(_BROKEN, noisy)
     if gaps["repeatability"] > noisy:
-        # What is not even repeatable cannot pass the other tests either; they would only distract.
+        # The other tests fail, too, if products are not repeatable; their messages would only distract.
         verdict: Verdict = "unsound" if gaps["repeatability"] > broken else "noisy"
         return verdict, [_REMEDIES["repeatability"].format(gap=gaps["repeatability"])]
     suspects = [name for name in ("linearity", "symmetry", "partition", "rounding") if gaps.get(name, 0.0) > noisy]
@@ -297,7 +234,7 @@ def _judge(op: Operator, gaps: dict[str, float]) -> tuple[Verdict, list[str]]:
     if "partition" in suspects and not op.is_batched:
         suspects.remove("partition")
         notes.append(_REMEDIES["coupled"].format(gap=gaps["partition"]))
-    # Rounding alone, however bad, does not make it another operator.
+    # Rounding alone, however large, is not a wrong operator.
     wrong = any(gaps[name] > broken for name in suspects if name != "rounding")
     verdict = "unsound" if wrong else "noisy" if suspects else "sound"
     return verdict, [_REMEDIES[name].format(gap=gaps[name], expected=noisy) for name in suspects] + notes

@@ -1,4 +1,4 @@
-"""The same program in double precision, random draws included."""
+"""Interpreter that runs a traced program in double precision, with the same random draws."""
 
 from collections.abc import Callable
 from functools import partial
@@ -11,20 +11,20 @@ from jax.extend import core
 
 from jaxopt_study._programs import called_program, evaluate
 
-# What reads or makes the bits of a number runs in its own dtype; the numbers that come out are widened.
+# Primitives that read or make the bits of a number run in their own dtype; their results are widened.
 _OF_BITS = {"bitcast_convert_type", "nextafter", "rng_uniform", "random_gamma"}
-# Made for fixed dtypes, or for devices that the interpreter does not see.
+# Primitives for fixed dtypes, or with programs that the interpreter cannot read.
 _FIXED = {"pure_callback", "io_callback", "debug_callback", "pallas_call", "ffi_call", "shard_map"}
 
 
 def in_double_precision(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Return what a function would return if every floating number in its program had 64 bits.
+    """Return the result of a function with every floating-point operation of its program in 64 bits.
 
-    To call the function again with wider arguments would not do: `jax.random` draws other numbers in double precision,
-    so that a loss with dropout under a fixed key would be another loss, and dtypes that the function names would stay.
-    Here the program that JAX traces for the arguments as they are is run with each operation in double precision. Keys
-    and integers stay what they are, and so do the draws made from them: programs that take no floating number, such as
-    `jax.random.normal` of a key, are run unchanged. Constants are those of the narrow program.
+    A call with wider arguments would not do: `jax.random` draws other numbers in double precision, so a loss with
+    dropout under a fixed key would change, and explicit dtypes in the function would remain. Instead, the program that
+    JAX traces for the given arguments is run with each operation in double precision. Keys, integers and the draws made
+    from them do not change: programs without floating inputs, such as `jax.random.normal` of a key, run unchanged.
+    Constants are those of the narrow program.
 
     Args:
         function: A traceable function.
@@ -34,7 +34,7 @@ def in_double_precision(function: Callable[..., Any], *arguments: Any) -> Any:
         The result, its floating leaves in float64 (complex ones in complex128). Cost: one compilation and one call.
 
     Raises:
-        TypeError: If the program holds what exists for its own dtypes only: a callback, a kernel, a `shard_map`.
+        TypeError: If the program contains a primitive for fixed dtypes: a callback, a kernel, a `shard_map`.
 
     Example:
         >>> def masked(x):
@@ -53,7 +53,7 @@ def in_double_precision(function: Callable[..., Any], *arguments: Any) -> Any:
 
 def _evaluate(jaxpr: core.Jaxpr, consts: Any, inputs: Any) -> list[Any]:
     def literal(atom: Any) -> Any:
-        return _widen(np.asarray(atom.val, atom.aval.dtype))  # rounded first, to be what the narrow program has
+        return _widen(np.asarray(atom.val, atom.aval.dtype))  # rounded first, as in the narrow program
 
     return evaluate(jaxpr, list(map(_widen, consts)), list(map(_widen, inputs)), _apply, literal=literal)
 
@@ -61,25 +61,25 @@ def _evaluate(jaxpr: core.Jaxpr, consts: Any, inputs: Any) -> list[Any]:
 def _apply(equation: Any, values: list[Any]) -> list[Any]:
     primitive, name = equation.primitive, equation.primitive.name
     if name in _FIXED:
-        raise TypeError(f"its program holds a {name}, which exists for its own dtypes only")
-    if name == "reduce_precision":  # JAX puts it where it stores what a derivative needs
+        raise TypeError(f"its program contains {name}, which supports only the original dtypes")
+    if name == "reduce_precision":  # JAX inserts it where it stores residuals of a derivative
         return values
     drawn = name == "jit" and not any(jnp.issubdtype(atom.aval.dtype, jnp.inexact) for atom in equation.invars)
     if drawn or name in _OF_BITS:
         narrow = [_cast(value, atom.aval.dtype) for value, atom in zip(values, equation.invars, strict=True)]
-        return [_widen(result) for result in _listed(primitive, primitive.bind(*narrow, **equation.params))]
+        return [_widen(result) for result in _as_list(primitive, primitive.bind(*narrow, **equation.params))]
     if inner := called_program(equation, with_rules=True):
         return _evaluate(inner.jaxpr, inner.consts, values)
     params = {key: _wide_param(value) for key, value in equation.params.items()}
-    return _listed(primitive, primitive.bind(*values, **params))
+    return _as_list(primitive, primitive.bind(*values, **params))
 
 
-def _listed(primitive: Any, results: Any) -> list[Any]:
+def _as_list(primitive: Any, results: Any) -> list[Any]:
     return list(results) if primitive.multiple_results else [results]
 
 
 def _wide_param(value: Any) -> Any:
-    """Return a parameter of an equation with its dtypes widened, and those inside the programs that it holds."""
+    """Return a parameter of an equation with all dtypes widened, also inside its programs."""
     if isinstance(value, core.ClosedJaxpr | core.Jaxpr):
         closed = isinstance(value, core.ClosedJaxpr)
         program, consts = (value.jaxpr, value.consts) if closed else (value, ())
@@ -87,7 +87,7 @@ def _wide_param(value: Any) -> Any:
         shapes = [jax.ShapeDtypeStruct(aval.shape, _wide(aval.dtype)) for aval in narrow]
         wide = jax.make_jaxpr(partial(_positional, program, consts))(*shapes)
         if not closed and wide.consts:
-            raise TypeError("its program holds arrays where only numbers can be widened")
+            raise TypeError("its program contains array constants in a place where only scalars can be widened")
         return wide if closed else wide.jaxpr
     if isinstance(value, np.dtype) or (isinstance(value, type) and issubclass(value, np.generic)):
         return _wide(np.dtype(value))

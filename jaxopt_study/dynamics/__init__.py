@@ -1,4 +1,4 @@
-"""Where landscape meets optimizer: is this step stable here, and did it do what the quadratic model said."""
+"""Dynamics of a training step: stability, thresholds, preconditioned curvature and step accounting."""
 
 from jaxopt_study.dynamics._linearised_step import LinearStep as LinearStep
 from jaxopt_study.dynamics._linearised_step import preconditioner_diagonal as preconditioner_diagonal

@@ -1,7 +1,7 @@
-"""Whether an optimizer does to every coordinate of a leaf what it does to a single number.
+"""Check that an optimizer acts elementwise: on every coordinate of a leaf as on a single number.
 
-Adam does. A layer's trust ratio, an orthogonalised momentum or a factored statistic does not: on a single number such a
-rule is another one, and what is true of the single number says nothing about a matrix.
+Adam does. A layer's trust ratio, orthogonalised momentum or a factored second moment does not: on a single number such
+rules differ, and results for a single number do not apply to a matrix.
 """
 
 from functools import partial
@@ -10,18 +10,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float64
 
 from jaxopt_study._programs import strongly_typed
-from jaxopt_study.dynamics._neutral_step import Response, neutral_step
+from jaxopt_study.dynamics._neutral_step import StepSensitivity, neutral_step
 from jaxopt_study.dynamics._state_roles import Role
 from jaxopt_study.dynamics._updates import call_update, differentiated
 
-# No rule asks for longer axes before it treats a matrix as one: Optax's factored and low-rank ones ask for 128.
-_LONGEST = 256
-_UNKNOWN = ((3,), (130, 129))  # what stands for leaves of which nothing is known
-_PARAMETER, _GRADIENT = 1e-2, 3e-8  # no clip by a norm is active; a ratio of the two is large; its square is not lost
-_VALUE = 1.0  # a loss, which a rule must not look at
-_CLOSE = 1e-5  # memories may be in single precision
+# Longer than the axes from which rules treat a matrix as such: 128 for the factored and low-rank ones of Optax.
+_MAX_AXIS = 256
+_UNKNOWN = ((3,), (130, 129))  # shapes of leaves for parameters that are not given
+_PARAMETER, _GRADIENT = 1e-2, 3e-8  # below clips by a norm, with a large ratio, whose square does not underflow
+_VALUE = 1.0  # a loss, on which an elementwise rule does not depend
+_CLOSE = 1e-5  # momentum buffers may be in single precision
 
 
 def check_coordinatewise(
@@ -31,53 +32,55 @@ def check_coordinatewise(
     params: Any,
     states: list[Any],
     roles: tuple[Role, ...],
-    found: list[Response],
+    steps: list[StepSensitivity],
 ) -> None:
-    """Raise ValueError if on whole leaves the step does not answer coordinate by coordinate as on single numbers.
+    """Raise ValueError unless the step on whole leaves acts elementwise, as on single numbers.
 
-    The derivative of the step on whole leaves, in a random direction at a small random gradient, is compared with what
-    the response of the single coordinates says. A clip by a norm is not active there, and passes.
+    The derivative of the step on whole leaves, in a random direction at a small random gradient, is compared with the
+    sensitivity of the single coordinates. A clip by a norm is not active there, and passes.
 
     Args:
         name: The function that was called, for the message.
         optimizer: An Optax transformation.
         one: Parameters with a single coordinate for every leaf.
-        params: The parameters, for the shapes; None where they are not known.
+        params: The parameters, for their shapes; None if they are not given.
         states: The state of the single coordinates before each step of a period.
-        roles: What the leaves of the state are.
-        found: The response of the single coordinates in each step.
+        roles: Roles of the leaves of the state.
+        steps: The sensitivity of the single coordinates in each step.
 
     Raises:
         ValueError: If they differ.
     """
-    if not any(response.moves.any() for response in found) and _depends_on_loss(optimizer, one, states[0]):
+    if not any(step.moves.any() for step in steps) and _depends_on_loss(optimizer, one, states[0]):
         raise _refusal(name, params)
     counts = _counts(one, states[0], roles)
     for wide in _wide(one, params):
         try:
             start = strongly_typed(optimizer.init(wide))
-            alike = jax.tree.structure(start) == jax.tree.structure(states[0])
+            same_structure = jax.tree.structure(start) == jax.tree.structure(states[0])
             at, along = _drawn(wide, start, roles)
             pushed = jax.jit(partial(_pushed, optimizer, wide, roles))
-            moved = [pushed(_clocked(start, state, roles), at, along) for state in states] if alike else []
-        except Exception as error:  # whatever a transformation raises that cannot take these shapes
+            moved = (
+                [pushed(_with_counters(start, state, roles), at, along) for state in states] if same_structure else []
+            )
+        except Exception as error:  # any error of a transformation for other shapes
             raise _refusal(name, params, f" (it raises {type(error).__name__}: {error})") from error
-        if not moved or not all(map(partial(_agrees, counts, along), moved, found)):
+        if not moved or not all(map(partial(_agrees, counts, along), moved, steps)):
             raise _refusal(name, params)
 
 
 def _refusal(name: str, params: Any, because: str = "") -> ValueError:
     leaf = "a leaf" if params is not None else "an array"
     return ValueError(
-        f"{name}: the optimizer does not do to each coordinate of {leaf} what it does to a single number{because}. "
-        "Its step depends on the leaf's shape or norm, on the loss, or on which way gradient and parameters point, as "
-        "with trust ratios, orthogonalised or factored gradients, line searches and Rprop, so no single curvature "
-        "decides its stability. Use `stability`, which linearises the step at the parameters themselves."
+        f"{name}: the optimizer must act elementwise, on each coordinate of {leaf} as on a single number; received "
+        f"one that does not{because}. Its step depends on the leaf's shape or norm, on the loss, or on the "
+        "direction of gradient and parameters, as with trust ratios, orthogonalised or factored gradients, line "
+        "searches and Rprop. Use `stability`, which linearises at the actual parameters."
     )
 
 
 def _depends_on_loss(optimizer: Any, one: Any, state: Any) -> bool:
-    """Return whether a rule that stands still in its neutral state keeps something of the loss."""
+    """Return whether a rule that does not move in its neutral state stores anything that depends on the loss."""
 
     def after(value: float) -> Any:
         value = jnp.float64(value)
@@ -91,18 +94,18 @@ def _wide(one: Any, params: Any) -> list[Any]:
     """Return parameters of the same structure, all zeros, with more than one coordinate in their leaves."""
     if params is None:
         return [jax.tree.map(lambda _, shape=shape: jnp.zeros(shape, jnp.float64), one) for shape in _UNKNOWN]
-    return [jax.tree.map(lambda x: jnp.zeros([min(n, _LONGEST) for n in jnp.shape(x)], jnp.float64), params)]
+    return [jax.tree.map(lambda x: jnp.zeros([min(n, _MAX_AXIS) for n in jnp.shape(x)], jnp.float64), params)]
 
 
 def _counts(one: Any, state: Any, roles: tuple[Role, ...]) -> tuple[list[int], list[int]]:
-    """Return how many coordinates of the single problem each leaf of (θ, memories), and of the gradient, holds."""
+    """Return the number of coordinates of the single problem in each leaf of (θ, m) and of the gradient."""
     memory = [leaf for leaf, role in zip(jax.tree.leaves(state), roles, strict=True) if role == "memory"]
     variables, grads = jax.tree.leaves((one, memory)), jax.tree.leaves(differentiated(one))
     return [leaf.size for leaf in variables], [leaf.size for leaf in grads]
 
 
-def _clocked(state: Any, clocks: Any, roles: tuple[Role, ...]) -> Any:
-    """Return a state with the clocks of another one."""
+def _with_counters(state: Any, clocks: Any, roles: tuple[Role, ...]) -> Any:
+    """Return a state with the step counters of another one."""
     leaves, structure = jax.tree.flatten(state)
     others = jax.tree.leaves(clocks)
     return structure.unflatten(
@@ -114,8 +117,8 @@ def _clocked(state: Any, clocks: Any, roles: tuple[Role, ...]) -> Any:
 
 
 def _drawn(wide: Any, state: Any, roles: tuple[Role, ...]) -> tuple[tuple[Any, Any, Any], tuple[Any, Any, Any]]:
-    """Return a random point and a random direction of gradient, parameters and memories."""
-    random = np.random.default_rng(0)  # on the host: to compile the draws would take as long as the step
+    """Return a random point and a random direction of gradient, parameters and momentum buffers."""
+    random = np.random.default_rng(0)  # NumPy: compiling the draws would take as long as the step
     memory = [leaf for leaf, role in zip(jax.tree.leaves(state), roles, strict=True) if role == "memory"]
 
     def drawn(like: Any, size: float) -> Any:
@@ -127,18 +130,18 @@ def _drawn(wide: Any, state: Any, roles: tuple[Role, ...]) -> tuple[tuple[Any, A
 
 
 def _pushed(optimizer: Any, wide: Any, roles: tuple[Role, ...], state: Any, at: Any, along: Any) -> list[Any]:
-    """Return what the step at a point makes of a direction."""
+    """Return the derivative of the step at a point in a direction."""
     neutral = neutral_step(optimizer, wide, state, roles)
     step = partial(neutral.step, value=_VALUE, curvature=_VALUE)
     return jax.tree.leaves(jax.jvp(step, at, along)[1])
 
 
-def _agrees(counts: tuple[list[int], list[int]], along: Any, moved: list[Any], response: Response) -> bool:
-    """Return whether every coordinate has moved as the response of a single one says."""
+def _agrees(counts: tuple[list[int], list[int]], along: Any, moved: list[Any], step: StepSensitivity) -> bool:
+    """Return whether every coordinate moves according to the sensitivity of a single one."""
     variables, gradients = counts
     inputs = [*_rows(jax.tree.leaves(along[1:]), variables), *_rows(jax.tree.leaves(along[0]), gradients)]
     outputs = _rows(moved, variables)
-    for image, constants, slopes in zip(outputs, response.constant, response.to_gradient, strict=True):
+    for image, constants, slopes in zip(outputs, step.constant, step.to_gradient, strict=True):
         terms = [(c, x) for c, x in zip([*constants, *slopes], inputs, strict=True) if c != 0]
         if any(x.shape != image.shape for _, x in terms):
             return False
@@ -149,10 +152,10 @@ def _agrees(counts: tuple[list[int], list[int]], along: Any, moved: list[Any], r
     return True
 
 
-def _rows(leaves: list[Any], counts: list[int]) -> list[np.ndarray]:
-    """Return for every coordinate of the single problem its values over a whole leaf, flat."""
+def _rows(leaves: list[Any], counts: list[int]) -> list[Float64[np.ndarray, " size"]]:
+    """Return the flat values of a whole leaf for every coordinate of the single problem."""
     rows = []
     for leaf, count in zip(leaves, counts, strict=True):
-        # Several numbers for a coordinate are along axes in front.
+        # The coordinates of a number are along leading axes.
         rows += list(np.reshape(np.asarray(leaf, np.float64), (count, -1) if leaf.size else (count, 0)))
     return rows

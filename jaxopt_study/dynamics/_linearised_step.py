@@ -1,4 +1,4 @@
-"""The training step's derivative as a linear map, for any loss and any optimizer."""
+"""Linearised training step: its derivative as a linear map, for any loss and any optimizer."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -10,31 +10,31 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 from jax.tree_util import Partial
-from jaxtyping import Array, Bool
+from jaxtyping import Array, ArrayLike, Bool, Float, Shaped
 
 from jaxopt_study.curvature import batch_mean, hessian
 from jaxopt_study.dynamics._state_roles import Freeze, frozen_leaves, leaf_owners
-from jaxopt_study.dynamics._stop_gradient_at import holding
+from jaxopt_study.dynamics._stop_gradient_at import hold_results
 from jaxopt_study.dynamics._updates import call_update, differentiated, keep_dtypes
 from jaxopt_study.linalg import vectors
 from jaxopt_study.linalg.checks import describe
 from jaxopt_study.linalg.hash_normal import draw_like
 from jaxopt_study.linalg.operator import Loop
 from jaxopt_study.transforms import gradient_point
-from jaxopt_study.types import Matvec
+from jaxopt_study.types import Matvec, Params, Vector
 
-# A coordinate whose response is this close to what it alone has caused is not mixed with others: rounding leaves 1e-7,
-# a mixing clip 1/√n. It is asked of every coordinate by itself, as one without gradient may answer 10⁸ times as much.
+# Relative difference up to which a coordinate counts as independent of others: rounding gives 1e-7, a clip by a norm
+# 1/√n. It applies to every coordinate separately, because their sensitivities may differ by a factor of 10⁸.
 _DIAGONAL = 1e-5
 
 
 class Point(NamedTuple):
-    """Where the step is linearised: the derivative of the update there, and what it was formed from."""
+    """Derivatives of a step at one point, with momentum buffers m."""
 
-    grads: Any  # at the gradient point
-    value: Array  # the loss there
-    to_point: Any  # (δθ, δmemory) ↦ δ(gradient point)
-    through_update: Any  # (δg, δθ, δmemory, δvalue) ↦ (δθ′, δmemory′)
+    grads: Vector  # at the gradient point
+    value: Float[Array, ""]  # loss at the gradient point
+    to_point: Callable[..., Any]  # (δθ, δm) ↦ δ(gradient point)
+    through_update: Callable[..., Any]  # (δg, δθ, δm, δvalue) ↦ (δθ′, δm′)
 
 
 @partial(
@@ -44,40 +44,38 @@ class Point(NamedTuple):
 )
 @dataclass(frozen=True, eq=False)
 class LinearStep:
-    """The derivative of (θ, memory) ↦ (θ′, memory′), a linear map of pairs that is not symmetric.
+    """The derivative A of (θ, m) ↦ (θ′, m′), a linear map of pairs that is not symmetric, with momentum buffers m.
 
-    With `scales` S, a pair like the vectors, it is S⁻¹ A S: the same eigenvalues, seen in other units.
+    With `scales` S, a pair, the map is S⁻¹ A S: the same eigenvalues in other units.
     """
 
     params: Any
     opt_state: Any
-    curvature: Any  # the loss's Hessian at the gradient point, which holds the data too
+    curvature: Any  # Hessian of the loss at the gradient point, with the data
     optimizer: Any
     loss: Callable[..., Any]
     batch_size: int | None
-    moving: tuple[bool, ...]  # which leaves of the state vary
-    held: tuple[bool, ...]  # which leaves' new values are constants
+    moving: tuple[bool, ...]  # mask of the state leaves that vary
+    held: tuple[bool, ...]  # mask of the state leaves whose new values are constants
     scales: Any = None
-    shardings: tuple[Any, ...] | None = (
-        None  # how the leaves of a pair are spread; None where the arrays themselves say
-    )
+    shardings: tuple[Any, ...] | None = None  # shardings of the leaves of a pair; None for those of the arrays
 
     @property
     def like(self) -> Any:
-        """Structure, shapes, dtypes and shardings of a pair of the parameters and the list of the state's memories."""
+        """Structure, shapes, dtypes and shardings of a pair of parameters and list of momentum buffers."""
         return describe((self.params, self._memory(self.opt_state)), self.shardings)
 
     @property
     def loop(self) -> Loop:
-        """Whether many products belong into one compiled loop, as the Hessian's do."""
+        """Kind of loop for many products, that of the Hessian."""
         return self.curvature.loop
 
     def linearize(self) -> Matvec:
-        """Return v ↦ A v, to be used in the same trace; the work that many products share is done once."""
+        """Return v ↦ A v, for use in the same trace; the work that products share is done once."""
         return Partial(_product, self.at_point(), self.curvature.linearize(), self.scales)
 
     def product(self) -> Matvec:
-        """Return a compiled v ↦ A v, to be called from Python; the step is linearised once."""
+        """Return a compiled v ↦ A v for use from Python; the step is linearised once."""
         here, hvp = _at_point(self), self.curvature.product()
 
         def product(v: Any) -> Any:
@@ -87,7 +85,7 @@ class LinearStep:
         return product
 
     def at_point(self) -> Point:
-        """Return gradient and linearised update; to be used inside a trace."""
+        """Return gradient and linearised update; for use inside a trace."""
         memory = self._memory(self.opt_state)
 
         def point_at(params: Any, memory: Any) -> Any:
@@ -99,10 +97,12 @@ class LinearStep:
             through_update = jax.linearize(self.step_with, grads, self.params, memory, value)[1]
         return Point(grads, value, to_point, through_update)
 
-    def step_with(self, grads: Any, params: Any, memory: Any, value: Any) -> tuple[Any, Any]:
-        """Return parameters and memory after a step with a given gradient."""
+    def step_with(
+        self, grads: Vector, params: Params, memory: list[Array], value: Float[Array, ""]
+    ) -> tuple[Params, list[Array]]:
+        """Return parameters and momentum buffers after a step with a given gradient."""
 
-        def update(grads: Any, params: Any, memory: Any, value: Any) -> tuple[Any, Any]:
+        def update(grads: Vector, params: Params, memory: list[Array], value: Float[Array, ""]) -> tuple[Params, Any]:
             state = self._state(memory)
             updates, new = call_update(
                 self.optimizer, grads, state, params, value, lambda p: self._over_batches(partial(self.loss, p))
@@ -110,17 +110,17 @@ class LinearStep:
             return optax.apply_updates(params, updates), new
 
         holds = [None] * len(jax.tree.leaves(params)) + [lax.stop_gradient if held else None for held in self.held]
-        params, state = holding(update, holds)(grads, params, memory, value)
+        params, state = hold_results(update, holds)(grads, params, memory, value)
         return params, self._memory(state)
 
     def following(self) -> "LinearStep":
-        """Return the step that comes after this one, linearised where this one leads."""
+        """Return the next step, linearised at the result of this one."""
         params, opt_state = _advanced(self)
         point = gradient_point(differentiated(params), opt_state)
         return replace(self, params=params, opt_state=opt_state, curvature=replace(self.curvature, params=point))
 
     def advance(self) -> tuple[Any, Any]:
-        """Return parameters and state after the step itself."""
+        """Return parameters and state after the step."""
         with jax.default_matmul_precision("highest"):
             point = gradient_point(differentiated(self.params), self.opt_state)
             value, grads = self._over_batches(lambda batch: jax.value_and_grad(self.loss)(point, batch))
@@ -135,18 +135,18 @@ class LinearStep:
         return optax.apply_updates(self.params, updates), keep_dtypes(state, self.opt_state)
 
     def balanced(self) -> "LinearStep":
-        """Return the same map in units in which parameters and memories move each other equally.
+        """Return the same map in units in which parameters and momentum buffers have equal effects on each other.
 
-        With elementwise gain d of the gradient on the step and s of a memory on the step, a parameter is measured in √d
-        and a memory in √d/s. A preconditioned method then looks symmetric, P^-½ H P^-½ in place of P⁻¹ H, and the norm
-        in which residuals are measured does not depend on the units of the loss.
+        With the sensitivity d of the step to the gradient and s to a momentum buffer, elementwise, the unit of a
+        parameter is √d and that of the buffer √d/s. A preconditioned method then appears symmetric, P^-½ H P^-½ instead
+        of P⁻¹ H, and the norm of residuals is independent of the units of the loss.
         """
         owners = leaf_owners(self.opt_state, differentiated(self.params))
         owners = tuple(owner for owner, moves in zip(owners, self.moving, strict=True) if moves)
         return replace(self, scales=_scales(self, owners)[0])
 
-    def response(self) -> float:
-        """Return how strongly the parameters answer to the gradient, ‖∂θ′/∂g · 1‖."""
+    def step_sensitivity(self) -> float:
+        """Return the sensitivity of the step to the gradient, ‖∂θ′/∂g · 1‖."""
         return float(_scales(self, ())[1])
 
     def _over_batches(self, function: Callable[[Any], Any]) -> Any:
@@ -172,14 +172,14 @@ def _product(here: Point, hvp: Matvec, scales: Any, v: Any) -> Any:
 
 @jax.jit
 def _before(here: Point, scales: Any, v: Any) -> tuple[Any, Any, Any]:
-    """Return δθ, δmemory and by what they move the gradient point."""
+    """Return δθ, δm and the change of the gradient point."""
     params, memory = v if scales is None else jax.tree.map(lambda x, s: x * s, v, scales)
     return params, memory, here.to_point(params, memory)
 
 
 @jax.jit
 def _after(here: Point, scales: Any, params: Any, memory: Any, moved: Any, curved: Any) -> Any:
-    """Return (δθ′, δmemory′) from what has become of the gradient."""
+    """Return (δθ′, δm′) from the change of the gradient."""
     slope = vectors.inner(here.grads, moved).astype(here.value.dtype)
     new = here.through_update(curved, params, memory, slope)
     return new if scales is None else jax.tree.map(lambda x, s: x / s, new, scales)
@@ -205,23 +205,23 @@ def linear_step(
     batch_size: int | None,
     steps: int = 1,
 ) -> LinearStep:
-    """Check the arguments, find out what is frozen, and return the derivative of the step in its own units.
+    """Check the arguments, detect the frozen leaves, and return the derivative of the step in its original units.
 
     Args:
         optimizer: Any Optax transformation.
         opt_state: Its state.
         loss: loss(params, batch) → scalar.
         params: θ.
-        data: What the loss is taken over.
-        freeze: See `stability`.
+        data: Data of the loss.
+        freeze: As in `stability`.
         batch_size: Examples per batch, or None.
         steps: The optimizer's period.
 
     Returns:
-        The map. Cost: a dozen updates, to find out what is frozen.
+        The map. Cost: a dozen updates to detect the frozen leaves.
 
     Raises:
-        TypeError: If the parameters or the loss do not serve for a Hessian.
+        TypeError: If parameters or loss do not fit a Hessian.
     """
     curvature = hessian(loss, gradient_point(differentiated(params), opt_state), data, batch_size=batch_size)
     params = jax.tree.map(jnp.asarray, params)
@@ -231,14 +231,14 @@ def linear_step(
 
 
 def preconditioner_diagonal(here: Point, like: Any) -> tuple[Any, Bool[Array, ""]]:
-    """Return the elementwise response of the step to the gradient, and whether the response is elementwise.
+    """Return the diagonal of ∂θ′/∂g, and whether ∂θ′/∂g is diagonal.
 
     Args:
         here: The linearised update.
-        like: A pair of parameters and memories.
+        like: A pair of parameters and momentum buffers.
 
     Returns:
-        ∂θ′ᵢ/∂gᵢ, like the parameters, and a boolean: False if the update mixes coordinates, as a global norm does.
+        ∂θ′ᵢ/∂gᵢ, like the parameters, and False if the update mixes coordinates, as a global norm does.
     """
     params, memory = vectors.zeros_like(like)
     value = jnp.zeros_like(here.value)
@@ -247,13 +247,15 @@ def preconditioner_diagonal(here: Point, like: Any) -> tuple[Any, Bool[Array, ""
 
 
 def _diagonal(push: Matvec, like: Any) -> tuple[Any, Bool[Array, ""]]:
-    """Return J·1, and whether J is diagonal: then J r = (J·1) r for a random r."""
-    random = draw_like(like, 0)  # not of signs, of which two that are mixed may be equal
+    """Return J·1, and whether J is diagonal, that is J r = (J·1) r for a random r."""
+    random = draw_like(like, 0)  # not signs, which could be equal for two mixed coordinates
     row = push(_filled_like(like, 1))
 
-    def is_own(answer: Any, x: Any, pushed: Any) -> Any:
+    def is_own(
+        answer: Float[Array, "*shape"], x: Float[Array, "*shape"], pushed: Float[Array, "*shape"]
+    ) -> Bool[Array, ""]:
         limits = jnp.finfo(pushed.dtype)
-        share = max(_DIAGONAL, 16 * float(limits.eps))  # in half precision rounding leaves more, and there is underflow
+        share = max(_DIAGONAL, 16 * float(limits.eps))  # larger in half precision, which may underflow
         least = 4 * float(limits.smallest_subnormal)
         return jnp.all(jnp.abs(pushed - answer * x) <= share * jnp.abs(answer * x) + least)
 
@@ -262,44 +264,44 @@ def _diagonal(push: Matvec, like: Any) -> tuple[Any, Bool[Array, ""]]:
 
 
 @partial(jax.jit, static_argnums=1)
-def _scales(step: LinearStep, owners: tuple[tuple[str, int], ...]) -> Any:
+def _scales(step: LinearStep, owners: tuple[tuple[str, int], ...]) -> tuple[Vector, Float[Array, ""]]:
     params, memory = step.like
     here = step.at_point()
-    nothing = vectors.zeros_like(params)
+    zeros = vectors.zeros_like(params)
     value = jnp.zeros_like(here.value)
     point = differentiated(params)
     direct, diagonal = preconditioner_diagonal(here, step.like)
     strength = vectors.norm(direct)
     direct = jax.tree.leaves(_positive(direct, diagonal))
-    found: list[Any] = _filled_like(memory, 1)
+    scales = list(_filled_like(memory, 1))
     for kind in sorted({kind for kind, owner in owners if owner >= 0}):
         pushed = [_filled_like(leaf, k == kind and owner >= 0) for leaf, (k, owner) in zip(memory, owners, strict=True)]
-        response = differentiated(here.through_update(vectors.zeros_like(point), nothing, pushed, value)[0])
-        response = jax.tree.leaves(_sizes(response, diagonal))
+        effect = differentiated(here.through_update(vectors.zeros_like(point), zeros, pushed, value)[0])
+        effect = jax.tree.leaves(_sizes(effect, diagonal))
         for i, (k, owner) in enumerate(owners):
             if k == kind and owner >= 0:
-                # A memory that acts only later is measured as the gradient it will act like.
-                own = jnp.where(response[owner] > 0, response[owner], direct[owner])
-                found[i] = (jnp.sqrt(direct[owner]) / own).astype(memory[i].dtype)
+                # A buffer that acts only in later steps has the unit of a gradient.
+                own = jnp.where(effect[owner] > 0, effect[owner], direct[owner])
+                scales[i] = (jnp.sqrt(direct[owner]) / own).astype(memory[i].dtype)
     roots = [jnp.sqrt(d).astype(p.dtype) for d, p in zip(direct, jax.tree.leaves(point), strict=True)]
-    copies = len(jax.tree.leaves(params)) // len(roots)  # slow parameters are measured like the fast ones
-    return (jax.tree.unflatten(jax.tree.structure(params), roots * copies), found), strength
+    copies = len(jax.tree.leaves(params)) // len(roots)  # slow parameters have the units of the fast ones
+    return (jax.tree.unflatten(jax.tree.structure(params), roots * copies), scales), strength
 
 
-def _filled_like(like: Any, value: Any) -> Any:
+def _filled_like(like: Any, value: Shaped[ArrayLike, ""]) -> Vector:
     return jax.tree.map(lambda leaf: jnp.full_like(leaf, value), vectors.zeros_like(like))
 
 
-def _sizes(response: Any, diagonal: Bool[Array, ""]) -> Any:
-    """Return |response|, or its root mean square everywhere where it is not elementwise."""
-    count = sum(leaf.size for leaf in jax.tree.leaves(response))
-    level = vectors.norm(response) / jnp.sqrt(count)
-    return jax.tree.map(lambda leaf: jnp.where(diagonal, jnp.abs(leaf), level.astype(leaf.dtype)), response)
+def _sizes(sensitivity: Vector, diagonal: Bool[Array, ""]) -> Vector:
+    """Return |sensitivity|, or its root mean square for all coordinates if it is not diagonal."""
+    count = sum(leaf.size for leaf in jax.tree.leaves(sensitivity))
+    level = vectors.norm(sensitivity) / jnp.sqrt(count)
+    return jax.tree.map(lambda leaf: jnp.where(diagonal, jnp.abs(leaf), level.astype(leaf.dtype)), sensitivity)
 
 
-def _positive(response: Any, diagonal: Bool[Array, ""]) -> Any:
-    sizes = _sizes(response, diagonal)
+def _positive(sensitivity: Vector, diagonal: Bool[Array, ""]) -> Vector:
+    sizes = _sizes(sensitivity, diagonal)
     largest = jnp.max(jnp.stack([jnp.max(leaf, initial=0.0) for leaf in jax.tree.leaves(sizes)]))
     largest = jnp.where(largest > 0, largest, 1.0)
-    # Below this a square of it would leave the range of single precision.
+    # The square of a smaller number would underflow in single precision.
     return jax.tree.map(lambda leaf: jnp.where(leaf > 1e-16 * largest, leaf, largest).astype(leaf.dtype), sizes)

@@ -1,4 +1,4 @@
-"""The derivative of a whole period of steps, for optimizers that do not do the same in every step."""
+"""Jacobian of a whole period of steps, for optimizers whose steps differ."""
 
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,36 +15,36 @@ from jaxopt_study.types import Matvec
 @partial(jax.tree_util.register_dataclass, data_fields=("steps",), meta_fields=())
 @dataclass(frozen=True, eq=False)
 class Composition:
-    """The derivative of several steps in a row: the product of theirs, each where the one before has led."""
+    """The Jacobian of successive steps: the product of their Jacobians along the trajectory."""
 
     steps: tuple[LinearStep, ...]
 
     @property
     def like(self) -> Any:
-        """As of each step."""
+        """Structure, shapes, dtypes and shardings of a pair, as for each step."""
         return self.steps[0].like
 
     @property
     def loop(self) -> Loop:
-        """On the host, so that one step is compiled and not the whole row."""
+        """Kind of loop: "host", so that single steps are compiled instead of the whole product."""
         return "host"
 
     def product(self) -> Matvec:
-        """Return v ↦ A v, to be called from Python; every step is linearised once, and kept."""
-        return _in_a_row([step.product() for step in self.steps])
+        """Return v ↦ A v for use from Python; every step is linearised once."""
+        return _composed([step.product() for step in self.steps])
 
     def linearize(self) -> Matvec:
-        """Return v ↦ A v, to be used in the same trace."""
-        return _in_a_row([step.linearize() for step in self.steps])
+        """Return v ↦ A v, for use in the same trace."""
+        return _composed([step.linearize() for step in self.steps])
 
     def changes_sign(self, leading: Any) -> bool:
-        """Return whether a growing deviation changes its sign in one of the steps: whether the steps overshoot.
+        """Return whether a growing deviation changes its sign in one of the steps, which overshoot.
 
         Args:
-            leading: Deviation of parameters and memory, in the units of the map.
+            leading: Deviation of parameters and momentum buffers, in the units of the map.
 
         Returns:
-            Whether the parameters' part has a negative inner product with itself one step before.
+            Whether the deviation of the parameters has a negative inner product with itself one step before.
         """
         for step in self.steps:
             before, leading = leading, step.product()(leading)
@@ -53,7 +53,7 @@ class Composition:
         return False
 
 
-def _in_a_row(products: list[Matvec]) -> Matvec:
+def _composed(products: list[Matvec]) -> Matvec:
     def product(v: Any) -> Any:
         for one in products:
             v = one(v)
@@ -63,19 +63,19 @@ def _in_a_row(products: list[Matvec]) -> Matvec:
 
 
 def compose(step: LinearStep, num_steps: int) -> LinearStep | Composition:
-    """Return the derivative of as many steps, in the balanced units of the one that answers most to the gradient.
+    """Return the Jacobian of several steps, in the balanced units of the one with the largest step sensitivity.
 
     Args:
         step: The first step.
-        num_steps: How many, ≥ 1.
+        num_steps: Number of steps, ≥ 1.
 
     Returns:
-        The map. Cost: a gradient for every step; its parameters and state are held.
+        The map. Cost: a gradient for every step, and memory for its parameters and state.
     """
     if num_steps == 1:
         return step.balanced()
     steps = [step]
     for _ in range(num_steps - 1):
         steps.append(steps[-1].following())
-    scales = max(steps, key=LinearStep.response).balanced().scales
+    scales = max(steps, key=LinearStep.step_sensitivity).balanced().scales
     return Composition(tuple(replace(one, scales=scales) for one in steps))

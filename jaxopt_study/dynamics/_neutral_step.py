@@ -1,4 +1,4 @@
-"""The training step about the point where gradient, parameters and memories are 0 and every statistic is 1."""
+"""Training step at zero gradient, parameters and momentum buffers, with second-moment buffers at 1."""
 
 from collections.abc import Callable
 from functools import partial
@@ -6,57 +6,61 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Bool, Float, Shaped
 
 from jaxopt_study.dynamics._state_roles import Role
-from jaxopt_study.dynamics._stop_gradient_at import holding
+from jaxopt_study.dynamics._stop_gradient_at import hold_results
 from jaxopt_study.dynamics._updates import call_update, differentiated, keep_dtypes
 from jaxopt_study.transforms import gradient_point
 
+Matrix = Array | np.ndarray
 
-class Response(NamedTuple):
-    """How (θ′, memories′) answer to (θ, memories) and to the gradient, as matrices over all coordinates."""
 
-    constant: Any  # ∂(θ′, m′)/∂(θ, m) at a fixed gradient, (d, d)
-    to_gradient: Any  # ∂(θ′, m′)/∂g, (d, n)
-    to_point: Any  # ∂(gradient point)/∂(θ, m), (n, d)
-    moves: Any  # whether any gradient and memories move each of the n coordinates
+class StepSensitivity(NamedTuple):
+    """Jacobians of a step over all coordinates, with momentum buffers m."""
+
+    constant: Float[Matrix, "d d"]  # ∂(θ′, m′)/∂(θ, m) at a fixed gradient
+    to_gradient: Float[Matrix, "d n"]  # ∂(θ′, m′)/∂g
+    to_point: Float[Matrix, "n d"]  # ∂(gradient point)/∂(θ, m)
+    moves: Bool[Matrix, " n"]  # whether gradient and momentum buffers move a coordinate
 
 
 class NeutralStep(NamedTuple):
-    """The step with its statistics held at 1, as a function of gradient, parameters and memories."""
+    """The step with statistics held at 1, as a function of gradient, parameters and momentum buffers m."""
 
     step: Callable[..., tuple[Any, list[Any]]]  # (g, θ, m, value=0, value_fn=0) ↦ (θ′, m′)
-    point: Callable[[Any, list[Any]], Any]  # (θ, m) ↦ where the gradient is taken
+    point: Callable[[Any, list[Any]], Any]  # (θ, m) ↦ the gradient point
     params: Any  # zeros
     memory: list[Any]  # zeros
     following: Callable[[], Any]  # the state after a step at zero gradient
 
-    def response(self) -> tuple[Response, Any]:
-        """Return the derivative at zero, and the state after the step; to be used inside a trace."""
+    def sensitivity(self) -> tuple[StepSensitivity, Any]:
+        """Return the Jacobians at zero, and the state after the step; for use inside a trace."""
         start, restore = ravel_pytree((self.params, self.memory))
         zero, restore_grads = ravel_pytree(differentiated(self.params))
         flat = lambda pair: ravel_pytree(pair)[0]
-        answer = lambda g, z: flat(self.step(restore_grads(g), *restore(z)))
-        to_gradient, constant = jax.jacfwd(answer, argnums=(0, 1))(zero, start)
+        stepped = lambda g, z: flat(self.step(restore_grads(g), *restore(z)))
+        to_gradient, constant = jax.jacfwd(stepped, argnums=(0, 1))(zero, start)
         to_point = jax.jacfwd(lambda z: flat(self.point(*restore(z))))(start)
         grads, memory = (
             jax.tree.map(partial(jnp.full_like, fill_value=value), tree)
             for tree, value in ((differentiated(self.params), 1.0), (self.memory, 0.7))
         )
         moves = flat(differentiated(self.step(grads, self.params, memory)[0])) != 0
-        return Response(constant, to_gradient, to_point, moves), self.following()
+        return StepSensitivity(constant, to_gradient, to_point, moves), self.following()
 
 
 def neutral_step(optimizer: Any, params: Any, state: Any, roles: tuple[Role, ...]) -> NeutralStep:
-    """Return an optimizer's step with its statistics at their neutral value before the step, in it and behind it.
+    """Return an optimizer's step with statistics at their neutral value before, during and after the step.
 
     Args:
         optimizer: An Optax transformation.
-        params: The parameters, of which structure, shapes and dtypes are used.
-        state: A state, of which the clocks are used.
-        roles: What its leaves are.
+        params: The parameters; only structure, shapes and dtypes are used.
+        state: A state; only its step counters are used.
+        roles: Roles of its leaves.
 
     Returns:
         The step.
@@ -75,18 +79,18 @@ def neutral_step(optimizer: Any, params: Any, state: Any, roles: tuple[Role, ...
             [next(given) if role == "memory" else leaf for leaf, role in zip(fixed, roles, strict=True)]
         )
 
-    def update(grads: Any, params: Any, memory: list[Any], value: Any, value_fn: Any) -> tuple[Any, Any]:
+    def update(grads: Any, params: Any, memory: list[Any], value: Float[Array, ""], value_fn: Any) -> tuple[Any, Any]:
         updates, new = call_update(optimizer, grads, state_with(memory), params, value, value_fn)
         return optax.apply_updates(params, updates), new
 
     def step(
         grads: Any, params: Any, memory: list[Any], value: float = 0.0, curvature: float = 0.0
     ) -> tuple[Any, list[Any]]:
-        def value_fn(p: Any) -> Any:
+        def value_fn(p: Any) -> Float[Array, ""]:
             return jnp.float64(value) + 0.5 * curvature * sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(p))
 
         one = partial(update, value=jnp.float64(value), value_fn=value_fn)
-        params, new = holding(one, holds)(grads, params, memory)
+        params, new = hold_results(one, holds)(grads, params, memory)
         return params, [leaf for leaf, role in zip(jax.tree.leaves(new), roles, strict=True) if role == "memory"]
 
     def following() -> Any:
@@ -99,8 +103,8 @@ def neutral_step(optimizer: Any, params: Any, state: Any, roles: tuple[Role, ...
     return NeutralStep(step, point, params, memory, following)
 
 
-def neutral(leaf: Any, role: Role) -> Any:
-    """Return a leaf of a state at its neutral value: statistics at 1, centres at 0, others as they are."""
+def neutral(leaf: Shaped[Array, "*shape"], role: Role) -> Shaped[Array, "*shape"]:
+    """Return a leaf of a state at its neutral value: 1 for second-moment buffers, 0 for mean buffers, else as it is."""
     if role == "statistic":
         return jnp.ones_like(leaf)
     return jnp.zeros_like(leaf) if role == "centre" else leaf

@@ -1,4 +1,4 @@
-"""Sharpness as the optimizer sees it, in the unit of its threshold."""
+"""Preconditioned sharpness: the largest eigenvalue in the optimizer's metric, beside its stability threshold."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -7,28 +7,29 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.tree_util import register_dataclass
+from jaxtyping import Array, Bool, Float
 
 from jaxopt_study._checks import check_key
 from jaxopt_study._programs import nan_is_an_answer
 from jaxopt_study.curvature import Bracket, sharpness
 from jaxopt_study.dynamics._linearised_step import LinearStep, linear_step, preconditioner_diagonal
-from jaxopt_study.dynamics._scalar_model import recursions
+from jaxopt_study.dynamics._scalar_model import companion_matrices
 from jaxopt_study.dynamics._stability_limit import AT_REST
 from jaxopt_study.dynamics._stability_threshold import thresholds
 from jaxopt_study.dynamics._state_roles import leaf_paths
 from jaxopt_study.dynamics._step_period import refuse_period
 from jaxopt_study.dynamics._updates import check_optimizer
-from jaxopt_study.linalg import vectors
 from jaxopt_study.linalg.checks import check_concrete
+from jaxopt_study.linalg.sharding import mesh_context
 from jaxopt_study.types import Batch, Key, LossFn, Params
 
 
 class Preconditioner(NamedTuple):
-    """The diagonal by which an optimizer divides, and the curvature it bears in that metric.
+    """The diagonal by which an optimizer divides the gradient, and the stability threshold in that metric.
 
     Attributes:
         diagonal: P, positive, like the parameters.
-        threshold: λ of P⁻¹H beyond which the step is unstable, from `stability_threshold`.
+        threshold: Eigenvalue of P⁻¹H beyond which the step is unstable, from `stability_threshold`.
     """
 
     diagonal: Params
@@ -38,11 +39,11 @@ class Preconditioner(NamedTuple):
 @partial(register_dataclass, data_fields=("bracket", "threshold"), meta_fields=())
 @dataclass(frozen=True)
 class PreconditionedSharpness:
-    """The largest eigenvalue of P^-½ H P^-½ between two bounds, beside the threshold.
+    """Bounds on the largest eigenvalue of P^-½ H P^-½, with the stability threshold.
 
     Attributes:
-        bracket: Both bounds, the residual and the number of products, as from `curvature.sharpness`.
-        threshold: The eigenvalue beyond which the step is unstable.
+        bracket: Bounds, residual and number of products, as from `curvature.sharpness`.
+        threshold: Eigenvalue beyond which the step is unstable.
     """
 
     bracket: Bracket
@@ -50,17 +51,17 @@ class PreconditionedSharpness:
 
     @property
     def lower(self) -> float:
-        """The lower bound on the largest eigenvalue."""
+        """Lower bound on the largest eigenvalue."""
         return float(self.bracket.lower)
 
     @property
     def upper(self) -> float:
-        """The upper bound, at the bracket's confidence."""
+        """Upper bound, at the bracket's confidence."""
         return float(self.bracket.upper)
 
     @property
     def ratio(self) -> tuple[float, float]:
-        """Bounds on sharpness / threshold: below 1 the step is stable, at 1 it is at the edge."""
+        """Bounds on sharpness / threshold: the step is stable below 1 and at the edge of stability at 1."""
         return self.lower / self.threshold, self.upper / self.threshold
 
 
@@ -78,36 +79,35 @@ def preconditioned_sharpness(
     tol: float = 0.01,
     max_matvecs: int = 64,
 ) -> PreconditionedSharpness:
-    """Enclose the largest eigenvalue of the Hessian in the optimizer's own metric, beside the threshold.
+    """Enclose the largest eigenvalue of the Hessian in the optimizer's metric, and compute the threshold.
 
     With the diagonal P of `preconditioner`, at the point where the optimizer takes its gradient:
 
         λmax(P^-½ H P^-½) / threshold = 1 at the edge of stability
 
-    The bracket is about P as the step computes it, in the parameters' precision. In double precision P may be another:
-    where a change by a factor between 1 − δ and 1 + δ is possible, so is such a change of the eigenvalue (Ostrowski).
+    The bracket is about P as the step computes it, in the parameters' precision. A relative error δ of P changes the
+    eigenvalue by at most a factor between 1 − δ and 1 + δ (Ostrowski).
 
-    For gradient descent and momentum P = 1. Where P is not constant, the eigenvalue does not say how fast an unstable
-    direction grows; `stability` does. It counts positive curvature only: an escape along a negative one has no
-    threshold.
+    For gradient descent and momentum P = 1. The eigenvalue is not the growth rate of an unstable direction; `stability`
+    computes that. Only positive curvature counts: an escape along negative curvature has no threshold.
 
     Args:
         optimizer: Any Optax transformation, or chain of this package, whose update is elementwise.
-        opt_state: Its state, as the last step left it.
+        opt_state: Its state after the last step.
         loss: loss(params, data) → scalar, without randomness.
         params: θ.
-        data: What the loss is taken over.
-        key: For the start vector; None for the same one every time.
-        batch_size: Examples per batch, if the loss, a mean over examples, shall be read in batches; None for all.
-        confidence: Probability of the upper bound.
-        tol: Width of the bracket asked for, relative.
-        max_matvecs: Products allowed.
+        data: Data of the loss.
+        key: Key of the random start; None for a fixed one.
+        batch_size: Examples per batch, for a loss that is a mean over examples; None for all at once.
+        confidence: Probability that the upper bound holds.
+        tol: Requested relative width of the bracket.
+        max_matvecs: Largest number of products.
 
     Returns:
         Bracket and threshold. Cost: that of `curvature.sharpness`, and two gradients.
 
     Raises:
-        TypeError: If the optimizer, the parameters or the loss are of the wrong kind, or arrays are traced.
+        TypeError: If an argument has the wrong type, or arrays are traced.
         ValueError: As `preconditioner`, and `curvature.sharpness`.
 
     Example:
@@ -121,7 +121,7 @@ def preconditioned_sharpness(
         Cohen et al. (2022), Adaptive gradient methods at the edge of stability, section 3.
     """
     key = check_key("preconditioned_sharpness", jax.random.key(0) if key is None else key)
-    with vectors.entering_mesh(params):
+    with mesh_context(params):
         step = _step("preconditioned_sharpness", optimizer, opt_state, loss, params, data, batch_size)
         diagonal, threshold = _preconditioner("preconditioned_sharpness", step)
         op = step.curvature.precondition(diagonal)
@@ -139,38 +139,35 @@ def preconditioner(
     *,
     batch_size: int | None = None,
 ) -> Preconditioner:
-    """Read from an optimizer the diagonal by which it divides the gradient.
+    """Compute the diagonal by which an optimizer divides the gradient.
 
-    With its statistics frozen at what the coming step makes of them, an elementwise update answers a small change of
-    the gradient coordinate by coordinate, with gain dᵢ = ∂θᵢ′/∂gᵢ, whatever its atoms are called. With the gain d⁰ of
-    the same update where every statistic is 1:
+    With second-moment buffers frozen at their values after the next step, an elementwise update has the step
+    sensitivity dᵢ = ∂θᵢ′/∂gᵢ. With the sensitivity d⁰ of the same update where every second-moment buffer is 1:
 
         Pᵢ = d⁰ / dᵢ
 
     So P = 1 for gradient descent and every kind of momentum. For Adam Pᵢ = (√vᵢ + ε)/(1 + ε) once corrections are 1,
-    for RMSprop and AdaGrad the same with their v and sum S. Where parameters have thresholds of their own (groups with
-    different learning rates), P also carries the ratio of their threshold to the smallest. That is exact where groups
-    differ by a factor; where they follow different recursions, the smallest threshold is the cautious choice.
+    for RMSprop and AdaGrad the same with their v and sum S. For groups of parameters with different thresholds (with
+    different learning rates), P also contains the ratio of their threshold to the smallest. That is exact for groups
+    that differ by a factor; for groups with different rules the smallest threshold is the conservative choice.
 
     Args:
         optimizer: Any Optax transformation, or chain of this package, whose update is elementwise.
-        opt_state: Its state, as the last step left it.
-        loss: loss(params, data) → scalar: the coming gradient moves the statistics once more, and decides what a clip
-            does.
+        opt_state: Its state after the last step.
+        loss: loss(params, data) → scalar; the next gradient updates the second-moment buffers and decides about clips.
         params: θ.
-        data: What the loss is taken over.
+        data: Data of the loss.
         batch_size: Examples per batch, or None.
 
     Returns:
-        P and the threshold. A coordinate that the optimizer does not move has the largest P that leaves squares finite.
-        Cost: one gradient and a few updates.
+        P and the threshold. For a coordinate that the optimizer does not move, P is the largest number with a finite
+        square. Cost: one gradient and a few updates.
 
     Raises:
-        TypeError: If the optimizer, the parameters or the loss are of the wrong kind, or arrays are traced.
-        ValueError: If the optimizer does not do the same in every step, as inside `optax.MultiSteps`; if the update
-            mixes coordinates, as an active clip by norm or a trust ratio does; if it does not answer to small changes
-            of the gradient, as a sign does not; if it goes up the gradient; or if the coming step does not move the
-            parameters at all.
+        TypeError: If an argument has the wrong type, or arrays are traced.
+        ValueError: If the optimizer has a period of several steps, as inside `optax.MultiSteps`; if the update mixes
+            coordinates, as an active clip by norm or a trust ratio does; if it does not depend on small changes of the
+            gradient, as a sign does not; if it goes up the gradient; or if the next step does not move the parameters.
 
     Example:
         >>> tx, params = optax.rmsprop(0.1, decay=0.5, eps=0.0), jnp.array([3.0, 0.5])
@@ -178,7 +175,7 @@ def preconditioner(
         >>> print(found.diagonal.round(4))  # √(½ g²)
         [2.1213 0.3536]
     """
-    with vectors.entering_mesh(params):
+    with mesh_context(params):
         step = _step("preconditioner", optimizer, opt_state, loss, params, data, batch_size)
         return Preconditioner(*_preconditioner("preconditioner", step))
 
@@ -193,56 +190,56 @@ def _step(
 
 
 def _preconditioner(name: str, step: LinearStep) -> tuple[Params, float]:
-    blocks = recursions(name, step.optimizer, step.opt_state, step.params, 1)
+    blocks = companion_matrices(name, step.optimizer, step.opt_state, step.params, 1)
     if not any(block.moves for block in blocks):
         raise ValueError(
-            f"{name}: the coming step does not move the parameters, whatever the gradient, as at a learning rate of 0, "
-            f"so every curvature is stable and nothing is divided. {AT_REST}"
+            f"{name}: the next step must move the parameters; received one that does not for any gradient, as with a "
+            f"learning rate of 0. {AT_REST}"
         )
-    borne = thresholds(blocks)
-    threshold = min(borne)
-    gains, diagonal = _gains(step)
-    leaves, structure = jax.tree.flatten(gains)
-    paths = leaf_paths(gains)
+    group_thresholds = thresholds(blocks)
+    threshold = min(group_thresholds)
+    sensitivities, diagonal = _sensitivities(step)
+    leaves, structure = jax.tree.flatten(sensitivities)
+    paths = leaf_paths(sensitivities)
     if not all(bool(jnp.isfinite(leaf).all()) for leaf in leaves):
         raise ValueError(
-            f"{name}: the update's response to the gradient is not finite at these parameters, as where it divides by "
-            "a statistic of 0 with ε = 0, or the gradient is not finite. Use a positive ε, or parameters from before "
-            "the run diverged."
+            f"{name}: the derivative of the update with respect to the gradient is not finite at these parameters, as "
+            "for a second-moment buffer of 0 with ε = 0, or for a gradient that is not finite. Use a positive ε, or "
+            "parameters from before the run diverged."
         )
     if not bool(diagonal):
         raise ValueError(
-            f"{name}: the update mixes coordinates here, as an active clip by a norm, a trust ratio or a matrix does, "
-            "so it is no diagonal preconditioner. Use `stability`, which needs none, or take the clip out of the chain."
+            f"{name}: the update must be elementwise; received one that mixes coordinates here, as an active clip by a "
+            "norm, a trust ratio or a matrix does. Use `stability`, or remove the clip from the chain."
         )
     parts = []
-    for path, leaf, block, own in zip(paths, leaves, blocks, borne, strict=True):
-        if not block.moves or not leaf.size:  # a frozen group: no curvature of its own is too large
+    for path, leaf, block, own in zip(paths, leaves, blocks, group_thresholds, strict=True):
+        if not block.moves or not leaf.size:  # a frozen group, without a threshold
             parts.append(_bounded(jnp.zeros_like(leaf), 1.0))
             continue
         at = f" of params{path}" if path else ""
-        if block.preconditioner == 0:
+        if block.sensitivity == 0:
             raise ValueError(
-                f"{name}: the update{at} does not answer to small changes of the gradient, as where only the "
-                "gradient's sign counts or it acts later, so there is nothing that it divides by. Use `account_step` "
-                "to see what its steps do."
+                f"{name}: the update{at} does not depend on small changes of the gradient, as where only its sign "
+                "counts or it acts in later steps, so there is no preconditioner. Use `account_step` to examine single "
+                "steps."
             )
         if not bool(jnp.any(leaf != 0)):
             raise ValueError(
-                f"{name}: the update{at} does not answer to small changes of the gradient here, though it does "
-                "elsewhere: a clip by value is active in every coordinate, or the gradient and its statistics are 0. "
-                "Use a positive ε, take the clip out of the chain, or use `stability`."
+                f"{name}: the update{at} does not depend on small changes of the gradient here: a clip by value is "
+                "active in every coordinate, or the gradient and its second-moment buffers are 0. Use a positive ε, "
+                "remove the clip from the chain, or use `stability`."
             )
-        if block.preconditioner > 0:
+        if block.sensitivity > 0:
             raise ValueError(
-                f"{name}: the update{at} goes up the gradient. Turn its sign, as scale_by_learning_rate does, or use "
+                f"{name}: the update{at} goes up the gradient. Change its sign, as scale_by_learning_rate does, or use "
                 "`stability`."
             )
-        relative = leaf / block.preconditioner
+        relative = leaf / block.sensitivity
         if bool(jnp.any(relative < 0)):
             raise ValueError(
                 f"{name}: the update{at} goes up the gradient in {int(jnp.sum(relative < 0))} of {leaf.size} "
-                "coordinates here, and down in others, so it is no preconditioner. Use `stability`, which needs none."
+                "coordinates here and down in others, so it has no positive preconditioner. Use `stability`."
             )
         weight = 1.0 if own == threshold else own / threshold
         parts.append(_bounded(relative, weight))
@@ -250,12 +247,12 @@ def _preconditioner(name: str, step: LinearStep) -> tuple[Params, float]:
 
 
 @jax.jit
-def _gains(step: LinearStep) -> tuple[Any, Any]:
+def _sensitivities(step: LinearStep) -> tuple[Params, Bool[Array, ""]]:
     return preconditioner_diagonal(step.at_point(), step.like)
 
 
-def _bounded(relative: Any, weight: float) -> Any:
-    """Return weight / relative, finite where an unmoved coordinate divides by 0."""
+def _bounded(relative: Float[Array, "*shape"], weight: float) -> Float[Array, "*shape"]:
+    """Return weight / relative, bounded where a coordinate does not move and the quotient would be infinite."""
     largest = 1e-3 * float(jnp.finfo(relative.dtype).max)
     inverse = jnp.where(relative > 0, weight / jnp.where(relative > 0, relative, 1), largest)
     return jnp.clip(inverse, float(jnp.finfo(relative.dtype).tiny), largest).astype(relative.dtype)

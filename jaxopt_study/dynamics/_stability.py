@@ -1,4 +1,4 @@
-"""Whether a training step is stable where it stands."""
+"""Stability of a training step: the spectral radius of its linearisation."""
 
 from dataclasses import dataclass, field
 from functools import partial
@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import jax
 import numpy as np
+from jaxtyping import Float, Float64, Inexact
 
 from jaxopt_study._checks import check_integer, check_key, check_real
 from jaxopt_study._programs import nan_is_an_answer
@@ -16,13 +17,14 @@ from jaxopt_study.dynamics._state_roles import Freeze, leaf_paths
 from jaxopt_study.dynamics._step_period import period
 from jaxopt_study.dynamics._updates import check_optimizer
 from jaxopt_study.linalg import vectors
-from jaxopt_study.linalg.arnoldi import arnoldi
 from jaxopt_study.linalg.checks import check_concrete
-from jaxopt_study.types import Batch, Key, LossFn, Params
+from jaxopt_study.linalg.krylov_schur import krylov_schur
+from jaxopt_study.linalg.sharding import mesh_context
+from jaxopt_study.types import Batch, Key, LossFn, Params, Vector
 
 Kind = Literal["stable", "marginal", "oscillation", "escape", "unknown"]
 
-_WIDE = 0.1  # an interval of more than this about 1 holds methods that converge at once and that diverge at once
+_WIDE = 0.1  # largest error of a radius near 1 with which a verdict is meaningful
 
 
 @partial(
@@ -32,31 +34,30 @@ _WIDE = 0.1  # an interval of more than this about 1 holds methods that converge
 )
 @dataclass(frozen=True)
 class Stability:
-    """What the linearised training step does to a small deviation.
+    """Eigenvalues of the linearised training step, with error bounds.
 
     Attributes:
-        radius: The spectral radius: by what a deviation is multiplied in one step, in the long run.
-        error: Half-width of the interval about `radius`, from the residual and the eigenvalue's condition.
-        eigenvalues: (k,) complex, the largest modulus first: the outermost ones, and those farthest from 1. They belong
-            to the map of `num_steps` steps, so |μ| = radiusᵖ for a period of p.
-        residuals: (k,) ‖A x − μ x‖ of each, with ‖x‖ = 1, recomputed.
-        errors: (k,) of each, its condition times the residual and what rounding hides in it.
-        direction: The deviation that belongs to `radius`, of unit length, in the parameters.
-        num_matvecs: Products with the Hessian.
-        kind: "escape" if a real eigenvalue beyond 1 leads: the loss falls away on both sides. "oscillation" if one
-            beyond −1, or a complex pair, does: each step overshoots. "marginal" if the radius is 1 within its error, as
-            with any direction in which the loss is flat; "stable" if it is less. "unknown" if it is not finite, or if
-            the error is too large to tell (more than .1).
-        converged: Whether every residual reached the tolerance.
+        radius: Spectral radius: asymptotic growth factor of a deviation in one step.
+        error: Half-width of the interval about `radius`, from the residual and the eigenvalue's condition number.
+        eigenvalues: μ, the largest modulus first: the outermost ones, and those farthest from 1. They are those of the
+            map of `num_steps` steps, so |μ| = radiusᵖ for a period of p.
+        residuals: ‖A x − μ x‖ of each, with ‖x‖ = 1, recomputed.
+        errors: Condition number of each times residual plus rounding.
+        direction: Unit deviation of the parameters that belongs to `radius`.
+        num_matvecs: Number of products with the Hessian.
+        kind: "escape" if the leading eigenvalue is real and > 1: the loss decreases on both sides. "oscillation" if it
+            is < −1 or a complex pair: each step overshoots. "marginal" if the radius is 1 within its error, as with any
+            flat direction; "stable" if it is less. "unknown" if it is not finite or its error is more than 0.1.
+        converged: Whether all residuals are within the tolerance.
         frozen: Paths of the leaves of the state that were held constant.
-        num_steps: p, steps of the map that was linearised: 1, or the period of an optimizer that has one.
+        num_steps: p, number of steps of the linearised map: 1, or the optimizer's period.
     """
 
     radius: float
     error: float
-    eigenvalues: np.ndarray
-    residuals: np.ndarray
-    errors: np.ndarray
+    eigenvalues: Inexact[np.ndarray, " k"]
+    residuals: Float64[np.ndarray, " k"]
+    errors: Float64[np.ndarray, " k"]
     direction: Params = field(repr=False)
     num_matvecs: int
     kind: Kind
@@ -84,61 +85,59 @@ def stability(
 ) -> Stability:
     """Find the spectral radius of the linearised training step.
 
-    With parameters θ, the optimizer's memory m of past gradients, and the gradient taken where the optimizer wants it,
-    at `gradient_point(θ, m)`, one step maps (θ, m) ↦ (θ′, m′). Near the present point a deviation δ grows as
+    With parameters θ, the optimizer's momentum buffers m, and the gradient at `gradient_point(θ, m)`, one step maps
+    (θ, m) ↦ (θ′, m′). Near the current point a deviation δ evolves as
 
         δₜ₊₁ = A δₜ,  A = ∂(θ′, m′)/∂(θ, m),  radius = max |μ|,  A x = μ x
 
     For gradient descent A = I − ηH, so the radius passes 1 where H has an eigenvalue above 2/η (oscillation, μ < −1) or
     below 0 (escape, μ > 1).
 
-    Statistics of the gradient's size (second moments, sums of squares, maxima, norms kept in the state) are frozen:
-    what the present step computes for them counts as a constant, because they change slowly, and because with them
-    frozen the map of an adaptive method is that of a linear method on the preconditioned Hessian. `state_roles` says
-    which they are, and finds it out by running the optimizer. Counters are not variables: the step is the one that
-    comes next, with its learning rate and its bias correction. What has no memory, such as a clip or a trust ratio, is
-    differentiated as it is.
+    Second-moment buffers (also sums of squares, maxima and norms in the state) are frozen: their values after the next
+    step are constants, because they change slowly, and because the map of an adaptive method is then that of a linear
+    method on the preconditioned Hessian. `state_roles` detects them by running the optimizer. Step counters are not
+    variables: the step is the next one, with its learning rate and bias correction. Operations without a state, such as
+    a clip or a trust ratio, are differentiated.
 
-    Where the optimizer starts anew after p steps, as inside `optax.MultiSteps`, `apply_every`, `lookahead` and
-    `contrib.sam`, single steps say nothing, and the map of p steps is linearised, each step where the one before leads:
+    For an optimizer with a period of p steps, as inside `optax.MultiSteps`, `apply_every`, `lookahead` and
+    `contrib.sam`, the map of p steps along the trajectory is linearised:
 
         A = A_p ⋯ A₁,  radius = (max |μ|)^(1/p)
 
-    The radius is then still the growth in one step, on average over a period, and the phase does not matter. The period
-    is found by running the optimizer and looking which counters return. One that only goes on counting shows none: for
-    a rule that alternates by its parity, give `num_steps`.
+    The radius is then the growth per step, averaged over a period, and independent of the phase. The period is detected
+    from counters that return to their values. For a rule that alternates by the parity of a counter, give `num_steps`.
 
-    Where the loss is flat, μ = 1 exactly for every method without weight decay. So a network's radius is hardly ever
-    below 1, and a sound run is "marginal", or an "escape" at a radius such as 1.001, which takes a thousand steps. That
-    is why eigenvalues farthest from 1 are sought too: the sharpest directions, which go unstable first.
+    In flat directions μ = 1 exactly for every method without weight decay. A network's radius is therefore hardly ever
+    below 1, and a stable run is "marginal", or an "escape" at a radius such as 1.001, over a thousand steps. The
+    eigenvalues farthest from 1 are therefore computed, too: they belong to the sharpest directions, which become
+    unstable first.
 
     Args:
         optimizer: Any Optax transformation, or chain of this package.
-        opt_state: Its state, as the last step left it.
+        opt_state: Its state after the last step.
         loss: loss(params, data) → scalar, without randomness.
-        params: θ, where the last step left them; for `optax.lookahead` the `optax.LookaheadParams`, of which the loss
-            is given the fast ones.
-        data: What the loss is taken over, passed as it is.
-        key: For the start vector; None for the same one every time.
-        freeze: "statistics"; "nothing" for the derivative of the whole map, statistics varying; or a function of a path
-            of the state (as in `state_roles`) that says which leaves are frozen.
-        batch_size: Examples per batch, if the loss, a mean over examples, shall be read in batches; None for all.
-        num_steps: p, a multiple of the period; None to find it.
-        k: How many eigenvalues: half the largest in modulus, half the farthest from 1. Conjugates come on top.
-        tol: Residual that is small enough, relative to max(|μ|, 1); at least 64 p ε, which is 8e-6 p where parameters
-            or memory are in single precision.
-        basis_size: How many vectors are held, each of the size of parameters and memory; None for max(20, 3k).
-        max_matvecs: When to give up.
+        params: θ after the last step; for `optax.lookahead` the `optax.LookaheadParams`, whose fast parameters are
+            those of the loss.
+        data: Data of the loss.
+        key: Key of the random start; None for a fixed one.
+        freeze: "statistics" for second-moment buffers; "nothing" for the derivative of the whole map; or a function of
+            a path of the state (as in `state_roles`) that returns whether to freeze that leaf.
+        batch_size: Examples per batch, for a loss that is a mean over examples; None for all at once.
+        num_steps: p, a multiple of the period; None to detect it.
+        k: Number of eigenvalues: half the largest in modulus, half the farthest from 1, plus their conjugates.
+        tol: Tolerance of a residual, relative to max(|μ|, 1); at least 64 p ε, which is 8e-6 p where parameters or
+            momentum buffers are in single precision.
+        basis_size: Number of basis vectors, each of the size of parameters and momentum buffers; None for max(20, 3k).
+        max_matvecs: Largest number of products.
 
     Returns:
-        Radius, error, verdict and eigenvalues. Cost: usually 20 to 100 Hessian-vector products, p times as many for a
-        period of p, reported; memory `basis_size` + 3 times that of parameters and memory, twice `basis_size` at
-        restarts, and p linearisations.
+        Radius, error, kind and eigenvalues. Cost: usually 20 to 100 Hessian-vector products, p times as many for a
+        period of p; memory of `basis_size` + 3 vectors, twice `basis_size` at restarts, and of p linearisations.
 
     Raises:
-        TypeError: If the optimizer, the parameters, the loss or tol are of the wrong kind, or arrays are traced.
-        ValueError: If the state belongs to others, the parameters are not finite, the period cannot be told, or
-            `num_steps`, k, tol or `basis_size` are out of range.
+        TypeError: If an argument has the wrong type, or arrays are traced.
+        ValueError: If the state belongs to another optimizer, the parameters are not finite, there is no period, or
+            `num_steps`, k, tol or `basis_size` is out of range.
 
     Example:
         >>> loss = lambda p, _: 0.5 * (50.0 * p[0] ** 2 + p[1] ** 2)
@@ -153,28 +152,32 @@ def stability(
         preconditioner).
     """
     name = "stability"
-    k = check_integer(name, "k", k, 2, remedy="One eigenvalue for each end of the spectrum is the least.")
-    tol = float(check_real(name, "tol", tol, 0.0, 1.0, closed="()", remedy="1e-3 tells 1 from 1.002."))
+    k = check_integer(name, "k", k, 2, remedy="Each end of the spectrum needs an eigenvalue.")
+    tol = float(check_real(name, "tol", tol, 0.0, 1.0, closed="()", remedy="1e-3 distinguishes 1 from 1.002."))
     max_matvecs = check_integer(name, "max_matvecs", max_matvecs, 1)
     least = 2 * k + 2
     basis_size = check_integer(
-        name, "basis_size", max(20, 3 * k) if basis_size is None else basis_size, least, remedy=f"2k + 2 is {least}."
+        name,
+        "basis_size",
+        max(20, 3 * k) if basis_size is None else basis_size,
+        least,
+        remedy=f"It must be at least 2k + 2 = {least}.",
     )
     key = check_key(name, jax.random.key(0) if key is None else key)
     check_concrete(name, opt_state, params, data)
     optimizer, opt_state, params = check_optimizer(name, optimizer, opt_state, params)
     num_steps = period(name, optimizer, params, opt_state, num_steps)
-    with vectors.entering_mesh(params):
+    with mesh_context(params):
         step = linear_step(optimizer, opt_state, loss, params, data, freeze, batch_size, num_steps)
         held, eps = step.held, vectors.epsilon(step.like)
         _check_tol(tol, num_steps, eps)
         step = compose(step, num_steps)
-        ritz = arnoldi(
+        ritz = krylov_schur(
             step,
             k,
             key=key,
             tol=tol,
-            rounding=2 * num_steps * eps,  # the residual is itself a difference of rounded vectors, as long as A x
+            rounding=2 * num_steps * eps,  # of a residual, a difference of rounded vectors as long as A x
             basis_size=basis_size,
             max_matvecs=-(-max_matvecs // num_steps),
             rankings=(np.abs, _from_one),
@@ -200,12 +203,12 @@ def stability(
     )
 
 
-def _from_one(values: np.ndarray) -> np.ndarray:
+def _from_one(values: Inexact[np.ndarray, " m"]) -> Float64[np.ndarray, " m"]:
     return np.abs(values - 1.0)
 
 
-def _verdict(values: np.ndarray, errors: np.ndarray) -> Kind:
-    """Return the verdict of eigenvalues of which the largest comes first."""
+def _verdict(values: Inexact[np.ndarray, " k"], errors: Float[np.ndarray, " k"]) -> Kind:
+    """Return the kind of stability from eigenvalues, the largest modulus first."""
     if not np.isfinite(values).all():
         return "unknown"
     sizes = np.abs(values)
@@ -220,7 +223,7 @@ def _verdict(values: np.ndarray, errors: np.ndarray) -> Kind:
 
 
 def _per_step(radius: float, error: float, num_steps: int) -> tuple[float, float]:
-    """Return radius and error of one step from those of several."""
+    """Return radius and error per step from those of several steps."""
     if num_steps == 1 or not np.isfinite(radius + error):
         return radius, error
     low, middle, high = (max(size, 0.0) ** (1 / num_steps) for size in (radius - error, radius, radius + error))
@@ -228,18 +231,18 @@ def _per_step(radius: float, error: float, num_steps: int) -> tuple[float, float
 
 
 @jax.jit
-def _direction(leading: Any, scales: Any) -> Params:
+def _direction(leading: Vector, scales: Vector) -> Params:
     return vectors.normalize(jax.tree.map(lambda x, s: x * s, leading[0], scales[0]))[0]
 
 
 def _check_tol(tol: float, num_steps: int, eps: float) -> None:
     floor = 4 * GROWTH * num_steps * eps
     if tol < floor:
-        wider = "convert parameters, data and optimizer's state to float"
+        wider = "convert parameters, data and optimizer state to float"
         remedy = f"Ask for {4 * floor:.1e}, or {wider}64."
         if 4 * floor > _WIDE:
-            remedy = f"No tolerance that could be met tells 1 from others: {wider}32 or float64."
+            remedy = f"Every tolerance above the noise is too large for a verdict here: {wider}32 or float64."
         raise ValueError(
-            f"stability: tol must be at least {floor:.1e}, what rounding leaves of a residual in this precision; "
+            f"stability: tol must be at least {floor:.1e}, the rounding error of a residual in this precision; "
             f"received {tol}. {remedy}"
         )

@@ -1,4 +1,4 @@
-"""The curvature at which an optimizer goes unstable, from the optimizer itself."""
+"""Stability threshold: the curvature beyond which an optimizer's step is unstable."""
 
 from functools import reduce
 from typing import Any
@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from jaxopt_study._programs import nan_is_an_answer
-from jaxopt_study.dynamics._scalar_model import Recursion, recursions
+from jaxopt_study.dynamics._scalar_model import CompanionMatrices, companion_matrices
 
-_PASSED = 1e-10  # a radius this far beyond 1 is not rounding of a small matrix in double precision
+_PASSED = 1e-10  # excess of a spectral radius over 1 that is not rounding, in double precision
 _GROWTH = 1.05
 
 
@@ -19,42 +19,41 @@ def stability_threshold(
     """Find the curvature beyond which the optimizer's step is unstable.
 
     On one coordinate of curvature λ the gradient is λ times the gradient point, and one step of the optimizer is linear
-    in the coordinate θ and its memories m:
+    in the coordinate θ and its momentum buffers m:
 
         (θ′, m′) = (M₀ + λ M₁)(θ, m),  threshold = inf{λ > 0 : ρ(M₀ + λ M₁) > 1}
 
-    The matrices are derived from the optimizer by differentiating its update, in double precision; nothing is known of
-    its name. Statistics of the gradient's size are frozen at 1 (`state_roles` says which leaves those are), so the
-    threshold of an adaptive method is in units in which its preconditioner P is 1 where every statistic is 1: for Adam
-    P = (√v̂ + ε)/(1 + ε), with the bias correction of v left to the clock. `preconditioned_sharpness` uses the same P,
-    and their ratio is 1 at the edge. Some values, with learning rate η, decay γ or β₁, and decoupled weight decay ω:
+    The matrices are derivatives of the optimizer's update in double precision, for any optimizer. Second-moment
+    buffers, as `state_roles` finds them, are frozen at 1, so the threshold of an adaptive method is in units in which
+    its preconditioner P is 1 where these are 1: for Adam P = (√v̂ + ε)/(1 + ε), with the bias correction of the step
+    counter. `preconditioned_sharpness` uses the same P, and the ratio of both is 1 at the edge of stability. Some
+    values, with learning rate η, decay γ or β₁, and decoupled weight decay ω:
 
         gradient descent     2/η                    Nesterov      (2 + 2γ)/(η(1 + 2γ))
         with weight decay    2/η − ω                Adam          (2 + 2β₁)/((1 − β₁)η)
-        heavy ball           (2 + 2γ)/η             sign methods  ∞, as a sign has no derivative
+        heavy ball           (2 + 2γ)/η             sign methods  ∞, the derivative of a sign is 0
 
-    Where the optimizer starts anew after p steps, as inside `optax.MultiSteps`, `apply_every` and `lookahead`, it is
-    the map of p steps whose radius counts, the product of their matrices.
+    For an optimizer with a period of p steps, as inside `optax.MultiSteps`, `apply_every` and `lookahead`, the radius
+    is that of the product of p matrices.
 
     Args:
         optimizer: Any Optax transformation, or chain of this package, with concrete hyperparameters.
-        opt_state: A state of it, of which the step counters and injected hyperparameters are used: the threshold is
-            that of the coming step, with its learning rate and bias corrections. None for the limit of many steps,
-            where corrections are 1 and a schedule has ended.
-        params: The parameters the state was made with, if masks or groups make some of them follow another rule; then
-            the smallest of their thresholds is returned. None for a rule that is the same for all.
-        num_steps: p, if it is more than the state's counters show: for a rule that alternates by a counter that goes on
-            counting. None to find it by running the optimizer.
+        opt_state: A state, for its step counters and injected hyperparameters: the threshold is that of the next step,
+            with its learning rate and bias corrections. None for the limit of many steps, where corrections are 1 and
+            a schedule has ended.
+        params: The parameters, required if masks or groups give them different rules; the result is then the smallest
+            threshold. None for the same rule everywhere.
+        num_steps: p, for a rule with a period that its counters do not show. None to detect it.
 
     Returns:
-        λ, to 1e-9 relative; 0 if every positive curvature is unstable, as without the minus sign; ∞ if none is. Cost:
-        some updates of a single coordinate, and compiling them, about a second.
+        λ, with a relative error of 1e-9; 0 if every positive curvature is unstable, as for steps up the gradient; ∞ if
+        none is. Cost: some updates of a single coordinate and their compilation, about a second.
 
     Raises:
-        TypeError: If the optimizer is none, or `num_steps` no integer.
+        TypeError: If an argument has the wrong type.
         ValueError: If the update mixes coordinates or depends on a leaf's shape, as trust ratios, orthogonalised or
-            factored gradients do; if the state does not belong to the optimizer, parameters are needed and not given,
-            or `num_steps` is no multiple of the period.
+            factored gradients do; if the state belongs to another optimizer, parameters are required but missing, or
+            `num_steps` is not a multiple of the period.
 
     Example:
         >>> print(round(stability_threshold(optax.sgd(0.01, momentum=0.9)), 6))  # (2 + 2γ)/η
@@ -65,22 +64,22 @@ def stability_threshold(
         (2021), Gradient descent on neural networks typically occurs at the edge of stability, appendix B; Cohen et al.
         (2022), Adaptive gradient methods at the edge of stability, table 1 and proposition 1.
     """
-    return min(thresholds(recursions("stability_threshold", optimizer, opt_state, params, num_steps)))
+    return min(thresholds(companion_matrices("stability_threshold", optimizer, opt_state, params, num_steps)))
 
 
-def thresholds(blocks: list[Recursion]) -> list[float]:
-    """Return the threshold of every recursion; equal ones are solved once."""
+def thresholds(blocks: list[CompanionMatrices]) -> list[float]:
+    """Return the threshold of every coordinate; equal matrices are solved once."""
     solved: dict[bytes, float] = {}
-    found = []
+    results = []
     for block in blocks:
         name = block.constants.tobytes() + block.slopes.tobytes()
         if name not in solved:
             solved[name] = _threshold(block)
-        found.append(solved[name])
-    return found
+        results.append(solved[name])
+    return results
 
 
-def _threshold(block: Recursion) -> float:
+def _threshold(block: CompanionMatrices) -> float:
     """Return the first λ at which the spectral radius passes 1."""
 
     def unstable(curvature: float) -> bool:
@@ -91,8 +90,8 @@ def _threshold(block: Recursion) -> float:
     size = np.abs(block.slopes).max(initial=0.0)
     if size == 0.0:
         return np.inf
-    # The recursion changes by order 1 at λ ~ 1/slope; a method that fails from the start fails far below. A memory's
-    # slope may be 1 and the step's, the learning rate, anything.
+    # The matrix changes by order 1 at λ ~ 1/slope; a method that is always unstable is so far below. The slope of a
+    # momentum buffer may be 1 and that of the step, the learning rate, any number.
     low, end = 1e-6 / size, 1e12 / np.abs(block.slopes)[block.slopes != 0].min()
     if unstable(low):
         return 0.0

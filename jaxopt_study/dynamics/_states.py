@@ -1,7 +1,7 @@
-"""Optimizer states in the forms in which libraries keep them, brought into the form of `optimizer.init`.
+"""Optimizer states of other libraries in the structure of `optimizer.init`.
 
-`flax.nnx.Optimizer` puts every number of its state into a `Variable`; a checkpoint or `to_state_dict` returns nested
-dictionaries and lists. The numbers and the names on the way to them are the same, so they are matched by their paths.
+`flax.nnx.Optimizer` wraps every array of its state in a `Variable`; a checkpoint or `to_state_dict` returns nested
+dictionaries and lists. The names along the paths are the same, so leaves are matched by their paths.
 """
 
 from collections.abc import Collection, Iterable
@@ -17,10 +17,10 @@ Names = tuple[str, ...]
 
 
 def named_leaves(state: Any) -> dict[Names, Any]:
-    """Return the leaves of a state by the names on the way to them, whatever containers they are in.
+    """Return the leaves of a state by the names along their paths, for any containers.
 
     Args:
-        state: An optimizer's state; a dictionary with nothing but `opt_state` and a step counter is looked into.
+        state: An optimizer's state, or a dictionary of only `opt_state` and a step counter.
 
     Returns:
         Leaves by path: an index of a tuple, a key of a dictionary and a field of a named tuple as text.
@@ -31,20 +31,20 @@ def named_leaves(state: Any) -> dict[Names, Any]:
     return inside if inside and others <= {("step",)} else found
 
 
-def seated(name: str, opt_state: Any, expected: Any) -> Any:
-    """Return an optimizer's state in the structure that its `init` gives.
+def restore_structure(name: str, opt_state: Any, expected: Any) -> Any:
+    """Return an optimizer's state in the structure of its `init`.
 
     Args:
         name: The function that was called, for the message.
-        opt_state: The state, as the optimizer returned it or as a library keeps it.
-        expected: What `init` gives for the parameters, arrays or `jax.ShapeDtypeStruct`s.
+        opt_state: The state, in the form of Optax or of another library.
+        expected: The result of `init` for the parameters, arrays or `jax.ShapeDtypeStruct`s.
 
     Returns:
         The same numbers in the expected structure.
 
     Raises:
-        ValueError: If the names or the shapes of the numbers are others.
-        TypeError: If it is the object that holds the state.
+        ValueError: If names or shapes of the leaves differ.
+        TypeError: If the argument is the object that holds the state.
     """
     refuse_holder(name, opt_state)
     given = unwrapped(opt_state)
@@ -54,18 +54,18 @@ def seated(name: str, opt_state: Any, expected: Any) -> Any:
         named, wanted = named_leaves(given), list(named_leaves(expected))
         if set(named) != set(wanted):
             raise ValueError(
-                f"{name}: the optimizer's state does not belong to these parameters and this optimizer: its init gives "
-                f"{jax.tree.structure(expected)}, received {jax.tree.structure(opt_state)}"
+                f"{name}: the state must be one of this optimizer for these parameters, with the structure "
+                f"{jax.tree.structure(expected)}; received {jax.tree.structure(opt_state)}"
                 f"{_listed('; missing ', wanted, named)}{_listed('; unexpected ', named, wanted)}. Pass the state that "
-                "this optimizer made for these parameters."
+                "this optimizer's init or update returned."
             )
         leaves = [named[path] for path in wanted]
     shapes, wanted = ([_shape(leaf) for leaf in tree] for tree in (leaves, jax.tree.leaves(expected)))
     if shapes != wanted:
         raise ValueError(
-            f"{name}: the optimizer's state does not belong to these parameters and this optimizer: its init gives "
-            f"{jax.tree.structure(expected)} with shapes {wanted}, received {jax.tree.structure(opt_state)} with "
-            f"shapes {shapes}."
+            f"{name}: the state must be one of this optimizer for these parameters, with the structure "
+            f"{jax.tree.structure(expected)} and shapes {wanted}; received {jax.tree.structure(opt_state)} with "
+            f"shapes {shapes}. Pass the state that this optimizer's init or update returned."
         )
     return jax.tree.unflatten(jax.tree.structure(expected), leaves)
 

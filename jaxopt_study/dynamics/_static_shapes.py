@@ -14,8 +14,8 @@ class Shapes:
         leaves, structure = jax.tree.flatten(tree)
         self._key = (tuple((leaf.shape, jnp.dtype(leaf.dtype), leaf.sharding) for leaf in leaves), structure)
 
-    def __hash__(self):
+    def __hash__(self) -> int:
         return hash(self._key)
 
-    def __eq__(self, other):
+    def __eq__(self, other: object) -> bool:
         return isinstance(other, Shapes) and self._key == other._key

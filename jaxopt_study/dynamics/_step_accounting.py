@@ -1,4 +1,4 @@
-"""What a step was expected to do to the loss, and what it did."""
+"""Predicted and actual decrease of the loss in one step."""
 
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
@@ -6,7 +6,7 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float, Int
 
 from jaxopt_study._checks import check_integer, check_params
 from jaxopt_study._programs import nan_is_an_answer, wider
@@ -18,15 +18,15 @@ from jaxopt_study.types import Batch, LossFn, Params, Vector
 
 
 class Accounting(NamedTuple):
-    """Predicted and realised change of the loss in one step, each with what rounding may have done to it.
+    """Predicted and realised change of the loss in one step, with rounding errors.
 
     Attributes:
         linear: gᵀu, negative for a step of descent.
         quadratic: ½uᵀHu.
         realised: f(θ + u) − f(θ).
-        linear_error: One standard deviation of the rounding in `linear`, at least that of summing its terms.
-        quadratic_error: The same of `quadratic`.
-        realised_error: The same of `realised`, at least the rounding of the loss itself.
+        linear_error: Standard deviation of the rounding error of `linear`, at least that of its sum.
+        quadratic_error: The same for `quadratic`.
+        realised_error: The same for `realised`, at least the rounding error of the loss.
     """
 
     linear: Float[Array, ""]
@@ -37,23 +37,23 @@ class Accounting(NamedTuple):
     realised_error: Float[Array, ""]
 
     @property
-    def predicted(self) -> Array:
-        """What the quadratic model expects: gᵀu + ½uᵀHu."""
+    def predicted(self) -> Float[Array, ""]:
+        """Change of the quadratic model: gᵀu + ½uᵀHu."""
         return self.linear + self.quadratic
 
     @property
-    def predicted_error(self) -> Array:
-        """One standard deviation of the rounding in `predicted`."""
+    def predicted_error(self) -> Float[Array, ""]:
+        """Standard deviation of the rounding error of `predicted`."""
         return jnp.hypot(self.linear_error, self.quadratic_error)
 
     @property
-    def ratio(self) -> Array:
+    def ratio(self) -> Float[Array, ""]:
         """Realised over predicted change: 1 where the quadratic model holds; NaN where both are 0."""
         return self.realised / self.predicted
 
     @property
-    def ratio_error(self) -> Array:
-        """One standard deviation of the rounding in `ratio`."""
+    def ratio_error(self) -> Float[Array, ""]:
+        """Standard deviation of the rounding error of `ratio`."""
         return jnp.hypot(self.realised_error, self.ratio * self.predicted_error) / jnp.abs(self.predicted)
 
 
@@ -73,26 +73,26 @@ def account_step(
 
         predicted = gᵀu + ½uᵀHu,  realised = f(θ + u) − f(θ)
 
-    Their difference is the third order. The difference of two losses loses digits: late in a run, in single precision,
-    all of them. So everything is evaluated at several points that differ from θ by one rounding of each parameter; the
-    mean is reported, and the spread is the error. What the addition θ + u rounds away is taken out of u first: it did
-    not happen. No quadrature and no higher precision is used; for smaller errors give double precision parameters.
+    Their difference is of third order. The difference of two losses cancels digits: late in a run, in single precision,
+    all of them. Both are therefore evaluated at several points that differ from θ by one rounding of each parameter;
+    the result is their mean, and the error is their spread. u is first rounded to the step that the addition θ + u
+    takes. For smaller errors use parameters in double precision.
 
     Args:
         loss: loss(params, data) → scalar, without randomness.
         params: θ before the step.
         updates: u, like the parameters, signs as applied.
-        data: What the loss is taken over. The step may have been made with less.
-        batch_size: Examples per batch, if the loss, a mean over examples, shall be read in batches; None for all.
-        num_samples: Evaluations, at least 2.
+        data: Data of the loss; the step may have used a part of it.
+        batch_size: Examples per batch, for a loss that is a mean over examples; None for all at once.
+        num_samples: Number of evaluations, ≥ 2.
 
     Returns:
         Both terms and the realised change, with errors. Cost: `num_samples` times a gradient, a Hessian-vector product
         and two losses; memory of the product.
 
     Raises:
-        TypeError: If the parameters or updates are not floating arrays, the data are none, or the loss does not take
-            two arguments or does not return a real scalar.
+        TypeError: If parameters, updates or data are not arrays, or the loss does not take two arguments or does not
+            return a real scalar.
         ValueError: If `updates` does not fit the parameters or is not finite, or `num_samples` is less than 2.
 
     Example:
@@ -106,7 +106,7 @@ def account_step(
         stochastic arithmetic for reliable scientific computation, Math. Comput. Simul. 35 (errors from perturbed
         evaluations).
     """
-    num_samples = check_integer("account_step", "num_samples", num_samples, 2, remedy="A spread takes two.")
+    num_samples = check_integer("account_step", "num_samples", num_samples, 2, remedy="A standard deviation takes two.")
     op = empirical_risk_operator(_Step(loss), params, data, batch_size=batch_size, remat=None, precision="highest")
     params, data = op.params, op.data
     updates = check_vector(describe(params), updates, what="update")
@@ -114,7 +114,7 @@ def account_step(
     samples = [_account(loss, batch_size, params, updates, data, seed) for seed in range(num_samples)]
     terms = jnp.stack([terms for terms, _ in samples])
     sizes = jnp.max(jnp.stack([sizes for _, sizes in samples]), axis=0)
-    # Sums, and two losses, are rounded to the nearest even if no sample happened to show it; below the range to 0.
+    # At least the rounding error of the sums and of the losses, which a few samples may not show.
     info = jnp.finfo(terms.dtype)
     floor = jnp.where(sizes > 0, jnp.maximum(info.eps * sizes / np.sqrt(2.0).astype(terms.dtype), info.tiny), 0)
     errors = jnp.maximum(jnp.std(terms, axis=0, ddof=1), floor)
@@ -122,21 +122,21 @@ def account_step(
 
 
 class _Step(Hessian):
-    """The loss of a step, which is checked as that of a Hessian is."""
+    """The loss of a step, with the checks of a Hessian's loss."""
 
     name: ClassVar[str] = "account_step"
 
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _account(
-    loss: Any, batch_size: int | None, params: Params, updates: Vector, data: Batch, seed: Any
-) -> tuple[Array, Array]:
+    loss: Any, batch_size: int | None, params: Params, updates: Vector, data: Batch, seed: Int[ArrayLike, ""]
+) -> tuple[Float[Array, "3"], Float[Array, "3"]]:
     signs = jax.tree.map(jnp.sign, draw_like(params, seed))
     before = jax.tree.map(lambda p, s: p * (1 + jnp.finfo(p.dtype).eps * s).astype(p.dtype), params, signs)
     after = vectors.add(before, updates)
     applied = vectors.subtract(after, before)
 
-    def of_batch(batch: Batch) -> tuple[Array, Array]:
+    def of_batch(batch: Batch) -> tuple[Float[Array, "3"], Float[Array, "3"]]:
         with jax.default_matmul_precision("highest"):
             start, end = loss(before, batch), loss(after, batch)
             grads, product = linearized_gradient(lambda p: loss(p, batch), before)

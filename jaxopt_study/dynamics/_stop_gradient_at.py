@@ -1,8 +1,7 @@
-"""Hold some results of a function constant, wherever inside it they are used.
+"""Stop-gradient at results of a function, also for their uses inside the function.
 
-An adaptive optimizer divides by the statistic that it has just brought up to date. To freeze the statistic it is not
-enough to forget that it changed the state: its new value must count as a constant inside the update too. The program of
-the update is known, and in it the new value of a state is a variable, so the variable is held.
+An adaptive optimizer divides by a statistic that it has just updated. To freeze the statistic, its new value must be a
+constant inside the update, too. In the traced program of the update the new value is a variable, which is replaced.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,7 +13,7 @@ from jax.extend import core
 
 from jaxopt_study._programs import called_program, evaluate
 
-# What stores a value in another form. The update uses the value before it, and the state the value behind it.
+# Primitives that only change the form of a value. The update uses their operand, and the state their result.
 _CARRIERS = frozenset({
     "convert_element_type", "copy", "copy_p", "optimization_barrier", "reduce_precision", "reshape", "select_n",
     "sharding_constraint", "squeeze", "transpose",
@@ -23,21 +22,21 @@ _CARRIERS = frozenset({
 Hold = Callable[[Any], Any]
 
 
-def holding(fn: Callable[..., Any], held: Sequence[Hold | None]) -> Callable[..., Any]:
-    """Return a function in which some of its results are replaced where they arise, before anything else uses them.
+def hold_results(fn: Callable[..., Any], held: Sequence[Hold | None]) -> Callable[..., Any]:
+    """Return a function in which some results are replaced where they are computed, before any other use.
 
     Args:
         fn: A function of pytrees of arrays, with a pytree of arrays as result.
-        held: One entry for every leaf of the result, in order: what replaces the value, such as `lax.stop_gradient`, or
-            None to leave it.
+        held: One entry for every leaf of the result, in order: a function of the value, such as `lax.stop_gradient`, or
+            None for no replacement.
 
     Returns:
-        A function of the same arguments and results. What is computed from a held result inside `fn`, through any
-        nesting of compiled functions and branches, is computed from the replacement; a loop is not looked into.
+        A function of the same arguments and results, in which all computations from a held result use the replacement,
+        through any nesting of compiled functions and branches; the insides of loops are unchanged.
 
     Example:
         >>> square_and_more = lambda x: (x**2, x * x**2)
-        >>> frozen = holding(lambda x: (y := x**2, x * y), [lax.stop_gradient, None])
+        >>> frozen = hold_results(lambda x: (y := x**2, x * y), [lax.stop_gradient, None])
         >>> print(jax.jacfwd(frozen)(3.0)[1], jax.jacfwd(square_and_more)(3.0)[1])  # x² held at 9, or not
         9.0 27.0
     """
@@ -51,7 +50,7 @@ def holding(fn: Callable[..., Any], held: Sequence[Hold | None]) -> Callable[...
 
 
 def _evaluate(jaxpr: Any, consts: Sequence[Any], args: Sequence[Any], held: Sequence[Hold | None]) -> list[Any]:
-    """Return what a program gives, with the values of held results replaced where they arise."""
+    """Return the results of a program with held results replaced where they are computed."""
     holds = _held_variables(jaxpr, held)
 
     def apply(equation: Any, inputs: list[Any]) -> list[Any]:
@@ -73,19 +72,21 @@ def _apply(equation: Any, inputs: list[Any], held: Sequence[Hold | None]) -> lis
         ]
         return list(lax.switch(inputs[0], branches, *inputs[1:]))
     bound = equation.primitive.get_bind_params(params)
-    functions, bound = bound if isinstance(bound, tuple) else ((), bound)  # JAX ≤ 0.9 hands inner functions over apart
+    functions, bound = (
+        bound if isinstance(bound, tuple) else ((), bound)
+    )  # JAX ≤ 0.9 returns inner functions separately
     results = equation.primitive.bind(*functions, *inputs, **bound)
     return list(results) if equation.primitive.multiple_results else [results]
 
 
 def _held_variables(jaxpr: Any, held: Sequence[Hold | None]) -> dict[Any, Hold]:
-    """Return what replaces each variable that is a held result, or that a held result only stores in another form."""
+    """Return the replacements of the variables that hold a held result, in any form."""
     makers = {variable: equation for equation in jaxpr.eqns for variable in equation.outvars}
     found: dict[Any, Hold] = {}
 
     def mark(variable: Any, hold: Hold) -> None:
         if isinstance(variable, core.Literal) or variable not in makers or variable in found:
-            return  # an argument or a constant is not computed here
+            return  # an argument or a constant
         found[variable] = hold
         for operand in _carried(makers[variable], variable):
             mark(operand, hold)
@@ -97,7 +98,7 @@ def _held_variables(jaxpr: Any, held: Sequence[Hold | None]) -> dict[Any, Hold]:
 
 
 def _arguments_behind(jaxpr: Any, result: Any) -> list[int]:
-    """Return which arguments a result of an inner program merely stores in another form."""
+    """Return the indices of the arguments whose value a result of an inner program holds in another form."""
     makers = {variable: equation for equation in jaxpr.eqns for variable in equation.outvars}
     if isinstance(result, core.Literal):
         return []
@@ -109,7 +110,7 @@ def _arguments_behind(jaxpr: Any, result: Any) -> list[int]:
 
 
 def _carried(equation: Any, result: Any) -> list[Any]:
-    """Return the operands that a result of an equation merely stores in another form."""
+    """Return the operands whose value a result of an equation holds in another form."""
     name = equation.primitive.name
     if inner := called_program(equation):
         behind = _arguments_behind(inner.jaxpr, inner.jaxpr.outvars[equation.outvars.index(result)])

@@ -1,4 +1,4 @@
-"""One update of any optimizer, with what some of them want beside the gradient."""
+"""Update of any optimizer, with the extra arguments that some of them take."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,14 +6,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import ScalarLike
 
 from jaxopt_study._checks import check_params, describe_argument
-from jaxopt_study.dynamics._states import seated
+from jaxopt_study.dynamics._states import restore_structure
 from jaxopt_study.transforms import refuse_holder, with_any_extra
 
 
 def as_transformation(optimizer: Any, name: str = "") -> Any:
-    """Return an optimizer as an Optax transformation, `optax.MultiSteps` too.
+    """Return an optimizer, or an `optax.MultiSteps`, as an Optax transformation.
 
     Args:
         optimizer: Any Optax transformation.
@@ -23,12 +24,12 @@ def as_transformation(optimizer: Any, name: str = "") -> Any:
         The transformation.
 
     Raises:
-        TypeError: If it is none.
+        TypeError: If the argument is not an optimizer.
     """
     if isinstance(optimizer, optax.MultiSteps):
         return optimizer.gradient_transformation()
     if not isinstance(optimizer, optax.GradientTransformation):
-        remedy = "Give optax.adam(1e-3), say, or a chain of this package."
+        remedy = "Give an Optax transformation such as optax.adam(1e-3), or a chain of this package."
         if isinstance(getattr(optimizer, "tx", None), optax.GradientTransformation):
             remedy = "Give its tx, and its opt_state as the state."
         elif callable(optimizer):
@@ -41,38 +42,38 @@ def as_transformation(optimizer: Any, name: str = "") -> Any:
 
 
 def differentiated(params: Any) -> Any:
-    """Return the part of the parameters that the loss is a function of: the fast ones of `optax.lookahead`.
+    """Return the parameters of the loss: the fast ones of `optax.lookahead`, otherwise all.
 
     Args:
         params: The parameters, `optax.LookaheadParams` included.
 
     Returns:
-        What a gradient is like.
+        A pytree with the structure of the gradient.
     """
     return params.fast if isinstance(params, optax.LookaheadParams) else params
 
 
 def call_update(
-    optimizer: Any, grads: Any, state: Any, params: Any, value: Any, value_fn: Callable[[Any], Any]
+    optimizer: Any, grads: Any, state: Any, params: Any, value: ScalarLike, value_fn: Callable[[Any], ScalarLike]
 ) -> tuple[Any, Any]:
-    """Return update and new state as a training step gets them.
+    """Return update and new state as in a training step, with all extra arguments that the optimizer accepts.
 
     Args:
         optimizer: Any Optax transformation.
         grads: The gradient.
         state: The optimizer's state.
         params: The parameters.
-        value: The loss, for transformations that take it.
-        value_fn: The loss as a function of the parameters, for those that search along a line.
+        value: The loss.
+        value_fn: The loss as a function of the parameters, for line searches.
 
     Returns:
-        Update and new state. Extra arguments are passed to those that accept them.
+        Update and new state.
     """
     return with_any_extra(optimizer).update(grads, state, params, value=value, grad=grads, value_fn=value_fn)
 
 
 def keep_dtypes(new: Any, old: Any) -> Any:
-    """Return a state after an update in the dtypes it had before, so that a loop can carry it.
+    """Return an updated state in the dtypes of the old one, as a loop carry.
 
     Args:
         new: The state after the update.
@@ -91,20 +92,20 @@ def keep_dtypes(new: Any, old: Any) -> Any:
 
 
 def check_optimizer(name: str, optimizer: Any, opt_state: Any, params: Any) -> tuple[Any, Any, Any]:
-    """Return an optimizer as an Optax transformation, its state and the parameters as arrays, if they fit together.
+    """Return the optimizer as an Optax transformation, its state and the parameters; raise unless they fit together.
 
     Args:
         name: The function that was called, for the messages.
         optimizer: Any Optax transformation.
-        opt_state: Its state, in any of the forms in which libraries keep it.
+        opt_state: Its state, in the form of any library.
         params: The parameters.
 
     Returns:
         The transformation, the state in the structure that `init` gives, and the parameters.
 
     Raises:
-        TypeError: If the optimizer is none, its updates are complex, or the parameters are not real floating-point
-            arrays.
+        TypeError: If the optimizer has the wrong type, its updates are complex, or the parameters are not real
+            floating-point arrays.
         ValueError: If the state does not belong to the optimizer and the parameters, the parameters are not finite, or
             the optimizer cannot take a step on them.
     """
@@ -112,31 +113,30 @@ def check_optimizer(name: str, optimizer: Any, opt_state: Any, params: Any) -> t
     refuse_holder(name, opt_state)
     if not isinstance(params, optax.LookaheadParams) and holds_lookahead(opt_state):
         raise ValueError(
-            f"{name}: optax.lookahead steps on a pair of fast and slow parameters: params must be "
-            "optax.LookaheadParams, as optax.LookaheadParams.init_synced makes them; received "
-            f"{jax.tree.structure(params)}."
+            f"{name}: params must be optax.LookaheadParams for optax.lookahead, with fast and slow parameters; "
+            f"received {jax.tree.structure(params)}. Make them with optax.LookaheadParams.init_synced."
         )
     params = check_params(name, params)
     if not sum(leaf.size for leaf in jax.tree.leaves(params)):
         raise ValueError(f"{name} needs params with at least one number; received arrays of size 0.")
-    opt_state = seated(name, opt_state, check_runs(name, optimizer, params))
+    opt_state = restore_structure(name, opt_state, check_runs(name, optimizer, params))
     return optimizer, opt_state, params
 
 
 def check_runs(name: str, optimizer: Any, params: Any, *, remedy: str = "") -> Any:
-    """Return the shapes of an optimizer's state, if it can be initialised and take a step on given parameters.
+    """Return the shapes of an optimizer's state; raise unless `init` and `update` accept the parameters.
 
     Args:
         name: The function that was called, for the messages.
         optimizer: An Optax transformation.
         params: The parameters, or their shapes.
-        remedy: A sentence for the end of the message.
+        remedy: A sentence to append to the message.
 
     Returns:
-        What `init` gives, as `jax.ShapeDtypeStruct`s. Cost: one trace.
+        The result of `init` as `jax.ShapeDtypeStruct`s. Cost: one trace.
 
     Raises:
-        ValueError: If `init` or `update` raises, or gives an update of another structure or shape.
+        ValueError: If `init` or `update` raises, or the update has another structure or shape.
         TypeError: If the update is complex.
     """
     shapes = [f"{jnp.result_type(leaf)}{list(jnp.shape(leaf))}" for leaf in jax.tree.leaves(params)]
@@ -151,7 +151,7 @@ def check_runs(name: str, optimizer: Any, params: Any, *, remedy: str = "") -> A
 
     try:
         state = jax.eval_shape(optimizer.init, params)
-    except Exception as error:  # whatever somebody else's transformation raises
+    except Exception as error:  # any error of a user's transformation
         raise failed("be initialised for", error) from error
 
     def step(params: Any, state: Any) -> Any:
@@ -165,20 +165,19 @@ def check_runs(name: str, optimizer: Any, params: Any, *, remedy: str = "") -> A
     like = [jnp.shape(leaf) for leaf in jax.tree.leaves(params)]
     if jax.tree.structure(updates) != jax.tree.structure(params) or [x.shape for x in jax.tree.leaves(updates)] != like:
         raise ValueError(
-            f"{name}: the optimizer must return updates like the parameters, {listed}; it returns "
-            f"{', '.join(f'{x.dtype}{list(x.shape)}' for x in jax.tree.leaves(updates)) or 'nothing'} for gradients of "
-            f"that form.{remedy}"
+            f"{name}: the optimizer must return updates like the parameters, {listed}; received "
+            f"{', '.join(f'{x.dtype}{list(x.shape)}' for x in jax.tree.leaves(updates)) or 'no arrays'}.{remedy}"
         )
     if any(jnp.issubdtype(x.dtype, jnp.complexfloating) for x in jax.tree.leaves(updates)):
         raise TypeError(
-            f"{name}: the optimizer must return real updates for real parameters; it returns complex ones, as with a "
-            "complex learning rate, whose imaginary part the parameters would lose."
+            f"{name}: the optimizer must return real updates for real parameters; received complex ones, as from a "
+            "complex learning rate. Use real hyperparameters."
         )
     return state
 
 
 def check_shapes(name: str, params: Any) -> Any:
-    """Return parameters of which only structure, shapes and dtypes matter, arrays or `jax.ShapeDtypeStruct`s.
+    """Return parameters as arrays or shapes; raise unless they are floating-point.
 
     Args:
         name: The function that was called, for the message.
@@ -188,8 +187,8 @@ def check_shapes(name: str, params: Any) -> Any:
         The parameters.
 
     Raises:
-        TypeError: If they are not real floating-point arrays.
-        ValueError: If there are none.
+        TypeError: If a leaf is not a real floating-point array.
+        ValueError: If there are no leaves.
     """
     if not all(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(params)):
         check_params(name, params, finite=False)
@@ -201,7 +200,7 @@ def check_shapes(name: str, params: Any) -> Any:
 
 
 def holds_lookahead(state: Any) -> bool:
-    """Return whether a state holds one of `optax.lookahead`, whose parameters are pairs."""
+    """Return whether a state contains an `optax.LookaheadState`, whose parameters are pairs."""
 
     def is_lookahead(part: Any) -> bool:
         return isinstance(part, optax.LookaheadState)

@@ -1,1 +1,1 @@
-"""Krylov methods on pytrees: vectors, bases, solver loops, quadrature; it knows no loss and no optimizer."""
+"""Krylov methods on pytrees: vectors, bases, solver loops and quadrature, independent of losses and optimizers."""

@@ -1,44 +1,45 @@
-"""Grow an orthonormal basis of a Krylov space and the operator's compression to it."""
+"""Block Lanczos: an orthonormal basis of a Krylov space and the compression of the operator to it."""
 
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int, UInt32
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, UInt32
 
 from jaxopt_study.linalg import gram_schmidt, vectors
 from jaxopt_study.linalg.layout import Layout
+from jaxopt_study.linalg.sharding import constant
 from jaxopt_study.types import Vector
 
 _MAX_PASSES = 6
 
 
 class Space(NamedTuple):
-    """An orthonormal basis Q of which the first rows are multiplied by H and the next b are about to be.
+    """Orthonormal basis Q of a Krylov space: rows with known products, then b pending rows.
 
-    With m = count and B the b pending rows, H Q₁..ₘ = [Q₁..ₘ, B] T₁..ₘ to rounding: whatever the operator, the start
-    and the history of restarts, T is the compression of H, and the rows of T below m are all that is missing.
+    With m = count and B the b pending rows, H Q₁..ₘ = [Q₁..ₘ, B] T₁..ₘ up to rounding, for every operator, start and
+    history of restarts: T is the compression of H, and its rows below m are the residual.
     """
 
-    basis: Vector  # Q: rows beyond count + b are free
+    basis: Vector  # Q; rows beyond count + b are unused
     projected: Float[Array, "m m"]  # T: column j is Qᵀ H qⱼ for j < count
-    count: Int[Array, ""]  # how many rows are multiplied
-    scale: Float[Array, ""]  # the largest ‖H q‖ seen
-    serial: Int[Array, ""]  # how many random directions were drawn
+    count: Int[Array, ""]  # number of rows with known products
+    scale: Float[Array, ""]  # largest ‖H q‖ so far
+    serial: Int[Array, ""]  # number of random directions drawn
 
 
 def begin(layout: Layout, block: Vector, capacity: int, seed: UInt32[Array, "2"]) -> Space:
     """Return the space whose pending rows are an orthonormal basis of a block's span.
 
-    Of several directions those that depend on earlier ones are replaced by random ones; a single one must not be 0.
+    In a block of several vectors, random directions replace linearly dependent ones; a single vector must not be 0.
     """
     b = jax.tree.leaves(block)[0].shape[0]
     dtype = layout.scalar
     zero = jnp.zeros((), dtype)
     space = Space(
         vectors.zeros_basis(layout.structure, capacity),
-        vectors.filled(0, (capacity, capacity), dtype, layout.structure),
+        constant(layout.structure, 0, (capacity, capacity), dtype),
         jnp.int32(-b),
         zero,
         jnp.int32(1),
@@ -53,12 +54,12 @@ def begin(layout: Layout, block: Vector, capacity: int, seed: UInt32[Array, "2"]
 
 
 def pending(space: Space, b: int) -> Vector:
-    """Return the b rows to be multiplied next."""
+    """Return the b rows to multiply next."""
     return rows(space.basis, space.count, b)
 
 
-def rows(basis: Vector, start: Any, b: int) -> Vector:
-    """Return b consecutive rows of a basis; where they start may be traced."""
+def rows(basis: Vector, start: Int[ArrayLike, ""], b: int) -> Vector:
+    """Return b consecutive rows of a basis; `start` may be traced."""
     return jax.tree.map(lambda leaf: lax.dynamic_slice_in_dim(leaf, start, b), basis)
 
 
@@ -70,24 +71,24 @@ def extend(
     breakdown: Float[Array, ""],
     active: Bool[Array, ""],
 ) -> tuple[Space, Bool[Array, ""]]:
-    """Take the products of the pending rows into the space.
+    """Extend the Krylov space by the products of the pending rows.
 
-    The products are orthogonalised against the whole basis, all rows in one contraction, again until a pass no longer
-    shortens them (two passes as a rule), and normalised. What is left of a product at ‖·‖ ≤ breakdown · max ‖Hq‖ is
-    rounding: the space is invariant, the coupling is set to 0 and a random direction orthogonal to everything takes the
-    place. When the basis has all n directions, zero rows are appended.
+    The products are orthogonalised against the whole basis in one contraction, repeatedly until a pass no longer
+    shortens them (usually two passes), and normalised. A remainder of length ≤ breakdown · max ‖Hq‖ is rounding: the
+    space is invariant, the coupling is set to 0, and a random direction orthogonal to the basis replaces the remainder.
+    A basis with all n directions is extended by zero rows.
 
     Args:
         layout: Layout of the vectors.
-        space: The space; free rows for b more are needed.
-        products: H times `pending(space, b)`, H of order one: lengths are squared as they are.
-        seed: For random directions.
-        breakdown: Relative size of what counts as rounding.
-        active: Whether to do it; if False only the scale and the free rows of the space change.
+        space: The space, with b or more unused rows.
+        products: H times `pending(space, b)`, for H of order one: lengths are squared without scaling.
+        seed: Seed of random directions.
+        breakdown: Relative length that counts as rounding.
+        active: Whether to extend; if False only the scale and the unused rows of the space change.
 
     Returns:
-        The space with b more rows multiplied, and whether a random direction was put in. Cost: two reads of the basis
-        in each pass, O(n m b) operations.
+        The space with b more known products, and whether a random direction was inserted. Cost: two reads of the basis
+        for each pass, O(n m b) operations.
     """
     b = jax.tree.leaves(products)[0].shape[0]
     scale = jnp.maximum(space.scale, jnp.max(jax.vmap(vectors.plain_norm)(products)))
@@ -109,17 +110,17 @@ def ritz(space: Space, b: int) -> tuple[Float[Array, " m"], Float[Array, "m m"],
     """Return the Ritz values, the coefficients of the Ritz vectors and their residual norms.
 
     Returns:
-        θ ascending (m,) for a basis of m rows, of which the first `count` are meant; coefficients as columns (m, m);
-        and ‖H Q s − θ Q s‖ (m,), infinite beyond `count`. Cost: an eigenvalue problem of size m.
+        θ ascending, valid up to `count`; coefficients s as columns; and ‖H Q s − θ Q s‖, infinite beyond `count`. Cost:
+        an eigenvalue problem of size m.
     """
     index = jnp.arange(space.projected.shape[0], dtype=jnp.int32)
     known = index < space.count
     square = jnp.where(known[:, None] & known[None, :], space.projected, 0)
-    # Rows that are not there yet get an eigenvalue above all others, so that they are last in the order.
+    # Unused rows get an eigenvalue above all others, so that they come last in the order.
     beyond = 4 * jnp.max(jnp.sum(jnp.abs(square), axis=0))
     beyond = jnp.where(beyond > 0, beyond, 1)
     whole = jnp.where((index[:, None] == index[None, :]) & ~known[None, :], beyond, square)
-    coefficients, values = lax.linalg.eigh(whole, symmetrize_input=False)  # reads what is on and below the diagonal
+    coefficients, values = lax.linalg.eigh(whole, symmetrize_input=False)  # reads only the lower triangle
     below = lax.dynamic_slice_in_dim(space.projected, space.count, b) * known[None, :].astype(square.dtype)
     coupling = jnp.matmul(below, coefficients, precision=lax.Precision.HIGHEST)
     residuals = jnp.where(known, jnp.sqrt(jnp.sum(coupling**2, axis=0)), jnp.inf)
@@ -138,24 +139,24 @@ def compress(
 
     Args:
         space: The space.
-        values: The Ritz values (m,), those to keep in front.
+        values: The Ritz values, those to keep first.
         coefficients: Their coefficients as columns, in the same order.
-        num_kept: How many to keep.
+        num_kept: Number of Ritz vectors to keep.
         most: An upper bound on `num_kept`, static.
         b: Number of pending rows.
 
     Returns:
-        A space of `num_kept` multiplied rows. Cost: one product of a (most + b) × m matrix with the basis.
+        A space of `num_kept` rows with known products. Cost: one product of a (most + b) × m matrix with the basis.
     """
     m = space.projected.shape[0]
     index = jnp.arange(m, dtype=jnp.int32)
     kept = jnp.arange(most + b, dtype=jnp.int32) < num_kept
-    chosen = jnp.where(kept[None, :], coefficients[:, : most + b], 0)
-    stays = (index[:, None] - space.count == jnp.arange(most + b, dtype=jnp.int32)[None, :] - num_kept) & (
+    rotation = jnp.where(kept[None, :], coefficients[:, : most + b], 0)
+    is_pending = (index[:, None] - space.count == jnp.arange(most + b, dtype=jnp.int32)[None, :] - num_kept) & (
         (index[:, None] >= space.count) & (index[:, None] < space.count + b)
     )
-    chosen += stays.astype(chosen.dtype)
-    basis = _put_rows(space.basis, 0, vectors.combine(space.basis, chosen))
+    rotation += is_pending.astype(rotation.dtype)
+    basis = _put_rows(space.basis, 0, vectors.combine(space.basis, rotation))
     below = lax.dynamic_slice_in_dim(space.projected, space.count, b)
     known = (index < space.count)[None, :].astype(below.dtype)
     coupling = jnp.matmul(below * known, coefficients, precision=lax.Precision.HIGHEST)
@@ -167,13 +168,13 @@ def compress(
 
 
 class _Pass(NamedTuple):
-    """What one pass of orthogonalisation hands to the next: product = Q·above + block·within."""
+    """State between two passes of orthogonalisation: products = Q·above + block·within."""
 
     block: Vector
     above: Float[Array, "m b"]
     within: Float[Array, "b b"]
-    replaced: Bool[Array, " b"]  # which columns are random directions
-    kept: Float[Array, ""]  # smallest share of a column's length that the last pass left
+    replaced: Bool[Array, " b"]  # mask of the columns that are random directions
+    kept: Float[Array, ""]  # smallest share of a column's length that the last pass has kept
     number: Int[Array, ""]
     serial: Int[Array, ""]
 
@@ -195,7 +196,7 @@ def _orthonormalize(
         lengths = jax.vmap(vectors.plain_norm)(state.block)
         block, coefficients = gram_schmidt.remove_from_block(space.basis, state.block, present)
 
-        def column(i: Any, at: Any) -> Any:
+        def column(i: Int[ArrayLike, ""], at: Any) -> Any:
             block, factor, replaced, kept, serial = at
             y = vectors.row(block, i)
             along = jnp.zeros(b, dtype)
@@ -240,5 +241,5 @@ def _orthonormalize(
     return last.block, last.above, last.within, last.replaced, last.serial
 
 
-def _put_rows(basis: Vector, start: Any, block: Vector) -> Vector:
+def _put_rows(basis: Vector, start: Int[ArrayLike, ""], block: Vector) -> Vector:
     return jax.tree.map(lambda q, x: lax.dynamic_update_slice_in_dim(q, x.astype(q.dtype), start, 0), basis, block)

@@ -1,4 +1,4 @@
-"""How far the largest eigenvalue may be above the largest Ritz value, if the start overlaps with its eigenvector."""
+"""Probabilistic upper bound on the largest eigenvalue from a Lanczos run with a random start."""
 
 import math
 
@@ -14,13 +14,13 @@ _GRID = 64
 def overshoot(
     space: Space, values: Float[Array, " m"], residuals: Float[Array, " m"], size: int, confidence: float
 ) -> Float[Array, ""]:
-    """Return t ≥ 0 with Σ φᵢ(θ + t)² = 1/δ² for the largest Ritz value θ, from above, to 1 %.
+    """Return an upper bound, tight to 1 %, on the t ≥ 0 with Σ φᵢ(θ + t)² = 1/δ² for the largest Ritz value θ.
 
     With β₁ … βₘ the subdiagonal and rᵢ the residual norms of the Ritz values θᵢ,
 
         φₘ(x) = Πᵢ (x − θᵢ)/βᵢ  and  Σᵢ φᵢ(x)² = φₘ(x)² (1 + Σᵢ rᵢ²/(x − θᵢ)²),
 
-    which is taken in logarithms on a grid that is refined once. No β is taken to be below ε · max ‖Hq‖.
+    The sum is evaluated in logarithms on a grid that is refined once. Every β counts as at least ε · max ‖Hq‖.
     """
     known = jnp.arange(values.shape[0], dtype=jnp.int32) < space.count
     count = space.count.astype(values.dtype)
@@ -36,7 +36,7 @@ def overshoot(
         spread = jnp.sum(jnp.where(known[None, :], (residuals[None, :] / apart) ** 2, 0), axis=1)
         return 2 * (logs - betas) + jnp.log1p(spread) - target
 
-    # x − θᵢ ≥ t for every i, so this t is large enough; the root is sought between ε of it and it.
+    # x − θᵢ ≥ t for every i, so the root lies below this t; the search starts at ε times it.
     high = (0.5 * target + betas) / count
     low = high + math.log(eps)
     for _ in range(2):
@@ -48,8 +48,8 @@ def overshoot(
 
 
 def least_overlap(n: int, confidence: float) -> float:
-    """Return δ² with P(⟨u, q⟩² < δ²) = (1 − confidence)/2 for q uniform on the unit sphere of n dimensions.
+    """Return δ² with P(⟨u, q⟩² < δ²) = (1 − confidence)/2 for q uniform on the unit sphere in n dimensions.
 
-    The bound is sharp where λmax stands alone; the half is for rounding and for numbers that are not quite random.
+    The bound is sharp for a simple, isolated λmax; the factor ½ allows for rounding and for pseudo-random numbers.
     """
     return 1.0 if n == 1 else float(scipy.special.betaincinv(0.5, 0.5 * (n - 1), 0.5 * (1 - confidence)))

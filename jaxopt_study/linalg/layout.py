@@ -1,4 +1,4 @@
-"""How a solver lays out its vectors, and the random directions it draws in that layout."""
+"""Memory layout of a solver's vectors, and random directions in it."""
 
 import itertools
 import math
@@ -11,20 +11,21 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.core import Tracer
-from jaxtyping import Array, UInt32
+from jaxtyping import Array, ArrayLike, Float, Integer, UInt32
 
 from jaxopt_study._programs import wider
 from jaxopt_study.linalg import vectors
+from jaxopt_study.linalg.sharding import shard_like, sharding_of
 from jaxopt_study.types import Key, Vector
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The coordinates in which a solver works: one long vector, or the leaves as they are.
+    """Layout of a solver's vectors: one flat array, or the leaves as they are.
 
-    Where every leaf lives on one device and has the same dtype, a solver's basis is one matrix (m, n): the contractions
-    of a step are then two kernels instead of two for every leaf, which is what compiling a solver costs. The product
-    itself always gets the user's pytree. Leaves that are spread over devices, or of different dtypes, stay as they are.
+    If all leaves are on one device and have the same dtype, a solver's basis is one matrix (m, n): the contractions of
+    a step are then two kernels instead of two for every leaf, and the solver compiles faster. The product always
+    receives the user's pytree. Leaves that are sharded or have different dtypes keep their form.
     """
 
     leaves: tuple[jax.ShapeDtypeStruct, ...]
@@ -64,9 +65,9 @@ class Layout:
         return self.treedef.unflatten(pieces)
 
     def deliver(self, x: Vector) -> Vector:
-        """Return a vector, or a block, in the user's structure, outside of the program that made it.
+        """Return a vector or a block in the user's structure, outside of the compiled program.
 
-        On a CPU the leaves are copied out by NumPy: fourteen leaves cost fourteen kernels to compile otherwise.
+        On a CPU NumPy copies the leaves; compiled code would take one kernel for each.
         """
         if not self.flat:
             return x
@@ -79,18 +80,17 @@ class Layout:
             start = stop
         return self.treedef.unflatten(jax.device_put(pieces, x.sharding))
 
-    def random(self, seed: UInt32[Array, "2"], serial: Any, b: int) -> Vector:
-        """Draw b independent standard normal vectors; every pair of seed and serial number gives others.
+    def random(self, seed: UInt32[Array, "2"], serial: Integer[ArrayLike, ""], b: int) -> Vector:
+        """Draw b independent standard normal vectors, different ones for every pair of seed and serial number.
 
-        The bits are a hash of the coordinate's index among all coordinates, and the normal numbers come from them by
-        Box and Muller: the same distribution as `jax.random.normal` to 24 bits, and a quarter of the time to compile,
-        which matters because a solver needs random directions in the midst of its loop. Every layout draws the same
-        vector, so that one device and many start alike.
+        The bits are a hash of the coordinate's index among all coordinates, and the Box–Muller transform makes them
+        normal: the distribution of `jax.random.normal` to 24 bits, in a quarter of the time to compile, which matters
+        inside a solver's loop. Every layout draws the same vector, so a solve starts alike on one device and on many.
 
         Args:
             seed: uint32 (2,), from `seed_words`.
-            serial: A number that tells the draws with one seed apart.
-            b: How many vectors.
+            serial: Number of the draw, among those with the same seed.
+            b: Number of vectors.
 
         Returns:
             A block of b vectors of this layout.
@@ -108,15 +108,15 @@ def _unpack(layout: Layout, x: Vector) -> Vector:
     return layout.unpack(x) if x.ndim == 1 else jax.vmap(layout.unpack)(x)
 
 
-def layout_of(like: Any) -> Layout:
+def layout_of(structure: Any) -> Layout:
     """Return the layout for vectors of given shapes, dtypes and shardings."""
-    leaves, structure = jax.tree.flatten(like)
-    flat = len({leaf.dtype for leaf in leaves}) == 1 and all(vectors.spread(leaf) is None for leaf in leaves)
-    return Layout(tuple(leaves), structure, flat)
+    leaves, treedef = jax.tree.flatten(structure)
+    flat = len({leaf.dtype for leaf in leaves}) == 1 and all(sharding_of(leaf) is None for leaf in leaves)
+    return Layout(tuple(leaves), treedef, flat)
 
 
 def seed_words(key: Key) -> UInt32[Array, "2"]:
-    """Return two words that depend on all of a key: uint32 (2,). Nothing is drawn from the key."""
+    """Return a hash of a key in two words; the key is not consumed."""
     data = jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
     first, second = jnp.uint32(0x9E3779B9), jnp.uint32(0x85EBCA6B)
     for i in range(data.shape[-1]):
@@ -124,7 +124,9 @@ def seed_words(key: Key) -> UInt32[Array, "2"]:
     return jnp.stack([first, second])
 
 
-def _normal(leaf: Any, start: int, seed: UInt32[Array, "2"], serial: UInt32[Array, ""], b: int) -> Array:
+def _normal(
+    leaf: Any, start: int, seed: UInt32[Array, "2"], serial: UInt32[Array, ""], b: int
+) -> Float[Array, "{b} ..."]:
     coordinate = lax.iota(jnp.uint32, math.prod(leaf.shape)) + jnp.uint32(start % 2**32)
     vector = serial ^ _mix(lax.iota(jnp.uint32, b))
     mixed = _mix(coordinate ^ seed[0])[None, :] + _mix(vector ^ seed[1])[:, None]
@@ -132,11 +134,11 @@ def _normal(leaf: Any, start: int, seed: UInt32[Array, "2"], serial: UInt32[Arra
     uniform = ((radius >> 8).astype(jnp.float32) + 0.5) * 2.0**-24
     turn = (angle >> 8).astype(jnp.float32) * (2.0**-24 * 2 * math.pi)
     x = (jnp.sqrt(-2.0 * jnp.log(uniform)) * jnp.cos(turn)).astype(leaf.dtype).reshape((b, *leaf.shape))
-    return vectors.placed(x, leaf)
+    return shard_like(x, leaf)
 
 
 def _mix(x: UInt32[Array, "*shape"]) -> UInt32[Array, "*shape"]:
-    # Wellons' lowbias32: one to one, and every bit of the result depends on every bit.
+    # Wellons' lowbias32: a bijection in which every bit of the result depends on every bit of x.
     x = (x ^ (x >> 16)) * jnp.uint32(0x7FEB352D)
     x = (x ^ (x >> 15)) * jnp.uint32(0x846CA68B)
     return x ^ (x >> 16)

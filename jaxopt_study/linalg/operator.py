@@ -1,4 +1,4 @@
-"""A symmetric linear operator on pytrees, as solvers know it."""
+"""Interface of a symmetric linear operator on pytrees, as solvers use it."""
 
 from abc import ABC, abstractmethod
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -20,7 +20,7 @@ Loop = Literal["compiled", "host"]
 
 @runtime_checkable
 class LinearMap(Protocol):
-    """A linear map from vectors to vectors of the same structure, symmetric or not: what a loop of products needs."""
+    """Interface of a linear map on pytrees, symmetric or not: all that a loop of products needs."""
 
     @property
     def like(self) -> Any:
@@ -29,22 +29,22 @@ class LinearMap(Protocol):
 
     @property
     def loop(self) -> Loop:
-        """Whether many products belong into one compiled loop, or are better called one by one from Python."""
+        """Loop for many products: "compiled" for one compiled loop, "host" for a Python loop."""
         ...
 
     def linearize(self) -> Matvec:
-        """Return v ↦ A v, to be used in the same trace."""
+        """Return v ↦ A v, for use in the same trace."""
         ...
 
     def product(self) -> Matvec:
-        """Return a compiled v ↦ A v, to be called from Python."""
+        """Return a compiled v ↦ A v, for use from Python."""
         ...
 
 
 class LinearOperator(ABC):
-    """A symmetric linear operator H on vectors that are pytrees: what a solver needs of it."""
+    """A symmetric linear operator H on vectors that are pytrees, with all that a solver needs."""
 
-    __array_ufunc__ = None  # so that NumPy leaves `factor * op` to the operator
+    __array_ufunc__ = None  # NumPy then leaves `factor * op` to the operator
 
     @property
     @abstractmethod
@@ -53,19 +53,19 @@ class LinearOperator(ABC):
 
     @abstractmethod
     def linearize(self) -> Matvec:
-        """Do the work that many products share, and return v ↦ H v, to be used in the same trace."""
+        """Do the work that products share and return v ↦ H v, for use in the same trace."""
 
     @property
     def loop(self) -> Loop:
-        """Whether many products belong into one compiled loop, or are better called one by one from Python.
+        """Loop for many products: "compiled" for one compiled loop, "host" for a Python loop.
 
-        It is "host" where XLA's own convolutions on a CPU make a loop inside a program several times slower.
+        It is "host" for XLA's convolutions on a CPU, which run several times slower inside a compiled loop.
         """
         return "compiled"
 
     @property
     def precision(self) -> str:
-        """Precision of the matrix products inside: "highest" is full single or double precision everywhere."""
+        """Matmul precision of a product: "highest" is full single or double precision everywhere."""
         return "highest"
 
     @property
@@ -75,17 +75,17 @@ class LinearOperator(ABC):
 
     @property
     def dtype(self) -> Any:
-        """The dtype that holds every coordinate."""
+        """Dtype that holds every coordinate."""
         return wider(*(leaf.dtype for leaf in jax.tree.leaves(self.like)))
 
     def matvec(self, v: Vector) -> Vector:
-        """Return H v, linearised for this one product; to be used inside a trace."""
+        """Return H v, linearised for this one product; for use inside a trace."""
         return self.linearize()(check_vector(self.like, v))
 
     def linearize_block(self) -> Matvec:
-        """Do the work that many products share, for blocks of vectors.
+        """Do the work that products share and return the product with blocks of vectors.
 
-        On a CPU the vectors of a block are multiplied one after the other, because `vmap` gains nothing there; on
+        On a CPU the vectors of a block are multiplied one after another, because `vmap` gains nothing there; on
         accelerators all at once, with b times the memory of one product.
 
         Returns:
@@ -120,18 +120,18 @@ class LinearOperator(ABC):
         )
 
     def product(self) -> Matvec:
-        """Linearise once and return a compiled v ↦ H v, to be called from Python as often as wanted.
+        """Linearise once and return a compiled v ↦ H v, for many calls from Python.
 
         Returns:
-            A function of a vector, unchecked. It keeps the residuals of the linearisation on the device as long as it
-            lives.
+            A function of a vector, which is not checked. The function keeps the residuals of the linearisation on the
+            device.
         """
         shared = _prepare(self)
         return lambda v: _apply(shared, v)
 
     @property
     def is_batched(self) -> bool:
-        """Whether a product is summed over several batches of data."""
+        """Whether a product sums over several batches of data."""
         return False
 
     def other_batches(self) -> "LinearOperator | None":
@@ -142,7 +142,7 @@ class LinearOperator(ABC):
         return _matvec(self, check_vector(self.like, v))
 
     def to_dense(self, *, max_size: int = 5_000) -> Float[Array, "n n"]:
-        """Return the n × n matrix; coordinates in the order of the leaves, each row by row."""
+        """Return the n × n matrix; coordinates are in the order of the leaves, each in row-major order."""
         return to_dense(self, max_size=check_integer("to_dense", "max_size", max_size, 0))
 
     def to_scipy(self) -> Any:
@@ -172,27 +172,27 @@ def _length(block: Vector) -> int:
 
 
 def check_operator(name: str, op: Any) -> Any:
-    """Return the operator, if it is one.
+    """Return an operator; raise for anything else.
 
     Args:
-        name: Who asks, for the message.
+        name: The function that was called, for the message.
         op: An operator.
 
     Returns:
         The operator.
 
     Raises:
-        TypeError: If it is a matrix, a function or anything else.
-        ValueError: If its vectors have no coordinates.
+        TypeError: If the argument is a matrix, a function or anything else.
+        ValueError: If the operator's vectors have no coordinates.
     """
     if not isinstance(op, LinearOperator):
         raise TypeError(
-            f"{name} needs an operator; received {describe_argument(op)}. Make one by from_matrix(matrix), "
+            f"{name} needs an operator; received {describe_argument(op)}. Make one with from_matrix(matrix), "
             "from_matvec(function, like) or hessian(loss, params, data)."
         )
     if op.size == 0:
         raise ValueError(
-            f"{name} needs an operator of size n ≥ 1; received one of which all leaves are empty. Give it parameters "
-            "that are not."
+            f"{name} needs an operator of size n ≥ 1; received one whose leaves are all empty. Give "
+            "parameters with at least one number."
         )
     return op

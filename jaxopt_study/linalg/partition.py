@@ -1,4 +1,4 @@
-"""Partition the leaves of a pytree in those of a selection and the others, and combine them again."""
+"""Partition of the leaves of a pytree by a mask, and the inverse."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +11,7 @@ Selection = Callable[[str], bool] | Any  # a function of the path of a leaf, or 
 
 
 def select(like: Any, selection: Selection) -> tuple[bool, ...]:
-    """Return for every leaf whether it is chosen.
+    """Return the mask of the leaves that a selection chooses.
 
     Args:
         like: A pytree.
@@ -22,12 +22,12 @@ def select(like: Any, selection: Selection) -> tuple[bool, ...]:
         One bool per leaf, in the order of the leaves.
 
     Raises:
-        ValueError: If no leaf is chosen, or the pytree of bools does not fit.
-        TypeError: If the selection gives something else than bools.
+        ValueError: If no leaf is selected, or the pytree of bools does not fit.
+        TypeError: If the selection gives values that are not bools.
     """
     paths = leaf_paths(like)
     if callable(selection):
-        chosen = tuple(selection(path) for path in paths)
+        mask = tuple(selection(path) for path in paths)
     else:
         try:
             spread = jax.tree.map(lambda flag, part: [flag] * len(jax.tree.leaves(part)), selection, like)
@@ -36,15 +36,17 @@ def select(like: Any, selection: Selection) -> tuple[bool, ...]:
                 "The selection must be a prefix of the pytree of parameters with a bool for each branch; received "
                 f"{jax.tree.structure(selection)} for leaves {', '.join(paths)}."
             ) from error
-        chosen = tuple(jax.tree.leaves(spread))
-    if not all(isinstance(flag, bool) for flag in chosen):
+        mask = tuple(jax.tree.leaves(spread))
+    if not all(isinstance(flag, bool) for flag in mask):
         raise TypeError(
             "The selection must be a function path -> bool or a pytree of bools; received values of type "
-            f"{', '.join(sorted({type(flag).__name__ for flag in chosen}))}."
+            f"{', '.join(sorted({type(flag).__name__ for flag in mask}))}."
         )
-    if not any(chosen):
-        raise ValueError(f"The selection chooses no leaf. The paths are: {', '.join(paths)}.")
-    return tuple(bool(flag) for flag in chosen)
+    if not any(mask):
+        raise ValueError(
+            f"The selection must contain a leaf; received one without any. The paths are: {', '.join(paths)}."
+        )
+    return tuple(bool(flag) for flag in mask)
 
 
 def leaf_paths(tree: Any) -> list[str]:
@@ -52,23 +54,23 @@ def leaf_paths(tree: Any) -> list[str]:
     return [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in jax.tree.leaves_with_path(tree)]
 
 
-def partition(tree: Vector, chosen: tuple[bool, ...]) -> tuple[Vector, Vector]:
-    """Return the chosen leaves and the others, each with `None` in the place of the leaves it lacks."""
+def partition(tree: Vector, mask: tuple[bool, ...]) -> tuple[Vector, Vector]:
+    """Return the leaves inside and outside a mask, each as a tree with `None` for the others."""
     leaves, structure = jax.tree.flatten(tree)
     return (
-        structure.unflatten([leaf if flag else None for leaf, flag in zip(leaves, chosen, strict=True)]),
-        structure.unflatten([None if flag else leaf for leaf, flag in zip(leaves, chosen, strict=True)]),
+        structure.unflatten([leaf if flag else None for leaf, flag in zip(leaves, mask, strict=True)]),
+        structure.unflatten([None if flag else leaf for leaf, flag in zip(leaves, mask, strict=True)]),
     )
 
 
-def combine(structure: Any, chosen: tuple[bool, ...], selected: Vector, rest: Vector) -> Vector:
+def combine(structure: Any, mask: tuple[bool, ...], selected: Vector, rest: Vector) -> Vector:
     """Undo `partition`.
 
     Args:
         structure: The `PyTreeDef` of the whole tree, or a tree with it.
-        chosen: Which leaves were chosen.
-        selected: The chosen leaves.
-        rest: The others.
+        mask: Mask of the leaves in `selected`.
+        selected: The leaves inside the mask.
+        rest: The leaves outside.
 
     Returns:
         The tree with all leaves.
@@ -76,4 +78,4 @@ def combine(structure: Any, chosen: tuple[bool, ...], selected: Vector, rest: Ve
     if not isinstance(structure, jax.tree_util.PyTreeDef):
         structure = jax.tree.structure(structure)
     a, b = iter(jax.tree.leaves(selected)), iter(jax.tree.leaves(rest))
-    return structure.unflatten([next(a) if flag else next(b) for flag in chosen])
+    return structure.unflatten([next(a) if flag else next(b) for flag in mask])

@@ -1,8 +1,8 @@
-"""The loop around an iterative method: compiled, or in Python with one product after the other.
+"""Loop around an iterative method by reverse communication, compiled or in Python.
 
-Every method that needs products with H in sequence is written without a loop, as a `Solver`: it names the block that it
-wants multiplied, and takes the products. ARPACK calls this reverse communication. The loop around it is here, once. It
-is one `lax.while_loop` around the product, or where `op.loop` is "host" a Python loop that calls a compiled product.
+A method that needs a sequence of products with H is written without a loop, as a `Solver`: it returns the next block to
+multiply and takes the products, which ARPACK calls reverse communication. This module has the loop, one
+`lax.while_loop` around the product or, where `op.loop` is "host", a Python loop that calls a compiled product.
 """
 
 from functools import partial
@@ -19,12 +19,12 @@ from jaxopt_study.linalg.layout import Layout, seed_words
 from jaxopt_study.linalg.operator import LinearMap
 from jaxopt_study.types import Key, Matvec, Vector
 
-LANES = "lanes"  # the axis over which `run_each` vectorises solves; a solver may reduce over it
+LANES = "lanes"  # axis over which `run_each` vectorises solves; a solver may reduce over it
 
 
 @runtime_checkable
 class State(Protocol):
-    """What a solver carries from product to product: any pytree with a flag that ends the loop."""
+    """State of a solver between products: any pytree with a flag that ends the loop."""
 
     @property
     def done(self) -> Bool[Array, ""]:
@@ -34,56 +34,56 @@ class State(Protocol):
 
 @runtime_checkable
 class Solver(Protocol):
-    """An iterative method between two products: which block is multiplied next, and the state after it.
+    """An iterative method as its step between two products: the next block to multiply, and the state after it.
 
-    Its fields are what is fixed before compiling: a solver is hashable, for instance a frozen dataclass, and a static
-    argument of what is compiled. `limits` are the numbers that may change without compiling again.
+    A solver is hashable, for instance a frozen dataclass, and a static argument of compiled functions: its fields are
+    fixed at compile time. `limits` are the numbers that may change without compiling again.
 
     With `scaled`, a solver receives products with H/s, where s is the power of two next to the largest entry of the
-    first product that is not zero: numbers of order one, whatever the operator's scale, and the same ones for H and 2H.
-    `result` then multiplies by s what has the dimension of an eigenvalue. Without, s is 1.
+    first nonzero product: numbers of order one at any scale of the operator, and the same ones for H and 2H. `result`
+    then multiplies by s every quantity with the dimension of an eigenvalue. Without `scaled`, s is 1.
     """
 
     @property
     def layout(self) -> Layout:
-        """How its vectors are laid out."""
+        """Layout of the solver's vectors."""
         ...
 
     @property
     def block_size(self) -> int:
-        """Number of vectors b that are multiplied at once."""
+        """Number b of vectors in a block."""
         ...
 
     @property
     def scaled(self) -> bool:
-        """Whether the products are those of H/s."""
+        """Whether the solver receives products with H/s."""
         ...
 
     def initial(self, seed: Any, start: Any, /) -> Any:
         """Return the state before the first product.
 
         Args:
-            seed: For random directions, as `Layout.random` takes it; None where the caller gave no key.
-            start: What the caller gave to start from.
+            seed: Seed of random directions for `Layout.random`; None if the caller gave no key.
+            start: The caller's start.
         """
         ...
 
     def next_block(self, state: Any, /) -> Vector:
-        """Return the block of b vectors, in the solver's layout, to be multiplied next."""
+        """Return the next block of b vectors to multiply, in the solver's layout."""
         ...
 
     def update(self, limits: Any, seed: Any, state: Any, products: Vector, /) -> Any:
-        """Return the state after the products with `next_block(state)`; with `done` set after the last one."""
+        """Return the state after the products with `next_block(state)`, with `done` set after the last one."""
         ...
 
     def result(self, limits: Any, state: Any, unit: Float[Array, ""], /) -> Any:
-        """Return the answer in the last state, with the unit s of the products."""
+        """Return the result from the last state and the unit s of the products."""
         ...
 
 
 class _Run(NamedTuple):
     state: Any
-    unit: Float[Array, "*lanes"]  # s; 0 as long as every product was zero
+    unit: Float[Array, "*lanes"]  # s; 0 while all products were zero
 
 
 def run(
@@ -95,18 +95,18 @@ def run(
     *,
     product: Matvec | None = None,
 ) -> Any:
-    """Run a solver to its end, in the loop that suits the operator.
+    """Run a solver to its end, in the operator's kind of loop.
 
     Args:
         solver: The method.
-        op: What is multiplied by; for blocks of more than one vector a `LinearOperator`.
-        limits: Passed on to the solver.
-        key: For the solver's random directions, not consumed; None for one that draws none.
-        start: Passed on to `initial`.
-        product: `op.product()`, for a Python loop over an operator that is linearised already.
+        op: The linear map; for blocks of more than one vector a `LinearOperator`.
+        limits: Limits for the solver.
+        key: Key of the solver's random directions, not consumed; None for a solver without any.
+        start: Start for the solver's `initial`.
+        product: `op.product()`, for a Python loop with an operator that is already linearised.
 
     Returns:
-        What the solver's `result` makes of the last state. Cost: one linearisation and the products.
+        The solver's `result`. Cost: one linearisation and the products.
     """
     if op.loop == "host":
         return _from_python(solver, product or op.product(), limits, key, start)
@@ -118,11 +118,11 @@ def run_each(solver: Solver, op: LinearMap, limits: Any, keys: Key, at_once: int
 
     Args:
         solver: The method.
-        op: What is multiplied by.
-        limits: Passed on to the solver.
+        op: The linear map.
+        limits: Limits for the solver.
         keys: p keys.
-        at_once: How many solves are vectorised, over the axis `LANES`, where the loop is compiled; a divisor of p. They
-            go on until the last is done.
+        at_once: Number of solves, a divisor of p, that a compiled loop vectorises over the axis `LANES`; it ends with
+            the last of them.
 
     Returns:
         The results, stacked along a leading axis of length p.
@@ -134,10 +134,10 @@ def run_each(solver: Solver, op: LinearMap, limits: Any, keys: Key, at_once: int
 
 
 def trace(solver: Solver, op: LinearMap, limits: Any, key: Key | None, start: Any = None) -> Any:
-    """Do what `run` does inside a trace: the operator is linearised once, and its product occurs once in the program.
+    """Run a solver inside a trace: the operator is linearised once, and its product occurs once in the program.
 
     Returns:
-        What the solver's `result` makes of the last state.
+        The solver's `result`.
     """
     return _loop(solver, _in_layout(solver, op), limits, key, start)
 
@@ -169,11 +169,11 @@ def _seed(key: Key | None) -> UInt32[Array, "2"] | None:
     return None if key is None else seed_words(key)
 
 
-def _started(solver: Solver, seed: Any, start: Any) -> _Run:
+def _started(solver: Solver, seed: UInt32[Array, "2"] | None, start: Any) -> _Run:
     return _Run(solver.initial(seed, start), jnp.zeros((), solver.layout.scalar))
 
 
-def _updated(solver: Solver, limits: Any, seed: Any, run: _Run, products: Vector) -> _Run:
+def _updated(solver: Solver, limits: Any, seed: UInt32[Array, "2"] | None, run: _Run, products: Vector) -> _Run:
     if not solver.scaled:
         return _Run(solver.update(limits, seed, run.state, products), run.unit)
     unit = vectors.settled_unit(run.unit, products)
@@ -213,14 +213,16 @@ def _unpacked(solver: Solver, run: _Run) -> list[Vector]:
 
 
 @partial(jit_solver, static_argnums=0)
-def _begin(solver: Solver, key: Key | None, start: Any) -> tuple[_Run, list[Vector], Any]:
+def _begin(solver: Solver, key: Key | None, start: Any) -> tuple[_Run, list[Vector], UInt32[Array, "2"] | None]:
     seed = _seed(key)
     run = _started(solver, seed, start)
     return run, _unpacked(solver, run), seed
 
 
 @partial(jit_solver, static_argnums=0, donate_argnums=3)
-def _next(solver: Solver, limits: Any, seed: Any, run: _Run, images: Vector) -> tuple[_Run, list[Vector]]:
+def _next(
+    solver: Solver, limits: Any, seed: UInt32[Array, "2"] | None, run: _Run, images: Vector
+) -> tuple[_Run, list[Vector]]:
     run = _updated(solver, limits, seed, run, jax.vmap(solver.layout.pack)(images))
     return run, _unpacked(solver, run)
 

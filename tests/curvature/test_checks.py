@@ -65,7 +65,7 @@ OF_TOLERANCES = ["eigenpairs", "sharpness", "spectral_density", "condition_numbe
     ],
 )
 def test_what_is_no_operator_is_refused_with_how_to_make_one(name, wrong, received):
-    with pytest.raises(TypeError, match=f"{name} needs an operator; received {received}. Make one by from_matrix"):
+    with pytest.raises(TypeError, match=f"{name} needs an operator; received {received}. Make one with from_matrix"):
         SOLVERS[name](wrong, key=KEY)
 
 
@@ -257,7 +257,7 @@ def test_multiples_and_functions_are_checked_where_operators_are_made():
     for factor in (float("nan"), float("inf"), 1e39):
         with pytest.raises(ValueError, match=r"the factor to be a real number in .-3\.40282e.38, 3\.40282e.38."):
             factor * OP
-    with pytest.raises(ValueError, match="not 0"):
+    with pytest.raises(ValueError, match="nonzero"):
         OP / 0
     for factor in ("2", 1j, None, True):
         with pytest.raises(TypeError):

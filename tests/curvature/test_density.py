@@ -350,12 +350,12 @@ def test_softmax_regression_at_zero_has_the_spectrum_of_its_data():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"num_probes": 1}, "Two are the fewest that show an error"),
+        ({"num_probes": 1}, "An error estimate takes two probes"),
         ({"num_steps": 0}, "num_steps to be an integer ≥ 1; received 0"),
         ({"num_steps": 2.5}, "num_steps"),
         ({"confidence": 1.0}, "confidence to be a real number in (0, 1)"),
         ({"tol": -1.0}, "tol to be a real number in (0, 1)"),
-        ({"min_gap": 0.0}, "Nothing stands apart without a gap"),
+        ({"min_gap": 0.0}, "Outliers are defined by a gap"),
         ({"max_outliers": -1}, "max_outliers"),
         ({"kernel_width": 0.0}, "kernel_width to be a finite real number > 0"),
         ({"grid": jnp.zeros((2, 2))}, "received shape"),

@@ -9,7 +9,7 @@ import pytest
 from jax.tree_util import Partial
 
 from jaxopt_study.curvature import Resolution, from_matrix, from_matvec, morse_index, noise_floor
-from jaxopt_study.curvature.spectrum import _eigenvalue_counts as inertia
+from jaxopt_study.curvature.spectrum._eigenvalue_counts import Compression, proved_counts
 
 KEY = jax.random.key(0)
 FEW = {"max_dense": 0, "num_basis": 32, "num_probes": 2, "num_steps": 4}
@@ -55,9 +55,9 @@ def test_counts_of_small_operators_are_exact_and_say_so(dtype):
 def test_only_eigenvalues_beyond_tau_by_more_than_their_error_are_proved():
     values = jnp.array([-0.6, -0.52, -0.48, -0.4, 0.0, 0.4, 0.48, 0.52, 0.6])
     one, none = jnp.float32(1.0), jnp.int32(0)
-    compression = inertia.Compression(jnp.diag(values), jnp.int32(9), 0 * one, one, none, none)
+    compression = Compression(jnp.diag(values), jnp.int32(9), 0 * one, one, none, none)
     np.testing.assert_allclose(compression.error(1e-2), 0.03, rtol=1e-6)  # √n · noise · scale
-    assert list(map(int, inertia.counts(compression, 0.5 * one, 1e-2))) == [1, 1, 2, 2]
+    assert list(map(int, proved_counts(compression, 0.5 * one, 1e-2))) == [1, 1, 2, 2]
 
 
 def test_an_eigenvalue_at_the_edge_of_tau_is_left_open():

@@ -95,7 +95,7 @@ def test_a_zero_within_rounding_and_products_that_are_not_finite_refuse_the_esti
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"num_probes": 1}, "Two are the fewest"),
+        ({"num_probes": 1}, "An error estimate takes two"),
         ({"num_steps": 0}, "num_steps to be an integer ≥ 1"),
         ({"shift": float("nan")}, "shift to be a finite real number; received nan"),
         ({"shift": jnp.ones(2)}, "shift to be a finite real number"),

@@ -129,7 +129,7 @@ def test_single_precision_is_within_its_noise_floor(matrices):
 def test_batches_on_the_host_are_summed_in_single_precision():
     ones = jnp.ones((40, 1), jnp.bfloat16)
     op = hessian(lambda p, batch: jnp.mean((batch * p) ** 2), ones[0], ones, batch_size=2)
-    assert float((op @ ones[0])[0]) == float(replace(op, chosen_loop="host").product()(ones[0])[0]) == 2.0
+    assert float((op @ ones[0])[0]) == float(replace(op, loop_kind="host").product()(ones[0])[0]) == 2.0
 
 
 def test_products_share_one_linearisation():
@@ -231,9 +231,9 @@ def mean_square(p, x):
 
 WRONG = {
     "vector loss": (lambda: hessian(lambda p, x: x @ p["w"], P, X), TypeError, r"shape \(11,\). Take its mean"),
-    "auxiliary": (lambda: hessian(lambda p, x: (mean_square(p, x), 0), P, X), TypeError, "without the auxiliary"),
+    "auxiliary": (lambda: hessian(lambda p, x: (mean_square(p, x), 0), P, X), TypeError, "without auxiliary"),
     "boolean": (lambda: hessian(lambda p, x: mean_square(p, x) > 0, P, X), TypeError, "floating number; received bool"),
-    "state": (lambda: hessian(lambda p, x, s: 0.0, P, X), TypeError, "batch statistics, a dropout key"),
+    "state": (lambda: hessian(lambda p, x, s: 0.0, P, X), TypeError, "batch statistics or a dropout key"),
     "integers": (
         lambda: hessian(mean_square, {"w": jnp.ones(3), "n": jnp.arange(2)}, X),
         TypeError,
@@ -252,11 +252,15 @@ WRONG = {
     "no examples": (lambda: hessian(mean_square, P, X[:0]), ValueError, "at least one example; received none"),
     "no outputs": (lambda: ggn(lambda p, x: x @ p["w"], jnp.mean, P, X[:0]), ValueError, "at least one example"),
     "no losses": (lambda: empirical_fisher(lambda p, x: x @ p["w"], P, X[:0]), ValueError, "at least one example"),
-    "ragged data": (lambda: hessian(mean_square, P, (X, Y[:3]), batch_size=2), ValueError, "one common leading axis"),
+    "ragged data": (lambda: hessian(mean_square, P, (X, Y[:3]), batch_size=2), ValueError, "a common leading axis"),
     "iterator": (lambda: hessian(mean_square, P, iter([X])), TypeError, "data of hessian .* received a list_iterator"),
-    "loader": (lambda: ggn(mean_square, mean_square, P, {"x": X, "y": (y for y in Y)}), TypeError, "stack what it"),
+    "loader": (
+        lambda: ggn(mean_square, mean_square, P, {"x": X, "y": (y for y in Y)}),
+        TypeError,
+        "Concatenate the batches",
+    ),
     "output loss": (lambda: ggn(lambda p, x: x @ p["w"], lambda f, x: f, P, X), TypeError, "output_loss of ggn"),
-    "mean losses": (lambda: empirical_fisher(mean_square, P, X), TypeError, "Leave out the mean"),
+    "mean losses": (lambda: empirical_fisher(mean_square, P, X), TypeError, "Remove the mean"),
 }
 
 
@@ -300,9 +304,7 @@ def normalised():
 
 def test_batch_norm_in_training_mode_is_refused_in_batches_and_allowed_frozen_or_in_one(normalised):
     variables, training, frozen = normalised
-    with pytest.raises(
-        ValueError, match=r"BatchNorm_0, which couples .* use_running_average=True, or leave batch_size"
-    ):
+    with pytest.raises(ValueError, match=r"BatchNorm_0, which couples .* use_running_average=True, or omit batch_size"):
         hessian(training, variables["params"], X, batch_size=4)
     with pytest.raises(ValueError, match="empirical_fisher with batch_size=4"):
         empirical_fisher(lambda p, x: jnp.ones(len(x)) * training(p, x), variables["params"], X, batch_size=4)
@@ -322,9 +324,9 @@ def test_batch_norm_is_refused_inside_a_trace_and_no_other_trace_is_disturbed(no
 
 def test_batch_statistics_are_no_parameters(normalised):
     variables, training, _ = normalised
-    with pytest.raises(ValueError, match=r"'batch_stats' beside 'params'. Give variables\['params'\]"):
+    with pytest.raises(ValueError, match=r"'batch_stats' and 'params'. Give variables\['params'\]"):
         hessian(training, variables, X)
-    with pytest.raises(ValueError, match=r"of the type BatchStat. Take .* nnx.split"):
+    with pytest.raises(ValueError, match=r"of the type BatchStat. Use .* nnx.split"):
         hessian(lambda p, x: 0.0, nnx.state(NormalisedNnx()), X)
     hessian(lambda p, x: 0.0, nnx.state(NormalisedNnx(), nnx.Param), X)
 

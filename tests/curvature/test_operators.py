@@ -107,7 +107,7 @@ def test_a_block_is_multiplied_vector_by_vector():
 def test_a_function_of_numpy_is_refused_with_the_way_to_call_it():
     doubled = lambda v: 2 * np.asarray(v)
     for loop in ("compiled", "host"):
-        with pytest.raises(TypeError, match=r"raises TracerArrayConversionError, .* through jax\.pure_callback"):
+        with pytest.raises(TypeError, match=r"raises TracerArrayConversionError, .* in jax\.pure_callback"):
             from_matvec(doubled, jnp.zeros(3), loop=loop)
     called = from_matvec(lambda v: jax.pure_callback(doubled, v, v), jnp.zeros(3), loop="host")
     np.testing.assert_array_equal(called @ jnp.ones(3), np.full(3, 2.0))
@@ -189,8 +189,8 @@ WRONG = {
     "integers": (lambda op, good, single: single @ jnp.ones(2, int), TypeError, "must be float32; received int64"),
     "block": (lambda op, good, single: op.matmat(good), ValueError, "leaf 'a/b' of the block must have shape"),
     "scalars": (lambda op, good, single: single.matmat(jnp.ones(())), ValueError, "leading axis"),
-    "dense": (lambda op, good, single: op.to_dense(max_size=9), ValueError, "at most max_size = 9 rows"),
-    "spaces": (lambda op, good, single: op + single, ValueError, "same vectors"),
+    "dense": (lambda op, good, single: op.to_dense(max_size=9), ValueError, "at most max_size = 9 coordinates"),
+    "spaces": (lambda op, good, single: op + single, ValueError, "vectors of the same structure"),
     "nothing": (lambda op, good, single: op.restrict(lambda path: False), ValueError, "paths are: a/b, a/w, c"),
     "prefix": (lambda op, good, single: op.restrict({"z": True}), ValueError, "prefix"),
     "bools": (lambda op, good, single: op.restrict({"a": 1.0, "c": 2.0}), TypeError, "received values of type float"),

@@ -288,7 +288,7 @@ def test_products_that_are_not_finite_show():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"num_probes": 1}, "integer ≥ 2; received 1. Two are the fewest that show an error"),
+        ({"num_probes": 1}, "integer ≥ 2; received 1. An error estimate takes two probes"),
         ({"rank": -1}, "rank to be an integer ≥ 0; received -1"),
         ({"probes_at_once": 0}, "probes_at_once to be an integer ≥ 1; received 0"),
     ],

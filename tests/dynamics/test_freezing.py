@@ -7,7 +7,7 @@ import optax
 import pytest
 from jax import lax
 
-from jaxopt_study.dynamics._stop_gradient_at import holding
+from jaxopt_study.dynamics._stop_gradient_at import hold_results
 
 
 def plain(x):
@@ -37,7 +37,7 @@ def stored_through_a_call(x):
 @pytest.mark.parametrize("fn", [plain, compiled, branching, stored_in_half_precision, stored_through_a_call])
 def test_held_value_is_constant_wherever_it_is_used(fn):
     x = jnp.float32(3.0)
-    held = holding(fn, [lax.stop_gradient, None])
+    held = hold_results(fn, [lax.stop_gradient, None])
     for wrapped in (held, jax.jit(held)):
         np.testing.assert_allclose(wrapped(x)[1], 27.0)
         np.testing.assert_allclose(jax.jacfwd(wrapped)(x)[1], 9.0)
@@ -46,7 +46,7 @@ def test_held_value_is_constant_wherever_it_is_used(fn):
 
 @pytest.mark.parametrize("fn", [plain, compiled, branching])
 def test_held_value_can_be_replaced(fn):
-    square, product = holding(fn, [lambda value: jnp.full_like(value, 5.0), None])(jnp.float32(3.0))
+    square, product = hold_results(fn, [lambda value: jnp.full_like(value, 5.0), None])(jnp.float32(3.0))
     assert (square, product) == (5.0, 15.0)
 
 
@@ -60,7 +60,7 @@ def test_optax_adam_becomes_linear_in_the_gradient(wrap):
         return tx.update(grads, state, params)
 
     paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(update(params))]
-    held = holding(update, [lax.stop_gradient if ".nu" in path else None for path in paths])
+    held = hold_results(update, [lax.stop_gradient if ".nu" in path else None for path in paths])
     grads = jnp.array([0.5, -2.0])
     np.testing.assert_allclose(jax.jvp(lambda g: held(g)[0], (grads,), (grads,))[1], [-0.1, 0.1], rtol=1e-5)
     # Unfrozen, the first step of Adam is a sign, which does not change.

@@ -17,10 +17,11 @@ PROGRAM = """
     from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
     from jaxopt_study import optimizers
     from jaxopt_study.linalg import vectors
+    from jaxopt_study.linalg.sharding import mesh_context
     from jaxopt_study.dynamics import (
         account_step, preconditioned_sharpness, stability, stability_threshold, state_roles,
     )
-    from jaxopt_study.linalg.arnoldi import _start
+    from jaxopt_study.linalg.krylov_schur import _start
     from jaxopt_study.dynamics._linearised_step import linear_step
 
     assert len(jax.devices()) == 8
@@ -73,7 +74,7 @@ PROGRAM = """
             np.testing.assert_allclose(account8.ratio, account.ratio, rtol=1e-3)
 
     # The basis lives where the parameters and the memories of them live.
-    with vectors.entering_mesh(split):
+    with mesh_context(split):
         state, _ = trained(tx, loss_of_split, split, rows)
         step = linear_step(tx, state, loss_of_split, split, rows, "statistics", None)
         basis = _start(step, jnp.uint32(0), 6)

@@ -60,11 +60,11 @@ def test_a_state_as_a_dictionary_is_the_same_state():
 @pytest.mark.parametrize(
     ("state", "message"),
     [
-        (optax.sgd(0.1, 0.9).init(PARAMS), "does not belong.*missing 0.count"),
-        (TX.init(jnp.ones(4)), "does not belong.*shapes"),
-        (None, "does not belong"),
-        ((), "does not belong"),
-        ("adam", "does not belong"),
+        (optax.sgd(0.1, 0.9).init(PARAMS), "must be one of this optimizer.*missing 0.count"),
+        (TX.init(jnp.ones(4)), "must be one of this optimizer.*shapes"),
+        (None, "must be one of this optimizer"),
+        ((), "must be one of this optimizer"),
+        ("adam", "must be one of this optimizer"),
     ],
     ids=["another", "shape", "none", "empty", "text"],
 )

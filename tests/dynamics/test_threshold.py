@@ -220,12 +220,12 @@ def test_groups_give_the_smallest_threshold():
 
 
 def test_state_of_another_optimizer_is_refused():
-    with pytest.raises(ValueError, match="the state has no"):
+    with pytest.raises(ValueError, match="received one without"):
         stability_threshold(optax.adam(0.1), optax.sgd(0.1).init(jnp.ones(1)))
 
 
 def test_an_update_that_is_not_finite_at_zero_gradient_has_no_threshold():
-    with pytest.raises(ValueError, match="not finite where gradient and parameters are 0"):
+    with pytest.raises(ValueError, match="not finite at zero gradient and parameters"):
         stability_threshold(optax.adafactor(1e-2))
 
 
@@ -298,18 +298,18 @@ def test_the_limit_is_the_threshold_in_units_of_the_gain(rate, decay):
 
 def test_one_gain_does_not_stand_for_a_period():
     tx, params = multi_steps(optax.sgd(0.1), 2), jnp.ones(2)
-    with pytest.raises(ValueError, match=r"stability_limit: .* only after 2 steps.*Use `stability`"):
+    with pytest.raises(ValueError, match=r"stability_limit: .* a period of 2 steps.*Use `stability`"):
         stability_limit(tx)
-    with pytest.raises(ValueError, match=r"preconditioned_sharpness: .* only after 2 steps"):
+    with pytest.raises(ValueError, match=r"preconditioned_sharpness: .* a period of 2 steps"):
         preconditioned_sharpness(tx, tx.init(params), lambda p, _: jnp.sum(p**2), params)
     for wrapped, steps in ((optax.lookahead(optax.sgd(0.1), 3, 0.5), 3), (multi_steps(optax.sgd(0.1), 100), 100)):
-        with pytest.raises(ValueError, match=f"stability_limit: .* only after {steps} steps"):
+        with pytest.raises(ValueError, match=f"stability_limit: .* a period of {steps} steps"):
             stability_limit(wrapped)
 
 
 def test_a_perturbation_of_unit_length_has_no_threshold():
     tx = optax.contrib.sam(optax.sgd(0.05), optax.chain(optax.contrib.normalize(), optax.sgd(0.1)))
-    with pytest.raises(ValueError, match="not finite where gradient and parameters are 0"):
+    with pytest.raises(ValueError, match="not finite at zero gradient and parameters"):
         stability_threshold(tx)
 
 

@@ -95,7 +95,7 @@ CURVATURE = [
         DENSITY + "test_converged_outliers_are_listed_with_their_errors_and_are_no_part_of_the_bulk",
     ),
     _edit(
-        "linalg/gauss_quadrature.py",
+        "linalg/lanczos_recurrence.py",
         "u, c = gram_schmidt.remove(chunk, u)",
         "_, c = gram_schmidt.remove(chunk, u)",
         DENSITY + "test_isolated_eigenvalues_have_no_ghosts_and_the_quadrature_is_that_of_the_dense_matrix",
@@ -241,15 +241,15 @@ DYNAMICS = [
     ),
     _edit(
         "dynamics/_scalar_model.py",
-        "response.to_gradient @ response.to_point",
-        "response.to_gradient @ abs(response.to_point)",
+        "step.to_gradient @ step.to_point",
+        "step.to_gradient @ abs(step.to_point)",
         THRESHOLD + "test_threshold_is_the_closed_form",
     ),
     _edit("dynamics/_scalar_model.py", "_LATE = 2**30", "_LATE = 2", THRESHOLD + "test_threshold_is_the_closed_form"),
     _edit(
         "dynamics/_stability_limit.py",
-        "abs(block.preconditioner) * threshold",
-        "threshold / abs(block.preconditioner)",
+        "abs(block.sensitivity) * threshold",
+        "threshold / abs(block.sensitivity)",
         THRESHOLD + "test_the_limit_is_the_threshold_in_units_of_the_gain",
     ),
     _edit(
@@ -278,8 +278,8 @@ DYNAMICS = [
     ),
     _edit(
         "dynamics/_preconditioning.py",
-        "leaf / block.preconditioner",
-        "leaf * block.preconditioner",
+        "leaf / block.sensitivity",
+        "leaf * block.sensitivity",
         "dynamics/test_preconditioning.py::test_adams_preconditioner_is_the_root_of_its_second_moment",
     ),
     _edit(

@@ -1,1 +1,1 @@
-"""Operators: the Hessian, the Gauss–Newton matrix, the Fisher, what is made of them, and batches of data."""
+"""Operators: Hessian, Gauss–Newton matrix, empirical Fisher matrix, their algebra, and batches of data."""

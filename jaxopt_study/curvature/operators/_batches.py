@@ -1,4 +1,4 @@
-"""Means over a data set that is read in batches."""
+"""Means over a data set, computed in batches."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -8,48 +8,50 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jaxtyping import Array, ArrayLike, Int, Shaped
 
 from jaxopt_study._checks import check_integer, check_kept, describe_argument, in_double
-from jaxopt_study.linalg.vectors import accumulator, placed, spread
+from jaxopt_study.linalg.sharding import shard_like, sharding_of
+from jaxopt_study.linalg.vectors import accumulator
 from jaxopt_study.types import Batch
 
 
 def batch_mean(
     function: Callable[[Batch], Any], data: Batch, batch_size: int | None, *, shard_interleaved: bool = False
 ) -> Any:
-    """Return the mean over the examples of a function that is itself a mean over a batch.
+    """Compute the mean over all examples of a function that is a mean over a batch.
 
     With N examples in batches B of at most b:
 
         (1/N) Σ_B |B| f(B)
 
-    so a ragged last batch counts for what it holds. It is f(data) exactly if f is a mean over examples, and not if the
-    examples of a batch depend on each other, as under batch normalisation in training mode.
+    so a smaller last batch has a smaller weight. The result is f(data) if f is a mean over examples; it is not if the
+    examples of a batch depend on each other, as with batch normalisation in training mode.
 
     Args:
         function: f, from a batch to a pytree of floating arrays.
-        data: Arrays with a common leading axis, the examples; or anything at all with `batch_size=None`.
-        batch_size: b ≥ 1; None for all the examples at once.
-        shard_interleaved: Take every ⌊N/b⌋-th example into a batch, and not b in a row, so that data divided over
-            devices in rows give batches that are divided over the devices too, if their number divides b.
+        data: Arrays with a common leading axis, the examples; any pytree with `batch_size=None`.
+        batch_size: b ≥ 1; None for all examples at once.
+        shard_interleaved: Whether a batch takes every ⌊N/b⌋-th example instead of b consecutive ones. Batches of data
+            that are sharded by examples are then sharded, too, if the number of devices divides b.
 
     Returns:
-        The mean, summed in at least single precision, in the dtypes of f. Cost: ⌈N/b⌉ calls in a compiled loop, and the
-        memory of one.
+        The mean in the dtypes of f, summed in at least single precision. Cost: ⌈N/b⌉ calls in a compiled loop, with the
+        memory of one call.
     """
     if batch_size is None or batch_size >= num_examples(data):
         return function(data)
     total, size = num_examples(data), batch_size
     count, rest = divmod(total, size)
 
-    def batch(index: Any) -> Batch:
+    def batch(index: Int[ArrayLike, ""]) -> Batch:
         return jax.tree.map(lambda x: _slice(x, index, size, count, shard_interleaved=shard_interleaved), data)
 
-    def step(sums: Any, index: Any) -> tuple[Any, None]:
+    def step(sums: Any, index: Int[Array, ""]) -> tuple[Any, None]:
         return jax.tree.map(lambda s, x: s + x.astype(s.dtype), sums, function(batch(index))), None
 
     like = jax.eval_shape(lambda: function(batch(0)))
-    zeros = jax.tree.map(lambda x: placed(jnp.zeros(x.shape, accumulator(x.dtype)), x), like)
+    zeros = jax.tree.map(lambda x: shard_like(jnp.zeros(x.shape, accumulator(x.dtype)), x), like)
     sums, _ = lax.scan(step, zeros, jnp.arange(count))
     if not rest:
         return jax.tree.map(lambda s, x: (s * (size / total)).astype(x.dtype), sums, like)
@@ -60,7 +62,7 @@ def batch_mean(
 
 
 def batches_of(data: Batch, batch_size: int) -> list[tuple[float, Batch]]:
-    """Return the batches of a data set, each with its share of the examples."""
+    """Return the batches of a data set, each with its weight |B|/N."""
     total = num_examples(data)
     starts = range(0, total, batch_size)
     return [
@@ -73,25 +75,25 @@ def batches_of(data: Batch, batch_size: int) -> list[tuple[float, Batch]]:
 
 
 def num_examples(data: Batch) -> int:
-    """Return the common length of the leading axes."""
+    """Return the number of examples, the common length of the leading axes."""
     return jax.tree.leaves(data)[0].shape[0]
 
 
 def is_divided(data: Batch, batch_size: int | None) -> bool:
-    """Return whether examples live on different devices, and batches can."""
+    """Return whether the examples are sharded and batches of them can be."""
     if batch_size is None:
         return False
     leaves = jax.tree.leaves(data)
-    placed = [(x.shape, sharding) for x in leaves if (sharding := spread(x)) is not None and x.ndim]
+    placed = [(x.shape, sharding) for x in leaves if (sharding := sharding_of(x)) is not None and x.ndim]
     shards = [shape[0] // max(sharding.shard_shape(shape)[0], 1) for shape, sharding in placed]
     return max(shards, default=1) > 1 and all(batch_size % count == 0 for count in shards)
 
 
 def check_batches(name: str, data: Batch | None, batch_size: Any) -> Batch:
-    """Return the data as arrays, if they can be read in batches of that size.
+    """Return the data as arrays; raise unless they can be read in batches of that size.
 
     Args:
-        name: Who asks, for the messages.
+        name: The function that was called, for the messages.
         data: A pytree of arrays, or None.
         batch_size: Examples per batch, or None.
 
@@ -99,9 +101,9 @@ def check_batches(name: str, data: Batch | None, batch_size: Any) -> Batch:
         The data on the device, or None.
 
     Raises:
-        ValueError: If the data have no examples, `batch_size` is not positive, there are no data for it, or they have
-            no common leading axis.
-        TypeError: If the data are no arrays, or `batch_size` is no integer.
+        ValueError: If the data have no examples, `batch_size` is not positive, data are missing, or they have no common
+            leading axis.
+        TypeError: If a leaf is not an array, or `batch_size` is not an integer.
     """
     data = jax.tree.map(partial(_as_array, name), data, is_leaf=lambda part: isinstance(part, Iterator))
     counts = {x.shape[0] for x in jax.tree.leaves(data) if x.ndim}
@@ -118,8 +120,8 @@ def check_batches(name: str, data: Batch | None, batch_size: Any) -> Batch:
         raise ValueError(f"{name} with batch_size needs data; received none. Leave batch_size out.")
     if any(len(shape) == 0 for shape in shapes) or len({shape[0] for shape in shapes}) != 1 or shapes[0][0] == 0:
         raise ValueError(
-            f"The data of {name} must be arrays with one common leading axis, the examples, to be read in batches; "
-            f"received shapes {shapes}. What is not per example belongs into the loss."
+            f"The data of {name} must be arrays with a common leading axis, the examples, to be read in batches; "
+            f"received shapes {shapes}. Move arrays that are not per example into the loss."
         )
     return data
 
@@ -132,13 +134,14 @@ def _as_array(name: str, x: Any) -> jax.Array:
         return x if isinstance(x, jax.Array) else jnp.asarray(x)
     except (TypeError, OverflowError) as error:
         raise TypeError(
-            f"data of {name} must be arrays; received {describe_argument(x)}. A loader or an iterator is read once and "
-            "cannot be differentiated through: stack what it yields, as in jax.tree.map(lambda *x: "
-            "jnp.concatenate(x), *loader)."
+            f"data of {name} must be arrays; received {describe_argument(x)}. Concatenate the batches of a loader: "
+            "jax.tree.map(lambda *x: jnp.concatenate(x), *loader)."
         ) from error
 
 
-def _slice(x: jax.Array, index: Any, size: int, count: int, *, shard_interleaved: bool) -> jax.Array:
+def _slice(
+    x: Shaped[Array, "examples ..."], index: Int[ArrayLike, ""], size: int, count: int, *, shard_interleaved: bool
+) -> Shaped[Array, "{size} ..."]:
     if not shard_interleaved:
         return lax.dynamic_slice_in_dim(x, index * size, size)
     table = jnp.reshape(x[: size * count], (size, count, *x.shape[1:]))

@@ -1,4 +1,4 @@
-"""Linearised functions, forward where JAX can, and by two reverse passes where a function has only `jax.custom_vjp`."""
+"""Jacobian- and Hessian-vector products, also of functions that have only a reverse rule (`jax.custom_vjp`)."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,12 +13,11 @@ from jaxopt_study.types import Matvec
 def linearized(function: Callable[[Any], Any], point: Any) -> tuple[Any, Matvec]:
     """Return a function's value and v ↦ J v, for use in the same trace.
 
-    A function with a rule of its own for the reverse pass, `jax.custom_vjp`, has no forward derivative. The map u ↦ Jᵀu
-    is linear, so its own reverse pass is J.
+    A function with `jax.custom_vjp` has no forward derivative. The map u ↦ Jᵀu is linear, so its reverse pass is J.
 
     Args:
         function: From one pytree of floating arrays to another.
-        point: Where it is linearised.
+        point: Point of linearisation.
 
     Returns:
         The value, and the product with the Jacobian. Cost: with `jax.custom_vjp` up to twice the memory and time.
@@ -39,11 +38,11 @@ def linearized(function: Callable[[Any], Any], point: Any) -> tuple[Any, Matvec]
 def linearized_gradient(function: Callable[[Any], Any], point: Any) -> tuple[Any, Matvec]:
     """Return a function's gradient and the product with its Hessian, for use in the same trace.
 
-    As `linearized` of the gradient; since a Hessian is symmetric, one reverse pass over the gradient does.
+    Like `linearized` of the gradient; since a Hessian is symmetric, one reverse pass over the gradient suffices.
 
     Args:
         function: From a pytree of floating arrays to a scalar.
-        point: Where it is linearised.
+        point: Point of linearisation.
 
     Returns:
         The gradient, and v ↦ H v.
@@ -57,7 +56,7 @@ def linearized_gradient(function: Callable[[Any], Any], point: Any) -> tuple[Any
 
 
 def _needs_transposition(product: Matvec, point: Any) -> bool:
-    # What JAX leaves in the place of a forward derivative that is not there; it raises when it is compiled.
+    # JAX puts `custom_lin` in place of a missing forward derivative, and raises when it is compiled.
     return contains(jax.make_jaxpr(product)(point), "custom_lin")
 
 

@@ -1,4 +1,4 @@
-"""Operators of an empirical risk: the mean over the examples of what a batch of them defines, at some parameters."""
+"""Operators of an empirical risk: the mean over all examples of an operator that a batch defines."""
 
 import inspect
 from abc import ABC, abstractmethod
@@ -21,6 +21,7 @@ from jaxopt_study.curvature.operators._operator import Loop, Operator
 from jaxopt_study.linalg import vectors
 from jaxopt_study.linalg.checks import describe
 from jaxopt_study.linalg.partition import combine, partition
+from jaxopt_study.linalg.sharding import sharding_of
 from jaxopt_study.types import Batch, Matvec, Params, Vector
 
 PRECISIONS = ("highest", "high", "default")
@@ -28,25 +29,25 @@ PRECISIONS = ("highest", "high", "default")
 
 @dataclass(frozen=True)
 class BatchOperator(ABC):
-    """The operator that one batch defines. The fields are the user's functions.
+    """The operator that one batch defines; its fields are the user's functions.
 
-    It is compared by value, so that a second operator of the same functions is not compiled again.
+    Equality is by value, so a second operator of the same functions is not compiled again.
     """
 
-    name: ClassVar[str]  # the public one, for messages
+    name: ClassVar[str]  # public name, for messages
 
     @property
     @abstractmethod
     def forward(self) -> Callable[..., Any]:
-        """What is traced with parameters and a batch, to check it and to see what it is made of."""
+        """The function of parameters and a batch that is traced to check the operator."""
 
     @abstractmethod
     def check(self, result: Any) -> None:
-        """Raise if the abstract result of `forward` will not do."""
+        """Raise unless the abstract result of `forward` is valid."""
 
     @abstractmethod
     def __call__(self, combined: Callable[[Params], Params], params: Params, batch: Batch) -> Matvec:
-        """Return v ↦ H v for one batch, where `combined(params)` has all leaves."""
+        """Return v ↦ H v for one batch; `combined(params)` is the tree with all leaves."""
 
 
 @partial(
@@ -55,32 +56,32 @@ class BatchOperator(ABC):
     meta_fields=(
         "batch_operator",
         "structure",
-        "chosen",
+        "mask",
         "shardings",
         "batch_size",
         "shard_interleaved",
         "remat",
         "matmul",
-        "chosen_loop",
+        "loop_kind",
     ),
 )
 @dataclass(frozen=True, eq=False, repr=False)
 class EmpiricalRiskOperator(Operator):
-    """The mean over the examples of the operator that a batch of them defines.
+    """The mean over all examples of the operator that a batch defines.
 
     Attributes:
-        params: Where it is taken: the leaves that a vector has, None in the place of the others.
-        frozen: The other leaves of the parameters.
+        params: The leaves of θ that belong to a vector; None for the others.
+        frozen: The other leaves of θ.
         data: The examples.
         batch_operator: The operator that one batch defines.
-        structure: The pytree of all parameters.
-        chosen: Which of its leaves are in `params`.
-        shardings: How each leaf of `params` is spread over devices.
+        structure: The tree definition of all parameters.
+        mask: Mask of the leaves in `params`.
+        shardings: Sharding of each leaf of `params`.
         batch_size: Examples per batch; None for all.
-        shard_interleaved: Whether batches are taken across devices.
-        remat: Whether each product linearises anew.
+        shard_interleaved: Whether batches take examples of all devices.
+        remat: Whether each product linearises again.
         matmul: The matmul precision.
-        chosen_loop: Where the loop over products should run.
+        loop_kind: The kind of loop for many products.
     """
 
     params: Params
@@ -88,13 +89,13 @@ class EmpiricalRiskOperator(Operator):
     data: Batch
     batch_operator: Any  # a `BatchOperator`
     structure: Any
-    chosen: tuple[bool, ...]
+    mask: tuple[bool, ...]
     shardings: tuple[Any, ...]
     batch_size: int | None
     shard_interleaved: bool
     remat: bool
     matmul: str
-    chosen_loop: Loop
+    loop_kind: Loop
 
     @property
     def like(self) -> Any:
@@ -103,8 +104,8 @@ class EmpiricalRiskOperator(Operator):
 
     @property
     def loop(self) -> Loop:
-        """Where the loop over products should run: on the host for XLA's convolutions on a CPU."""
-        return self.chosen_loop
+        """Kind of loop for many products: "host" for XLA's convolutions on a CPU."""
+        return self.loop_kind
 
     @property
     def precision(self) -> str:
@@ -113,11 +114,11 @@ class EmpiricalRiskOperator(Operator):
 
     @property
     def is_batched(self) -> bool:
-        """Whether there is more than one batch."""
+        """Whether a product sums over several batches of data."""
         return self.batch_size is not None and self.batch_size < num_examples(self.data)
 
     def linearize(self) -> Matvec:
-        """Differentiate the loss once, or with `remat` put it off, and return v ↦ H v for the same trace.
+        """Differentiate the loss once, or with `remat` in every product, and return v ↦ H v for the same trace.
 
         Returns:
             The product.
@@ -126,17 +127,17 @@ class EmpiricalRiskOperator(Operator):
             return Partial(EmpiricalRiskOperator._rematerialised, self)
         if not self.is_batched:
             return self._of_batch(self.params, self.data)
-        # A scan, linear in v, is linearised as a whole: what depends on one batch is stacked, what depends on none
-        # (the weights) is kept once.
+        # A scan that is linear in v is linearised as a whole: residuals of each batch are stacked, and residuals that
+        # depend on no batch (the weights) are stored once.
         return jax.linearize(partial(self._mean_product, self.params), vectors.zeros_like(self.like))[1]
 
     def product(self) -> Matvec:
-        """Linearise once and return a compiled v ↦ H v; where loops belong on the host, batches are looped over there.
+        """Linearise once and return a compiled v ↦ H v, with a Python loop over batches if `loop` is "host".
 
         Returns:
-            A function of a vector, unchecked.
+            A function of a vector, which is not checked.
         """
-        if self.chosen_loop == "compiled" or self.batch_size is None or not self.is_batched:
+        if self.loop_kind == "compiled" or self.batch_size is None or not self.is_batched:
             return super().product()
         parts = [
             (share, replace(self, data=batch, batch_size=None).product())
@@ -152,7 +153,7 @@ class EmpiricalRiskOperator(Operator):
         return product
 
     def other_batches(self) -> Operator | None:
-        """Return the same operator over the same data in smaller, ragged batches; None if that is impossible.
+        """Return the same operator with smaller batches of the same data; None if that is impossible.
 
         Returns:
             The operator.
@@ -176,20 +177,20 @@ class EmpiricalRiskOperator(Operator):
         )
 
     def _rematerialised(self, v: Vector) -> Vector:
-        # Without the barrier the compiler would see that the linearisation is the same in every turn of a loop, do it
-        # once in front, and keep what was to be recomputed.
+        # Without the barrier XLA would move the linearisation, which is the same in every iteration, out of the loop
+        # and store its residuals.
         params, v = lax.optimization_barrier((self.params, v))
         return self._mean_product(params, v)
 
     def _combined(self, params: Params) -> Params:
-        return combine(self.structure, self.chosen, params, self.frozen)
+        return combine(self.structure, self.mask, params, self.frozen)
 
-    def _restrict(self, chosen: tuple[bool, ...]) -> Operator:
-        remaining = iter(chosen)
-        now = tuple(was and next(remaining) for was in self.chosen)
+    def _restrict(self, mask: tuple[bool, ...]) -> Operator:
+        remaining = iter(mask)
+        now = tuple(was and next(remaining) for was in self.mask)
         params, frozen = partition(self._combined(self.params), now)
-        shardings = tuple(s for s, kept in zip(self.shardings, chosen, strict=True) if kept)
-        return replace(self, params=params, frozen=frozen, chosen=now, shardings=shardings)
+        shardings = tuple(s for s, kept in zip(self.shardings, mask, strict=True) if kept)
+        return replace(self, params=params, frozen=frozen, mask=now, shardings=shardings)
 
 
 def empirical_risk_operator(
@@ -201,21 +202,21 @@ def empirical_risk_operator(
     remat: Any,
     precision: Any,
 ) -> EmpiricalRiskOperator:
-    """Check the arguments of an operator of a loss, and make it.
+    """Check the arguments of an operator of an empirical risk and build it.
 
     Args:
-        batch_operator: What it is for one batch.
+        batch_operator: The operator that one batch defines.
         params: Parameters.
         data: Examples, or None.
         batch_size: Examples per batch, or None.
-        remat: Whether each product linearises anew; None for only with `batch_size`.
+        remat: Whether each product linearises again; None is True with `batch_size` and False without.
         precision: The matmul precision.
 
     Returns:
-        The operator. Cost: one trace of `forward`; nothing is run.
+        The operator. Cost: one trace of `forward`.
 
     Raises:
-        TypeError: If an argument is of the wrong kind.
+        TypeError: If an argument has the wrong type.
         ValueError: If an argument is out of range.
     """
     name = batch_operator.name
@@ -241,13 +242,13 @@ def empirical_risk_operator(
         data=data,
         batch_operator=batch_operator,
         structure=jax.tree.structure(params),
-        chosen=(True,) * len(leaves),
-        shardings=tuple(map(vectors.spread, leaves)),
+        mask=(True,) * len(leaves),
+        shardings=tuple(map(sharding_of, leaves)),
         batch_size=None if batch_size is None else int(batch_size),
         shard_interleaved=is_divided(data, batch_size),
         remat=batch_size is not None if remat is None else remat,
         matmul=precision,
-        chosen_loop="host" if on_host else "compiled",
+        loop_kind="host" if on_host else "compiled",
     )
 
 
@@ -256,8 +257,8 @@ def check_scalar(name: str, argument: str, result: Any) -> None:
     leaves = jax.tree.leaves(result)
     if len(leaves) != 1 or jax.tree.structure(result) != jax.tree.structure(0):
         raise TypeError(
-            f"{argument} of {name} must return a scalar; received {jax.tree.structure(result)}. Return the loss alone, "
-            "without the auxiliary values."
+            f"{argument} of {name} must return a scalar; received {jax.tree.structure(result)}. Return the loss "
+            "without auxiliary values."
         )
     if leaves[0].shape != ():
         raise TypeError(
@@ -275,7 +276,7 @@ def _check_function(name: str, argument: str, function: Any) -> None:
         hash(function)
     except TypeError as error:
         raise TypeError(
-            f"{argument} of {name} must be hashable, to be compiled once; wrap it in a function."
+            f"{argument} of {name} must be hashable, so that it compiles once. Wrap it in a function."
         ) from error
     try:
         signature = inspect.signature(function)
@@ -285,7 +286,7 @@ def _check_function(name: str, argument: str, function: Any) -> None:
         signature.bind(None, None)
     except TypeError as error:
         raise TypeError(
-            f"{argument} of {name} must take two arguments, as in {argument}(params, batch), where batch is None "
-            f"without data; received one with the signature {signature}. Close over what else it needs: batch "
-            f"statistics, a dropout key: lambda params, batch: {argument}(params, batch, model_state)."
+            f"{argument} of {name} must take two arguments, {argument}(params, batch), where batch is None without "
+            f"data; received the signature {signature}. Close over other arguments, such as batch statistics or a "
+            f"dropout key: lambda params, batch: {argument}(params, batch, model_state)."
         ) from error

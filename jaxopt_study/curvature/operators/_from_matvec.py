@@ -1,4 +1,4 @@
-"""Operators from a function or a matrix of the user's."""
+"""Operators from a user's function or matrix."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from jax import lax
 from jax.core import Tracer
 from jax.tree_util import Partial
 from jax.typing import ArrayLike
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from jaxopt_study._checks import check_callable, check_choice, check_params, describe_argument, in_double
 from jaxopt_study._programs import wider
@@ -21,15 +21,13 @@ from jaxopt_study.linalg.checks import describe
 from jaxopt_study.types import Matvec, Vector
 
 
-@partial(
-    jax.tree_util.register_dataclass, data_fields=("function",), meta_fields=("leaves", "structure", "chosen_loop")
-)
+@partial(jax.tree_util.register_dataclass, data_fields=("function",), meta_fields=("leaves", "structure", "loop_kind"))
 @dataclass(frozen=True, eq=False, repr=False)
 class _FromMatvec(Operator):
     function: Partial
     leaves: tuple[jax.ShapeDtypeStruct, ...]
     structure: Any
-    chosen_loop: Loop
+    loop_kind: Loop
 
     @property
     def like(self) -> Any:
@@ -37,7 +35,7 @@ class _FromMatvec(Operator):
 
     @property
     def loop(self) -> Loop:
-        return self.chosen_loop
+        return self.loop_kind
 
     @property
     def precision(self) -> str:
@@ -50,7 +48,7 @@ class _FromMatvec(Operator):
 @partial(jax.tree_util.register_dataclass, data_fields=("matrix",), meta_fields=())
 @dataclass(frozen=True, eq=False, repr=False)
 class _FromMatrix(Operator):
-    matrix: Array
+    matrix: Float[Array, "*batch n n"]  # leading axes where operators are stacked
 
     @property
     def like(self) -> Any:
@@ -61,16 +59,15 @@ class _FromMatrix(Operator):
 
 
 def from_matvec(matvec: Callable[[Any], Any], like: Any, *, loop: Loop = "compiled") -> Operator:
-    """Make an operator of a function v ↦ H v.
+    """Make an operator from a function v ↦ H v.
 
-    Neither linearity nor symmetry is checked: `audit` does. The function runs at whatever matmul precision it asks for.
+    Linearity and symmetry are not checked here; `audit` checks them. The function sets its own matmul precision.
 
     Args:
-        matvec: A traceable function from vectors to vectors; one of NumPy is called by `jax.pure_callback`. Arrays that
-            it closes over become constants of every program compiled with it; give them as arguments of a
-            `jax.tree_util.Partial` instead, if they are large.
-        like: A vector, of arrays or `jax.ShapeDtypeStruct`s, for structure, shapes and dtypes.
-        loop: "host" if the function should rather be called from a Python loop than inside a compiled one.
+        matvec: A traceable function from vectors to vectors; wrap a NumPy function in `jax.pure_callback`. Arrays in
+            its closure become constants of every program; pass large ones as arguments of a `jax.tree_util.Partial`.
+        like: A vector of arrays or `jax.ShapeDtypeStruct`s, for structure, shapes and dtypes.
+        loop: "compiled" to call the function inside a compiled loop, "host" to call it from a Python loop.
 
     Returns:
         The operator. Cost of a product: one call.
@@ -97,18 +94,20 @@ def from_matvec(matvec: Callable[[Any], Any], like: Any, *, loop: Loop = "compil
     leaves, structure = jax.tree.flatten(like)
     function = matvec if isinstance(matvec, Partial) else Partial(matvec)
     result = jax.eval_shape(partial(_arrays_from, function), like)
-    given, found = jax.tree.flatten(result)
-    if found != structure or any(x.shape != y.shape or x.dtype != y.dtype for x, y in zip(leaves, given, strict=True)):
+    given, treedef = jax.tree.flatten(result)
+    if treedef != structure or any(
+        x.shape != y.shape or x.dtype != y.dtype for x, y in zip(leaves, given, strict=True)
+    ):
         raise ValueError(
             "matvec must return a vector with the structure, shapes and dtypes of the one it takes, "
             f"{[f'{x.dtype}{list(x.shape)}' for x in leaves]} in {structure}; received "
-            f"{[f'{x.dtype}{list(x.shape)}' for x in given]} in {found}."
+            f"{[f'{x.dtype}{list(x.shape)}' for x in given]} in {treedef}."
         )
     return _FromMatvec(function, tuple(leaves), structure, loop)
 
 
 def from_matrix(matrix: ArrayLike) -> Operator:
-    """Make an operator of a symmetric matrix; vectors are arrays (n,).
+    """Make an operator from a symmetric matrix; vectors are arrays (n,).
 
     Args:
         matrix: A, an array (n, n), symmetric up to rounding.
@@ -143,11 +142,11 @@ def from_matrix(matrix: ArrayLike) -> Operator:
         if not np.isfinite(host).all():
             raise ValueError("from_matrix needs a finite matrix; received NaN or infinity.")
         largest = np.abs(host).max()
-        gap = 2 * np.abs(host / 2 - host.T / 2).max()  # halves, as the difference of two large numbers may overflow
+        gap = 2 * np.abs(host / 2 - host.T / 2).max()  # of halves, because a difference of large numbers may overflow
         if gap > np.sqrt(jnp.finfo(matrix.dtype).eps) * largest:
             raise ValueError(
                 f"from_matrix needs a symmetric matrix; received one with max |A − Aᵀ| = {gap:.3g} where "
-                f"max |A| = {largest:.3g}. Give (A + Aᵀ)/2 if that is what is meant."
+                f"max |A| = {largest:.3g}. Give (A + Aᵀ)/2 for its symmetric part."
             )
     return _FromMatrix(matrix)
 
@@ -157,9 +156,9 @@ def _arrays_from(function: Matvec, v: Vector) -> Vector:
         image = function(v)
     except jax.errors.JAXTypeError as error:
         raise TypeError(
-            "from_matvec needs matvec to be a function that JAX can trace, whatever loop is; it raises "
+            "from_matvec needs matvec to be a function that JAX can trace, for both kinds of loop; it raises "
             f"{type(error).__name__}, as NumPy and Python's branches do on traced values. Write it in jax.numpy, or "
-            "call it through jax.pure_callback: lambda v: jax.pure_callback(matvec, v, v)."
+            "wrap it in jax.pure_callback: lambda v: jax.pure_callback(matvec, v, v)."
         ) from error
     for leaf in jax.tree.leaves(image):
         if not hasattr(leaf, "dtype") and not isinstance(leaf, float | int):
@@ -167,5 +166,5 @@ def _arrays_from(function: Matvec, v: Vector) -> Vector:
     return image
 
 
-def _multiply(matrix: Array, v: Vector) -> Vector:
+def _multiply(matrix: Float[Array, "n n"], v: Float[Array, " n"]) -> Float[Array, " n"]:
     return lax.dot(matrix, v, precision=lax.Precision.HIGHEST)

@@ -31,43 +31,39 @@ def hessian(
 
         H v = d/dε ∇L(θ + ε v) |₀,   L(θ) = (1/N) Σ_B |B| loss(θ, B)
 
-    It differentiates the gradient forward: exact derivatives, no finite differences, no stored matrix. A loss with a
-    `jax.custom_vjp`, which has no forward derivative, is differentiated backward twice. Where the loss
-    has kinks, such as those of ReLU, it is the Hessian of the smooth piece that θ lies in.
+    A product differentiates the gradient forward: exact derivatives, no finite differences, no stored matrix. A loss
+    with a `jax.custom_vjp`, which has no forward derivative, is differentiated backward twice. At kinks, such as those
+    of ReLU, the operator is the Hessian of the smooth piece that contains θ.
 
-    The loss must be a deterministic mean over the examples of its batch. Fix a dropout key by closing over it; freeze
-    batch statistics in the same way, by evaluating with running averages. Batch normalisation in training mode couples
-    the examples of a batch, so its Hessian depends on `batch_size`: with `batch_size=None` it is that of the whole data
-    set taken as one batch, and otherwise it is nobody's: a Linen `BatchNorm` is then refused, and for any other loss
-    `audit` finds out.
+    The loss must be a deterministic mean over the examples of its batch. Close over a fixed dropout key, and over
+    running averages as batch statistics. Batch normalisation in training mode couples the examples of a batch: with
+    `batch_size=None` the operator is the Hessian of the whole data set as one batch; with several batches it is not the
+    Hessian of any loss, so a Linen `BatchNorm` in training mode raises. For any other loss, `audit` checks this.
 
     Args:
-        loss: `loss(params, batch)`, a scalar; `batch` is None without data. The compiled programs are kept by the
-            function's identity: pass the same function again, not a new lambda, to avoid compiling again.
+        loss: `loss(params, batch)`, a scalar; `batch` is None without data. Compiled programs are cached by the
+            identity of the function, so pass the same function again instead of a new lambda.
         params: θ, a pytree of real floating arrays; sharded ones stay sharded.
         data: A pytree of arrays; with `batch_size` they have one common leading axis, the examples.
-        batch_size: Examples per batch; the last one may be smaller. None takes all at once. It must make no difference:
-            the loss of a batch is the mean over its examples, which is not checked here, as that would take two losses
-            and two compilations, but by `audit`. For data that are divided over devices choose a multiple of their
-            number.
-        remat: True linearises anew in every product and keeps nothing between products; False linearises once for all
-            products of a solve and keeps the residuals. None is False without `batch_size`, True with it.
-        precision: Matmul precision of everything inside the loss that does not ask for its own. On GPUs and TPUs
-            "default" means products of 8 to 11 significant bits, which is the size of many an eigenvalue.
+        batch_size: Examples per batch; the last batch may be smaller. None takes all at once. It must not change the
+            loss, which `audit` checks. For data sharded over devices choose a multiple of their number.
+        remat: True linearises in every product and stores nothing between products; False linearises once for all
+            products of a solve and stores the residuals. None is False without `batch_size`, True with it.
+        precision: Matmul precision inside the loss, where the loss sets none itself. On GPUs and TPUs "default" means
+            products of 8 to 11 significant bits, an error as large as many eigenvalues.
 
     Returns:
-        The operator. Cost of a product on a CPU, in gradients of the loss over all the data: 1.2 to 1.5 for dense ReLU
-        networks, whose matrix products alone are 1.49 gradients' worth where the first layer is the widest, 1.0 to 1.3
-        for convolutional ones; before the first, one linearisation of about a gradient. With `remat` about 2 per
-        product. Memory: with `remat`, twice what the gradient of one batch needs; without, the intermediate values of
-        all N examples for as long as the solve lasts, about 18 bytes per activation in single precision. A loss may
-        reduce either by `jax.checkpoint` of its layers.
+        The operator. Cost of a product on a CPU, in gradients of the loss over all data: 1.2 to 1.5 for dense ReLU
+        networks, 1.0 to 1.3 for convolutional ones, about 2 with `remat`; the linearisation costs about one gradient.
+        Memory: with `remat`, twice that of the gradient of one batch; without, the intermediate values of all N
+        examples during the solve, about 18 bytes per activation in single precision. `jax.checkpoint` of the layers
+        reduces either.
 
     Raises:
         TypeError: If the loss does not take two arguments or does not return a real scalar, the parameters are not
-            real floating arrays, or the data no arrays.
-        ValueError: If there are no parameters, they are not finite or hold batch statistics, or data or loss do not
-            suit `batch_size`.
+            real floating arrays, or the data are not arrays.
+        ValueError: If there are no parameters, they are not finite or hold batch statistics, or data or loss do not fit
+            `batch_size`.
 
     Example:
         >>> loss = lambda params, batch: jnp.mean((batch @ params["w"]) ** 2)
@@ -99,9 +95,9 @@ def ggn(
 
         G v = (1/N) Σ_B |B| J_Bᵀ ∇²ℓ(f_B) J_B v
 
-    It is the Hessian of the loss with the model replaced by its linearisation. If ℓ is convex it has no negative
-    eigenvalue, so it cannot show a saddle. For cross-entropy on logits and for squared error it is the Fisher matrix.
-    Convexity of ℓ is not checked.
+    G is the Hessian of the loss with the model replaced by its linearisation. If ℓ is convex, G has no negative
+    eigenvalue and cannot show a saddle. For cross-entropy on logits and for squared error G is the Fisher matrix. The
+    convexity of ℓ is not checked.
 
     Args:
         model: `model(params, batch)`, the outputs for a batch: an array, or a pytree of them.
@@ -156,8 +152,8 @@ def empirical_fisher(
 
         F v = (1/N) Σᵢ gᵢ (gᵢᵀ v)
 
-    It is not centred: at a minimum it is the covariance of the gradient noise, elsewhere it adds ∇L ∇Lᵀ. It is neither
-    the Fisher matrix nor the Gauss–Newton matrix, which average over the model's own labels.
+    F is not centred: at a minimum it is the covariance of the gradient noise, elsewhere it also contains ∇L ∇Lᵀ. It
+    differs from the Fisher matrix and the Gauss–Newton matrix, which average over labels drawn from the model.
 
     Args:
         losses: `losses(params, batch)`, the losses of the examples, an array (n,) for a batch of n; not their mean.
@@ -205,7 +201,7 @@ class Hessian(BatchOperator):
         return self.loss
 
     def check(self, result: Any) -> None:
-        """Raise if it is no scalar."""
+        """Raise unless the result is a real scalar."""
         check_scalar(self.name, "loss", result)
 
     def __call__(self, combined: Callable[[Params], Params], params: Params, batch: Batch) -> Matvec:
@@ -246,8 +242,8 @@ class _Fisher(BatchOperator):
         if len(leaves) != 1 or leaves[0].ndim != 1 or not jnp.issubdtype(leaves[0].dtype, jnp.floating):
             raise TypeError(
                 "losses of empirical_fisher must return one real number per example, an array (n,); received "
-                f"{[f'{leaf.dtype}{list(leaf.shape)}' for leaf in leaves]}. Leave out the mean over the examples; a "
-                "loss of one example becomes that of a batch by jax.vmap(loss, in_axes=(None, 0))."
+                f"{[f'{leaf.dtype}{list(leaf.shape)}' for leaf in leaves]}. Remove the mean over the examples; make "
+                "the losses of a batch from a loss of one example with jax.vmap(loss, in_axes=(None, 0))."
             )
 
     def __call__(self, combined: Callable[[Params], Params], params: Params, batch: Batch) -> Matvec:

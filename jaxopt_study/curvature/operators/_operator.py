@@ -1,4 +1,4 @@
-"""Operators and their algebra: sums, multiples, diagonal blocks, preconditioning."""
+"""Operators and their algebra: sums, multiples, diagonal blocks and preconditioning."""
 
 from abc import abstractmethod
 from collections.abc import Callable
@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 from jax.tree_util import Partial
-from jaxtyping import Array
+from jaxtyping import Array, Float, Num
 
 from jaxopt_study._checks import check_real, is_real_scalar
 from jaxopt_study.linalg import vectors
@@ -22,13 +22,12 @@ from jaxopt_study.types import Matvec, Params, Vector
 class Operator(LinearOperator):
     """A symmetric linear operator H on vectors that are pytrees.
 
-    Every operator is itself a JAX pytree: what is numeric in it (parameters, data, factors) are leaves, what is not
-    (functions, sizes) is static. So an operator can be an argument of a compiled function, and the function is not
-    compiled again for other parameters of the same shapes.
+    Every operator is a JAX pytree: parameters, data and factors are leaves, functions and sizes are static. An operator
+    can therefore be an argument of a compiled function, which is not compiled again for parameters of the same shapes.
 
-    Inside a compiled function call `linearize` once, outside of the loop, and apply what it returns. From Python,
-    `op @ v` is one product, and `product` returns a function for many. Symmetry is believed, not checked: `audit` is
-    for that. Operators can be added, scaled, restricted to some leaves and preconditioned.
+    Inside a compiled function call `linearize` once, outside of the loop, and apply its result. From Python, `op @ v`
+    is one product, and `product` returns a function for many. Symmetry is assumed; `audit` checks it. Operators can be
+    added, scaled, restricted to some leaves and preconditioned.
     """
 
     def other_batches(self) -> "Operator | None":
@@ -64,23 +63,23 @@ class Operator(LinearOperator):
         if not is_real_scalar(factor):
             return NotImplemented
         if not isinstance(factor, Tracer) and float(factor) == 0:
-            raise ValueError("An operator divided by a number needs one that is not 0.")
+            raise ValueError("An operator must be divided by a nonzero number; received 0.")
         return self * (1.0 / factor)
 
     def restrict(self, selection: Selection) -> "Operator":
-        """Return the diagonal block Sᵀ H S that belongs to some of the leaves.
+        """Return the diagonal block Sᵀ H S of the selected leaves.
 
-        A vector of the restricted operator is a vector of H with `None` in the place of every leaf that was not chosen.
+        A vector of the restricted operator is a vector of H with `None` in place of every other leaf.
 
         Args:
             selection: A function of the path of a leaf, such as `lambda path: path.startswith("layer_0/")`, or a
                 pytree of bools, which may be a prefix of the parameters.
 
         Returns:
-            The block. Derivatives with respect to the other leaves are not taken where the operator knows its loss.
+            The block. An operator of a loss takes no derivatives with respect to the other leaves.
 
         Raises:
-            ValueError: If nothing is chosen.
+            ValueError: If no leaf is selected.
             TypeError: If the selection is neither a function nor a tree of bools.
 
         Example:
@@ -93,20 +92,20 @@ class Operator(LinearOperator):
         """
         return self._restrict(select(self.like, selection))
 
-    def _restrict(self, chosen: tuple[bool, ...]) -> "Operator":
-        return Restricted(self, chosen)
+    def _restrict(self, mask: tuple[bool, ...]) -> "Operator":
+        return Restricted(self, mask)
 
     def precondition(self, preconditioner: Params) -> "Operator":
-        """Return P^-½ H P^-½ for a positive diagonal P, which has the eigenvalues of P⁻¹ H and stays symmetric.
+        """Return P^-½ H P^-½ for a positive diagonal P, a symmetric operator with the eigenvalues of P⁻¹ H.
 
         Args:
             preconditioner: P, a pytree like the parameters, of positive numbers; leaves may be scalars.
 
         Returns:
-            The operator. An eigenvector v of it belongs to the eigenvector P^-½ v of P⁻¹ H.
+            The operator. Its eigenvector v corresponds to the eigenvector P^-½ v of P⁻¹ H.
 
         Raises:
-            ValueError: If the structure is another one, or an entry is not positive.
+            ValueError: If the structure differs, or an entry is not positive.
         """
         preconditioner = check_positive(self.like, preconditioner)
         return Preconditioned(self, preconditioner)
@@ -152,13 +151,13 @@ class Sum(Operator):
             return None
         return Sum(tuple(other or part for other, part in zip(others, self.parts, strict=True)))
 
-    def _restrict(self, chosen: tuple[bool, ...]) -> Operator:
-        return Sum(tuple(part._restrict(chosen) for part in self.parts))
+    def _restrict(self, mask: tuple[bool, ...]) -> Operator:
+        return Sum(tuple(part._restrict(mask) for part in self.parts))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Wrapped(Operator):
-    """What is common to the operators made of one other."""
+    """Base of the operators made from one other operator."""
 
     inner: Operator
 
@@ -191,7 +190,7 @@ class Wrapped(Operator):
 
     @abstractmethod
     def _around(self, product: Matvec, v: Vector) -> Vector:
-        """Return what the operator makes of the other one's product."""
+        """Return the product of this operator, from that of the inner one."""
 
 
 @_register("inner", "factor")
@@ -199,13 +198,13 @@ class Wrapped(Operator):
 class Scaled(Wrapped):
     """An operator times a number."""
 
-    factor: Array
+    factor: Float[Array, "*batch"]  # leading axes where operators are stacked
 
     def _around(self, product: Matvec, v: Vector) -> Vector:
         return vectors.scale(self.factor, product(v))
 
-    def _restrict(self, chosen: tuple[bool, ...]) -> Operator:
-        return Scaled(self.inner._restrict(chosen), self.factor)
+    def _restrict(self, mask: tuple[bool, ...]) -> Operator:
+        return Scaled(self.inner._restrict(mask), self.factor)
 
 
 @_register("inner", "preconditioner")
@@ -216,34 +215,34 @@ class Preconditioned(Wrapped):
     preconditioner: Params
 
     def _around(self, product: Matvec, v: Vector) -> Vector:
-        def divide(x: Array, p: Array) -> Array:
+        def divide(x: Float[Array, "*shape"], p: Num[Array, "..."]) -> Float[Array, "*shape"]:
             return (x / jnp.sqrt(p)).astype(x.dtype)
 
         u = product(jax.tree.map(divide, v, self.preconditioner))
         return jax.tree.map(divide, u, self.preconditioner)
 
-    def _restrict(self, chosen: tuple[bool, ...]) -> Operator:
-        return Preconditioned(self.inner._restrict(chosen), partition(self.preconditioner, chosen)[0])
+    def _restrict(self, mask: tuple[bool, ...]) -> Operator:
+        return Preconditioned(self.inner._restrict(mask), partition(self.preconditioner, mask)[0])
 
 
-@_register("inner", static=("chosen",))
+@_register("inner", static=("mask",))
 @dataclass(frozen=True, eq=False, repr=False)
 class Restricted(Wrapped):
-    """Sᵀ H S, where S puts zeros in the place of the leaves that were not chosen."""
+    """Sᵀ H S, where S inserts zeros for the leaves outside of the mask."""
 
-    chosen: tuple[bool, ...]
+    mask: tuple[bool, ...]
 
     @property
     def like(self) -> Any:
-        return partition(self.inner.like, self.chosen)[0]
+        return partition(self.inner.like, self.mask)[0]
 
     def _around(self, product: Matvec, v: Vector) -> Vector:
-        rest = partition(vectors.zeros_like(self.inner.like), self.chosen)[1]
-        return partition(product(combine(self.inner.like, self.chosen, v, rest)), self.chosen)[0]
+        rest = partition(vectors.zeros_like(self.inner.like), self.mask)[1]
+        return partition(product(combine(self.inner.like, self.mask, v, rest)), self.mask)[0]
 
-    def _restrict(self, chosen: tuple[bool, ...]) -> Operator:
-        remaining = iter(chosen)
-        return Restricted(self.inner, tuple(was and next(remaining) for was in self.chosen))
+    def _restrict(self, mask: tuple[bool, ...]) -> Operator:
+        remaining = iter(mask)
+        return Restricted(self.inner, tuple(was and next(remaining) for was in self.mask))
 
 
 def _sum_product(products: tuple[Matvec, ...], v: Vector) -> Vector:

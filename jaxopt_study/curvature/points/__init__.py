@@ -1,1 +1,1 @@
-"""Points: the Morse index, the kind of a critical point, and how to find one."""
+"""Critical points: Morse index, classification and search."""

@@ -1,25 +1,25 @@
-"""What kind of point of a loss this is, judged by its gradient, its curvatures and by trying to go down."""
+"""Classification of a point of a loss by its gradient, its eigenvalues and verified descent."""
 
-from enum import IntEnum
 from functools import partial
 from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 from jax.core import Tracer
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from jaxopt_study._checks import check_integer, check_real, check_static_real
 from jaxopt_study._programs import nan_is_an_answer
-from jaxopt_study.curvature._audit import check_noise_floor
+from jaxopt_study.curvature._noise_floor import check_noise_floor
 from jaxopt_study.curvature.operators._empirical_risk import EmpiricalRiskOperator
 from jaxopt_study.curvature.operators._hessian import hessian
 from jaxopt_study.curvature.points._descent_direction import Escape, escape_along
 from jaxopt_study.curvature.points._loss_and_gradient import slope
 from jaxopt_study.curvature.points._morse_index import MorseIndex, check_tau, index_of, morse_index
-from jaxopt_study.curvature.points._tolerances import FLATNESS, Tolerances, check_tolerances, flatness_at
-from jaxopt_study.curvature.spectrum import _eigenvalue_counts as inertia
+from jaxopt_study.curvature.points._point_kind import ExtremeEigenvalues, PointKind, decide
+from jaxopt_study.curvature.points._tolerances import FLATNESS, check_tolerances
 from jaxopt_study.curvature.spectrum._eigenpairs import Eigenpairs, eigenpairs
+from jaxopt_study.curvature.spectrum._eigenvalue_counts import dense_compression
 from jaxopt_study.curvature.spectrum._sharpness import Bracket, sharpness
 from jaxopt_study.linalg import vectors
 from jaxopt_study.linalg.checks import key_or_fixed
@@ -28,39 +28,26 @@ from jaxopt_study.types import Batch, Key, LossFn, Params, Vector
 
 _PAIR_TOL = 1e-3
 _CONFIDENCE = 0.99
-_WIDTH = 0.25  # of a bracket: what is nearer to ±τ than that needs no more digits, but another τ
-_FEW = 64  # products for a bracket at first
-
-
-class PointKind(IntEnum):
-    """What kind of point it is."""
-
-    MINIMUM = 0  # every eigenvalue is above τ: a strict, isolated minimum
-    SADDLE = 1  # an eigenvalue is below −τ and one above τ; further ones may be flat
-    MAXIMUM = 2  # every eigenvalue is below −τ
-    DEGENERATE = 3  # flat directions were found, and the Hessian decides nothing: a valley, a monkey saddle, a plateau
-    GRADIENT_FLAT = 4  # not critical, but the gradient hardly changes along itself: Hg ≈ 0 and g is not
-    NOT_CRITICAL = 5
-    NOT_FINITE = 6  # loss, gradient or a product is NaN or infinite
-    UNRESOLVED = 7  # critical, but the curvatures are not known well enough to say more
+_WIDTH = 0.25  # relative width of a bracket; an eigenvalue nearer to ±τ calls for another τ, not for more digits
+_FEW = 64  # products for the first brackets
 
 
 class Classification(NamedTuple):
-    """The verdict on a point and what it rests on.
+    """Kind of a point, with the evidence for it.
 
     Attributes:
-        kind: A `PointKind`, as an integer; `verdict` is the word.
+        kind: A `PointKind`, as an integer; `verdict` is its name.
         value: The loss.
         gradient_norm: ‖g‖.
-        gradient_tol: The point counts as critical if ‖g‖ is no larger.
+        gradient_tol: Largest ‖g‖ of a critical point.
         flatness: ‖Hg‖ (1 + ‖θ‖)/‖g‖²; infinite for g = 0.
         smallest: The smallest eigenvalue.
         largest: The largest eigenvalue.
-        residuals: ‖H v − λ v‖ of these two (2,), from products of their own.
-        bounds: All eigenvalues are between these (2,): up to δ, or each with 99 % confidence if n > `max_dense`.
-        index: Eigenvalues below −τ and within ±τ, with their errors.
-        escape: The way down that was found, if `escape.seen`.
-        num_matvecs: Products that it took.
+        residuals: ‖H v − λ v‖ of these two, recomputed.
+        bounds: Bounds on all eigenvalues: up to δ, or each with 99 % confidence if n > `max_dense`.
+        index: Numbers of eigenvalues below −τ and within ±τ, with their errors.
+        escape: A verified descent, if `escape.seen`.
+        num_matvecs: Number of products.
     """
 
     kind: Int[Array, ""]
@@ -78,7 +65,7 @@ class Classification(NamedTuple):
 
     @property
     def verdict(self) -> str:
-        """The kind as "minimum", "saddle", "unresolved", …; outside of a trace, for a single point."""
+        """Name of the kind: "minimum", "saddle", "unresolved", …; outside of a trace, for a single point."""
         name = PointKind(int(self.kind)).name.lower()
         return "gradient-flat" if name == "gradient_flat" else name.replace("_", " ")
 
@@ -100,54 +87,54 @@ def classify_point(
     max_dense: int = 500,
     max_matvecs: int = 256,
 ) -> Classification:
-    """Tell minima, saddles, maxima and degenerate points apart, and all of these from points that are not critical.
+    """Classify a point as minimum, saddle, maximum, degenerate, or not critical.
 
-    A point is critical if ‖g‖ ≤ tol ‖H‖ (1 + ‖θ‖): in the stiffest direction it is within tol (1 + ‖θ‖) of where the
-    gradient vanishes. With all n eigenvalues λ, or, where n > `max_dense`, with bounds on the extreme ones:
+    A point is critical if ‖g‖ ≤ tol ‖H‖ (1 + ‖θ‖): in the direction of largest curvature the gradient then vanishes
+    within a distance of tol (1 + ‖θ‖). With all n eigenvalues λ, or for n > `max_dense` with bounds on the extreme
+    ones:
 
         minimum     all λ > τ                saddle      some λ < −τ and some λ > τ
         maximum     all λ < −τ               degenerate  some |λ| ≤ τ, and those beyond it on one side at most
 
-    each beyond the error of an eigenvalue, and unresolved where more than one of them remains possible: no eigenvalue
-    was found to be flat, but `bounds` does not exclude one; or flat ones were found, but a saddle is not excluded. More
-    products, double precision or another τ may resolve it.
+    each beyond the error of an eigenvalue. The kind is unresolved if more than one remains possible: no flat eigenvalue
+    was found, but `bounds` does not exclude one, or flat ones were found, but a saddle is not excluded. More products,
+    double precision or another τ may resolve it.
 
-    **A minimum that is not isolated is degenerate here**: along its valley the Hessian is zero, and it cannot tell a
-    valley from a monkey saddle or from the origin of a deep linear network, where H = 0 and which is no minimum. What
-    can be told is whether the loss falls somewhere: from saddles, degenerate and unresolved points straight walks are
-    tried, along the eigenvector of the smallest eigenvalue and along random directions, flat ones if n ≤ `max_dense`. A
-    degenerate or unresolved point with `escape.seen` is no minimum; one without may be. A saddle may have flat
-    directions as well, which `index.flat` counts.
+    **A minimum that is not isolated is degenerate here**: the Hessian is zero along its valley, and does not
+    distinguish a valley from a monkey saddle, or from the origin of a deep linear network, where H = 0 without a
+    minimum. Verified descent does: from saddles, degenerate and unresolved points the loss is evaluated along straight
+    walks, along the eigenvector of the smallest eigenvalue and along random directions, flat ones for n ≤ `max_dense`.
+    A degenerate or unresolved point with `escape.seen` is not a minimum; one without may be. `index.flat` counts the
+    flat directions, also of a saddle.
 
-    Where g is not zero but Hg nearly is, ‖Hg‖ (1 + ‖θ‖) ≤ flatness · ‖g‖², no step of Newton's method leads anywhere:
-    methods that minimise ‖g‖² stop at such gradient-flat points, and take them for critical ones.
+    Where g ≠ 0 but Hg ≈ 0, ‖Hg‖ (1 + ‖θ‖) ≤ flatness · ‖g‖², Newton's method has no useful step: methods that minimise
+    ‖g‖² stop at such gradient-flat points, which are not critical.
 
     Args:
         loss: `loss(params, batch)`, as in `hessian`.
         params: θ.
         data: As in `hessian`.
-        key: For random directions; None for the same ones every time.
+        key: Key of random directions; None for a fixed one.
         batch_size: As in `hessian`.
-        tol: Relative tolerance of a critical point, at or above the noise floor; None takes √ε or, if larger, that.
-        gradient_tol: The tolerance on ‖g‖ itself, instead of tol ‖H‖ (1 + ‖θ‖).
+        tol: Relative tolerance of a critical point, at or above the noise floor; None takes max(√ε, noise floor).
+        gradient_tol: Absolute tolerance of ‖g‖, instead of tol ‖H‖ (1 + ‖θ‖).
         tau: τ, as in `morse_index`.
-        flatness: Of a gradient-flat point. Without units but for the 1 + ‖θ‖, which takes parameters to be of order 1.
-        num_directions: Random directions to try, besides the eigenvector; ≥ 1.
+        flatness: Tolerance of a gradient-flat point; the term 1 + ‖θ‖ assumes parameters of order 1.
+        num_directions: Number of random directions besides the eigenvector, ≥ 1.
         noise_floor: Relative error of a product, as in `morse_index`.
-        max_dense: The largest n for which the Hessian is made. Beyond it "minimum" and "maximum" hold with 99 %
-            confidence, from the brackets of `sharpness`, and "saddle" is proved as in the dense case.
-        max_matvecs: Products, and vectors of memory, for each of the two brackets, ≥ 2. Outside of a trace those beyond
-            64 are spent only where the verdict is open without them. About log(100 √n)/√(2λ/(λmax − λmin)) resolve an
-            eigenvalue λ at the edge: 256 do for a condition number of 1e3, 512 for one of 1e4.
+        max_dense: Largest n for which the Hessian is computed. Beyond it "minimum" and "maximum" hold with 99 %
+            confidence, from the brackets of `sharpness`; "saddle" is proved as in the dense case.
+        max_matvecs: Products, and vectors of memory, for each of two brackets, ≥ 2. Outside of a trace, more than 64
+            are used only if the kind is unresolved without them. About log(100 √n)/√(2λ/(λmax − λmin)) resolve an
+            eigenvalue λ at the edge: 256 for a condition number of 1e3, 512 for 1e4.
 
     Returns:
-        The verdict. Cost: n + 3 products for n ≤ `max_dense`, else about 800, and up to 2 `max_matvecs` more where
-        these leave it open; 24 (num_directions + 1) + 8 losses. It may be used under `jit` and `vmap`, for many small
-        problems at once.
+        The classification. Cost: n + 3 products for n ≤ `max_dense`, else about 800, and up to 2 `max_matvecs` more if
+        the kind is unresolved; 24 (num_directions + 1) + 8 losses. It may be used under `jit` and `vmap`, for many
+        small problems at once.
 
     Raises:
-        TypeError: If loss or parameters do not suit a Hessian, `key` is no key, a count no integer or a tolerance no
-            number.
+        TypeError: If an argument has the wrong type.
         ValueError: If a tolerance is not positive, `tol` or `tau` is below the noise floor, or another number is out of
             range.
 
@@ -168,45 +155,43 @@ def classify_point(
     name = "classify_point"
     key = key_or_fixed(key, name)
     num_directions = check_integer(name, "num_directions", num_directions, 1)
-    max_dense, max_matvecs = (
-        check_integer(name, "max_dense", max_dense, 0),
-        check_integer(name, "max_matvecs", max_matvecs, 2),
-    )
+    max_dense = check_integer(name, "max_dense", max_dense, 0)
+    max_matvecs = check_integer(name, "max_matvecs", max_matvecs, 2)
     tau = None if tau is None else check_real(name, "tau", tau, 0.0)
     op = cast(EmpiricalRiskOperator, hessian(loss, params, data, batch_size=batch_size))
-    # Beyond a quarter of the norm no bracket is narrower than what it encloses.
+    # With a larger noise floor a bracket would be wider than the spectrum.
     floor = check_static_real(name, "noise_floor", check_noise_floor(name, op, noise_floor, below=0.25))
     tolerances = check_tolerances(name, op, floor, tol, gradient_tol, flatness)
     value, g, image = slope(op)
     key_index, key_pairs, key_low, key_high, key_flat, key_walk = jax.random.split(key, 6)
     here = op.params, value, g, image
     if op.size <= max_dense:
-        compression = inertia.of_all(op)
+        compression = dense_compression(op)
         index = index_of(compression, tau, noise_floor=floor)
         limit = check_tau(tau, compression, floor)
         pair, flat = _of_matrix(compression.matrix, limit, op.like, num_directions, key_flat)
         values, residuals = _rayleigh(pair, op.matmat(pair))
         smallest, largest = (jnp.stack([x - index.error, x + index.error]) for x in values)
-        ends = _Ends(values, residuals, smallest, largest, jax.tree.map(lambda leaf: leaf[:1], pair))
-        verdict = _judge(here, tolerances, ends, index)
+        ends = ExtremeEigenvalues(values, residuals, smallest, largest, jax.tree.map(lambda leaf: leaf[:1], pair))
+        verdict = decide(here, tolerances, ends, index)
         spent = index.num_matvecs + 3
     else:
         index = morse_index(op, tau, key=key_index, noise_floor=floor, max_dense=max_dense)
-        found = eigenpairs(op, 2, which="BE", tol=max(_PAIR_TOL, 4 * floor), key=key_pairs, noise_floor=floor)
+        pairs = eigenpairs(op, 2, which="BE", tol=max(_PAIR_TOL, 4 * floor), key=key_pairs, noise_floor=floor)
         flat = jax.vmap(lambda k: vectors.random_like(op.like, key=k))(jax.random.split(key_flat, num_directions))
         traced = isinstance(index.tau, Tracer)
         brackets = _brackets(op, (key_low, key_high), floor, max_matvecs if traced else min(_FEW, max_matvecs))
-        spent = index.num_matvecs + found.num_matvecs + brackets.num_matvecs.sum() + 1
-        ends = _ends(found, brackets, floor * index.scale)
-        verdict = _judge(here, tolerances, ends, index)
+        spent = index.num_matvecs + pairs.num_matvecs + brackets.num_matvecs.sum() + 1
+        ends = _ends(pairs, brackets, floor * index.scale)
+        verdict = decide(here, tolerances, ends, index)
         if not traced and max_matvecs > _FEW and int(verdict.kind) == PointKind.UNRESOLVED:
-            # From the same starts, so that the brackets' confidence is that of one.
+            # The same starts as before, so that the confidence of the brackets is that of a single run.
             brackets = _brackets(op, (key_low, key_high), floor, max_matvecs)
             spent += brackets.num_matvecs.sum()
-            ends = _ends(found, brackets, floor * index.scale)
-            verdict = _judge(here, tolerances, ends, index)
-    ways = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), ends.down, flat)
-    escape = escape_along(op, value, g, ways, key=key_walk)
+            ends = _ends(pairs, brackets, floor * index.scale)
+            verdict = decide(here, tolerances, ends, index)
+    directions = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), ends.down, flat)
+    escape = escape_along(op, value, g, directions, key=key_walk)
     return Classification(
         kind=verdict.kind,
         value=value,
@@ -223,27 +208,8 @@ def classify_point(
     )
 
 
-class _Ends(NamedTuple):
-    """The extreme eigenvalues: Rayleigh quotients (2,) with residuals (2,), and two bounds (2,) on each."""
-
-    values: Array
-    residuals: Array
-    smallest: Array
-    largest: Array
-    down: Vector  # the vector behind the smallest value, as a block of one
-
-
-class _Verdict(NamedTuple):
-    kind: Int[Array, ""]
-    gradient_norm: Float[Array, ""]
-    gradient_tol: Float[Array, ""]
-    flatness: Float[Array, ""]
-    index: MorseIndex
-    open_below: Bool[Array, ""]  # whether a way down is to be expected or cannot be excluded
-
-
 def _brackets(op: EmpiricalRiskOperator, keys: tuple[Key, Key], floor: float, max_matvecs: int) -> Bracket:
-    """Return brackets of the largest eigenvalues of −H and of H, stacked."""
+    """Return stacked brackets of the largest eigenvalues of −H and of H."""
     options = {"confidence": _CONFIDENCE, "tol": max(_WIDTH, 4 * floor), "noise_floor": floor}
     low, high = (
         sharpness(signed, key=key, max_matvecs=max_matvecs, **options)
@@ -253,86 +219,45 @@ def _brackets(op: EmpiricalRiskOperator, keys: tuple[Key, Key], floor: float, ma
 
 
 @jax.jit
-def _ends(found: Eigenpairs, brackets: Bracket, margin: Array) -> _Ends:
-    """Return the more extreme of the Rayleigh quotients found, with the brackets' bounds."""
-    signs = jnp.array([-1, 1], found.values.dtype)
+def _ends(pairs: Eigenpairs, brackets: Bracket, margin: Float[Array, ""]) -> ExtremeEigenvalues:
+    """Return the more extreme Rayleigh quotients of pairs and brackets, with the bounds of the brackets."""
+    signs = jnp.array([-1, 1], pairs.values.dtype)
     quotients = signs * (brackets.lower + margin)
-    better = signs * (quotients - found.values) > 0
-    values = jnp.where(better, quotients, found.values)
-    return _Ends(
+    better = signs * (quotients - pairs.values) > 0
+    values = jnp.where(better, quotients, pairs.values)
+    return ExtremeEigenvalues(
         values=values,
-        residuals=jnp.where(better, brackets.residual, found.residuals),
+        residuals=jnp.where(better, brackets.residual, pairs.residuals),
         smallest=jnp.stack([-brackets.upper[0], values[0] + margin]),
         largest=jnp.stack([values[1] - margin, brackets.upper[1]]),
-        down=jax.tree.map(lambda a, b: jnp.where(better[0], a[:1], b[:1]), brackets.vector, found.vectors),
-    )
-
-
-@jax.jit
-def _judge(here: Any, tolerances: Tolerances, ends: _Ends, index: MorseIndex) -> _Verdict:
-    params, value, g, image = here
-    norm, stretch = vectors.norm(g), vectors.norm(image)
-    length = 1 + vectors.norm(params)
-    extent = jnp.max(jnp.abs(ends.values))
-    limit, flat_by = tolerances.limit(extent, length), flatness_at(norm, stretch, length)
-    kind, index = _of_critical(ends, index)
-    critical = norm <= limit
-    away = jnp.where(flat_by <= tolerances.flatness, PointKind.GRADIENT_FLAT, PointKind.NOT_CRITICAL)
-    kind = jnp.where(critical, kind, away)
-    finite = jnp.isfinite(value) & jnp.isfinite(norm) & jnp.isfinite(extent)
-    kind = jnp.where(finite, kind, PointKind.NOT_FINITE).astype(jnp.int32)
-    open_below = jnp.isin(kind, jnp.array([PointKind.SADDLE, PointKind.DEGENERATE, PointKind.UNRESOLVED], kind.dtype))
-    return _Verdict(kind, norm, limit, flat_by, index, open_below)
-
-
-def _of_critical(ends: _Ends, index: MorseIndex) -> tuple[Array, MorseIndex]:
-    """Return the kind of a critical point, and the index with what the extreme eigenvalues prove."""
-    tau = index.tau
-    down = (index.lower_bound > 0) | (ends.smallest[1] < -tau)
-    up = (index.positive_lower_bound > 0) | (ends.largest[0] > tau)
-    none_down, none_up = (ends.smallest[0] >= -tau) & ~down, (ends.largest[1] <= tau) & ~up
-    far = jnp.abs(ends.values) + jnp.maximum(ends.residuals, index.error)
-    flat = (index.flat_interval[0] > 0) | jnp.any(far <= tau)
-    flat |= (none_down & (ends.smallest[1] <= tau)) | (none_up & (ends.largest[0] >= -tau))
-    kind = jnp.select(
-        [
-            down & up,
-            (ends.smallest[0] > tau) & ~down & ~flat,
-            (ends.largest[1] < -tau) & ~up & ~flat,
-            flat & (none_down | none_up),
-        ],
-        [PointKind.SADDLE, PointKind.MINIMUM, PointKind.MAXIMUM, PointKind.DEGENERATE],
-        PointKind.UNRESOLVED,
-    )
-    lower = jnp.maximum(index.lower_bound, down.astype(index.lower_bound.dtype))
-    return kind, index._replace(
-        lower_bound=lower,
-        estimate=jnp.maximum(index.estimate, lower.astype(index.estimate.dtype)),
-        interval=jnp.maximum(index.interval, lower.astype(index.interval.dtype)),
-        positive_lower_bound=jnp.maximum(index.positive_lower_bound, up.astype(index.positive_lower_bound.dtype)),
+        down=jax.tree.map(lambda a, b: jnp.where(better[0], a[:1], b[:1]), brackets.vector, pairs.vectors),
     )
 
 
 @partial(jax.jit, static_argnums=(3,))
-def _directions(matrix: Array, tau: Array, key: Key, number: int) -> tuple[Array, Array]:
+def _directions(
+    matrix: Float[Array, "n n"], tau: Float[Array, ""], key: Key, number: int
+) -> tuple[Float[Array, "2 n"], Float[Array, "{number} n"]]:
     matrix, unit = vectors.unscaled(matrix)
     values, columns = jnp.linalg.eigh((matrix + matrix.T) / 2)
     ends = columns[:, jnp.array([0, -1])].T
-    # Random directions among the flat ones: along others a quadratic rise would hide what the higher orders do.
+    # Random flat directions: along others a quadratic increase would hide higher orders.
     flat = jnp.abs(unit * values) <= tau
     random = jax.random.normal(key, (number, values.shape[0]), matrix.dtype) * flat[None, :].astype(matrix.dtype)
     return ends, jnp.matmul(random, columns.T, precision="highest")
 
 
-def _of_matrix(matrix: Array, tau: Array, like: Any, number: int, key: Key) -> tuple[Vector, Vector]:
+def _of_matrix(
+    matrix: Float[Array, "n n"], tau: Float[Array, ""], like: Any, number: int, key: Key
+) -> tuple[Vector, Vector]:
     """Return the eigenvectors of the smallest and the largest eigenvalue, and random flat directions, as blocks."""
     ends, flat = _directions(matrix, tau, key, number)
     return unravel(like, ends), unravel(like, flat)
 
 
 @jax.jit
-def _rayleigh(pair: Vector, images: Vector) -> tuple[Array, Array]:
-    def one(v: Vector, image: Vector) -> tuple[Array, Array]:
+def _rayleigh(pair: Vector, images: Vector) -> tuple[Float[Array, "2"], Float[Array, "2"]]:
+    def one(v: Vector, image: Vector) -> tuple[Float[Array, ""], Float[Array, ""]]:
         value = vectors.inner(v, image) / vectors.inner(v, v)
         return value, vectors.norm(vectors.axpy(-value, v, image)) / vectors.norm(v)
 

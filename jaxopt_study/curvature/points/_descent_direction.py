@@ -1,4 +1,4 @@
-"""A way down from a point, walked and not only predicted."""
+"""Verified descent from a point: evaluate the loss along straight walks."""
 
 from typing import Any, NamedTuple
 
@@ -12,9 +12,9 @@ from jaxopt_study.linalg import vectors
 from jaxopt_study.types import Key, Params, Vector
 
 _STEPS = 12
-_RATIO = 4.0  # from 1 + ‖θ‖ down to 2e-7 of it
-_DRAWS = 4  # for the size of rounding errors
-_CLEAR = 4  # times the rounding error is a fall that was seen
+_RATIO = 4.0  # of successive step lengths, from 2e-7 (1 + ‖θ‖) to 1 + ‖θ‖
+_DRAWS = 4  # samples of the rounding error
+_CLEAR = 4  # smallest verified decrease, in rounding errors
 
 
 class Escape(NamedTuple):
@@ -24,8 +24,8 @@ class Escape(NamedTuple):
         direction: A unit vector like the parameters.
         step: Length of the walk.
         fall: L(θ) − L(θ + step · direction), from two evaluations of the loss.
-        rounding: What an evaluation of the loss at θ, or at the end of the walk, is wrong by, as measured.
-        seen: Whether the fall exceeds four times that, and what the slope at θ explains.
+        rounding: Measured rounding error of the loss, the larger of those at θ and at the end of the walk.
+        seen: Whether the fall exceeds four rounding errors plus the part that the slope at θ explains.
     """
 
     direction: Vector
@@ -35,20 +35,22 @@ class Escape(NamedTuple):
     seen: Bool[Array, ""]
 
 
-def escape_along(op: EmpiricalRiskOperator, value: Array, g: Vector, directions: Vector, *, key: Key) -> Escape:
-    """Walk from the parameters of a Hessian along directions and their opposites, and return the best walk.
+def escape_along(
+    op: EmpiricalRiskOperator, value: Float[Array, ""], g: Vector, directions: Vector, *, key: Key
+) -> Escape:
+    """Return the walk along directions or their opposites on which the loss decreases most.
 
-    A walk goes on in steps of four-fold length, from 2e-7 (1 + ‖θ‖) up to 1 + ‖θ‖, as long as the loss does not rise;
-    so no barrier is jumped over, at the steps that were tried. What the slope ⟨g, d⟩ explains of a fall is not counted,
-    for it would show only that θ is not quite critical. The rounding error of the loss is measured by moving the
-    parameters in their last digit, at θ and at the end of the best walk: where θ is 0 the loss has none.
+    A walk continues with steps of four-fold length, from 2e-7 (1 + ‖θ‖) to 1 + ‖θ‖, as long as the loss does not
+    increase, so it does not cross a barrier between the steps it tries. The decrease that the slope ⟨g, d⟩ explains
+    does not count, because it only shows that θ is not exactly critical. The rounding error of the loss is measured by
+    changes of the last digit of the parameters, at θ and at the end of the best walk; at θ = 0 it is 0.
 
     Args:
-        op: The Hessian, for the loss and the parameters θ.
+        op: The Hessian, with the loss and θ.
         value: L(θ).
         g: The gradient.
         directions: A block of d vectors, of any lengths; zero ones are skipped.
-        key: For measuring rounding errors.
+        key: Key of the perturbations that measure rounding errors.
 
     Returns:
         The walk. Cost: 24 d + 8 losses.
@@ -59,7 +61,7 @@ def escape_along(op: EmpiricalRiskOperator, value: Array, g: Vector, directions:
     return _confirmed(found, end, around, g)
 
 
-def _steps(params: Params, dtype: Any) -> Array:
+def _steps(params: Params, dtype: Any) -> Float[Array, " steps"]:
     return (1 + vectors.norm(params)).astype(dtype) * _RATIO ** jnp.arange(1 - _STEPS, 1, dtype=dtype)
 
 
@@ -71,7 +73,7 @@ def _points(params: Params, directions: Vector, key: Key) -> Params:
 
     def along(leaf: Array, start: Array) -> Array:
         shares = lengths.reshape(1, -1, *(1,) * start.ndim)
-        origin, shares, leaf = vectors.together(start[None, None], shares, leaf[:, None])
+        origin, shares, leaf = vectors.promoted(start[None, None], shares, leaf[:, None])
         return (origin + shares * leaf).reshape(leaf.shape[0] * lengths.size, *start.shape).astype(start.dtype)
 
     walked = jax.tree.map(along, unit, params)
@@ -85,9 +87,9 @@ def _around(params: Params, found: Escape, key: Key) -> Params:
 
 
 def _shaken(end: Params, start: Params, key: Key) -> Params:
-    """Return points that differ from the end of a walk in the last digits that it was computed with."""
+    """Return points that differ from the end of a walk by rounding errors of its computation."""
 
-    def shaken(end: Array, start: Array, noise: Array) -> Array:
+    def shaken(end: Float[Array, "..."], start: Float[Array, "..."], noise: Float[Array, "draws ..."]) -> Array:
         size = jnp.max(jnp.maximum(jnp.abs(start), jnp.abs(end)), initial=0)
         return (end[None] + jnp.finfo(end.dtype).eps * size * noise).astype(end.dtype)
 
@@ -96,12 +98,14 @@ def _shaken(end: Params, start: Params, key: Key) -> Params:
 
 
 @jax.jit
-def _best(params: Params, found: Array, value: Array, g: Vector, directions: Vector) -> tuple[Escape, Array]:
+def _best(
+    params: Params, losses_there: Float[Array, " points"], value: Float[Array, ""], g: Vector, directions: Vector
+) -> tuple[Escape, Float[Array, ""]]:
     unit, lengths = jax.vmap(vectors.normalize)(directions)
     steps = _steps(params, vectors.norm(params).dtype)
     eps = jnp.finfo(value.dtype).eps
-    rounding = 2 * eps * jnp.abs(value) + jnp.max(jnp.abs(found[-_DRAWS:] - value))
-    walks = found[:-_DRAWS].reshape(-1, 2, _STEPS)
+    rounding = 2 * eps * jnp.abs(value) + jnp.max(jnp.abs(losses_there[-_DRAWS:] - value))
+    walks = losses_there[:-_DRAWS].reshape(-1, 2, _STEPS)
     walks = jnp.concatenate([walks[:, :1, ::-1], walks[:, 1:]], axis=1)  # backwards and forwards, each outwards
     before = jnp.concatenate([jnp.broadcast_to(value, (*walks.shape[:2], 1)), walks[..., :-1]], axis=2)
     going = jnp.cumprod(walks <= before + rounding, axis=2) > 0  # not at NaN
@@ -118,8 +122,8 @@ def _best(params: Params, found: Array, value: Array, g: Vector, directions: Vec
 
 
 @jax.jit
-def _confirmed(found: Escape, end: Array, around: Array, g: Vector) -> Escape:
-    """Return the walk if its fall is clear of the rounding at its end, too."""
+def _confirmed(found: Escape, end: Float[Array, ""], around: Float[Array, " draws"], g: Vector) -> Escape:
+    """Return the walk, with `seen` False unless its fall also exceeds the rounding error at its end."""
     rounding = 2 * jnp.finfo(end.dtype).eps * jnp.abs(end) + jnp.max(jnp.abs(around - end))
     rounding = jnp.maximum(found.rounding, rounding)
     explained = jnp.abs(vectors.inner(found.direction, g)) * found.step

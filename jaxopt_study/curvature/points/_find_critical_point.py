@@ -1,4 +1,4 @@
-"""Find points where the gradient vanishes, of any index, and reject those where it only seems to."""
+"""Search for critical points of any index, with a separate status for gradient-flat points."""
 
 from dataclasses import replace
 from enum import IntEnum
@@ -8,11 +8,11 @@ from typing import Any, Literal, NamedTuple, cast, get_args
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from jaxopt_study._checks import check_choice, check_integer, check_static_real
 from jaxopt_study._programs import jit_solver, nan_is_an_answer
-from jaxopt_study.curvature._audit import check_noise_floor
+from jaxopt_study.curvature._noise_floor import check_noise_floor
 from jaxopt_study.curvature.operators._empirical_risk import EmpiricalRiskOperator
 from jaxopt_study.curvature.operators._hessian import hessian
 from jaxopt_study.curvature.points import _newton_steps as newton_steps
@@ -31,29 +31,29 @@ _NUM_BASIS = 20
 
 
 class SearchStatus(IntEnum):
-    """How a search ended."""
+    """Status of a search."""
 
     CONVERGED = 0  # ‖g‖ is within the tolerance
-    GRADIENT_FLAT = 1  # Hg ≈ 0 and g is not: no critical point
-    STALLED = 2  # no step along the direction makes progress that can be seen
+    GRADIENT_FLAT = 1  # Hg ≈ 0 but g ≠ 0: not a critical point
+    STALLED = 2  # no step along the direction makes progress beyond rounding
     OUT_OF_STEPS = 3
-    NOT_FINITE = 4  # loss, gradient or a product became NaN or infinite
+    NOT_FINITE = 4  # loss, gradient or a product is NaN or infinite
 
 
 class CriticalPointSearch(NamedTuple):
-    """Where a search for a critical point ended.
+    """Result of a search for a critical point.
 
     Attributes:
         params: θ; a critical point only if the status is `CONVERGED`.
-        status: A `SearchStatus`, as an integer; `verdict` is the word.
+        status: A `SearchStatus`, as an integer; `verdict` is its name.
         value: The loss.
         gradient_norm: ‖g‖.
-        gradient_tol: Converged means ‖g‖ is no larger.
-        flatness: ‖Hg‖ (1 + ‖θ‖)/‖g‖²; infinite for g = 0. Small where there is no step to take.
+        gradient_tol: Tolerance of ‖g‖.
+        flatness: ‖Hg‖ (1 + ‖θ‖)/‖g‖², small at a gradient-flat point; infinite for g = 0.
         gradient_norms: ‖g‖ before the first step and after each (max_steps + 1,), then NaN.
-        num_steps: Steps taken.
-        num_matvecs: Products that it took.
-        num_gradients: Gradients that it took, those of the line search included.
+        num_steps: Number of steps.
+        num_matvecs: Number of products.
+        num_gradients: Number of gradients, those of the line search included.
     """
 
     params: Params
@@ -68,13 +68,13 @@ class CriticalPointSearch(NamedTuple):
     num_gradients: Int[Array, ""]
 
     @property
-    def success(self) -> Array:
-        """Whether it is a critical point."""
+    def success(self) -> Bool[Array, "..."]:
+        """Whether the search ended at a critical point."""
         return self.status == SearchStatus.CONVERGED
 
     @property
     def verdict(self) -> str:
-        """The status in words; outside of a trace, for a single search."""
+        """Status in words, outside of a trace, for a single search."""
         name = SearchStatus(int(self.status)).name.lower()
         return "gradient-flat" if name == "gradient_flat" else name.replace("_", " ")
 
@@ -90,12 +90,12 @@ class _State(NamedTuple):
     num_steps: Int[Array, ""]
     num_matvecs: Int[Array, ""]
     num_gradients: Int[Array, ""]
-    radius: Float[Array, ""]  # how long the next step may be, besides 1 + ‖θ‖
-    status: Int[Array, ""]  # −1 while it runs
+    radius: Float[Array, ""]  # largest length of the next step, which 1 + ‖θ‖ also limits
+    status: Int[Array, ""]  # −1 while the search runs
 
 
 class _Settings(NamedTuple):
-    """What is static in a search; hashable."""
+    """Static, hashable settings of a search."""
 
     method: CriticalPointMethod
     num_basis: int
@@ -119,49 +119,47 @@ def find_critical_point(
     flatness: Any = FLATNESS,
     noise_floor: float | None = None,
 ) -> CriticalPointSearch:
-    """Search for a critical point near the parameters, of any index or, with one method, preferably a minimum.
+    """Search for a critical point near the parameters, of any index, or with one method for a minimum.
 
     With gradient g and Hessian H at θ, and K the Krylov space span{g, Hg, …} of at most `num_basis` dimensions, a step
-    goes along p and is halved until it makes progress:
+    along p is halved until it makes progress:
 
         "newton-mr"           p = argmin_{p ∈ K} ‖Hp + g‖, the shortest       ‖g‖² must fall
         "gradient-norm"       p = −α Hg, α = ‖Hg‖²/‖HHg‖²                     ‖g‖² must fall
         "saddle-free-newton"  p = −|QᵀHQ|⁻¹ g in the orthonormal basis Q of K  the loss must fall
 
-    The first two go to whatever critical point is near, saddles and maxima included; Newton-MR ends quadratically,
-    gradient descent on ½‖g‖² linearly, with the square of the condition number. Saddle-free Newton turns away from
-    saddles and ends at minima. No step is longer than 1 + ‖θ‖: where one would be, p is damped. In "newton-mr"
-    directions in which H is zero to rounding are left out of p, as in MINRES-QLP, so that points on a valley are found
-    as well.
+    The first two converge to a nearby critical point of any index; Newton-MR converges quadratically, gradient descent
+    on ½‖g‖² linearly with the square of the condition number. Saddle-free Newton is repelled by saddles and converges
+    to minima. A step longer than 1 + ‖θ‖ is damped. "newton-mr" excludes directions in which H is zero up to rounding,
+    as MINRES-QLP does, and therefore also finds points of a valley.
 
-    Every local minimum of ‖g‖² is a critical point, or a gradient-flat point: Hg = 0 and g ≠ 0. On losses of neural
-    networks most are of the second kind. The search stops there with a status of its own, and not with success, if
-    ‖Hg‖ (1 + ‖θ‖) ≤ flatness · ‖g‖². Which index the point has, `classify_point` tells.
+    Every local minimum of ‖g‖² is a critical point or a gradient-flat point, Hg = 0 with g ≠ 0; on losses of neural
+    networks most are gradient-flat. There, if ‖Hg‖ (1 + ‖θ‖) ≤ flatness · ‖g‖², the search ends with the status
+    `GRADIENT_FLAT`. `classify_point` computes the index of a point.
 
     Args:
         loss: `loss(params, batch)`, as in `hessian`.
-        params: Where to start, θ₀.
+        params: θ₀, the start.
         data: As in `hessian`.
         method: See above.
-        key: For continuing Krylov spaces, on which results hardly depend; None for the same one every time.
+        key: Key of directions that continue an invariant Krylov space; None for a fixed one.
         batch_size: As in `hessian`.
-        tol: Converged if ‖g‖ ≤ tol ‖H‖ (1 + ‖θ‖), with ‖H‖ as seen in the Krylov space; None takes √ε, or the noise
-            floor if that is larger. Below the floor a gradient is rounding.
-        gradient_tol: The tolerance on ‖g‖ itself, instead; it is not compared with the noise, so a search may stall.
-        max_steps: Steps allowed, ≥ 1.
+        tol: Converged if ‖g‖ ≤ tol ‖H‖ (1 + ‖θ‖), with ‖H‖ estimated in the Krylov space; None takes √ε, or the noise
+            floor if larger, below which a gradient is rounding.
+        gradient_tol: Absolute tolerance of ‖g‖ instead; it may be below the noise floor, where a search stalls.
+        max_steps: Largest number of steps, ≥ 1.
         num_basis: Largest dimension of the Krylov space, ≥ 1.
         flatness: As in `classify_point`.
         noise_floor: Relative error of a product; default `noise_floor` of the Hessian, 16 ε. Singular values of the
             projected Hessian below ten times that, relative to the largest, count as zero.
 
     Returns:
-        Where it ended and why. Cost of a step: `num_basis` products (two for "gradient-norm") after one linearisation,
-        and a gradient for every trial of the line search; one compiled program. Memory: num_basis + 1 vectors. It may
-        be used under `jit` and `vmap`.
+        The last point and the status. Cost of a step: `num_basis` products (two for "gradient-norm") after one
+        linearisation, and a gradient for every trial of the line search; one compiled program, also under `jit` and
+        `vmap`. Memory: num_basis + 1 vectors.
 
     Raises:
-        TypeError: If loss or parameters do not suit a Hessian, `key` is no key, a count no integer or a tolerance no
-            number.
+        TypeError: If an argument has the wrong type.
         ValueError: If the method is unknown, a count too small, a tolerance not positive, or `tol` below the noise
             floor.
 
@@ -183,10 +181,8 @@ def find_critical_point(
     """
     name = "find_critical_point"
     check_choice(name, "method", method, get_args(CriticalPointMethod))
-    max_steps, num_basis = (
-        check_integer(name, "max_steps", max_steps, 1),
-        check_integer(name, "num_basis", num_basis, 1),
-    )
+    max_steps = check_integer(name, "max_steps", max_steps, 1)
+    num_basis = check_integer(name, "num_basis", num_basis, 1)
     key = key_or_fixed(key, name)
     op = cast(EmpiricalRiskOperator, hessian(loss, params, data, batch_size=batch_size))
     floor = check_static_real(name, "noise_floor", check_noise_floor(name, op, noise_floor))
@@ -222,9 +218,9 @@ def _begin(op: EmpiricalRiskOperator, settings: _Settings) -> _State:
 
 
 def _advance(
-    op: EmpiricalRiskOperator, seed: Array, tolerances: Tolerances, settings: _Settings, state: _State
+    op: EmpiricalRiskOperator, seed: UInt32[Array, "2"], tolerances: Tolerances, settings: _Settings, state: _State
 ) -> _State:
-    # Judges the point that was reached and, if the search goes on, takes a step.
+    # Determines the status of the current point and, if the search continues, takes a step.
     here = replace(op, params=state.params)
     length = 1 + vectors.norm(state.params)
     radius = jnp.minimum(state.radius, length)
@@ -253,24 +249,29 @@ def _advance(
         num_steps=steps,
         num_matvecs=state.num_matvecs + proposal.num_matvecs,
         num_gradients=state.num_gradients + tried,
-        # Twice what went well comes next: where one direction allows only short steps, damping keeps the others.
+        # The next radius is twice the accepted length: if one direction allows only short steps, damping keeps others.
         radius=jnp.where(accepted, 2 * jnp.maximum(went, jnp.where(tried == 1, radius, 0)), radius),
         status=jnp.where((status < 0) & ~accepted, SearchStatus.STALLED, status).astype(jnp.int32),
     )
 
 
 def _line_search(
-    op: EmpiricalRiskOperator, settings: _Settings, state: _State, proposal: Any, start: Array, active: Array
-) -> tuple[Params, Array, Vector, Array, Array, Array]:
-    # Halves the step until there is progress: the point, its loss and gradient, the number of trials and the outcome.
+    op: EmpiricalRiskOperator,
+    settings: _Settings,
+    state: _State,
+    proposal: newton_steps.Proposal,
+    start: Float[Array, ""],
+    active: Bool[Array, ""],
+) -> tuple[Params, Float[Array, ""], Vector, Float[Array, ""], Int[Array, ""], Bool[Array, ""]]:
+    # Halves the step until it makes progress; returns the point, its loss, gradient and norm, trials and success.
     noise = 8 * jnp.finfo(state.value.dtype).eps * jnp.abs(state.value)
 
-    def enough(t: Array, value: Array, norm: Array) -> Array:
+    def enough(t: Float[Array, ""], value: Float[Array, ""], norm: Float[Array, ""]) -> Bool[Array, ""]:
         if settings.method == "saddle-free-newton":
-            # So near to a minimum that the loss is constant to rounding, the gradient still shows the way.
+            # Near a minimum, where the loss is constant up to rounding, the gradient decides.
             falls = value <= state.value + _ARMIJO * t * proposal.slope
             return jnp.where(jnp.abs(value - state.value) <= noise, norm < state.norm, falls)
-        # Less than before, and not only within rounding of what is asked for: progress that cannot be seen is none.
+        # The norm must also decrease strictly: within rounding of the required decrease there may be no progress.
         left = norm / jnp.where(state.norm > 0, state.norm, 1)
         return (norm < state.norm) & (left**2 <= 1 + 2 * _ARMIJO * t * proposal.slope)
 
@@ -281,7 +282,7 @@ def _line_search(
         norm = vectors.norm(g)
         return t / 2, tried + 1, params, value, g, norm, enough(t, value, norm)
 
-    def unfinished(carry: Any) -> Array:
+    def unfinished(carry: Any) -> Bool[Array, ""]:
         return active & ~carry[-1] & (carry[1] < _HALVINGS)
 
     first = (start, jnp.int32(0), state.params, state.value, state.g, state.norm, jnp.bool(False))

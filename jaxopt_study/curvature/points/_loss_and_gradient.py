@@ -15,7 +15,7 @@ from jaxopt_study.types import Params, Vector
 
 
 def loss_at(op: EmpiricalRiskOperator, params: Params) -> Float[Array, ""]:
-    """Return the loss whose Hessian an operator is, at other parameters; for use inside a trace."""
+    """Return the loss of a Hessian at other parameters; for use inside a trace."""
     return _mean(op, lambda batch: op.batch_operator.loss(params, batch))
 
 
@@ -26,13 +26,13 @@ def value_and_gradient(op: EmpiricalRiskOperator, params: Params) -> tuple[Float
 
 @jax.jit
 def slope(op: EmpiricalRiskOperator) -> tuple[Float[Array, ""], Vector, Vector]:
-    """Return loss, gradient g and Hg/‖g‖ at the operator's parameters; Hg itself has the square of the loss's scale."""
+    """Return loss, gradient g and Hg/‖g‖ at the operator's parameters (Hg scales as the square of the loss)."""
     value, g = value_and_gradient(op, op.params)
     return value, g, op.matvec(vectors.normalize(g)[0])
 
 
 def losses(op: EmpiricalRiskOperator, points: Params) -> Float[Array, " b"]:
-    """Return the losses (b,) at a block of parameters, one after the other."""
+    """Return the losses at a block of parameters, computed one after another."""
     if op.loop == "host":
         length = jax.tree.leaves(points)[0].shape[0]
         return jnp.stack([_loss(op, jax.tree.map(lambda leaf, i=i: leaf[i], points)) for i in range(length)])

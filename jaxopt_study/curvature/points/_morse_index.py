@@ -1,4 +1,4 @@
-"""How many directions curve down: the Morse index, proved from below and estimated, and the flat directions."""
+"""Morse index: a proved lower bound and an estimate, with the number of flat directions."""
 
 import math
 from enum import IntEnum
@@ -8,28 +8,32 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.core import Tracer
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from jaxopt_study._checks import check_integer, check_real, check_static_real
 from jaxopt_study._programs import nan_is_an_answer
-from jaxopt_study.curvature._audit import check_noise_floor
+from jaxopt_study.curvature._noise_floor import check_noise_floor
 from jaxopt_study.curvature.operators._operator import Operator
-from jaxopt_study.curvature.spectrum import _eigenvalue_counts as inertia
-from jaxopt_study.curvature.spectrum._eigenvalue_counts import Compression
+from jaxopt_study.curvature.spectrum._eigenvalue_counts import (
+    Compression,
+    dense_compression,
+    krylov_compression,
+    proved_counts,
+)
 from jaxopt_study.curvature.spectrum._estimate import band_of_shares
 from jaxopt_study.linalg.checks import key_or_fixed
 from jaxopt_study.linalg.gauss_quadrature import Quadrature, lanczos_quadrature
 from jaxopt_study.linalg.operator import check_operator
 from jaxopt_study.types import Key
 
-_TAU = 2  # errors of an eigenvalue; so a zero eigenvalue, wrong by one, is still told to be flat
+_TAU = 2  # in errors of an eigenvalue; a zero eigenvalue with one such error is then still flat
 
 
 class Resolution(IntEnum):
-    """How an index is known."""
+    """Source of an index: estimate or proof."""
 
-    ESTIMATED = 0  # from random probes, or some eigenvalues are too near ±τ to be told on which side they are
-    EXHAUSTED = 1  # the Krylov space became invariant with fewer copies of each eigenvalue than it could have found
+    ESTIMATED = 0  # from random probes, or some eigenvalues are within their error of ±τ
+    EXHAUSTED = 1  # the Krylov space became invariant, and no eigenvalue filled a block with its copies
     COMPLETE = 2  # all n eigenvalues were computed
 
 
@@ -37,17 +41,17 @@ class MorseIndex(NamedTuple):
     """The numbers of eigenvalues below −τ, and within ±τ.
 
     Attributes:
-        lower_bound: At least so many eigenvalues are below −τ; proved, up to the noise floor.
-        estimate: How many there are; an integer where it is exact.
-        interval: Lower and upper end (2,): at the stated confidence if estimated; otherwise what rounding leaves open.
-        flat: How many eigenvalues are within ±τ, like `estimate`.
-        flat_interval: Lower and upper end (2,) of it, like `interval`.
-        positive_lower_bound: At least so many eigenvalues are above τ; proved like `lower_bound`.
-        tau: τ, in the units of an eigenvalue.
-        error: δ: what an eigenvalue may be wrong by. Those within δ of ±τ are not counted by the bounds.
-        scale: The largest |eigenvalue| or ‖H q‖ seen, the unit of the noise floor.
+        lower_bound: Proved lower bound on the number of eigenvalues below −τ, up to the noise floor.
+        estimate: Number of eigenvalues below −τ; an integer where it is exact.
+        interval: Lower and upper end: a confidence interval if estimated, otherwise the range left open by rounding.
+        flat: Number of eigenvalues within ±τ, like `estimate`.
+        flat_interval: Its lower and upper end, like `interval`.
+        positive_lower_bound: Proved lower bound on the number of eigenvalues above τ.
+        tau: τ, in units of an eigenvalue.
+        error: δ, the error of an eigenvalue. The bounds do not count eigenvalues within δ of ±τ.
+        scale: Largest |eigenvalue| or ‖H q‖, the unit of the noise floor.
         resolution: A `Resolution`, as an integer.
-        num_matvecs: Products that it took.
+        num_matvecs: Number of products.
     """
 
     lower_bound: Int[Array, ""]
@@ -63,8 +67,8 @@ class MorseIndex(NamedTuple):
     num_matvecs: Int[Array, ""]
 
     @property
-    def exact(self) -> Array:
-        """Whether index and number of flat directions are no estimates; `resolution` says why."""
+    def exact(self) -> Bool[Array, "..."]:
+        """Whether index and number of flat directions are exact, as `resolution` states."""
         return self.resolution > 0
 
 
@@ -84,50 +88,47 @@ def morse_index(
 ) -> MorseIndex:
     """Count the eigenvalues below −τ: a proved lower bound, an estimate with an interval, and the flat directions.
 
-    **Proof.** For orthonormal Q the eigenvalues of QᵀHQ interlace those of H. So H has at least as many below −τ as
-    QᵀHQ has below −τ − δ, whatever Q is. δ bounds what the computed matrix is wrong by: m products each wrong by the
-    noise floor, plus the measured asymmetry and loss of orthogonality. Without δ, zero eigenvalues that rounding has
-    made negative would be counted.
+    **Proof.** For every orthonormal Q the eigenvalues of QᵀHQ interlace those of H, so H has at least as many below −τ
+    as QᵀHQ has below −τ − δ. δ bounds the error of the computed matrix: m products with the error of the noise floor,
+    plus the measured asymmetry and loss of orthogonality. Without δ, zero eigenvalues that rounding has made negative
+    would count.
 
-    **Estimate.** Where n ≤ `max_dense`, Q is the identity and the count is that of all eigenvalues. Else Q spans a
-    block Krylov space. If it becomes invariant (operators of low rank), and no eigenvalue outside of ±τ fills a block
-    with its copies, all of those were found, with probability 1, and the rest of the n is flat. Otherwise stochastic
-    Lanczos quadrature estimates the shares of the eigenvalues below −τ and within ±τ. Two bounds hold for what m steps
-    leave open in one probe, and the tighter is taken: Chebyshev, Markov and Stieltjes's, and with nodes θ, weights w
-    and residuals r
+    **Estimate.** For n ≤ `max_dense`, Q is the identity, and all eigenvalues are counted. Else Q spans a block Krylov
+    space. If it becomes invariant (operators of low rank), and no eigenvalue outside of ±τ fills a block with its
+    copies, all such eigenvalues were found, with probability 1, and the others are flat. Otherwise stochastic Lanczos
+    quadrature estimates the shares of eigenvalues below −τ and within ±τ. The error of m steps for one probe is the
+    smaller of two bounds: that of Chebyshev, Markov and Stieltjes, and, with nodes θ, weights w and residuals r,
 
         |√(share below a) − √(Σ_{θ ≤ a} w)| ≤ Σ √w min(1, r/|θ − a|),
 
-    which is the sharp one where nodes have converged. To these, the error of sampling is added, of known variance.
+    which is the tighter one for converged nodes. The sampling error, of known variance, is added.
 
-    Eigenvalues within ±τ are called flat, which is a statement about τ: that a direction is flat indeed, to all orders,
-    no Hessian can tell.
+    "Flat" means an eigenvalue within ±τ. The Hessian cannot show whether a direction is flat to all orders.
 
-    For many operators beyond `max_dense` take `lax.map` over all but one axis: with JAX 0.10.2 on two CPU threads a
-    `vmap` of 4 over a `vmap` of 40 may wait for itself for ever.
+    For many operators beyond `max_dense` use `lax.map` over all but one axis: with JAX 0.10.2 on two CPU threads a
+    `vmap` of 4 over a `vmap` of 40 may deadlock.
 
     Args:
         op: H, symmetric.
-        tau: τ in the units of an eigenvalue. None takes 2δ: everything that is not proved to be different from 0 is
-            flat.
-        key: For random directions, not used if n ≤ `max_dense`; None for the same ones every time.
-        num_basis: Columns of Q, the most that `lower_bound` can be. Memory: so many vectors.
-        block_size: Directions that the Krylov space starts from.
+        tau: τ in units of an eigenvalue. None takes 2δ: every eigenvalue not proved to differ from 0 is flat.
+        key: Key of random directions, not used for n ≤ `max_dense`; None for a fixed one.
+        num_basis: Number of columns of Q, an upper limit of `lower_bound`. Memory: this number of vectors.
+        block_size: Number of starting directions of the Krylov space.
         num_probes: Random vectors of the quadrature, ≥ 2.
         num_steps: Products for each of them.
-        confidence: Of an estimated interval, in (0, 1).
+        confidence: Confidence of an estimated interval, in (0, 1).
         noise_floor: Relative error of a product, `audit(op).noise_floor`; default `noise_floor(op)`, 16 ε.
-        max_dense: The largest n for which the matrix is made.
+        max_dense: Largest n for which the matrix is computed.
 
     Returns:
-        The counts. Cost: n products if n ≤ `max_dense`; else num_basis + num_probes · num_steps, where the quadrature
-        is left out if the Krylov space was exhausted (not inside a trace). Where products are not finite, the bounds
-        are 0, the intervals [0, n] and the estimates NaN.
+        The counts. Cost: n products if n ≤ `max_dense`; else num_basis + num_probes · num_steps, without the quadrature
+        if the Krylov space was exhausted (except inside a trace). If a product is not finite, the bounds are 0, the
+        intervals [0, n] and the estimates NaN.
 
     Raises:
-        TypeError: If `op` is no operator, `key` no key, a count no integer or another argument no number.
-        ValueError: If `tau` is below the noise floor, or an argument is out of range. Inside a trace a smaller τ is
-            raised to the noise floor; the result holds the τ that was used.
+        TypeError: If an argument has the wrong type.
+        ValueError: If `tau` is below the noise floor, or an argument is out of range. Inside a trace τ is increased to
+            the noise floor instead; the result contains the τ used.
 
     Example:
         >>> from jaxopt_study.curvature import from_matvec
@@ -147,22 +148,18 @@ def morse_index(
     name = "morse_index"
     check_operator(name, op)
     key = key_or_fixed(key, name)
-    num_basis, block_size = (
-        check_integer(name, "num_basis", num_basis, 1),
-        check_integer(name, "block_size", block_size, 1),
-    )
-    num_probes, num_steps = (
-        check_integer(name, "num_probes", num_probes, 2),
-        check_integer(name, "num_steps", num_steps, 1),
-    )
+    num_basis = check_integer(name, "num_basis", num_basis, 1)
+    block_size = check_integer(name, "block_size", block_size, 1)
+    num_probes = check_integer(name, "num_probes", num_probes, 2)
+    num_steps = check_integer(name, "num_steps", num_steps, 1)
     max_dense = check_integer(name, "max_dense", max_dense, 0)
     confidence = check_static_real(name, "confidence", confidence, 0.0, 1.0, closed="()")
     floor = check_static_real(name, "noise_floor", check_noise_floor(name, op, noise_floor))
     tau = None if tau is None else check_real(name, "tau", tau, 0.0)
     if op.size <= max_dense:
-        return index_of(inertia.of_all(op), tau, noise_floor=floor)
+        return index_of(dense_compression(op), tau, noise_floor=floor)
     key_space, key_probes = jax.random.split(key)
-    compression = inertia.of_krylov_space(
+    compression = krylov_compression(
         op, num_basis=min(num_basis, op.size), block_size=min(block_size, op.size), noise_floor=floor, key=key_space
     )
     limit = check_tau(tau, compression, floor)
@@ -176,23 +173,23 @@ def morse_index(
 
 @nan_is_an_answer
 def index_of(compression: Compression, tau: Any, *, noise_floor: float) -> MorseIndex:
-    """Return the index from the whole matrix, with the checks of `morse_index`."""
+    """Return the index from the compression to the whole space, with the checks of `morse_index`."""
     return _complete(compression, check_tau(tau, compression, noise_floor), noise_floor)
 
 
-def check_tau(tau: Any, compression: Compression, noise_floor: float) -> Array:
-    """Return τ as an array: the default for None, and never below the noise floor.
+def check_tau(tau: Any, compression: Compression, noise_floor: float) -> Float[Array, ""]:
+    """Return τ as an array, at or above the noise floor; the default for None.
 
     Args:
-        tau: As in `morse_index`: None, or a finite number.
-        compression: Of H, for its scale.
+        tau: None, or a finite number.
+        compression: Compression of H, for the scale.
         noise_floor: Relative error of a product.
 
     Returns:
-        A scalar.
+        τ.
 
     Raises:
-        ValueError: If τ is known and below the noise floor.
+        ValueError: If τ is not traced and below the noise floor.
     """
     least = noise_floor * compression.scale
     if tau is None:
@@ -202,16 +199,16 @@ def check_tau(tau: Any, compression: Compression, noise_floor: float) -> Array:
     if math.isfinite(float(least)) and float(tau) < float(least):
         raise ValueError(
             f"tau must be a number at or above the noise floor of an eigenvalue, {float(least):.2e} here "
-            f"({noise_floor:.1e} of the largest eigenvalue); received {tau}. Leave tau out to use what is resolved, or "
-            "build the operator in double precision."
+            f"({noise_floor:.1e} of the largest eigenvalue); received {tau}. Omit tau to use the smallest resolved "
+            "value, or build the operator in double precision."
         )
     return jnp.asarray(tau, least.dtype)
 
 
 @partial(jax.jit, static_argnums=2)
-def _complete(compression: Compression, tau: Array, noise_floor: float) -> MorseIndex:
+def _complete(compression: Compression, tau: Float[Array, ""], noise_floor: float) -> MorseIndex:
     values = compression.eigenvalues()
-    below, above, near_minus, near_plus = inertia.counts(compression, tau, noise_floor)
+    below, above, near_minus, near_plus = proved_counts(compression, tau, noise_floor)
     n = compression.count.astype(below.dtype)
     finite = jnp.all(jnp.isfinite(values))
     nan = jnp.where(finite, 0.0, jnp.nan).astype(values.dtype)
@@ -236,12 +233,12 @@ def _complete(compression: Compression, tau: Array, noise_floor: float) -> Morse
 
 
 @partial(jax.jit, static_argnums=(2, 3, 4))
-def _from_space(compression: Compression, tau: Array, n: int, b: int, noise_floor: float) -> MorseIndex:
-    """Return the proved bounds and, where the space was exhausted, the exact numbers."""
-    below, above, _, _ = inertia.counts(compression, tau, noise_floor)
+def _from_space(compression: Compression, tau: Float[Array, ""], n: int, b: int, noise_floor: float) -> MorseIndex:
+    """Return the proved bounds and, for an exhausted space, the exact numbers."""
+    below, above, _, _ = proved_counts(compression, tau, noise_floor)
     error = compression.error(noise_floor)
     values = compression.eigenvalues(compression.exhausted)
-    # What couples an exhausted space to the rest was set to zero because it was below the noise floor.
+    # The coupling of an exhausted space to the rest is below the noise floor and was set to zero.
     wide = error + 2 * math.sqrt(b) * noise_floor * compression.scale
     undecided = jnp.any(jnp.abs(jnp.abs(values) - tau) < wide)
     crowded = (values[b - 1 :] - values[: values.shape[0] - b + 1] <= 2 * wide) & (
@@ -268,14 +265,16 @@ def _from_space(compression: Compression, tau: Array, n: int, b: int, noise_floo
 
 @partial(jax.jit, static_argnums=(2, 3))
 def _from_probes(found: MorseIndex, quadrature: Quadrature, n: int, confidence: float) -> MorseIndex:
-    """Return the numbers estimated, unless they are exact already."""
+    """Return the estimated numbers, or the exact ones where they are known."""
     p, dtype = quadrature.nodes.shape[0], quadrature.nodes.dtype
     nodes = quadrature.nodes, quadrature.weights, quadrature.residuals
     minus = jax.vmap(partial(_share, -found.tau, "left"))(*nodes)
     plus = jax.vmap(partial(_share, found.tau, "right"))(*nodes)
     below, above = found.lower_bound.astype(dtype), found.positive_lower_bound.astype(dtype)
 
-    def interval(lower: Array, upper: Array, least: Array, most: Array) -> Array:
+    def interval(
+        lower: Float[Array, " p"], upper: Float[Array, " p"], least: Float[Array, ""], most: Float[Array, ""]
+    ) -> Float[Array, "2"]:
         first, _ = band_of_shares(jnp.mean(lower), p, n, confidence)
         _, last = band_of_shares(jnp.mean(upper), p, n, confidence)
         ends = jnp.stack([first, last])
@@ -295,8 +294,14 @@ def _from_probes(found: MorseIndex, quadrature: Quadrature, n: int, confidence: 
     )
 
 
-def _share(at: Array, side: str, nodes: Array, weights: Array, residuals: Array) -> tuple[Array, Array, Array]:
-    """Return the weight of the nodes below a, and bounds on the weight that one probe's vector has below a."""
+def _share(
+    at: Float[Array, ""],
+    side: str,
+    nodes: Float[Array, " m"],
+    weights: Float[Array, " m"],
+    residuals: Float[Array, " m"],
+) -> tuple[Float[Array, ""], Float[Array, ""], Float[Array, ""]]:
+    """Return the weight of the nodes below a, and bounds on the true weight of one probe below a."""
     m = nodes.shape[0]
     below = jnp.searchsorted(nodes, at, side=side)
     sums = jnp.concatenate([jnp.zeros(1, weights.dtype), jnp.cumsum(weights)])

@@ -1,4 +1,4 @@
-"""Directions towards a critical point, from a Krylov space of the gradient."""
+"""Newton-type directions towards a critical point from a Krylov space of the gradient."""
 
 import math
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from jaxopt_study.curvature.operators._operator import Operator
 from jaxopt_study.linalg import block_lanczos as lanczos
@@ -16,7 +16,7 @@ from jaxopt_study.linalg.block_lanczos import Space
 from jaxopt_study.linalg.layout import layout_of
 from jaxopt_study.types import Vector
 
-CUTOFF = 10  # noise floors; a smaller singular value, relative to the largest, is not told from zero
+CUTOFF = 10  # in noise floors: relative singular values below it count as zero
 _BISECTIONS = 30
 
 
@@ -27,8 +27,8 @@ class Proposal(NamedTuple):
         direction: p.
         slope: ⟨p, Hg⟩/‖g‖², the slope of ½‖g‖² along p relative to ‖g‖²; for saddle-free Newton ⟨p, g⟩, of the loss.
         stretch: ‖Hg‖/‖g‖.
-        scale: ‖H‖ from below.
-        num_matvecs: Products that it took.
+        scale: A lower bound on ‖H‖.
+        num_matvecs: Number of products.
     """
 
     direction: Vector
@@ -39,23 +39,29 @@ class Proposal(NamedTuple):
 
 
 def propose(
-    method: str, op: Operator, g: Vector, radius: Array, seed: Array, *, num_basis: int, cutoff: float
+    method: str,
+    op: Operator,
+    g: Vector,
+    radius: Float[Array, ""],
+    seed: UInt32[Array, "2"],
+    *,
+    num_basis: int,
+    cutoff: float,
 ) -> Proposal:
-    """Return the direction of a method, as `find_critical_point` defines them; for use inside a trace.
+    """Return the direction of a method of `find_critical_point`; for use inside a trace.
 
-    With a power of two s next to ‖H‖, it is found as a multiple z of ‖g‖/s, from H/s and g/‖g‖: numbers of order one.
-
-    Where p would be longer than the radius it is the solution of a damped problem that is just as long: the shortest
-    for its residual, and not a piece of a much longer one, in which all that is small would be lost.
+    With a power of two s next to ‖H‖, the direction is computed as a multiple z of ‖g‖/s from H/s and g/‖g‖, numbers of
+    order one. If p would be longer than the radius, it solves a damped problem with ‖p‖ = radius. Scaling down an
+    undamped p instead would lose its small components.
 
     Args:
-        method: Its name.
+        method: Name of the method.
         op: H.
         g: The gradient.
-        radius: How long p may be; not for the gradient norm's.
-        seed: For continuing an invariant space.
+        radius: Largest length of p; not used by "gradient-norm".
+        seed: Seed of directions that continue an invariant space.
         num_basis: Largest dimension of the Krylov space.
-        cutoff: Relative size of what counts as zero.
+        cutoff: Relative size that counts as zero.
 
     Returns:
         The direction.
@@ -93,13 +99,18 @@ def propose(
     return Proposal(direction, slope, unit * stretch, unit * scale, space.count)
 
 
-def _within(radius: Array, solution: Callable[[Array], Array], amounts: Array, largest: Array) -> Array:
+def _within(
+    radius: Float[Array, ""],
+    solution: Callable[[Array], Array],
+    amounts: Float[Array, " m"],
+    largest: Float[Array, ""],
+) -> Float[Array, " m"]:
     """Return the solution y(μ) for the smallest μ ≥ 0 with ‖y(μ)‖ ≤ radius, by bisection of log μ.
 
-    ‖y‖ decreases with μ, and ‖y(largest/radius)‖ ≤ radius. Components without an amount are 0.
+    ‖y‖ decreases with μ, and ‖y(largest/radius)‖ ≤ radius. Components with amount 0 are 0.
     """
 
-    def at(mu: Array) -> Array:
+    def at(mu: Float[Array, ""]) -> Float[Array, " m"]:
         y = jnp.where(amounts == 0, 0, solution(mu))
         return jnp.where(jnp.isnan(y), 0, y)  # 0/0, of a zero operator
 
@@ -128,16 +139,18 @@ def _gradient_norm(op: Operator, g: Vector) -> Proposal:
     return Proposal(direction, -(share**2), stretch, jnp.maximum(bend, stretch), jnp.int32(2))
 
 
-def _krylov_space(op: Operator, g: Vector, seed: Array, m: int, breakdown: float) -> tuple[Space, Array]:
-    """Return the Krylov space of g for H/s, of m dimensions or as many as there are before it is invariant, and s.
+def _krylov_space(
+    op: Operator, g: Vector, seed: UInt32[Array, "2"], m: int, breakdown: float
+) -> tuple[Space, Float[Array, ""]]:
+    """Return the Krylov space of g for H/s, of m dimensions or fewer if it becomes invariant, and s.
 
-    The first product may be next to nothing, where g is nearly in the null space, so that s is raised as need be.
+    If g is nearly in the null space, the first product is tiny; s is then increased with later products.
     """
     layout, product = layout_of(op.like), op.linearize()
     start = jax.tree.map(lambda leaf: leaf[None], layout.pack(g))
     limit = jnp.asarray(breakdown, layout.scalar)
 
-    def unfinished(carry: tuple[Space, Array, Array]) -> Array:
+    def unfinished(carry: tuple[Space, Bool[Array, ""], Float[Array, ""]]) -> Bool[Array, ""]:
         space, invariant, _ = carry
         return (space.count < m) & ~invariant & (jnp.isfinite(space.scale))
 

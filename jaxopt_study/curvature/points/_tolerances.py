@@ -1,4 +1,4 @@
-"""When a point counts as critical, and when as gradient-flat: what a classification and a search share."""
+"""Tolerances of critical and of gradient-flat points, for classification and search."""
 
 from typing import Any, NamedTuple
 
@@ -10,11 +10,11 @@ from jaxopt_study.curvature.operators._operator import Operator
 from jaxopt_study.linalg.checks import check_tolerance
 from jaxopt_study.linalg.layout import layout_of
 
-FLATNESS = 1e-3  # below it, a walk of the parameters' own length leaves the gradient what it is, to a thousandth
+FLATNESS = 1e-3  # relative change of the gradient over a step as long as the parameters
 
 
 class Tolerances(NamedTuple):
-    """The tolerances of a critical point and of a gradient-flat one."""
+    """Tolerances of a critical point and of a gradient-flat one."""
 
     tol: Any
     gradient_tol: Any  # None, or a number that replaces tol ‖H‖ (1 + ‖θ‖)
@@ -28,22 +28,23 @@ class Tolerances(NamedTuple):
 def check_tolerances(
     name: str, op: Operator, noise_floor: float, tol: Any, gradient_tol: Any, flatness: Any
 ) -> Tolerances:
-    """Return the tolerances, if they can be met; tol is √ε by default, or the noise floor if that is larger.
+    """Return the tolerances; raise unless they can be met. The default of tol is max(√ε, noise floor).
 
     Args:
-        name: Who asks, for the messages.
+        name: The function that was called, for the messages.
         op: The Hessian.
-        noise_floor: Relative error of a product. Below it a gradient is rounding.
-        tol: Relative to ‖H‖ (1 + ‖θ‖); None for the default. Not compared with the noise if `gradient_tol` replaces it.
-        gradient_tol: On ‖g‖ itself, or None.
-        flatness: Of a gradient-flat point.
+        noise_floor: Relative error of a product, below which a gradient is rounding.
+        tol: Tolerance of ‖g‖ relative to ‖H‖ (1 + ‖θ‖); None for the default. Not compared with the noise floor if
+            `gradient_tol` replaces it.
+        gradient_tol: Tolerance of ‖g‖, or None.
+        flatness: Tolerance of a gradient-flat point.
 
     Returns:
-        All three.
+        The three tolerances.
 
     Raises:
-        TypeError: If one is no number.
-        ValueError: If one is not positive and finite, or `tol` is below the noise floor or not below 1.
+        TypeError: If a tolerance is not a number.
+        ValueError: If a tolerance is not positive and finite, or `tol` is below the noise floor or not below 1.
     """
     flatness = check_real(name, "flatness", flatness, 0.0, closed="()")
     if gradient_tol is not None:

@@ -1,1 +1,1 @@
-"""Spectra: extreme eigenvalues, densities, traces, determinants and condition numbers, each with its error."""
+"""Spectra: extreme eigenvalues, densities, traces, determinants and condition numbers, each with an error."""

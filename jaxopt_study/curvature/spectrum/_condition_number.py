@@ -1,4 +1,4 @@
-"""How unequal the curvatures are, and what that does to a step along the gradient."""
+"""Condition number of an operator, and ill-conditioning of a gradient step."""
 
 from enum import IntEnum
 from functools import partial
@@ -7,11 +7,11 @@ from typing import Any, NamedTuple, cast
 import jax
 import jax.numpy as jnp
 from jax.core import Tracer
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, ScalarLike
 
 from jaxopt_study._checks import check_integer, is_finite
 from jaxopt_study._programs import nan_is_an_answer
-from jaxopt_study.curvature._audit import check_noise_floor
+from jaxopt_study.curvature._noise_floor import check_noise_floor
 from jaxopt_study.curvature.operators._operator import Operator
 from jaxopt_study.curvature.spectrum._eigenpairs import Eigenpairs, eigenpairs
 from jaxopt_study.linalg import vectors
@@ -21,26 +21,26 @@ from jaxopt_study.types import Key, Vector
 
 
 class Conditioning(IntEnum):
-    """What is known of a condition number."""
+    """Status of a condition number."""
 
     DETERMINED = 0  # both ends are resolved, and the smallest eigenvalue is positive beyond its error
-    UNDETERMINED = 1  # the smallest eigenvalue cannot be told from zero: its error, or the noise of products, is larger
-    INDEFINITE = 2  # there is a direction of negative curvature: the ratio of the ends says nothing
+    UNDETERMINED = 1  # the smallest eigenvalue is within its error, or the noise of products, of zero
+    INDEFINITE = 2  # the smallest eigenvalue is negative, and the ratio of the ends has no meaning
     NOT_FINITE = 3  # a product was NaN or infinite
 
 
 class ConditionNumber(NamedTuple):
-    """The condition number κ = λmax/λmin of a positive definite operator, as far as it is determined.
+    """Condition number κ = λmax/λmin of a positive definite operator, with bounds.
 
     Attributes:
         value: κ; NaN unless the status is `DETERMINED`.
-        lower: max|λ|/min|λ| is no smaller than this, whatever the status (1 where nothing is known).
-        upper: κ is no larger than this if λmin is the smallest eigenvalue there is; infinite unless determined.
-        largest: The largest Ritz value found.
-        smallest: The smallest Ritz value found.
-        residuals: Of these two (2,): an eigenvalue lies within this distance of each, beyond the noise of products.
+        lower: Lower bound on max|λ|/min|λ| for every status; 1 if unknown.
+        upper: Upper bound on κ, provided that no smaller eigenvalue was missed; infinite unless determined.
+        largest: Largest Ritz value.
+        smallest: Smallest Ritz value.
+        residuals: Residuals of these two; an eigenvalue lies within this distance of each, up to the noise of products.
         status: A `Conditioning`, as an integer.
-        num_matvecs: Products that it took.
+        num_matvecs: Number of products.
     """
 
     value: Float[Array, ""]
@@ -54,30 +54,30 @@ class ConditionNumber(NamedTuple):
 
     @property
     def verdict(self) -> str:
-        """The status in a word; outside of a trace."""
+        """Status as a word, outside of a trace."""
         return Conditioning(int(self.status)).name.lower().replace("_", " ")
 
 
 class IllConditioning(NamedTuple):
-    """How curvature limits a step along the gradient g. With f(θ − εg) ≈ f − ε gᵀg + ½ ε² gᵀHg.
+    """Quadratic model f(θ − εg) ≈ f − ε gᵀg + ½ ε² gᵀHg of a step along the gradient g.
 
     Attributes:
         gradient_norm: ‖g‖.
         gg: gᵀg, the linear term.
         ghg: gᵀHg, twice the quadratic term.
-        ghg_error: What the noise of the product may add to gᵀHg: noise_floor · ‖g‖ · max(‖Hg‖, |λ|max ‖g‖); at least
-            the smallest normal number, below which gᵀHg is 0, and infinite where gᵀHg is.
+        ghg_error: Error of gᵀHg from the noise of the product: noise_floor · ‖g‖ · max(‖Hg‖, |λ|max ‖g‖); at least the
+            smallest normal number, below which gᵀHg is 0, and infinite where gᵀHg is.
         hg_norm: ‖Hg‖.
         curvature: gᵀHg/gᵀg, the curvature along the gradient; between λmin and λmax.
-        cauchy_step: ε = gᵀg/gᵀHg, the step that lowers the quadratic model most; infinite if gᵀHg ≤ 0.
-        largest_step: 2 gᵀg/gᵀHg: for smaller ε > 0 the linear term wins and the model falls; infinite if gᵀHg ≤ 0.
+        cauchy_step: ε = gᵀg/gᵀHg, the minimiser of the quadratic model; infinite if gᵀHg ≤ 0.
+        largest_step: 2 gᵀg/gᵀHg; the model decreases for smaller ε > 0; infinite if gᵀHg ≤ 0.
         cosine: gᵀHg/(‖g‖ ‖Hg‖): ±1 for an eigenvector.
-        negative: Whether gᵀHg < 0 beyond its error: the model falls for every step.
+        negative: Whether gᵀHg < 0 beyond its error: the model decreases for every step.
         top_share: ‖Vᵀg‖²/‖g‖² for the eigenvectors V of the k largest eigenvalues; NaN for k = 0.
-        top_share_error: How far the share may be off, as V is not exact: 2 s + s² with s = √k · max residual/gap, gap
+        top_share_error: Bound on the error of the share from that of V: 2 s + s² with s = √k · max residual/gap, gap
             from λₖ to the next eigenvalue (Davis and Kahan), at most 1.
-        top_values: The k largest eigenvalues (k,).
-        num_matvecs: Products that it took.
+        top_values: The k largest eigenvalues.
+        num_matvecs: Number of products.
 
     At a critical point, g = 0, all ratios are NaN.
     """
@@ -108,33 +108,33 @@ def condition_number(
     num_basis: int | None = None,
     max_matvecs: int = 500,
 ) -> ConditionNumber:
-    """Find the condition number κ = λmax/λmin of a positive definite operator, or say why there is none to be had.
+    """Compute the condition number κ = λmax/λmin of a positive definite operator, or why it is undetermined.
 
-    Both ends of the spectrum come from one run of Lanczos, with residuals ρ from products of their own. Together with
-    the noise η = noise_floor · max|θ| of a product, λmin lies in θmin ± (ρ + η):
+    Both ends of the spectrum come from one run of Lanczos, with recomputed residuals ρ. With the noise
+    η = noise_floor · max|θ| of a product, λmin lies in θmin ± (ρ + η):
 
-        θmin < −η                 indefinite: a Rayleigh quotient below zero proves it
+        θmin < −η                 indefinite: proved by a Rayleigh quotient below zero
         θmin ≤ ρ + η              undetermined: zero is not excluded
         else                      κ = θmax/θmin, between (θmax − ρ − η)/(θmin + ρ + η) and (θmax + ρ + η)/(θmin − ρ − η)
 
-    The Hessian of a network is nearly always indefinite or undetermined: it has more flat directions than digits. In
-    single precision a κ above about 10⁶ is undetermined, whatever the number of products. The upper bound believes that
-    Lanczos has found the very smallest eigenvalue.
+    The Hessian of a network is nearly always indefinite or undetermined, because many of its eigenvalues are below
+    rounding. In single precision every κ above about 10⁶ is undetermined. The upper bound assumes that Lanczos has
+    found the smallest eigenvalue.
 
     Args:
         op: H, symmetric.
-        key: For the start; None for the same one every time.
-        tol: Residual asked for, relative to max|θ|; None takes twice the noise floor, so that only rounding limits κ.
+        key: Key of the random start; None for a fixed one.
+        tol: Tolerance of a residual, relative to max|θ|; None takes twice the noise floor, so only rounding limits κ.
         noise_floor: Relative error of a product, `audit(op).noise_floor`; None takes 16 ε, see `noise_floor`.
-        num_basis: Rows of the basis; None as for `eigenpairs`, but 40 if n allows.
-        max_matvecs: Products allowed. If they do not suffice, the residual is larger and says so.
+        num_basis: Rows of the basis, as in `eigenpairs`; None takes 40, at most n.
+        max_matvecs: Largest number of products; too few leave a larger residual.
 
     Returns:
-        Value, bounds and status. Cost: up to `max_matvecs` products; memory as for `eigenpairs`.
+        Value, bounds and status. Cost: up to `max_matvecs` products; memory as in `eigenpairs`.
 
     Raises:
-        TypeError: If `op` is no operator, `key` no key, a count no integer or a tolerance no number.
-        ValueError: If n = 1 has no two ends, `tol` is below the noise floor, or an argument out of range.
+        TypeError: If an argument has the wrong type.
+        ValueError: If n = 1, `tol` is below the noise floor, or an argument is out of range.
 
     Example:
         >>> from jaxopt_study.curvature import from_matvec
@@ -152,17 +152,17 @@ def condition_number(
     """
     name = "condition_number"
     if check_operator(name, op).size < 2:
-        raise ValueError("condition_number needs an operator of size n ≥ 2, which has two ends; received n = 1.")
+        raise ValueError("condition_number needs an operator of size n ≥ 2; received n = 1, with a single eigenvalue.")
     key = key_or_fixed(key, name)
     floor: Any = check_noise_floor(name, op, noise_floor, below=0.5)
     usual: Any = 2 * floor if isinstance(floor, Tracer) or floor > 0 else 2 * vectors.epsilon(op.like)
-    asked: Any = usual if tol is None else tol
-    check_tolerance(name, asked, floor, usual=usual)
-    max_matvecs = check_integer(name, "max_matvecs", max_matvecs, 4, remedy="Two ends are to be found and checked.")
+    tol = usual if tol is None else tol
+    check_tolerance(name, tol, floor, usual=usual)
+    max_matvecs = check_integer(name, "max_matvecs", max_matvecs, 4, remedy="Two eigenvalues are computed and checked.")
     if num_basis is not None:
         num_basis = check_integer(name, "num_basis", num_basis, min(op.size, 3))
     pairs = eigenpairs(
-        op, 2, which="BE", tol=asked, key=key,
+        op, 2, which="BE", tol=cast(Any, tol), key=key,
         num_basis=min(op.size, 40) if num_basis is None else num_basis,
         max_matvecs=max_matvecs, noise_floor=cast(Any, floor),
     )  # fmt: skip
@@ -170,8 +170,10 @@ def condition_number(
 
 
 @jax.jit
-def _ratio(values: Array, residuals: Array, num_matvecs: Array, noise_floor: Any) -> ConditionNumber:
-    (values, residuals), unit = vectors.unscaled((values, residuals))  # below 1e-32 the noise would be 0
+def _ratio(
+    values: Float[Array, "2"], residuals: Float[Array, "2"], num_matvecs: Int[Array, ""], noise_floor: ScalarLike
+) -> ConditionNumber:
+    (values, residuals), unit = vectors.unscaled((values, residuals))  # below 1e-32 the noise would underflow
     smallest, largest = jnp.min(values), jnp.max(values)
     order = jnp.argsort(-values)
     scale = jnp.max(jnp.abs(values))
@@ -182,7 +184,7 @@ def _ratio(values: Array, residuals: Array, num_matvecs: Array, noise_floor: Any
     status = jnp.where(smallest < -noise, Conditioning.INDEFINITE, status)
     status = jnp.where(finite, status, Conditioning.NOT_FINITE).astype(jnp.int32)
     determined = status == Conditioning.DETERMINED
-    nearest = jnp.min(jnp.abs(values) + residuals) + noise  # no smaller than min|λ|
+    nearest = jnp.min(jnp.abs(values) + residuals) + noise  # an upper bound on min|λ|
     lower = jnp.where(finite & (scale > 0), jnp.maximum((scale - noise) / jnp.where(scale > 0, nearest, 1), 1), 1)
     above_zero = jnp.where(determined, smallest - low, 1)
     upper = jnp.where(determined, (largest + high) / above_zero, jnp.inf)
@@ -201,27 +203,26 @@ def ill_conditioning(
     tol: float = 1e-3,
     noise_floor: float | None = None,
 ) -> IllConditioning:
-    """Compare the two terms of a gradient step's quadratic model: the slope, and the curvature that takes it back.
+    """Compare the linear and the quadratic term of a gradient step's quadratic model.
 
     A step −εg changes the loss by −ε gᵀg + ½ ε² gᵀHg to second order. Where the quadratic term is large, learning is
-    slow although the gradient is strong: ε must stay below 2 gᵀg/gᵀHg, which is 2/λmax for a gradient along the
-    sharpest direction. It looks at one point and one direction, and knows of no optimizer: `dynamics` does.
+    slow although the gradient is large: ε must stay below 2 gᵀg/gᵀHg, which is 2/λmax for a gradient along the sharpest
+    direction. The result is about one point and one direction, without an optimizer; see `dynamics` for that.
 
     Args:
         op: H, the Hessian.
         grads: g, the gradient at the same point, like a vector of H.
-        k: How many of the largest eigenvalues span the top eigenspace; 0 leaves it out and takes one product in all.
-        key: For the search of that space; None for the same one every time.
-        tol: Residual asked of the eigenpairs, relative to the largest.
+        k: Dimension of the top eigenspace; 0 omits it and takes a single product.
+        key: Key of the eigensolver; None for a fixed one.
+        tol: Tolerance of the eigenpairs' residuals, relative to the largest |λ|.
         noise_floor: Relative error of a product, `audit(op).noise_floor`; None takes 16 ε, see `noise_floor`.
 
     Returns:
-        The terms, the steps and the share. Cost: one product, and those of `eigenpairs(op, k + 1)`.
+        Terms, steps and share. Cost: one product, and those of `eigenpairs(op, k + 1)`.
 
     Raises:
         ValueError: If k is out of range, `tol` below the noise floor, or the gradient does not fit or is not finite.
-        TypeError: If `op` is no operator, `key` no key, k no integer, a tolerance no number, or the gradient is not
-            made of arrays.
+        TypeError: If an argument has the wrong type.
 
     Example:
         >>> from jaxopt_study.curvature import from_matrix
@@ -239,7 +240,7 @@ def ill_conditioning(
     k = check_integer(name, "k", k, 0, op.size)
     grads = check_vector(op.like, grads, what="gradient")
     if not all(isinstance(leaf, Tracer) or is_finite(leaf) for leaf in jax.tree.leaves(grads)):
-        raise ValueError(f"{name} needs a finite gradient; received one that holds NaN or infinity.")
+        raise ValueError(f"{name} needs a finite gradient; received NaN or infinity.")
     key, floor = key_or_fixed(key, name), check_noise_floor(name, op, noise_floor)
     check_tolerance(name, tol, floor if k else 0)
     direction, norm = _direction(grads)
@@ -255,9 +256,9 @@ _direction = jax.jit(vectors.normalize)
 
 @partial(jax.jit, static_argnums=5)
 def _terms(
-    direction: Vector, norm: Array, image: Vector, pairs: Eigenpairs | None, noise_floor: Any, k: int
+    direction: Vector, norm: Float[Array, ""], image: Vector, pairs: Eigenpairs | None, noise_floor: ScalarLike, k: int
 ) -> IllConditioning:
-    """Return the terms from g/‖g‖, ‖g‖ and H g/‖g‖, whose products do not leave the range of the numbers."""
+    """Return the terms from g/‖g‖, ‖g‖ and H g/‖g‖, which avoids overflow and underflow."""
     some, curvature, length = norm > 0, vectors.inner(direction, image), vectors.norm(image)
     nan = jnp.full((), jnp.nan, norm.dtype)
     if pairs is None:
@@ -267,7 +268,7 @@ def _terms(
         values = pairs.values[:k]
         inside = vectors.project(jax.tree.map(lambda leaf: leaf[:k], pairs.vectors), direction)
         share = jnp.where(some, jnp.sum(inside**2), nan)
-        sine = jnp.zeros((), norm.dtype)  # the whole space holds everything
+        sine = jnp.zeros((), norm.dtype)  # for the whole space
         if pairs.values.shape[0] > k:
             gap = jnp.maximum(pairs.values[k - 1] - pairs.values[k] - pairs.residuals[k], 0)
             worst = jnp.sqrt(float(k)) * jnp.max(pairs.residuals[:k])
@@ -281,7 +282,7 @@ def _terms(
     cauchy = jnp.where(downhill & some, 1 / jnp.where(downhill, curvature, 1), infinite)
     cosine = jnp.where(length > 0, curvature / jnp.where(length > 0, length, 1), nan)
     ghg, tiny = norm * curvature * norm, jnp.finfo(norm.dtype).tiny
-    # A product below the range of the numbers is 0, and one beyond it infinite: then that is its error.
+    # gᵀHg may underflow to 0, with an error of the smallest number, or overflow, with an infinite error.
     ghg_error = jnp.where(jnp.isfinite(ghg), jnp.maximum(norm * error * norm, jnp.where(some, tiny, 0)), jnp.inf)
     return IllConditioning(
         norm, norm**2, ghg, ghg_error, norm * length, jnp.where(some, curvature, nan),

@@ -1,4 +1,4 @@
-"""A second opinion on a spectral density, from Chebyshev polynomials instead of Lanczos."""
+"""Cross-check of a spectral density with Chebyshev moments instead of Lanczos."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.core import Tracer
-from jaxtyping import Array, Bool, Float, Int, UInt32
+from jaxtyping import Array, Bool, Float, Int, ScalarLike, UInt32
 
 from jaxopt_study._checks import check_integer, check_real, describe_argument
 from jaxopt_study._programs import nan_is_an_answer
@@ -18,23 +18,25 @@ from jaxopt_study.linalg.layout import Layout, layout_of
 from jaxopt_study.linalg.operator import check_operator
 from jaxopt_study.types import Vector
 
-_MARGIN = 0.01  # of the width of the spectrum, on either side
-_NARROW = 0.1  # of the largest |θ|, the least margin, for a spectrum of one point
+_MARGIN = 0.01  # margin on either side, relative to the width of the spectrum
+_NARROW = 0.1  # smallest margin, relative to max |θ|, for a spectrum of one point
 _POINTS = 201
+
+Interval = tuple[Float[Array, ""], Float[Array, ""]]
 
 
 class CrossCheck(NamedTuple):
-    """What the kernel polynomial method says of the same probes.
+    """Comparison of a density with the kernel polynomial method on the same probes.
 
     Attributes:
-        moments: vᵀ Tₖ(H̃) v, k = 0 … 2K, from the Chebyshev recurrence (p, 2K + 1).
-        lanczos_moments: The same from nodes and weights (p, 2K + 1).
-        difference: The largest difference of two moments of one probe.
-        cdf_difference: The largest difference, over the spectrum and the probes, of the cumulative shares that both
-            make with Jackson's kernel.
-        tolerance: What rounding explains, for either difference.
-        agrees: Whether both differences are within it; False where a number is not finite.
-        num_matvecs: Products that the check took.
+        moments: vᵀ Tₖ(H̃) v, k = 0 … 2K, from the Chebyshev recurrence.
+        lanczos_moments: The same moments from nodes and weights.
+        difference: Largest difference of two moments of one probe.
+        cdf_difference: Largest difference, over the spectrum and the probes, of the two cumulative shares with
+            Jackson's kernel.
+        tolerance: Difference that rounding explains.
+        agrees: Whether both differences are within the tolerance; False where a number is not finite.
+        num_matvecs: Number of products.
     """
 
     moments: Float[Array, "p moments"]
@@ -56,24 +58,24 @@ def cross_check(
 
         μ₂ₖ = 2 tₖᵀtₖ − μ₀,  μ₂ₖ₊₁ = 2 tₖ₊₁ᵀtₖ − μ₁
 
-    are the moments vᵀ Tₖ(H̃) v. The recurrence needs no orthogonality, so it shares no weakness with Lanczos, and m
-    nodes have the moments up to 2m − 1 exactly: the two must agree to rounding, probe by probe, not just to sampling
-    error. An eigenvalue outside of [a, b], which Lanczos has then missed, makes the recurrence grow and shows. What it
-    does not show is an error of the products themselves, which is the same in both.
+    are the moments vᵀ Tₖ(H̃) v. The recurrence needs no orthogonality and is therefore independent of the weakness of
+    Lanczos. m nodes give the moments up to 2m − 1 exactly, so both methods must agree up to rounding for every probe,
+    not just up to sampling error. An eigenvalue outside of [a, b], which Lanczos has missed, makes the recurrence grow.
+    Errors of the products are not detected, because they are the same in both methods.
 
     Args:
-        op: H, the operator of which the density was made.
-        density: What `spectral_density` returned.
-        num_steps: K ≥ 1, products for each probe. Only moments below 2m are compared, so K ≤ m − 1 are of use.
+        op: H, the operator of the density.
+        density: The result of `spectral_density`.
+        num_steps: K ≥ 1, products for each probe. Only moments below 2m are compared, so K ≤ m − 1.
         tolerance: Largest difference allowed; None takes 4K² ε ‖H‖/((b − a)/2) or 4K² ε, the larger one,
             because |Tₖ′| ≤ k² passes on the rounding errors of H̃.
 
     Returns:
-        Moments and verdict. Cost: p·K products, memory of five vectors; one probe after the other.
+        Moments and comparison. Cost: p·K products, memory of five vectors; one probe after another.
 
     Raises:
-        TypeError: If `op` is no operator, `density` none, or `num_steps` no integer.
-        ValueError: If `num_steps` or `tolerance` is not positive, or the sizes of operator and density differ.
+        TypeError: If an argument has the wrong type.
+        ValueError: If `num_steps` or `tolerance` is not positive, or operator and density have different sizes.
 
     Example:
         >>> from jaxopt_study.curvature import from_matvec, spectral_density
@@ -92,15 +94,15 @@ def cross_check(
     check_operator("cross_check", op)
     if not isinstance(density, SpectralDensity):
         raise TypeError(
-            f"cross_check needs density, what spectral_density returned; received {describe_argument(density)}."
+            f"cross_check needs density to be a result of spectral_density; received {describe_argument(density)}."
         )
     num_steps = check_integer("cross_check", "num_steps", num_steps, 1)
     if tolerance is not None:
         tolerance = check_real("cross_check", "tolerance", tolerance, 0.0, closed="()")
     if not isinstance(density.size, Tracer) and int(density.size) != op.size:
         raise ValueError(
-            f"cross_check needs the operator of which the density was made, of size {int(density.size)}; received one "
-            f"of size {op.size}."
+            f"cross_check needs the operator of the density, of size {int(density.size)}; received one of size "
+            f"{op.size}."
         )
     num_steps = max(1, min(num_steps, density.quadrature.nodes.shape[1] - 1))
     nodes = density.quadrature.nodes
@@ -114,24 +116,24 @@ def cross_check(
 
 class _State(NamedTuple):
     step: Int[Array, ""]  # k
-    before: Vector  # tₖ₋₁, 0 at first
+    before: Vector  # tₖ₋₁; 0 initially
     now: Vector  # tₖ
     zeroth: Float[Array, ""]  # t₀ᵀt₀
-    twos: Float[Array, "steps 2"]  # (K, 2): tₖ₊₁ᵀtₖ and tₖ₊₁ᵀtₖ₊₁
+    twos: Float[Array, "steps 2"]  # tₖ₊₁ᵀtₖ and tₖ₊₁ᵀtₖ₊₁, K rows
     done: Bool[Array, ""]
 
 
 @dataclass(frozen=True)
 class ChebyshevRecurrence:
-    """The recurrence of `cross_check` from one probe, as a `solver_loop.Solver`; its limits are the interval."""
+    """The recurrence of `cross_check` for one probe as a `solver_loop.Solver`; its limits are the interval."""
 
     layout: Layout
     num_steps: int
     block_size: int = 1
-    scaled: bool = False  # the interval is given in the units of H
+    scaled: bool = False  # the interval is in units of H
 
     def initial(self, seed: UInt32[Array, "2"], start: None) -> _State:
-        """Return the state before the first product, from the probe of a seed."""
+        """Return the state before the first product, from the seed's random unit vector."""
         v = random_unit_vector(self.layout, seed)
         square = vectors.inner(v, v)
         twos = jnp.zeros((self.num_steps, 2), square.dtype)
@@ -141,9 +143,7 @@ class ChebyshevRecurrence:
         """Return tₖ."""
         return jax.tree.map(lambda leaf: leaf[None], state.now)
 
-    def update(
-        self, interval: tuple[Array, Array], seed: UInt32[Array, "2"], state: _State, products: Vector
-    ) -> _State:
+    def update(self, interval: Interval, seed: UInt32[Array, "2"], state: _State, products: Vector) -> _State:
         """Return the state with tₖ₊₁."""
         middle, half = (interval[1] + interval[0]) / 2, (interval[1] - interval[0]) / 2
         factor = jnp.where(state.step == 0, 1, 2).astype(half.dtype) / half
@@ -153,13 +153,13 @@ class ChebyshevRecurrence:
         step = state.step + 1
         return _State(step, state.now, new, state.zeroth, state.twos.at[state.step].set(two), step >= self.num_steps)
 
-    def result(self, interval: tuple[Array, Array], state: _State, unit: Float[Array, ""]) -> Float[Array, " moments"]:
-        """Return the moments (2K + 1,)."""
+    def result(self, interval: Interval, state: _State, unit: Float[Array, ""]) -> Float[Array, " moments"]:
+        """Return the 2K + 1 moments."""
         return _unfold(state.twos, state.zeroth)
 
 
 def _unfold(twos: Float[Array, "steps 2"], zeroth: Float[Array, ""]) -> Float[Array, " moments"]:
-    """Return the moments μ₀ … μ₂ₖ, of which tₖ₊₁ᵀtₖ and tₖ₊₁ᵀtₖ₊₁ hold two each."""
+    """Return the moments μ₀ … μ₂ₖ from the inner products tₖ₊₁ᵀtₖ and tₖ₊₁ᵀtₖ₊₁, which give two each."""
     first = twos[0, 0]
     folded = 2 * twos - jnp.stack([first, zeroth])[None]
     return jnp.concatenate([zeroth[None], folded.reshape(-1).at[0].set(first)])
@@ -169,15 +169,15 @@ def _unfold(twos: Float[Array, "steps 2"], zeroth: Float[Array, ""]) -> Float[Ar
 def _compare(
     moments: Float[Array, "p moments"],
     density: SpectralDensity,
-    interval: tuple[Array, Array],
-    tolerance: Array | float | None,
+    interval: Interval,
+    tolerance: ScalarLike | None,
 ) -> CrossCheck:
     low, high = interval
     nodes, weights = density.quadrature.nodes, density.quadrature.weights
     order = jnp.arange(moments.shape[1], dtype=moments.dtype)[None, :]
     scaled = (2 * nodes - (high + low)) / (high - low)
     expected = jnp.einsum("pm,pmk->pk", weights, jnp.cos(order[None] * jnp.arccos(jnp.clip(scaled, -1, 1))[..., None]))
-    # Jackson's kernel, and the integral of the series in θ = arccos x.
+    # Jackson's kernel, and the integrated series in θ = arccos x.
     count = moments.shape[1]
     angle = jnp.pi / (count + 1)
     jackson = ((count - order + 1) * jnp.cos(order * angle) + jnp.sin(order * angle) / jnp.tan(angle)) / (count + 1)

@@ -1,4 +1,4 @@
-"""Eigenvalues and eigenvectors at the ends of a spectrum, with residuals that were computed."""
+"""Eigenpairs at the ends of a spectrum by thick-restart Lanczos, with computed residuals."""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast, get_args
@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from jaxopt_study._checks import check_choice, check_integer, check_key, check_params
 from jaxopt_study._programs import nan_is_an_answer
-from jaxopt_study.curvature._audit import GROWTH, check_noise_floor
+from jaxopt_study.curvature._noise_floor import GROWTH, check_noise_floor
 from jaxopt_study.curvature.operators._operator import Operator
 from jaxopt_study.linalg import solver_loop, vectors
 from jaxopt_study.linalg.checks import check_tolerance
@@ -20,20 +20,20 @@ from jaxopt_study.linalg.thick_restart_lanczos import Limits, State, ThickRestar
 from jaxopt_study.types import Key, Vector
 
 _NAME = "eigenpairs"
-_BREAKDOWN = 100  # ε times this, or the noise floor if larger, separates a new direction from rounding
-_RANDOM_SHARE = 0.1  # length of the random part of a warm start beside one given vector
+_BREAKDOWN = 100  # in units of ε: relative length below which, or below the noise floor, a remainder is rounding
+_RANDOM_SHARE = 0.1  # length of the random part of a warm start, relative to a given vector
 
 
 class Eigenpairs(NamedTuple):
-    """Approximate eigenpairs of a symmetric operator, each with its error.
+    """Approximate eigenpairs of a symmetric operator with error bounds.
 
     Attributes:
-        values: λ (k,), in the order that `eigenpairs` states. NaN where the operator gave NaN or infinity.
+        values: λ, in the order of `which`. NaN where a product was NaN or infinite.
         vectors: Orthonormal v, a pytree like the parameters with a leading axis k on every leaf.
-        residuals: ‖H v − λ v‖ (k,), from k products of their own. H has an eigenvalue within this distance of λ.
-        num_matvecs: Products in all, those of the check included.
+        residuals: ‖H v − λ v‖, recomputed with k products. H has an eigenvalue within this distance of λ.
+        num_matvecs: Total number of products, the check included.
         converged: Whether residual ≤ tol · scale, for each pair.
-        scale: The largest |Ritz value| found, the unit of the tolerance.
+        scale: Largest |Ritz value|, the unit of the tolerance.
     """
 
     values: Float[Array, " k"]
@@ -44,8 +44,8 @@ class Eigenpairs(NamedTuple):
     scale: Float[Array, ""]
 
     @property
-    def relative_residuals(self) -> Array:
-        """The residuals in units of the scale (k,); 0 for the zero operator."""
+    def relative_residuals(self) -> Float[Array, " k"]:
+        """Residuals divided by the scale; 0 for the zero operator."""
         return self.residuals / jnp.where(self.scale == 0, 1, self.scale)
 
 
@@ -63,43 +63,42 @@ def eigenpairs(
     start: Vector | None = None,
     noise_floor: float | None = None,
 ) -> Eigenpairs:
-    """Find k eigenpairs at one end of the spectrum, or at both, and check them.
+    """Find k eigenpairs at one or both ends of the spectrum, and check their residuals.
 
-    Lanczos with thick restarts. A basis Q of the Krylov space is grown by products with H and kept orthonormal by
-    repeated blocked Gram–Schmidt; with T = QᵀHQ and T s = θ s, T knows the residual ‖H Q s − θ Q s‖ of the pair (θ, Q
-    s). When the basis is full, its most wanted vectors Q s replace it and the growth goes on. When all k residuals are
-    estimated below tol · max|θ|, and the last step has moved no value by more, each is computed from a product of its
-    own; where the check fails, the growth goes on.
-    Where the space becomes invariant (identity, zero and low-rank operators) it is continued from random directions
-    until one of them changes nothing.
+    Thick-restart Lanczos: products with H extend a basis Q of the Krylov space, which repeated block Gram–Schmidt keeps
+    orthonormal. With T = QᵀHQ and T s = θ s, T gives the residual ‖H Q s − θ Q s‖ of the pair (θ, Q s). The most wanted
+    vectors Q s replace a full basis. Once all k estimated residuals are below tol · max|θ|, and the last step has moved
+    no value by more, each residual is recomputed with a product; if one is larger, the iteration continues. An
+    invariant space (identity, zero and low-rank operators) is extended from random directions until one of them changes
+    no value.
 
-    A small residual proves that *an* eigenvalue is near, not that none was missed. A random start sees every simple
-    eigenvalue with probability 1, but of a multiple one a single vector sees one copy, and finds others only through
-    rounding or an invariant space: take `block_size` at least the multiplicity expected. For a bound on the largest
-    eigenvalue with a stated confidence use `sharpness`.
+    A small residual proves that an eigenvalue is near, not that none was missed. A random start has a component in
+    every eigenspace with probability 1, but a single vector finds only one copy of a multiple eigenvalue, and further
+    copies through rounding or an invariant space: choose `block_size` ≥ the expected multiplicity. `sharpness` bounds
+    the largest eigenvalue with a stated confidence.
 
     Args:
-        op: H, symmetric; it is not audited here.
-        k: How many pairs, 1 ≤ k ≤ n.
-        which: "LA" the largest, in descending order; "SA" the smallest, in ascending order; "LM" those of largest
-            magnitude, in descending order of it; "BE" the ⌈k/2⌉ largest and ⌊k/2⌋ smallest, in ascending order.
-        tol: Residual asked for, relative to the largest |Ritz value| found. If none was missed, eigenvalues are then
-            right to tol · scale, and to about (tol · scale)²/gap where they are apart from others.
-        key: For the start and for random directions.
+        op: H, symmetric, which `audit` checks.
+        k: Number of pairs, 1 ≤ k ≤ n.
+        which: "LA" for the largest, descending; "SA" for the smallest, ascending; "LM" for the largest magnitudes,
+            descending; "BE" for the ⌈k/2⌉ largest and ⌊k/2⌋ smallest, ascending.
+        tol: Tolerance of a residual, relative to the largest |Ritz value|. If no eigenvalue was missed, the error of an
+            eigenvalue is at most tol · scale, and about (tol · scale)²/gap for an isolated one.
+        key: Key of the start and of random directions.
         num_basis: Rows of the basis, from k + `block_size` to n. The default is max(2k + 10, k + 20), and more for
             blocks; a larger basis restarts less.
-        max_matvecs: Products allowed, the check included; default 40 · `num_basis`.
-        block_size: b, products taken at a time. 1 needs the fewest products; b finds eigenvalues of multiplicity b.
-        start: A vector, or a block with a leading axis such as the `vectors` of an earlier result, from which to start.
-            A random direction is always added to it, so that nothing is out of reach.
+        max_matvecs: Largest number of products, the check included; default 40 · `num_basis`.
+        block_size: b, number of vectors in a block. 1 takes the fewest products; b finds eigenvalues of multiplicity b.
+        start: Warm start: a vector, or a block with a leading axis such as the `vectors` of an earlier result. A random
+            direction is always added, so that every eigenvector is reachable.
         noise_floor: Relative error of a product, `audit(op).noise_floor`; default `noise_floor(op)`, 16 ε.
 
     Returns:
-        The pairs, and what they cost. Memory: num_basis + b vectors, up to twice that during a restart, besides what
-        the product takes. Time: of a step, one product and four to eight reads of the basis.
+        The pairs. Memory: num_basis + b vectors, up to twice that during a restart, and the memory of a product. Time
+        of a step: one product and four to eight reads of the basis.
 
     Raises:
-        TypeError: If `op` is no operator, `key` no key, a count no integer, a tolerance no number or `start` no array.
+        TypeError: If an argument has the wrong type.
         ValueError: If k, a size, a budget or `noise_floor` is out of range, `which` is unknown, `tol` is below the
             noise floor or not below 1, or `start` does not fit the operator.
 
@@ -116,8 +115,8 @@ def eigenpairs(
 
     References:
         Wu and Simon (2000), Thick-restart Lanczos method for large symmetric eigenvalue problems, SIAM J. Matrix Anal.
-        Appl. 22. Daniel, Gragg, Kaufman and Stewart (1976), Math. Comp. 30: a pass of Gram–Schmidt is repeated while it
-        shortens. Parlett (1998), The Symmetric Eigenvalue Problem, theorem 4.5.1: the residual bounds the error.
+        Appl. 22. Daniel, Gragg, Kaufman and Stewart (1976), Math. Comp. 30: repeated Gram–Schmidt. Parlett (1998), The
+        Symmetric Eigenvalue Problem, theorem 4.5.1: the residual bounds the error.
     """
     check_operator(_NAME, op)
     key = check_key(_NAME, key)
@@ -125,7 +124,7 @@ def eigenpairs(
     floor = check_noise_floor(_NAME, op, noise_floor)
     check_tolerance(_NAME, tol, floor)
     if max_matvecs is not None:
-        remedy = f"Half of them find k = {solver.k} pairs, and half check them."
+        remedy = f"Half of them compute k = {solver.k} pairs, and half check them."
         max_matvecs = check_integer(_NAME, "max_matvecs", max_matvecs, 2 * solver.check_cost, remedy=remedy)
     limits = limits_for(solver, tol, max_matvecs=max_matvecs, noise_floor=floor)
     if start is not None:
@@ -143,53 +142,53 @@ def make_solver(
     block_size: Any = 1,
     every: int | None = None,
 ) -> "Eigensolver":
-    """Check the static choices of a solve and collect them, for `solve`.
+    """Check the static arguments of `eigenpairs` and return the solver for `solve`.
 
     Args:
-        op: The operator; only its shapes, dtypes and shardings are read, so call this outside of a trace.
+        op: The operator; only its shapes, dtypes and shardings are used, so call this outside of a trace.
         k: As in `eigenpairs`.
         which: As in `eigenpairs`.
         num_basis: As in `eigenpairs`.
         block_size: As in `eigenpairs`.
-        every: Products between two solutions of the projected problem; default one on a CPU, five elsewhere, where its
+        every: Products between two solutions of the projected problem; default one on a CPU, five elsewhere, where a
             small eigenvalue problem costs as much as a product.
 
     Returns:
-        The solver: hashable, to be a static argument.
+        The solver, hashable for use as a static argument.
 
     Raises:
-        TypeError: If a count is no integer.
-        ValueError: If a choice is out of range.
+        TypeError: If a count is not an integer.
+        ValueError: If an argument is out of range.
     """
     layout = layout_of(op.like)
     n = layout.size
-    k = check_integer(_NAME, "k", k, 1, n, remedy="The operator has no more eigenvalues than coordinates.")
+    k = check_integer(_NAME, "k", k, 1, n, remedy="The operator has as many eigenvalues as coordinates.")
     check_choice(_NAME, "which", which, get_args(Which))
     block_size = check_integer(_NAME, "block_size", block_size, 1, n)
     if num_basis is None:
         num_basis = min(n, max(2 * k + 10, k + 20, k + 8 * block_size))
     else:
-        remedy = f"It holds k pairs and a block; a basis of 2k + 10 = {2 * k + 10} rows converges well."
+        remedy = f"The basis holds k pairs and a block; 2k + 10 = {2 * k + 10} rows converge well."
         num_basis = check_integer(_NAME, "num_basis", num_basis, min(n, k + block_size), remedy=remedy)
     if num_basis + 2 * block_size >= n:
-        num_basis = -(-n // block_size) * block_size  # so near to the whole space, there is nothing to restart for
+        num_basis = -(-n // block_size) * block_size  # nearly the whole space: no restart
     usual = block_size if jax.default_backend() == "cpu" else max(block_size, 5)
     return Eigensolver(layout, k, cast(Which, which), num_basis, block_size, usual if every is None else every)
 
 
 @nan_is_an_answer
 def solve(op: Operator, solver: "Eigensolver", limits: Limits, *, key: Key, start: Vector | None = None) -> Eigenpairs:
-    """Find eigenpairs inside a trace: what `eigenpairs` compiles, for use under `jit`, `scan` and `vmap`.
+    """Find eigenpairs inside a trace, under `jit`, `scan` or `vmap`, without checks of the arguments.
 
     Args:
         op: H, linearised once.
         solver: From `make_solver`.
         limits: Tolerances and budget; may be traced.
-        key: For the start and for random directions.
+        key: Key of the start and of random directions.
         start: None, or a block of vectors: a pytree like the parameters with one more leading axis.
 
     Returns:
-        The pairs. Nothing is checked about the arguments here.
+        The pairs.
     """
     pairs = solver_loop.trace(solver, op, limits, key, start)
     return pairs._replace(vectors=jax.vmap(solver.layout.unpack)(pairs.vectors))
@@ -198,7 +197,7 @@ def solve(op: Operator, solver: "Eigensolver", limits: Limits, *, key: Key, star
 def limits_for(
     solver: "Eigensolver", tol: Any, *, max_matvecs: int | None = None, noise_floor: float | None = None
 ) -> Limits:
-    """Return tolerances and budget as arrays, with the defaults of `eigenpairs`, unchecked."""
+    """Return tolerances and budget as arrays with the defaults of `eigenpairs`, without checks."""
     dtype = solver.layout.scalar
     floor = GROWTH * jnp.finfo(dtype).eps if noise_floor is None else noise_floor
     breakdown = jnp.minimum(jnp.maximum(_BREAKDOWN * jnp.finfo(dtype).eps, floor), tol).astype(dtype)
@@ -209,17 +208,17 @@ def limits_for(
 def _as_block(layout: Layout, start: Vector) -> Vector:
     like = layout.treedef.unflatten(layout.leaves)
     start = check_params(_NAME, start, name="start", finite=False)
-    remedy = "give a vector of the parameters' structure and shapes, or a block of them with one more leading axis."
+    remedy = "Give a vector of the parameters' structure and shapes, or a block with one more leading axis."
     if jax.tree.structure(start) != layout.treedef:
         raise ValueError(
-            f"start must have the structure {layout.treedef}; received {jax.tree.structure(start)}: {remedy}"
+            f"start must have the structure {layout.treedef}; received {jax.tree.structure(start)}. {remedy}"
         )
     shapes = [np.shape(leaf) for leaf in jax.tree.leaves(start)]
     expected = [leaf.shape for leaf in layout.leaves]
     if shapes == expected:
         start = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], start)
     elif [shape[1:] for shape in shapes] != expected or len({shape[:1] for shape in shapes}) != 1:
-        raise ValueError(f"start must have leaves of shapes {expected}; received {shapes}: {remedy}")
+        raise ValueError(f"start must have leaves of shapes {expected}; received {shapes}. {remedy}")
     return jax.tree.map(lambda leaf, target: jnp.asarray(leaf, target.dtype), start, like)
 
 
@@ -237,7 +236,7 @@ class Eigensolver(ThickRestartLanczos):
 
 
 def _starting_block(solver: Eigensolver, seed: UInt32[Array, "2"], start: Vector | None) -> Vector:
-    """Return random directions, to each of which its share of the given vectors is added."""
+    """Return random directions plus the given vectors, which are distributed over the block."""
     layout, b = solver.layout, solver.block_size
     random = layout.random(seed, 0, b)
     if start is None:
@@ -258,7 +257,7 @@ def _result(solver: Eigensolver, limits: Limits, state: State, unit: Float[Array
     residuals = jnp.where(healthy, state.residuals[:k], jnp.nan)
     values = jnp.where(healthy, state.values, jnp.nan)
     basis = jax.tree.map(lambda leaf: leaf[:k], state.space.basis)
-    if solver.which == "BE":  # so far from the outside to the inside
+    if solver.which == "BE":  # the solver's order is from the outside to the inside
         order = np.argsort([i // 2 if i % 2 else k - 1 - i // 2 for i in range(k)])
         values, residuals, basis = jax.tree.map(lambda leaf: leaf[order], (values, residuals, basis))
     return Eigenpairs(

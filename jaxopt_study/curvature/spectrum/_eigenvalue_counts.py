@@ -1,4 +1,4 @@
-"""The compression of an operator to a space, and how many eigenvalues it proves to lie where."""
+"""Eigenvalue counts proved by the compression of an operator to a subspace."""
 
 import math
 from dataclasses import dataclass
@@ -22,13 +22,12 @@ class Compression(NamedTuple):
     """The matrix QᵀHQ of an operator on the span of orthonormal columns Q.
 
     Attributes:
-        matrix: As computed, not symmetrised; rows and columns from `count` on are free.
+        matrix: QᵀHQ as computed, not symmetrised; rows and columns from `count` on are unused.
         count: Number of columns of Q.
         deviation: ‖QᵀQ − I‖, Frobenius, measured.
-        scale: The largest ‖H q‖ or |eigenvalue of the matrix| seen, the unit of the noise floor.
-        exhausted: Number of columns after which the space was invariant, so that what follows started anew at random;
-            0 if that did not happen.
-        num_matvecs: Products that it took.
+        scale: Largest ‖H q‖ or |eigenvalue of the matrix|, the unit of the noise floor.
+        exhausted: Number of columns after which the space was invariant and continued at random; 0 if it never was.
+        num_matvecs: Number of products.
     """
 
     matrix: Float[Array, "rows m"]
@@ -41,8 +40,8 @@ class Compression(NamedTuple):
     def error(self, noise_floor: float) -> Float[Array, ""]:
         """Return a bound δ on the error of every eigenvalue of the symmetrised matrix (Weyl).
 
-        Each of the products may be wrong by `noise_floor` · scale, all in the same direction at worst; asymmetry and
-        lack of orthogonality are taken as measured.
+        Each product may have an error of `noise_floor` · scale, in the worst case all in the same direction; asymmetry
+        and loss of orthogonality are measured.
         """
         square = self._square()
         asymmetry = vectors.norm(square - square.T) / 2
@@ -50,7 +49,7 @@ class Compression(NamedTuple):
         return products + asymmetry + self.deviation * self.scale
 
     def eigenvalues(self, first: Int[Array, ""] | None = None) -> Float[Array, " m"]:
-        """Return the eigenvalues on all columns, or on the first so many, ascending; NaN in the place of the others."""
+        """Return the eigenvalues on all columns, or on the first ones, ascending and padded with NaN."""
         count = self.count if first is None else first
         square, unit = vectors.unscaled(self._square(count))
         known = jnp.arange(square.shape[0], dtype=jnp.int32) < count
@@ -71,7 +70,7 @@ class _State(NamedTuple):
 
 @dataclass(frozen=True)
 class KrylovCompression:
-    """`of_krylov_space` as a `solver_loop.Solver`; its fields are what is fixed before a space is grown."""
+    """`krylov_compression` as a `solver_loop.Solver`; the fields are fixed at compile time."""
 
     layout: Layout
     num_basis: int
@@ -85,23 +84,23 @@ class KrylovCompression:
         return _State(space, jnp.bool(False))
 
     def next_block(self, state: _State) -> Vector:
-        """Return the last vectors of the Krylov space."""
+        """Return the pending vectors of the Krylov space."""
         return lanczos.pending(state.space, self.block_size)
 
     def update(
         self, noise_floor: Float[Array, ""], seed: UInt32[Array, "2"], state: _State, products: Vector
     ) -> _State:
-        """Return the state of a larger Krylov space."""
+        """Return the state with an extended Krylov space."""
         space, _ = lanczos.extend(self.layout, state.space, products, seed, noise_floor, jnp.bool(True))
         return _State(space, (space.count >= self.num_basis) | (space.count >= self.layout.size) | ~_finite(space))
 
     def result(self, noise_floor: Float[Array, ""], state: _State, unit: Float[Array, ""]) -> Compression:
-        """Return the compression, and the number of columns after which a space was invariant."""
+        """Return the compression."""
         return _result(self, noise_floor, state, unit)
 
 
-def of_all(op: Operator) -> Compression:
-    """Return the operator itself as a compression: Q is the identity.
+def dense_compression(op: Operator) -> Compression:
+    """Return the compression to the whole space, where Q is the identity.
 
     Args:
         op: H, of few coordinates.
@@ -121,15 +120,15 @@ def of_all(op: Operator) -> Compression:
     )
 
 
-def of_krylov_space(op: Operator, *, num_basis: int, block_size: int, noise_floor: float, key: Key) -> Compression:
-    """Compress an operator to a block Krylov space from random directions, grown by others where it is invariant.
+def krylov_compression(op: Operator, *, num_basis: int, block_size: int, noise_floor: float, key: Key) -> Compression:
+    """Compress an operator to a block Krylov space from random directions, continued at random where it is invariant.
 
     Args:
         op: H.
         num_basis: Columns of Q, at most n; rounded up to a multiple of the block size.
-        block_size: Directions to start from. Up to so many copies of a multiple eigenvalue are found.
+        block_size: Number of starting directions, and of copies of a multiple eigenvalue that can be found.
         noise_floor: Relative error of a product.
-        key: For the directions.
+        key: Key of the directions.
 
     Returns:
         The compression. Cost: num_basis products; memory num_basis + block_size vectors.
@@ -159,38 +158,38 @@ def _result(
     products = vectors.gram(space.basis, space.basis)
     both = known[:, None] & known[None, :]
     deviation = jnp.linalg.norm(jnp.where(both, products - jnp.eye(m + b, dtype=products.dtype), 0))
-    nothing = jnp.where(_finite(space), 0.0, jnp.nan).astype(space.scale.dtype)
-    # The coupling of the first c columns to the next b is rounding where all b directions were drawn anew.
+    nan = jnp.where(_finite(space), 0.0, jnp.nan).astype(space.scale.dtype)
+    # The coupling of the first c columns to the next b is rounding if all b directions are random.
     ends = np.arange(b, m + 1, b, dtype=np.int32)
     couplings = jnp.stack([jnp.linalg.norm(space.projected[c : c + b, c - b : c]) for c in ends])
     loose = (couplings <= 2 * math.sqrt(b) * noise_floor * space.scale) & (ends <= space.count)
     exhausted = jnp.where(jnp.any(loose), jnp.asarray(ends)[jnp.argmax(loose)], 0)
     return Compression(
-        matrix=unit * space.projected[:m, :m] + nothing,
+        matrix=unit * space.projected[:m, :m] + nan,
         count=jnp.minimum(space.count, m).astype(jnp.int32),
-        deviation=deviation + nothing,
-        scale=unit * space.scale + nothing,
+        deviation=deviation + nan,
+        scale=unit * space.scale + nan,
         exhausted=exhausted.astype(jnp.int32),
         num_matvecs=space.count.astype(jnp.int32),
     )
 
 
 @partial(jax.jit, static_argnums=(2,))
-def counts(
+def proved_counts(
     compression: Compression, tau: Float[Array, ""], noise_floor: float
 ) -> tuple[Int[Array, ""], Int[Array, ""], Int[Array, ""], Int[Array, ""]]:
-    """Return how many eigenvalues of H are proved to be below −τ and above τ, and which are undecided.
+    """Return the numbers of eigenvalues of H proved to be below −τ and above τ, and of undecided ones.
 
-    By the theorem of Courant and Fischer H has at least as many eigenvalues below −τ as its compression has below
-    −τ − δ, if δ bounds the error of the compression; above τ likewise.
+    By the Courant–Fischer theorem H has at least as many eigenvalues below −τ as its compression has below −τ − δ, if δ
+    bounds the error of the compression; likewise above τ.
 
     Args:
-        compression: Of H.
+        compression: Compression of H.
         tau: τ ≥ 0.
         noise_floor: Relative error of a product.
 
     Returns:
-        The number below −τ − δ, the number above τ + δ, and the numbers of those within δ of −τ and within δ of τ.
+        The numbers of eigenvalues of the compression below −τ − δ, above τ + δ, within δ of −τ and within δ of τ.
     """
     values, error = compression.eigenvalues(), compression.error(noise_floor)
     return (

@@ -1,4 +1,4 @@
-"""A number drawn from random probes, and its error."""
+"""Estimates from random probes, with standard errors and confidence intervals."""
 
 from typing import Any, NamedTuple
 
@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import scipy
 from jaxtyping import Array, Float, Int
 
-TWO_PROBES = "Two are the fewest that show an error."
+TWO_PROBES = "An error estimate takes two probes."
 
 
 class Estimate(NamedTuple):
@@ -14,9 +14,9 @@ class Estimate(NamedTuple):
 
     Attributes:
         value: The estimate, a scalar, or a pytree like the parameters.
-        standard_error: Its standard deviation over the choice of probes, estimated from their spread; of the same form.
-            What rounding and mini-batches add is not in it: 0 says that the value is exact but for them.
-        num_matvecs: Products that it took.
+        standard_error: Standard deviation over the choice of probes, estimated from their spread, in the same form.
+            It excludes errors of rounding and of mini-batches: 0 means exact up to these.
+        num_matvecs: Number of products.
     """
 
     value: Any
@@ -44,7 +44,7 @@ def mean_of_function(
     """Return the mean of a function of the n eigenvalues, and its standard error, from quadratures of random vectors.
 
     For v uniform on the unit sphere, vᵀ f(H) v has the variance V/N, where V is the variance of f over the eigenvalues
-    and N = n/2 + 1. Its estimate from all nodes has less error than the spread of p numbers, above all a skewed one:
+    and N = n/2 + 1. An estimate of V from all nodes is more accurate than the spread of p numbers, which may be skewed:
 
         mean = μ = (1/p) Σ wᵢ fᵢ,  error² = (1/p) Σ wᵢ (fᵢ − μ)² / (pN − 1)
 
@@ -70,10 +70,11 @@ def band_of_shares(
 ) -> tuple[Float[Array, "*grid"], Float[Array, "*grid"]]:
     """Return the ends of a confidence interval for a share k/n of the eigenvalues, from its mean over p probes.
 
-    For v uniform on the unit sphere, the squares of v's components along k of n eigenvectors have a sum that is
-    Beta(k/2, (n − k)/2), of mean F = k/n and variance F (1 − F)/N with N = n/2 + 1. Few eigenvalues make it skewed, and
-    the spread of few probes is then no measure of it. But as the variance is known for every F, those F can be found
-    from which the mean is no further than z of their own standard deviations: Wilson's interval, of pN trials.
+    For v uniform on the unit sphere, the sum of squares of v's components along k of n eigenvectors has the
+    distribution Beta(k/2, (n − k)/2), with mean F = k/n and variance F (1 − F)/N, N = n/2 + 1. With few eigenvalues it
+    is skewed, and the spread of few probes is a poor estimate. Since the variance is known for every F, the interval
+    contains those F from which the mean deviates by at most z of their own standard deviations: Wilson's interval with
+    pN trials.
 
     Args:
         mean: Means of the shares over the probes.

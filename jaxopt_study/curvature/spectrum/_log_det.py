@@ -1,16 +1,16 @@
-"""log det of a positive definite operator, or one made so by a shift."""
+"""Log-determinant of a positive definite operator, or of one made so by a shift."""
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, ScalarLike
 
 from jaxopt_study._checks import check_integer, check_key, check_real
 from jaxopt_study._programs import nan_is_an_answer
-from jaxopt_study.curvature._audit import noise_floor as expected_noise
+from jaxopt_study.curvature._noise_floor import noise_floor as expected_noise
 from jaxopt_study.curvature.operators._operator import Operator
 from jaxopt_study.curvature.spectrum._estimate import TWO_PROBES, mean_of_function
 from jaxopt_study.linalg import vectors
@@ -23,16 +23,16 @@ class LogDet(NamedTuple):
     """An estimate of log det(H + s).
 
     Attributes:
-        value: The estimate; NaN where it makes no sense.
-        standard_error: Its standard deviation over the choice of probes, from the variance of the logarithms.
-        truncation: By how much the last quarter of the Lanczos steps has lowered the estimate. Further steps lower it
-            further, typically by less: Gauss quadrature of a logarithm comes from above.
-        smallest: The smallest Ritz value of H + s. If it is negative beyond rounding, H + s is not positive definite,
-            and the estimate is refused; if it is positive, that proves nothing.
-        positive: Whether the smallest Ritz value is above the noise floor, and every product was finite.
-        resolved: Whether the smallest Ritz value is larger than its residual. If not, an eigenvalue at zero or below is
-            not excluded, and the truncation may be understated; more steps or a larger shift help.
-        num_matvecs: Products that it took.
+        value: The estimate; NaN unless `positive`.
+        standard_error: Standard deviation over the choice of probes, from the variance of the logarithms.
+        truncation: Decrease of the estimate over the last quarter of the Lanczos steps. Further steps decrease it
+            further, typically by less: Gauss quadrature of a logarithm converges from above.
+        smallest: Smallest Ritz value of H + s. A negative one beyond rounding proves that H + s is not positive
+            definite; a positive one proves nothing.
+        positive: Whether the smallest Ritz value is above the noise floor, and all products were finite.
+        resolved: Whether the smallest Ritz value is larger than its residual. If not, an eigenvalue ≤ 0 is possible and
+            the truncation may be too small; more steps or a larger shift help.
+        num_matvecs: Number of products.
     """
 
     value: Float[Array, ""]
@@ -57,31 +57,31 @@ def log_det(
 ) -> LogDet:
     """Compute log det(H + s) = tr log(H + s), or estimate it by stochastic Lanczos quadrature.
 
-    If n ≤ m, it is the sum of the logarithms of the eigenvalues of the n × n matrix, with a standard error of 0. Else,
-    for p vectors v uniform on the unit sphere, with nodes θ and weights w of m steps of Lanczos each,
+    If n ≤ m, the result is the sum of the logarithms of the eigenvalues of the n × n matrix, with a standard error of
+    0. Else, for p vectors v uniform on the unit sphere, with nodes θ and weights w of m steps of Lanczos each,
 
         log det(H + s) ≈ n · mean of Σᵢ wᵢ log(θᵢ + s)
 
-    The Hessian of a network is indefinite and singular, and its log det means nothing; with s > −λmin, as the precision
-    of a prior in a Laplace approximation, it does. The convergence in m depends on the condition number of H + s: about
-    √κ steps are needed.
+    The Hessian of a network is indefinite and singular, so its log-determinant is undefined; with s > −λmin, such as
+    the precision of a prior in a Laplace approximation, it exists. Convergence takes about √κ steps for the condition
+    number κ of H + s.
 
     Args:
         op: H, symmetric, such that H + s is positive definite.
         shift: s, added to every eigenvalue. May be traced.
         num_probes: p ≥ 2.
         num_steps: m ≥ 1, products for each probe, at most n.
-        key: For the vectors.
-        noise_floor: Relative error of a product, `audit(op).noise_floor`; None takes 16 ε. A Ritz value of H + s below
-            noise_floor · ‖H + s‖ has a logarithm of which no digit is right, and the estimate is refused.
-        probes_at_once: As for `spectral_density`.
+        key: Key of the random vectors.
+        noise_floor: Relative error of a product, `audit(op).noise_floor`; None takes 16 ε. With a Ritz
+            value of H + s below noise_floor · ‖H + s‖, whose logarithm is only rounding, the estimate is NaN.
+        probes_at_once: As in `spectral_density`.
 
     Returns:
-        The estimate and its errors: the standard error of sampling, the truncation of the quadrature. Cost: p·m
-        products after one linearisation; memory m + 4 vectors for each probe at work; or n products and 3n² numbers.
+        The estimate, its standard error and the truncation of the quadrature. Cost: p·m products after one
+        linearisation, memory of m + 4 vectors for each concurrent probe; or n products and 3n² numbers.
 
     Raises:
-        TypeError: If `op` is no operator, `key` no key, a count no integer, or the shift no number.
+        TypeError: If an argument has the wrong type.
         ValueError: If a count is too small, or the shift or the noise floor out of range.
 
     Example:
@@ -116,7 +116,7 @@ def log_det(
 
 
 @jax.jit
-def _exact(matrix: Array, shift: ArrayLike, noise_floor: Any) -> LogDet:
+def _exact(matrix: Float[Array, "n n"], shift: ScalarLike, noise_floor: ScalarLike) -> LogDet:
     finite = jnp.all(jnp.isfinite(matrix))
     scaled, unit = vectors.unscaled(jnp.where(finite, (matrix + matrix.T) / 2, 0))
     eigenvalues = unit * jnp.linalg.eigvalsh(scaled) + jnp.where(finite, 0, jnp.nan)
@@ -124,13 +124,13 @@ def _exact(matrix: Array, shift: ArrayLike, noise_floor: Any) -> LogDet:
     smallest = jnp.min(values)
     largest = jnp.maximum(jnp.max(jnp.abs(values)), jnp.max(jnp.abs(eigenvalues)))
     positive = jnp.isfinite(smallest) & (smallest > noise_floor * largest)
-    nothing = jnp.where(positive, 0.0, jnp.nan).astype(values.dtype)
+    nan = jnp.where(positive, 0.0, jnp.nan).astype(values.dtype)
     num_matvecs = jnp.asarray(matrix.shape[0], dtype=jnp.int32)
-    return LogDet(jnp.sum(_log(values)) + nothing, nothing, nothing, smallest, positive, positive, num_matvecs)
+    return LogDet(jnp.sum(_log(values)) + nan, nan, nan, smallest, positive, positive, num_matvecs)
 
 
 @partial(jax.jit, static_argnums=3)
-def _log_det(quadrature: Quadrature, shift: ArrayLike, noise_floor: Any, size: int) -> LogDet:
+def _log_det(quadrature: Quadrature, shift: ScalarLike, noise_floor: ScalarLike, size: int) -> LogDet:
     nodes = quadrature.nodes + jnp.asarray(shift, quadrature.nodes.dtype)
     smallest = jnp.min(nodes)
     largest = jnp.maximum(jnp.max(jnp.abs(nodes)), jnp.max(jnp.abs(quadrature.nodes)))
@@ -139,12 +139,12 @@ def _log_det(quadrature: Quadrature, shift: ArrayLike, noise_floor: Any, size: i
     earlier = quadrature.leading(max(1, 3 * nodes.shape[1] // 4))
     before, _ = mean_of_function(earlier.weights, _log(earlier.nodes + shift), size)
     resolved = jnp.all(jnp.where(nodes == smallest, quadrature.residuals < smallest, True)) & positive
-    nothing = jnp.where(positive, 0.0, jnp.nan).astype(nodes.dtype)
+    nan = jnp.where(positive, 0.0, jnp.nan).astype(nodes.dtype)
     return LogDet(
-        size * mean + nothing, size * error + nothing, size * (before - mean) + nothing, smallest, positive, resolved,
+        size * mean + nan, size * error + nan, size * (before - mean) + nan, smallest, positive, resolved,
         quadrature.num_matvecs,
     )  # fmt: skip
 
 
-def _log(x: Array) -> Array:
+def _log(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     return jnp.log(jnp.where(x > 0, x, 1))

@@ -1,4 +1,4 @@
-"""The largest eigenvalue between two bounds."""
+"""Bounds on the largest eigenvalue at a stated confidence."""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from jaxopt_study._checks import check_integer, check_key, check_static_real
 from jaxopt_study._programs import nan_is_an_answer
-from jaxopt_study.curvature._audit import GROWTH, check_noise_floor
+from jaxopt_study.curvature._noise_floor import GROWTH, check_noise_floor
 from jaxopt_study.curvature.operators._operator import Operator
 from jaxopt_study.linalg import block_lanczos as lanczos
 from jaxopt_study.linalg import solver_loop, vectors
@@ -26,12 +26,12 @@ class Bracket(NamedTuple):
     """Two bounds on the largest eigenvalue.
 
     Attributes:
-        lower: A Rayleigh quotient: λmax is not smaller, whatever the start was, up to the noise floor.
-        upper: λmax is not larger, with probability `confidence` over the start.
-        residual: ‖H v − λ v‖ for the unit vector v and Rayleigh quotient λ behind `lower`, from a product of its own.
-        num_matvecs: Products in all.
-        confidence: The probability that `upper` holds.
-        converged: Whether the bracket is as narrow as asked for.
+        lower: A Rayleigh quotient: λmax ≥ lower for every start, up to the noise floor.
+        upper: λmax ≤ upper with probability `confidence` over the random start.
+        residual: ‖H v − λ v‖ for the unit vector v and Rayleigh quotient λ of `lower`, recomputed with a product.
+        num_matvecs: Total number of products.
+        confidence: Probability that `upper` holds.
+        converged: Whether the bracket is as narrow as requested.
         vector: v, a pytree like the parameters.
     """
 
@@ -44,13 +44,13 @@ class Bracket(NamedTuple):
     vector: Vector
 
     @property
-    def learning_rate(self) -> tuple[Array, Array]:
-        """Bounds on 2/λmax, above which gradient descent diverges on the quadratic; infinite where λmax ≤ 0 may be."""
+    def learning_rate(self) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        """Bounds on 2/λmax, above which gradient descent diverges on the quadratic; ∞ where a bound on λmax is ≤ 0."""
         return _reciprocal(self.upper), _reciprocal(self.lower)
 
 
 class BracketLimits(NamedTuple):
-    """What may change without compiling again."""
+    """Numbers that may change without compiling again."""
 
     tol: Float[Array, ""]
     noise_floor: Float[Array, ""]
@@ -59,7 +59,7 @@ class BracketLimits(NamedTuple):
 class _State(NamedTuple):
     space: Space
     checking: Bool[Array, ""]
-    vector: Vector  # the Ritz vector under check, and the answer
+    vector: Vector  # Ritz vector under check, and the result
     lower: Float[Array, ""]
     upper: Float[Array, ""]
     residual: Float[Array, ""]
@@ -69,7 +69,7 @@ class _State(NamedTuple):
 
 @dataclass(frozen=True)
 class BracketSolver:
-    """`sharpness` as a `solver_loop.Solver`; its fields are what is fixed before a solve is compiled."""
+    """`sharpness` as a `solver_loop.Solver`; the fields are fixed at compile time."""
 
     layout: Layout
     num_steps: int
@@ -99,7 +99,7 @@ class BracketSolver:
         return jax.tree.map(lambda v, q: jnp.where(state.checking, v, q), state.vector, pending)
 
     def update(self, limits: BracketLimits, seed: UInt32[Array, "2"], state: _State, products: Vector) -> _State:
-        """Return the state of a larger Krylov space, with new bounds, or of a Ritz vector that is checked."""
+        """Return the state with an extended Krylov space and new bounds, or with a checked Ritz vector."""
         return _updated(self, limits, seed, state, products)
 
     def result(self, limits: BracketLimits, state: _State, unit: Float[Array, ""]) -> Bracket:
@@ -132,31 +132,31 @@ def sharpness(
 
         γ² Σᵢ φᵢ(λmax)² ≤ 1,  i = 0 … m.
 
-    The sum increases beyond the largest Ritz value. If q₁ is uniform on the sphere, γ² ≥ δ² has a known probability: γ²
-    is Beta(½, (n−1)/2), and larger if the eigenvalue is multiple. So with at least that probability λmax is below the x
-    at which the sum reaches 1/δ²; half of 1 − `confidence` is allowed for it. It is one event for all m, so that
-    stopping as soon as the bracket is narrow enough does not cost confidence. A start that knows something about H
-    would void the bound; none is accepted.
+    The sum increases beyond the largest Ritz value. For q₁ uniform on the sphere, γ² has the distribution
+    Beta(½, (n−1)/2), or is larger for a multiple eigenvalue, so γ² ≥ δ² has a known probability. With at least that
+    probability λmax is below the x where the sum reaches 1/δ²; half of 1 − `confidence` is reserved for this event. It
+    is the same event for all m, so early stopping costs no confidence. A start that depends on H would void the bound
+    and is not accepted.
 
-    The bound is about the operator as it multiplies: rounding is covered by widening the bracket on both sides by
-    `noise_floor` · max‖Hq‖, an asymmetric operator by nothing. Where the space ends because H has few distinct
-    eigenvalues, a length of ε · max‖Hq‖ is taken to be left, so that the upper bound is larger by up to ε/δ of it.
+    The bound is about the operator as computed: the bracket is widened on both sides by `noise_floor` · max‖Hq‖ for
+    rounding; asymmetry is not covered. If the space is exhausted because H has few distinct eigenvalues, the remainder
+    counts as ε · max‖Hq‖, which increases the upper bound by up to ε/δ of that scale.
 
     Args:
         op: H, symmetric.
-        key: For the start.
+        key: Key of the random start.
         confidence: In (0, 1).
-        tol: Width of the bracket asked for, relative to |upper|.
-        max_matvecs: Products allowed, at least 2, one of them to check. About log(√n/(1 − confidence))/(2√tol) suffice
-            for any spectrum, fewer where λmax stands apart.
+        tol: Requested width of the bracket, relative to |upper|.
+        max_matvecs: Largest number of products, ≥ 2; the last one checks. About log(√n/(1 − confidence))/(2√tol)
+            suffice for every spectrum, fewer for an isolated λmax.
         noise_floor: Relative error of a product, `audit(op).noise_floor`; default `noise_floor(op)`, 16 ε.
 
     Returns:
-        The bracket. Memory: max_matvecs vectors. Time: of a step, one product and four to eight reads of the basis.
+        The bracket. Memory: max_matvecs vectors. Time of a step: one product and four to eight reads of the basis.
 
     Raises:
-        TypeError: If `op` is no operator, `key` no key, `max_matvecs` no integer or another argument no number.
-        ValueError: If an argument is out of range, or `tol` below what the noise floor allows.
+        TypeError: If an argument has the wrong type.
+        ValueError: If an argument is out of range, or `tol` is below four noise floors.
 
     Example:
         >>> from jaxopt_study.curvature import from_matvec
@@ -167,45 +167,45 @@ def sharpness(
         True True
 
     References:
-        Kuczyński and Woźniakowski (1992), SIAM J. Matrix Anal. Appl. 13: bounds before the run. Van Dorsselaer,
+        Kuczyński and Woźniakowski (1992), SIAM J. Matrix Anal. Appl. 13: a priori bounds. Van Dorsselaer,
         Hochstenbach and Van der Vorst (2000), Computing probabilistic bounds for extreme eigenvalues of symmetric
-        matrices with the Lanczos method, SIAM J. Matrix Anal. Appl. 22: from φₘ alone, after the run; the sum
-        over all φᵢ used here is never weaker.
+        matrices with the Lanczos method, SIAM J. Matrix Anal. Appl. 22: a posteriori bounds from φₘ; the sum
+        over all φᵢ used here is at least as tight.
     """
     name = "sharpness"
     layout = layout_of(check_operator(name, op).like)
     key, floor = check_key(name, key), check_noise_floor(name, op, noise_floor)
     confidence = check_static_real(name, "confidence", confidence, 0.0, 1.0, closed="()", remedy="Take 0.99.")
     check_tolerance(name, tol, floor, times=4, usual=0.01)  # which widens the bracket on both sides
-    max_matvecs = check_integer(name, "max_matvecs", max_matvecs, 2, remedy="One is to find, and one to check.")
+    max_matvecs = check_integer(name, "max_matvecs", max_matvecs, 2, remedy="One product computes, and one checks.")
     solver = bracket_solver(op, confidence=confidence, max_matvecs=max_matvecs)
     bracket = solver_loop.run(solver, op, bracket_limits(layout, tol, floor), key)
     return bracket._replace(vector=layout.deliver(bracket.vector))
 
 
 def bracket_solver(op: Operator, *, confidence: float = 0.99, max_matvecs: int = 64) -> BracketSolver:
-    """Collect the static choices of `sharpness`, for `sharpness_bounds`; call it outside of a trace.
+    """Return the solver for `sharpness_bounds` from the static arguments of `sharpness`, outside of a trace.
 
     Args:
-        op: The operator; only its shapes, dtypes and shardings are read.
+        op: The operator; only its shapes, dtypes and shardings are used.
         confidence: As in `sharpness`.
         max_matvecs: As in `sharpness`.
 
     Returns:
-        The solver: hashable, to be a static argument.
+        The solver, hashable for use as a static argument.
     """
     layout = layout_of(op.like)
     num_steps = min(max_matvecs - 1, layout.size)
-    # The bounds cost as many operations as the cube of the number of steps.
+    # The cost of the bounds is cubic in the number of steps.
     every = max(2 if jax.default_backend() == "cpu" else 5, num_steps // 32)
     return BracketSolver(layout, num_steps, float(confidence), every)
 
 
 def bracket_limits(layout: Layout, tol: Any, noise_floor: float | None = None) -> BracketLimits:
-    """Return the tolerances of `sharpness` as arrays, unchecked.
+    """Return the tolerances of `sharpness` as arrays, without checks.
 
     Args:
-        layout: Of the solver.
+        layout: The solver's layout.
         tol: As in `sharpness`; may be traced.
         noise_floor: As in `sharpness`; may be traced.
 
@@ -218,13 +218,13 @@ def bracket_limits(layout: Layout, tol: Any, noise_floor: float | None = None) -
 
 @nan_is_an_answer
 def sharpness_bounds(op: Operator, solver: BracketSolver, limits: BracketLimits, *, key: Key) -> Bracket:
-    """Do what `sharpness` does inside a trace, for use under `jit`, `scan` and `vmap`; nothing is checked.
+    """Run `sharpness` inside a trace, under `jit`, `scan` or `vmap`, without checks of the arguments.
 
     Args:
         op: H, linearised once.
         solver: From `bracket_solver`.
         limits: From `bracket_limits`.
-        key: For the start.
+        key: Key of the random start.
 
     Returns:
         The bracket.
@@ -240,7 +240,7 @@ def _updated(
     square = vectors.inner(v, v)
     lower = vectors.inner(v, image) / square
     residual = vectors.plain_norm(vectors.axpy(-lower, v, image)) / jnp.sqrt(square)
-    # A remainder as short as rounding does not end the space: it may be all that is seen of λmax.
+    # A remainder above ε does not end the space: it may be the only component along the eigenvector of λmax.
     breakdown = jnp.asarray(jnp.finfo(solver.layout.scalar).eps, solver.layout.scalar)
     space, invariant = lanczos.extend(solver.layout, state.space, products, seed, breakdown, ~state.checking)
     checked = state.checking
@@ -279,5 +279,5 @@ def _updated(
     )
 
 
-def _reciprocal(value: Array) -> Array:
+def _reciprocal(value: Float[Array, "..."]) -> Float[Array, "..."]:
     return jnp.where(value > 0, 2 / jnp.where(value > 0, value, 1), jnp.where(jnp.isnan(value), value, jnp.inf))

@@ -1,4 +1,4 @@
-"""How the eigenvalues are distributed: the density of a spectrum, with errors, and what stands apart from it."""
+"""Spectral density by stochastic Lanczos quadrature, with standard errors, a confidence band and outliers."""
 
 import math
 from collections.abc import Callable
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.core import Tracer
 from jax.typing import ArrayLike
-from jaxtyping import Array, Bool, Float, Int, Shaped
+from jaxtyping import Array, Bool, Float, Int, ScalarLike, Shaped
 
 from jaxopt_study._checks import (
     check_bool,
@@ -22,7 +22,7 @@ from jaxopt_study._checks import (
     is_finite,
 )
 from jaxopt_study._programs import nan_is_an_answer
-from jaxopt_study.curvature._audit import noise_floor as expected_noise
+from jaxopt_study.curvature._noise_floor import noise_floor as expected_noise
 from jaxopt_study.curvature.operators._operator import Operator
 from jaxopt_study.curvature.spectrum._estimate import (
     TWO_PROBES,
@@ -38,27 +38,26 @@ from jaxopt_study.linalg.operator import check_operator
 from jaxopt_study.types import Key
 
 _GRID = 512
-_TOL = 1e-3  # residual of an outlier
+_TOL = 1e-3  # tolerance of an outlier's residual
 
 
 class SpectralDensity(NamedTuple):
-    """The distribution of the n eigenvalues of an operator, each with weight 1/n.
+    """Distribution of the n eigenvalues of an operator, each with weight 1/n.
 
     Attributes:
-        grid: Points λ (g,).
-        density: Density of the bulk (g,), smoothed by a normal kernel; its integral is 1 minus the weight of the
-            outliers.
-        density_error: Standard errors of the density over the probes (g,).
-        kernel_width: Standard deviation of the kernel, in units of λ. Nothing narrower can be seen in the density.
-        cdf: Share of all eigenvalues ≤ λ (g,), outliers included, not smoothed.
-        cdf_error: Standard errors of the shares over the probes (g,).
-        cdf_lower: Lower end of the band that has the true share in it, at every λ with the stated confidence (g,).
-        cdf_upper: Upper end of the band (g,).
-        outliers: Eigenvalues apart from the bulk, resolved one by one.
-        quadrature: Nodes and weights of every probe, from which all else was made.
-        keys: The keys of the probes (p,), so that a check can use the same vectors.
+        grid: Points λ.
+        density: Density of the bulk, smoothed by a normal kernel; its integral is 1 minus the weight of the outliers.
+        density_error: Standard errors of the density over the probes.
+        kernel_width: Standard deviation of the kernel, in units of λ: the resolution of the density.
+        cdf: Share of all eigenvalues ≤ λ, outliers included, not smoothed.
+        cdf_error: Standard errors of the shares over the probes.
+        cdf_lower: Lower end of a band that contains the true share, at each λ with the stated confidence.
+        cdf_upper: Upper end of the band.
+        outliers: Resolved eigenvalues apart from the bulk.
+        quadrature: Nodes and weights of every probe, from which the other results are computed.
+        keys: The p keys of the probes, with which a check can use the same vectors.
         size: n.
-        finite: Whether every product was; if not, all numbers are NaN.
+        finite: Whether all products were finite; if not, all numbers are NaN.
     """
 
     grid: Float[Array, " g"]
@@ -71,27 +70,26 @@ class SpectralDensity(NamedTuple):
     cdf_upper: Float[Array, " g"]
     outliers: Outliers
     quadrature: Quadrature
-    keys: Array
+    keys: Shaped[Array, "p ..."]
     size: Int[Array, ""]
     finite: Bool[Array, ""]
 
     @property
-    def num_matvecs(self) -> Array:
-        """Products that it took."""
+    def num_matvecs(self) -> Int[Array, ""]:
+        """Number of products."""
         return self.quadrature.num_matvecs
 
     def expectation(self, function: Callable[[Array], Array]) -> Estimate:
         """Estimate the mean of a function of the eigenvalues, tr f(H)/n.
 
         Args:
-            function: f, elementwise, defined on all nodes; without reading it, polynomials of degree ≤ 2m − 1 are exact
-                for each probe.
+            function: f, elementwise, defined on all nodes. Polynomials of degree ≤ 2m − 1 are exact for each probe.
 
         Returns:
-            Mean and standard error. No further product.
+            Mean and standard error. Cost: no product.
 
         Raises:
-            TypeError: If it is no function.
+            TypeError: If `function` is not callable.
         """
         check_callable("expectation", "function", function, expected="a function of an array")
         weights = self.quadrature.weights
@@ -124,42 +122,42 @@ def spectral_density(
 
         ρ(λ) = Σᵢ wᵢ φ((λ − θᵢ)/σ)/σ,  F(λ) = Σ_{θᵢ ≤ λ} wᵢ
 
-    estimates density and cumulative share. The band of F has both errors in it. For one probe the share below λ lies
-    between the sums without the last node ≤ λ and with the first node > λ (Chebyshev, Markov, Stieltjes), which is how
-    far m steps resolve the spectrum. To these ends the error of sampling is added, for each λ by itself: the share of k
-    of n eigenvalues in one probe has the distribution Beta(k/2, (n − k)/2), whatever the eigenvalues, so its variance
-    is known, 2F(1 − F)/(n + 2), and the band holds those F that the mean of p such shares does not contradict (Wilson).
+    estimates density and cumulative share. The band of F contains two errors. For one probe the share below λ lies
+    between the sums without the last node ≤ λ and with the first node > λ (Chebyshev, Markov, Stieltjes), the
+    resolution of m steps. The sampling error is added for each λ separately: the share of k of n eigenvalues in one
+    probe has the distribution Beta(k/2, (n − k)/2) for any eigenvalues, so its variance 2F(1 − F)/(n + 2) is known, and
+    the band contains all F that are compatible with the mean of p such shares (Wilson).
 
-    Nodes at either end which every probe has found, with small residuals, with the weight of one eigenvalue, and beyond
-    a wide gap, are listed as outliers and are no part of `density`. The Krylov vectors are kept orthogonal, so that no
-    eigenvalue is listed twice. An atom, such as the zeros of a rank-deficient Hessian, shows as a peak of the kernel's
-    width.
+    Nodes at either end that every probe finds with a small residual and the weight of one eigenvalue, beyond a wide
+    gap, are listed as outliers and excluded from `density`. The Krylov vectors are kept orthogonal, so that no
+    eigenvalue is listed twice. An atom, such as the zeros of a rank-deficient Hessian, appears as a peak of the
+    kernel's width.
 
     Args:
         op: H, symmetric.
-        num_probes: p ≥ 2 random vectors. Standard errors fall as 1/√p.
-        num_steps: m ≥ 1, products for each vector, at most n. A bulk is resolved to about its width · π/2m.
-        key: For the vectors.
-        grid: Points (g,) at which density and shares are wanted; None takes 512 over the bulk and five kernel widths on
-            either side. Take a finer one around a narrow peak.
-        kernel_width: σ > 0; None takes 1/m of the width of the bulk, but 1e-3 max|θ| for a bulk of one point.
-        confidence: Of the band, in (0, 1), for each grid point.
-        tol: Residual of an outlier, relative to max|θ|; None takes 1e-3, or the noise floor if that is larger.
+        num_probes: p ≥ 2 random vectors. Standard errors decrease as 1/√p.
+        num_steps: m ≥ 1, products for each vector, at most n. The resolution of a bulk is about its width · π/2m.
+        key: Key of the random vectors.
+        grid: Points (g,) for density and shares; None takes 512 over the bulk and five kernel widths on either side.
+            Use a finer one around a narrow peak.
+        kernel_width: σ > 0; None takes 1/m of the width of the bulk, or 1e-3 max|θ| for a bulk of one point.
+        confidence: Confidence of the band at each grid point, in (0, 1).
+        tol: Tolerance of an outlier's residual, relative to max|θ|; None takes 1e-3, or the noise floor if larger.
         noise_floor: Relative error of a product, `audit(op).noise_floor`; None takes 16 ε, see `noise_floor`.
-        min_gap: Gap between outliers and bulk, relative to the width of what lies inside it.
-        max_outliers: How many outliers are looked for at either end; at most n/10.
-        reorthogonalize: False needs the memory of four vectors instead of m + 4 for each probe at work; eigenvalues
-            then appear several times among the nodes, and outliers are not looked for.
-        probes_at_once: How many probes run side by side, a divisor of p. None takes one on a CPU, where more gain
-            nothing, and on accelerators as many as fit into 4 GiB.
+        min_gap: Smallest gap between outliers and bulk, relative to the width of the spectrum on its inner side.
+        max_outliers: Largest number of outliers at either end; at most n/10.
+        reorthogonalize: False takes the memory of four vectors instead of m + 4 for each concurrent probe; eigenvalues
+            then occur several times among the nodes, and no outliers are reported.
+        probes_at_once: Number of probes that run at once, a divisor of p. None takes one on a CPU, where more are not
+            faster, and on accelerators as many as fit into 4 GiB.
 
     Returns:
-        Density, shares and outliers; inside of a trace, where their number is not known, the arrays of the outliers are
-        filled up with NaN. Cost: p·m products after one linearisation, and for each product one Gram–Schmidt
-        pass, which reads m/2 vectors twice on average. Memory: (m + 4) vectors for each probe at work.
+        Density, shares and outliers; inside a trace the arrays of outliers are padded with NaN. Cost: p·m products
+        after one linearisation, each with one Gram–Schmidt pass that reads m/2 vectors twice on average. Memory: m + 4
+        vectors for each concurrent probe.
 
     Raises:
-        TypeError: If `op` is no operator, `key` no key, or a number none or traced that must be known.
+        TypeError: If an argument has the wrong type.
         ValueError: If a count is too small, a fraction out of range, `tol` below the noise floor, the kernel width not
             positive, or the grid empty or not finite.
 
@@ -193,7 +191,7 @@ def spectral_density(
     tol = max(_TOL, floor) if tol is None else tol
     check_tolerance(name, tol, floor)
     tol = _static(name, "tol", tol, 1.0)
-    min_gap = _static(name, "min_gap", min_gap, math.inf, remedy="Nothing stands apart without a gap.")
+    min_gap = _static(name, "min_gap", min_gap, math.inf, remedy="Outliers are defined by a gap.")
     probes_at_once = check_divisor(name, probes_at_once, num_probes)
     if kernel_width is not None:
         kernel_width = check_real(name, "kernel_width", kernel_width, 0.0, closed="()")
@@ -208,31 +206,31 @@ def spectral_density(
     if isinstance(result.grid, Tracer):
         return result
     count = int(result.outliers.count)
-    # Not `column[:count]`: on a mesh with explicit axes JAX cannot index nothing.
+    # Not `column[:count]`: on a mesh with explicit axes JAX raises for an empty slice.
     trimmed = jax.tree.map(
         lambda column: lax.slice_in_dim(column, 0, count) if column.ndim else column, result.outliers
     )
     return result._replace(outliers=trimmed)
 
 
-def _static(who: str, name: str, value: Any, high: float, *, closed: str = "()", remedy: str = "") -> float:
-    """Return a number between 0 and a largest one that is known before compiling."""
+def _static(name: str, argument: str, value: Any, high: float, *, closed: str = "()", remedy: str = "") -> float:
+    """Return a real number between 0 and `high`; raise for a traced one."""
     if isinstance(value, Tracer):
-        raise TypeError(f"{who} needs {name} to be a number known before compiling; received a traced value.")
-    return float(check_real(who, name, value, 0.0, high, closed=closed, remedy=remedy))
+        raise TypeError(f"{name} needs {argument} to be a number known before compiling; received a traced value.")
+    return float(check_real(name, argument, value, 0.0, high, closed=closed, remedy=remedy))
 
 
-def _as_grid(who: str, grid: Any) -> Shaped[Array, " g"]:
+def _as_grid(name: str, grid: Any) -> Shaped[Array, " g"]:
     try:
         points = jnp.asarray(grid)
     except (TypeError, ValueError, OverflowError) as error:
-        raise TypeError(f"{who} needs grid to be an array of numbers; received {describe_argument(grid)}.") from error
+        raise TypeError(f"{name} needs grid to be an array of numbers; received {describe_argument(grid)}.") from error
     if points.ndim != 1 or points.shape[0] == 0:
-        raise ValueError(f"{who} needs a grid of shape (g,), g ≥ 1; received shape {points.shape}.")
+        raise ValueError(f"{name} needs a grid of shape (g,), g ≥ 1; received shape {points.shape}.")
     if not (jnp.issubdtype(points.dtype, jnp.floating) or jnp.issubdtype(points.dtype, jnp.integer)):
-        raise TypeError(f"{who} needs grid to be real numbers; received {describe_argument(points)}.")
+        raise TypeError(f"{name} needs grid to be real numbers; received {describe_argument(points)}.")
     if not isinstance(points, Tracer) and not is_finite(points):
-        raise ValueError(f"{who} needs a grid of finite numbers; received NaN or infinity in it.")
+        raise ValueError(f"{name} needs a grid of finite numbers; received NaN or infinity.")
     return points
 
 
@@ -240,8 +238,8 @@ def _as_grid(who: str, grid: Any) -> Shaped[Array, " g"]:
 def _summary(
     quadrature: Quadrature,
     keys: Key,
-    grid: Array | None,
-    kernel_width: Any,
+    grid: Shaped[Array, " g"] | None,
+    kernel_width: ScalarLike | None,
     size: int,
     confidence: float,
     limits: tuple[float, float, int],
@@ -278,8 +276,8 @@ def _summary(
     lower, _ = band_of_shares(jnp.mean(lower, axis=0), p, size, confidence)
     _, upper = band_of_shares(jnp.mean(upper, axis=0), p, size, confidence)
     finite = jnp.all(jnp.isfinite(nodes))
-    nothing = jnp.where(finite, 0.0, jnp.nan).astype(nodes.dtype)
+    nan = jnp.where(finite, 0.0, jnp.nan).astype(nodes.dtype)
     return SpectralDensity(
-        grid + nothing, density + nothing, density_error + nothing, width + nothing, cdf + nothing, cdf_error + nothing,
-        lower + nothing, upper + nothing, outliers, quadrature, keys, jnp.asarray(size, dtype=jnp.int32), finite,
+        grid + nan, density + nan, density_error + nan, width + nan, cdf + nan, cdf_error + nan,
+        lower + nan, upper + nan, outliers, quadrature, keys, jnp.asarray(size, dtype=jnp.int32), finite,
     )  # fmt: skip

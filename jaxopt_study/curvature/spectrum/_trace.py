@@ -1,4 +1,4 @@
-"""Trace and diagonal of an operator: without error where the products suffice, else from random probes."""
+"""Trace and diagonal of an operator: exact for few coordinates, else from random probes with deflation."""
 
 import math
 from functools import partial
@@ -18,23 +18,23 @@ from jaxopt_study.linalg.coordinates import as_vector, diagonal_entries
 from jaxopt_study.linalg.operator import check_operator
 from jaxopt_study.types import Key, Matvec, Vector
 
-_BLOCK_BYTES = 2**32  # on accelerators as many probes at once as fit in this
-_FEW = 32  # coordinates: fewer are not sampled, because two vectors of signs may then be the same
+_BLOCK_BYTES = 2**32  # memory for concurrent probes on accelerators
+_FEW = 32  # coordinates up to which the result is exact: two random sign vectors could be equal
 
-What = Literal["trace", "diagonal"]
+Quantity = Literal["trace", "diagonal"]
 
 
 class _Moments(NamedTuple):
     count: Int[Array, ""]
     mean: Vector
-    spread: Vector  # √Σ (x − mean)², not squared, which would leave the range of the numbers
+    spread: Vector  # √Σ (x − mean)²; its square could overflow
 
 
 @nan_is_an_answer
 def trace(
     op: Operator, *, num_probes: int = 60, rank: int = 20, key: Key, probes_at_once: int | None = None
 ) -> Estimate:
-    """Compute tr H, or estimate it from random probes after taking out an r-dimensional space in which most of H lies.
+    """Compute tr H, or estimate it from random probes after deflating an r-dimensional dominant subspace.
 
     If n ≤ p + 2r, or n ≤ 32, n products with the coordinate vectors e give Σ eᵀHe, to rounding, with a standard error
     of 0. For more coordinates, with Q an orthonormal basis of H Ω for r normal vectors Ω, P = 1 − QQᵀ, and p vectors x
@@ -42,26 +42,26 @@ def trace(
 
         tr H = tr QᵀHQ + tr PHP ≈ tr QᵀHQ + mean of (Px)ᵀ H (Px)
 
-    The first term is computed, the second is estimated without bias (Hutchinson), whatever Q is. Given Q its samples
-    are independent with variance 2 Σ_{i≠j} (PHP)ᵢⱼ², so their spread is an honest standard error. Of a spectrum with up
-    to r large eigenvalues little variance remains; for a flat one `rank=0`, plain Hutchinson, has the smaller error for
-    the same products, as those 2r that Q takes are better spent on probes.
+    The first term is exact; the second is estimated without bias (Hutchinson) for every Q. Given Q, its samples are
+    independent with variance 2 Σ_{i≠j} (PHP)ᵢⱼ², so their spread gives the standard error. For a spectrum with at most
+    r large eigenvalues little variance remains; for a flat one `rank=0`, plain Hutchinson, has the smaller error for
+    the same number of products, because Q takes 2r of them.
 
     Args:
         op: H, symmetric; not necessarily positive.
         num_probes: p ≥ 2.
         rank: r ≥ 0. 0 is Hutchinson's estimator.
-        key: For the probes.
-        probes_at_once: How many vectors are multiplied side by side, in blocks. None takes one on a CPU, and on
-            accelerators as many as fit into 4 GiB.
+        key: Key of the probes.
+        probes_at_once: Number of vectors in a block of products. None takes one on a CPU, and on accelerators as many
+            as fit into 4 GiB.
 
     Returns:
-        Trace and its standard error; NaN where a product was. Cost: p + 2r products after one linearisation, r reads of
-        the basis for each probe; memory 2r + 4 vectors; or n products and the memory of two vectors. ± 2 standard
-        errors hold the trace in about 95% of cases; of few probes take Student's t with p − 1 degrees of freedom.
+        Trace and standard error; NaN if a product is. Cost: p + 2r products after one linearisation, r reads of the
+        basis for each probe; memory 2r + 4 vectors; or n products and the memory of two vectors. ± 2 standard errors
+        contain the trace in about 95% of cases; for few probes use Student's t with p − 1 degrees of freedom.
 
     Raises:
-        TypeError: If `op` is no operator, `key` no key or a count no integer.
+        TypeError: If an argument has the wrong type.
         ValueError: If `num_probes` < 2, `rank` < 0 or `probes_at_once` < 1.
 
     Example:
@@ -78,8 +78,8 @@ def trace(
 
     References:
         Hutchinson (1990), Commun. Stat. Simul. 19. Meyer, Musco, Musco and Woodruff (2021), Hutch++, SOSA, Algorithm 1.
-        Epperly, Tropp and Webber (2024), XTrace, SIAM J. Matrix Anal. Appl. 45, use each product twice; their samples
-        are dependent, these are not.
+        Epperly, Tropp and Webber (2024), XTrace, SIAM J. Matrix Anal. Appl. 45: uses each product twice, with dependent
+        samples.
     """
     name = "trace"
     return _estimate(name, check_operator(name, op), num_probes, rank, check_key(name, key), probes_at_once)
@@ -89,7 +89,7 @@ def trace(
 def diagonal(
     op: Operator, *, num_probes: int = 60, rank: int = 20, key: Key, probes_at_once: int | None = None
 ) -> Estimate:
-    """Compute the diagonal of H, or estimate it after taking out an r-dimensional space in which most of H lies.
+    """Compute the diagonal of H, or estimate it from random probes after deflating an r-dimensional dominant subspace.
 
     If n ≤ p + 2r, or n ≤ 32, n products with the coordinate vectors e give all eᵀHe, to rounding, with standard errors
     of 0. For more coordinates, with Q an orthonormal basis of H Ω for r normal vectors Ω, P = 1 − QQᵀ, Z = HQ, and p
@@ -97,22 +97,22 @@ def diagonal(
 
         H = ZQᵀ + QZᵀ − Q(QᵀZ)Qᵀ + PHP,  diag PHP ≈ mean of x ∘ PHP x
 
-    The first three terms are computed; the last is estimated without bias (Bekas, Kokiopoulou and Saad), entry i with
-    variance Σ_{j≠i} (PHP)ᵢⱼ² / p. The entries share their probes, so their errors are not independent.
+    The first three terms are exact; the last is estimated without bias (Bekas, Kokiopoulou and Saad), entry i with
+    variance Σ_{j≠i} (PHP)ᵢⱼ² / p. All entries use the same probes, so their errors are correlated.
 
     Args:
         op: H, symmetric.
         num_probes: p ≥ 2.
         rank: r ≥ 0. 0 estimates the whole diagonal from probes.
-        key: For the probes.
-        probes_at_once: How many vectors are multiplied side by side, in blocks; None as for `trace`.
+        key: Key of the probes.
+        probes_at_once: As in `trace`.
 
     Returns:
         Diagonal and standard errors, pytrees like the parameters. Cost: p + 2r products after one linearisation, 2r
         reads of the basis for each probe; memory 2r + 6 vectors; or n products and the memory of three vectors.
 
     Raises:
-        TypeError: If `op` is no operator, `key` no key or a count no integer.
+        TypeError: If an argument has the wrong type.
         ValueError: If `num_probes` < 2, `rank` < 0 or `probes_at_once` < 1.
 
     Example:
@@ -130,26 +130,27 @@ def diagonal(
     return _estimate(name, check_operator(name, op), num_probes, rank, check_key(name, key), probes_at_once)
 
 
-def _estimate(what: What, op: Operator, num_probes: int, rank: int, key: Key, at_once: int | None) -> Estimate:
-    num_probes = check_integer(what, "num_probes", num_probes, 2, remedy=TWO_PROBES)
-    rank = check_integer(what, "rank", rank, 0)
+def _estimate(quantity: Quantity, op: Operator, num_probes: int, rank: int, key: Key, at_once: int | None) -> Estimate:
+    num_probes = check_integer(quantity, "num_probes", num_probes, 2, remedy=TWO_PROBES)
+    rank = check_integer(quantity, "rank", rank, 0)
     if at_once is not None:
-        at_once = check_integer(what, "probes_at_once", at_once, 1)
+        at_once = check_integer(quantity, "probes_at_once", at_once, 1)
     if op.size <= max(num_probes + 2 * rank, _FEW):
-        return _exact(what, op, at_once or _vectors_at_once(op, op.size))
+        return _exact(quantity, op, at_once or _vectors_at_once(op, op.size))
     if op.loop == "host":
-        return _on_host(what, op, num_probes, rank, key)
-    return _compiled(what, op, num_probes, rank, key, at_once)
+        return _on_host(quantity, op, num_probes, rank, key)
+    return _compiled(quantity, op, num_probes, rank, key, at_once)
 
 
-def _exact(what: What, op: Operator, together: int) -> Estimate:
+def _exact(quantity: Quantity, op: Operator, together: int) -> Estimate:
     entries = diagonal_entries(op, together)
-    value = jnp.sum(entries) if what == "trace" else as_vector(op.like, entries)
-    return Estimate(value, jax.tree.map(lambda x: x * 0, value), jnp.asarray(op.size, dtype=jnp.int32))  # NaN stays
+    value = jnp.sum(entries) if quantity == "trace" else as_vector(op.like, entries)
+    zero = jax.tree.map(lambda x: x * 0, value)  # NaN remains NaN
+    return Estimate(value, zero, jnp.asarray(op.size, dtype=jnp.int32))
 
 
 @partial(jit_solver, static_argnums=(0, 2, 3, 5))
-def _compiled(what: What, op: Operator, num_probes: int, rank: int, key: Key, at_once: int | None) -> Estimate:
+def _compiled(quantity: Quantity, op: Operator, num_probes: int, rank: int, key: Key, at_once: int | None) -> Estimate:
     product = op.linearize()
     together = at_once or _vectors_at_once(op, max(num_probes, rank))
     sketch_key, probe_key = jax.random.split(key)
@@ -161,18 +162,18 @@ def _compiled(what: What, op: Operator, num_probes: int, rank: int, key: Key, at
         images = block(basis)
 
     def one(moments: _Moments, probe: Key) -> tuple[_Moments, None]:
-        return _gather(moments, _sample(what, product, basis, _probe(op, probe))), None
+        return _add_sample(moments, _sample(quantity, product, basis, _probe(op, probe))), None
 
     keys = jax.random.split(probe_key, num_probes)
     if together == 1:
-        moments, _ = lax.scan(one, _none(what, op), keys)
+        moments, _ = lax.scan(one, _zero_moments(quantity, op), keys)
     else:
-        samples = lax.map(lambda k: _sample(what, product, basis, _probe(op, k)), keys, batch_size=together)
-        moments = _gathered(samples, num_probes)
-    return _finish(what, moments, basis, images, num_probes + 2 * rank)
+        samples = lax.map(lambda k: _sample(quantity, product, basis, _probe(op, k)), keys, batch_size=together)
+        moments = _moments_of(samples, num_probes)
+    return _finish(quantity, moments, basis, images, num_probes + 2 * rank)
 
 
-def _on_host(what: What, op: Operator, num_probes: int, rank: int, key: Key) -> Estimate:
+def _on_host(quantity: Quantity, op: Operator, num_probes: int, rank: int, key: Key) -> Estimate:
     product = op.product()
     sketch_key, probe_key = jax.random.split(key)
     basis = images = None
@@ -180,11 +181,11 @@ def _on_host(what: What, op: Operator, num_probes: int, rank: int, key: Key) -> 
         rows = _host_rows(op, sketch_key, rank)
         basis = _host_orthonormal(_host_block(product, rows, rank))
         images = _host_block(product, basis, rank)
-    moments = _none(what, op)
+    moments = _zero_moments(quantity, op)
     for probe in jax.random.split(probe_key, num_probes):
         x, y = _host_probe(op, basis, probe)
-        moments = _host_gather(what, moments, basis, x, y, product(y))
-    return _host_finish(what, moments, basis, images, num_probes + 2 * rank)
+        moments = _host_add_sample(quantity, moments, basis, x, y, product(y))
+    return _host_finish(quantity, moments, basis, images, num_probes + 2 * rank)
 
 
 def _host_block(product: Matvec, rows: Vector, count: int) -> Vector:
@@ -196,7 +197,7 @@ def _probe(op: Operator, key: Key) -> Vector:
 
 
 def _random_rows(op: Operator, key: Key, rank: int) -> Vector:
-    # Normal, not ±1: no direction is orthogonal to them but by rounding.
+    # Normal, not ±1: with probability 1 no direction is orthogonal to them.
     return jax.vmap(lambda k: vectors.random_like(op.like, key=k))(jax.random.split(key, rank))
 
 
@@ -205,23 +206,23 @@ def _outside(basis: Vector | None, x: Vector) -> Vector:
     return x if basis is None else gram_schmidt.remove(basis, x)[0]
 
 
-def _sample(what: What, product: Matvec, basis: Vector | None, x: Vector) -> Vector:
+def _sample(quantity: Quantity, product: Matvec, basis: Vector | None, x: Vector) -> Vector:
     y = _outside(basis, x)
-    return _sample_from(what, basis, x, y, product(y))
+    return _sample_from(quantity, basis, x, y, product(y))
 
 
-def _sample_from(what: What, basis: Vector | None, x: Vector, y: Vector, image: Vector) -> Vector:
-    if what == "trace":
+def _sample_from(quantity: Quantity, basis: Vector | None, x: Vector, y: Vector, image: Vector) -> Vector:
+    if quantity == "trace":
         return vectors.inner(y, image)
     return jax.tree.map(jnp.multiply, x, _outside(basis, image))
 
 
-def _none(what: What, op: Operator) -> _Moments:
-    zero = jnp.zeros((), vectors.accumulator(op.dtype)) if what == "trace" else vectors.zeros_like(op.like)
+def _zero_moments(quantity: Quantity, op: Operator) -> _Moments:
+    zero = jnp.zeros((), vectors.accumulator(op.dtype)) if quantity == "trace" else vectors.zeros_like(op.like)
     return _Moments(jnp.int32(0), zero, zero)
 
 
-def _gather(moments: _Moments, sample: Vector) -> _Moments:
+def _add_sample(moments: _Moments, sample: Vector) -> _Moments:
     """Return mean and spread with one more sample, without the cancellation of Σx² − (Σx)²."""
     count = moments.count + 1
     share = jnp.sqrt(moments.count / count)
@@ -232,17 +233,19 @@ def _gather(moments: _Moments, sample: Vector) -> _Moments:
     return _Moments(count, mean, spread)
 
 
-def _gathered(samples: Vector, count: int) -> _Moments:
+def _moments_of(samples: Vector, count: int) -> _Moments:
     mean = jax.tree.map(lambda x: jnp.mean(x, axis=0), samples)
     spread = jax.tree.map(lambda x: standard_error(x) * math.sqrt(count * (count - 1)), samples)
     return _Moments(jnp.int32(count), mean, spread)
 
 
-def _finish(what: What, moments: _Moments, basis: Vector | None, images: Vector | None, num_matvecs: int) -> Estimate:
+def _finish(
+    quantity: Quantity, moments: _Moments, basis: Vector | None, images: Vector | None, num_matvecs: int
+) -> Estimate:
     p = moments.count
     error = jax.tree.map(lambda s: s / jnp.sqrt(p * (p - 1)).astype(s.dtype), moments.spread)
     value, size = moments.mean, jax.tree.map(jnp.abs, moments.mean)
-    if basis is not None and what == "trace":
+    if basis is not None and quantity == "trace":
         terms = jax.vmap(vectors.inner)(basis, images)
         value, size = value + jnp.sum(terms), size + jnp.sum(jnp.abs(terms))
     elif basis is not None:
@@ -250,7 +253,7 @@ def _finish(what: What, moments: _Moments, basis: Vector | None, images: Vector 
         terms = jax.tree.map(lambda q, z, qm: q * (2 * z - qm), basis, images, inside)
         value = jax.tree.map(lambda v, t: v + jnp.sum(t, axis=0), value, terms)
         size = jax.tree.map(lambda v, t: v + jnp.sum(jnp.abs(t), axis=0), size, terms)
-    # Where nothing is left to sample, only rounding is: no error is smaller than the last digit of what was added.
+    # At least the rounding error of the sums, also where the samples have no variance.
     error = jax.tree.map(lambda e, s: jnp.maximum(e, jnp.finfo(s.dtype).eps * s), error, size)
     return Estimate(value, error, jnp.asarray(num_matvecs, dtype=jnp.int32))
 
@@ -267,8 +270,10 @@ def _host_probe(op: Operator, basis: Vector | None, key: Key) -> tuple[Vector, V
 
 
 @partial(jax.jit, static_argnums=0)
-def _host_gather(what: What, moments: _Moments, basis: Vector | None, x: Vector, y: Vector, image: Vector) -> _Moments:
-    return _gather(moments, _sample_from(what, basis, x, y, image))
+def _host_add_sample(
+    quantity: Quantity, moments: _Moments, basis: Vector | None, x: Vector, y: Vector, image: Vector
+) -> _Moments:
+    return _add_sample(moments, _sample_from(quantity, basis, x, y, image))
 
 
 def _vectors_at_once(op: Operator, most: int) -> int:
