@@ -1,6 +1,6 @@
 """Optimization problems: a loss with its data and, where known, its minima, saddles and spectrum."""
 
-from jaxopt_study.problems import datasets, networks, planar
+from jaxopt_study.problems import augmentations, datasets, networks, planar
 from jaxopt_study.problems._adapters import from_linen, from_nnx, from_pytree
 from jaxopt_study.problems._least_squares import least_squares, linear_regression
 from jaxopt_study.problems._linear_network import deep_linear_network, linear_network
@@ -12,6 +12,7 @@ __all__ = [
     "CriticalPoint",
     "Metric",
     "Problem",
+    "augmentations",
     "catalogue",
     "datasets",
     "deep_linear_network",
