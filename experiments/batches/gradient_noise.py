@@ -156,8 +156,8 @@ def claims(record: Record) -> list[Claim]:
                 "always the first n examples of data sorted by class",
                 largest_bias(np.asarray(results["bias_of_first"]), "with replacement"),
             ),
-            "Largest bias along the full gradient over the batch sizes, in standard errors; "
-            f"{bias('without').value:.1f} without replacement, {bias('sorted').value:.1f} for random stretches of sorted "
+            "Largest bias along the full gradient over the batch sizes, in its standard errors; "
+            f"{bias('without').value:.1f} without replacement, {bias('sorted').value:.1f} for stretches of sorted "
             "data, which are noisy and not biased.",
         ),
     ]
