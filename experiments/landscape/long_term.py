@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from experiments.claims import Claim, Control, Measurement, at_least, at_most, exact, mean_over_seeds, near
 from experiments.experiment import Experiment
-from jaxopt_study.figures import Panel, panels
+from jaxopt_study.figures import response
 from jaxopt_study.records import Record
 
 GOODFELLOW = "Goodfellow, Bengio and Courville (2016), Deep Learning, §8.2.5: Wᵗ = V diag(λ)ᵗ V⁻¹"
@@ -200,22 +200,15 @@ def claims(record: Record) -> list[Claim]:
 def draw(record: Record) -> Mapping[str, Figure]:
     """Draw powers of two matrices, and gradients through the cells."""
     results = record.results
-    norms = {label: np.asarray(found)[None] for label, found in results["powers"].items()}
+    gradients = {label: np.maximum(np.asarray(found), 1e-20) for label, found in results["gradients"].items()}
     return {
-        "powers": panels(
-            np.arange(121), [Panel("‖Wᵗ‖, spectral radius .9", norms, log=True)], columns=1, xlabel="t",
+        "powers": response(
+            np.arange(121), results["powers"], xlabel="t", ylabel="‖Wᵗ‖, spectral radius .9", log_y=True,
             title="Powers of W: a non-normal matrix grows before it forgets",
         ),
-        "gradients": panels(
-            np.arange(record.config["num_steps"] + 1),
-            [
-                Panel(
-                    "gradient norm, relative",
-                    {label: np.maximum(np.asarray(found), 1e-20) for label, found in results["gradients"].items()},
-                    log=True, smallest=1e-18,
-                )
-            ],
-            columns=1, xlabel="steps between output and state",
+        "gradients": response(
+            np.arange(record.config["num_steps"] + 1), gradients, xlabel="steps between output and state", log_y=True,
+            ylabel="norm of the gradient, relative to its start", smallest=1e-18,
             title="Gradients through recurrent cells at their start: gates carry them",
         ),
     }  # fmt: skip

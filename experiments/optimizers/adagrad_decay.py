@@ -158,11 +158,9 @@ def draw(record: Record) -> Mapping[str, Figure]:
     rates = {label: np.asarray(lanes) / np.asarray(lanes)[:, :1] for label, lanes in results["rates"].items()}
     ceiling = 2 * np.log(2)
 
-    def curves(features: str, words: str) -> dict[str, Any]:
-        return {
-            f"{label}, {words}": np.minimum(np.asarray(results[features][label]).T, ceiling)
-            for label in ("SGD, η/√t", "AdaGrad")
-        }
+    def curves(features: str) -> dict[str, Any]:
+        found = results[features]
+        return {label: np.minimum(np.asarray(found[label]).T, ceiling) for label in ("SGD, η/√t", "AdaGrad")}
 
     return {
         "effective_rate": response(
@@ -172,8 +170,8 @@ def draw(record: Record) -> Mapping[str, Figure]:
         "rare_features": panels(
             np.log10(np.asarray(results["rare"]["rates"])),
             [
-                Panel("rare features", curves("rare", "rare"), smallest=0.3, largest=0.8),
-                Panel("the same, rotated", curves("mixed", "rotated"), smallest=0.3, largest=0.8),
+                Panel("rare features", curves("rare"), smallest=0.3, largest=0.8),
+                Panel("the same, rotated", curves("mixed"), smallest=0.3, largest=0.8),
             ],
             columns=2, xlabel="log₁₀ learning rate", ylabel="test loss (nats)",
             title="Logistic regression: AdaGrad's advantage is that of rare features",

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from experiments.claims import Claim, Control, exact, near
 from experiments.experiment import Experiment
-from jaxopt_study.figures import Panel, panels
+from jaxopt_study.figures import response
 from jaxopt_study.records import Record
 from jaxopt_study.transforms import (
     Transform,
@@ -131,13 +131,12 @@ def draw(record: Record) -> Mapping[str, Figure]:
     """Draw the iterates."""
     paths = record.results["paths"]
     return {
-        "iterates": panels(
-            record.results["steps"],
-            [Panel("iterate x, minimum at −1", dict(paths), smallest=-1.1, largest=1.1)],
-            columns=1,
-            title="Losses Cx, −x, −x in turn: Adam with a short memory climbs",
+        "iterates": response(
+            np.maximum(record.results["steps"], 1), dict(paths), xlabel="step", log_x=True, ylabel="iterate x",
+            level=-1.0, smallest=-1.1, largest=1.1,
+            title="Losses Cx, −x, −x in turn: Adam with a short memory climbs; the line is the minimum",
         )
-    }
+    }  # fmt: skip
 
 
 EXPERIMENT = Experiment(

@@ -153,13 +153,13 @@ def draw(record: Record) -> Mapping[str, Figure]:
                     log=True,
                 ),
                 Panel(
-                    "dependent columns: distance to X⁺y, relative",
+                    "dependent columns: to X⁺y, relative",
                     {"from 0": thinned("from_zero"), "from a random start": thinned("from_elsewhere")},
                     log=True,
                 ),
             ],
             columns=2,
-            title="Gradient descent on linear regression follows its closed form; the start chooses among many minima",
+            title="Linear regression: gradient descent follows its closed form",
         )
     }
 
