@@ -143,8 +143,8 @@ def claims(record: Record) -> list[Claim]:
             excess("folds", "folds_true"),
             near(0.0, 0.08, f"{NOTES}; the true risk is known in closed form here, eight percent of it"),
             Control("the error on the training examples", excess("training", "true")),
-            f"Estimate over true risk of the {folds} fits, less 1, λ = {record.config['penalties'][middle]:g}. For the fit "
-            f"to all examples it is too high by {excess('folds', 'true').value:.1%}: the folds train on fewer.",
+            f"Estimate over true risk of the {folds} fits, less 1, λ = {record.config['penalties'][middle]:g}. For the "
+            f"fit to all examples it is too high by {excess('folds', 'true').value:.1%}: the folds train on fewer.",
         ),
         Claim(
             "On pure noise with features chosen outside the folds, cross-validation promises far less than half errors",

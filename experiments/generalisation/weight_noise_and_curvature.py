@@ -124,8 +124,8 @@ def claims(record: Record) -> list[Claim]:
             coefficient(trace),
             near(1.0, 0.1, f"{THEORY}; {NOTES}; ten percent"),
             Control("the trace at the start of training", coefficient(np.asarray(results["start_trace"]))),
-            f"Rise over ½σ² tr H at σ = {stds[2]:g}; the traces are known to {errors.max():.1%}. Noise on the weights is "
-            "a penalty on the trace: it prefers flat minima.",
+            f"Rise over ½σ² tr H at σ = {stds[2]:g}; the traces are known to {errors.max():.1%}. Noise on the weights "
+            "is a penalty on the trace: it prefers flat minima.",
         ),
     ]
 
