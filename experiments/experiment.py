@@ -56,14 +56,23 @@ class Outcome:
 
 
 def discover() -> dict[str, Experiment[Any]]:
-    """Find every module of this package that defines an `EXPERIMENT`.
+    """Find every module of this package and its chapters that defines an `EXPERIMENT`.
 
     Returns:
-        Experiments by the module's name.
+        Experiments by the module's name, which is unique among all chapters.
+
+    Raises:
+        ValueError: If two experiments have the same name.
     """
-    names = sorted(info.name for info in pkgutil.iter_modules(experiments.__path__) if info.name != "__main__")
-    modules = {name: importlib.import_module(f"{experiments.__name__}.{name}") for name in names}
-    return {name: module.EXPERIMENT for name, module in modules.items() if hasattr(module, "EXPERIMENT")}
+    found: dict[str, Experiment[Any]] = {}
+    walk = pkgutil.walk_packages(experiments.__path__, f"{experiments.__name__}.")
+    for path in sorted(info.name for info in walk if not info.name.endswith("__main__")):
+        module, name = importlib.import_module(path), path.rpartition(".")[2]
+        if hasattr(module, "EXPERIMENT"):
+            if name in found:
+                raise ValueError(f"Two experiments have the name {name!r}; rename {path}.")
+            found[name] = module.EXPERIMENT
+    return dict(sorted(found.items()))
 
 
 def execute(

@@ -262,7 +262,7 @@ def test_one_false_claim_among_several_experiments_is_noticed(monkeypatch, tmp_p
 def test_list_names_every_module_with_an_experiment():
     status, output = run_main("list")
     folder = Path(command_line.__file__).parent
-    modules = [path.stem for path in folder.glob("*.py") if "\nEXPERIMENT = " in path.read_text(encoding="utf-8")]
+    modules = [path.stem for path in folder.rglob("*.py") if "\nEXPERIMENT = " in path.read_text(encoding="utf-8")]
     assert status == 0
     assert len(modules) >= 3
     assert all(name in output for name in modules)

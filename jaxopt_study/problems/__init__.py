@@ -1,6 +1,6 @@
 """Optimization problems: a loss with its data and, where known, its minima, saddles and spectrum."""
 
-from jaxopt_study.problems import datasets, networks, planar
+from jaxopt_study.problems import augmentations, datasets, networks, planar
 from jaxopt_study.problems._from_linen import from_linen
 from jaxopt_study.problems._from_nnx import from_nnx
 from jaxopt_study.problems._from_pytree import from_pytree
@@ -15,6 +15,7 @@ __all__ = [
     "Metric",
     "MetricFunction",
     "Problem",
+    "augmentations",
     "catalogue",
     "datasets",
     "deep_linear_network",

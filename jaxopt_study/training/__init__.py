@@ -11,6 +11,7 @@ from jaxopt_study.training._batch_order import (
 from jaxopt_study.training._batch_order import Order as Order
 from jaxopt_study.training._curriculum import Curriculum, LinearPace, linear_curriculum
 from jaxopt_study.training._curvature_probe import CurvatureProbe
+from jaxopt_study.training._diagnose import Diagnosis, diagnose
 from jaxopt_study.training._evaluate import check_problem as check_problem
 from jaxopt_study.training._evaluate import evaluate
 from jaxopt_study.training._progress_bar import Bar as Bar
@@ -24,6 +25,7 @@ __all__ = [
     "BatchOrder",
     "Curriculum",
     "CurvatureProbe",
+    "Diagnosis",
     "EarlyStopping",
     "LinearPace",
     "Probe",
@@ -34,6 +36,7 @@ __all__ = [
     "WithReplacement",
     "batch_indices",
     "batch_order",
+    "diagnose",
     "evaluate",
     "linear_curriculum",
     "shuffle",

@@ -4,8 +4,9 @@ from jaxopt_study.problems.datasets._archives import FASHION_MNIST, MNIST, IdxAr
 from jaxopt_study.problems.datasets._dataset import Dataset, DatasetError
 from jaxopt_study.problems.datasets._idx import read_idx
 from jaxopt_study.problems.datasets._images import digits, fashion_mnist, load_idx, mnist
+from jaxopt_study.problems.datasets._resampling import bootstrap, corrupt_labels, k_folds
 from jaxopt_study.problems.datasets._splits import from_arrays
-from jaxopt_study.problems.datasets._synthetic import adding, damped_cosine, temporal_order
+from jaxopt_study.problems.datasets._synthetic import adding, damped_cosine, sparse_features, temporal_order
 
 __all__ = [
     "FASHION_MNIST",
@@ -15,12 +16,16 @@ __all__ = [
     "IdxArchive",
     "IdxFile",
     "adding",
+    "bootstrap",
+    "corrupt_labels",
     "damped_cosine",
     "digits",
     "fashion_mnist",
     "from_arrays",
+    "k_folds",
     "load_idx",
     "mnist",
     "read_idx",
+    "sparse_features",
     "temporal_order",
 ]

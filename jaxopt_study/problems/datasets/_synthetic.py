@@ -1,10 +1,10 @@
-"""Synthetic tasks: a damped-cosine regression, and two tests of long-term memory."""
+"""Synthetic tasks: a damped-cosine regression, a sparse classification, and two tests of long-term memory."""
 
 from collections.abc import Callable
 
 import numpy as np
 
-from jaxopt_study._checks import check_integer, check_real
+from jaxopt_study._checks import check_bool, check_integer, check_real
 from jaxopt_study.problems.datasets._dataset import Dataset, DatasetError, Examples
 
 
@@ -57,6 +57,68 @@ def damped_cosine(
         seed=seed,
         source="drawn: y = exp(-x^2) cos(10 x) + noise",
         details={"noise": noise, "irreducible_mse": noise**2},
+    )
+
+
+def sparse_features(
+    *,
+    num_features: int = 200,
+    exponent: float = 1.0,
+    rotated: bool = False,
+    num_train: int = 2_000,
+    num_validation: int = 1_000,
+    num_test: int = 1_000,
+    seed: int = 0,
+) -> Dataset:
+    """Draw a classification task whose features are rare, with heavy-tailed frequencies, as words in a text are.
+
+    Feature j = 1, …, d is 1 with probability ½ j^(−a), independently, else 0. A teacher w with wⱼ ~ N(0, 1) labels an
+    example 1 with probability sigmoid(2 wᵀx), else 0: rare features say as much as frequent ones where they occur.
+
+    Args:
+        num_features: d, at least 1.
+        exponent: a ≥ 0; at 0 all features are equally frequent.
+        rotated: Whether the inputs are multiplied by a random orthogonal matrix. A linear model then has the same
+            losses, curvature and minimum in rotated coordinates, but no feature is sparse any more.
+        num_train: Number of training examples.
+        num_validation: Number of validation examples; 0 omits them.
+        num_test: Number of test examples; 0 omits them.
+        seed: Seed of the draws.
+
+    Returns:
+        The data set: inputs of shape (examples, d), two classes.
+
+    Example:
+        >>> x = sparse_features(num_features=50).train["x"]
+        >>> print(0.4 < x[:, 0].mean() < 0.6, x[:, -1].mean() < 0.03)
+        True True
+
+    References:
+        Duchi, Hazan and Singer (2011), Adaptive subgradient methods, §1.3: features of this kind favour AdaGrad.
+    """
+    check_integer("sparse_features", "num_features", num_features, 1)
+    check_real("sparse_features", "exponent", exponent, 0)
+    check_bool("sparse_features", "rotated", rotated)
+    check_integer("sparse_features", "seed", seed, 0, high=None)
+    common = np.random.default_rng([seed, num_features])
+    teacher = common.standard_normal(num_features)
+    rotation = np.linalg.qr(common.standard_normal((num_features, num_features)))[0]
+    frequencies = 0.5 * np.arange(1.0, num_features + 1) ** -float(exponent)
+
+    def draw(rng: np.random.Generator, size: int) -> Examples:
+        x = (rng.uniform(size=(size, num_features)) < frequencies).astype(np.float64)
+        probability = 1 / (1 + np.exp(-2 * x @ teacher))
+        y = rng.uniform(size=size) < probability
+        return {"x": (x @ rotation if rotated else x).astype(np.float32), "y": y.astype(np.int32)}
+
+    return _drawn(
+        f"sparse_features-{num_features}{'-rotated' if rotated else ''}",
+        draw,
+        sizes=(num_train, num_validation, num_test),
+        seed=seed,
+        source="drawn: binary features with heavy-tailed frequencies",
+        details={"num_features": num_features, "exponent": float(exponent), "rotated": rotated},
+        num_classes=2,
     )
 
 

@@ -1,0 +1,1 @@
+"""Batches and order: noise of the gradient, batch size, shuffling, curricula."""

@@ -1,0 +1,1 @@
+"""Generalisation: regularisation, noise, early stopping, model selection, ensembles, sharpness."""

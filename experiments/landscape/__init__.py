@@ -1,0 +1,1 @@
+"""Landscape: symmetry, saddles, cliffs, long-term dependencies, local against global structure."""

@@ -1,0 +1,1 @@
+"""Optimizers: rates, accumulators, second-order steps."""

@@ -1,0 +1,225 @@
+"""Diagnosis of a loss curve: is the learning rate too high, too low or good, and by which evidence."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Float
+
+from jaxopt_study._checks import check_numbers, describe_argument
+from jaxopt_study.training._trajectory import Trajectory
+
+Finding = Literal["rate too high", "rate too low", "good", "spiking", "plateau", "overfitting", "undecided"]
+FINDINGS: tuple[Finding, ...] = get_args(Finding)
+ADVICE: Mapping[Finding, str] = {
+    "rate too high": "Lower the learning rate, by a factor of 3 to 10.",
+    "rate too low": "Stop, and raise the learning rate by a factor of 3 to 10.",
+    "good": "Keep the learning rate; a decay towards the end may gain a little more.",
+    "spiking": "Lower the learning rate, or clip the gradient; with Adam, raise eps.",
+    "plateau": "Compare several learning rates and starts: one curve does not tell a rate that is too high or too low "
+    "from a gradient that vanishes.",
+    "overfitting": "Stop early (training.EarlyStopping), or regularise.",
+    "undecided": "Train longer, or compare several learning rates.",
+}
+
+SHORTEST = 20  # losses; a shorter curve has no shape that could be judged
+STRAIGHT = 0.3  # share of the descent in the second half from which a curve counts as straight; a straight line has .5
+FLATTENED = 0.15  # share of the descent in the second half up to which a curve counts as flattened
+SIGNIFICANT = 4.0  # standard errors
+SPIKE = 8.0  # standard deviations of the noise
+NOTICEABLE = 0.01  # share of the starting loss
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What a loss curve says about its run.
+
+    Attributes:
+        finding: "rate too high", "rate too low", "good", "spiking", "plateau", "overfitting" or "undecided".
+        evidence: The observation that decides, in words and numbers.
+        advice: What to try next.
+        statistics: The numbers behind it: "start" and "end" of the smoothed loss, "noise" (standard deviation of one
+            loss about the smoothed curve), "second_half" (share of the descent that happens in the second half),
+            "num_spikes".
+    """
+
+    finding: Finding
+    evidence: str
+    advice: str
+    statistics: Mapping[str, float]
+
+    def __str__(self) -> str:
+        return f"{self.finding}: {self.evidence} {self.advice}"
+
+
+def diagnose(
+    run: Trajectory | ArrayLike | Sequence[Any], *, validation_losses: ArrayLike | Sequence[Any] | None = None
+) -> Diagnosis:
+    """Judge a run by its loss curve.
+
+    The curve is smoothed by medians of windows. The first of these that applies decides:
+
+        rate too high   a loss is not finite, or the curve ends above its start
+        spiking         at least two excursions above the smoothed curve of more than 8 standard deviations of the noise
+        overfitting     the validation loss has risen from its minimum, while the training loss has fallen
+        rate too low    at least 30 % of the descent happen in the second half: the curve is close to a straight line
+        plateau         no descent, or one that has ended with more than half of the starting loss left
+        good            a descent that has flattened: at most 15 % of it happen in the second half
+        undecided       anything else, differences within 4 standard errors, and curves of fewer than 20 losses
+
+    It looks at one curve alone. Whether another learning rate would have been better is a question for `sweeps.search`;
+    the experiment `learning_rate_diagnosis` measures how often the findings are right. "plateau" and "good" take 0 for
+    the smallest possible loss; subtract the infimum from losses that have another one.
+
+    Args:
+        run: The trajectory of one run, or its training losses, shape (steps,). NaN marks steps after the end.
+        validation_losses: Shape (evaluations,), at equal intervals along the run; None takes "validation_loss" from the
+            trajectory's evaluations, if it is there.
+
+    Returns:
+        The diagnosis.
+
+    Raises:
+        TypeError: If the losses are not numbers.
+        ValueError: If they do not have one axis: index the lanes of a trajectory under `vmap` one by one.
+
+    Example:
+        >>> steps = np.arange(200)
+        >>> diagnose(2.3 * np.exp(-steps / 20)).finding
+        'good'
+        >>> diagnose(2.3 - 0.001 * steps).finding
+        'rate too low'
+        >>> diagnose([2.3, 3.1, 9.8, np.inf]).finding
+        'rate too high'
+
+    References:
+        Goodfellow, Bengio and Courville (2016), Deep Learning, §11.4.1: the learning rate shows in the training curve.
+    """
+    ended = None
+    if isinstance(run, Trajectory):
+        if np.ndim(run.diverged):
+            raise ValueError(
+                f"diagnose needs one run; received a trajectory with lanes of shape {np.shape(run.diverged)}. Index "
+                "them, for instance by jax.tree.map(lambda x: x[0], trajectory)."
+            )
+        ended = int(run.diverged_at) if bool(run.diverged) else None
+        if validation_losses is None:
+            validation_losses = run.evaluations.get("validation_loss")
+        run = np.asarray(run.losses)[: int(run.num_steps)]
+    losses = _curve("the losses", run)
+    validation = None if validation_losses is None else _curve("validation_losses", validation_losses)
+    if ended is None and np.isinf(losses).any():
+        ended = int(np.argmax(~np.isfinite(losses)))
+    losses = losses[: np.argmax(~np.isfinite(losses)) if not np.isfinite(losses).all() else None]
+    return _judge(losses, validation, ended)
+
+
+def _judge(losses: np.ndarray, validation: np.ndarray | None, ended: int | None) -> Diagnosis:
+    if ended is not None:
+        return _found("rate too high", f"The loss or the parameters are not finite after step {ended}.", {})
+    if len(losses) < SHORTEST:
+        return _found("undecided", f"There are {len(losses)} losses; a judgement needs {SHORTEST}.", {})
+    noise, smooth = _noise(losses), _smoothed(losses)
+    error = 1.25 * noise / math.sqrt(len(losses) / len(smooth))  # of one median
+    start = float(losses[0] if losses[0] > smooth[0] + SIGNIFICANT * noise else smooth[0])
+    middle, end = float(smooth[len(smooth) // 2]), float(smooth[-1])
+    descent, scale = start - end, max(abs(start), abs(end))
+    spikes = _spikes(losses, noise, max(descent, NOTICEABLE * scale))
+    share = (middle - end) / descent if descent > 0 else math.nan
+    numbers = {"start": start, "end": end, "noise": noise, "second_half": share, "num_spikes": float(len(spikes))}
+    margin = SIGNIFICANT * math.sqrt(2) * error
+
+    if end > start + max(margin, NOTICEABLE * scale):
+        return _found("rate too high", f"The loss ends at {end:.4g}, above its start, {start:.4g}.", numbers)
+    if len(spikes) >= 2:
+        places = ", ".join(str(step) for step in spikes[:5]) + (", …" if len(spikes) > 5 else "")
+        return _found("spiking", f"The loss jumps up at {len(spikes)} places (steps {places}).", numbers)
+    if validation is not None and (rise := _overfits(validation, losses)):
+        return _found("overfitting", rise, numbers)
+    if descent < max(margin, NOTICEABLE * scale):
+        falling = _falls_steadily(losses, noise)
+        if falling:
+            words = f"The loss falls steadily, but by only {descent:.2g} from {start:.4g}."
+            return _found("rate too low", words, numbers)
+        return _found("plateau", f"The loss stays at {end:.4g} (start {start:.4g}).", numbers)
+    doubt = SIGNIFICANT * 1.4 * error / descent
+    if share - doubt > STRAIGHT:
+        return _found("rate too low", f"{share:.0%} of the descent happen in the second half of the run.", numbers)
+    if share + doubt < FLATTENED:
+        if end > 0.5 * start:
+            words = f"The descent has ended at {end:.4g}, {end / start:.0%} of the start."
+            return _found("plateau", words, numbers)
+        words = f"The loss falls from {start:.4g} to {end:.4g}, and {share:.0%} of that in the second half."
+        return _found("good", words, numbers)
+    words = f"{share:.0%} ± {doubt:.0%} of the descent happen in the second half: neither straight nor flattened."
+    return _found("undecided", words, numbers)
+
+
+def _found(finding: Finding, evidence: str, numbers: Mapping[str, float]) -> Diagnosis:
+    return Diagnosis(finding, evidence, ADVICE[finding], numbers)
+
+
+def _curve(name: str, values: Any) -> Float[np.ndarray, " steps"]:
+    curve = check_numbers("diagnose", name, values, finite=False)
+    if curve.ndim != 1:
+        raise ValueError(
+            f"diagnose needs {name} to have one axis; received {describe_argument(values)}. Index the lanes one by one."
+        )
+    return curve.astype(float)
+
+
+def _noise(losses: Float[np.ndarray, " steps"]) -> float:
+    """Return the standard deviation of one loss about a smooth curve, from second differences, robustly."""
+    second = np.diff(losses, 2)  # of independent noise σ they have the standard deviation √6 σ
+    return float(np.median(np.abs(second)) / (0.6745 * math.sqrt(6)))
+
+
+def _smoothed(losses: Float[np.ndarray, " steps"]) -> Float[np.ndarray, " windows"]:
+    return np.array([np.median(window) for window in np.array_split(losses, min(20, len(losses) // 5))])
+
+
+def _spikes(losses: Float[np.ndarray, " steps"], noise: float, descent: float) -> list[int]:
+    """Return the first step of every excursion above the running median, in the order of the steps."""
+    width = max(2, len(losses) // 50)
+    padded = np.pad(losses, width, mode="edge")
+    median = np.median(np.lib.stride_tricks.sliding_window_view(padded, 2 * width + 1), axis=1)
+    residual = losses - median
+    spread = max(noise, 1.4826 * float(np.median(np.abs(residual))))
+    above = residual > max(SPIKE * spread, 0.1 * descent)
+    above[: 2 * width] = False  # the steep start is no spike
+    return [int(step) for step in np.flatnonzero(above[1:] & ~above[:-1]) + 1]
+
+
+def _falls_steadily(losses: Float[np.ndarray, " steps"], noise: float) -> bool:
+    """Return whether a straight line has a significantly negative slope in both halves."""
+
+    def slope(part: np.ndarray) -> tuple[float, float]:
+        steps = np.arange(len(part)) - (len(part) - 1) / 2
+        square = float(steps @ steps)
+        return float(steps @ part) / square, noise / math.sqrt(square)
+
+    halves = [slope(part) for part in np.array_split(losses, 2)]
+    return all(value < -SIGNIFICANT * error and value < 0 for value, error in halves)
+
+
+def _overfits(validation: Float[np.ndarray, " evaluations"], losses: Float[np.ndarray, " steps"]) -> str:
+    """Return the evidence, or nothing."""
+    validation = validation[np.isfinite(validation)]
+    if len(validation) < 6:
+        return ""
+    best = int(np.argmin(validation))
+    after = validation[best + 1 :]
+    if len(after) < 3:
+        return ""
+    rise = float(np.median(after[-3:]) - validation[best])
+    error = _noise(validation) / math.sqrt(3)
+    low = float(validation[best])
+    if rise < max(SIGNIFICANT * error, 0.02 * abs(low)):
+        return ""
+    then = losses[: max(1, round(len(losses) * (best + 1) / len(validation)))]
+    if np.median(losses[-max(5, len(losses) // 20) :]) >= np.median(then[-max(5, len(losses) // 20) :]):
+        return ""
+    return f"The validation loss has risen by {rise:.2g} from its minimum, {low:.4g}, while the training loss fell."
