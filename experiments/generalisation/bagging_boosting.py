@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -80,12 +81,12 @@ def run(config: Config, data_dir: Path | None) -> Mapping[str, Any]:
 def _fits(config: Config, x: np.ndarray, y: np.ndarray, points: np.ndarray, draw: int) -> dict[str, np.ndarray]:
     """Return the models' predictions at the points."""
     tree, linear = DecisionTreeRegressor(random_state=draw), LinearRegression()
-    bag = {"n_estimators": config.ensemble, "random_state": draw}
+    bagged = partial(BaggingRegressor, n_estimators=config.ensemble, random_state=draw)
     models = {
         "tree": tree,
-        "bagged trees": BaggingRegressor(tree, **bag),
+        "bagged trees": bagged(tree),
         "linear": linear,
-        "bagged linear": BaggingRegressor(linear, **bag),
+        "bagged linear": bagged(linear),
     }
     found = {label: model.fit(x, y).predict(points) for label, model in models.items()}
     boosted = GradientBoostingRegressor(n_estimators=max(config.boosts), max_depth=1, random_state=draw).fit(x, y)

@@ -131,8 +131,8 @@ def claims(record: Record) -> list[Claim]:
 
 def _share(reached: np.ndarray, together: int) -> Measurement:
     """Return how often the best of some starts reaches the infimum; starts are not shared between groups."""
-    groups = reached[:, : reached.shape[1] // together * together].reshape(-1, together).any(axis=1)
-    return share_of_trials(int(groups.sum()), len(groups))
+    groups = reached[:, : reached.shape[1] // together * together].reshape(-1, together)
+    return share_of_trials(int(groups.any(axis=1).sum()), len(groups))
 
 
 def draw(record: Record) -> Mapping[str, Figure]:

@@ -59,7 +59,7 @@ def run(config: Config, data_dir: Path | None) -> Mapping[str, Any]:
         for activation in ("relu", "tanh"):
             problem = networks.mlp_classifier(dataset, widths=(config.width,), activation=activation)
             params = jax.tree.map(lambda x: x.astype(float), problem.init(jax.random.key(config.seed)))
-            x = jnp.asarray(dataset.test["x"][:200], float)
+            x = jnp.asarray(dataset.parts["test"]["x"][:200], float)
             model = networks.MLP(10, widths=(config.width,), activation=activation)
             found[f"{activation}_change"] = _changes(model, params, x)
             found[f"{activation}_null"] = _null_directions(config, activation, dataset)
@@ -116,10 +116,14 @@ def _changes(model: networks.MLP, params: Any, x: jax.Array) -> dict[str, float]
     """Return the largest relative change of an output under a permutation and under a rescaling of the units."""
     rng = np.random.default_rng(0)
     width = params["dense_0"]["bias"].shape[0]
-    before = model.apply({"params": params}, x)
+
+    def outputs(weights: Any) -> jax.Array:
+        return jnp.asarray(model.apply({"params": weights}, x))
+
+    before = outputs(params)
 
     def change(other: Any) -> float:
-        return float(jnp.abs(model.apply({"params": other}, x) - before).max() / jnp.abs(before).max())
+        return float(jnp.abs(outputs(other) - before).max() / jnp.abs(before).max())
 
     return {
         "permuted": change(_permuted(params, rng.permutation(width))),

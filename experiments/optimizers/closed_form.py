@@ -116,7 +116,7 @@ def claims(record: Record) -> list[Claim]:
             "It ends at the solution of the normal equations",
             largest(found["distance"][:, -1]),
             at_most(1e-8, f"{NOTES}; (1 − 1/κ)ᵀ is below that"),
-            Control("after a fiftieth of the steps", exact(float(np.min(found["distance"][:, _early(found)])))),
+            Control("after one step in two hundred", exact(float(np.min(found["distance"][:, _early(found)])))),
             "‖w − w*‖/‖w₀ − w*‖, the largest over data sets.",
         ),
         Claim(
@@ -131,7 +131,7 @@ def claims(record: Record) -> list[Claim]:
 
 
 def _early(found: Mapping[str, np.ndarray]) -> int:
-    return found["distance"].shape[1] // 50
+    return found["distance"].shape[1] // 200
 
 
 def draw(record: Record) -> Mapping[str, Figure]:

@@ -93,9 +93,11 @@ def claims(record: Record) -> list[Claim]:
         return mean_over_seeds(np.asarray(found[label][name])[:, layer])
 
     def per_layer(label: str, name: str = "second_moment") -> Measurement:
-        """Return the factor from a layer to the next, the geometric mean over the layers."""
+        """Return the factor from a layer to the next: theory is about the mean over networks, of which it is a root."""
         values = np.asarray(found[label][name])
-        return mean_over_seeds((values[:, -1] / values[:, 0]) ** (1 / (values.shape[1] - 1)))
+        whole, steps = mean_over_seeds(values[:, -1] / values[:, 0]), values.shape[1] - 1
+        value, lower, upper = (max(x, 0.0) ** (1 / steps) for x in (whole.value, whole.lower, whole.upper))
+        return Measurement(value, lower, upper, whole.num_seeds, whole.method)
 
     def gradient_factor(label: str) -> Measurement:
         """Return the gradient at the first layer over that at the last, in powers of ten."""

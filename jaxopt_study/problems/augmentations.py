@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jax.scipy.ndimage import map_coordinates
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float
@@ -133,7 +134,7 @@ def shift(max_pixels: ArrayLike) -> Augmentation:
     Returns:
         The augmentation.
     """
-    if not isinstance(max_pixels, jax.core.Tracer):
+    if not isinstance(max_pixels, Tracer):
         check_integer("shift", "max_pixels", max_pixels, 0)
 
     def augment(key: Key, batch: Batch) -> Batch:
@@ -200,17 +201,15 @@ def cutout(size: ArrayLike, *, inside: bool = True) -> Augmentation:
     References:
         DeVries and Taylor (2017), Improved regularization of convolutional neural networks with cutout.
     """
-    static = not isinstance(size, jax.core.Tracer)
-    if static:
-        check_integer("cutout", "size", size, 0)
+    static = None if isinstance(size, Tracer) else check_integer("cutout", "size", size, 0)
     check_bool("cutout", "inside", inside)
 
     def augment(key: Key, batch: Batch) -> Batch:
         x = _images("cutout", batch)
         height, width = x.shape[1:3]
-        if static and size > min(height, width):
+        if static is not None and static > min(height, width):
             raise ValueError(
-                f"cutout needs size to be at most the images' smaller side, {min(height, width)}; received {size}."
+                f"cutout needs size to be at most the images' smaller side, {min(height, width)}; received {static}."
             )
         side, tops, lefts = jnp.asarray(size, jnp.int32), *jax.random.split(key)
 

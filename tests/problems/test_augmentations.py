@@ -215,3 +215,27 @@ def test_keys_of_augmentation_and_dropout_are_apart():
 def test_what_cannot_be_is_refused(call, error, words):
     with pytest.raises(error, match=words):
         call()
+
+
+def test_cross_entropy_of_probabilities_is_the_mean_over_their_labels():
+    logits = jnp.asarray(np.random.default_rng(0).normal(size=(6, 4)), jnp.float32)
+    weights = jnp.asarray(np.random.default_rng(1).dirichlet(np.ones(4), size=6), jnp.float32)
+    for smoothing in (0.0, 0.3):
+        found = networks.cross_entropy(logits, weights, label_smoothing=smoothing)
+        parts = [
+            networks.cross_entropy(logits[i : i + 1], jnp.array([c]), label_smoothing=smoothing) * weights[i, c]
+            for i in range(6)
+            for c in range(4)
+        ]
+        np.testing.assert_allclose(found, sum(parts) / 6, rtol=1e-5)
+        one_hot = networks.cross_entropy(logits, jax.nn.one_hot(jnp.arange(6) % 4, 4), label_smoothing=smoothing)
+        labels = networks.cross_entropy(logits, jnp.arange(6) % 4, label_smoothing=smoothing)
+        np.testing.assert_allclose(one_hot, labels, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "labels", [jnp.ones((3, 2)), jnp.full((3, 4), 0.5), jnp.eye(4)[:3] * 2 - 1, jnp.zeros((3, 4), int)]
+)
+def test_cross_entropy_refuses_what_is_no_distribution(labels):
+    with pytest.raises(ValueError, match="probabilities"):
+        networks.cross_entropy(jnp.zeros((3, 4)), labels)
