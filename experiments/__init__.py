@@ -1,4 +1,4 @@
-"""Experiments, one per module: a question, a configuration, a run, figures, and claims that can fail.
+"""Experiments in folders by chapter, one per module: a question, a configuration, a run, figures, claims that can fail.
 
 `python -m experiments list` lists them; `python -m experiments run NAME --check` runs one and judges its claims. Every
 module with an `EXPERIMENT` is found automatically. Several experiments test statements of study notes on Saito (2016),

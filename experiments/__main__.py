@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from experiments.claims import summary, table
+from experiments.claims import COLOURS, summary, table
 from experiments.experiment import Experiment, Outcome, conclude, discover, execute
 from jaxopt_study.files import PathError
 from jaxopt_study.problems.datasets import DatasetError
 from jaxopt_study.records import RecordError, load
 from jaxopt_study.sweeps import use_cpu_cores
+
+STORED = Path(__file__).parent / "results"
 
 
 def main(arguments: Sequence[str] | None = None, *, console: Console | None = None) -> int:
@@ -26,31 +28,63 @@ def main(arguments: Sequence[str] | None = None, *, console: Console | None = No
         console: Where to write; None writes to standard output.
 
     Returns:
-        0; with `--check`, 1 if a claim failed; 2 if data or a record are missing or damaged, or the folder
-        cannot be written.
+        0; with `--check`, 1 if a claim failed; 2 if data or a record are missing or damaged, or the folder cannot be
+        written. Of several experiments, one that cannot be finished does not keep the others from running: those are
+        named at the end, and the status is 1.
     """
     console = console or Console(width=None if sys.stdout.isatty() else 160)
     found = discover()
     asked = _parser(list(found)).parse_args(arguments)
     if asked.command == "list":
-        listing = Table("experiment", "question", "presets", show_lines=True)
-        for name, experiment in found.items():
-            listing.add_row(name, experiment.question, ", ".join(experiment.presets))
-        console.print(listing)
+        console.print(_listing(found, asked.out))
         return 0
-    failed = 0
-    for name, experiment in found.items() if "all" in asked.names else [(name, found[name]) for name in asked.names]:
+    failed, unfinished = 0, []
+    names = list(found) if "all" in asked.names else asked.names
+    known = (DatasetError, PathError, RecordError)
+    caught = known if len(names) == 1 else (Exception,)
+    for name in names:
+        experiment = found[name]
         console.print(f"[bold]{name}[/bold]: {experiment.question}", highlight=False)
         try:
             if asked.command == "run":
                 outcome = execute(name, experiment, asked.preset, out=asked.out, data_dir=asked.data_dir)
             else:
                 outcome = _judged(experiment, asked.out / name)
-        except (DatasetError, PathError, RecordError) as error:
-            console.print(f"[red]{name}:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
-            return 2
+        except caught as error:
+            told = str(error) if isinstance(error, known) else f"{type(error).__name__}: {error}"
+            console.print(f"[red]{name}:[/red] {escape(told)}", highlight=False, soft_wrap=True)
+            unfinished.append(name)
+            continue
         failed += _report(outcome, console)
+    if unfinished:
+        if len(names) > 1:
+            console.print(f"not finished: {', '.join(unfinished)}", highlight=False, soft_wrap=True)
+        return 2 if len(names) == 1 else 1
     return int(asked.check and failed > 0)
+
+
+def _listing(found: Mapping[str, Experiment[Any]], folder: Path) -> Table:
+    """Return a table of the experiments by chapter, with the verdicts and run times of the records in a folder."""
+    listing = Table("experiment", "question", "claims", "run time", show_lines=True)
+    for name, experiment in found.items():
+        verdicts, seconds = _stored(folder / name)
+        listing.add_row(f"[bold]{name}[/bold]\n{escape(experiment.chapter)}", experiment.question, verdicts, seconds)
+    return listing
+
+
+def _stored(folder: Path) -> tuple[str, str]:
+    """Return the verdicts and the run time in a record, in words; dashes if there is none."""
+    try:
+        results = load(folder).results
+        verdicts = [claim["verdict"] for claim in results["claims"]]
+        seconds = results.get("run_seconds")
+    except (PathError, RecordError, LookupError, TypeError):
+        return "–", "–"
+    counts = {verdict: verdicts.count(verdict) for verdict in COLOURS}
+    told = "\n".join(
+        f"[{colour}]{counts[verdict]} {verdict}[/]" for verdict, colour in COLOURS.items() if counts[verdict]
+    )
+    return told, f"{seconds:.0f} s" if isinstance(seconds, int | float) else "–"
 
 
 def _judged(experiment: Experiment[Any], folder: Path) -> Outcome:
@@ -76,7 +110,12 @@ def _report(outcome: Outcome, console: Console) -> int:
 def _parser(names: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m experiments", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("list", help="name the experiments and what they ask")
+    listing = commands.add_parser(
+        "list", help="list the experiments, their questions, and the verdicts of stored records"
+    )
+    listing.add_argument(
+        "--out", type=Path, default=STORED, metavar="DIR", help="folder of the records (default: those of the study)"
+    )
     run = commands.add_parser("run", help="run experiments, judge their claims, keep records and figures")
     judge = commands.add_parser("judge", help="judge and draw kept records again, without running anything")
     for command in (run, judge):

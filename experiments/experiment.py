@@ -2,6 +2,7 @@
 
 import importlib
 import pkgutil
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -31,6 +32,7 @@ class Experiment(Generic[Config]):
             data hash.
         claims: `claims(record)`: the claims, judged by the results.
         figures: `figures(record)`: figures by file name.
+        chapter: Title of the folder in which `discover` found it.
     """
 
     question: str
@@ -38,6 +40,7 @@ class Experiment(Generic[Config]):
     run: Callable[[Config, Path | None], Mapping[str, Any]]
     claims: Callable[[Record], Sequence[Claim]]
     figures: Callable[[Record], Mapping[str, Figure]]
+    chapter: str = ""
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ def discover() -> dict[str, Experiment[Any]]:
     """Find every module of this package and its chapters that defines an `EXPERIMENT`.
 
     Returns:
-        Experiments by the module's name, which is unique among all chapters.
+        Experiments by the module's name, which is unique among all chapters, in the order of the chapters.
 
     Raises:
         ValueError: If two experiments have the same name.
@@ -71,8 +74,9 @@ def discover() -> dict[str, Experiment[Any]]:
         if hasattr(module, "EXPERIMENT"):
             if name in found:
                 raise ValueError(f"Two experiments have the name {name!r}; rename {path}.")
-            found[name] = module.EXPERIMENT
-    return dict(sorted(found.items()))
+            title = (importlib.import_module(path.rpartition(".")[0]).__doc__ or "").partition(":")[0]
+            found[name] = replace(module.EXPERIMENT, chapter=title)
+    return dict(sorted(found.items(), key=lambda item: (item[1].chapter, item[0])))
 
 
 def execute(
@@ -100,7 +104,9 @@ def execute(
         folder = files.check_folder(files.as_path(out) / files.check_name("An experiment's name", name))
         files.check_place(folder / "record.json")
     config = experiment.presets[preset]
+    began = time.perf_counter()
     results = dict(experiment.run(config, data_dir))
+    results["run_seconds"] = time.perf_counter() - began
     data_hash = results.pop("data_sha256", None)
     record = Record(
         "experiment", name, config={"preset": preset, **asdict(config)}, results=results, data_hash=data_hash

@@ -259,6 +259,28 @@ def test_one_false_claim_among_several_experiments_is_noticed(monkeypatch, tmp_p
     assert run_main("run", "true", "--check", "--out", str(tmp_path))[0] == 0
 
 
+def test_all_goes_on_after_one_that_cannot_be_finished(monkeypatch, tmp_path):
+    def broken(config, data_dir):
+        raise FloatingPointError("it broke")
+
+    found = {"first": replace(invented(INSIDE), run=broken), "second": invented(INSIDE)}
+    monkeypatch.setattr(command_line, "discover", lambda: found)
+    status, output = run_main("run", "all", "--out", str(tmp_path))
+    assert status == 1
+    assert "FloatingPointError: it broke" in output
+    assert "not finished: first" in output
+    assert load(tmp_path / "second").results["run_seconds"] >= 0
+
+
+def test_list_shows_stored_verdicts_and_run_times(monkeypatch, tmp_path):
+    monkeypatch.setattr(command_line, "discover", lambda: {"invented": replace(invented(INSIDE), chapter="Tests")})
+    assert "PASS" not in run_main("list", "--out", str(tmp_path))[1]
+    run_main("run", "invented", "--out", str(tmp_path))
+    status, output = run_main("list", "--out", str(tmp_path))
+    assert status == 0
+    assert all(words in output for words in ("1 PASS", "0 s", "Tests", "Is it so?"))
+
+
 def test_list_names_every_module_with_an_experiment():
     status, output = run_main("list")
     folder = Path(command_line.__file__).parent

@@ -177,7 +177,7 @@ def test_training_augments_and_evaluation_does_not():
     plain, run = (training.train(p, optax.sgd(0.1), **options) for p in (problem, mixed))
     assert not run.diverged
     assert (run.losses != plain.losses).all()
-    np.testing.assert_array_equal(run.evaluations["loss"][0], plain.evaluations["loss"][0])
+    np.testing.assert_array_equal(run.evaluations["validation_loss"][0], plain.evaluations["validation_loss"][0])
 
 
 def test_keys_of_augmentation_and_dropout_are_apart():

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from experiments.claims import Claim, Control, Measurement, at_least, at_most, mean_over_seeds
-from experiments.edge_of_stability import shortened
+from experiments.curvature.edge_of_stability import shortened
 from experiments.experiment import Experiment
 from jaxopt_study import curvature, dynamics, optimizers, training
 from jaxopt_study.figures import Panel, panels

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from experiments.claims import Claim, Control, Expectation, Measurement, at_least, mean_over_seeds
-from experiments.edge_of_stability import regression, shortened
+from experiments.curvature.edge_of_stability import regression, shortened
 from experiments.experiment import Experiment
 from jaxopt_study import dynamics, optimizers, training
 from jaxopt_study.figures import Panel, panels

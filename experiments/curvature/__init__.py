@@ -1,0 +1,1 @@
+"""Curvature: conditioning, the edge of stability, outliers of the spectrum."""

@@ -1,0 +1,1 @@
+"""Search: random search, grids, and the ranges that decide what they find."""
