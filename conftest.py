@@ -2,6 +2,7 @@
 
 import os
 import signal
+import tempfile
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,11 @@ from jaxopt_study import transforms
 # Most tests compile longer than they run. JAX_DISABLE_MOST_OPTIMIZATIONS=0 runs them on the programs that users run.
 fast = os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # also for the processes that tests start
 jax.config.update("jax_disable_most_optimizations", fast == "1")
+# A program compiles once for all modules of a process, although its memory is given back after each.
+compiled = tempfile.TemporaryDirectory(prefix="compiled-", ignore_cleanup_errors=True)
+jax.config.update("jax_compilation_cache_dir", compiled.name)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 # A shell that starts a job in the background has it ignore Ctrl-C, which tests send to themselves and their processes.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
