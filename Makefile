@@ -3,10 +3,13 @@ BIN := .venv/bin
 TYPES := --jaxtyping-packages=jaxopt_study,beartype.beartype
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: study test test-slow lint clean
+.PHONY: study experiments test test-slow lint clean
 
 study: .venv/study  ## install, then run the main job on embedded data
 	$(BIN)/jaxopt-study compare
+
+experiments: .venv/study  ## install, then write the page of the study's stored results, results/study.html
+	$(BIN)/python -m experiments report
 
 test: .venv/test lint  ## install, then lint, type-check and run the default tests
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal

@@ -4,3 +4,5 @@
 module with an `EXPERIMENT` is found automatically. Several experiments test statements of study notes on Saito (2016),
 Deep Learning from Scratch; claims call them "the notes".
 """
+
+CHAPTERS = ("optimizers", "starts", "generalisation", "batches", "landscape", "curvature", "search")  # the notes' order

@@ -1,4 +1,4 @@
-"""`python -m experiments`: list the experiments, run some of them, and judge their claims."""
+"""`python -m experiments`: list the experiments, run some of them, judge their claims, and report them on one page."""
 
 import argparse
 import sys
@@ -12,9 +12,11 @@ from rich.table import Table
 
 from experiments.claims import COLOURS, summary, table
 from experiments.experiment import Experiment, Outcome, conclude, discover, execute
+from experiments.report import page
+from jaxopt_study import files
 from jaxopt_study.files import PathError
 from jaxopt_study.problems.datasets import DatasetError
-from jaxopt_study.records import RecordError, load
+from jaxopt_study.records import RecordError, load, write_atomically
 from jaxopt_study.sweeps import use_cpu_cores
 
 STORED = Path(__file__).parent / "results"
@@ -37,6 +39,14 @@ def main(arguments: Sequence[str] | None = None, *, console: Console | None = No
     asked = _parser(list(found)).parse_args(arguments)
     if asked.command == "list":
         console.print(_listing(found, asked.out))
+        return 0
+    if asked.command == "report":
+        try:
+            written = write_atomically(files.check_place(asked.to), page(found, asked.out).encode())
+        except PathError as error:
+            console.print(escape(str(error)), highlight=False, soft_wrap=True)
+            return 2
+        console.print(f"wrote {escape(str(written))}", highlight=False, soft_wrap=True)
         return 0
     failed, unfinished = 0, []
     names = list(found) if "all" in asked.names else asked.names
@@ -115,6 +125,13 @@ def _parser(names: Sequence[str]) -> argparse.ArgumentParser:
     )
     listing.add_argument(
         "--out", type=Path, default=STORED, metavar="DIR", help="folder of the records (default: those of the study)"
+    )
+    report = commands.add_parser("report", help="write one page of all stored records, to be opened in a browser")
+    report.add_argument(
+        "--out", type=Path, default=STORED, metavar="DIR", help="folder of the records (default: those of the study)"
+    )
+    report.add_argument(
+        "--to", type=Path, default=Path("results/study.html"), metavar="FILE", help="the page (default: %(default)s)"
     )
     run = commands.add_parser("run", help="run experiments, judge their claims, keep records and figures")
     judge = commands.add_parser("judge", help="judge and draw kept records again, without running anything")

@@ -59,7 +59,7 @@ class Outcome:
 
 
 def discover() -> dict[str, Experiment[Any]]:
-    """Find every module of this package and its chapters that defines an `EXPERIMENT`.
+    """Find every module of the chapters that defines an `EXPERIMENT`.
 
     Returns:
         Experiments by the module's name, which is unique among all chapters, in the order of the chapters.
@@ -68,15 +68,16 @@ def discover() -> dict[str, Experiment[Any]]:
         ValueError: If two experiments have the same name.
     """
     found: dict[str, Experiment[Any]] = {}
-    walk = pkgutil.walk_packages(experiments.__path__, f"{experiments.__name__}.")
-    for path in sorted(info.name for info in walk if not info.name.endswith("__main__")):
-        module, name = importlib.import_module(path), path.rpartition(".")[2]
-        if hasattr(module, "EXPERIMENT"):
+    for folder in experiments.CHAPTERS:
+        chapter = importlib.import_module(f"{experiments.__name__}.{folder}")
+        title = (chapter.__doc__ or folder).partition(":")[0]
+        for name in sorted(info.name for info in pkgutil.iter_modules(chapter.__path__)):
+            module = importlib.import_module(f"{chapter.__name__}.{name}")
             if name in found:
-                raise ValueError(f"Two experiments have the name {name!r}; rename {path}.")
-            title = (importlib.import_module(path.rpartition(".")[0]).__doc__ or "").partition(":")[0]
-            found[name] = replace(module.EXPERIMENT, chapter=title)
-    return dict(sorted(found.items(), key=lambda item: (item[1].chapter, item[0])))
+                raise ValueError(f"Two experiments have the name {name!r}; rename {module.__name__}.")
+            if hasattr(module, "EXPERIMENT"):
+                found[name] = replace(module.EXPERIMENT, chapter=title)
+    return found
 
 
 def execute(
