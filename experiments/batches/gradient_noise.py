@@ -1,4 +1,4 @@
-"""How fast does the noise of a mini-batch gradient fall with the batch size, and is it biased, as the notes say?"""
+"""Noise of the mini-batch gradient: its size over the batch size, and its bias."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Does bagging lower the variance and boosting the bias, and does boosting train on the test data, as the notes say?"""
+"""Bagging and boosting of trees: bias, variance, and independence of the test data."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

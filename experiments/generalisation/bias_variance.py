@@ -1,4 +1,4 @@
-"""Is the expected error the sum of noise, bias and variance, and does it make a U over the model's size?"""
+"""Bias and variance: the expected error of polynomials of growing degree as noise + bias² + variance."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Does cross-validation estimate the risk, and when does it deceive?"""
+"""Cross-validation: its closed form for ridge regression, its bias, and features chosen outside the folds."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

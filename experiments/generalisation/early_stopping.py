@@ -1,4 +1,4 @@
-"""When the validation loss turns, is the best point restored, and is stopping early an L2 penalty in disguise?"""
+"""Early stopping: the restored point, its gain on few and on many images, and the L2 penalty that it resembles."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

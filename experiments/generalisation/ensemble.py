@@ -1,4 +1,4 @@
-"""What does the mean of five networks' predictions gain, and what does the mean of their weights?"""
+"""Ensembles: the mean of five networks' predictions, and the mean of their weights."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Does noise on the weights cost half its variance times the trace of the Hessian?"""
+"""Noise on the weights: its cost in the loss, and the trace of the Hessian."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""At a cliff, does clipping the gradient save a step, and does clipping the weights do so, too?"""
+"""A cliff: steps with the gradient clipped, with the weights clipped, and without clipping."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

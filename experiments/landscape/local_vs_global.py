@@ -1,4 +1,4 @@
-"""Can every optimizer fail where there is no minimum, no saddle and no plateau in its way?"""
+"""Local against global structure: descent from both sides of a mountain without minimum or saddle."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

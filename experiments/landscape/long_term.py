@@ -1,4 +1,4 @@
-"""How does a gradient vanish or explode over many steps, and when does it grow before it vanishes?"""
+"""Long-term dependencies: powers of a matrix, and gradients through many steps of recurrent cells."""
 
 import math
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Which changes of the weights leave a network's function unchanged, and what do they mean for its landscape?"""
+"""Symmetries of the weights: permuted and rescaled units, null directions, and barriers between solutions."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

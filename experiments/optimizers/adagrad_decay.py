@@ -1,4 +1,4 @@
-"""Does AdaGrad's effective rate fall as 1/√t where that of RMSprop and AdaDelta does not, and when is that good?"""
+"""Effective rates of AdaGrad, RMSprop and AdaDelta under gradients without a trend, and AdaGrad on rare features."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Does Adam go to the wrong end of a convex problem, and AMSGrad to the right one?"""
+"""Reddi's counterexample: Adam and AMSGrad on a convex problem with rare large gradients."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

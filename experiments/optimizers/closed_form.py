@@ -1,4 +1,4 @@
-"""Does gradient descent on linear regression follow its closed form, and to which of several minima does it go?"""
+"""Gradient descent on linear regression against its closed form, with unique and with many minima."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Does the expected loss of SGD, of momentum and of an average of iterates follow its exact recursion under noise?"""
+"""The noisy quadratic model: expected losses of SGD, momentum and averaged SGD against exact recursions."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What do activations and gradients look like, layer by layer, under the initial scales of the notes?"""
+"""Histograms of activations and gradients, layer by layer, under the initial scales of Saito (2016)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -35,9 +35,7 @@ Freeze = Literal["statistics", "nothing"] | Callable[[str], bool]
 Parity = tuple[Bool[Array, ""], Float[Array, ""], Float[Array, ""]]
 
 _NUM_STEPS = 4
-_SMALL = (
-    2.0**-33
-)  # scale of gradients below every clipfrom jaxopt_study.linalg.sharding import mesh_context, sharding_of
+_SMALL = 2.0**-33  # scale of gradients below every clip
 
 
 @nan_is_an_answer
