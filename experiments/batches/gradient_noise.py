@@ -32,8 +32,8 @@ class Config:
     num_train: int = 1_024  # N
     widths: tuple[int, ...] = (50,)
     batch_sizes: tuple[int, ...] = (1, 4, 16, 64, 256, 512, 768)
-    num_batches: int = 2_000  # in each group
-    num_groups: int = 10  # groups of batches, behind the interval
+    num_batches: int = 500  # in each group
+    num_groups: int = 8  # groups of batches, behind the interval
     seed: int = 0
 
 
