@@ -552,8 +552,9 @@ CHECKS = {
     "statistics": [check_ema, check_total, check_running_max],
     "gradient_difference": [check_gradient_difference],
     "bias_correction": [check_bias_correction],
-    "momentum": [check_heavy_ball, check_nesterov, check_nesterov_lookahead, check_nesterov_iterates],
-    "lookahead": [check_gradient_point, check_evaluation_params],
+    "momentum": [check_heavy_ball],
+    "nesterov": [check_nesterov, check_nesterov_lookahead, check_nesterov_iterates],
+    "gradient_point": [check_gradient_point, check_evaluation_params],
     "functions": [
         check_divide_by_root,
         check_divide_by_deviation,

@@ -1,4 +1,4 @@
-"""Animation of optimizers on the contours of a planar problem."""
+"""`race_animation`: animation of optimizers on the contours of a planar problem."""
 
 import io
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Figure of paired results of optimizers at two settings."""
+"""`pairs`: figure of paired results of optimizers at two settings."""
 
 from collections.abc import Mapping
 from typing import Any

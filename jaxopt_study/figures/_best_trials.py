@@ -1,4 +1,4 @@
-"""Learning curves of the best trials of a search, as small multiples."""
+"""`top_curves`: learning curves of the best trials of a search, as small multiples."""
 
 from collections.abc import Sequence
 from typing import Any

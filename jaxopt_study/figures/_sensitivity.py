@@ -1,4 +1,4 @@
-"""Figure of the sensitivity of a result to one number, such as the learning rate."""
+"""`response`: figure of the sensitivity of a result to one number, such as the learning rate."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -69,6 +69,15 @@ def adam(
         ValueError: If `nesterov` is given under `saito2016`.
 
     Example:
+        >>> adam(0.3).expand()
+        chain(
+            merge(
+                divide_by_root(),
+                chain(ema(0.9), bias_correction(0.9)),
+                chain(ema(0.999, of=jnp.square), bias_correction(0.999)),
+            ),
+            scale_by_learning_rate(0.3),
+        )
         >>> adam(0.3, convention="saito2016").expand()
         chain(
             merge(divide_by_root(eps=1e-07), ema(0.9), ema(0.999, of=jnp.square)),

@@ -1,4 +1,7 @@
-"""Batch orders: which examples each step sees, as a pure function of a key and the step."""
+"""Batch orders: which examples each step sees, as a pure function of a key and the step.
+
+An order gives only the numbers of the examples; `batch_at` in `_step` reads the examples themselves.
+"""
 
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, get_args, runtime_checkable

@@ -34,7 +34,7 @@ def the_optimizer(plan: Plan, leaves: Any) -> optax.GradientTransformationExtraA
 
 
 def batch_at(plan: Plan, inputs: Inputs, constants: Constants, t: Step) -> Batch:
-    """Return the batch of step t."""
+    """Return the batch of step t: the examples whose numbers the plan's order of `_batch_order` gives."""
     if plan.batch_size is None:
         return inputs.data
     num_examples = len(jax.tree.leaves(inputs.data)[0])

@@ -30,8 +30,9 @@ from jaxopt_study.transforms._functions import (
     weighted_sum,
 )
 from jaxopt_study.transforms._gradient_difference import gradient_difference
-from jaxopt_study.transforms._lookahead import LooksAhead, TrainsOtherParams, evaluation_params, gradient_point
-from jaxopt_study.transforms._momentum import heavy_ball, nesterov, nesterov_lookahead
+from jaxopt_study.transforms._gradient_point import LooksAhead, TrainsOtherParams, evaluation_params, gradient_point
+from jaxopt_study.transforms._momentum import heavy_ball
+from jaxopt_study.transforms._nesterov import nesterov, nesterov_lookahead
 from jaxopt_study.transforms._noise import add_gradient_noise
 from jaxopt_study.transforms._paths import children as children
 from jaxopt_study.transforms._paths import match as match

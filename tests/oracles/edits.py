@@ -3,16 +3,16 @@
 from tests.oracles.mutations import Edit
 
 TRACE = "curvature/test_trace.py::"
-DENSITY = "curvature/test_density.py::"
-CONDITIONING = "curvature/test_conditioning.py::"
-THRESHOLD = "dynamics/test_threshold.py::"
+SPECTRAL_DENSITY = "curvature/test_spectral_density.py::"
+CONDITION_NUMBER = "curvature/test_condition_number.py::"
+STABILITY_THRESHOLD = "dynamics/test_stability_threshold.py::"
 STABILITY = "dynamics/test_stability.py::"
-ACCOUNTING = "dynamics/test_accounting.py::"
-DIFFERENCES = "sweeps/test_differences.py::"
+STEP_ACCOUNTING = "dynamics/test_step_accounting.py::"
+PAIRED_TESTS = "sweeps/test_paired_tests.py::"
 INTERVALS = "sweeps/test_intervals.py::"
 ENDINGS = "training/test_endings.py::"
 TRAIN = "training/test_train.py::"
-BATCHES = "training/test_batches.py::"
+BATCH_ORDER = "training/test_batch_order.py::"
 
 
 def _edit(module: str, original: str, changed: str, *tests: str) -> Edit:
@@ -61,62 +61,62 @@ CURVATURE = [
         "curvature/spectrum/_estimate.py",
         "(p * (p - 1))",
         "(p * p)",
-        DENSITY + "test_standard_errors_are_those_of_numpy_at_any_scale",
+        SPECTRAL_DENSITY + "test_standard_errors_are_those_of_numpy_at_any_scale",
     ),
     _edit(
         "curvature/spectrum/_estimate.py",
         "(p * (size / 2 + 1) - 1)",
         "(p * (size + 1) - 1)",
-        DENSITY + "test_the_share_of_one_eigenvalue_is_in_the_band_and_within_its_errors_as_often_as_they_say",
+        SPECTRAL_DENSITY + "test_the_share_of_one_eigenvalue_is_in_the_band_and_within_its_errors_as_often_as_they_say",
     ),
     _edit(
         "curvature/spectrum/_estimate.py",
         "ndtri(0.5 + confidence / 2)",
         "ndtri(confidence)",
-        DENSITY + "test_the_band_covers_skewed_shares",
+        SPECTRAL_DENSITY + "test_the_band_covers_skewed_shares",
     ),
     _edit(
         "curvature/spectrum/_estimate.py",
         "num_probes * (size / 2 + 1)",
         "num_probes * (size + 1)",
-        DENSITY + "test_the_band_covers_skewed_shares",
+        SPECTRAL_DENSITY + "test_the_band_covers_skewed_shares",
     ),
     # Quadrature, and what is read from it.
     _edit(
         "linalg/gauss_quadrature.py",
         "rotations[0] ** 2",
         "jnp.abs(rotations[0])",
-        DENSITY + "test_exhausted_spaces_end_with_the_exact_measure",
+        SPECTRAL_DENSITY + "test_exhausted_spaces_end_with_the_exact_measure",
     ),
     _edit(
         "linalg/gauss_quadrature.py",
         "rotations[taken - 1] * beta",
         "rotations[0] * beta",
-        DENSITY + "test_converged_outliers_are_listed_with_their_errors_and_are_no_part_of_the_bulk",
+        SPECTRAL_DENSITY + "test_converged_outliers_are_listed_with_their_errors_and_are_no_part_of_the_bulk",
     ),
     _edit(
         "linalg/lanczos_recurrence.py",
         "u, c = gram_schmidt.remove(chunk, u)",
         "_, c = gram_schmidt.remove(chunk, u)",
-        DENSITY + "test_isolated_eigenvalues_have_no_ghosts_and_the_quadrature_is_that_of_the_dense_matrix",
+        SPECTRAL_DENSITY + "test_isolated_eigenvalues_have_no_ghosts_and_the_quadrature_is_that_of_the_dense_matrix",
     ),
     _edit(
         "curvature/spectrum/_spectral_density.py",
         "sums[jnp.maximum(below - 1, 0)]",
         "sums[below]",
-        DENSITY + "test_the_band_of_the_shares_covers_the_truth_as_often_as_it_says",
+        SPECTRAL_DENSITY + "test_the_band_of_the_shares_covers_the_truth_as_often_as_it_says",
     ),
     _edit(
         "curvature/spectrum/_spectral_density.py",
         'side="right"',
         'side="left"',
-        DENSITY + "test_an_eigenvalue_at_a_grid_point_counts_as_below_it",
+        SPECTRAL_DENSITY + "test_an_eigenvalue_at_a_grid_point_counts_as_below_it",
     ),
     _edit(
         "curvature/spectrum/_cross_check.py",
         "2 * twos -",
         "twos -",
-        DENSITY + "test_chebyshev_moments_agree_and_object_to_a_wrong_quadrature",
+        SPECTRAL_DENSITY + "test_chebyshev_moments_agree_and_object_to_a_wrong_quadrature",
     ),
     _edit(
         "curvature/spectrum/_log_det.py",
@@ -134,39 +134,39 @@ CURVATURE = [
         "curvature/spectrum/_outliers.py",
         "(converged & same &",
         "(same &",
-        DENSITY + "test_a_node_that_every_probe_has_is_no_outlier_until_its_residual_is_small",
+        SPECTRAL_DENSITY + "test_a_node_that_every_probe_has_is_no_outlier_until_its_residual_is_small",
     ),
     # Condition numbers and the terms of a step.
     _edit(
         "curvature/spectrum/_condition_number.py",
         "2 * cauchy",
         "cauchy",
-        CONDITIONING + "test_terms_and_steps_are_those_of_the_dense_matrix",
+        CONDITION_NUMBER + "test_terms_and_steps_are_those_of_the_dense_matrix",
     ),
     _edit(
         "curvature/spectrum/_condition_number.py",
         "jnp.sum(inside**2)",
         "jnp.sqrt(jnp.sum(inside**2))",
-        CONDITIONING + "test_terms_and_steps_are_those_of_the_dense_matrix",
+        CONDITION_NUMBER + "test_terms_and_steps_are_those_of_the_dense_matrix",
     ),
     _edit(
         "curvature/spectrum/_condition_number.py",
         "smallest < -noise",
         "smallest < noise",
-        CONDITIONING + "test_an_undetermined_condition_number_has_no_value_but_a_true_lower_bound",
+        CONDITION_NUMBER + "test_an_undetermined_condition_number_has_no_value_but_a_true_lower_bound",
     ),
     # Indices, brackets and eigenpairs.
     _edit(
         "curvature/points/_morse_index.py",
         "jnp.sum(values < -tau).astype(nan.dtype)",
         "jnp.sum(values < tau).astype(nan.dtype)",
-        "curvature/test_index.py::test_counts_of_small_operators_are_exact_and_say_so",
+        "curvature/test_morse_index.py::test_counts_of_small_operators_are_exact_and_say_so",
     ),
     _edit(
         "curvature/spectrum/_eigenvalue_counts.py",
         "jnp.sum(values < -tau - error),",
         "jnp.sum(values < -tau),",
-        "curvature/test_index.py::test_only_eigenvalues_beyond_tau_by_more_than_their_error_are_proved",
+        "curvature/test_morse_index.py::test_only_eigenvalues_beyond_tau_by_more_than_their_error_are_proved",
     ),
     _edit(
         "curvature/spectrum/_sharpness.py",
@@ -185,8 +185,8 @@ CURVATURE = [
         "linalg/block_lanczos.py",
         "_MAX_PASSES = 6",
         "_MAX_PASSES = 1",
-        "curvature/test_lanczos.py::test_the_projected_matrix_is_the_compression_of_the_operator",
-        "curvature/test_lanczos.py::test_a_hundred_steps_make_no_ghosts_where_the_plain_recurrence_does",
+        "linalg/test_block_lanczos.py::test_the_projected_matrix_is_the_compression_of_the_operator",
+        "linalg/test_block_lanczos.py::test_a_hundred_steps_make_no_ghosts_where_the_plain_recurrence_does",
     ),
     _edit(
         "linalg/thick_restart_lanczos.py",
@@ -204,7 +204,7 @@ CURVATURE = [
         "curvature/points/_descent_direction.py",
         "found.seen & (found.fall",
         "found.seen | (found.fall",
-        "curvature/test_classify.py::test_a_valley_through_the_origin_has_no_way_down",
+        "curvature/test_classify_point.py::test_a_valley_through_the_origin_has_no_way_down",
     ),
     _edit(
         "linalg/thick_restart_lanczos.py",
@@ -216,19 +216,19 @@ CURVATURE = [
         "curvature/points/_tolerances.py",
         "jnp.where(norm > 0, norm, 1) * length",
         "jnp.where(norm > 0, norm, 1)",
-        "curvature/test_classify.py::test_a_gradient_flat_point_is_neither_critical_nor_simply_not",
+        "curvature/test_classify_point.py::test_a_gradient_flat_point_is_neither_critical_nor_simply_not",
     ),
     _edit(
         "curvature/operators/_batches.py",
         "* (rest / total)",
         "* (size / total)",
-        "curvature/test_loss_operators.py::test_they_are_the_dense_matrices_however_the_data_are_read",
+        "curvature/test_hessian.py::test_they_are_the_dense_matrices_however_the_data_are_read",
     ),
     _edit(
         "curvature/operators/_operator.py",
         "x / jnp.sqrt(p)",
         "x / p",
-        "curvature/test_operators.py::test_sums_multiples_blocks_and_preconditioning_are_those_of_matrices",
+        "curvature/test_operator.py::test_sums_multiples_blocks_and_preconditioning_are_those_of_matrices",
     ),
 ]
 
@@ -237,38 +237,43 @@ DYNAMICS = [
         "dynamics/_stability_threshold.py",
         "_PASSED = 1e-10",
         "_PASSED = 1e-2",
-        THRESHOLD + "test_threshold_is_the_closed_form",
+        STABILITY_THRESHOLD + "test_threshold_is_the_closed_form",
     ),
     _edit(
         "dynamics/_scalar_model.py",
         "step.to_gradient @ step.to_point",
         "step.to_gradient @ abs(step.to_point)",
-        THRESHOLD + "test_threshold_is_the_closed_form",
+        STABILITY_THRESHOLD + "test_threshold_is_the_closed_form",
     ),
-    _edit("dynamics/_scalar_model.py", "_LATE = 2**30", "_LATE = 2", THRESHOLD + "test_threshold_is_the_closed_form"),
+    _edit(
+        "dynamics/_scalar_model.py",
+        "_LATE = 2**30",
+        "_LATE = 2",
+        STABILITY_THRESHOLD + "test_threshold_is_the_closed_form",
+    ),
     _edit(
         "dynamics/_stability_limit.py",
         "abs(block.sensitivity) * threshold",
         "threshold / abs(block.sensitivity)",
-        THRESHOLD + "test_the_limit_is_the_threshold_in_units_of_the_gain",
+        STABILITY_THRESHOLD + "test_the_limit_is_the_threshold_in_units_of_the_gain",
     ),
     _edit(
         "dynamics/_step_accounting.py",
         "0.5 * vectors.inner(curved, applied)",
         "vectors.inner(curved, applied)",
-        ACCOUNTING + "test_quadratic_is_predicted_exactly",
+        STEP_ACCOUNTING + "test_quadratic_is_predicted_exactly",
     ),
     _edit(
         "dynamics/_step_accounting.py",
         "end - start",
         "start - end",
-        ACCOUNTING + "test_quadratic_is_predicted_exactly",
+        STEP_ACCOUNTING + "test_quadratic_is_predicted_exactly",
     ),
     _edit(
         "dynamics/_step_accounting.py",
         "applied = vectors.subtract(after, before)",
         "applied = updates",
-        ACCOUNTING + "test_an_update_below_rounding_did_not_happen",
+        STEP_ACCOUNTING + "test_an_update_below_rounding_did_not_happen",
     ),
     _edit(
         "dynamics/_preconditioning.py",
@@ -316,7 +321,7 @@ DYNAMICS = [
         "dynamics/_step_period.py",
         "math.lcm(*(",
         "max(1, *(",
-        THRESHOLD + "test_counters_of_different_periods_stand_as_before_after_their_least_common_multiple",
+        STABILITY_THRESHOLD + "test_counters_of_different_periods_stand_as_before_after_their_least_common_multiple",
     ),
 ]
 
@@ -343,32 +348,32 @@ SWEEPS = [
         "sweeps/_statistics/_paired_tests.py",
         "1 - (1 - level) / len(rows)",
         "level",
-        DIFFERENCES + "test_a_family_of_equals_has_rarely_a_winner",
-        DIFFERENCES + "test_the_matrices_agree_with_the_pairs",
+        PAIRED_TESTS + "test_a_family_of_equals_has_rarely_a_winner",
+        PAIRED_TESTS + "test_the_matrices_agree_with_the_pairs",
     ),
     _edit(
         "sweeps/_statistics/_paired_tests.py",
         "2 * scipy.stats.t.sf(",
         "scipy.stats.t.sf(",
-        DIFFERENCES + "test_few_seeds_get_students_t_and_say_so",
+        PAIRED_TESTS + "test_few_seeds_get_students_t_and_say_so",
     ),
     _edit(
         "sweeps/_statistics/_paired_tests.py",
         "scipy.stats.t.ppf((1 + level) / 2, n - 1)",
         "scipy.stats.t.ppf((1 + level) / 2, n)",
-        DIFFERENCES + "test_few_seeds_get_students_t_and_say_so",
+        PAIRED_TESTS + "test_few_seeds_get_students_t_and_say_so",
     ),
     _edit(
         "sweeps/_statistics/_paired_tests.py",
         ">= abs(2 * positive - total)",
         "> abs(2 * positive - total)",
-        DIFFERENCES + "test_p_is_that_of_all_sign_flips",
+        PAIRED_TESTS + "test_p_is_that_of_all_sign_flips",
     ),
     _edit(
         "sweeps/_statistics/_paired_tests.py",
         "averages[outside - 1], averages[count - outside]",
         "averages[outside], averages[count - outside - 1]",
-        DIFFERENCES + "test_the_interval_leaves_out_exactly_the_shifts_that_the_test_rejects",
+        PAIRED_TESTS + "test_the_interval_leaves_out_exactly_the_shifts_that_the_test_rejects",
     ),
     _edit(
         "sweeps/_statistics/_intervals.py",
@@ -392,27 +397,27 @@ SWEEPS = [
         "sweeps/_statistics/_expected_best_of_k.py",
         "n - np.arange(1, n + 1)",
         "n - np.arange(n)",
-        "sweeps/test_best_of.py::test_best_of_k_is_that_of_all_subsets",
+        "sweeps/test_expected_best_of_k.py::test_best_of_k_is_that_of_all_subsets",
     ),
     _edit(
         "sweeps/_statistics/_expected_best_of_k.py",
         "0.5 ** (1 / budgets)",
         "0.5**budgets",
-        "sweeps/test_best_of.py::test_the_median_is_covered_at_every_k_and_not_by_half_the_interval",
+        "sweeps/test_expected_best_of_k.py::test_the_median_is_covered_at_every_k_and_not_by_half_the_interval",
     ),
     _edit(
         "sweeps/_statistics/_indistinguishable.py",
         "(1 - level) / max(len(costs) - 1, 1)",
         "(1 - level)",
-        "sweeps/test_distinguish.py::test_a_trial_leaves_the_set_where_students_t_rejects_it_and_no_earlier",
-        "sweeps/test_distinguish.py::test_the_best_trial_is_in_the_set",
+        "sweeps/test_indistinguishable.py::test_a_trial_leaves_the_set_where_students_t_rejects_it_and_no_earlier",
+        "sweeps/test_indistinguishable.py::test_the_best_trial_is_in_the_set",
     ),
     _edit(
         "sweeps/_statistics/_indistinguishable.py",
         "axis=1, ddof=1) / num_seeds",
         "axis=1) / num_seeds",
-        "sweeps/test_distinguish.py::test_a_trial_leaves_the_set_where_students_t_rejects_it_and_no_earlier",
-        "sweeps/test_distinguish.py::test_the_best_trial_is_in_the_set",
+        "sweeps/test_indistinguishable.py::test_a_trial_leaves_the_set_where_students_t_rejects_it_and_no_earlier",
+        "sweeps/test_indistinguishable.py::test_the_best_trial_is_in_the_set",
     ),
     _edit(
         "sweeps/_execution/_keys.py",
@@ -436,7 +441,7 @@ SWEEPS = [
         "sweeps/_statistics/_performance_profiles.py",
         "ratios[:, :, None] <= factors",
         "ratios[:, :, None] < factors",
-        "sweeps/test_profiles.py::test_shares_are_those_of_the_definition",
+        "sweeps/test_performance_profiles.py::test_shares_are_those_of_the_definition",
     ),
     _edit(
         "sweeps/_space/_ranges.py",
@@ -505,37 +510,37 @@ TRAINING = [
         "training/_curriculum.py",
         "jnp.ceil(_share(self.pace, step)",
         "jnp.floor(_share(self.pace, step)",
-        BATCHES + "test_a_curriculum_rounds_the_number_of_examples_up",
+        BATCH_ORDER + "test_a_curriculum_rounds_the_number_of_examples_up",
     ),
     _edit(
         "training/_curriculum.py",
         "(1.0 - self.start) * jnp.asarray(step, float)",
         "jnp.asarray(step, float)",
-        BATCHES + "test_a_curriculum_admits_the_easiest_examples_first",
+        BATCH_ORDER + "test_a_curriculum_admits_the_easiest_examples_first",
     ),
     _edit(
         "training/_batch_order.py",
         "wrapped = position >= num_examples",
         "wrapped = position > num_examples",
-        BATCHES + "test_every_epoch_holds_every_example_exactly_once_at_any_batch_size",
+        BATCH_ORDER + "test_every_epoch_holds_every_example_exactly_once_at_any_batch_size",
     ),
     _edit(
         "training/_batch_order.py",
         "else epoch + wrapped.astype(jnp.uint32)",
         "else epoch",
-        BATCHES + "test_every_epoch_holds_every_example_exactly_once_at_any_batch_size",
+        BATCH_ORDER + "test_every_epoch_holds_every_example_exactly_once_at_any_batch_size",
     ),
     _edit(
         "training/_batch_order.py",
         "jax.random.randint(jax.random.fold_in(state, step)",
         "jax.random.randint(state",
-        BATCHES + "test_with_replacement_every_draw_is_uniform_and_independent",
+        BATCH_ORDER + "test_with_replacement_every_draw_is_uniform_and_independent",
     ),
     _edit(
         "training/_batch_order.py",
         "jnp.uint32(0) if same",
         "epoch if same",
-        BATCHES + "test_once_repeats_the_first_order",
+        BATCH_ORDER + "test_once_repeats_the_first_order",
     ),
     _edit(
         "training/_evaluate.py",

@@ -14,7 +14,7 @@ from jaxopt_study.sweeps import Search, SearchInterrupted
 from jaxopt_study.training import linear_curriculum, train
 from tests.sweeps import small
 from tests.sweeps.small import KEY, RATES
-from tests.training.test_batches import Backwards, Weighted
+from tests.training.test_batch_order import Backwards, Weighted
 
 EASY = np.arange(23.0)
 SETTINGS = {"num_trials": 6, "num_seeds": 2, "num_steps": 12, "evaluate_every": 5, "key": KEY, "width": 1}

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
-from jaxopt_study.curvature.operators._derivatives import linearized, linearized_gradient
 from jaxopt_study.curvature.operators._empirical_risk import BatchOperator, check_scalar, empirical_risk_operator
+from jaxopt_study.curvature.operators._hvp import linearized, linearized_gradient
 from jaxopt_study.curvature.operators._operator import Operator
 from jaxopt_study.types import Batch, LossFn, Matvec, Params, Vector
 
@@ -31,9 +31,9 @@ def hessian(
 
         H v = d/dε ∇L(θ + ε v) |₀,   L(θ) = (1/N) Σ_B |B| loss(θ, B)
 
-    A product differentiates the gradient forward: exact derivatives, no finite differences, no stored matrix. A loss
-    with a `jax.custom_vjp`, which has no forward derivative, is differentiated backward twice. At kinks, such as those
-    of ReLU, the operator is the Hessian of the smooth piece that contains θ.
+    A Hessian-vector product (HVP) differentiates the gradient forward: exact derivatives, no finite differences, no
+    stored matrix. A loss with a `jax.custom_vjp`, which has no forward derivative, is differentiated backward twice. At
+    kinks, such as those of ReLU, the operator is the Hessian of the smooth piece that contains θ.
 
     The loss must be a deterministic mean over the examples of its batch. Close over a fixed dropout key, and over
     running averages as batch statistics. Batch normalisation in training mode couples the examples of a batch: with

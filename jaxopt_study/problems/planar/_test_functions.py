@@ -1,4 +1,7 @@
-"""Classical planar test functions, with all critical points inside their domains."""
+"""Planar test functions: `rosenbrock`, `beale`, `himmelblau`, `styblinski_tang`, `rastrigin` and `ackley`.
+
+Each lists all critical points inside its domain.
+"""
 
 import functools
 import math

@@ -1,4 +1,4 @@
-"""Gradient and evaluation points that differ from the trained parameters.
+"""Gradient and evaluation points that differ from the trained parameters, such as those of the atoms in `_nesterov`.
 
 If a transformation needs the gradient at another point, its state has a method `gradient_point`; if the parameters to
 use differ from those it trains, its state has a method `evaluation_params`. Both are found at any depth of an optimizer

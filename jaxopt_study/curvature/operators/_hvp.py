@@ -1,4 +1,7 @@
-"""Jacobian- and Hessian-vector products, also of functions that have only a reverse rule (`jax.custom_vjp`)."""
+"""Hessian-vector product (HVP) by `linearized_gradient`, Jacobian-vector product by `linearized`.
+
+Both also take functions that have only a reverse rule (`jax.custom_vjp`).
+"""
 
 from collections.abc import Callable
 from typing import Any
