@@ -100,8 +100,8 @@ def refuse_period(name: str, optimizer: Any, params: Any, opt_state: Any = None)
     if steps > 1:
         raise ValueError(
             f"{name}: the optimizer repeats only every {steps} steps, as inside MultiSteps, apply_every or lookahead, "
-            "but this analysis covers a single step. Use `stability` or `stability_threshold`, which compose the steps, "
-            "or pass the inner transformation and its state."
+            "but this analysis covers a single step. Use `stability` or `stability_threshold`, which compose the "
+            "steps, or pass the inner transformation and its state."
         )
 
 
