@@ -323,7 +323,7 @@ def test_wrong_arguments_say_what_to_do():
     params = jnp.ones(3)
     data = jnp.ones(3)
     state = GD.init(params)
-    with pytest.raises(ValueError, match="opt_state does not match this optimizer"):
+    with pytest.raises(ValueError, match="opt_state was not produced by this optimizer"):
         stability(GD, optax.adam(0.1).init(params), bowl, params, data, key=KEY)
     with pytest.raises(TypeError, match="Optax transformation"):
         stability(bowl, state, bowl, params, data, key=KEY)
