@@ -285,9 +285,8 @@ def check_kept(where: str, array: Any) -> None:
             kept = bool((np.isfinite(array.astype(target)) | ~np.isfinite(array)).all())
     if not kept:
         raise ValueError(
-            f"{where} has {array.dtype} numbers outside the range of {target}, to which JAX converts it. Shift or "
-            "scale them, "
-            'renumber labels, or call jax.config.update("jax_enable_x64", True) first.'
+            f"{where} has {array.dtype} values that overflow {target}, the dtype that JAX would use. Shift or scale "
+            'them, renumber labels, or call jax.config.update("jax_enable_x64", True) first.'
         )
 
 

@@ -157,7 +157,8 @@ def test_a_search_prints_the_best_its_interval_and_what_cannot_be_told_from_it(s
     low, high = (f"{end:.3f}".removeprefix("0") for end in best["interval"])
     assert f"validation accuracy {best['score']:.3f} ({low}–{high})".replace(" 0.", " .") in out
     others = len(record.results["may_be_best"]) - 1
-    assert f"{others} other{'s' * (others != 1)} cannot be told from it" in out
+    told = "1 other is" if others == 1 else f"{others} others are"
+    assert f"{told} statistically indistinguishable from it" in out
     assert f"{record.results['num_diverged']} of 8 trials diverged" in out
     assert max(map(len, searched["resumed"][1].splitlines()[:-1])) <= 80
 

@@ -137,7 +137,8 @@ def show(job: Job, record: records.Record, found: Search, files: Sequence[str], 
         average = f"mean of {seeds} seed{'s' * (seeds > 1)}, 95% interval"
         job.say(f"{metric} {worth}, {average}; it was selected for this score, which is therefore optimistic.")
         others = len(results["may_be_best"]) - 1
-        told = f"{others} other{'s' * (others != 1)} cannot be told from it" if others else "All others are worse"
+        told = "1 other is" if others == 1 else f"{others} others are"
+        told = f"{told} statistically indistinguishable from it" if others else "All others are worse"
         job.say(f"{told} (at 95% together); hyperparameters.png shows them.")
         for name, side in best["boundary"].items():
             job.say(at_end(name, found.space[name], side), style="yellow")

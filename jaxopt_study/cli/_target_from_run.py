@@ -132,8 +132,8 @@ def _optimizer(entry: dict[str, Any], wanted: str | None) -> Any:
         raise UserError(f"The record has no expression of {entry['optimizer']}. Repeat the comparison.")
     if wanted is None or wanted != module:
         raise UserError(
-            f"{entry['optimizer']} was built by the function {module!r}. A record runs no code: to call that function, "
-            f"name it with --optimizer {module}."
+            f"{entry['optimizer']} was built by the function {module!r}, and code named in a record is never run "
+            f"without your consent. To run it, add --optimizer {module}."
         )
     return call_maker(wanted, import_maker(wanted), **entry["config"])
 

@@ -64,7 +64,7 @@ def check_coordinatewise(
                 [pushed(_with_counters(start, state, roles), at, along) for state in states] if same_structure else []
             )
         except Exception as error:  # any error of a transformation for other shapes
-            raise _refusal(name, params, f" (it raises {type(error).__name__}: {error})") from error
+            raise _refusal(name, params, f" (for another shape it raises {type(error).__name__}: {error})") from error
         if not moved or not all(map(partial(_agrees, counts, along), moved, steps)):
             raise _refusal(name, params)
 
@@ -72,10 +72,9 @@ def check_coordinatewise(
 def _refusal(name: str, params: Any, because: str = "") -> ValueError:
     leaf = "a leaf" if params is not None else "an array"
     return ValueError(
-        f"{name}: the optimizer must act elementwise, on each coordinate of {leaf} as on a single number; received "
-        f"one that does not{because}. Its step depends on the leaf's shape or norm, on the loss, or on the "
-        "direction of gradient and parameters, as with trust ratios, orthogonalised or factored gradients, line "
-        "searches and Rprop. Use `stability`, which linearises at the actual parameters."
+        f"{name}: the optimizer is not elementwise{because}: its update depends on the shape or norm of {leaf}, on the "
+        "loss, or on the direction of gradient and parameters, as with trust ratios, orthogonalised or factored "
+        "gradients, line searches and Rprop. Use `stability`, which linearises at the actual parameters."
     )
 
 

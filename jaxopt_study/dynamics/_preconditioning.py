@@ -166,8 +166,8 @@ def preconditioner(
     Raises:
         TypeError: If an argument has the wrong type, or arrays are traced.
         ValueError: If the optimizer has a period of several steps, as inside `optax.MultiSteps`; if the update mixes
-            coordinates, as an active clip by norm or a trust ratio does; if it does not depend on small changes of the
-            gradient, as a sign does not; if it goes up the gradient; or if the next step does not move the parameters.
+            coordinates, as an active clip by norm or a trust ratio does; if it is locally constant in the
+            gradient, as a sign is; if it points along +gradient; or if the next update is zero for every gradient.
 
     Example:
         >>> tx, params = optax.rmsprop(0.1, decay=0.5, eps=0.0), jnp.array([3.0, 0.5])
@@ -193,8 +193,7 @@ def _preconditioner(name: str, step: LinearStep) -> tuple[Params, float]:
     blocks = companion_matrices(name, step.optimizer, step.opt_state, step.params, 1)
     if not any(block.moves for block in blocks):
         raise ValueError(
-            f"{name}: the next step must move the parameters; received one that does not for any gradient, as with a "
-            f"learning rate of 0. {AT_REST}"
+            f"{name}: the next update is zero for every gradient, for example because the learning rate is 0. {AT_REST}"
         )
     group_thresholds = thresholds(blocks)
     threshold = min(group_thresholds)
@@ -220,26 +219,26 @@ def _preconditioner(name: str, step: LinearStep) -> tuple[Params, float]:
         at = f" of params{path}" if path else ""
         if block.sensitivity == 0:
             raise ValueError(
-                f"{name}: the update{at} does not depend on small changes of the gradient, as where only its sign "
-                "counts or it acts in later steps, so there is no preconditioner. Use `account_step` to examine single "
-                "steps."
+                f"{name}: the update{at} is locally constant in the gradient, as a sign update or a delayed one is, so "
+                "no preconditioner exists. Use `account_step` to examine single steps."
             )
         if not bool(jnp.any(leaf != 0)):
             raise ValueError(
-                f"{name}: the update{at} does not depend on small changes of the gradient here: a clip by value is "
+                f"{name}: the update{at} is locally constant in the gradient at these parameters: a clip by value is "
                 "active in every coordinate, or the gradient and its second-moment buffers are 0. Use a positive ε, "
                 "remove the clip from the chain, or use `stability`."
             )
         if block.sensitivity > 0:
             raise ValueError(
-                f"{name}: the update{at} goes up the gradient. Change its sign, as scale_by_learning_rate does, or use "
-                "`stability`."
+                f"{name}: the update{at} points along +gradient (ascent). Change its sign, as scale_by_learning_rate "
+                "does, or use `stability`."
             )
         relative = leaf / block.sensitivity
         if bool(jnp.any(relative < 0)):
             raise ValueError(
-                f"{name}: the update{at} goes up the gradient in {int(jnp.sum(relative < 0))} of {leaf.size} "
-                "coordinates here and down in others, so it has no positive preconditioner. Use `stability`."
+                f"{name}: the update{at} points along +gradient (ascent) in {int(jnp.sum(relative < 0))} of "
+                f"{leaf.size} coordinates and along −gradient in others, so it has no positive preconditioner. Use "
+                "`stability`."
             )
         weight = 1.0 if own == threshold else own / threshold
         parts.append(_bounded(relative, weight))

@@ -191,9 +191,9 @@ def _check_settled(name: str, late: list[StepSensitivity], others: list[StepSens
         for a, b in zip(one, other, strict=True):
             if not np.allclose(a, b, rtol=1e-6, atol=0, equal_nan=True):
                 raise ValueError(
-                    f"{name}: without opt_state the step must converge after many steps; received an optimizer whose "
-                    "step always depends on its counter, as with a schedule without end, or on the run, as with an "
-                    "estimated learning rate. Pass the optimizer's state."
+                    f"{name}: without opt_state, the update must approach a limit after many steps; this optimizer's "
+                    "update keeps changing with its step counter, as with a schedule without end, or with the "
+                    "gradients seen, as with an estimated learning rate. Pass opt_state."
                 )
 
 
@@ -207,8 +207,9 @@ def _with_counters(name: str, optimizer: Any, params: Any, roles: tuple[Role, ..
             continue
         if names not in given or jnp.shape(given[names]) != ():
             raise ValueError(
-                f"{name}: the state must be one of this optimizer; received one without {path or 'its value'}. Pass a "
-                "state of this optimizer, and the parameters if the state depends on their structure."
+                f"{name}: opt_state does not match this optimizer: expected a scalar at {path or 'its root'}; received "
+                f"{f'shape {jnp.shape(given[names])}' if names in given else 'nothing there'}. Pass the state that "
+                "this optimizer's init or update returned, and params if the state depends on their structure."
             )
         value = given[names]
         leaves[i] = value if _is_key(leaves[i]) else jnp.asarray(np.asarray(value), leaves[i].dtype)

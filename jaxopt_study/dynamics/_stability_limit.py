@@ -56,16 +56,15 @@ def stability_limit(optimizer: Any, opt_state: Any = None, params: Any = None) -
     blocks = companion_matrices(name, optimizer, opt_state, params, 1)
     if not any(block.moves for block in blocks):
         raise ValueError(
-            "stability_limit: the next step must move the parameters; received one that does not for any gradient, as "
-            f"with a learning rate of 0. {AT_REST}"
+            f"{name}: the next update is zero for every gradient, for example because the learning rate is 0. {AT_REST}"
         )
     limits = thresholds(blocks)
     if any(
         block.sensitivity == 0 and math.isfinite(threshold) for block, threshold in zip(blocks, limits, strict=True)
     ):
         raise ValueError(
-            "stability_limit: the next step must depend on its gradient; received one where the gradient acts only in "
-            "later steps. Use `stability_threshold`."
+            f"{name}: the next update does not depend on the current gradient; only later ones do. Use "
+            "`stability_threshold`."
         )
     # A step without a threshold has no limit, although its sensitivity may be 0, as that of a sign is.
     return min(

@@ -54,7 +54,7 @@ def restore_structure(name: str, opt_state: Any, expected: Any) -> Any:
         named, wanted = named_leaves(given), list(named_leaves(expected))
         if set(named) != set(wanted):
             raise ValueError(
-                f"{name}: the state must be one of this optimizer for these parameters, with the structure "
+                f"{name}: opt_state was not produced by this optimizer for these parameters: expected the structure "
                 f"{jax.tree.structure(expected)}; received {jax.tree.structure(opt_state)}"
                 f"{_listed('; missing ', wanted, named)}{_listed('; unexpected ', named, wanted)}. Pass the state that "
                 "this optimizer's init or update returned."
@@ -63,7 +63,7 @@ def restore_structure(name: str, opt_state: Any, expected: Any) -> Any:
     shapes, wanted = ([_shape(leaf) for leaf in tree] for tree in (leaves, jax.tree.leaves(expected)))
     if shapes != wanted:
         raise ValueError(
-            f"{name}: the state must be one of this optimizer for these parameters, with the structure "
+            f"{name}: opt_state was not produced by this optimizer for these parameters: expected the structure "
             f"{jax.tree.structure(expected)} and shapes {wanted}; received {jax.tree.structure(opt_state)} with "
             f"shapes {shapes}. Pass the state that this optimizer's init or update returned."
         )

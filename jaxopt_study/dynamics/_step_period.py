@@ -72,8 +72,8 @@ def period(
     irregular = [path for path, cycle in found.items() if cycle is None]
     if irregular and num_steps is None:
         raise ValueError(
-            f"{name}: the counters {', '.join(irregular)} of the optimizer's state change in both directions without "
-            f"a period, so no single step represents the run. {remedy('…, a number of steps that represents it')}"
+            f"{name}: the counters {', '.join(irregular)} of the optimizer's state neither change monotonically nor "
+            f"repeat, so no period can be detected. {remedy('…, a number of steps that represents the run')}"
         )
     cycles = {path: cycle for path, cycle in found.items() if cycle not in {None, 1}}
     steps = math.lcm(*(cycle for cycle in cycles.values() if cycle is not None))
@@ -99,9 +99,9 @@ def refuse_period(name: str, optimizer: Any, params: Any, opt_state: Any = None)
     steps = period(name, optimizer, params, opt_state, composes=False)
     if steps > 1:
         raise ValueError(
-            f"{name}: the optimizer has a period of {steps} steps, as inside MultiSteps, apply_every or lookahead, so "
-            "no single step represents the run. Use `stability` or `stability_threshold`, which compose the steps, or "
-            "pass the inner transformation and its state."
+            f"{name}: the optimizer repeats only every {steps} steps, as inside MultiSteps, apply_every or lookahead, "
+            "but this analysis covers a single step. Use `stability` or `stability_threshold`, which compose the "
+            "steps, or pass the inner transformation and its state."
         )
 
 

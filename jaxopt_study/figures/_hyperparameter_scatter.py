@@ -89,8 +89,8 @@ def hyperparameter_scatter(
         ends = check_numbers(who, "intervals", intervals, finite=False)
         if ends.shape != (2, len(trials.scores)) or (ends[0] > ends[1]).any():
             raise ValueError(
-                f"{who} needs intervals to be two ends for each of {len(trials.scores)} trials, the lower first; "
-                f"received {ends.tolist() if ends.size < 9 else f'shape {ends.shape}'}."
+                f"{who}: intervals must be (lower, upper), each with {len(trials.scores)} entries, one per trial, "
+                f"and lower ≤ upper; received {ends.tolist() if ends.size < 9 else f'shape {ends.shape}'}."
             )
     edges = edges or {}
     columns = min(columns, len(values))

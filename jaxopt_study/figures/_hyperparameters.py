@@ -53,7 +53,7 @@ def checked_trials(
     for name, ends in (ranges or {}).items():
         low_high = check_numbers(who, f"ranges[{name!r}]", ends)
         if low_high.shape != (2,) or low_high[0] > low_high[1]:
-            raise ValueError(f"{who} needs ranges[{name!r}] to be two ends, the lower first; received {ends!r}.")
+            raise ValueError(f"{who}: ranges[{name!r}] must be (lower, upper), lower ≤ upper; received {ends!r}.")
     for name, side in (edges or {}).items():
         check_choice(who, f"edges[{name!r}]", side, list(SIDES))
     for name, entries in values.items():

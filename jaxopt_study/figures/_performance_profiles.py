@@ -49,7 +49,7 @@ def performance_profiles(
     factors = check_axis("performance_profiles", "tau", tau)
     if factors[0] < 1:
         raise ValueError(
-            f"performance_profiles needs tau to be ≥ 1, the factor of the best solver itself; received {factors[0]:g}."
+            f"performance_profiles: tau must be ≥ 1 (the best solver has the factor 1); received {factors[0]:g}."
         )
     rows = check_arrays("performance_profiles", "shares", shares)
     if not rows or any(row.shape != factors.shape for row in rows.values()):

@@ -107,7 +107,7 @@ def spectrum(
 
 
 def resolved(values: Any, residuals: Any) -> Bool[np.ndarray, " k"]:
-    """Return which eigenvalues are resolved: distinct from 0 and from each other within their residuals.
+    """Return a mask of the resolved eigenvalues, those distinct from 0 and from each other within their residuals.
 
     An eigenvalue lies within its residual of each value. If two such intervals overlap, they may contain the same
     eigenvalue; if one contains 0, the sign is undecided, whatever the requested tolerance.
@@ -186,7 +186,7 @@ def _checked(results: Mapping[str, Any]) -> dict[str, Any]:
         check_fields(who, where, index, ["tau", "interval"])
         interval = check_numbers(who, f"{where}['interval']", index["interval"])
         if interval.shape != (2,):
-            raise ValueError(f"{who} needs {where}['interval'] to be two ends; received {interval.tolist()}.")
+            raise ValueError(f"{who}: {where}['interval'] must be (lower, upper); received {interval.tolist()}.")
         sure = index.get("confidence")
         found["index"] = {
             "tau": check_number(who, f"{where}['tau']", index["tau"]),

@@ -30,9 +30,9 @@ def check_concrete(name: str, *values: Any) -> None:
     """
     if is_traced(values):
         raise TypeError(
-            f"{name} needs concrete arrays; received traced ones, or was called inside jax.jit, jax.vmap or a probe of "
-            "`train`. Record the run with train(…, record_params_every=…) and call it on the snapshots. Inside the run "
-            "use CurvatureProbe: `gain_sharpness`, `step_eigenvalues`, or `measure` with a function that can be traced."
+            f"{name} cannot run on traced arrays, or inside jax.jit, jax.vmap or a probe of `train`. Record snapshots "
+            "with train(…, record_params_every=…) and call it on them. Or, inside the run, use CurvatureProbe: "
+            "`gain_sharpness`, `step_eigenvalues`, or `measure` with a function that can be traced."
         )
 
 

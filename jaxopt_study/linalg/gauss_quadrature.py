@@ -61,7 +61,7 @@ def check_divisor(name: str, probes_at_once: Any, num_probes: int) -> int | None
         return None
     number = check_integer(name, "probes_at_once", probes_at_once, 1)
     if num_probes % number:
-        raise ValueError(f"{name} needs probes_at_once, a divisor of num_probes = {num_probes}; received {number}.")
+        raise ValueError(f"{name}: probes_at_once must divide num_probes = {num_probes}; received {number}.")
     return number
 
 

@@ -77,7 +77,7 @@ def from_linen(
     data = checked_examples(title, data)
     sample = sample_of(data)
     if inputs(_zeros(sample)) is None:
-        raise TypeError("from_linen needs inputs to return the input of the module; received None.")
+        raise TypeError("from_linen: inputs(batch) must return the input of the module; it returned None.")
     accepted = inspect.signature(type(module).__call__).parameters
     flags: dict[str, Any] = {flag: value for flag, value in TRAINING_FLAGS.items() if flag in accepted}
 

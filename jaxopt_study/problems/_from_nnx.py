@@ -79,8 +79,7 @@ def from_nnx(
         template = nnx.eval_shape(lambda: model(nnx.Rngs(jax.random.key(0))))
     if not isinstance(template, nnx.Module):
         raise TypeError(
-            f"from_nnx needs the function that makes the model to return an nnx.Module; received "
-            f"{describe_argument(template)}."
+            f"from_nnx: the model function must return an nnx.Module; it returned {describe_argument(template)}."
         )
 
     def variables(key: Key) -> tuple[Params, ModelState]:

@@ -19,7 +19,7 @@ from jaxopt_study.types import Key
 
 @runtime_checkable
 class BatchOrder(Protocol):
-    """Which examples each step of a run sees.
+    """Selection of the examples that each step of a run sees.
 
     Any object with these methods is an order of `train`, `search`, `compare` and `ablate`. It is hashable, or a pytree
     whose arrays become arguments of the compiled program. An attribute `repeats` that is true says that an example may
@@ -27,7 +27,7 @@ class BatchOrder(Protocol):
     """
 
     def init(self, key: Key, num_examples: int) -> Any:
-        """Return what all steps of a run share, computed once and outside of the loop.
+        """Compute the state that all steps of a run share, once and outside of the loop.
 
         Args:
             key: The run's own key for its order.
@@ -205,8 +205,8 @@ def _check_state(order: BatchOrder, state: Any, num_examples: int) -> None:
         for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(expected), strict=True)
     ):
         raise TypeError(
-            "batch_indices needs state as order.init(key, num_examples) returns it for the same order and examples; "
-            f"received {describe_argument(state)}."
+            f"batch_indices: state must be what order.init(key, {num_examples}) of this order returned; received "
+            f"{describe_argument(state)}."
         )
 
 

@@ -124,7 +124,9 @@ class CurvatureProbe:
             check_bool(who, name, getattr(self, name))
         check_integer(who, "seed", self.seed, 0, 2**32 - 1)
         if not _is_roles(self.roles):
-            raise TypeError(f"{who} needs roles left out: train finds them; received {describe_argument(self.roles)}.")
+            raise TypeError(
+                f"{who}: do not pass `roles`, which `train` detects; received {describe_argument(self.roles)}."
+            )
         if self.measure is not None:
             check_callable(who, "measure", self.measure, expected="a function of (Hessian, key), or None")
 

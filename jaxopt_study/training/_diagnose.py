@@ -1,4 +1,4 @@
-"""Diagnosis of a loss curve: is the learning rate too high, too low or good, and by which evidence."""
+"""Diagnosis of a loss curve: a learning rate that is too high, too low or good, with the evidence for it."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -35,7 +35,7 @@ NOTICEABLE = 0.01  # share of the starting loss
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What a loss curve says about its run.
+    """Diagnosis of a run from its loss curve.
 
     Attributes:
         finding: "rate too high", "rate too low", "good", "spiking", "plateau", "overfitting" or "undecided".

@@ -43,7 +43,7 @@ def restore_leaves(flat: Params, like: Any) -> Params:
 
 
 def shape_dependence(in_tree: core.ClosedJaxpr, in_flat: core.ClosedJaxpr) -> str | None:
-    """Return how a function depends on the shapes of its arguments, or None if it does not.
+    """Describe the first operation that depends on the shapes of a function's arguments; None if none does.
 
     Both programs are the same Python function, traced on leaves of any shape and on the same leaves as vectors. They
     are compared equation by equation, with the invariant that every value of one, read row by row, equals the

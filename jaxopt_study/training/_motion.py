@@ -1,4 +1,4 @@
-"""Cheap checks at every step: whether the parameters move, and whether all numbers are finite."""
+"""Cheap checks at every step, of moving parameters and of finite numbers."""
 
 import jax
 import jax.numpy as jnp

@@ -62,13 +62,13 @@ def _remembered(probe: Any, new: Any, old: PyTree) -> PyTree:
     new = as_arrays("the memory of the probe", _function_of(probe), new)
     if jax.tree.structure(new) != jax.tree.structure(old):
         raise ValueError(
-            f"train needs the memory that {fn} returns to have the structure returned by init, "
+            f"train: the memory that {fn} returns must match the structure that the probe's init returned, "
             f"{jax.tree.structure(old)}; received {jax.tree.structure(new)}."
         )
     for (path, before), after in zip(jax.tree_util.tree_leaves_with_path(old), jax.tree.leaves(new), strict=True):
         if after.shape != before.shape or _kind(after) > _kind(before):
             raise ValueError(
-                f"train needs the memory{jax.tree_util.keystr(path)} that {fn} returns to be like that of init, "
+                f"train: the memory{jax.tree_util.keystr(path)} that {fn} returns must match that of the probe's init, "
                 f"{describe_argument(before)}; received {describe_argument(after)}. Return the wider dtype from init."
             )
     return new

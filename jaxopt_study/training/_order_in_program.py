@@ -20,7 +20,7 @@ def is_known(order: BatchOrder) -> bool:
 
 
 def split_order(order: BatchOrder) -> tuple[Hashable, Any]:
-    """Return what is static in an order, and its arrays: what the compiled program is for, and its arguments."""
+    """Return the static part of an order, which determines the compiled program, and its arrays, the arguments."""
     leaves, structure = jax.tree.flatten(order)
     if jax.tree_util.treedef_is_leaf(structure):  # no pytree of its own
         try:

@@ -1,4 +1,4 @@
-"""Plan of a run: what is static in it, with the layout and the loop, chosen before anything is compiled."""
+"""Plan of a run: its static part, with the layout and the loop, chosen before anything is compiled."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace

@@ -132,7 +132,7 @@ def _written(plan: Plan, records: dict[str, Any], first: int, stop: int, num_ste
 
 
 class Interrupt:
-    """Whether Ctrl-C was pressed.
+    """Record of whether Ctrl-C was pressed.
 
     Args:
         outer: The previous signal handlers, by signal number.

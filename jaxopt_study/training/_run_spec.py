@@ -94,7 +94,7 @@ class Inputs:
 )
 @dataclass(frozen=True)
 class Constants:
-    """What a run computes once: the optimizer with its own random keys, the state of the order, the step's key."""
+    """Values computed once in a run: the optimizer with its own random keys, the state of the order, the step's key."""
 
     optimizer: Any
     order: Any  # what its `init` returned
@@ -109,7 +109,7 @@ class Constants:
 )
 @dataclass(frozen=True)
 class Motion:
-    """Whether the parameters move: a few coordinates of each leaf, compared from step to step."""
+    """Record of whether the parameters move: a few coordinates of each leaf, compared from step to step."""
 
     glimpse: list[Shaped[Array, " few"]]
     pushed: Bool[Array, ""]  # whether the last step's gradient at them was not 0

@@ -1,4 +1,4 @@
-"""Start of a run: the initial carry, and what all steps share."""
+"""Start of a run: the initial carry, and the values that all steps share."""
 
 from dataclasses import replace
 

@@ -81,7 +81,7 @@ class Probe:
         both = self.fn(memory, *arguments)
         if not isinstance(both, tuple | list) or len(both) != 2:
             raise TypeError(
-                "train needs fn of a Probe with an init to return (new memory, measurement); received "
+                "train: the fn of a Probe with init must return (new memory, measurement); received "
                 f"{describe_argument(both)} from {describe_argument(self.fn)}."
             )
         return both[0], both[1]

@@ -157,8 +157,8 @@ def check_metric(problem: Problem, metric: str, splits: tuple[str, ...]) -> None
             f"with problem.replace(validation=…), or use one of {', '.join(map(repr, known))}."
         )
     raise ValueError(
-        f"Early stopping needs {metric!r}, which is not evaluated; evaluated are {', '.join(map(repr, known))}. Add "
-        "its split to evaluate_on, or its function to problem.metrics."
+        f"Early stopping: {metric!r} is not among the evaluated metrics: {', '.join(map(repr, known))}. Add its split "
+        "to evaluate_on, or its function to problem.metrics."
     )
 
 

@@ -35,6 +35,6 @@ def refuse_holder(name: str, opt_state: Any) -> None:
     """Raise TypeError if the argument is an `nnx.Optimizer` or a `TrainState` instead of the state inside it."""
     if not isinstance(opt_state, tuple | dict) and hasattr(opt_state, "opt_state") and hasattr(opt_state, "tx"):
         raise TypeError(
-            f"{name} needs the optimizer's state; received a {type(opt_state).__name__}, which holds one. Pass its "
-            "opt_state."
+            f"{name}: pass the optimizer's state itself, for example nnx_optimizer.opt_state; received its "
+            f"container, of type {type(opt_state).__name__}."
         )

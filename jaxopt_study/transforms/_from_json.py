@@ -165,14 +165,15 @@ def _build(kind: str, path: str, written: dict[str, Any], trusted: tuple[str, ..
     missing = [name for name, p in parameters.items() if name not in written and p.default is inspect.Parameter.empty]
     if unknown or missing:
         raise ValueError(
-            f"{constructor.name}: its arguments are {', '.join(parameters)}; the text has "
-            f"{_shown(', '.join(written))}. It was saved by another version: rename {_shown(unknown or missing)} in it."
+            f"{constructor.name}: the saved text must have this version's arguments, {', '.join(parameters)}; received "
+            f"{_shown(', '.join(written))}. Another version saved it: {'rename' if unknown else 'add'} "
+            f"{_shown(unknown or missing)} in it."
         )
     arguments = {name: _decode(item, trusted) for name, item in written.items()}
     for name, value in arguments.items():
         needed = _VARIADIC.get(parameters[name].kind)
         if needed is not None and not isinstance(value, needed):
-            raise ValueError(f"{constructor.name}: {name} is a {needed.__name__}; the text has {_shown(value)}.")
+            raise ValueError(f"{constructor.name}: {name} must be a {needed.__name__}; received {_shown(value)}.")
     try:
         return construct(Spec(constructor, arguments))
     except Exception as error:  # Optax's constructors may raise any exception for invalid arguments

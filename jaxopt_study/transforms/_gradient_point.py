@@ -175,7 +175,7 @@ def _moved(caller: str, params: Any, state: Any, kind: Any, move: Any) -> Any:
     refuse_holder(caller, state)
     if isinstance(state, Mapping) and "opt_state" in state:
         raise TypeError(
-            f"{caller} needs the optimizer's state as the optimizer returned it; received an object that holds one."
+            f"{caller}: pass the optimizer's state itself, the entry 'opt_state'; received the mapping that holds it."
         )
     leaves = jax.tree.leaves(state, is_leaf=lambda x: isinstance(x, kind))
     parts = [unwrapped(leaf) for leaf in leaves if isinstance(leaf, kind)]

@@ -83,7 +83,8 @@ def scale_by_rprop(
     check_bool("scale_by_rprop", "lagged", lagged)
     if lagged and on_reversal == "undo":
         raise ValueError(
-            "scale_by_rprop: a lagged step has not been taken yet and cannot be undone; use on_reversal='rest'."
+            "scale_by_rprop: lagged=True cannot be combined with on_reversal='undo', because a lagged step has not "
+            "been taken yet when it would be undone. Use on_reversal='rest'."
         )
 
     def init(params: PyTree) -> RpropState:

@@ -33,9 +33,9 @@ def explained(function: Callable[..., Any], name: str, args: Any, kwargs: Any) -
         if not traced:
             raise
         raise TypeError(
-            f"from_optax({name}): the constructor branches in Python on a hyperparameter whose value is unknown while "
-            f"a search, jit or vmap compiles. Traced here: {', '.join(traced)}. Give that one as a plain number, with "
-            "one optimizer per value, and search the others. To search a schedule, search a factor on it: chain(…, "
+            f"from_optax({name}): the constructor needs the value of {' or '.join(traced)} in Python, for example in "
+            "an `if`, so a search, jit or vmap cannot trace it. Pass it as a plain number, with one optimizer per "
+            "value, and search the others. To search a schedule, search a factor that multiplies it: chain(…, "
             "scale_by_learning_rate(schedule, flip_sign=False), scale_by_learning_rate(factor))."
         ) from error
 

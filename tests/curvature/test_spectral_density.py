@@ -359,7 +359,7 @@ def test_softmax_regression_at_zero_has_the_spectrum_of_its_data():
         ({"max_outliers": -1}, "max_outliers"),
         ({"kernel_width": 0.0}, "kernel_width to be a finite real number > 0"),
         ({"grid": jnp.zeros((2, 2))}, "received shape"),
-        ({"probes_at_once": 3}, "a divisor of num_probes = 10; received 3"),
+        ({"probes_at_once": 3}, "must divide num_probes = 10; received 3"),
     ],
 )
 def test_wrong_arguments_are_refused(arguments, message):

@@ -220,7 +220,7 @@ def test_groups_give_the_smallest_threshold():
 
 
 def test_state_of_another_optimizer_is_refused():
-    with pytest.raises(ValueError, match="received one without"):
+    with pytest.raises(ValueError, match="expected a scalar at"):
         stability_threshold(optax.adam(0.1), optax.sgd(0.1).init(jnp.ones(1)))
 
 
@@ -298,12 +298,12 @@ def test_the_limit_is_the_threshold_in_units_of_the_gain(rate, decay):
 
 def test_one_gain_does_not_stand_for_a_period():
     tx, params = multi_steps(optax.sgd(0.1), 2), jnp.ones(2)
-    with pytest.raises(ValueError, match=r"stability_limit: .* a period of 2 steps.*Use `stability`"):
+    with pytest.raises(ValueError, match=r"stability_limit: .* repeats only every 2 steps.*Use `stability`"):
         stability_limit(tx)
-    with pytest.raises(ValueError, match=r"preconditioned_sharpness: .* a period of 2 steps"):
+    with pytest.raises(ValueError, match=r"preconditioned_sharpness: .* repeats only every 2 steps"):
         preconditioned_sharpness(tx, tx.init(params), lambda p, _: jnp.sum(p**2), params)
     for wrapped, steps in ((optax.lookahead(optax.sgd(0.1), 3, 0.5), 3), (multi_steps(optax.sgd(0.1), 100), 100)):
-        with pytest.raises(ValueError, match=f"stability_limit: .* a period of {steps} steps"):
+        with pytest.raises(ValueError, match=f"stability_limit: .* repeats only every {steps} steps"):
             stability_limit(wrapped)
 
 

@@ -86,7 +86,7 @@ def test_a_period_too_long_to_compose_is_none_too_long_for_roles():
 def test_a_counter_without_a_period_is_refused_with_what_can_be_done():
     growing = optax.MultiSteps(optax.sgd(0.1), lambda step: 2 + step // 8)
     with pytest.raises(
-        ValueError, match=r"state_roles: .*\.mini_step.* without a period.*\. Pass the inner transformation"
+        ValueError, match=r"state_roles: .*\.mini_step.* no period can be detected.*\. Pass the inner transformation"
     ):
         state_roles(growing, jnp.zeros(2))
 

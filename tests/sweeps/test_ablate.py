@@ -280,7 +280,7 @@ def test_an_interrupted_ablation_goes_on(ablated, tmp_path, monkeypatch):
         ),
         ({"neutral": {"momentum": 0.0}}, "matches no hyperparameters"),
         ({"num_seeds": 0}, "num_seeds to be an integer ≥ 1; received 0"),
-        ({"metric": "accuracy"}, "metric='accuracy' is not evaluated; evaluated are 'loss'"),
+        ({"metric": "accuracy"}, "metric='accuracy' is not among the evaluated metrics: 'loss'"),
     ],
 )
 def test_what_cannot_be_ablated_is_refused(compilations, changes, message):

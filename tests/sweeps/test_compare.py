@@ -436,8 +436,8 @@ def test_a_comparison_of_another_kind_is_refused(problem, tmp_path):
         ({"a": (optax.sgd, RATES)}, {"budget": -1}, "budget to be an integer ≥ 0; received -1"),
         ({"a": optax.sgd(0.1)}, {"report_seeds": 0}, "report_seeds to be an integer ≥ 1; received 0"),
         ({"a": optax.sgd(0.1)}, {"tune_seeds": 0}, "tune_seeds to be an integer ≥ 1; received 0"),
-        ({"a": optax.sgd(0.1)}, {"metric": "f1"}, "metric='f1' is not evaluated; evaluated are 'loss'"),
-        ({"a": (optax.sgd, RATES)}, {"select_by": "f1"}, "metric='f1' is not evaluated"),
+        ({"a": optax.sgd(0.1)}, {"metric": "f1"}, "metric='f1' is not among the evaluated metrics: 'loss'"),
+        ({"a": (optax.sgd, RATES)}, {"select_by": "f1"}, "metric='f1' is not among"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(problem, compilations, candidates, changes, message):

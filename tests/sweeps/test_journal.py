@@ -411,7 +411,7 @@ def test_an_interrupt_after_the_last_moment_does_not_confuse_the_journal(folder,
         with pytest.raises(KeyboardInterrupt):
             journal.append(np.array([5]), losses([5]))
         monkeypatch.undo()
-        with pytest.raises(JournalError, match=r"written only once; received again: \[5\]"):
+        with pytest.raises(JournalError, match=r"Lanes \[5\] are already in the journal"):
             journal.append(np.array([5]), losses([5]))
         journal.append(np.array([6]), losses([6]))
         assert journal.load()[0].tolist() == [0, 1, 2, 4, 3, 5, 6]
@@ -438,8 +438,8 @@ def test_a_journal_is_open_once_even_in_one_process(tmp_path):
 @pytest.mark.parametrize(
     ("lanes", "arrays", "message"),
     [
-        (np.array([0]), losses([0]), r"written only once; received again: \[0\]"),
-        (np.array([8, 9, 8]), losses([8, 9, 8]), "written only once"),
+        (np.array([0]), losses([0]), r"Lanes \[0\] are already in the journal"),
+        (np.array([8, 9, 8]), losses([8, 9, 8]), r"duplicates in \[8, 9, 8\]"),
         (np.array([]), losses([]), "n ≥ 1"),
         (np.array([[8]]), losses([8]), "shape"),
         (np.array([8.0]), losses([8]), "integers"),

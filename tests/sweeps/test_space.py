@@ -160,7 +160,7 @@ def test_a_value_that_never_occurs_has_no_coordinate(dimension, value):
         (lambda: choices(1, 0.5, static=False), "floats or 32-bit integers"),
         (lambda: choices(True, False, static=False), "Leave out static=False"),
         (lambda: choices(1, 2**31, static=False), "32-bit integers"),
-        (lambda: conditional(conditional(uniform(0, 1), on="a", equals=1), on="b", equals=1), "Make 'a' itself"),
+        (lambda: conditional(conditional(uniform(0, 1), on="a", equals=1), on="b", equals=1), "make 'a' conditional"),
     ],
 )
 def test_a_dimension_that_cannot_be_is_refused_with_the_remedy(make, message):
@@ -215,7 +215,7 @@ a, b = choices(1, 2), uniform(0, 1)
         ({"lambda": a}, "'lambda'"),
         ({"x.": a}, "'x.'"),
         ({"": a}, "received ''"),
-        ({"a": a, "c": conditional(b, on="d", equals=1)}, r"one of \['a', 'c'\], received 'd'"),
+        ({"a": a, "c": conditional(b, on="d", equals=1)}, r"one of \['a', 'c'\]; received 'd'"),
         ({"c": conditional(b, on="c", equals=1)}, "on itself"),
         ({"a": a, "c": conditional(b, on="a", equals=3)}, "'a' is never 3"),
         ({"a": integers(0, 4), "c": conditional(b, on="a", equals="x")}, "'a' is never 'x'"),

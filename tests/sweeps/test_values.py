@@ -141,5 +141,5 @@ def test_optimizers_of_optax_contrib_are_searched(name):
 
 def test_values_that_single_precision_makes_0_are_refused():
     space = {"learning_rate": sweeps.log_uniform(1e-60, 1e-50)}
-    with pytest.raises(ValueError, match=r"in single precision, in which 1?.*e-5\d is 0.*jax_enable_x64"):
+    with pytest.raises(ValueError, match=r"in single precision, where 1?.*e-5\d underflows to 0.*jax_enable_x64"):
         sweeps.search(optimizers.sgd, space, small.quadratic(), num_trials=2, num_steps=3, key=jax.random.key(0))

@@ -42,7 +42,7 @@ KEY = jax.random.key(0)
         ),
         ({"evaluate_every": 1, "evaluate_on": "test"}, ValueError, r"has no test examples. .*replace\(test=…\)"),
         ({"evaluate_every": 1, "evaluate_on": "tests"}, ValueError, "'train', 'validation', 'test'; received 'tests'"),
-        ({"early_stopping": EarlyStopping("loss")}, ValueError, "'loss', which is not evaluated; evaluated are 'valid"),
+        ({"early_stopping": EarlyStopping("loss")}, ValueError, "'loss' is not among the evaluated metrics: 'valid"),
         ({"params": {"weight": jnp.zeros((2, 3), int), "bias": jnp.zeros(())}}, TypeError, r"\['weight'\].*is int32"),
         ({"params": {}}, TypeError, "have no numbers to train"),
     ],

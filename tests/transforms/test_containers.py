@@ -52,9 +52,9 @@ def test_states_and_parameters_of_nnx_are_read_like_plain_ones(function, tx):
         assert jax.tree.structure(found) == jax.tree.structure(given)
         chex.assert_trees_all_close(jax.tree.leaves(found), jax.tree.leaves(expected), rtol=1e-6)
     assert float(read_taps(optimizer.opt_state)["raw"].norm_in) == pytest.approx(3.0)
-    with pytest.raises(TypeError, match="received a Optimizer, which holds one"):
+    with pytest.raises(TypeError, match="received its container, of type Optimizer"):
         function(params, optimizer)
-    with pytest.raises(TypeError, match="received an object that holds one"):
+    with pytest.raises(TypeError, match="received the mapping that holds it"):
         function(params, nnx.state(optimizer))
 
 
@@ -251,7 +251,7 @@ def test_what_cannot_be_traced_says_which_and_what_to_do(build, name):
             tx = chain(optimizers.sgd(tx))
         return tx.update(jnp.ones(2), tx.init(jnp.ones(2)), jnp.ones(2), value=1.0)[0]
 
-    with pytest.raises(TypeError, match=rf"Traced here: {name}\. Give that one as a plain number"):
+    with pytest.raises(TypeError, match=rf"needs the value of {name} in Python.*Pass it as a plain number"):
         jax.eval_shape(use, jnp.float32(0.5))
 
 

@@ -13,9 +13,10 @@ from jaxopt_study.cli._options._network import NetworkOptions, shown
 class Search(NetworkOptions):
     """Search the hyperparameters of an optimizer, with all trials and seeds in one compiled program.
 
-    Prints the best trial with its interval, the number of trials that cannot be told from it, a warning if it lies at
-    an end of the space, and the number of trials that diverged. Trials are selected on the validation examples; the
-    test examples are not used. To report the selected settings, or to compare optimizers, use `jaxopt-study compare`.
+    Prints the best trial with its interval, the number of trials that are statistically indistinguishable from it, a
+    warning if it lies at an end of the space, and the number of trials that diverged. Trials are selected on the
+    validation examples; the test examples are not used. To report the selected settings, or to compare optimizers, use
+    `jaxopt-study compare`.
 
     Output folder: record.json (configuration, versions, hash of the data, the best trial), trials.csv (a row per trial
     and seed), curves.csv (a row per evaluation), best-of-k.png (expected results of fewer trials),

@@ -120,14 +120,18 @@ def divide(
     if not isinstance(split, str) or split not in ("stratified", "first"):
         raise DatasetError(f'split must be "stratified" or "first"; received {describe_argument(split)}.')
     if list(sizes.values()).count(None) > 1:
-        raise DatasetError(f"At most one part of {name!r} can be None (the remaining examples); received {sizes}.")
+        raise DatasetError(
+            f"{name!r}: at most one size can be None, which takes the rest of the examples; received {sizes}."
+        )
     if any(size is not None and size < 0 for size in sizes.values()):
-        raise DatasetError(f"Sizes of parts of {name!r} must be at least 0, or None for the rest; received {sizes}.")
+        raise DatasetError(
+            f"{name!r}: each size must be at least 0, or None for the rest of the examples; received {sizes}."
+        )
     rest = len(groups) - sum(size or 0 for size in sizes.values())
     if rest < 0 or (rest == 0 and None in sizes.values()) or sizes.get("train") == 0:
         raise DatasetError(
-            f"{name!r} has {len(groups)} examples to divide; received sizes {sizes}, where None takes the rest and "
-            "training needs at least one. Request fewer."
+            f"{name!r}: the sizes of the parts must add up to at most {len(groups)} examples, with at least one for "
+            f"training and for None, which takes the rest; received {sizes}. Request fewer."
         )
     counts = {part: rest if size is None else size for part, size in sizes.items()}
     counts = {part: count for part, count in counts.items() if count}

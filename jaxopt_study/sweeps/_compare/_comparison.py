@@ -82,7 +82,10 @@ class Report:
                 and its functions could not be.
         """
         if self.trials is None or self.seed_keys is None:
-            raise ValueError("replay needs a report made by sweeps.compare or sweeps.ablate.")
+            raise ValueError(
+                "replay: this report was not returned by sweeps.compare or sweeps.ablate, so its trials cannot be "
+                "replayed."
+            )
         seed = check_integer("replay", "seed", seed, 0, len(self.seed_keys) - 1)
         config = {**self.fixed, **self.config}
         return self.trials.replay(config, self.seed_keys[seed], self.trials.num_steps, **options)

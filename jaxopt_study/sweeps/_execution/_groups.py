@@ -89,7 +89,7 @@ def _numbers(values: list[Any]) -> Real[np.ndarray, " trials"]:
     narrow = numbers.astype(np.float32 if numbers.dtype.kind == "f" else np.int32)
     if lost := numbers[(narrow == 0) & (numbers != 0)].tolist():
         raise ValueError(
-            f"A sweep runs in single precision, in which {lost[0]!r} is 0. Search values above "
+            f"A sweep runs in single precision, where {lost[0]!r} underflows to 0. Search values above "
             f"{np.finfo(np.float32).tiny:.2g}, or set jax_enable_x64."
         )
     return narrow
@@ -108,13 +108,14 @@ def blank_records(
             )
     if metric not in like or len(like[metric].shape) != 1:
         known = [what for what, x in like.items() if len(x.shape) == 1]
-        raise ValueError(f"metric={metric!r} is not evaluated; evaluated are {', '.join(map(repr, sorted(known)))}.")
+        listed = ", ".join(map(repr, sorted(known)))
+        raise ValueError(f"metric={metric!r} is not among the evaluated metrics: {listed}.")
     blank = {what: np.nan if jnp.issubdtype(x.dtype, np.floating) else 0 for what, x in like.items()}
     return {what: np.full((total, *x.shape), blank[what], x.dtype) for what, x in like.items()}
 
 
 def identity_of(groups: Sequence[Group]) -> dict[str, Any]:
-    """Return what determines the results of groups: their programs, data and layouts, and the versions."""
+    """Return the programs, data, layouts and versions, which together determine the results of groups."""
     return {
         "programs": [group.traced.fingerprint for group in groups],
         "data": [_hash_of(group.shared["examples"]) for group in groups],

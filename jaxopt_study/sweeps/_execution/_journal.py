@@ -208,8 +208,10 @@ class Journal:
         if lanes.ndim != 1 or not len(lanes) or lanes.dtype.kind not in "iu":
             raise JournalError(f"Expected lanes as integers of shape (n,), n ≥ 1; received {lanes!r}.")
         numbers = lanes.tolist()
-        if repeated := [lane for lane in numbers if lane in known] or (len(set(numbers)) < len(numbers) and numbers):
-            raise JournalError(f"A lane can be written only once; received again: {repeated}.")
+        if written := [lane for lane in numbers if lane in known]:
+            raise JournalError(f"Lanes {written} are already in the journal; each lane is written once.")
+        if len(set(numbers)) < len(numbers):
+            raise JournalError(f"Each lane is written once; received duplicates in {numbers}.")
         for name, array in arrays.items():
             if array.dtype.hasobject or array.shape[:1] != lanes.shape:
                 raise JournalError(

@@ -257,7 +257,7 @@ class Trials:
         }
 
     def taken_by(self, name: str) -> dict[str, bool]:
-        """Return which of "optimizer", "problem" and "train" accept a hyperparameter."""
+        """Return whether each of "optimizer", "problem" and "train" accepts a hyperparameter."""
         optimizer = _takes(self.make_optimizer, name)
         problem = not isinstance(self.problem, Problem) and _takes(self.problem, name)
         return {"optimizer": optimizer, "problem": problem, "train": name in TRAIN_OPTIONS}

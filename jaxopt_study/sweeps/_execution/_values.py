@@ -93,11 +93,11 @@ def explain_branches(error: Exception, trials: Trials, config: Mapping[str, Any]
     where = " and ".join(f"the {what} branches on {', '.join(names)}" for what, names in found.items())
     where = where or f"the optimizer, the problem or its loss branches on one of {', '.join(traced)}"
     raise TypeError(
-        f"A sweep runs all values of a number in one compiled program, but {where} in Python during tracing, which "
-        "needs the concrete value. Either compile one program per value with static=True, as in log_uniform(1e-3, "
-        "1.0, static=True) or choices(0.1, 0.2, static=True); or build the object without the number and multiply by "
-        "it, as for a schedule's peak: unit = optax.warmup_cosine_decay_schedule(0.0, 1.0, 10, 100), then lambda "
-        "peak: optax.adam(lambda step: peak * unit(step))."
+        "A sweep compiles one program for all values of a number, so the number is traced, but "
+        f"{where} in Python. Use static=True to compile one program per value, as in log_uniform(1e-3, 1.0, "
+        "static=True) or choices(0.1, 0.2, static=True). Or scale a fixed schedule: unit = "
+        "optax.warmup_cosine_decay_schedule(0.0, 1.0, 10, 100), then lambda peak: optax.adam(lambda step: peak * "
+        "unit(step))."
     ) from error
 
 

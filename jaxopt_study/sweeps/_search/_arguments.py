@@ -31,7 +31,7 @@ def direction(who: str, metric: Any, mode: Mode | str | None, evaluated: Mapping
     """
     if not isinstance(metric, str) or metric not in evaluated:
         known = ", ".join(map(repr, sorted(evaluated)))
-        raise ValueError(f"metric={metric!r} is not evaluated; evaluated are {known}.")
+        raise ValueError(f"metric={metric!r} is not among the evaluated metrics: {known}.")
     found = evaluated[metric] if mode is None else mode
     if found is None:
         raise ValueError(

@@ -130,10 +130,10 @@ class Search:
         if np.isnan(self.scores[trial]):
             whole = self.finished.all(axis=1)
             raise ValueError(
-                f"There is no best trial: of {len(self.configs)} trials, {whole.sum()} were run with every seed, "
-                f"{(whole & self.diverged.any(axis=1)).sum()} of them diverged, and the {self.metric} of the others "
-                "is NaN or infinite. Search smaller learning rates, or resume the search; to_pandas() has all "
-                "results."
+                f"No trial has a finite score on every seed: of {len(self.configs)} trials, {whole.sum()} were run "
+                f"with every seed, {(whole & self.diverged.any(axis=1)).sum()} of them diverged, and the {self.metric} "
+                "of the others is NaN or infinite. Lower the learning-rate range, or resume the search; to_pandas() "
+                "has all results."
             )
         return Choice(trial, self.configs[trial], float(self.scores[trial]), self.final[trial], self._edges(trial))
 
@@ -167,7 +167,10 @@ class Search:
             ((6, 2), True)
         """
         if self.trials is None or self.seed_keys is None:
-            raise ValueError("replay needs a search made by sweeps.search or sweeps.compare.")
+            raise ValueError(
+                "replay: this result was not returned by sweeps.search or sweeps.compare, so its trials cannot be "
+                "replayed."
+            )
         trial = check_integer("replay", "trial", trial, 0, len(self.configs) - 1)
         seed = check_integer("replay", "seed", seed, 0, len(self.seed_keys) - 1)
         whole = self.diverged[trial, seed] or not self.finished[trial, seed]

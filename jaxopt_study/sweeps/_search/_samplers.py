@@ -1,4 +1,4 @@
-"""Samplers: which configurations a search tries, at random, on a grid, by a Sobol sequence, or one's own choice."""
+"""Samplers of the configurations of a search: random, on a grid, by a Sobol sequence, or of one's own choice."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence

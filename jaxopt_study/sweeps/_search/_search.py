@@ -177,8 +177,8 @@ def search(
     sample_key, seed_keys = jax.random.split(key)[0], search_keys(key, num_seeds)
     if asking and (journal is not None or halving is not None):
         raise ValueError(
-            "A search by a sampler that is told the scores keeps its trials where the sampler does: leave out "
-            f"journal and halving; received journal={journal!r}, halving={halving!r}."
+            "An adaptive sampler stores its own trials, so `journal` and `halving` cannot be used with it; received "
+            f"journal={journal!r}, halving={halving!r}. Omit them."
         )
     configs, points = (
         ([], np.zeros((0, len(space)))) if asking else sample(space, num_trials, sampler=sampler, key=sample_key)
@@ -192,8 +192,8 @@ def search(
     taken = getattr(sampler, "mode", mode) if asking else mode
     if taken != mode:
         raise ValueError(
-            f"The sampler has mode={taken!r}, but {metric!r} has mode={mode!r}. Make the sampler with the other "
-            "direction."
+            f"The sampler has mode={taken!r}, but {metric!r} has mode={mode!r}. Construct the sampler for "
+            f"mode={mode!r}, for example OptunaSampler(direction='{mode}imize')."
         )
     run = partial(
         sweep, seed_keys=seed_keys, metric=metric, mode=mode, mesh=mesh, width=width, progress=progress, name="search"

@@ -81,8 +81,8 @@ class Conditional(Dimension):
             )
         if isinstance(self.dimension, Conditional):
             raise ValueError(
-                f"conditional: expected a dimension without a condition; received a second condition, on {self.on!r}. "
-                f"Make {self.dimension.on!r} itself conditional on {self.on!r}."
+                f"conditional: the dimension is already conditional, on {self.dimension.on!r}; received a second "
+                f"condition, on {self.on!r}. To nest them, make {self.dimension.on!r} conditional on {self.on!r}."
             )
         object.__setattr__(self, "equals", _python(self.equals))
         _check_option("conditional", self.equals)

@@ -181,21 +181,21 @@ def _check_name(name: Any) -> None:
 
 def _check_condition(name: str, dimension: Conditional, dimensions: Mapping[str, Any]) -> None:
     if dimension.on == name:
-        raise ValueError(f"{name}: expected a condition on another name, received one on itself.")
+        raise ValueError(f"{name}: a dimension cannot be conditional on itself.")
     if dimension.on not in dimensions:
-        raise ValueError(f"{name}: expected a condition on one of {list(dimensions)}, received {dimension.on!r}.")
+        raise ValueError(f"{name}: a condition must be on one of {list(dimensions)}; received {dimension.on!r}.")
     parent = dimensions[dimension.on]
     parent = parent.dimension if isinstance(parent, Conditional) else parent
     if not isinstance(parent, Choices | Integers):
         raise ValueError(
-            f"{name}: expected a condition on choices or integers; {dimension.on!r} is continuous, so it equals "
+            f"{name}: a condition must be on choices or integers; {dimension.on!r} is continuous, so it equals "
             f"{dimension.equals!r} with probability 0."
         )
     try:
         parent.unit(dimension.equals)
     except (ValueError, TypeError):
         raise ValueError(
-            f"{name}: expected a condition that can hold; {dimension.on!r} is never {dimension.equals!r}: {parent}."
+            f"{name}: its condition never holds, because {dimension.on!r} is never {dimension.equals!r}: {parent}."
         ) from None
 
 
