@@ -1,6 +1,8 @@
 """Names that the examples in docstrings use, and what a process of thousands of compiled programs needs."""
 
+import atexit
 import os
+import shutil
 import signal
 import tempfile
 
@@ -16,8 +18,9 @@ from jaxopt_study import transforms
 fast = os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # also for the processes that tests start
 jax.config.update("jax_disable_most_optimizations", fast == "1")
 # A program compiles once for all modules of a process, although its memory is given back after each.
-compiled = tempfile.TemporaryDirectory(prefix="compiled-", ignore_cleanup_errors=True)
-jax.config.update("jax_compilation_cache_dir", compiled.name)
+compiled = tempfile.mkdtemp(prefix="compiled-")
+atexit.register(shutil.rmtree, compiled, ignore_errors=True)
+jax.config.update("jax_compilation_cache_dir", compiled)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 # A shell that starts a job in the background has it ignore Ctrl-C, which tests send to themselves and their processes.

@@ -69,16 +69,16 @@ def run(config: Config, data_dir: Path | None) -> Mapping[str, Any]:
             "Adam, β₂ .999": method(config, 0.999, maximum=False),
         }
         starts = jnp.linspace(-1.0, 1.0, config.num_starts)
-        every = config.num_steps // config.num_drawn
+        drawn = np.unique(np.append(0, np.geomspace(1, config.num_steps, config.num_drawn).round().astype(int)))
         paths = {
-            label: np.asarray(jax.jit(jax.vmap(lambda x, tx=tx: _follow(config, tx, x, every)))(starts))
+            label: np.asarray(jax.jit(jax.vmap(lambda x, tx=tx: _follow(config, tx, x, drawn)))(starts))
             for label, tx in methods.items()
         }
-    return {"steps": np.arange(config.num_drawn + 1) * every, "paths": paths, "beta2": counterexample}
+    return {"steps": drawn, "paths": paths, "beta2": counterexample}
 
 
-def _follow(config: Config, optimizer: Transform, start: Any, every: int) -> Any:
-    """Return the iterate before every `every`-th step and at the end."""
+def _follow(config: Config, optimizer: Transform, start: Any, drawn: np.ndarray) -> Any:
+    """Return the iterates after the given numbers of steps, of which the first is 0."""
 
     def step(t: Any, carry: tuple[Any, Any]) -> tuple[Any, Any]:
         x, state = carry
@@ -86,10 +86,11 @@ def _follow(config: Config, optimizer: Transform, start: Any, every: int) -> Any
         updates, state = optimizer.update(gradient, state, x)
         return x + updates, state
 
-    def section(carry: tuple[Any, Any], first: Any) -> tuple[tuple[Any, Any], Any]:
-        return jax.lax.fori_loop(first, first + every, step, carry), carry[0]
+    def section(carry: tuple[Any, Any], ends: Any) -> tuple[tuple[Any, Any], Any]:
+        return jax.lax.fori_loop(ends[0], ends[1], step, carry), carry[0]
 
-    carry, path = jax.lax.scan(section, (start, optimizer.init(start)), jnp.arange(config.num_drawn) * every)
+    sections = jnp.stack([jnp.asarray(drawn[:-1]), jnp.asarray(drawn[1:])], axis=1)
+    carry, path = jax.lax.scan(section, (start, optimizer.init(start)), sections)
     return jnp.append(path, carry[0])
 
 
@@ -129,10 +130,10 @@ def claims(record: Record) -> list[Claim]:
 
 def draw(record: Record) -> Mapping[str, Figure]:
     """Draw the iterates."""
-    paths = record.results["paths"]
+    paths = {label: np.asarray(path)[:, 1:] for label, path in record.results["paths"].items()}
     return {
         "iterates": response(
-            np.maximum(record.results["steps"], 1), dict(paths), xlabel="step", log_x=True, ylabel="iterate x",
+            record.results["steps"][1:], paths, xlabel="step", log_x=True, ylabel="iterate x",
             level=-1.0, smallest=-1.1, largest=1.1,
             title="Losses Cx, −x, −x in turn: Adam with a short memory climbs; the line is the minimum",
         )
