@@ -34,7 +34,7 @@ class Config:
     num_steps: int = 500
     stds: tuple[float, ...] = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024)
     fitted: int = 5  # how many of them, from the smallest, the slope is fitted to
-    num_draws: int = 4_000  # antithetic pairs a seed
+    num_draws: int = 500  # antithetic pairs a seed
     num_probes: int = 200
     num_seeds: int = 8
     seed: int = 0
