@@ -29,7 +29,7 @@ class Config:
     num_examples: int = 200
     num_points: int = 400  # at which predictions are compared
     noise: float = 1.0
-    num_draws: int = 60  # data sets a group
+    num_draws: int = 30  # data sets a group
     num_groups: int = 6
     ensemble: int = 50  # trees in a bag
     boosts: tuple[int, ...] = (1, 2, 5, 10, 20, 50, 100, 200)

@@ -31,7 +31,7 @@ class Config:
     stopped_at: tuple[int, ...] = (10, 100, 1_000)  # τ
     data: images.Images = "mnist"
     few: int = 300
-    many: int = 20_000
+    many: int = 10_000
     widths: tuple[int, ...] = (100, 100)
     batch_size: int = 50
     learning_rate: float = 0.1

@@ -31,7 +31,7 @@ class Config:
     num_train: int = 500
     widths: tuple[int, ...] = (30, 30)
     rate: float = 0.1
-    num_steps: int = 500
+    num_steps: int = 3_000
     stds: tuple[float, ...] = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024)
     fitted: int = 5  # how many of them, from the smallest, the slope is fitted to
     num_draws: int = 500  # antithetic pairs a seed
