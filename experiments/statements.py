@@ -17,10 +17,6 @@ STATEMENTS: Mapping[str, tuple[tuple[str, str], ...]] = {
             "With std 1 activations saturate, with .01 they collapse; Xavier suits sigmoid and tanh, He suits ReLU.",
         ),
     ),
-    "adagrad_decay": (
-        ("000", "AdaGrad's learning rate goes on falling, which RMSprop and AdaDelta repair."),
-        ("002", "AdaGrad adapts the rate of each parameter. (It squares first derivatives; it uses no second ones.)"),
-    ),
     "adam_epsilon": (("000", "When training with Adam is unstable, raise ε."),),
     "adaptive_edge_of_stability": (
         ("000", "When the loss spikes, the learning rate is too large; with Adam, raise ε."),
@@ -50,10 +46,6 @@ STATEMENTS: Mapping[str, tuple[tuple[str, str], ...]] = {
     "early_stopping": (("000", "Stop when the validation accuracy falls."), ("003", "Early stopping regularises.")),
     "edge_of_stability": (("000", "A loss that spikes after a while means a learning rate that is too large."),),
     "ensemble": (("001", "An ensemble averages the outputs of separately trained models."),),
-    "gradient_noise": (
-        ("000", "Mini-batches give the gradient at less cost."),
-        ("004", "The standard error of a mean falls as σ/√n; a mini-batch gradient is biased. (It is not.)"),
-    ),
     "ill_conditioning": (("004", "Ill-conditioning: ½ε²gᵀHg exceeds εgᵀg, so that even small steps raise the loss."),),
     "local_vs_global": (
         ("004", "Descent can fail without a minimum or a saddle: the local slope says little about the whole."),
@@ -85,7 +77,6 @@ STATEMENTS: Mapping[str, tuple[tuple[str, str], ...]] = {
     "trajectories": (
         ("001", "On x²/20 + y² SGD takes an inefficient path; momentum, AdaGrad and Adam search more efficiently."),
     ),
-    "weight_noise_and_curvature": (("003", "Noise on inputs and weights regularises."),),
     "weight_symmetry": (
         ("004", "Weight-space symmetry: exchanging units gives equivalent minima, so there are many."),
     ),

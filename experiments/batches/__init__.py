@@ -1,1 +1,0 @@
-"""Batches and order: noise of the gradient, batch size, shuffling, curricula."""
