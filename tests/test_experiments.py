@@ -28,7 +28,7 @@ from experiments.claims import (
     table,
 )
 from experiments.experiment import Experiment, conclude, discover, execute
-from jaxopt_study.records import Record, load, save
+from jaxopt_study.records import Record, load, plain, save
 
 EXPERIMENTS = discover()
 QUICK = {"quadratic_rates", "saddle_index", "trajectories"}  # of the smoke runs
@@ -87,7 +87,7 @@ def same(found, stored):
 @pytest.mark.parametrize("name", sorted(EXPERIMENTS))
 def test_stored_paper_record_passes_when_judged_again(name):
     record = load(STORED / name)
-    assert record.config["preset"] == "paper"
+    assert record.config == plain({"preset": "paper", **asdict(EXPERIMENTS[name].presets["paper"])})
     claims = EXPERIMENTS[name].claims(record)
     assert same(json.loads(json.dumps([asdict(claim) for claim in claims])), record.results["claims"])
     assert summary(claims)["FAIL"] == 0

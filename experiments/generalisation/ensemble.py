@@ -107,8 +107,8 @@ def claims(record: Record) -> list[Claim]:
                 "five copies of one network, against that network",
                 exact(float(np.abs(single[:, 0] - np.asarray(groups["copies"]["nll"])).max())),
             ),
-            f"Smallest gain in nats; the mean is {gain('ensemble', 'nll')}. It is {best.min():.3g} or more against the "
-            "best of the five.",
+            f"Smallest gain in nats; the mean is {gain('ensemble', 'nll')}. Against the best "
+            f"of the five it is at least {best.min():.3g}.",
         ),
         Claim(
             "The mean prediction is more often right",

@@ -102,9 +102,6 @@ def claims(record: Record) -> list[Claim]:
         return exact(float(found[label]["step"]))
 
     bound = config["rate"] * config["threshold"]
-    remark = (
-        f"Starts within ±.25 of the wall, {config['num_steps']} steps at rate {config['rate']:g}; solved is a loss "
-    )
     return [
         Claim(
             "At the wall a step without clipping is thrown out of the region",
@@ -124,7 +121,8 @@ def claims(record: Record) -> list[Claim]:
             solved("gradient clipped"),
             at_least(0.9, f"{PASCANU}; nine in ten"),
             Control("a threshold that is too large", solved("threshold too large")),
-            f"{remark}below {config['solved']:g}. Without clipping: {solved('no clipping')}.",
+            f"Share of the starts within ±.25 of the wall with a loss below {config['solved']:g} after "
+            f"{config['num_steps']} steps. Without clipping: {solved('no clipping')}.",
         ),
         Claim(
             "Clipping the weights, the notes' word, does not solve them",

@@ -116,7 +116,9 @@ def claims(record: Record) -> list[Claim]:
             "It ends at the solution of the normal equations",
             largest(found["distance"][:, -1]),
             at_most(1e-8, f"{NOTES}; (1 − 1/κ)ᵀ is below that"),
-            Control("after one step in two hundred", exact(float(np.min(found["distance"][:, _early(found)])))),
+            Control(
+                "after the first two-hundredth of the steps", exact(float(np.min(found["distance"][:, _early(found)])))
+            ),
             "‖w − w*‖/‖w₀ − w*‖, the largest over data sets.",
         ),
         Claim(

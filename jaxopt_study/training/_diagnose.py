@@ -119,9 +119,9 @@ def diagnose(
 
 def _judge(losses: np.ndarray, validation: np.ndarray | None, ended: int | None) -> Diagnosis:
     if ended is not None:
-        return _found("rate too high", f"The loss or the parameters are not finite after step {ended}.", {})
+        return _diagnosis("rate too high", f"The loss or the parameters are not finite after step {ended}.", {})
     if len(losses) < SHORTEST:
-        return _found("undecided", f"There are {len(losses)} losses; a judgement needs {SHORTEST}.", {})
+        return _diagnosis("undecided", f"There are {len(losses)} losses; a judgement needs {SHORTEST}.", {})
     noise, smooth = _noise(losses), _smoothed(losses)
     error = 1.25 * noise / math.sqrt(len(losses) / len(smooth))  # of one median
     start = float(losses[0] if losses[0] > smooth[0] + SIGNIFICANT * noise else smooth[0])
@@ -133,32 +133,32 @@ def _judge(losses: np.ndarray, validation: np.ndarray | None, ended: int | None)
     margin = SIGNIFICANT * math.sqrt(2) * error
 
     if end > start + max(margin, NOTICEABLE * scale):
-        return _found("rate too high", f"The loss ends at {end:.4g}, above its start, {start:.4g}.", numbers)
+        return _diagnosis("rate too high", f"The loss ends at {end:.4g}, above its start, {start:.4g}.", numbers)
     if len(spikes) >= 2:
         places = ", ".join(str(step) for step in spikes[:5]) + (", …" if len(spikes) > 5 else "")
-        return _found("spiking", f"The loss jumps up at {len(spikes)} places (steps {places}).", numbers)
+        return _diagnosis("spiking", f"The loss jumps up at {len(spikes)} places (steps {places}).", numbers)
     if validation is not None and (rise := _overfits(validation, losses)):
-        return _found("overfitting", rise, numbers)
+        return _diagnosis("overfitting", rise, numbers)
     if descent < max(margin, NOTICEABLE * scale):
         falling = _falls_steadily(losses, noise)
         if falling:
             words = f"The loss falls steadily, but by only {descent:.2g} from {start:.4g}."
-            return _found("rate too low", words, numbers)
-        return _found("plateau", f"The loss stays at {end:.4g} (start {start:.4g}).", numbers)
+            return _diagnosis("rate too low", words, numbers)
+        return _diagnosis("plateau", f"The loss stays at {end:.4g} (start {start:.4g}).", numbers)
     doubt = SIGNIFICANT * 1.4 * error / descent
     if share - doubt > STRAIGHT:
-        return _found("rate too low", f"{share:.0%} of the descent happen in the second half of the run.", numbers)
+        return _diagnosis("rate too low", f"{share:.0%} of the descent happen in the second half of the run.", numbers)
     if share + doubt < FLATTENED:
         if end > 0.5 * start:
             words = f"The descent has ended at {end:.4g}, {end / start:.0%} of the start."
-            return _found("plateau", words, numbers)
+            return _diagnosis("plateau", words, numbers)
         words = f"The loss falls from {start:.4g} to {end:.4g}, and {share:.0%} of that in the second half."
-        return _found("good", words, numbers)
+        return _diagnosis("good", words, numbers)
     words = f"{share:.0%} ± {doubt:.0%} of the descent happen in the second half: neither straight nor flattened."
-    return _found("undecided", words, numbers)
+    return _diagnosis("undecided", words, numbers)
 
 
-def _found(finding: Finding, evidence: str, numbers: Mapping[str, float]) -> Diagnosis:
+def _diagnosis(finding: Finding, evidence: str, numbers: Mapping[str, float]) -> Diagnosis:
     return Diagnosis(finding, evidence, ADVICE[finding], numbers)
 
 
