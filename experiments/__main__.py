@@ -11,8 +11,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from experiments.claims import COLOURS, summary, table
-from experiments.experiment import Experiment, Outcome, conclude, discover, execute
+from experiments.experiment import Experiment, Outcome, conclude, discover, execute, is_finished
 from experiments.report import page
+from experiments.statements import FOUND, STATEMENTS
 from jaxopt_study import files
 from jaxopt_study.files import PathError
 from jaxopt_study.problems.datasets import DatasetError
@@ -56,7 +57,9 @@ def main(arguments: Sequence[str] | None = None, *, console: Console | None = No
         experiment = found[name]
         console.print(f"[bold]{name}[/bold]: {experiment.question}", highlight=False)
         try:
-            if asked.command == "run":
+            if asked.command == "run" and asked.resume and is_finished(experiment, asked.preset, asked.out / name):
+                outcome = _judged(experiment, asked.out / name)
+            elif asked.command == "run":
                 outcome = execute(name, experiment, asked.preset, out=asked.out, data_dir=asked.data_dir)
             else:
                 outcome = _judged(experiment, asked.out / name)
@@ -74,11 +77,15 @@ def main(arguments: Sequence[str] | None = None, *, console: Console | None = No
 
 
 def _listing(found: Mapping[str, Experiment[Any]], folder: Path) -> Table:
-    """Return a table of the experiments by chapter, with the verdicts and run times of the records in a folder."""
-    listing = Table("experiment", "question", "claims", "run time", show_lines=True)
+    """Return a table of the notes' statements by chapter, with what was found, and the records' verdicts and times."""
+    listing = Table("experiment", "the notes say", "found", "claims", "run time", show_lines=True)
     for name, experiment in found.items():
         verdicts, seconds = _stored(folder / name)
-        listing.add_row(f"[bold]{name}[/bold]\n{escape(experiment.chapter)}", experiment.question, verdicts, seconds)
+        said = "\n".join(f"{note}: {words}" for note, words in STATEMENTS.get(name, ())) or experiment.question
+        listing.add_row(
+            f"[bold]{name}[/bold]\n{escape(experiment.chapter)}",
+            escape(said), escape(FOUND.get(name, "")), verdicts, seconds,
+        )  # fmt: skip
     return listing
 
 
@@ -121,7 +128,7 @@ def _parser(names: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m experiments", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     listing = commands.add_parser(
-        "list", help="list the experiments, their questions, and the verdicts of stored records"
+        "list", help="list what the notes say, what was found, the verdicts and the run times"
     )
     listing.add_argument(
         "--out", type=Path, default=STORED, metavar="DIR", help="folder of the records (default: those of the study)"
@@ -145,6 +152,11 @@ def _parser(names: Sequence[str]) -> argparse.ArgumentParser:
             help="where the folder NAME with record and figures is (default: %(default)s)",
         )  # fmt: skip
     run.add_argument("--preset", default="smoke", choices=["smoke", "paper"], help="size of the run (default: smoke)")
+    run.add_argument(
+        "--resume",
+        action="store_true",
+        help="run only what an earlier call has not finished in --out; judge the rest",
+    )
     run.add_argument(
         "--data-dir", type=Path, metavar="DIR", help="folder with the four MNIST files, for --preset paper"
     )

@@ -14,7 +14,8 @@ import experiments
 from experiments.claims import Claim
 from jaxopt_study import files
 from jaxopt_study.figures import render
-from jaxopt_study.records import Record, save, write_atomically
+from jaxopt_study.files import PathError
+from jaxopt_study.records import Record, RecordError, load, plain, save, write_atomically
 
 Config = TypeVar("Config")
 
@@ -113,6 +114,16 @@ def execute(
         "experiment", name, config={"preset": preset, **asdict(config)}, results=results, data_hash=data_hash
     )
     return conclude(experiment, record, folder=folder)
+
+
+def is_finished(experiment: Experiment[Any], preset: str, folder: Path) -> bool:
+    """Return whether a folder has the record of a finished run of a preset, with its configuration as it stands now."""
+    try:
+        record = load(folder)
+    except (PathError, RecordError):
+        return False
+    config = plain({"preset": preset, **asdict(experiment.presets[preset])})
+    return record.status == "complete" and "claims" in record.results and record.config == config
 
 
 def conclude(experiment: Experiment[Any], record: Record, *, folder: Path | None = None) -> Outcome:

@@ -8,7 +8,7 @@ from typing import Any
 
 from experiments.claims import Claim, summary
 from experiments.experiment import Experiment
-from experiments.statements import NOTES, STATEMENTS
+from experiments.statements import FOUND, NOTES, STATEMENTS
 from jaxopt_study.records import Record, RecordError, load
 
 CLASSES = {"PASS": "pass", "FAIL": "fail", "NOT RESOLVED": "open"}
@@ -72,11 +72,15 @@ def _section(name: str, experiment: Experiment[Any], record: Record, claims: Seq
     return (
         f'<section id="{name}"><h3>{_text(experiment.question)}</h3>'
         f"<p class=name>{name} {_badges(summary(claims))}</p>"
-        f"{'<ul class=notes>' + statements + '</ul>' if statements else ''}"
+        f"{'<ul class=notes>' + statements + '</ul>' if statements else ''}{_found(name)}"
         f"<div class=figures>{figures}</div>{''.join(map(_claim, claims))}"
         f"<p class=made><code>python -m experiments run {name} --preset {preset}{data} --check</code><br>"
         f"{_text(' · '.join(made))}</p></section>"
     )
+
+
+def _found(name: str) -> str:
+    return f"<p class=found><b>Found:</b> {_text(FOUND[name])}</p>" if name in FOUND else ""
 
 
 def _claim(claim: Claim) -> str:
@@ -106,9 +110,12 @@ def _index(found: Mapping[str, Experiment[Any]]) -> str:
     rows = []
     for note, title in NOTES.items():
         about = [(name, words) for name in found for number, words in STATEMENTS.get(name, ()) if number == note]
-        rows += [f"<h4>Note {_text(title)}</h4><ul>"]
-        rows += [f'<li>{_text(words)} <a href="#{name}">{name}</a></li>' for name, words in about]
-        rows += ["</ul>"]
+        rows += [f"<h4>Note {_text(title)}</h4><table><tr><th>The notes say</th><th>The experiment found</th></tr>"]
+        rows += [
+            f'<tr><td>{_text(words)}</td><td>{_text(FOUND.get(name, ""))} <a href="#{name}">{name}</a></td></tr>'
+            for name, words in about
+        ]
+        rows += ["</table>"]
     return "".join(rows)
 
 
@@ -131,7 +138,9 @@ _STYLE = """
 main{max-width:60rem;margin:0 auto;padding:1rem}a{color:var(--link)}h1{line-height:1.2}h2{margin-top:3rem}
 h3{margin:0}section{border-top:1px solid var(--line);padding:1.5rem 0}.name{color:var(--soft);margin:.2rem 0}
 nav ul{columns:3 16rem;padding:0;list-style:none;font-size:.9rem}nav .chapter{font-weight:600;margin-top:.6rem;
-break-after:avoid}details{margin:1rem 0}summary{cursor:pointer}.notes{padding-left:1.2rem}
+break-after:avoid}table{border-collapse:collapse;width:100%}td,th{text-align:left;vertical-align:top;
+padding:.4rem .8rem .4rem 0;border-bottom:1px solid var(--line);width:50%}
+details{margin:1rem 0}summary{cursor:pointer}.notes{padding-left:1.2rem}
 .figures{display:flex;flex-wrap:wrap;gap:.8rem;margin:1rem 0}.figure{flex:1 1 20rem;max-width:100%;padding:0;border:0;
 background:none;cursor:zoom-in}.figure img,dialog img{max-width:100%;background:#fff;border:1px solid var(--line)}
 .claim{background:var(--panel);border-left:4px solid var(--line);padding:.5rem .9rem;margin:.7rem 0;

@@ -279,6 +279,32 @@ def test_list_shows_stored_verdicts_and_run_times(monkeypatch, tmp_path):
     status, output = run_main("list", "--out", str(tmp_path))
     assert status == 0
     assert all(words in output for words in ("1 PASS", "0 s", "Tests", "Is it so?"))
+    monkeypatch.setattr(command_line, "STATEMENTS", {"invented": (("001", "It is so."),)})
+    monkeypatch.setattr(command_line, "FOUND", {"invented": "It is, sometimes."})
+    output = run_main("list", "--out", str(tmp_path))[1]
+    assert all(words in output for words in ("001: It is so.", "It is, sometimes."))
+
+
+def test_resume_runs_only_what_is_not_finished(monkeypatch, tmp_path):
+    runs = []
+
+    def run(config, data_dir):
+        runs.append(config.size)
+        if len(runs) == 2:
+            raise KeyboardInterrupt
+        return {}
+
+    found = {name: replace(invented(INSIDE), run=run) for name in ("first", "second")}
+    monkeypatch.setattr(command_line, "discover", lambda: found)
+    with pytest.raises(KeyboardInterrupt):
+        run_main("run", "all", "--out", str(tmp_path))
+    status, output = run_main("run", "all", "--resume", "--check", "--out", str(tmp_path))
+    assert (status, len(runs)) == (0, 3)
+    assert output.count("1 PASS") == 2
+    other = {name: replace(one, presets={"smoke": Nothing(size=2)}) for name, one in found.items()}
+    monkeypatch.setattr(command_line, "discover", lambda: other)
+    run_main("run", "all", "--resume", "--out", str(tmp_path))
+    assert runs[3:] == [2, 2]  # records of another configuration are not those of this one
 
 
 def test_list_names_every_module_with_an_experiment():

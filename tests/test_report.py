@@ -13,7 +13,7 @@ from experiments import __main__ as command_line
 from experiments.claims import Claim, Control, Expectation, exact
 from experiments.experiment import Experiment, discover, execute
 from experiments.report import page
-from experiments.statements import NOTES, STATEMENTS
+from experiments.statements import FOUND, NOTES, STATEMENTS
 
 STORED = Path(command_line.__file__).parent / "results"
 
@@ -72,6 +72,7 @@ def test_the_page_of_the_study_needs_nothing_else_and_its_links_lead_somewhere(s
     assert {link.removeprefix("#") for link in found.attributes("a", "href")} <= set(ids)
     assert not re.search(r"""(src|href)=["']?(https?:|//)|@import|url\(""", study)
     assert str(Path.cwd()) not in study
+    assert all(words in Page(study).text for words in FOUND.values())
 
 
 def test_its_images_are_the_stored_figures(study):
@@ -81,8 +82,8 @@ def test_its_images_are_the_stored_figures(study):
     assert len(Page(study).attributes("img", "alt")) == len(images)
 
 
-def test_every_experiment_names_a_statement_and_every_note_is_examined():
-    assert STATEMENTS.keys() == discover().keys()
+def test_every_experiment_names_a_statement_and_what_it_found_and_every_note_is_examined():
+    assert STATEMENTS.keys() == FOUND.keys() == discover().keys()
     assert {note for statements in STATEMENTS.values() for note, _ in statements} == NOTES.keys()
 
 
