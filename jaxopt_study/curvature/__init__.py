@@ -4,10 +4,12 @@ from jaxopt_study.curvature._audit import Audit, audit
 from jaxopt_study.curvature._noise_floor import GROWTH as GROWTH
 from jaxopt_study.curvature._noise_floor import noise_floor
 from jaxopt_study.curvature.operators._batches import batch_mean as batch_mean
+from jaxopt_study.curvature.operators._derivative_modes import Hessian as Hessian
+from jaxopt_study.curvature.operators._empirical_fisher import empirical_fisher
 from jaxopt_study.curvature.operators._empirical_risk import empirical_risk_operator as empirical_risk_operator
 from jaxopt_study.curvature.operators._from_matvec import from_matrix, from_matvec
-from jaxopt_study.curvature.operators._hessian import Hessian as Hessian
-from jaxopt_study.curvature.operators._hessian import empirical_fisher, ggn, hessian
+from jaxopt_study.curvature.operators._gauss_newton import ggn
+from jaxopt_study.curvature.operators._hessian import hessian
 from jaxopt_study.curvature.operators._hvp import linearized_gradient as linearized_gradient
 from jaxopt_study.curvature.operators._operator import Operator
 from jaxopt_study.curvature.points._classify_point import Classification, classify_point

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxopt_study._checks import check_bool
 from jaxopt_study._programs import nan_is_an_answer
@@ -107,6 +108,7 @@ def audit(op: Operator, *, key: Key | None = None, double_precision: bool = True
     - repeatability, the same product twice and compiled in two ways: detects a loss that draws random numbers or reads
       a clock or a file;
     - symmetry and linearity: detect a function that is not a Hessian;
+    - the examples of a loader, read twice: detects augmentation and dropped batches;
     - other batches: detect a loss that is not a mean over examples, such as a sum, batch normalisation in training
       mode, or a mask drawn for every batch;
     - double precision for every operation, with the same random draws: measures the rounding errors of the derivatives,
@@ -164,8 +166,10 @@ def audit(op: Operator, *, key: Key | None = None, double_precision: bool = True
         except (TypeError, ValueError, NotImplementedError) as error:
             messages.append(f"Double precision was not checked, because the product cannot be computed in it: {error}")
     verdict, found = _judge(op, gaps)
+    if (changed := op.unrepeatable()) is not None:
+        verdict, found = "unsound", [changed]
     counted = [gap for name, gap in gaps.items() if name != "partition" or op.is_batched]
-    floor = max(float(jnp.finfo(op.dtype).eps), *counted)
+    floor = max(float(jnp.finfo(op.dtype).eps), op.product_error, *counted)
     return _audit(op, floor, verdict, norm, product.count + count, found + messages, gaps)
 
 
@@ -217,7 +221,13 @@ def _gap(one: list[Vector], other: list[Vector]) -> float:
 
 
 def _rounding(op: Operator, probes: list[Vector], images: list[Vector]) -> float:
-    exact = in_double_precision(lambda op, block: op.linearize_block()(block), op, vectors.stack(probes))
+    block = vectors.stack(probes)
+
+    def products(part: Any) -> Vector:
+        wide = in_double_precision(lambda op, block: op.linearize_block()(block), part, block)
+        return jax.tree.map(np.asarray, wide)  # sums of them stay in double precision
+
+    exact = op.mean_over_data(products)
     with jax.enable_x64(True):
         return _gap([vectors.row(exact, i) for i in range(len(probes))], images)
 

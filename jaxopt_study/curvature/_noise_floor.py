@@ -19,7 +19,7 @@ def noise_floor(op: Operator) -> float:
 
     The floor is 16 ε, with the ε of the dtype, or of an accelerator's matmul units where the precision is below
     "highest". Losses of ordinary networks stay below it; losses of very deep networks (20 layers of tanh or more) and
-    ill-conditioned ones may exceed it. `audit` measures the error.
+    ill-conditioned ones may exceed it. `audit` measures the error. For finite differences the floor is their error.
 
     Args:
         op: The operator.
@@ -71,7 +71,7 @@ def check_noise_floor(name: str, op: Operator, value: Any, *, below: float = 1.0
 
 def rounding_unit(op: Operator) -> float:
     """Return the relative rounding error of one operation of a product."""
-    eps = vectors.epsilon(op.like)
+    eps = max(vectors.epsilon(op.like), op.product_error / GROWTH)
     if op.precision in _MATMUL_UNITS and jax.default_backend() != "cpu":
         return max(eps, _MATMUL_UNITS[op.precision])
     return eps

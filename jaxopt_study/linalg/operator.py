@@ -1,6 +1,7 @@
 """Interface of a symmetric linear operator on pytrees, as solvers use it."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import jax
@@ -69,6 +70,11 @@ class LinearOperator(ABC):
         return "highest"
 
     @property
+    def product_error(self) -> float:
+        """Error of a product relative to ‖H‖, beyond rounding."""
+        return 0.0
+
+    @property
     def size(self) -> int:
         """Number n of coordinates of a vector."""
         return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(self.like))
@@ -134,12 +140,33 @@ class LinearOperator(ABC):
         """Whether a product sums over several batches of data."""
         return False
 
+    @property
+    def is_streamed(self) -> bool:
+        """Whether a product reads its data from Python, so that no compiled program can hold it."""
+        return False
+
+    def mean_over_data(self, function: Callable[[Any], Any]) -> Any:
+        """Return a function of this operator that is linear in it, such as a product.
+
+        Args:
+            function: Takes operators that compiled programs can hold: this one, or those of its batches.
+
+        Returns:
+            The function's value; over streamed data the mean of its values for the batches.
+        """
+        return function(self)
+
+    def unrepeatable(self) -> str | None:
+        """Return how the data differ when they are read again; None if they do not; for `audit`."""
+        return None
+
     def other_batches(self) -> "LinearOperator | None":
         """Return the same operator over the same data in other batches, or None if there are none; for `audit`."""
         return None
 
     def __matmul__(self, v: Vector) -> Vector:
-        return _matvec(self, check_vector(self.like, v))
+        v = check_vector(self.like, v)
+        return self.product()(v) if self.is_streamed else _matvec(self, v)
 
     def to_dense(self, *, max_size: int = 5_000) -> Float[Array, "n n"]:
         """Return the n × n matrix; coordinates are in the order of the leaves, each in row-major order."""

@@ -231,7 +231,7 @@ def mean_square(p, x):
 
 WRONG = {
     "vector loss": (lambda: hessian(lambda p, x: x @ p["w"], P, X), TypeError, r"shape \(11,\). Take its mean"),
-    "auxiliary": (lambda: hessian(lambda p, x: (mean_square(p, x), 0), P, X), TypeError, "without auxiliary"),
+    "auxiliary": (lambda: hessian(lambda p, x: (mean_square(p, x), 0), P, X), TypeError, "has_aux=True"),
     "boolean": (lambda: hessian(lambda p, x: mean_square(p, x) > 0, P, X), TypeError, "floating number; received bool"),
     "state": (lambda: hessian(lambda p, x, s: 0.0, P, X), TypeError, "batch statistics or a dropout key"),
     "integers": (
@@ -253,7 +253,11 @@ WRONG = {
     "no outputs": (lambda: ggn(lambda p, x: x @ p["w"], jnp.mean, P, X[:0]), ValueError, "at least one example"),
     "no losses": (lambda: empirical_fisher(lambda p, x: x @ p["w"], P, X[:0]), ValueError, "at least one example"),
     "ragged data": (lambda: hessian(mean_square, P, (X, Y[:3]), batch_size=2), ValueError, "a common leading axis"),
-    "iterator": (lambda: hessian(mean_square, P, iter([X])), TypeError, "data of hessian .* received a list_iterator"),
+    "iterator": (
+        lambda: hessian(mean_square, P, iter([X])),
+        TypeError,
+        "list_iterator, which can be read once",
+    ),
     "loader": (
         lambda: ggn(mean_square, mean_square, P, {"x": X, "y": (y for y in Y)}),
         TypeError,

@@ -105,7 +105,7 @@ def check_batches(name: str, data: Batch | None, batch_size: Any) -> Batch:
             leading axis.
         TypeError: If a leaf is not an array, or `batch_size` is not an integer.
     """
-    data = jax.tree.map(partial(_as_array, name), data, is_leaf=lambda part: isinstance(part, Iterator))
+    data = jax.tree.map(partial(as_array, name), data, is_leaf=lambda part: isinstance(part, Iterator))
     counts = {x.shape[0] for x in jax.tree.leaves(data) if x.ndim}
     if counts == {0}:  # a mean of nothing is NaN, and the curvature that autodiff finds for it is 0
         raise ValueError(
@@ -126,7 +126,8 @@ def check_batches(name: str, data: Batch | None, batch_size: Any) -> Batch:
     return data
 
 
-def _as_array(name: str, x: Any) -> jax.Array:
+def as_array(name: str, x: Any) -> jax.Array:
+    """Return a leaf of the data as an array; raise TypeError if it is none."""
     x = in_double(x)
     if isinstance(x, np.ndarray):
         check_kept(f"The data of {name}", x)

@@ -3,9 +3,9 @@
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -24,12 +24,12 @@ from jaxopt_study.linalg.partition import combine, partition
 from jaxopt_study.linalg.sharding import sharding_of
 from jaxopt_study.types import Batch, Matvec, Params, Vector
 
-PRECISIONS = ("highest", "high", "default")
+Precision = Literal["highest", "high", "default"]
 
 
 @dataclass(frozen=True)
 class BatchOperator(ABC):
-    """The operator that one batch defines; its fields are the user's functions.
+    """The operator that one batch defines; its fields without defaults are the user's functions.
 
     Equality is by value, so a second operator of the same functions is not compiled again.
     """
@@ -48,6 +48,10 @@ class BatchOperator(ABC):
     @abstractmethod
     def __call__(self, combined: Callable[[Params], Params], params: Params, batch: Batch) -> Matvec:
         """Return v ↦ H v for one batch; `combined(params)` is the tree with all leaves."""
+
+    def settled(self, op: "EmpiricalRiskOperator", program: Any) -> "EmpiricalRiskOperator":
+        """Return the finished operator, given the traced program of `forward`."""
+        return op
 
 
 @partial(
@@ -111,6 +115,11 @@ class EmpiricalRiskOperator(Operator):
     def precision(self) -> str:
         """Matmul precision of the loss."""
         return self.matmul
+
+    @property
+    def product_error(self) -> float:
+        """Error of a product relative to ‖H‖, beyond rounding: that of finite differences."""
+        return getattr(self.batch_operator, "error", 0.0)
 
     @property
     def is_batched(self) -> bool:
@@ -220,9 +229,9 @@ def empirical_risk_operator(
         ValueError: If an argument is out of range.
     """
     name = batch_operator.name
-    for argument in fields(batch_operator):
+    for argument in (one for one in fields(batch_operator) if one.default is MISSING):
         _check_function(name, argument.name, getattr(batch_operator, argument.name))
-    check_choice(name, "precision", precision, PRECISIONS)
+    check_choice(name, "precision", precision, get_args(Precision))
     remat = None if remat is None else check_bool(name, "remat", remat)
     check_no_statistics(name, params)
     params = check_params(name, params)
@@ -236,7 +245,7 @@ def empirical_risk_operator(
     leaves = jax.tree.leaves(params)
     traced = any(isinstance(leaf, Tracer) for leaf in (*leaves, *jax.tree.leaves(data)))
     on_host = not traced and jax.default_backend() == "cpu" and contains_convolution(program)
-    return EmpiricalRiskOperator(
+    op = EmpiricalRiskOperator(
         params=params,
         frozen=None,
         data=data,
@@ -250,6 +259,7 @@ def empirical_risk_operator(
         matmul=precision,
         loop_kind="host" if on_host else "compiled",
     )
+    return batch_operator.settled(op, program)
 
 
 def check_scalar(name: str, argument: str, result: Any) -> None:
@@ -258,7 +268,7 @@ def check_scalar(name: str, argument: str, result: Any) -> None:
     if len(leaves) != 1 or jax.tree.structure(result) != jax.tree.structure(0):
         raise TypeError(
             f"{argument} of {name} must return a scalar; received {jax.tree.structure(result)}. Return the loss "
-            "without auxiliary values."
+            "alone, or pass has_aux=True to hessian."
         )
     if leaves[0].shape != ():
         raise TypeError(

@@ -54,7 +54,20 @@ def linearized_gradient(function: Callable[[Any], Any], point: Any) -> tuple[Any
     value, product = jax.linearize(gradient, point)
     if not _needs_transposition(product, point):
         return value, product
-    value, back = jax.vjp(gradient, point)
+    return gradient_and_back(function, point)
+
+
+def gradient_and_back(function: Callable[[Any], Any], point: Any) -> tuple[Any, Matvec]:
+    """Return a function's gradient and the product with its Hessian, by a reverse pass over the gradient.
+
+    Args:
+        function: From a pytree of floating arrays to a scalar.
+        point: Point of differentiation.
+
+    Returns:
+        The gradient, and v ↦ H v. No forward derivative is needed.
+    """
+    value, back = jax.vjp(jax.grad(function), point)
     return value, Partial(_first, back)
 
 

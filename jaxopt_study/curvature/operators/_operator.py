@@ -134,6 +134,10 @@ class Sum(Operator):
     def precision(self) -> str:
         return _lowest(*(part.precision for part in self.parts))
 
+    @property
+    def product_error(self) -> float:
+        return max(part.product_error for part in self.parts)
+
     def linearize(self) -> Matvec:
         return Partial(_sum_product, tuple(part.linearize() for part in self.parts))
 
@@ -144,6 +148,16 @@ class Sum(Operator):
     @property
     def is_batched(self) -> bool:
         return any(part.is_batched for part in self.parts)
+
+    @property
+    def is_streamed(self) -> bool:
+        return any(part.is_streamed for part in self.parts)
+
+    def mean_over_data(self, function: Callable[[Any], Any]) -> Any:
+        return _add([part.mean_over_data(function) for part in self.parts]) if self.is_streamed else function(self)
+
+    def unrepeatable(self) -> str | None:
+        return next((told for part in self.parts if (told := part.unrepeatable())), None)
 
     def other_batches(self) -> Operator | None:
         others = tuple(part.other_batches() for part in self.parts)
@@ -173,6 +187,10 @@ class Wrapped(Operator):
     def precision(self) -> str:
         return self.inner.precision
 
+    @property
+    def product_error(self) -> float:
+        return self.inner.product_error
+
     def product(self) -> Matvec:
         product = self.inner.product()
         return lambda v: self._around(product, v)
@@ -183,6 +201,16 @@ class Wrapped(Operator):
     @property
     def is_batched(self) -> bool:
         return self.inner.is_batched
+
+    @property
+    def is_streamed(self) -> bool:
+        return self.inner.is_streamed
+
+    def mean_over_data(self, function: Callable[[Any], Any]) -> Any:
+        return self.inner.mean_over_data(lambda inner: function(replace(self, inner=inner)))
+
+    def unrepeatable(self) -> str | None:
+        return self.inner.unrepeatable()
 
     def other_batches(self) -> Operator | None:
         other = self.inner.other_batches()

@@ -11,8 +11,8 @@ from jaxtyping import Array, Float, Int
 from jaxopt_study._checks import check_integer, check_real, check_static_real
 from jaxopt_study._programs import nan_is_an_answer
 from jaxopt_study.curvature._noise_floor import check_noise_floor
-from jaxopt_study.curvature.operators._empirical_risk import EmpiricalRiskOperator
 from jaxopt_study.curvature.operators._hessian import hessian
+from jaxopt_study.curvature.operators._streams import LossOperator
 from jaxopt_study.curvature.points._descent_direction import Escape, escape_along
 from jaxopt_study.curvature.points._loss_and_gradient import slope
 from jaxopt_study.curvature.points._morse_index import MorseIndex, check_tau, index_of, morse_index
@@ -158,7 +158,7 @@ def classify_point(
     max_dense = check_integer(name, "max_dense", max_dense, 0)
     max_matvecs = check_integer(name, "max_matvecs", max_matvecs, 2)
     tau = None if tau is None else check_real(name, "tau", tau, 0.0)
-    op = cast(EmpiricalRiskOperator, hessian(loss, params, data, batch_size=batch_size))
+    op = cast(LossOperator, hessian(loss, params, data, batch_size=batch_size))
     # With a larger noise floor a bracket would be wider than the spectrum.
     floor = check_static_real(name, "noise_floor", check_noise_floor(name, op, noise_floor, below=0.25))
     tolerances = check_tolerances(name, op, floor, tol, gradient_tol, flatness)
@@ -208,7 +208,7 @@ def classify_point(
     )
 
 
-def _brackets(op: EmpiricalRiskOperator, keys: tuple[Key, Key], floor: float, max_matvecs: int) -> Bracket:
+def _brackets(op: LossOperator, keys: tuple[Key, Key], floor: float, max_matvecs: int) -> Bracket:
     """Return stacked brackets of the largest eigenvalues of −H and of H."""
     options = {"confidence": _CONFIDENCE, "tol": max(_WIDTH, 4 * floor), "noise_floor": floor}
     low, high = (

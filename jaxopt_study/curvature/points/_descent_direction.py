@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from jaxopt_study.curvature.operators._empirical_risk import EmpiricalRiskOperator
+from jaxopt_study.curvature.operators._streams import LossOperator
 from jaxopt_study.curvature.points._loss_and_gradient import losses
 from jaxopt_study.linalg import vectors
 from jaxopt_study.types import Key, Params, Vector
@@ -35,9 +35,7 @@ class Escape(NamedTuple):
     seen: Bool[Array, ""]
 
 
-def escape_along(
-    op: EmpiricalRiskOperator, value: Float[Array, ""], g: Vector, directions: Vector, *, key: Key
-) -> Escape:
+def escape_along(op: LossOperator, value: Float[Array, ""], g: Vector, directions: Vector, *, key: Key) -> Escape:
     """Return the walk along directions or their opposites on which the loss decreases most.
 
     A walk continues with steps of four-fold length, from 2e-7 (1 + ‖θ‖) to 1 + ‖θ‖, as long as the loss does not

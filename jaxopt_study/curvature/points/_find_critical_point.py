@@ -184,7 +184,12 @@ def find_critical_point(
     max_steps = check_integer(name, "max_steps", max_steps, 1)
     num_basis = check_integer(name, "num_basis", num_basis, 1)
     key = key_or_fixed(key, name)
-    op = cast(EmpiricalRiskOperator, hessian(loss, params, data, batch_size=batch_size))
+    op = hessian(loss, params, data, batch_size=batch_size)
+    if not isinstance(op, EmpiricalRiskOperator):
+        raise TypeError(
+            "find_critical_point runs as one compiled program, which cannot read a loader; received "
+            f"{type(data).__name__}. Give the data as arrays, with batch_size for less memory."
+        )
     floor = check_static_real(name, "noise_floor", check_noise_floor(name, op, noise_floor))
     settings = _Settings(
         cast(CriticalPointMethod, method), min(num_basis, op.size), max_steps, newton_steps.CUTOFF * floor

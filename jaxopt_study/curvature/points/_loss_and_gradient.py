@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from jaxopt_study.curvature.operators._batches import batch_mean
 from jaxopt_study.curvature.operators._empirical_risk import EmpiricalRiskOperator
+from jaxopt_study.curvature.operators._streams import LossOperator
 from jaxopt_study.linalg import vectors
 from jaxopt_study.types import Params, Vector
 
@@ -24,18 +25,26 @@ def value_and_gradient(op: EmpiricalRiskOperator, params: Params) -> tuple[Float
     return _mean(op, lambda batch: jax.value_and_grad(lambda p: op.batch_operator.loss(p, batch))(params))
 
 
-@jax.jit
-def slope(op: EmpiricalRiskOperator) -> tuple[Float[Array, ""], Vector, Vector]:
+def slope(op: LossOperator) -> tuple[Float[Array, ""], Vector, Vector]:
     """Return loss, gradient g and Hg/‖g‖ at the operator's parameters (Hg scales as the square of the loss)."""
+    if isinstance(op, EmpiricalRiskOperator):
+        return _slope(op)
+    value, g = op.mean_over_data(_here)
+    return value, g, op @ vectors.normalize(g)[0]
+
+
+@jax.jit
+def _slope(op: EmpiricalRiskOperator) -> tuple[Float[Array, ""], Vector, Vector]:
     value, g = value_and_gradient(op, op.params)
     return value, g, op.matvec(vectors.normalize(g)[0])
 
 
-def losses(op: EmpiricalRiskOperator, points: Params) -> Float[Array, " b"]:
+def losses(op: LossOperator, points: Params) -> Float[Array, " b"]:
     """Return the losses at a block of parameters, computed one after another."""
     if op.loop == "host":
         length = jax.tree.leaves(points)[0].shape[0]
-        return jnp.stack([_loss(op, jax.tree.map(lambda leaf, i=i: leaf[i], points)) for i in range(length)])
+        rows = [jax.tree.map(lambda leaf, i=i: leaf[i], points) for i in range(length)]
+        return op.mean_over_data(lambda part: jnp.stack([_loss(part, row) for row in rows]))
     return _losses(op, points)
 
 
@@ -44,5 +53,6 @@ def _mean(op: EmpiricalRiskOperator, function: Any) -> Any:
         return batch_mean(function, op.data, op.batch_size, shard_interleaved=op.shard_interleaved)
 
 
+_here = jax.jit(lambda op: value_and_gradient(op, op.params))
 _loss = jax.jit(loss_at)
 _losses = jax.jit(lambda op, points: lax.map(partial(loss_at, op), points))
