@@ -12,7 +12,8 @@ from jaxopt_study.problems import Problem
 from jaxopt_study.sweeps._compare._ablation_variants import Variant, variants_of
 from jaxopt_study.sweeps._compare._comparison import Comparison, Settings
 from jaxopt_study.sweeps._compare._tune_and_report import CandidateTrials, splits, tune_and_report
-from jaxopt_study.sweeps._execution._trials import TRAIN_OPTIONS, Trials
+from jaxopt_study.sweeps._execution._accepted_names import TRAIN_OPTIONS
+from jaxopt_study.sweeps._execution._trials import Trials
 from jaxopt_study.sweeps._search._arguments import check_run, common_direction, selection
 from jaxopt_study.sweeps._search._samplers import SamplerName
 from jaxopt_study.sweeps._search._search import static_names

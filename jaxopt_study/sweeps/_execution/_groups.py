@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from jaxtyping import Integer, Real, Shaped
 
 from jaxopt_study.records import environment
-from jaxopt_study.sweeps._execution import _engine as engine
+from jaxopt_study.sweeps._execution import _compile as compilation
 from jaxopt_study.sweeps._execution._layout import Layout, batch_axes
 from jaxopt_study.sweeps._execution._trials import Trials
 from jaxopt_study.sweeps._execution._values import explain_branches
@@ -23,10 +23,10 @@ from jaxopt_study.types import Key
 class Group:
     """The lanes of one program."""
 
-    which: Integer[np.ndarray, " lanes"]  # indices of the lanes
+    lane_ids: Integer[np.ndarray, " lanes"]  # indices of the lanes
     lanes: dict[str, Any]  # arguments of the lanes, with a leading axis
     shared: dict[str, Any]
-    traced: engine.Traced
+    traced: compilation.Traced
     layout: Layout
 
 
@@ -69,15 +69,15 @@ def group_of(
         one = jax.tree.map(lambda x: x[0], lanes)
         lane = trials.lane(fixed, batch_axes(mesh))
         try:
-            trials.traced[asked] = shared, engine.trace(lane, start, one, shared, mesh)
+            trials.traced[asked] = shared, compilation.trace(lane, start, one, shared, mesh)
         except Exception as error:
             explain_branches(error, trials, first, {name: values[0] for name, values in varying.items()})
             raise
     shared, traced = trials.traced[asked]
-    which = (np.asarray(members)[:, None] * num_seeds + np.arange(num_seeds)).ravel()
-    rows = np.zeros(which.max() + 1, np.int64)
-    rows[which] = np.arange(len(which))
-    return Group(which, jax.tree.map(lambda x: x[rows], lanes), shared, traced, Layout(mesh))
+    lane_ids = (np.asarray(members)[:, None] * num_seeds + np.arange(num_seeds)).ravel()
+    rows = np.zeros(lane_ids.max() + 1, np.int64)
+    rows[lane_ids] = np.arange(len(lane_ids))
+    return Group(lane_ids, jax.tree.map(lambda x: x[rows], lanes), shared, traced, Layout(mesh))
 
 
 def _numbers(values: list[Any]) -> Real[np.ndarray, " trials"]:
@@ -96,7 +96,7 @@ def _numbers(values: list[Any]) -> Real[np.ndarray, " trials"]:
 
 
 def blank_records(
-    traced: Sequence[engine.Traced], metric: str, total: int
+    traced: Sequence[compilation.Traced], metric: str, total: int
 ) -> dict[str, Shaped[np.ndarray, "{total} ..."]]:
     """Return records of all lanes without values; raise ValueError if the trials evaluate different metrics."""
     like = traced[0].record

@@ -11,7 +11,8 @@ import jax
 import numpy as np
 
 from jaxopt_study._checks import check_integer
-from jaxopt_study.sweeps._execution._trials import TRAIN_OPTIONS, Trials
+from jaxopt_study.sweeps._execution._accepted_names import TRAIN_OPTIONS
+from jaxopt_study.sweeps._execution._trials import Trials
 from jaxopt_study.sweeps._space._space import Space
 from jaxopt_study.transforms import Transform, match
 

@@ -147,7 +147,7 @@ def run_halved(
     return whole
 
 
-def _merged(whole: Outcome | None, rung: Outcome, which: list[int], total: int, length: int) -> Outcome:
+def _merged(whole: Outcome | None, rung: Outcome, indices: list[int], total: int, length: int) -> Outcome:
     """Return the results so far, with those of a rung inserted in the rows of its trials."""
     if whole is None:
         blank = {}
@@ -164,12 +164,12 @@ def _merged(whole: Outcome | None, rung: Outcome, which: list[int], total: int, 
             interrupted=rung.interrupted,
         )
     ran = rung.finished.all(axis=1)
-    rows = np.asarray(which)[ran]
+    rows = np.asarray(indices)[ran]
     for name, values in rung.records.items():
         if values.ndim == 3:
             whole.records[name][rows, :, : values.shape[2]] = values[ran]
         else:
             whole.records[name][rows] = values[ran]
-    whole.finished[which] |= rung.finished
-    whole.seconds[which] += rung.seconds
+    whole.finished[indices] |= rung.finished
+    whole.seconds[indices] += rung.seconds
     return whole
