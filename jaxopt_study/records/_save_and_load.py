@@ -72,10 +72,10 @@ def load(path: str | Path) -> Record:
         raise RecordError(f"{path} does not exist. Expected a file that `save` wrote.") from None
     except (OSError, ValueError) as error:
         raise RecordError(f"{path} is damaged or not a record: {error}. Create it again.") from None
-    found = document.get("format") if isinstance(document, dict) else type(document).__name__
-    if found != FORMAT:
+    received = document.get("format") if isinstance(document, dict) else type(document).__name__
+    if received != FORMAT:
         raise RecordError(
-            f"{path} is not a record of this version: expected format {FORMAT!r}, received {repr(found)[:80]}."
+            f"{path} is not a record of this version: expected format {FORMAT!r}, received {repr(received)[:80]}."
         )
     expected = {item.name for item in fields(Record)}
     content = {name: value for name, value in document.items() if name not in ("format", "sha256")}

@@ -32,10 +32,10 @@ class Group:
 
 def by_program(cases: Sequence[tuple[Trials, Mapping[str, Any]]]) -> list[list[int]]:
     """Return the indices of the cases that share a program, for each program."""
-    found: dict[Any, list[int]] = {}
+    groups: dict[Any, list[int]] = {}
     for i, (trials, config) in enumerate(cases):
-        found.setdefault((id(trials), repr(_fixed(trials, config)), tuple(config)), []).append(i)
-    return list(found.values())
+        groups.setdefault((id(trials), repr(_fixed(trials, config)), tuple(config)), []).append(i)
+    return list(groups.values())
 
 
 def _fixed(trials: Trials, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -62,18 +62,18 @@ def group_of(
         "values": {name: np.repeat(values, num_seeds) for name, values in varying.items()},
         "seed": np.tile(np.arange(num_seeds, dtype=np.int32), len(members)),
     }
-    asked = repr(fixed), tuple(varying), mesh, np.asarray(jax.random.key_data(seed_keys)).tobytes()
-    if asked not in trials.traced:
+    cache_key = repr(fixed), tuple(varying), mesh, np.asarray(jax.random.key_data(seed_keys)).tobytes()
+    if cache_key not in trials.traced:
         shared = trials.shared(fixed, {name: values[0] for name, values in varying.items()}, seed_keys)
         start = trials.start(fixed) if trials.start_varies() else None
         one = jax.tree.map(lambda x: x[0], lanes)
         lane = trials.lane(fixed, batch_axes(mesh))
         try:
-            trials.traced[asked] = shared, compilation.trace(lane, start, one, shared, mesh)
+            trials.traced[cache_key] = shared, compilation.trace(lane, start, one, shared, mesh)
         except Exception as error:
             explain_branches(error, trials, first, {name: values[0] for name, values in varying.items()})
             raise
-    shared, traced = trials.traced[asked]
+    shared, traced = trials.traced[cache_key]
     lane_ids = (np.asarray(members)[:, None] * num_seeds + np.arange(num_seeds)).ravel()
     rows = np.zeros(lane_ids.max() + 1, np.int64)
     rows[lane_ids] = np.arange(len(lane_ids))

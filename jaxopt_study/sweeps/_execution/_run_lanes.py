@@ -49,11 +49,11 @@ def run_lanes(
     # interrupts.
     pool = ThreadPoolExecutor(1)
     try:
-        for part, wanted, given in _ahead(_calls(pool, program, lanes, shared, lane_ids, done)):
+        for part, needed, given in _ahead(_calls(pool, program, lanes, shared, lane_ids, done)):
             wait_until(given.done, ask)
             record = given.result()
             wait_until(lambda record=record: all(leaf.is_ready() for leaf in jax.tree.leaves(record)), ask)
-            yield _fetched(part, wanted, record)
+            yield _fetched(part, needed, record)
     except GaveUpError:
         return
     finally:
@@ -108,8 +108,8 @@ def _ahead(calls: Iterator[Call]) -> Iterator[Call]:
 
 
 def _fetched(
-    part: Integer[np.ndarray, " part"], wanted: Bool[np.ndarray, " part"], record: Any
+    part: Integer[np.ndarray, " part"], needed: Bool[np.ndarray, " part"], record: Any
 ) -> tuple[Integer[np.ndarray, " wanted"], dict[str, Shaped[np.ndarray, "wanted ..."]]]:
     if jax.process_count() > 1:
         record = multihost_utils.process_allgather(record, tiled=True)
-    return part[wanted], {name: np.asarray(values)[: len(part)][wanted] for name, values in record.items()}
+    return part[needed], {name: np.asarray(values)[: len(part)][needed] for name, values in record.items()}

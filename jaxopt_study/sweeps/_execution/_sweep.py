@@ -78,7 +78,7 @@ def sweep(
     metric: str,
     mode: str,
     journal: str | Path | None,
-    asked: Mapping[str, Any],
+    study_config: Mapping[str, Any],
     mesh: Mesh | None,
     width: int | Literal["auto"],
     progress: Progress,
@@ -93,7 +93,7 @@ def sweep(
         metric: The metric whose best value `progress` shows.
         mode: "min" or "max".
         journal: A folder for finished lanes, which are not run again; None stores nothing.
-        asked: The configuration of the sweep besides its programs and data; the journal of another sweep raises.
+        study_config: The configuration of the sweep besides its programs and data; the journal of another sweep raises.
         mesh: Device mesh with an axis "trials"; None takes all devices.
         width: Number of lanes vectorised on each device.
         progress: As in `train`, with lanes instead of steps and the best metric so far instead of the loss.
@@ -121,7 +121,7 @@ def sweep(
         if journal is not None:
             with _together(journal):  # one process reads the disk, and all continue from there
                 if jax.process_index() == 0:
-                    identity = {**asked, **identity_of(groups)}
+                    identity = {**study_config, **identity_of(groups)}
                     size = sum(values.nbytes for values in records.values())
                     book = stack.enter_context(Journal.open(journal, identity, expected_bytes=size))
                     _restore(book, records, finished)
@@ -205,9 +205,9 @@ class _Chunk:
         self.write()
 
     def write(self) -> None:
-        found, self._lanes, self._began = self._lanes, [], time.perf_counter()
-        if self._book is not None and found:
-            lanes = np.concatenate(found)
+        pending, self._lanes, self._began = self._lanes, [], time.perf_counter()
+        if self._book is not None and pending:
+            lanes = np.concatenate(pending)
             self._book.append(lanes, {what: values[lanes] for what, values in self._records.items()})
             self._began = time.perf_counter()
 
@@ -239,8 +239,10 @@ def _stored_widths(config: Mapping[str, Any]) -> list[int]:
     What else is wrong with it is said when the journal is opened.
     """
     layouts = config.get("layout")
-    found = [layout.get("width") for layout in layouts if isinstance(layout, dict)] if isinstance(layouts, list) else []
-    return [width for width in found if isinstance(width, int)]
+    widths = (
+        [layout.get("width") for layout in layouts if isinstance(layout, dict)] if isinstance(layouts, list) else []
+    )
+    return [width for width in widths if isinstance(width, int)]
 
 
 def _restore(

@@ -102,16 +102,16 @@ class Trials:
 
     def optimizer(self, config: Mapping[str, Any]) -> optax.GradientTransformation:
         """Return the optimizer of a configuration, whose values may be traced."""
-        mine = {name: value for name, value in config.items() if self.taken_by(name)["optimizer"]}
+        accepted = {name: value for name, value in config.items() if self.taken_by(name)["optimizer"]}
         maker = self.make_optimizer
-        return maker.replace(mine) if isinstance(maker, Transform) else maker(**mine)
+        return maker.replace(accepted) if isinstance(maker, Transform) else maker(**accepted)
 
     def problem_of(self, config: Mapping[str, Any]) -> Problem:
         """Return the problem of a configuration, whose values may be traced."""
         if isinstance(self.problem, Problem):
             return self.problem
-        mine = {name: value for name, value in config.items() if self.taken_by(name)["problem"]}
-        made = self.problem(**mine)
+        accepted = {name: value for name, value in config.items() if self.taken_by(name)["problem"]}
+        made = self.problem(**accepted)
         if not isinstance(made, Problem):
             raise TypeError(f"The function that makes the problem must return a Problem; received {made!r}.")
         return made
@@ -121,8 +121,8 @@ class Trials:
         on = self.evaluate_on if self.evaluate_on is not None else default_split(problem)
         known: dict[str, Mode | None] = {name: problem.mode_of(name) for name in ("loss", *sorted(problem.metrics))}
         splits = dict.fromkeys(((on,) if isinstance(on, str) else tuple(on)) + self.report_on)
-        found: dict[str, Mode | None] = {f"{part}_{name}": mode for part in splits for name, mode in known.items()}
-        return {**found, "batch_loss": "min"}
+        directions: dict[str, Mode | None] = {f"{part}_{name}": mode for part in splits for name, mode in known.items()}
+        return {**directions, "batch_loss": "min"}
 
     def start_varies(self) -> bool:
         """Return whether the initial parameters of a trial may depend on its hyperparameters."""
