@@ -104,11 +104,11 @@ def wider(*dtypes: Any) -> Any:
 
 def inner_programs(params: dict[str, Any]) -> list:
     """Return the programs among the parameters of an equation: the body of a loop, the branches of a condition."""
-    found = []
+    programs = []
     for name in sorted(params):
         values = params[name] if isinstance(params[name], tuple | list) else (params[name],)
-        found += [value for value in values if isinstance(value, core.Jaxpr | core.ClosedJaxpr)]
-    return found
+        programs += [value for value in values if isinstance(value, core.Jaxpr | core.ClosedJaxpr)]
+    return programs
 
 
 def inner_jaxprs(equation: core.JaxprEqn) -> list[core.Jaxpr]:

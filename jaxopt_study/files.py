@@ -143,14 +143,14 @@ def read_bounded(path: Path, limit: int = MAX_BYTES) -> bytes:
         OSError: If the file cannot be read.
         ValueError: If the file is not a regular file, or is longer than the limit.
     """
-    found = path.stat()
-    if stat.S_ISDIR(found.st_mode):
+    status = path.stat()
+    if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(21, "Is a directory", str(path))
-    if not stat.S_ISREG(found.st_mode):
+    if not stat.S_ISREG(status.st_mode):
         raise ValueError("it is not a regular file")
     with path.open("rb") as file:
-        data = file.read(min(limit, found.st_size) + 1)
-        if len(data) > found.st_size:  # the file has grown
+        data = file.read(min(limit, status.st_size) + 1)
+        if len(data) > status.st_size:  # the file has grown
             data += file.read(max(0, limit + 1 - len(data)))
     if len(data) > limit:
         raise ValueError(f"it has more than {limit:,} bytes")
@@ -173,12 +173,12 @@ def parse_json(text: str, *, constants: bool = False) -> Any:
     """
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found: dict[str, Any] = {}
+        status: dict[str, Any] = {}
         for name, item in pairs:
-            if name in found:
+            if name in status:
                 raise ValueError(f"it has the key {name!r} twice")
-            found[name] = item
-        return found
+            status[name] = item
+        return status
 
     def constant(word: str) -> float:
         if not constants:

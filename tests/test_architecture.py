@@ -94,15 +94,39 @@ def test_no_module_is_hidden_by_an_object_of_its_name():
                     assert getattr(package, name, None) in (None, importlib.import_module(child)), child
 
 
-def test_every_public_name_is_defined_in_one_place():
-    defined = {}
+def public_objects():
+    """Yield (module, name, object) of everything that a module declares public."""
     for module in MODULES:
         if not private(module):
             package = importlib.import_module(module)
-            for name in getattr(package, "__all__", ()):
-                defined.setdefault(name, set()).add(id(getattr(package, name)))
+            yield from ((module, name, getattr(package, name)) for name in getattr(package, "__all__", ()))
+
+
+def test_every_package_declares_its_public_names():
+    for module, path in MODULES.items():
+        if path.name == "__init__.py":
+            package = importlib.import_module(module)
+            assert len(set(package.__all__)) == len(package.__all__), module
+            assert all(hasattr(package, name) for name in package.__all__), module
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.ImportFrom):  # `name as name`: for other stages only
+                    shared = {alias.name for alias in node.names if alias.asname == alias.name}
+                    assert not shared & set(package.__all__), module
+
+
+def test_a_name_stands_for_one_object():
+    objects = {}
+    for _, name, value in public_objects():
+        objects.setdefault(name, set()).add(id(value))
     # The optimizer and the atom that it is named after.
-    assert {name for name, objects in defined.items() if len(objects) > 1} == {"nesterov", "nesterov_lookahead"}
+    assert {name for name, others in objects.items() if len(others) > 1} == {"nesterov", "nesterov_lookahead"}
+
+
+def test_every_public_object_has_one_path():
+    paths = {}
+    for module, name, value in public_objects():
+        paths.setdefault(id(value), []).append(f"{module}.{name}")
+    assert [several for several in paths.values() if len(several) > 1] == []
 
 
 def test_lazy_names_have_the_module_that_a_type_checker_sees():

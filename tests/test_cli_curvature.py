@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from jaxopt_study import figures, problems, records
-from jaxopt_study.cli import _diagnosis, main
+from jaxopt_study.cli import _curvature, _diagnosis, main
 from jaxopt_study.cli._curvature_report import draw, eigenvalue_rows, interval, table_rows, with_error
 from jaxopt_study.cli._diagnosis import Stage
 from jaxopt_study.cli._errors import UserError
@@ -117,7 +117,7 @@ def diagnosed(folder):
     """A diagnosis by some of the stages."""
     with pytest.MonkeyPatch.context() as patch:
         some = {name: stage for name, stage in _diagnosis.STAGES.items() if name in QUICK}
-        patch.setattr("jaxopt_study.cli._curvature.STAGES", some)
+        patch.setattr(_curvature, "STAGES", some)
         return diagnose(folder, patch, "some")
 
 
@@ -143,10 +143,9 @@ def stages(monkeypatch):
     """Replace the stages of a diagnosis."""
 
     def use(**runs):
-        monkeypatch.setattr(_diagnosis, "STAGES", {})
         table = {name: run if isinstance(run, Stage) else Stage(name, run) for name, run in runs.items()}
-        for module in ("_diagnosis", "_curvature"):
-            monkeypatch.setattr(f"jaxopt_study.cli.{module}.STAGES", table)
+        for module in (_diagnosis, _curvature):  # both imported before, or the second would begin with the table
+            monkeypatch.setattr(module, "STAGES", table)
 
     return use
 

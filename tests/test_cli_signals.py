@@ -19,7 +19,7 @@ from jaxopt_study.cli._errors import UserError
 from jaxopt_study.cli._folders import results_folder
 from jaxopt_study.cli._progress import JobBar
 from jaxopt_study.cli._signals import termination
-from jaxopt_study.sweeps._execution import _engine as engine
+from jaxopt_study.sweeps._execution._interruptible_wait import GRACE, GaveUpError, wait_until
 from jaxopt_study.training._python_loop import interrupts
 
 TINY = ["--steps=4", "--widths", "3", "--batch-size=16", "--evaluations=2"]
@@ -152,11 +152,11 @@ def test_in_another_thread_no_handler_is_touched():
 def test_nobody_waits_for_a_compilation_after_an_interrupt():
     endless: Future = Future()
     began = time.perf_counter()
-    with pytest.raises(engine._GaveUpError):
-        engine._wait(endless.done, lambda: time.perf_counter() - began > 0.2)
-    assert time.perf_counter() - began < 0.2 + engine._GRACE + 0.5
+    with pytest.raises(GaveUpError):
+        wait_until(endless.done, lambda: time.perf_counter() - began > 0.2)
+    assert time.perf_counter() - began < 0.2 + GRACE + 0.5
     endless.set_result(3)
-    engine._wait(endless.done, lambda: True)
+    wait_until(endless.done, lambda: True)
 
 
 @pytest.mark.parametrize(

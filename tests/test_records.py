@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from jaxopt_study import records
-from jaxopt_study._plain_values import MAX_DEPTH, decode
 from jaxopt_study.records import Record, RecordError
+from jaxopt_study.records._plain_values import MAX_DEPTH, decode
 
 
 @dataclass

@@ -55,12 +55,12 @@ def ablate(options: Ablate, job: Job) -> int:
     folder = choose_folder(options.out, "ablate", name, resume=options.resume)
     problem = network_problem(settings, dataset)
     with results_folder(folder):
-        found = _run(options, settings, optimizer, problem, neutral, space, folder)
-    if found is None:
+        ablation = _run(options, settings, optimizer, problem, neutral, space, folder)
+    if ablation is None:
         return interrupted(folder)
-    record = job.record(name, settings, _ablate_report.summary(found), dataset)
-    files = _ablate_report.write(record, found, folder, title=f"{options.optimizer} on {described(settings)}")
-    _ablate_report.show(job, record, found, files, folder, share=problem.is_proportion(options.metric))
+    record = job.record(name, settings, _ablate_report.summary(ablation), dataset)
+    files = _ablate_report.write(record, ablation, folder, title=f"{options.optimizer} on {described(settings)}")
+    _ablate_report.show(job, record, ablation, files, folder, share=problem.is_proportion(options.metric))
     return 0
 
 
@@ -98,14 +98,14 @@ def _run(
 
 
 def _neutral(texts: tuple[str, ...]) -> dict[str, float] | None:
-    found = {}
+    values = {}
     for text in texts:
         path, _, value = text.partition("=")
         try:
-            found[path.strip()] = float(value)
+            values[path.strip()] = float(value)
         except ValueError:
             raise UserError(f'--neutral "{text}": expected NAME=NUMBER, such as "eps=0".') from None
-    return found or None
+    return values or None
 
 
 def _space(options: Ablate, optimizer: Transform) -> Space:

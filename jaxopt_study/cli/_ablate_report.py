@@ -20,11 +20,11 @@ from jaxopt_study.sweeps import Ablation, Variant
 FAR = 20.0  # in median half widths: an effect beyond makes the axis linear only near 0
 
 
-def summary(found: Ablation) -> dict[str, Any]:
+def summary(ablation: Ablation) -> dict[str, Any]:
     """Return the results of an ablation as plain values."""
-    contributions = {part.variant.name: part for part in found.contributions()}
+    contributions = {part.variant.name: part for part in ablation.contributions()}
     rows = []
-    for variant in found.variants:
+    for variant in ablation.variants:
         row = {"variant": variant.name, "kind": variant.kind, **specification(variant.optimizer)}
         row["values"] = dict(variant.values)
         if variant.name in contributions:
@@ -33,26 +33,26 @@ def summary(found: Ablation) -> dict[str, Any]:
                 "loss": list(part.loss), "p_value": part.p_value, "verdict": part.verdict, "diverged": part.diverged
             }  # fmt: skip
         rows.append(row)
-    chosen = {name: dict(report.config) for name, report in found.comparison.of().items()}
+    configs = {name: dict(report.config) for name, report in ablation.comparison.of().items()}
     return records.plain({
-        "metric": found.comparison.metric, "mode": found.comparison.mode, "level": found.level, "variants": rows,
-        "chosen": chosen,
+        "metric": ablation.comparison.metric, "mode": ablation.comparison.mode, "level": ablation.level,
+        "variants": rows, "chosen": configs,
     })  # fmt: skip
 
 
-def write(record: records.Record, found: Ablation, folder: Path, *, title: str) -> list[str]:
+def write(record: records.Record, ablation: Ablation, folder: Path, *, title: str) -> list[str]:
     """Write the record, the tables and the figure.
 
     Args:
         record: Record of the command.
-        found: The ablation.
+        ablation: The ablation.
         folder: Results folder.
         title: Title of the figure: optimizer and problem.
 
     Returns:
         The names of the files.
     """
-    parts = found.contributions()
+    parts = ablation.contributions()
     config = record.config
     metric = config["metric"]
     tuned = f", each tuned with {config['budget']} trials" if config["budget"] else ""
@@ -60,31 +60,33 @@ def write(record: records.Record, found: Ablation, folder: Path, *, title: str) 
         [textwrap.fill(_named(part.variant), 42) for part in parts],
         [part.loss for part in parts],
         xlabel=f"how much worse: test {UNITS[metric]}",
-        level=found.level,
+        level=ablation.level,
         better=("better with the change", "worse with the change"),
         linear_within=linear_within([part.loss for part in parts]),
         title=f"{title}{tuned}: {config['seeds']} paired seeds",
     )
     records.write_atomically(folder / "ablation.png", figures.render(figure))
-    write_table(found.to_pandas(), folder / "contributions.csv")
-    write_table(found.comparison.to_pandas().rename(columns={"candidate": "variant"}), folder / "scores.csv")
+    write_table(ablation.to_pandas(), folder / "contributions.csv")
+    write_table(ablation.comparison.to_pandas().rename(columns={"candidate": "variant"}), folder / "scores.csv")
     records.save(record, folder / "record.json")
     return ["ablation.png", "contributions.csv", "scores.csv", "record.json"]
 
 
-def show(job: Job, record: records.Record, found: Ablation, files: Sequence[str], folder: Path, *, share: bool) -> None:
+def show(
+    job: Job, record: records.Record, ablation: Ablation, files: Sequence[str], folder: Path, *, share: bool
+) -> None:
     """Print the table of contributions and the names of the files.
 
     Args:
         job: The command.
         record: Its record.
-        found: The ablation.
+        ablation: The ablation.
         files: Names of the written files.
         folder: Results folder.
         share: Whether the metric is a proportion.
     """
     config, results = record.config, record.results
-    parts = found.contributions()
+    parts = ablation.contributions()
     seeds = config["seeds"]
     table = Table(box=None, pad_edge=False)
     table.add_column("change", overflow="fold")
@@ -94,8 +96,8 @@ def show(job: Job, record: records.Record, found: Ablation, files: Sequence[str]
         lost = f", {part.diverged} of {seeds} diverged" if part.diverged else ""
         effect = {"helps": "worse", "harms": "better"}.get(part.verdict, "not detectable")
         table.add_row(Text(part.variant.name + lost), difference(*part.loss, share=share), effect)
-    metric = found.comparison.metric.replace("_", " ")
-    full = found.comparison.median()[found.variants[0].name]
+    metric = ablation.comparison.metric.replace("_", " ")
+    full = ablation.comparison.median()[ablation.variants[0].name]
     tuned = f"each tuned with {config['budget']} trials" if config["budget"] else "at the given settings"
     heading = (
         f"{config['optimizer']} on {config['data']}, {config['steps']} steps, {seeds} paired seeds, {tuned}.\n"

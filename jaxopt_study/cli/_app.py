@@ -42,11 +42,11 @@ def run(argv: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: With code 2 for arguments that cannot be parsed, and 0 after `--help`.
     """
-    asked = sys.argv[1:] if argv is None else list(argv)
-    if asked == ["--version"]:
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    if arguments == ["--version"]:
         sys.stdout.write(f"jaxopt-study {version('jaxopt_study')}\n")
         return 0
-    options: Any = tyro.cli(_commands(asked), args=asked, prog="jaxopt-study", description=DESCRIPTION)
+    options: Any = tyro.cli(_commands(arguments), args=arguments, prog="jaxopt-study", description=DESCRIPTION)
     return _run(options, all_cores=argv is None and isinstance(options, NetworkOptions))
 
 
@@ -88,10 +88,10 @@ def _run(options: Any, *, all_cores: bool) -> int:
     return run_command(type(options).__name__.lower(), command, options)
 
 
-def _commands(asked: Sequence[str]) -> Any:
+def _commands(arguments: Sequence[str]) -> Any:
     """Return the subcommands, with only their first sentences in the help of the whole program."""
     commands: list[Any] = list(COMMANDS)
-    if set(asked) <= {"-h", "--help"}:
+    if set(arguments) <= {"-h", "--help"}:
         commands = [Annotated[one, tyro.conf.subcommand(description=_first_sentence(one.__doc__))] for one in commands]
     return reduce(operator.or_, commands)
 

@@ -71,16 +71,16 @@ def named_candidates(only: Iterable[str], own: Iterable[str], spaces: Iterable[s
         short = path.rpartition(":")[2]
         name = path if short in network or short in makers else short
         makers[name], paths[name] = import_maker(path), path
-    asked = _spaces_of(spaces, makers)
-    found = {}
+    user_spaces = _spaces_of(spaces, makers)
+    candidates = {}
     for name, maker in makers.items():
-        space = asked.get(name)
+        space = user_spaces.get(name)
         if name in paths:
-            found[name] = _users(name, paths[name], maker, space)
+            candidates[name] = _users(name, paths[name], maker, space)
         else:
             candidate = Candidate(maker, space or default_space(maker))
-            found[name] = NamedCandidate(name, plane[name], candidate)
-    return found
+            candidates[name] = NamedCandidate(name, plane[name], candidate)
+    return candidates
 
 
 def failure_of(candidate: NamedCandidate, problem: Problem) -> str | None:
@@ -119,11 +119,11 @@ def _middle(space: Mapping[str, Any] | None) -> dict[str, Any]:
 def _spaces_of(texts: Iterable[str], makers: Mapping[str, Any]) -> dict[str, Space]:
     grouped: dict[str, list[str]] = {}
     for text in texts:
-        found = _OWN.fullmatch(text.strip())
-        if found is None or found[1] not in makers:
+        match = _OWN.fullmatch(text.strip())
+        if match is None or match[1] not in makers:
             raise UserError(
                 f'--space "{text}": expected OPTIMIZER.NAME=KIND(…), such as "adam.learning_rate=log(1e-4, 1)", with '
                 f"one of {', '.join(makers)}."
             )
-        grouped.setdefault(found[1], []).append(found[2])
+        grouped.setdefault(match[1], []).append(match[2])
     return {name: read_space(own) for name, own in grouped.items()}

@@ -111,16 +111,16 @@ def _run(
 def _on_network(
     settings: Mapping[str, Any], candidates: Mapping[str, NamedCandidate], network: Problem, journal: Path, bar: JobBar
 ) -> sweeps.Comparison:
-    asked = {name: candidate.network for name, candidate in candidates.items()}
-    tuned = sum(settings["budget"] > 0 and one.space is not None for one in asked.values())
-    untuned = sum(one.defaults is not None for one in asked.values())
+    entries = {name: candidate.network for name, candidate in candidates.items()}
+    tuned = sum(settings["budget"] > 0 and one.space is not None for one in entries.values())
+    untuned = sum(one.defaults is not None for one in entries.values())
     stages = (
         ("tuning", tuned * settings["budget"] * settings["tune_seeds"]),
         ("reporting", (tuned + untuned) * settings["seeds"]),
     )
     with user_errors():
         return sweeps.compare(
-            asked,
+            entries,
             network,
             budget=settings["budget"],
             num_steps=settings["steps"],
@@ -150,8 +150,8 @@ def _probe(
         return
     reports = so_far.comparison.of(None, "tuned" if settings["budget"] else "default")
     runs = probe_runs(reports, candidates, settings)
-    asked = {"config": settings, "data": data_hash}
-    for probed in kept_runs(runs, asked, folder, bar, resume=resume):
+    config = {"config": settings, "data": data_hash}
+    for probed in kept_runs(runs, config, folder, bar, resume=resume):
         for entry in so_far.entries:
             if all(entry.get(name) == probed[name] for name in ("problem", "optimizer", "settings")):
                 entry |= {name: probed[name] for name in ("curvature", "error") if name in probed}

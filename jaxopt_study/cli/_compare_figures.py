@@ -46,8 +46,8 @@ def draw(
     whole = [entry for entry in entries if "error" not in entry]
     pictures: dict[str, bytes] = {}
     if comparison is not None:
-        found = dict(_of_comparison(comparison, title, settings)) | dict(_curves(comparison, title))
-        pictures |= {name: figures.render(figure) for name, figure in found.items()}
+        drawn = dict(_of_comparison(comparison, title, settings)) | dict(_curves(comparison, title))
+        pictures |= {name: figures.render(figure) for name, figure in drawn.items()}
     probed = {entry["optimizer"]: entry["curvature"] for entry in whole if "curvature" in entry}
     if probed:
         kind = HEADINGS["tuned" if settings["budget"] else "default"]
@@ -101,11 +101,11 @@ def _of_comparison(comparison: Comparison, title: str, settings: Mapping[str, An
             ),
         )
     if len(comparison.candidates) > 1:
-        which = "tuned" if tuned else "default"
-        found = comparison.differences(None, which)
+        shown = "tuned" if tuned else "default"
+        paired = comparison.differences(None, shown)
         yield "differences.png", figures.difference_matrix(
-            found.names, found.estimate, found.lower, found.upper, found.better, unit=label,
-            title=f"{title}, {HEADINGS[which]}: differences of {metric}, paired over {settings['seeds']} seeds",
+            paired.names, paired.estimate, paired.lower, paired.upper, paired.better, unit=label,
+            title=f"{title}, {HEADINGS[shown]}: differences of {metric}, paired over {settings['seeds']} seeds",
         )  # fmt: skip
     curves = comparison.budget_curves()
     if curves:
@@ -125,15 +125,15 @@ def _of_comparison(comparison: Comparison, title: str, settings: Mapping[str, An
 
 def _curves(comparison: Comparison, about: str) -> Iterator[tuple[str, Figure]]:
     """Yield the learning curves of loss and accuracy, with default and tuned settings side by side on equal axes."""
-    which = ("default", "tuned") if comparison.budget else ("default",)
+    shown_settings = ("default", "tuned") if comparison.budget else ("default",)
     names = comparison.candidates
-    reports = {settings: comparison.of(None, settings) for settings in which}
+    reports = {settings: comparison.of(None, settings) for settings in shown_settings}
     steps = next(iter(reports["default"].values())).steps
-    wanted = {
+    files = {
         "loss.png": ("batch_loss", "training loss (nats per example)\nmean over the steps between points"),
         "accuracy.png": ("validation_accuracy", "validation accuracy (fraction)"),
     }
-    for file, (metric, label) in wanted.items():
+    for file, (metric, label) in files.items():
         log = metric == "batch_loss"
         curves = {
             settings: {name: found[name].curves[metric] for name in names if name in found}
@@ -142,7 +142,7 @@ def _curves(comparison: Comparison, about: str) -> Iterator[tuple[str, Figure]]:
         every = [values for found in curves.values() for values in found.values()]
         limits = _loss_limits(every) if log else (accuracy_floor(every), 1.0)
         title = f"{about}: {label.partition(' (')[0]}"
-        if len(which) == 1:
+        if len(shown_settings) == 1:
             yield file, figures.learning_curves(
                 steps, curves["default"], ylabel=label, title=title, log=log, larger_is_better=not log,
                 smallest=limits[0], largest=limits[1],

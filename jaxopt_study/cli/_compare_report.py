@@ -25,38 +25,38 @@ Entries = Sequence[Mapping[str, Any]]
 
 def entries(comparison: Comparison, candidates: Mapping[str, NamedCandidate]) -> list[dict[str, Any]]:
     """Return the reports of a comparison as plain values, one for each candidate and settings."""
-    found = []
+    rows = []
     for report in comparison.reports:
         curves = {"step": report.steps, "train_loss": report.curves["batch_loss"]}
         curves |= {name: values for name, values in report.curves.items() if name != "batch_loss"}
-        found.append({
+        rows.append({
             "problem": report.problem, "optimizer": report.candidate, "settings": report.settings,
             "config": report.config, **specification(candidates[report.candidate].with_settings(report.config)),
             "module": candidates[report.candidate].path, "seeds": len(report.scores), "diverged": report.diverged,
             "stalled": report.stalled, "curves": curves, "finals": dict(report.finals),
             "run_seconds": report.seconds_per_step * report.steps[-1],
         })  # fmt: skip
-    return records.plain(found)
+    return records.plain(rows)
 
 
 def summary(comparison: Comparison | None) -> dict[str, Any] | None:
     """Return the results of a comparison as plain values: rankings, medians, verdicts, and the selected settings."""
     if comparison is None:
         return None
-    found: dict[str, Any] = {
+    results: dict[str, Any] = {
         "metric": comparison.metric, "mode": comparison.mode,
         "selected_by": comparison.selected_by, "budget": comparison.budget, "level": 0.95
     }  # fmt: skip
     for settings in SETTINGS[: 2 if comparison.budget else 1]:
         medians = comparison.median(None, settings)
-        found[settings] = {
+        results[settings] = {
             "ranking": comparison.ranking(None, settings),
             "medians": {name: [x.estimate, x.lower, x.upper] for name, x in medians.items()},
             "verdict": comparison.verdict(None, settings),
         }
-    found["chosen"] = {name: dict(report.config) for name, report in comparison.of().items()}
-    found["boundaries"] = boundaries(comparison)
-    return records.plain(found)
+    results["chosen"] = {name: dict(report.config) for name, report in comparison.of().items()}
+    results["boundaries"] = boundaries(comparison)
+    return records.plain(results)
 
 
 def boundaries(comparison: Comparison) -> dict[str, dict[str, str]]:
@@ -88,12 +88,12 @@ def write(record: records.Record, comparison: Comparison | None, folder: Path) -
     return files
 
 
-def _curve_rows(found: Entries) -> Iterator[dict[str, Any]]:
+def _curve_rows(entries: Entries) -> Iterator[dict[str, Any]]:
     """Yield one row per problem, optimizer, settings, seed, step and metric, without failed runs.
 
     "train_loss" is the mean over the steps since the previous row; "test_*" are of the final parameters.
     """
-    for entry in found:
+    for entry in entries:
         if "error" in entry:
             continue
         steps = entry["curves"]["step"]
@@ -159,8 +159,8 @@ def show(
         for name, flags in boundaries(comparison).items():
             for parameter, side in flags.items():
                 space = comparison.searches[comparison.problems[0], name].space
-                told = at_end(parameter, space[parameter], side, owner=f"{name}.")
-                job.say(f"{FLAGS[side]} {name}: {told}", style="yellow")
+                warning = at_end(parameter, space[parameter], side, owner=f"{name}.")
+                job.say(f"{FLAGS[side]} {name}: {warning}", style="yellow")
         for trouble, word in (("diverged", "Diverged"), ("stalled", "Stalled with a gradient that is not 0")):
             counts = [(report, getattr(report, trouble).sum()) for report in comparison.reports]
             lost = [f"{report.candidate} ({report.settings}) {count}" for report, count in counts if count]
@@ -179,8 +179,8 @@ def show(
 def _footnote(comparison: Comparison) -> str:
     """Return the explanation of the columns of `_rankings`."""
     missing = len(comparison.of(None, "default")) < len(comparison.candidates)
-    told = "In parentheses: interval of the median. Rank: 1 has the best median."
-    return f"{told} —: not run." if missing else told
+    note = "In parentheses: interval of the median. Rank: 1 has the best median."
+    return f"{note} —: not run." if missing else note
 
 
 def _rankings(comparison: Comparison, *, share: bool) -> Table:

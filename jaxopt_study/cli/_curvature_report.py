@@ -31,20 +31,20 @@ def eigenvalue_rows(results: Mapping[str, Any]) -> tuple[list[dict[str, Any]], t
     """
     rows = []
     if "eigenpairs" in results:
-        found = results["eigenpairs"]
-        values, count = found["values"], len(found["values"])
-        apart = resolved(values, found["residuals"]).tolist()
+        result = results["eigenpairs"]
+        values, count = result["values"], len(result["values"])
+        distinct = resolved(values, result["residuals"]).tolist()
         for i, value in enumerate(values):  # the smaller half comes first, all in ascending order
             end, rank = ("smallest", i + 1) if i < count // 2 else ("largest", count - i)
-            rows.append(("eigenpairs", end, rank, value, found["residuals"][i], found["converged"][i], apart[i]))
+            rows.append(("eigenpairs", end, rank, value, result["residuals"][i], result["converged"][i], distinct[i]))
     if "spectral_density" in results:
-        found = results["spectral_density"]
-        values, residuals = found["outliers"]["values"], found["outliers"]["residuals"]
-        above = [value > found["grid"][-1] for value in values]
-        apart = resolved(values, residuals).tolist()
+        result = results["spectral_density"]
+        values, residuals = result["outliers"]["values"], result["outliers"]["residuals"]
+        above = [value > result["grid"][-1] for value in values]
+        distinct = resolved(values, residuals).tolist()
         for i, value in enumerate(values):  # in descending order
             end, rank = ("largest", i + 1) if above[i] else ("smallest", len(above) - i)
-            rows.append(("outliers", end, rank, value, residuals[i], True, apart[i]))
+            rows.append(("outliers", end, rank, value, residuals[i], True, distinct[i]))
     return [dict(zip(COLUMNS, row, strict=True)) for row in rows], COLUMNS
 
 
@@ -63,12 +63,12 @@ def draw(results: Mapping[str, Any], target: Target, folder: Path) -> list[str]:
         return []
     title, edge, rate, label = described(target), None, None, ""
     if "preconditioned" in results:
-        found = results["preconditioned"]
-        if is_plain(found):
-            edge, rate = found["threshold"], results["threshold"]["limit"] / found["threshold"]
+        result = results["preconditioned"]
+        if is_plain(result):
+            edge, rate = result["threshold"], results["threshold"]["limit"] / result["threshold"]
             label = f"edge of {shortened(target.described['optimizer'])}: {edge:.4g}"
         else:
-            title += f"\npreconditioned sharpness / threshold: {interval(*found['ratio'])}"
+            title += f"\npreconditioned sharpness / threshold: {interval(*result['ratio'])}"
     figure = figures.spectrum(results, title=title, edge=edge, edge_label=label, rate=rate)
     records.write_atomically(folder / "spectrum.png", figures.render(figure))
     return ["spectrum.png"]
@@ -122,9 +122,9 @@ def shortened(expression: str | None) -> str:
     return text if len(text) <= 32 else f"{text[:31]}…"
 
 
-def is_plain(found: Mapping[str, Any]) -> bool:
+def is_plain(result: Mapping[str, Any]) -> bool:
     """Return whether a preconditioner is the identity, so that the threshold applies to the Hessian itself."""
-    return all(abs(found["preconditioner"][name] - 1) < 1e-4 for name in ("min", "max"))
+    return all(abs(result["preconditioner"][name] - 1) < 1e-4 for name in ("min", "max"))
 
 
 def with_error(value: float, error: float) -> str:
@@ -141,84 +141,89 @@ def interval(low: float, high: float) -> str:
     return f"{low:.4g}" if low == high else f"{low:.{digits}g} to {high:.{digits}g}"
 
 
-def _of_audit(found: Mapping[str, Any]) -> Iterator[Row]:
-    yield "audit of the Hessian", found["verdict"], f"noise floor {found['noise_floor']:.1e}", str(found["num_matvecs"])
+def _of_audit(result: Mapping[str, Any]) -> Iterator[Row]:
+    yield (
+        "audit of the Hessian",
+        result["verdict"],
+        f"noise floor {result['noise_floor']:.1e}",
+        str(result["num_matvecs"]),
+    )
 
 
-def _of_eigenpairs(found: Mapping[str, Any]) -> Iterator[Row]:
-    half = len(found["values"]) // 2
+def _of_eigenpairs(result: Mapping[str, Any]) -> Iterator[Row]:
+    half = len(result["values"]) // 2
     ends = {"largest": slice(None, half - 1 if half else None, -1), "smallest": slice(0, half)}
     for end, of in ends.items():
-        values, residuals = found["values"][of], found["residuals"][of]
+        values, residuals = result["values"][of], result["residuals"][of]
         if values:
             listed = " ".join(f"{value:.3g}" for value in values[:SHOWN]) + (" …" if len(values) > SHOWN else "")
             error = f"residuals ≤ {max(residuals):.1e}"
             for quality in ("converged", "resolved"):
-                lost = len(values) - sum(found[quality][of])
+                lost = len(values) - sum(result[quality][of])
                 error += f", {lost} not {quality}" if lost else ""
-            yield f"{end} eigenvalues", listed, error, str(found["num_matvecs"]) if end == "largest" else ""
+            yield f"{end} eigenvalues", listed, error, str(result["num_matvecs"]) if end == "largest" else ""
 
 
-def _of_sharpness(found: Mapping[str, Any]) -> Iterator[Row]:
-    sure = f"{100 * found['confidence']:.3g}% confidence"
-    yield "λmax, the sharpness", interval(found["lower"], found["upper"]), sure, str(found["num_matvecs"])
-    yield "2/λmax, critical rate", interval(*found["critical_learning_rate"]), sure, ""
+def _of_sharpness(result: Mapping[str, Any]) -> Iterator[Row]:
+    sure = f"{100 * result['confidence']:.3g}% confidence"
+    yield "λmax, the sharpness", interval(result["lower"], result["upper"]), sure, str(result["num_matvecs"])
+    yield "2/λmax, critical rate", interval(*result["critical_learning_rate"]), sure, ""
 
 
-def _of_density(found: Mapping[str, Any]) -> Iterator[Row]:
-    above = sum(value > found["grid"][-1] for value in found["outliers"]["values"])
-    width = found["kernel_width"]
-    bulk = f"{found['grid'][0] + 5 * width:.3g} to {found['grid'][-1] - 5 * width:.3g}"
-    yield "bulk of the spectrum", bulk, f"resolved to {width:.1e}", str(found["num_matvecs"])
-    yield "outliers", f"{above} above, {len(found['outliers']['values']) - above} below", "", ""
+def _of_density(result: Mapping[str, Any]) -> Iterator[Row]:
+    above = sum(value > result["grid"][-1] for value in result["outliers"]["values"])
+    width = result["kernel_width"]
+    bulk = f"{result['grid'][0] + 5 * width:.3g} to {result['grid'][-1] - 5 * width:.3g}"
+    yield "bulk of the spectrum", bulk, f"resolved to {width:.1e}", str(result["num_matvecs"])
+    yield "outliers", f"{above} above, {len(result['outliers']['values']) - above} below", "", ""
 
 
-def _of_trace(found: Mapping[str, Any]) -> Iterator[Row]:
-    yield "trace", with_error(found["value"], found["standard_error"]), "standard error", str(found["num_matvecs"])
+def _of_trace(result: Mapping[str, Any]) -> Iterator[Row]:
+    yield "trace", with_error(result["value"], result["standard_error"]), "standard error", str(result["num_matvecs"])
 
 
-def _of_gradient(found: Mapping[str, Any]) -> Iterator[Row]:
-    gg = found["gg"]
-    yield "loss, ‖gradient‖", f"{found['loss']:.4g}, {found['gradient_norm']:.4g}", "", ""
-    error = found["ghg_error"] / gg if gg else np.nan
-    yield "curvature along it", f"{found['curvature']:.5g}", f"± {error:.1e}", str(found["num_matvecs"])
-    beyond = found["largest_step"]
+def _of_gradient(result: Mapping[str, Any]) -> Iterator[Row]:
+    gg = result["gg"]
+    yield "loss, ‖gradient‖", f"{result['loss']:.4g}, {result['gradient_norm']:.4g}", "", ""
+    error = result["ghg_error"] / gg if gg else np.nan
+    yield "curvature along it", f"{result['curvature']:.5g}", f"± {error:.1e}", str(result["num_matvecs"])
+    beyond = result["largest_step"]
     falls = f"rises beyond {beyond:.4g}" if np.isfinite(beyond) else ""
-    yield "Cauchy step", f"{found['cauchy_step']:.4g}", falls, ""
-    share, count = found["top_share"], len(found["top_values"])
-    error = f"± {100 * found['top_share_error']:.2g}% of ‖g‖²"
+    yield "Cauchy step", f"{result['cauchy_step']:.4g}", falls, ""
+    share, count = result["top_share"], len(result["top_values"])
+    error = f"± {100 * result['top_share_error']:.2g}% of ‖g‖²"
     yield f"gradient in the top {count}", f"{100 * share:.3g}%", error, ""
 
 
-def _of_classification(found: Mapping[str, Any]) -> Iterator[Row]:
-    sign = "≤" if found["gradient_norm"] <= found["gradient_tol"] else ">"
-    error = f"‖g‖ {found['gradient_norm']:.2g} {sign} {found['gradient_tol']:.2g}"
-    yield "kind of point", found["verdict"], error, str(found["num_matvecs"])
-    index = found["index"]
+def _of_classification(result: Mapping[str, Any]) -> Iterator[Row]:
+    sign = "≤" if result["gradient_norm"] <= result["gradient_tol"] else ">"
+    error = f"‖g‖ {result['gradient_norm']:.2g} {sign} {result['gradient_tol']:.2g}"
+    yield "kind of point", result["verdict"], error, str(result["num_matvecs"])
+    index = result["index"]
     sure, proved = "", ""
     if index["confidence"] is not None:
         sure, proved = f" ({100 * index['confidence']:.3g}%)", f", ≥ {index['lower_bound']:,} proved"
     yield "negative eigenvalues", count_range(*index["interval"]), f"λ < −{index['tau']:.1e}{sure}{proved}", ""
     yield "flat eigenvalues", count_range(*index["flat_interval"]), f"|λ| ≤ {index['tau']:.1e}{sure}", ""
-    if found["escape"]["seen"]:
-        yield "  way down", f"loss falls by {found['escape']['fall']:.3g}", f"± {found['escape']['rounding']:.1e}", ""
+    if result["escape"]["seen"]:
+        yield "  way down", f"loss falls by {result['escape']['fall']:.3g}", f"± {result['escape']['rounding']:.1e}", ""
 
 
-def _of_threshold(found: Mapping[str, Any]) -> Iterator[Row]:
-    yield "stability threshold", f"{found['threshold']:.6g}", "of the optimizer", ""
+def _of_threshold(result: Mapping[str, Any]) -> Iterator[Row]:
+    yield "stability threshold", f"{result['threshold']:.6g}", "of the optimizer", ""
 
 
-def _of_preconditioned(found: Mapping[str, Any]) -> Iterator[Row]:
-    if not is_plain(found):
-        sure = f"{100 * found['confidence']:.3g}% confidence"
-        yield "preconditioned λmax", interval(found["lower"], found["upper"]), sure, ""
-    yield "  / threshold", interval(*found["ratio"]), "1 is the edge", str(found["num_matvecs"])
+def _of_preconditioned(result: Mapping[str, Any]) -> Iterator[Row]:
+    if not is_plain(result):
+        sure = f"{100 * result['confidence']:.3g}% confidence"
+        yield "preconditioned λmax", interval(result["lower"], result["upper"]), sure, ""
+    yield "  / threshold", interval(*result["ratio"]), "1 is the edge", str(result["num_matvecs"])
 
 
-def _of_stability(found: Mapping[str, Any]) -> Iterator[Row]:
-    verdict = found["kind"] + ("" if found["converged"] else ", not converged")
-    yield "next step", verdict, _LEADS.get(found["kind"], ""), str(found["num_matvecs"])
-    yield "  spectral radius", with_error(found["radius"], found["error"]), "residual × condition", ""
+def _of_stability(result: Mapping[str, Any]) -> Iterator[Row]:
+    verdict = result["kind"] + ("" if result["converged"] else ", not converged")
+    yield "next step", verdict, _LEADS.get(result["kind"], ""), str(result["num_matvecs"])
+    yield "  spectral radius", with_error(result["radius"], result["error"]), "residual × condition", ""
 
 
 _LEADS = {

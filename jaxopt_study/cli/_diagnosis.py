@@ -114,8 +114,8 @@ def spectral_density(subject: Subject, so_far: Results) -> dict[str, Any]:
         noise_floor=_floor(so_far),
         key=subject.key("spectral_density"),
     )
-    found = _plain(density._replace(quadrature=None, keys=None, outliers=None))
-    return found | {"outliers": _plain(density.outliers), "num_matvecs": density.num_matvecs}
+    plain = _plain(density._replace(quadrature=None, keys=None, outliers=None))
+    return plain | {"outliers": _plain(density.outliers), "num_matvecs": density.num_matvecs}
 
 
 def trace(subject: Subject, so_far: Results) -> dict[str, Any]:
@@ -131,7 +131,7 @@ def gradient(subject: Subject, so_far: Results) -> dict[str, Any]:
     """Return slope and curvature along the gradient."""
     target, choices = subject.target, subject.choices
     value, grads = loss_and_gradient(target.loss, target.params, target.data, choices.batch_size)
-    found = curvature.ill_conditioning(
+    result = curvature.ill_conditioning(
         subject.op,
         grads,
         k=min(-(-choices.num_eigenpairs // 2), subject.op.size),
@@ -139,13 +139,13 @@ def gradient(subject: Subject, so_far: Results) -> dict[str, Any]:
         tol=_tolerance(subject, so_far),
         noise_floor=_floor(so_far),
     )
-    return _plain(found) | {"loss": value}
+    return _plain(result) | {"loss": value}
 
 
 def classification(subject: Subject, so_far: Results) -> dict[str, Any]:
     """Return the kind of the point, and its numbers of negative and flat eigenvalues."""
     target = subject.target
-    found = curvature.classify_point(
+    result = curvature.classify_point(
         target.loss,
         target.params,
         target.data,
@@ -154,10 +154,10 @@ def classification(subject: Subject, so_far: Results) -> dict[str, Any]:
         noise_floor=_floor(so_far),
         max_dense=MAX_DENSE,
     )
-    plain = _plain(found._replace(index=None, escape=None)) | {"verdict": found.verdict}
-    sampled = subject.op.size > MAX_DENSE and not found.index.exact
-    index = _plain(found.index) | {"exact": found.index.exact, "confidence": CONFIDENCE if sampled else None}
-    return plain | {"index": index, "escape": _plain(found.escape._replace(direction=None))}
+    plain = _plain(result._replace(index=None, escape=None)) | {"verdict": result.verdict}
+    sampled = subject.op.size > MAX_DENSE and not result.index.exact
+    index = _plain(result.index) | {"exact": result.index.exact, "confidence": CONFIDENCE if sampled else None}
+    return plain | {"index": index, "escape": _plain(result.escape._replace(direction=None))}
 
 
 def threshold(subject: Subject, so_far: Results) -> dict[str, Any]:
@@ -177,10 +177,10 @@ def preconditioned(subject: Subject, so_far: Results) -> dict[str, Any]:
     batch_size = subject.choices.batch_size
     diagonal = dynamics.preconditioner(*subject.step, batch_size=batch_size).diagonal
     entries = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(diagonal)])
-    found = dynamics.preconditioned_sharpness(*subject.step, key=subject.key("preconditioned"), batch_size=batch_size)
-    return _plain(found.bracket._replace(vector=None)) | {
-        "threshold": found.threshold,
-        "ratio": found.ratio,
+    result = dynamics.preconditioned_sharpness(*subject.step, key=subject.key("preconditioned"), batch_size=batch_size)
+    return _plain(result.bracket._replace(vector=None)) | {
+        "threshold": result.threshold,
+        "ratio": result.ratio,
         "preconditioner": dict(zip(("min", "median", "max"), np.quantile(entries, [0, 0.5, 1]), strict=True)),
     }
 
@@ -188,13 +188,13 @@ def preconditioned(subject: Subject, so_far: Results) -> dict[str, Any]:
 def stability(subject: Subject, so_far: Results) -> dict[str, Any]:
     """Return the spectral radius of the linearised training step."""
     del so_far
-    found = dynamics.stability(*subject.step, key=subject.key("stability"), batch_size=subject.choices.batch_size)
-    values: Any = found.eigenvalues
-    plain = {name: getattr(found, name) for name in ("radius", "error", "kind", "converged", "frozen", "num_matvecs")}
+    result = dynamics.stability(*subject.step, key=subject.key("stability"), batch_size=subject.choices.batch_size)
+    values: Any = result.eigenvalues
+    plain = {name: getattr(result, name) for name in ("radius", "error", "kind", "converged", "frozen", "num_matvecs")}
     return plain | {
         "eigenvalues": {"real": values.real, "imaginary": values.imag},
-        "residuals": found.residuals,
-        "errors": found.errors,
+        "residuals": result.residuals,
+        "errors": result.errors,
     }
 
 
@@ -251,6 +251,6 @@ def _tolerance(subject: Subject, so_far: Results) -> float:
     return tolerance
 
 
-def _plain(found: Any) -> dict[str, Any]:
+def _plain(result: Any) -> dict[str, Any]:
     """Return the fields of a result that are not None."""
-    return {name: value for name, value in found._asdict().items() if value is not None}
+    return {name: value for name, value in result._asdict().items() if value is not None}

@@ -149,8 +149,8 @@ def parse(text: str) -> ast.expr:
 
 def atoms() -> dict[str, Callable[..., Any]]:
     """Return the constructors of atoms, and of functions such as schedules, by name."""
-    found = {name: getattr(transforms, name) for name in transforms.__all__}
-    return {name: value for name, value in found.items() if hasattr(value, "constructor")}
+    public = {name: getattr(transforms, name) for name in transforms.__all__}
+    return {name: value for name, value in public.items() if hasattr(value, "constructor")}
 
 
 def _bare(expression: ast.expr, text: str) -> Any:

@@ -22,22 +22,22 @@ def network_settings(options: NetworkOptions) -> dict[str, Any]:
     Raises:
         UserError: If one is out of range.
     """
-    chosen: dict[str, Any] = {name: getattr(options, name) for name in COMMON}
-    chosen |= {name: value for name, value in DEFAULTS[options.data].items() if chosen[name] is None}
+    settings: dict[str, Any] = {name: getattr(options, name) for name in COMMON}
+    settings |= {name: value for name, value in DEFAULTS[options.data].items() if settings[name] is None}
     for name, least in options.counts.items():
-        value = chosen.get(name, getattr(options, name))
+        value = settings.get(name, getattr(options, name))
         if value < least:
             raise UserError(f"--{name.replace('_', '-')} must be at least {least}; received {value}.")
-    if any(width < 1 for width in chosen["widths"]):
-        raise UserError(f"--widths must be at least 1 each; received {' '.join(map(str, chosen['widths']))}.")
-    chosen["evaluate_every"] = max(1, chosen["steps"] // options.evaluations)
-    return records.plain(chosen | {name: getattr(options, name) for name in options.recorded})
+    if any(width < 1 for width in settings["widths"]):
+        raise UserError(f"--widths must be at least 1 each; received {' '.join(map(str, settings['widths']))}.")
+    settings["evaluate_every"] = max(1, settings["steps"] // options.evaluations)
+    return records.plain(settings | {name: getattr(options, name) for name in options.recorded})
 
 
 def use_all_cores() -> None:
     """Make each core a device of JAX, for sweeps to use; no effect if JAX has started or the user has set devices."""
-    told = jax.config.values["jax_num_cpu_devices"] > 0 or "device_count" in os.environ.get("XLA_FLAGS", "")
-    if told:
+    configured = jax.config.values["jax_num_cpu_devices"] > 0 or "device_count" in os.environ.get("XLA_FLAGS", "")
+    if configured:
         return
     with suppress(RuntimeError):  # JAX has started
         sweeps.use_cpu_cores()

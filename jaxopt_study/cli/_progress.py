@@ -70,27 +70,27 @@ class JobBar:
         Returns:
             A function of (runs done, total runs, best value so far).
         """
-        began = said = time.perf_counter()
+        began = reported = time.perf_counter()
         stage, first, last, whole = 0, 0, -1, -1
         self.begin(f"{where}: compiling")
 
         def progress(done: int, total: int, best: float) -> None:
-            nonlocal stage, first, last, whole, began, said
+            nonlocal stage, first, last, whole, began, reported
             now, note = time.perf_counter(), f"best {quantity} {best:.4g}"
             next_sweep = total != whole or done <= last
             if next_sweep:
                 stage += whole >= 0
                 while stage < len(stages) - 1 and total != stages[stage][1]:
                     stage += 1
-                began, said, first = now, now, done
+                began, reported, first = now, now, done
             name, last, whole = stages[min(stage, len(stages) - 1)][0], done, total
             label = f"{where}: {name} done" if done == total else f"{where}: {name}"
             self._bar.show(label, done, total, note, restart=next_sweep)
-            if done == total or now - said > SECONDS_PER_LINE:
+            if done == total or now - reported > SECONDS_PER_LINE:
                 left = (now - began) / max(done - first, 1) * (total - done)
                 note += f", {_clock(left)} left" if first < done < total else ""
                 self.line(f"{where}, {name}: {done} of {total} runs, {note}")
-                said = now
+                reported = now
 
         return progress
 

@@ -45,22 +45,22 @@ def search(options: Search, job: Job) -> int:
     network = network_problem(settings, dataset)
     problem = _problem(space, maker, settings, dataset) or network
     with results_folder(folder):
-        found, status = _run(options, settings, maker, space, problem, folder)
+        search, status = _run(options, settings, maker, space, problem, folder)
     proportion = network.is_proportion(options.metric)
     num_examples = len(jax.tree.leaves(dataset.validation)[0]) if proportion else None
     record = job.record(
         name,
         settings | {"space": space.describe()},
-        _search_report.summary(found, num_examples),
+        _search_report.summary(search, num_examples),
         dataset,
         status,
     )
-    files = _search_report.write(record, found, folder)
+    files = _search_report.write(record, search, folder)
     if status == "interrupted":
-        done = int(found.finished.all(axis=1).sum())
+        done = int(search.finished.all(axis=1).sum())
         return interrupted(folder, f"{done} of {options.trials} trials have finished and are kept")
-    pictures = _search_report.draw(found, folder, num_examples, title=f"{name} on {described(settings)}")
-    _search_report.show(job, record, found, [*pictures, *files], folder, share=proportion)
+    pictures = _search_report.draw(search, folder, num_examples, title=f"{name} on {described(settings)}")
+    _search_report.show(job, record, search, [*pictures, *files], folder, share=proportion)
     return 0 if record.results["best"] else 1
 
 
@@ -70,7 +70,7 @@ def _run(
     try:
         with JobBar() as bar:
             runs = ("searching", options.trials * options.seeds)
-            found = sweeps.search(
+            search = sweeps.search(
                 maker,
                 space,
                 problem,
@@ -94,7 +94,7 @@ def _run(
         if ":" not in options.optimizer:
             raise
         raise UserError(f"{options.optimizer} fails with {type(error).__name__}: {error}") from error
-    return found, "complete"
+    return search, "complete"
 
 
 def _space(options: Search, maker: Any) -> Space:
@@ -126,14 +126,14 @@ def _space(options: Search, maker: Any) -> Space:
 def _problem(space: Space, maker: Any, settings: Mapping[str, Any], dataset: Dataset) -> Callable[..., Problem] | None:
     """Return the problem as a function of the network's hyperparameters in the space; None if there are none."""
     takes = maker.hyperparams if isinstance(maker, Transform) else inspect.signature(maker).parameters
-    wanted = [name for name in space if name in OF_NETWORK and name not in takes]
-    if not wanted:
+    accepted = [name for name in space if name in OF_NETWORK and name not in takes]
+    if not accepted:
         return None
 
     def problem(**chosen: Any) -> Problem:
         return network_problem(settings, dataset, **chosen)
 
     keyword = inspect.Parameter.KEYWORD_ONLY
-    signature = inspect.Signature([inspect.Parameter(name, keyword, default=None) for name in wanted])
+    signature = inspect.Signature([inspect.Parameter(name, keyword, default=None) for name in accepted])
     problem.__signature__ = signature  # by which a search finds the names that it accepts
     return problem

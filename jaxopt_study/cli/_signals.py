@@ -13,15 +13,15 @@ class Termination:
     """Handler of SIGTERM that raises KeyboardInterrupt, and records that the signal was not Ctrl-C.
 
     Attributes:
-        asked: Whether the signal has come.
+        received: Whether the signal has come.
     """
 
     def __init__(self):
-        self.asked = False
+        self.received = False
 
     def hold(self) -> None:
         """Record the signal only, while a run defers interrupts until its results are saved."""
-        self.asked = True
+        self.received = True
 
     def __call__(self, number: int, frame: Any) -> None:
         """Interrupt at once.
@@ -33,7 +33,7 @@ class Termination:
         Raises:
             KeyboardInterrupt: Always.
         """
-        self.asked = True
+        self.received = True
         raise KeyboardInterrupt
 
 
@@ -68,11 +68,11 @@ def termination() -> Iterator[Callable[[], bool]]:
     handler = Termination()
     in_main = threading.current_thread() is threading.main_thread()
     if not in_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        yield lambda: handler.asked
+        yield lambda: handler.received
         return
     signal.signal(signal.SIGTERM, handler)
     try:
-        with _nothing_swallowed(lambda: signal.SIGTERM if handler.asked else signal.SIGINT):
-            yield lambda: handler.asked
+        with _nothing_swallowed(lambda: signal.SIGTERM if handler.received else signal.SIGINT):
+            yield lambda: handler.received
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)

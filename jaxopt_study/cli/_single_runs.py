@@ -56,8 +56,8 @@ def plane_runs(plane: Problem, candidates: Mapping[str, NamedCandidate]) -> list
     for name, candidate in candidates.items():
         if candidate.plane is not None:
             config = candidate.network.defaults if candidate.path else None
-            found = lambda tx=candidate.plane: _path(plane, tx)
-            runs.append(Run(plane.name, name, "default", candidate.plane, found, _PATH, config))
+            compute = lambda tx=candidate.plane: _path(plane, tx)
+            runs.append(Run(plane.name, name, "default", candidate.plane, compute, _PATH, config))
     return runs
 
 
@@ -102,8 +102,8 @@ def probe_runs(
     runs = []
     for name, report in reports.items():
         optimizer = candidates[name].with_settings(report.config)
-        found = lambda tx=optimizer, report=report: {"curvature": _curvature(report, tx, probe)}
-        runs.append(Run(report.problem, name, report.settings, optimizer, found, ("curvature",)))
+        compute = lambda tx=optimizer, report=report: {"curvature": _curvature(report, tx, probe)}
+        runs.append(Run(report.problem, name, report.settings, optimizer, compute, ("curvature",)))
     return runs
 
 
@@ -144,13 +144,13 @@ def repeat(
 
 
 def kept_runs(
-    runs: list[Run], asked: Mapping[str, Any], folder: Path, bar: JobBar, *, resume: bool
+    runs: list[Run], config: Mapping[str, Any], folder: Path, bar: JobBar, *, resume: bool
 ) -> Iterator[dict[str, Any]]:
     """Run one after the other, and read the results of runs that an earlier process has finished.
 
     Args:
         runs: The runs.
-        asked: Configuration that decides the numbers, besides the optimizer and the problem.
+        config: Configuration that decides the numbers, besides the optimizer and the problem.
         folder: Results folder; each run has its own file, in parts/.
         bar: Progress bar of the job.
         resume: Whether to look for files.
@@ -161,36 +161,36 @@ def kept_runs(
     for number, planned in enumerate(runs):
         bar.begin(f"{planned.problem} {planned.name}", number, len(runs))
         described = specification(planned.optimizer)
-        wanted = {**asked, "problem": planned.problem, "settings": planned.settings, "spec": described["spec"]}
+        expected = {**config, "problem": planned.problem, "settings": planned.settings, "spec": described["spec"]}
         name = files.check_name("A run's name", f"{planned.problem}-{planned.name.replace(':', '.')}")
         part = folder / "parts" / f"{name}.json"
         start = {"problem": planned.problem, "optimizer": planned.name, "settings": planned.settings, **described}
         start |= {} if planned.config is None else {"config": planned.config}
-        entry = _kept(part, wanted, start, planned.keys) if resume and described["spec"] is not None else None
+        entry = _kept(part, expected, start, planned.keys) if resume and described["spec"] is not None else None
         if entry is None:
             began = time.perf_counter()
             try:
-                found = waiting(planned.results)
-                entry = records.plain(start | found | {"run_seconds": time.perf_counter() - began})
+                results = waiting(planned.results)
+                entry = records.plain(start | results | {"run_seconds": time.perf_counter() - began})
             except Exception as error:  # a user's optimizer may raise anything; the others go on
                 entry = records.plain(start | {"error": f"{type(error).__name__}: {error}"})
             else:
-                records.save(records.Record("compare-part", part.stem, config=wanted, results=entry), part)
+                records.save(records.Record("compare-part", part.stem, config=expected, results=entry), part)
         bar.end(entry)
         yield entry
 
 
 def _kept(
-    part: Path, wanted: Mapping[str, Any], start: Mapping[str, Any], keys: tuple[str, ...]
+    part: Path, expected: Mapping[str, Any], start: Mapping[str, Any], keys: tuple[str, ...]
 ) -> dict[str, Any] | None:
     """Return the results in a file; None if there is none, or those of another run, or a damaged or forged one."""
     try:
         kept = records.load(part)
     except records.RecordError:
         return None
-    found = kept.results
-    same = kept.config == records.plain(wanted) and records.plain(start).items() <= found.items()
-    return dict(found) if same and set(keys) <= set(found) and _is_outcome(found, keys) else None
+    results = kept.results
+    same = kept.config == records.plain(expected) and records.plain(start).items() <= results.items()
+    return dict(results) if same and set(keys) <= set(results) and _is_outcome(results, keys) else None
 
 
 def _is_outcome(entry: Mapping[str, Any], keys: tuple[str, ...]) -> bool:

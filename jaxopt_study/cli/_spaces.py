@@ -47,14 +47,14 @@ def read_space(texts: Iterable[str]) -> Space:
             ...
         jaxopt_study.cli._errors.UserError: --space "rate=log(1, 0.1)": log_uniform: expected finite low < high...
     """
-    found: dict[str, Dimension] = {}
+    dimensions: dict[str, Dimension] = {}
     for text in texts:
         name, dimension = _read_dimension(text)
-        if name in found:
+        if name in dimensions:
             raise UserError(f"--space names {name!r} twice. Give it once.")
-        found[name] = dimension
+        dimensions[name] = dimension
     try:
-        return Space(found)
+        return Space(dimensions)
     except (TypeError, ValueError) as error:
         raise UserError(f"--space: {error}") from None
 

@@ -26,18 +26,18 @@ FRESH = (
 
 
 def target_from_module(path: str, optimizer: str | None) -> Target:
-    found = import_named(path, what="a loss and parameters")
-    if callable(found):
+    target = import_named(path, what="a loss and parameters")
+    if callable(target):
         try:
-            found = found()
+            target = target()
         except Exception as error:
             raise UserError(
                 f"{path!r}: calling it without arguments fails with {type(error).__name__}: {error}"
             ) from error
-    if not isinstance(found, tuple) or len(found) not in {2, 3, 4} or not callable(found[0]):
-        raise UserError(f"{path!r} gives {_shortened(found)}; expected {FORMS}.")
-    loss: Any = found[0]
-    params, data, given = (*found[1:], None, None)[:3]
+    if not isinstance(target, tuple) or len(target) not in {2, 3, 4} or not callable(target[0]):
+        raise UserError(f"{path!r} gives {_shortened(target)}; expected {FORMS}.")
+    loss: Any = target[0]
+    params, data, given = (*target[1:], None, None)[:3]
     try:
         params, data, given = (jax.tree.map(jnp.asarray, part) for part in (params, data, given))
     except (TypeError, ValueError) as error:

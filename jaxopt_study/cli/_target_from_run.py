@@ -21,7 +21,7 @@ DRIFT = 1e-3  # relative difference of test losses, between a run and its repeti
 
 
 def target_from_run(
-    path: Path, wanted: str | None, settings: str | None, start: int, data_dir: Path | None, download: bool
+    path: Path, requested: str | None, settings: str | None, start: int, data_dir: Path | None, download: bool
 ) -> Target:
     """Return the end point of a run of a comparison, by repeating the run: its record has only scores."""
     try:
@@ -30,7 +30,7 @@ def target_from_run(
         raise UserError(str(error)) from None
     if record.kind != "compare":
         raise UserError(f"{path} is a record of kind {record.kind!r}; expected a record of `jaxopt-study compare`.")
-    entry = _entry(record, wanted, settings)
+    entry = _entry(record, requested, settings)
     config = _settings(record)
     seeds = config["seeds"]
     if not 0 <= start < seeds:
@@ -39,7 +39,7 @@ def target_from_run(
         if isinstance(part, list) and len(part) == seeds and all(isinstance(one, bool | int | float) for one in part):
             continue
         raise UserError(f"{path} does not have the results of {seeds} seeds of `jaxopt-study compare`. Repeat it.")
-    optimizer = _optimizer(entry, wanted)
+    optimizer = _optimizer(entry, requested)
     dataset = _data_of(record, config, data_dir, download)
     problem = network_problem(config, dataset)
     run = waiting(lambda: repeat(problem, config, optimizer, start))
@@ -66,7 +66,7 @@ def target_from_run(
     )
 
 
-def _entry(record: records.Record, wanted: str | None, settings: str | None) -> dict[str, Any]:
+def _entry(record: records.Record, requested: str | None, settings: str | None) -> dict[str, Any]:
     """Return the entry of one optimizer in the record of a comparison, by default the tuned one."""
     entries = record.results.get("entries")
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
@@ -82,16 +82,16 @@ def _entry(record: records.Record, wanted: str | None, settings: str | None) -> 
                 f"The record's entries differ from those of `jaxopt-study compare` in {', '.join(wrong)}. Repeat it."
             )
     names = list(dict.fromkeys(entry["optimizer"] for entry in ran))
-    if wanted is None and len(names) > 1:
+    if requested is None and len(names) > 1:
         raise UserError(f"Several optimizers ran. Choose one with --optimizer: {', '.join(names)}.")
-    asked = names[0] if wanted is None else wanted
-    name = asked if asked in names else asked.rpartition(":")[2]
-    found = {entry["settings"]: entry for entry in ran if entry["optimizer"] == name}
-    if not found:
-        raise UserError(f"--optimizer {asked}: not among those that ran, {', '.join(names)}.")
-    if settings is not None and settings not in found:
-        raise UserError(f"--settings {settings}: {name} ran at these settings only: {', '.join(found)}.")
-    return found[settings or ("tuned" if "tuned" in found else next(iter(found)))]
+    requested = names[0] if requested is None else requested
+    name = requested if requested in names else requested.rpartition(":")[2]
+    entries = {entry["settings"]: entry for entry in ran if entry["optimizer"] == name}
+    if not entries:
+        raise UserError(f"--optimizer {requested}: not among those that ran, {', '.join(names)}.")
+    if settings is not None and settings not in entries:
+        raise UserError(f"--settings {settings}: {name} ran at these settings only: {', '.join(entries)}.")
+    return entries[settings or ("tuned" if "tuned" in entries else next(iter(entries)))]
 
 
 _MOST_WEIGHTS = 2**28  # between hidden layers; Adam keeps three numbers for each
@@ -107,19 +107,19 @@ def _settings(record: records.Record) -> dict[str, Any]:
 
     A record may come from anyone, so its contents are not trusted.
     """
-    asked = record.config
+    settings = record.config
     whole = ("seed", "steps", "batch_size", "evaluate_every", "seeds")
-    known = asked.get("data") in list(DEFAULTS) and isinstance(asked.get("widths"), list)
-    counts: list[Any] = [asked.get(name) for name in whole] + (asked["widths"] if known else [])
+    known = settings.get("data") in list(DEFAULTS) and isinstance(settings.get("widths"), list)
+    counts: list[Any] = [settings.get(name) for name in whole] + (settings["widths"] if known else [])
     if not known or not all(type(count) is int and abs(count) < 2**31 for count in counts):
         raise UserError("The record's settings are not those of `jaxopt-study compare`. Repeat the comparison.")
-    weights = sum(before * after for before, after in pairwise([1, *asked["widths"], 1]))
+    weights = sum(before * after for before, after in pairwise([1, *settings["widths"], 1]))
     if any(count < 1 for count in counts[1:]) or weights > _MOST_WEIGHTS:
         raise UserError("The record's settings are out of range. Repeat the comparison.")
-    return dict(asked)
+    return dict(settings)
 
 
-def _optimizer(entry: dict[str, Any], wanted: str | None) -> Any:
+def _optimizer(entry: dict[str, Any], requested: str | None) -> Any:
     """Return the optimizer of an entry; a user's function is called only if the user names it now."""
     module = entry["module"]
     if entry["spec"] is not None:
@@ -130,12 +130,12 @@ def _optimizer(entry: dict[str, Any], wanted: str | None) -> Any:
                 raise UserError(f"The record's optimizer cannot be built: {error}") from None
     elif module is None:
         raise UserError(f"The record has no expression of {entry['optimizer']}. Repeat the comparison.")
-    if wanted is None or wanted != module:
+    if requested is None or requested != module:
         raise UserError(
             f"{entry['optimizer']} was built by the function {module!r}, and code named in a record is never run "
             f"without your consent. To run it, add --optimizer {module}."
         )
-    return call_maker(wanted, import_maker(wanted), **entry["config"])
+    return call_maker(requested, import_maker(requested), **entry["config"])
 
 
 def _drift(before: float, now: float) -> str | None:
@@ -149,8 +149,8 @@ def _drift(before: float, now: float) -> str | None:
 
 
 def _data_of(record: records.Record, config: dict[str, Any], data_dir: Path | None, download: bool) -> Dataset:
-    asked = NetworkOptions(data=config["data"], seed=config["seed"], data_dir=data_dir, download=download)
-    dataset = load_data(asked)
+    options = NetworkOptions(data=config["data"], seed=config["seed"], data_dir=data_dir, download=download)
+    dataset = load_data(options)
     if dataset.sha256 != record.data_hash:
         raise UserError(
             f"The data differ from those of the run: SHA-256 {dataset.sha256[:12]}…, in the record "

@@ -34,12 +34,12 @@ def find_target(
         UserError: If the target is missing or invalid.
     """
     try:
-        found = files.as_path(path)
-        exists = found.exists()
+        record_path = files.as_path(path)
+        exists = record_path.exists()
     except (OSError, ValueError) as error:
         raise UserError(f"{path!r} cannot be used: {error}.") from None
     if exists:
-        return target_from_run(found, optimizer, settings, start, data_dir, download)
+        return target_from_run(record_path, optimizer, settings, start, data_dir, download)
     if re.fullmatch(r"[\w.]+:[\w.]+", path):
         if data_dir is not None or download or start or settings:
             raise UserError(

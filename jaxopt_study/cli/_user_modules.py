@@ -35,12 +35,12 @@ def import_maker(path: str) -> Callable[..., Any]:
     Raises:
         UserError: If the module or function is missing, or it is not a function.
     """
-    found = import_named(path, what="an optimizer")
-    if isinstance(found, optax.GradientTransformation):
+    maker = import_named(path, what="an optimizer")
+    if isinstance(maker, optax.GradientTransformation):
         raise UserError(f"{path!r} is an optimizer, not a function that returns one: write a function.")
-    if not callable(found):
-        raise UserError(f"{path!r} is {found!r}; expected a function that returns an optimizer.")
-    return found
+    if not callable(maker):
+        raise UserError(f"{path!r} is {maker!r}; expected a function that returns an optimizer.")
+    return maker
 
 
 def call_maker(path: str, maker: Callable[..., Any], **hyperparameters: Any) -> optax.GradientTransformation:
@@ -92,7 +92,7 @@ def import_named(path: str, *, what: str) -> Any:
         sys.path.insert(0, here)
     importlib.invalidate_caches()
     try:
-        found: Any = importlib.import_module(module_name)
+        value: Any = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         missing = error.name or module_name
         if missing == module_name.partition(".")[0] or missing == module_name:
@@ -104,10 +104,10 @@ def import_named(path: str, *, what: str) -> Any:
     except Exception as error:
         raise UserError(f"{path!r}: importing {module_name!r} fails with {type(error).__name__}: {error}") from error
     for part in name.split("."):
-        if not hasattr(found, part):
-            raise UserError(f"{path!r}: {module_name!r} has no {name!r}. Functions there: {_functions(found)}.")
-        found = getattr(found, part)
-    return found
+        if not hasattr(value, part):
+            raise UserError(f"{path!r}: {module_name!r} has no {name!r}. Functions there: {_functions(value)}.")
+        value = getattr(value, part)
+    return value
 
 
 def _functions(module: Any) -> str:

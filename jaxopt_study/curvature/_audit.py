@@ -165,12 +165,12 @@ def audit(op: Operator, *, key: Key | None = None, double_precision: bool = True
             count += len(probes)
         except (TypeError, ValueError, NotImplementedError) as error:
             messages.append(f"Double precision was not checked, because the product cannot be computed in it: {error}")
-    verdict, found = _judge(op, gaps)
-    if (changed := op.unrepeatable()) is not None:
-        verdict, found = "unsound", [changed]
+    verdict, reasons = _judge(op, gaps)
+    if (change := op.unrepeatable()) is not None:
+        verdict, reasons = "unsound", [change]
     counted = [gap for name, gap in gaps.items() if name != "partition" or op.is_batched]
     floor = max(float(jnp.finfo(op.dtype).eps), op.product_error, *counted)
-    return _audit(op, floor, verdict, norm, product.count + count, found + messages, gaps)
+    return _audit(op, floor, verdict, norm, product.count + count, reasons + messages, gaps)
 
 
 class _Counted:

@@ -113,8 +113,8 @@ def preconditioned_sharpness(
     Example:
         >>> loss = lambda p, _: 0.5 * jnp.sum(jnp.array([50.0, 1.0]) * p**2)
         >>> tx, params = optax.sgd(0.05), jnp.ones(2)
-        >>> found = preconditioned_sharpness(tx, tx.init(params), loss, params, key=jax.random.key(0))
-        >>> print(f"{found.lower:.1f} {found.threshold:.1f} {found.ratio[0]:.2f}")
+        >>> result = preconditioned_sharpness(tx, tx.init(params), loss, params, key=jax.random.key(0))
+        >>> print(f"{result.lower:.1f} {result.threshold:.1f} {result.ratio[0]:.2f}")
         50.0 40.0 1.25
 
     References:
@@ -171,8 +171,8 @@ def preconditioner(
 
     Example:
         >>> tx, params = optax.rmsprop(0.1, decay=0.5, eps=0.0), jnp.array([3.0, 0.5])
-        >>> found = preconditioner(tx, tx.init(params), lambda p, _: jnp.sum(p**2) / 2, params)
-        >>> print(found.diagonal.round(4))  # √(½ g²)
+        >>> result = preconditioner(tx, tx.init(params), lambda p, _: jnp.sum(p**2) / 2, params)
+        >>> print(result.diagonal.round(4))  # √(½ g²)
         [2.1213 0.3536]
     """
     with mesh_context(params):

@@ -142,8 +142,8 @@ def stability(
     Example:
         >>> loss = lambda p, _: 0.5 * (50.0 * p[0] ** 2 + p[1] ** 2)
         >>> params, tx = jnp.ones(2), optax.sgd(0.05)
-        >>> found = stability(tx, tx.init(params), loss, params, key=jax.random.key(0))
-        >>> print(found.kind, round(found.radius, 3))  # |1 − .05 · 50|
+        >>> result = stability(tx, tx.init(params), loss, params, key=jax.random.key(0))
+        >>> print(result.kind, round(result.radius, 3))  # |1 − .05 · 50|
         oscillation 1.5
 
     References:

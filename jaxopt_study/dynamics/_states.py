@@ -25,10 +25,10 @@ def named_leaves(state: Any) -> dict[Names, Any]:
     Returns:
         Leaves by path: an index of a tuple, a key of a dictionary and a field of a named tuple as text.
     """
-    found = {_names(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(unwrapped(state))}
-    inside = {path[1:]: leaf for path, leaf in found.items() if path[:1] == ("opt_state",)}
-    others = {path for path in found if path[:1] != ("opt_state",)}
-    return inside if inside and others <= {("step",)} else found
+    leaves = {_names(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(unwrapped(state))}
+    inside = {path[1:]: leaf for path, leaf in leaves.items() if path[:1] == ("opt_state",)}
+    others = {path for path in leaves if path[:1] != ("opt_state",)}
+    return inside if inside and others <= {("step",)} else leaves
 
 
 def restore_structure(name: str, opt_state: Any, expected: Any) -> Any:
@@ -51,20 +51,20 @@ def restore_structure(name: str, opt_state: Any, expected: Any) -> Any:
     if jax.tree.structure(given) == jax.tree.structure(expected):
         leaves = jax.tree.leaves(given)
     else:
-        named, wanted = named_leaves(given), list(named_leaves(expected))
-        if set(named) != set(wanted):
+        named, needed = named_leaves(given), list(named_leaves(expected))
+        if set(named) != set(needed):
             raise ValueError(
                 f"{name}: opt_state was not produced by this optimizer for these parameters: expected the structure "
                 f"{jax.tree.structure(expected)}; received {jax.tree.structure(opt_state)}"
-                f"{_listed('; missing ', wanted, named)}{_listed('; unexpected ', named, wanted)}. Pass the state that "
+                f"{_listed('; missing ', needed, named)}{_listed('; unexpected ', named, needed)}. Pass the state that "
                 "this optimizer's init or update returned."
             )
-        leaves = [named[path] for path in wanted]
-    shapes, wanted = ([_shape(leaf) for leaf in tree] for tree in (leaves, jax.tree.leaves(expected)))
-    if shapes != wanted:
+        leaves = [named[path] for path in needed]
+    shapes, needed = ([_shape(leaf) for leaf in tree] for tree in (leaves, jax.tree.leaves(expected)))
+    if shapes != needed:
         raise ValueError(
             f"{name}: opt_state was not produced by this optimizer for these parameters: expected the structure "
-            f"{jax.tree.structure(expected)} and shapes {wanted}; received {jax.tree.structure(opt_state)} with "
+            f"{jax.tree.structure(expected)} and shapes {needed}; received {jax.tree.structure(opt_state)} with "
             f"shapes {shapes}. Pass the state that this optimizer's init or update returned."
         )
     return jax.tree.unflatten(jax.tree.structure(expected), leaves)

@@ -68,14 +68,14 @@ def period(
         )
     with jax.disable_jit(False):  # thousands of steps, from which XLA removes all but the counters
         counters = _counters(optimizer, params, opt_state)
-    found = {path: _cycle(values) for path, values in counters.items()}
-    irregular = [path for path, cycle in found.items() if cycle is None]
+    cycle_lengths = {path: _cycle(values) for path, values in counters.items()}
+    irregular = [path for path, cycle in cycle_lengths.items() if cycle is None]
     if irregular and num_steps is None:
         raise ValueError(
             f"{name}: the counters {', '.join(irregular)} of the optimizer's state neither change monotonically nor "
             f"repeat, so no period can be detected. {remedy('…, a number of steps that represents the run')}"
         )
-    cycles = {path: cycle for path, cycle in found.items() if cycle not in {None, 1}}
+    cycles = {path: cycle for path, cycle in cycle_lengths.items() if cycle not in {None, 1}}
     steps = math.lcm(*(cycle for cycle in cycles.values() if cycle is not None))
     listed = ", ".join(f"{path} every {cycle} steps" for path, cycle in cycles.items())
     if num_steps is not None:
@@ -109,18 +109,18 @@ def _counters(optimizer: Any, params: Any, opt_state: Any) -> dict[str, Integer[
     """Return the values of every counter of the state before each of many steps, by path."""
     full = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf)), params)
     small = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((1,) * len(leaf.shape), leaf.dtype), full)
-    wanted = _integers(jax.eval_shape(optimizer.init, full))
-    if not wanted:
+    paths = _integers(jax.eval_shape(optimizer.init, full))
+    if not paths:
         return {}
     try:
         jax.eval_shape(partial(_run, optimizer, Shapes(small)), {})
-        shapes = small if _integers(jax.eval_shape(optimizer.init, small)) == wanted else full
+        shapes = small if _integers(jax.eval_shape(optimizer.init, small)) == paths else full
     except Exception:  # any error of a transformation that needs its true shapes
         shapes = full
     given = {} if opt_state is None else _by_path(opt_state)
-    start = {path: np.asarray(given[path]) for path in wanted if path in given}
+    start = {path: np.asarray(given[path]) for path in paths if path in given}
     values = _run_compiled(optimizer, Shapes(shapes), start)
-    return {path: np.asarray(value) for path, value in zip(wanted, values, strict=True)}
+    return {path: np.asarray(value) for path, value in zip(paths, values, strict=True)}
 
 
 def _run(optimizer: Any, shapes: Shapes, start: dict[str, Any]) -> list[Integer[Array, " steps"]]:

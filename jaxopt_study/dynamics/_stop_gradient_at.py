@@ -82,19 +82,19 @@ def _apply(equation: Any, inputs: list[Any], held: Sequence[Hold | None]) -> lis
 def _held_variables(jaxpr: Any, held: Sequence[Hold | None]) -> dict[Any, Hold]:
     """Return the replacements of the variables that hold a held result, in any form."""
     makers = {variable: equation for equation in jaxpr.eqns for variable in equation.outvars}
-    found: dict[Any, Hold] = {}
+    holders: dict[Any, Hold] = {}
 
     def mark(variable: Any, hold: Hold) -> None:
-        if isinstance(variable, core.Literal) or variable not in makers or variable in found:
+        if isinstance(variable, core.Literal) or variable not in makers or variable in holders:
             return  # an argument or a constant
-        found[variable] = hold
+        holders[variable] = hold
         for operand in _carried(makers[variable], variable):
             mark(operand, hold)
 
     for variable, hold in zip(jaxpr.outvars, held, strict=True):
         if hold is not None:
             mark(variable, hold)
-    return found
+    return holders
 
 
 def _arguments_behind(jaxpr: Any, result: Any) -> list[int]:

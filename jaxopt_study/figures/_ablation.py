@@ -66,10 +66,10 @@ def ablation(
             low, high = (1.5 * end(seen, initial=side * linear_within) for end, side in ((np.min, -1), (np.max, 1)))
         axes.set_xlim(low, high)
         for place, row in enumerate(rows):
-            told = row[1] > 0 or row[2] < 0
-            color = (COLOURS[1] if row[0] > 0 else COLOURS[0]) if told else COLOURS[7]
+            distinct = row[1] > 0 or row[2] < 0
+            color = (COLOURS[1] if row[0] > 0 else COLOURS[0]) if distinct else COLOURS[7]
             draw_interval(
-                axes, place, row, (low, high), color=color, markerfacecolor=color if told else "white",
+                axes, place, row, (low, high), color=color, markerfacecolor=color if distinct else "white",
                 markeredgewidth=1.8,
             )  # fmt: skip
             if np.isinf(row[0]):

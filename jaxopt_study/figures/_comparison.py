@@ -98,8 +98,8 @@ def comparison(
                 axes.text(
                     0.5, place, "not run", transform=axes.get_yaxis_transform(), **ASIDE, ha="center", va="center"
                 )
-            told = [f"{i}  {name}" for i, name in enumerate(ranking, 1)] + [f"–  {name}" for name in missing]
-            axes.set_yticks(range(len(names)), told)
+            labels = [f"{i}  {name}" for i, name in enumerate(ranking, 1)] + [f"–  {name}" for name in missing]
+            axes.set_yticks(range(len(names)), labels)
             axes.set_ylim(len(names) - 0.5, -0.5)
             axes.grid(axis="y", visible=False)
             axes.tick_params(axis="y", length=0)

@@ -72,8 +72,8 @@ def curvature_along_runs(measured: Mapping[str, Mapping[str, Any]], *, title: st
         ),
     ]
     unlimited = [name for name, lanes in shown[1].curves.items() if not np.isfinite(lanes).any()]
-    told = f"no single stability limit: {', '.join(unlimited)}" if unlimited else ""
-    return panels(steps, shown, title="\n".join(line for line in (title, told) if line))
+    note = f"no single stability limit: {', '.join(unlimited)}" if unlimited else ""
+    return panels(steps, shown, title="\n".join(line for line in (title, note) if line))
 
 
 def _checked(name: str, values: Any) -> dict[str, Float[np.ndarray, "..."]]:

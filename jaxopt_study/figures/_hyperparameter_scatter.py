@@ -114,8 +114,8 @@ def hyperparameter_scatter(
             if name in edges:
                 end = (ranges or {}).get(name, scale.ends)[int(edges[name] == "high")]
                 axes.axvline(end, color=EDGE, linewidth=4, zorder=1, clip_on=False)
-                told = f"{name}: at the {SIDES[edges[name]]} end of its range"
-                axes.set_title(told, loc="left", color=EDGE, fontweight="bold")
+                warning = f"{name}: at the {SIDES[edges[name]]} end of its range"
+                axes.set_title(warning, loc="left", color=EDGE, fontweight="bold")
         for axes in grid[len(values) :]:
             axes.remove()
         first = grid[0]
@@ -133,10 +133,10 @@ def hyperparameter_scatter(
     return figure
 
 
-def _set_scale(axes: Axes, which: str, log: bool, ends: tuple[float, float]) -> None:
+def _set_scale(axes: Axes, axis: str, log: bool, ends: tuple[float, float]) -> None:
     if log:
-        (axes.set_xscale if which == "x" else axes.set_yscale)("log")
-        log_ticks(axes.xaxis if which == "x" else axes.yaxis, *ends)
+        (axes.set_xscale if axis == "x" else axes.set_yscale)("log")
+        log_ticks(axes.xaxis if axis == "x" else axes.yaxis, *ends)
 
 
 def _draw_points(

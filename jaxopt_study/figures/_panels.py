@@ -88,9 +88,9 @@ def panels(
     share, band = ((0, 0.5, 1), "range") if seeds <= SMALL else ((0.25, 0.5, 0.75), "quartiles")
     with matplotlib.rc_context(dict(SETTINGS)):
         width = (3.6 if columns < 3 else 3.2) * min(columns, len(shown))
-        told = [*names, *dict.fromkeys(panel.level_label for panel in shown if panel.level_label)]
-        beside = _columns(told, width)
-        height = (0.5 if seeds == 1 else 0.65) + 2.9 * rows + 0.2 * max(0, -(-len(told) // beside) - 2)
+        legend = [*names, *dict.fromkeys(panel.level_label for panel in shown if panel.level_label)]
+        beside = _columns(legend, width)
+        height = (0.5 if seeds == 1 else 0.65) + 2.9 * rows + 0.2 * max(0, -(-len(legend) // beside) - 2)
         figure = new_figure(width, height)
         grid = figure.subplots(rows, min(columns, len(shown)), squeeze=False, sharex=True).ravel()
         for axes, panel in zip(grid, shown, strict=False):
@@ -127,7 +127,7 @@ def panels(
         for axes in grid:
             handles |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
         figure.legend(
-            [handles[label] for label in told], told, loc="outside lower center", handlelength=3.0, ncols=beside
+            [handles[label] for label in legend], legend, loc="outside lower center", handlelength=3.0, ncols=beside
         )
     return figure
 

@@ -53,8 +53,8 @@ def performance_profiles(
         )
     rows = check_arrays("performance_profiles", "shares", shares)
     if not rows or any(row.shape != factors.shape for row in rows.values()):
-        found = {name: row.shape for name, row in rows.items()}
-        raise ValueError(f"performance_profiles needs a share per factor, shape {factors.shape}; received {found}.")
+        shapes = {name: row.shape for name, row in rows.items()}
+        raise ValueError(f"performance_profiles needs a share per factor, shape {factors.shape}; received {shapes}.")
     looks = appearances(rows)
     end = max(float(factors[-1]) ** 1.05, 1.1)
     with matplotlib.rc_context(dict(SETTINGS)):

@@ -84,10 +84,10 @@ def spectrum(
         grid = figure.add_gridspec(2, len(widths), height_ratios=(3, 1), width_ratios=widths)
         ends = figure.add_subplot(grid[1, 0])
         density = figure.add_subplot(grid[0, 0], sharex=ends)
-        found = _arrays(results.get("spectral_density"))
+        curve = _arrays(results.get("spectral_density"))
         _draw_ends(ends, results, edge, edge_label)
-        _draw_density(density, found, edge)
-        _scale(ends, results, found, edge)
+        _draw_density(density, curve, edge)
+        _scale(ends, results, curve, edge)
         density.tick_params(labelbottom=False)
         density.set_title("\n".join(line for line in (title, _negative(results)) if line), loc="left")
         handles, labels = density.get_legend_handles_labels()
@@ -142,7 +142,7 @@ def count_range(low: float | int, high: float | int) -> str:
 
 def _checked(results: Mapping[str, Any]) -> dict[str, Any]:
     """Return the drawn results as arrays and numbers; raise if a field is missing or wrong."""
-    who, found = "spectrum", {}
+    who, checked = "spectrum", {}
     given = {name: result for name, result in results.items() if result is not None}
 
     def numbers(name: str, *fields: str) -> dict[str, Any]:
@@ -151,11 +151,11 @@ def _checked(results: Mapping[str, Any]) -> dict[str, Any]:
 
     def rows(name: str, *fields: str) -> dict[str, Any]:
         part = check_fields(who, f"results[{name!r}]", given[name], fields)
-        found = {field: check_row(who, f"results[{name!r}][{field!r}]", part[field]) for field in fields}
-        shapes = {field: row.shape for field, row in found.items()}
+        checked = {field: check_row(who, f"results[{name!r}][{field!r}]", part[field]) for field in fields}
+        shapes = {field: row.shape for field, row in checked.items()}
         if len(set(shapes.values())) > 1:
             raise ValueError(f"{who} needs numbers of one shape in results[{name!r}]; received {shapes}.")
-        return found
+        return checked
 
     if "eigenpairs" in given:
         pairs = rows("eigenpairs", "values", "residuals")
@@ -163,9 +163,9 @@ def _checked(results: Mapping[str, Any]) -> dict[str, Any]:
             raise ValueError(f"{who} needs residuals ≥ 0; received {pairs['residuals'].tolist()}.")
         flags = check_fields(who, "results['eigenpairs']", given["eigenpairs"], ["converged"])["converged"]
         pairs["converged"] = check_flags(who, "results['eigenpairs']['converged']", flags, pairs["values"].shape)
-        found["eigenpairs"] = pairs
+        checked["eigenpairs"] = pairs
     if "sharpness" in given:
-        found["sharpness"] = bracket = numbers("sharpness", "lower", "upper", "confidence")
+        checked["sharpness"] = bracket = numbers("sharpness", "lower", "upper", "confidence")
         if bracket["lower"] > bracket["upper"]:
             raise ValueError(f"{who} needs results['sharpness'] with lower ≤ upper; received {bracket}.")
     if "spectral_density" in given:
@@ -177,9 +177,9 @@ def _checked(results: Mapping[str, Any]) -> dict[str, Any]:
         apart = check_fields(who, "results['spectral_density']", given["spectral_density"], ["outliers"])["outliers"]
         check_fields(who, "results['spectral_density']['outliers']", apart, ["values"])
         density["outliers"] = np.ravel(check_numbers(who, "outliers", apart["values"], finite=False))
-        found["spectral_density"] = density
+        checked["spectral_density"] = density
     if "gradient" in given:
-        found["gradient"] = numbers("gradient", "gg", "ghg", "ghg_error")
+        checked["gradient"] = numbers("gradient", "gg", "ghg", "ghg_error")
     index = check_mapping(who, "results['classification']", given.get("classification", {})).get("index")
     if index is not None:
         where = "results['classification']['index']"
@@ -188,12 +188,12 @@ def _checked(results: Mapping[str, Any]) -> dict[str, Any]:
         if interval.shape != (2,):
             raise ValueError(f"{who}: {where}['interval'] must be (lower, upper); received {interval.tolist()}.")
         sure = index.get("confidence")
-        found["index"] = {
+        checked["index"] = {
             "tau": check_number(who, f"{where}['tau']", index["tau"]),
             "interval": interval,
             "confidence": None if sure is None else check_number(who, f"{where}['confidence']", sure),
         }
-    return found
+    return checked
 
 
 def _negative(results: Mapping[str, Any]) -> str:
@@ -205,21 +205,21 @@ def _negative(results: Mapping[str, Any]) -> str:
     return f"eigenvalues below −{index['tau']:.1e}: {count_range(*index['interval'])}{sure}"
 
 
-def _draw_density(axes: Axes, found: dict[str, Any], edge: float | int | None) -> None:
+def _draw_density(axes: Axes, curve: dict[str, Any], edge: float | int | None) -> None:
     axes.set_ylabel("share of eigenvalues per unit of λ")
     axes.set_yscale("log")
-    if not found:
+    if not curve:
         axes.text(0.5, 0.5, "no spectral density", transform=axes.transAxes, ha="center", color="#7F7F7F")
         return
-    grid, middle, error, width = (found[name] for name in ("grid", "density", "density_error", "kernel_width"))
+    grid, middle, error, width = (curve[name] for name in ("grid", "density", "density_error", "kernel_width"))
     axes.set_ylabel(f"share of eigenvalues per unit of λ\n(Gaussian kernel, σ = {width:.2g})")
-    floor, single = found["floor"], SHARE * found["floor"]
+    floor, single = curve["floor"], SHARE * curve["floor"]
     axes.plot(grid, np.where(middle > floor, middle, np.nan), color=BULK, label="density of the bulk")
     axes.fill_between(
         grid, np.maximum(middle - 2 * error, floor), np.maximum(middle + 2 * error, floor),
         color=BULK, alpha=0.3, linewidth=0, label="± 2 standard errors",
     )  # fmt: skip
-    values = found["outliers"]
+    values = curve["outliers"]
     if len(values):
         axes.vlines(values, floor, single, color=APART, linewidth=1.2)
         axes.plot(
@@ -264,15 +264,15 @@ def _draw_ends(axes: Axes, results: Mapping[str, Any], edge: float | int | None,
     axes.grid(axis="y", visible=False)
 
 
-def _scale(axes: Axes, results: Mapping[str, Any], found: dict[str, Any], edge: float | int | None) -> None:
+def _scale(axes: Axes, results: Mapping[str, Any], curve: dict[str, Any], edge: float | int | None) -> None:
     """Set the scale and the label of the axis of eigenvalues."""
     seen = [results["eigenpairs"]["values"]] if "eigenpairs" in results else []
-    seen += [found["grid"], found["outliers"]] if found else []
+    seen += [curve["grid"], curve["outliers"]] if curve else []
     seen += [np.array([edge])] if edge is not None else []
     values = np.concatenate([x[np.isfinite(x)] for x in seen])
     low, high = (values.min(), values.max()) if len(values) else (-1.0, 1.0)
-    if found and high - low > WIDE * np.ptp(found["grid"]):
-        decade = round(np.log10(5 * found["kernel_width"]))  # the axis is linear within ±10^decade
+    if curve and high - low > WIDE * np.ptp(curve["grid"]):
+        decade = round(np.log10(5 * curve["kernel_width"]))  # the axis is linear within ±10^decade
         axes.set_xscale("symlog", linthresh=10.0**decade)
         axes.set_xlim(1.6 * low if low < 0 else -0.5 * 10.0**decade, 1.8 * high if high > 0 else 0.5 * 10.0**decade)
         powers = 10.0 ** np.arange(decade, np.log10(np.abs(axes.get_xlim()).max()), step=1)

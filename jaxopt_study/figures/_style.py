@@ -109,9 +109,9 @@ def new_figure(width: float | int = 8.0, height: float | int = 4.5, **options: A
         ValueError: If Matplotlib rejects an option's value, or a size is out of range.
     """
     check_style("new_figure", width=width, height=height)
-    chosen = {"layout": "constrained", "facecolor": "white", **options}
+    settings = {"layout": "constrained", "facecolor": "white", **options}
     try:
-        figure = Figure(figsize=(width, height), **chosen)
+        figure = Figure(figsize=(width, height), **settings)
     except Exception as error:
         kind = TypeError if isinstance(error, TypeError | AttributeError) else ValueError
         raise kind(f"new_figure: Matplotlib's Figure rejects the options {sorted(options)}: {error}") from error

@@ -1,1 +1,43 @@
 """Krylov methods on pytrees: vectors, bases, solver loops and quadrature, independent of losses and optimizers."""
+
+from jaxopt_study.linalg import (
+    arnoldi,
+    block_lanczos,
+    checks,
+    coordinates,
+    dense,
+    gauss_quadrature,
+    gram_schmidt,
+    hash_normal,
+    krylov_schur,
+    lanczos_recurrence,
+    lanczos_upper_bound,
+    layout,
+    operator,
+    partition,
+    sharding,
+    solver_loop,
+    thick_restart_lanczos,
+    vectors,
+)
+
+__all__ = [
+    "arnoldi",
+    "block_lanczos",
+    "checks",
+    "coordinates",
+    "dense",
+    "gauss_quadrature",
+    "gram_schmidt",
+    "hash_normal",
+    "krylov_schur",
+    "lanczos_recurrence",
+    "lanczos_upper_bound",
+    "layout",
+    "operator",
+    "partition",
+    "sharding",
+    "solver_loop",
+    "thick_restart_lanczos",
+    "vectors",
+]

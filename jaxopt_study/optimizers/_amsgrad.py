@@ -47,6 +47,7 @@ def amsgrad(
         A chain of `scale_by_amsgrad` and `scale_by_learning_rate`.
 
     Example:
+        >>> from jaxopt_study.optimizers import explain_difference
         >>> explain_difference(amsgrad(convention="torch"), amsgrad(convention="optax")).equal
         False
 

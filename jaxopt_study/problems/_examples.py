@@ -37,8 +37,8 @@ def as_examples(where: str, examples: Batch) -> Batch:
             f"{where} must be a pytree of arrays; received {describe_argument(examples)}. Give its columns by name, "
             f"as in {{name: frame[name] for name in frame.columns}}, or as one array with frame.to_numpy()."
         )
-    found, structure = jax.tree_util.tree_flatten_with_path(examples)
-    leaves = [as_array(f"{where}{jax.tree_util.keystr(path)}", leaf) for path, leaf in found]
+    leaves_with_paths, structure = jax.tree_util.tree_flatten_with_path(examples)
+    leaves = [as_array(f"{where}{jax.tree_util.keystr(path)}", leaf) for path, leaf in leaves_with_paths]
     shapes = [np.shape(leaf) for leaf in leaves]
     if not leaves or any(len(shape) == 0 for shape in shapes) or len({shape[0] for shape in shapes}) != 1:
         raise ValueError(
@@ -48,9 +48,9 @@ def as_examples(where: str, examples: Batch) -> Batch:
         )
     if shapes[0][0] == 0:
         raise ValueError(f"{where} holds no examples; use None for a problem without data.")
-    for (path, _), leaf in zip(found, leaves, strict=True):
+    for (path, _), leaf in zip(leaves_with_paths, leaves, strict=True):
         _check_numbers(f"{where}{jax.tree_util.keystr(path)}", leaf)
-    converted = any(leaf is not given for leaf, (_, given) in zip(leaves, found, strict=True))
+    converted = any(leaf is not given for leaf, (_, given) in zip(leaves, leaves_with_paths, strict=True))
     return structure.unflatten(leaves) if converted else examples
 
 

@@ -178,13 +178,13 @@ def _balanced_point(
 ) -> CriticalPoint:
     # Hidden unit k of every layer carries the k-th mode of S.
     depth, count, narrowest = len(widths) + 1, len(modes), min(widths)
-    chosen = list(modes)
+    indices = list(modes)
     missing = [j for j in range(sigma.size) if j not in modes]
-    strength = sigma[chosen] ** (1 / depth)
+    strength = sigma[indices] ** (1 / depth)
     layers = []
     for layer in range(depth):
-        into = right[:, chosen] if layer == 0 else np.eye(widths[layer - 1])[:, :count]
-        out = left[:, chosen] if layer == depth - 1 else np.eye(widths[layer])[:, :count]
+        into = right[:, indices] if layer == 0 else np.eye(widths[layer - 1])[:, :count]
+        out = left[:, indices] if layer == depth - 1 else np.eye(widths[layer])[:, :count]
         layers.append((out * strength) @ into.T)
     exchanges = sum(bool(sigma[j] > sigma[i]) for i in modes for j in missing)
     index = exchanges + ((widths[0] - count) * len(missing) if depth == 2 else 0)

@@ -140,13 +140,13 @@ def batch_order(order: Any) -> BatchOrder:
 
 def named_order(who: str, order: Any) -> BatchOrder:
     """Return an order by its name, or the order itself; raise ValueError in the name of a function if there is none."""
-    found = ORDERS.get(order) if isinstance(order, str) else order
-    if isinstance(found, type) or not isinstance(found, BatchOrder):
+    resolved = ORDERS.get(order) if isinstance(order, str) else order
+    if isinstance(resolved, type) or not isinstance(resolved, BatchOrder):
         raise ValueError(
             f"{who} needs order to be one of {', '.join(map(repr, ORDERS))}, a Curriculum, or an object with init(key, "
             f"num_examples) and indices(state, step, batch_size, num_examples); received {describe_argument(order)}."
         )
-    return found
+    return resolved
 
 
 def batch_indices(

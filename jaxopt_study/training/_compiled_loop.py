@@ -180,7 +180,7 @@ def host_chunk(
 
     Interrupts are checked before every step except the first.
     """
-    found: dict[str, list] = {"losses": [], "taps": []} | {what: [] for what in plan.cadences}
+    collected: dict[str, list] = {"losses": [], "taps": []} | {what: [] for what in plan.cadences}
     for t in range(first, stop):
         if t > first and interrupted():
             stop = t
@@ -189,11 +189,11 @@ def host_chunk(
         for what, every in plan.cadences.items():
             if t % every == 0:
                 carry, value = next_record(plan, inputs, constants, carry, step_number, what)
-                found[what].append(value)
+                collected[what].append(value)
         carry, values = next_step(plan, inputs, constants, carry, step_number)
         for what, value in values.items():
-            found[what].append(value)
-    records = {what: jax.tree.map(lambda *xs: np.stack(xs), *values) for what, values in found.items() if values}
+            collected[what].append(value)
+    records = {what: jax.tree.map(lambda *xs: np.stack(xs), *values) for what, values in collected.items() if values}
     return carry, records, stop
 
 

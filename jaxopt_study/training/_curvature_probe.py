@@ -167,8 +167,8 @@ class CurvatureProbe:
 
         def measure(memory: Any, params: Any, opt_state: Any, batch: Any, *model_state: Any) -> tuple[Any, Any]:
             at = partial(_with_state, loss, model_state)
-            found, starts = self._measure(optimizer, at, memory, params, opt_state, examples(batch))
-            return {"starts": starts, "count": memory["count"] + 1}, found
+            measured, starts = self._measure(optimizer, at, memory, params, opt_state, examples(batch))
+            return {"starts": starts, "count": memory["count"] + 1}, measured
 
         return Probe(measure, self.every, init)
 
@@ -183,7 +183,7 @@ class CurvatureProbe:
         solve = partial(eigenpairs, tol=self.tol, max_matvecs=self.max_matvecs)
         pairs = solve(op, self.num_eigenvalues, key=keys[0], start=memory["starts"]["hessian"])
         starts = {"hessian": pairs.vectors}
-        found = {
+        measured = {
             "eigenvalues": pairs.values,
             "residuals": pairs.residuals,
             "converged": pairs.converged,
@@ -194,11 +194,11 @@ class CurvatureProbe:
             response, diagonal = preconditioner_diagonal(here, step.like)
             own = solve(op.precondition(_inverse(response)), 1, key=keys[1], start=memory["starts"]["gains"])
             starts["gains"] = own.vectors
-            found |= {
+            measured |= {
                 "gain_sharpness": own.values[0],
                 "gain_residual": own.residuals[0],
                 "gain_diagonal": diagonal,
-                "num_matvecs": found["num_matvecs"] + own.num_matvecs,
+                "num_matvecs": measured["num_matvecs"] + own.num_matvecs,
             }
         if self.stability_matvecs:
             balanced = step.balanced()
@@ -207,20 +207,20 @@ class CurvatureProbe:
             seed = jax.random.bits(jax.random.fold_in(keys[1], 2))
             outer = outermost(balanced, start, self.stability_matvecs, seed=seed)
             starts["step"] = outer.start
-            found |= {
+            measured |= {
                 "step_eigenvalues": outer.values,
                 "step_errors": outer.errors,
-                "num_matvecs": found["num_matvecs"] + outer.num_matvecs,
+                "num_matvecs": measured["num_matvecs"] + outer.num_matvecs,
             }
         if self.measure is not None:
-            found["measured"] = self.measure(op, jax.random.fold_in(keys[0], 1))
+            measured["measured"] = self.measure(op, jax.random.fold_in(keys[0], 1))
         if self.account:
             value_fn = lambda p: loss(differentiated(p), data)
             updates, _ = call_update(optimizer, here.grads, opt_state, params, here.value, value_fn)
             at, updates = differentiated(params), differentiated(updates)
             account = account_step(loss, at, updates, data, batch_size=self.batch_size, num_samples=2)
-            found |= {name: getattr(account, name) for name in ("linear", "quadratic", "realised", "realised_error")}
-        return found, starts
+            measured |= {name: getattr(account, name) for name in ("linear", "quadratic", "realised", "realised_error")}
+        return measured, starts
 
 
 def _is_roles(roles: Any) -> bool:

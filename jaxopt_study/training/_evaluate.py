@@ -164,16 +164,16 @@ def measure(
     def part(first: Integer[Array, ""] | int, size: int) -> Batch:
         return jax.tree.map(lambda x: rows(x, first + jnp.arange(size)), examples)
 
-    sums, found = [], {}
+    sums, means = [], {}
     if whole:
         firsts = batch_size * jnp.arange(whole)
-        found = jax.lax.map(lambda first: values(part(first, batch_size)), firsts)
-        sums.append({name: v.sum(0, dtype=accumulator(v.dtype)) * batch_size for name, v in found.items()})
+        means = jax.lax.map(lambda first: values(part(first, batch_size)), firsts)
+        sums.append({name: v.sum(0, dtype=accumulator(v.dtype)) * batch_size for name, v in means.items()})
     if rest:
-        found = values(part(whole * batch_size, rest))
-        sums.append({name: v.astype(accumulator(v.dtype)) * rest for name, v in found.items()})
+        means = values(part(whole * batch_size, rest))
+        sums.append({name: v.astype(accumulator(v.dtype)) * rest for name, v in means.items()})
     return {
-        name: jnp.asarray(sum(s[name] for s in sums) / count, jnp.result_type(v, float)) for name, v in found.items()
+        name: jnp.asarray(sum(s[name] for s in sums) / count, jnp.result_type(v, float)) for name, v in means.items()
     }
 
 

@@ -94,5 +94,5 @@ def _few(leaf: Shaped[Array, "..."], sharded: bool) -> Shaped[Array, " few"]:
     return flat[::stride]
 
 
-def _any(found: PyTree) -> Bool[Array, ""]:
-    return jax.tree.reduce(jnp.logical_or, found, jnp.bool_(False))
+def _any(flags: PyTree) -> Bool[Array, ""]:
+    return jax.tree.reduce(jnp.logical_or, flags, jnp.bool_(False))

@@ -89,13 +89,13 @@ def evaluate_carry(plan: Plan, inputs: Inputs, carry: Carry) -> dict[str, Array]
     """Return loss and metrics on every requested split."""
     params = evaluated(plan.shaped(carry.params))
     state = (carry.model_state,) if plan.init_state else ()
-    found: dict[str, Any] = {}
+    evaluations: dict[str, Any] = {}
     for split in plan.evaluate_on:
         examples = inputs.data if split == "train" else inputs.examples[split]
         functions = {"loss": plan.loss, **dict(plan.metrics)}
         values = measure(functions, params, state, examples, plan.evaluate_batch_size)
-        found |= {f"{split}_{name}": value for name, value in values.items()}
-    return found
+        evaluations |= {f"{split}_{name}": value for name, value in values.items()}
+    return evaluations
 
 
 def _track_best(rule: EarlyStopping | None, carry: Carry, values: dict[str, Array], t: Step) -> Carry:

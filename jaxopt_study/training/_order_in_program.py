@@ -63,16 +63,16 @@ def check_order(order: BatchOrder, num_examples: int, batch_size: int, num_steps
     with jax.ensure_compile_time_eval():
         state: Any = order.init(jax.random.key(0), num_examples)
         for step in sorted({0, num_steps // 2, max(num_steps - 1, 0)}):
-            found = order.indices(state, jnp.int32(step), batch_size, num_examples)
-            if not jnp.issubdtype(jnp.result_type(found), jnp.integer):
+            indices = order.indices(state, jnp.int32(step), batch_size, num_examples)
+            if not jnp.issubdtype(jnp.result_type(indices), jnp.integer):
                 raise TypeError(
-                    f"An order of batches needs indices to return integers; received {describe_argument(found)} at "
+                    f"An order of batches needs indices to return integers; received {describe_argument(indices)} at "
                     f"step {step}."
                 )
-            if jnp.shape(found) != (batch_size,) or (
-                batch_size and not (0 <= found.min() <= found.max() < num_examples)
+            if jnp.shape(indices) != (batch_size,) or (
+                batch_size and not (0 <= indices.min() <= indices.max() < num_examples)
             ):
                 raise ValueError(
                     f"An order of batches needs indices to return {batch_size} numbers from 0 to {num_examples - 1}; "
-                    f"received {describe_argument(found)} at step {step}."
+                    f"received {describe_argument(indices)} at step {step}."
                 )

@@ -121,14 +121,14 @@ def _written(plan: Plan, records: dict[str, Any], first: int, stop: int, num_ste
 
     Slots written after the end of the run, after `num_steps` steps, are blank.
     """
-    found = {}
+    recorded = {}
     for what, buffers in records.items():
         every = plan.cadences.get(what, 1)
         count = -(-stop // every) - -(-first // every)
         whole = jax.tree.map(lambda x, n=count: np.array(x[:n]), jax.device_get(buffers))
         at = every * (-(-first // every) + np.arange(count))
-        found[what] = only_recorded(whole, at <= num_steps if what in plan.cadences else at < num_steps)
-    return found
+        recorded[what] = only_recorded(whole, at <= num_steps if what in plan.cadences else at < num_steps)
+    return recorded
 
 
 class Interrupt:

@@ -68,9 +68,9 @@ class Plan:
     @property
     def cadences(self) -> dict[str, int]:
         """Names and cadences of the records that are not made at every step."""
-        found = {"evaluations": self.evaluate_every, "snapshots": self.snapshot_every}
-        found["probes"] = self.probe.every if self.probe else None
-        return {name: every for name, every in found.items() if every}
+        intervals = {"evaluations": self.evaluate_every, "snapshots": self.snapshot_every}
+        intervals["probes"] = self.probe.every if self.probe else None
+        return {name: every for name, every in intervals.items() if every}
 
 
 # JAX also builds these of shapes and axes: `jax.tree.map(jnp.shape, carry)`. Annotations therefore are not checked.

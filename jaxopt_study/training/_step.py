@@ -43,9 +43,9 @@ def batch_at(plan: Plan, inputs: Inputs, constants: Constants, t: Step) -> Batch
     if is_known(order):
         return jax.tree.map(lambda x: rows(jnp.asarray(x), indices), inputs.data)
     outside = jnp.any((indices < 0) | (indices >= num_examples))  # then the batch is NaN, and the run has diverged
-    found = jax.tree.map(lambda x: rows(jnp.asarray(x), jnp.clip(indices, 0, num_examples - 1)), inputs.data)
+    rows_of_batch = jax.tree.map(lambda x: rows(jnp.asarray(x), jnp.clip(indices, 0, num_examples - 1)), inputs.data)
     floating = lambda x: jnp.issubdtype(x.dtype, jnp.floating)
-    return jax.tree.map(lambda x: jnp.where(outside, jnp.nan, x) if floating(x) else x, found)
+    return jax.tree.map(lambda x: jnp.where(outside, jnp.nan, x) if floating(x) else x, rows_of_batch)
 
 
 def step(plan: Plan, inputs: Inputs, constants: Constants, carry: Carry, t: Step) -> tuple[Carry, dict[str, Any]]:

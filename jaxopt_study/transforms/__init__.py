@@ -15,7 +15,8 @@ from jaxopt_study.transforms._constructors import atom, composite, from_optax, n
 from jaxopt_study.transforms._dampening import dampen
 from jaxopt_study.transforms._elementwise import elementwise, identity
 from jaxopt_study.transforms._factored import clip_by_leaf_rms, scale_by_factored_rms, scale_by_param_rms
-from jaxopt_study.transforms._first_difference import Difference, explain_difference
+from jaxopt_study.transforms._first_difference import Difference as Difference
+from jaxopt_study.transforms._first_difference import explain_difference as explain_difference
 from jaxopt_study.transforms._flax_containers import is_nnx as is_nnx
 from jaxopt_study.transforms._flax_containers import refuse_holder as refuse_holder
 from jaxopt_study.transforms._flax_containers import unwrapped as unwrapped
@@ -65,7 +66,6 @@ from jaxopt_study.transforms._steps import add_decayed_weights, decay_proximally
 from jaxopt_study.transforms._tap import TapMetrics, read_taps, tap
 
 __all__ = [
-    "Difference",
     "Function",
     "LooksAhead",
     "TapMetrics",
@@ -93,7 +93,6 @@ __all__ = [
     "elementwise",
     "ema",
     "evaluation_params",
-    "explain_difference",
     "from_json",
     "from_optax",
     "gradient_difference",

@@ -80,9 +80,9 @@ def explain_difference(
         1 merge.fn eps is 1e-08 in the first, 0.001 in the second
     """
     name = "explain_difference"
-    for which, tx in (("first", a), ("second", b)):
+    for position, tx in (("first", a), ("second", b)):
         if not isinstance(tx, optax.GradientTransformation):
-            raise TypeError(f"explain_difference: the {which} argument must be a transformation, received {tx!r}.")
+            raise TypeError(f"explain_difference: the {position} argument must be a transformation, received {tx!r}.")
     num_steps = check_integer(name, "num_steps", num_steps, 1)
     tolerance = check_real(name, "tolerance", tolerance, 0.0, 1.0, closed="[)")
     params = None if params is None else check_params(name, params)

@@ -53,8 +53,8 @@ def from_json(text: str, *, trusted: tuple[str, ...] = ()) -> Any:
     except ValueError as error:
         raise ValueError(f"Not JSON: {error}. Expected the text that to_json returned.") from error
     if not isinstance(document, dict) or document.get("format") != FORMAT:
-        found = _shown(document.get("format")) if isinstance(document, dict) else repr(type(document).__name__)
-        raise ValueError(f"Expected a document of format {FORMAT!r}, received {found}.")
+        received = _shown(document.get("format")) if isinstance(document, dict) else repr(type(document).__name__)
+        raise ValueError(f"Expected a document of format {FORMAT!r}, received {received}.")
     built = _decode(document.get("expression"), trusted)
     if not isinstance(built, Expression):
         raise ValueError(f"Not a saved expression: {_shown(document.get('expression'))}.")
@@ -110,19 +110,19 @@ def _decode(value: Any, trusted: tuple[str, ...]) -> Any:
 
 
 def _items(pairs: list[Any], trusted: tuple[str, ...]) -> dict[Any, Any]:
-    found: dict[Any, Any] = {}
+    decoded: dict[Any, Any] = {}
     for pair in pairs:
         if not isinstance(pair, list) or len(pair) != 2:
             raise ValueError(f"Not part of a saved expression: {_shown(pair)}, where a key and a value are expected.")
         key, item = (_decode(part, trusted) for part in pair)
         try:
-            twice = key in found
+            twice = key in decoded
         except TypeError:  # for example, a list cannot be a key
             twice = True
         if twice:
             raise ValueError(f"Invalid or repeated key of a saved dictionary: {_shown(key)}.")
-        found[key] = item
-    return found
+        decoded[key] = item
+    return decoded
 
 
 def _key(data: Any, impl: Any) -> jax.Array:
@@ -156,8 +156,8 @@ _ARRAY = list | int | float
 
 def _build(kind: str, path: str, written: dict[str, Any], trusted: tuple[str, ...]) -> Any:
     listed = vocabulary.own_constructors() if kind == "call" else vocabulary.optax_constructors()
-    found = listed.get(path) or _trusted(path, trusted)
-    constructor: Any = getattr(found if kind == "call" else from_optax(found), "constructor", None)
+    function = listed.get(path) or _trusted(path, trusted)
+    constructor: Any = getattr(function if kind == "call" else from_optax(function), "constructor", None)
     if not isinstance(constructor, Constructor):
         raise ValueError(f"{path!r} is not a constructor of transformations.")
     parameters = constructor.signature.parameters
@@ -196,17 +196,17 @@ def _trusted(path: str, trusted: tuple[str, ...]) -> Any:
         )
     if name.startswith("__") or ".__" in name:
         raise ValueError(f"{_shown(path)} is not one of your own functions.")
-    found = resolve(path)
-    if found is None:
+    function = resolve(path)
+    if function is None:
         raise ValueError(f"{path!r} does not exist here. It was saved by another version, or its package is missing.")
-    if isinstance(found, ModuleType) or not callable(found):
+    if isinstance(function, ModuleType) or not callable(function):
         raise ValueError(f"{path!r} is not a function or constructor.")
     # A trusted module may itself have imported anything ("mine:os.system"), so the module that defines the function is
     # checked, too.
-    home = str(getattr(found, "__module__", None))
+    home = str(getattr(function, "__module__", None))
     if path not in trusted and not any(home == one or home.startswith(f"{one}.") for one in whole):
         raise ValueError(f"{path!r} comes from {home!r}, which is not trusted; trusted are: {', '.join(trusted)}.")
-    return found
+    return function
 
 
 def _shown(value: Any) -> str:

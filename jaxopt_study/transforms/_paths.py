@@ -66,25 +66,25 @@ def _arguments(expression: Any, prefix: str = "") -> Iterator[tuple[str, Any, st
             yield from _arguments(value, path + ".")
 
 
-def match(wanted: str, paths: list[str], expression: Any) -> list[str]:
+def match(given: str, paths: list[str], expression: Any) -> list[str]:
     """Return the paths matched by a full path, a unique suffix of one, or a pattern with `*`."""
     # Brackets are part of a path, not a character class.
-    pattern = wanted.replace("[", "[[]")
-    matches = [path for path in paths if path == wanted]
-    if not matches and "*" in wanted:
+    pattern = given.replace("[", "[[]")
+    matches = [path for path in paths if path == given]
+    if not matches and "*" in given:
         matches = [path for path in paths if fnmatch.fnmatchcase(path, pattern)]
     elif not matches:
-        matches = [path for path in paths if path.endswith("." + wanted)]
+        matches = [path for path in paths if path.endswith("." + given)]
         if len(matches) > 1:
             raise ValueError(
-                f"{wanted!r} names several hyperparameters: {', '.join(matches)}. Give a longer path, or use "
-                f"'*.{wanted}' to change them all."
+                f"{given!r} names several hyperparameters: {', '.join(matches)}. Give a longer path, or use "
+                f"'*.{given}' to change them all."
             )
     if not matches:
-        near = difflib.get_close_matches(wanted, [*paths, *(path.rpartition(".")[2] for path in paths)], n=1)
+        near = difflib.get_close_matches(given, [*paths, *(path.rpartition(".")[2] for path in paths)], n=1)
         hint = f"Did you mean {near[0]!r}? " if near else ""
         name = expression.spec.constructor.name if expression.spec else "a bare transformation"
-        raise ValueError(f"No hyperparameter {wanted!r} in {name}. {hint}It has: {', '.join(paths) or 'none'}.")
+        raise ValueError(f"No hyperparameter {given!r} in {name}. {hint}It has: {', '.join(paths) or 'none'}.")
     return matches
 
 

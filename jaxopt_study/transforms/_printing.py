@@ -98,9 +98,9 @@ def resolve(path: str) -> Any:
     """
     module, _, name = path.partition(":")
     try:
-        found: Any = importlib.import_module(module)
+        target: Any = importlib.import_module(module)
         for part in name.split("."):
-            found = getattr(found, part)
+            target = getattr(target, part)
     except (ImportError, AttributeError, ValueError):  # ValueError: an empty module name, or one with too many dots
         return None
-    return found
+    return target

@@ -140,8 +140,8 @@ class Expression:
         """
         paths = [path for path, _ in arguments_of(self)]
         resolved: dict[str, Any] = {}
-        for wanted, value in {**(changes or {}), **keywords}.items():
-            for path in match(wanted, paths, self):
+        for given, value in {**(changes or {}), **keywords}.items():
+            for path in match(given, paths, self):
                 resolved[path] = value
         return rebuild(self, resolved, construct)
 

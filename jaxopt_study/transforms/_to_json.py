@@ -75,5 +75,5 @@ def _public(constructor: Any) -> str:
     parts = module.split(".")
     packages = (".".join(parts[:length]) for length in range(1, len(parts)))
     paths = (f"{package}:{name}" for package in packages)
-    found = (path for path in paths if getattr(resolve(path), "constructor", None) == constructor)
-    return next(found, constructor.path)
+    matching = (path for path in paths if getattr(resolve(path), "constructor", None) == constructor)
+    return next(matching, constructor.path)

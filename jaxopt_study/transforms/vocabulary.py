@@ -103,14 +103,14 @@ def own_constructors() -> Table:
 
     They are also found under the module that defines them, the path that earlier versions wrote.
     """
-    found: dict[str, Any] = {}
+    constructors: dict[str, Any] = {}
     for home in _HOMES:
         module = importlib.import_module(home)  # by name, because optimizers stand above transforms
         for name in module.__all__:
             constructor = getattr(getattr(module, name), "constructor", None)
             if constructor is not None:
-                found[f"{home}:{name}"] = found[constructor.path] = getattr(module, name)
-    return MappingProxyType(found)
+                constructors[f"{home}:{name}"] = constructors[constructor.path] = getattr(module, name)
+    return MappingProxyType(constructors)
 
 
 @functools.cache
@@ -122,13 +122,13 @@ def optax_constructors() -> Table:
 @functools.cache
 def functions() -> Table:
     """Return the functions of arrays, by "module:name"; dtypes and the defaults of Optax's constructors among them."""
-    found = dict(_table(ELEMENTWISE)) | dict(_table(DTYPES))
+    allowed = dict(_table(ELEMENTWISE)) | dict(_table(DTYPES))
     for constructor in optax_constructors().values():
         for parameter in inspect.signature(constructor).parameters.values():
             path = import_path(parameter.default) if inspect.isfunction(parameter.default) else None
             if path is not None:
-                found[path] = parameter.default
-    return MappingProxyType(found)
+                allowed[path] = parameter.default
+    return MappingProxyType(allowed)
 
 
 def written(table: Table) -> Table:
@@ -138,12 +138,12 @@ def written(table: Table) -> Table:
 
 
 def _table(names: Mapping[str, tuple[str, ...]]) -> Table:
-    found: dict[str, Any] = {}
+    objects: dict[str, Any] = {}
     for module, listed in names.items():
         for name in listed:
             value = getattr(_MODULES[module], name, None)  # other versions may lack some names
             if value is not None:
                 home = f"{getattr(value, '__module__', module)}:{getattr(value, '__qualname__', name)}"
-                found.setdefault(home, value)  # the path that earlier versions wrote for names public in a subpackage
-                found[f"{module}:{name}"] = value
-    return MappingProxyType(found)
+                objects.setdefault(home, value)  # the path that earlier versions wrote for names public in a subpackage
+                objects[f"{module}:{name}"] = value
+    return MappingProxyType(objects)

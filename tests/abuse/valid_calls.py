@@ -168,7 +168,6 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "transforms.ema": lambda: {"decay": 0.9, "of": jnp.square, "initial": 0.0, "dtype": jnp.float32, "lagged": False},
     "transforms.total": lambda: {"of": jnp.square, "initial": 0.0, "dtype": jnp.float32},
     "transforms.running_max": lambda: {"decay": 0.9, "of": jnp.abs, "initial": 0.0, "dtype": jnp.float32},
-    "transforms.explain_difference": lambda: _TWO,
     "optimizers.explain_difference": lambda: _TWO,
     "transforms.from_json": lambda: {"text": transforms.ema(0.9).to_json()},
     "transforms.gradient_point": lambda: {"params": PARAMS, "state": opt_state()},
@@ -546,7 +545,7 @@ _SMALL: dict[str, Any] = {
 
 # Not called: results, errors, modules' own decorators, what takes no argument or sets up a process.
 NOT_CALLED = {
-    "transforms": {"Difference", "Function", "TapMetrics", "Transform", "atom", "composite"},
+    "transforms": {"Function", "TapMetrics", "Transform", "atom", "composite"},
     "optimizers": {"Difference", "Convention", "named", "network_optimizers", "plane_optimizers"},
     "problems": {"catalogue", "listed"},
     "problems.networks": {"CNN", "MLP", "RNN", "Conv"},  # by `cnn_classifier` and its like
@@ -571,12 +570,8 @@ def public_calls(stage: str) -> dict[str, tuple[Callable[..., Any], Callable[[],
         "records": records, "figures": figures,
         "problems.networks.initialisers": problems.networks.initialisers,
     }[stage]  # fmt: skip
-    names = getattr(module, "__all__", None) or [
-        name for name, value in vars(module).items()
-        if not name.startswith("_") and callable(value) and value.__module__.startswith(module.__name__)
-    ]  # fmt: skip
     found = {}
-    for name in names:
+    for name in module.__all__:
         function = getattr(module, name)
         if name in NOT_CALLED.get(stage, ()) or inspect.ismodule(function):
             continue

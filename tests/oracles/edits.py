@@ -202,8 +202,8 @@ CURVATURE = [
     ),
     _edit(
         "curvature/points/_descent_direction.py",
-        "found.seen & (found.fall",
-        "found.seen | (found.fall",
+        "walk.seen & (walk.fall",
+        "walk.seen | (walk.fall",
         "curvature/test_classify_point.py::test_a_valley_through_the_origin_has_no_way_down",
     ),
     _edit(

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxopt_study import records
+from jaxopt_study.records import _writing
 from jaxopt_study.sweeps import Journal, JournalError
 
 LANES, PER_CHUNK = 24, 3
@@ -76,7 +77,7 @@ def drafts(folder):
 
 def killed_at(step):
     """Return a profiler that ends the process at its step-th call while it writes files."""
-    writing = {records.write_atomically.__code__, records._flush_folder.__code__}
+    writing = {records.write_atomically.__code__, _writing._flush_folder.__code__}
     calls = 0
 
     def profile(frame, event, _):

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from jaxopt_study import records
+from jaxopt_study.records import _writing
 from jaxopt_study.sweeps import Journal, JournalError
 from jaxopt_study.sweeps._execution import _journal_format as chunks
 
@@ -363,7 +364,7 @@ def the_folder_flush_fails(monkeypatch):
     def fail(folder):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(records, "_flush_folder", fail)
+    monkeypatch.setattr(_writing, "_flush_folder", fail)
 
 
 def files_limited(monkeypatch):
@@ -407,7 +408,7 @@ def test_an_interrupt_after_the_last_moment_does_not_confuse_the_journal(folder,
         raise KeyboardInterrupt
 
     with Journal.open(folder, CONFIG) as journal:
-        monkeypatch.setattr(records, "_flush_folder", interrupt)
+        monkeypatch.setattr(_writing, "_flush_folder", interrupt)
         with pytest.raises(KeyboardInterrupt):
             journal.append(np.array([5]), losses([5]))
         monkeypatch.undo()

@@ -15,7 +15,7 @@ import pytest
 
 from jaxopt_study import records, sweeps
 from jaxopt_study.sweeps import JournalError, SearchInterrupted
-from jaxopt_study.sweeps._execution import _engine as engine
+from jaxopt_study.sweeps._execution import _compile as compilation
 from jaxopt_study.sweeps._execution import _groups as groups
 from jaxopt_study.sweeps._execution import _sweep as sweep
 from tests.sweeps import small
@@ -112,7 +112,7 @@ def test_several_programs_share_a_journal(tmp_path):
 
 def test_a_search_that_got_less_memory_goes_on_with_more(tmp_path, monkeypatch):
     """Then calls have other lanes than before, and some of theirs are done."""
-    monkeypatch.setattr(engine, "device_memory", lambda: 0)
+    monkeypatch.setattr(compilation, "device_memory", lambda: 0)
 
     def press(done, total, best):
         if done == 3:
@@ -121,7 +121,7 @@ def test_a_search_that_got_less_memory_goes_on_with_more(tmp_path, monkeypatch):
     with pytest.raises(SearchInterrupted) as caught:
         searched(tmp_path, problem=small.quadratic(), progress=press)
     assert caught.value.search.layout["width"] == [1]
-    monkeypatch.setattr(engine, "device_memory", lambda: 2**40)
+    monkeypatch.setattr(compilation, "device_memory", lambda: 2**40)
     found = searched(tmp_path, problem=small.quadratic())
     assert found.layout["width"] == [2]
     assert_same(found, searched(problem=small.quadratic()))

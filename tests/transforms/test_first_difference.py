@@ -7,6 +7,7 @@ import optax
 import pytest
 
 from jaxopt_study import optimizers
+from jaxopt_study.optimizers import explain_difference
 from jaxopt_study.transforms import (
     add_gradient_noise,
     bias_correction,
@@ -15,7 +16,6 @@ from jaxopt_study.transforms import (
     clip_by_value,
     divide_by_root,
     ema,
-    explain_difference,
     from_optax,
     heavy_ball,
     identity,

@@ -54,9 +54,9 @@ def escape_along(op: LossOperator, value: Float[Array, ""], g: Vector, direction
         The walk. Cost: 24 d + 8 losses.
     """
     points = _points(op.params, directions, key)
-    found, end = _best(op.params, losses(op, points), value, g, directions)
-    around = losses(op, _around(op.params, found, jax.random.fold_in(key, 1)))
-    return _confirmed(found, end, around, g)
+    walk, end = _best(op.params, losses(op, points), value, g, directions)
+    around = losses(op, _around(op.params, walk, jax.random.fold_in(key, 1)))
+    return _confirmed(walk, end, around, g)
 
 
 def _steps(params: Params, dtype: Any) -> Float[Array, " steps"]:
@@ -79,9 +79,9 @@ def _points(params: Params, directions: Vector, key: Key) -> Params:
 
 
 @jax.jit
-def _around(params: Params, found: Escape, key: Key) -> Params:
+def _around(params: Params, walk: Escape, key: Key) -> Params:
     """Return points around the end of a walk."""
-    return _shaken(vectors.axpy(found.step, found.direction, params), params, key)
+    return _shaken(vectors.axpy(walk.step, walk.direction, params), params, key)
 
 
 def _shaken(end: Params, start: Params, key: Key) -> Params:
@@ -112,20 +112,20 @@ def _best(
     fall = jnp.where(going & (lengths > 0)[:, None, None], value - walks, 0)
     surplus = jnp.where(jnp.isfinite(fall), fall - explained - _CLEAR * rounding, -jnp.inf)
     best = jnp.argmax(surplus)
-    which, sign, far = jnp.unravel_index(best, surplus.shape)
+    line, sign, far = jnp.unravel_index(best, surplus.shape)
     seen = surplus.reshape(-1)[best] > 0
-    direction = vectors.scale(jnp.where(sign == 0, -1.0, 1.0), vectors.row(unit, which))
+    direction = vectors.scale(jnp.where(sign == 0, -1.0, 1.0), vectors.row(unit, line))
     step, fall = jnp.where(seen, steps[far], 0), jnp.where(seen, fall.reshape(-1)[best], 0)
     return Escape(direction, step, fall, rounding, seen), jnp.where(seen, walks.reshape(-1)[best], value)
 
 
 @jax.jit
-def _confirmed(found: Escape, end: Float[Array, ""], around: Float[Array, " draws"], g: Vector) -> Escape:
+def _confirmed(walk: Escape, end: Float[Array, ""], around: Float[Array, " draws"], g: Vector) -> Escape:
     """Return the walk, with `seen` False unless its fall also exceeds the rounding error at its end."""
     rounding = 2 * jnp.finfo(end.dtype).eps * jnp.abs(end) + jnp.max(jnp.abs(around - end))
-    rounding = jnp.maximum(found.rounding, rounding)
-    explained = jnp.abs(vectors.inner(found.direction, g)) * found.step
-    seen = found.seen & (found.fall - explained - _CLEAR * rounding > 0)
-    return found._replace(
-        step=jnp.where(seen, found.step, 0), fall=jnp.where(seen, found.fall, 0), rounding=rounding, seen=seen
+    rounding = jnp.maximum(walk.rounding, rounding)
+    explained = jnp.abs(vectors.inner(walk.direction, g)) * walk.step
+    seen = walk.seen & (walk.fall - explained - _CLEAR * rounding > 0)
+    return walk._replace(
+        step=jnp.where(seen, walk.step, 0), fall=jnp.where(seen, walk.fall, 0), rounding=rounding, seen=seen
     )

@@ -166,11 +166,11 @@ def find_critical_point(
     Example:
         >>> def loss(p, batch):
         ...     return (p[0] ** 2 + p[1] - 11) ** 2 + (p[0] + p[1] ** 2 - 7) ** 2  # Himmelblau
-        >>> found = find_critical_point(loss, jnp.array([3.2, 0.3]), key=jax.random.key(0))
-        >>> print(found.verdict, jnp.round(100 * found.params))  # the saddle nearby
+        >>> result = find_critical_point(loss, jnp.array([3.2, 0.3]), key=jax.random.key(0))
+        >>> print(result.verdict, jnp.round(100 * result.params))  # the saddle nearby
         converged [339.   7.]
-        >>> found = find_critical_point(lambda p, batch: p**3 / 3 + p, 0.5, key=jax.random.key(0))
-        >>> print(found.verdict)  # the gradient p² + 1 is smallest at 0, and 1 there
+        >>> result = find_critical_point(lambda p, batch: p**3 / 3 + p, 0.5, key=jax.random.key(0))
+        >>> print(result.verdict)  # the gradient p² + 1 is smallest at 0, and 1 there
         gradient-flat
 
     References:

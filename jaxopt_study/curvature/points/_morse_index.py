@@ -163,12 +163,12 @@ def morse_index(
         op, num_basis=min(num_basis, op.size), block_size=min(block_size, op.size), noise_floor=floor, key=key_space
     )
     limit = check_tau(tau, compression, floor)
-    found = _from_space(compression, limit, op.size, min(block_size, op.size), floor)
-    if not isinstance(found.resolution, Tracer) and int(found.resolution) == Resolution.EXHAUSTED:
-        return found
+    counts = _from_space(compression, limit, op.size, min(block_size, op.size), floor)
+    if not isinstance(counts.resolution, Tracer) and int(counts.resolution) == Resolution.EXHAUSTED:
+        return counts
     keys = jax.random.split(key_probes, num_probes)
     quadrature = lanczos_quadrature(op, keys, num_steps=num_steps)
-    return _from_probes(found, quadrature, op.size, confidence)
+    return _from_probes(counts, quadrature, op.size, confidence)
 
 
 @nan_is_an_answer
@@ -264,13 +264,13 @@ def _from_space(compression: Compression, tau: Float[Array, ""], n: int, b: int,
 
 
 @partial(jax.jit, static_argnums=(2, 3))
-def _from_probes(found: MorseIndex, quadrature: Quadrature, n: int, confidence: float) -> MorseIndex:
+def _from_probes(proved: MorseIndex, quadrature: Quadrature, n: int, confidence: float) -> MorseIndex:
     """Return the estimated numbers, or the exact ones where they are known."""
     p, dtype = quadrature.nodes.shape[0], quadrature.nodes.dtype
     nodes = quadrature.nodes, quadrature.weights, quadrature.residuals
-    minus = jax.vmap(partial(_share, -found.tau, "left"))(*nodes)
-    plus = jax.vmap(partial(_share, found.tau, "right"))(*nodes)
-    below, above = found.lower_bound.astype(dtype), found.positive_lower_bound.astype(dtype)
+    minus = jax.vmap(partial(_share, -proved.tau, "left"))(*nodes)
+    plus = jax.vmap(partial(_share, proved.tau, "right"))(*nodes)
+    below, above = proved.lower_bound.astype(dtype), proved.positive_lower_bound.astype(dtype)
 
     def interval(
         lower: Float[Array, " p"], upper: Float[Array, " p"], least: Float[Array, ""], most: Float[Array, ""]
@@ -281,16 +281,16 @@ def _from_probes(found: MorseIndex, quadrature: Quadrature, n: int, confidence: 
         ends = jnp.where(finite, ends, jnp.arange(2, dtype=ends.dtype)).astype(dtype)
         return jnp.clip(n * ends, least, most)
 
-    exact, finite = found.resolution > 0, jnp.all(jnp.isfinite(quadrature.nodes))
+    exact, finite = proved.resolution > 0, jnp.all(jnp.isfinite(quadrature.nodes))
     nan = jnp.where(finite, 0, jnp.nan).astype(dtype)
     flat_lower, flat_upper = jnp.maximum(plus[1] - minus[2], 0), plus[2] - minus[1]
     zero = jnp.zeros((), dtype)
-    return found._replace(
-        estimate=jnp.where(exact, found.estimate, jnp.clip(n * jnp.mean(minus[0]) + nan, below, n - above)),
-        interval=jnp.where(exact, found.interval, interval(minus[1], minus[2], below, n - above)),
-        flat=jnp.where(exact, found.flat, jnp.clip(n * jnp.mean(plus[0] - minus[0]) + nan, 0, n - below - above)),
-        flat_interval=jnp.where(exact, found.flat_interval, interval(flat_lower, flat_upper, zero, n - below - above)),
-        num_matvecs=found.num_matvecs + quadrature.num_matvecs,
+    return proved._replace(
+        estimate=jnp.where(exact, proved.estimate, jnp.clip(n * jnp.mean(minus[0]) + nan, below, n - above)),
+        interval=jnp.where(exact, proved.interval, interval(minus[1], minus[2], below, n - above)),
+        flat=jnp.where(exact, proved.flat, jnp.clip(n * jnp.mean(plus[0] - minus[0]) + nan, 0, n - below - above)),
+        flat_interval=jnp.where(exact, proved.flat_interval, interval(flat_lower, flat_upper, zero, n - below - above)),
+        num_matvecs=proved.num_matvecs + quadrature.num_matvecs,
     )
 
 

@@ -196,15 +196,15 @@ def _roots(archive: IdxArchive, data_dir: str | Path | None) -> list[Path]:
 # Existing files by name, all from the first folder that has any of them.
 def _find(archive: IdxArchive, roots: list[Path]) -> dict[str, Path]:
     for root in roots:
-        found = {}
+        files = {}
         for name in archive.files:
             dotted = name.replace("-idx", ".idx")  # the spelling of some archives
             candidates = [root / f"{spelling}{suffix}" for spelling in (name, dotted) for suffix in ("", ".gz")]
             path = next((path for path in candidates if path.is_file()), None)
             if path is not None:
-                found[name] = path
-        if found:
-            return found
+                files[name] = path
+        if files:
+            return files
     return {}
 
 

@@ -44,18 +44,18 @@ def read_content(path: Path, kind: IdxKind) -> bytes:
             fail their checksum.
     """
     try:
-        found = path.stat()
-        if stat.S_ISDIR(found.st_mode):
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
             raise IsADirectoryError(21, "Is a directory")
-        if not stat.S_ISREG(found.st_mode):
+        if not stat.S_ISREG(status.st_mode):
             raise DatasetError(f"{path} cannot be read, because it is a device or a pipe. Name a regular file.")
         with path.open("rb") as file:
             packed = file.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
             file.seek(0)
             if packed:
                 with gzip.GzipFile(fileobj=file) as unpacked:
-                    return _bounded(unpacked, path, kind, found.st_size * _MOST_PACKED, compressed=True)
-            return _bounded(file, path, kind, found.st_size, compressed=False)
+                    return _bounded(unpacked, path, kind, status.st_size * _MOST_PACKED, compressed=True)
+            return _bounded(file, path, kind, status.st_size, compressed=False)
     except EOFError as error:
         raise DatasetError(f"{path} is truncated: its compressed data end early. Download it again.") from error
     except (gzip.BadGzipFile, zlib.error) as error:

@@ -235,8 +235,8 @@ def temporal_order(
         symbols = rng.integers(2, 6, (size, num_steps))
         pair = rng.integers(0, 2, (size, 2))
         places = (num_steps // 10, 2 * num_steps // 10), (4 * num_steps // 10, 5 * num_steps // 10)
-        for which, (low, high) in enumerate(places):
-            symbols[rows, rng.integers(low, high, size, endpoint=True)] = pair[:, which]
+        for symbol, (low, high) in enumerate(places):
+            symbols[rows, rng.integers(low, high, size, endpoint=True)] = pair[:, symbol]
         return {"x": np.eye(6, dtype=np.float32)[symbols], "y": (2 * pair[:, 0] + pair[:, 1]).astype(np.int32)}
 
     return _drawn(

@@ -20,6 +20,8 @@ from jaxopt_study.types import Key
 
 Initialiser = Callable[..., Float[Array, "..."]]
 
+__all__ = ["Initialiser", "glorot", "he", "normal", "orthogonal", "resolve", "xavier"]
+
 
 def normal(std: Real[ArrayLike, ""] = 0.01) -> Initialiser:
     """Draw weights from N(0, std²), independent of the layer's size.

@@ -62,7 +62,7 @@ def separable_points(axis: Iterable[tuple[float, float, bool]]) -> tuple[Critica
         point(x, y, value=value_x + value_y, index=top_x + top_y)
         for (x, value_x, top_x), (y, value_y, top_y) in itertools.product(list(axis), repeat=2)
     ]
-    return tuple(sorted(points, key=lambda found: found.value))
+    return tuple(sorted(points, key=lambda critical: critical.value))
 
 
 def surface(

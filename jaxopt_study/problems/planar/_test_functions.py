@@ -265,7 +265,7 @@ def _ackley_points() -> tuple[CriticalPoint, ...]:
         point(x, y, value=v, index=i)
         for (x, y), v, i in zip(places.tolist(), values.tolist(), indices.tolist(), strict=True)
     ]
-    return tuple(sorted([cusp, *smooth], key=lambda found: found.value))
+    return tuple(sorted([cusp, *smooth], key=lambda critical: critical.value))
 
 
 def _ackley_derivatives(

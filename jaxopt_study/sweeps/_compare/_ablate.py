@@ -12,7 +12,8 @@ from jaxopt_study.problems import Problem
 from jaxopt_study.sweeps._compare._ablation_variants import Variant, variants_of
 from jaxopt_study.sweeps._compare._comparison import Comparison, Settings
 from jaxopt_study.sweeps._compare._tune_and_report import CandidateTrials, splits, tune_and_report
-from jaxopt_study.sweeps._execution._trials import TRAIN_OPTIONS, Trials
+from jaxopt_study.sweeps._execution._accepted_names import TRAIN_OPTIONS
+from jaxopt_study.sweeps._execution._trials import Trials
 from jaxopt_study.sweeps._search._arguments import check_run, common_direction, selection
 from jaxopt_study.sweeps._search._samplers import SamplerName
 from jaxopt_study.sweeps._search._search import static_names
@@ -83,10 +84,10 @@ class Ablation:
             variant: paired_difference(reports[variant.name].scores, full.scores, mode=mode, level=each)
             for variant in self.variants[1:]
         }
-        found = []
+        rows = []
         for variant, pair in pairs.items():
             low, high = sorted((sign * pair.lower, sign * pair.upper))
-            found.append(
+            rows.append(
                 Contribution(
                     variant,
                     pair,
@@ -96,7 +97,7 @@ class Ablation:
                     int(reports[variant.name].diverged.sum()),
                 )
             )
-        return found
+        return rows
 
     def to_pandas(self, settings: Settings | None = None) -> "pandas.DataFrame":
         """Return a table with a row per variant: the change, its effect with interval, and the verdict.
@@ -191,14 +192,14 @@ def ablate(
 
     Example:
         >>> from jaxopt_study import optimizers, problems, sweeps
-        >>> found = sweeps.ablate(
+        >>> result = sweeps.ablate(
         ...     optimizers.momentum(0.02),
         ...     problems.planar.bowl(),
         ...     num_steps=40,
         ...     key=jax.random.key(0),
         ...     num_seeds=1,
         ... )
-        >>> found.contributions()[0].loss[0] > 0.5  # without momentum, progress along the valley is slow
+        >>> result.contributions()[0].loss[0] > 0.5  # without momentum, progress along the valley is slow
         True
 
     References:
@@ -215,17 +216,17 @@ def ablate(
     select_by, mode, select_mode = selection("ablate", metric, select_by, mode, select_mode)
     mode = common_direction("ablate", metric, mode, [problem])
     select_mode = common_direction("ablate", select_by, select_mode, [problem])
-    found = variants_of(optimizer, neutral=neutral)
+    variants = variants_of(optimizer, neutral=neutral)
     if space is None and budget:
         raise ValueError(f"ablate needs a space for its budget of {budget} trials; received space=None.")
     space = space if space is None else as_space(space)
-    _check_tuned(space, found[0])
+    _check_tuned(space, variants[0])
     examples = splits([problem])
     options = {"batch_size": batch_size, "order": order, "evaluate_batch_size": evaluate_batch_size}
     static = () if space is None else static_names(space)
     shared: dict[int, Trials] = {}
     candidates = {}
-    for variant in found:
+    for variant in variants:
         trials = shared.setdefault(
             id(variant.optimizer),
             Trials(variant.optimizer, problem, num_steps, evaluate_every, examples.select, (), static, options),
@@ -248,7 +249,7 @@ def ablate(
         width=width,
         progress=progress,
     )
-    return Ablation(found, comparison, level)
+    return Ablation(variants, comparison, level)
 
 
 def _check_tuned(space: Space | None, full: Variant) -> None:

@@ -77,33 +77,34 @@ def variants_of(optimizer: Transform, *, neutral: Mapping[str, float] | None = N
         for path, value in whole.hyperparams.items()
         if isinstance(value, int | float) and not isinstance(value, bool)
     }
-    wanted = _neutral_values(whole, numbers, neutral)
-    current = {path: float(numbers[path]) for path in wanted}
-    found = [Variant("full", "full", whole, current)]
+    disabled = _neutral_values(whole, numbers, neutral)
+    current = {path: float(numbers[path]) for path in disabled}
+    variants = [Variant("full", "full", whole, current)]
     removals = {path: change for path in parts if (change := _removal(path, parts, whole)) is not None}
-    found += [
-        _changed(f"without {shown(path, parts)}", "without", whole, change, wanted) for path, change in removals.items()
+    variants += [
+        _changed(f"without {shown(path, parts)}", "without", whole, change, disabled)
+        for path, change in removals.items()
     ]
     corrections = [path for path in removals if _kind_of(parts[path]) == "bias_correction"]
     if len(corrections) > 1:
         every = {path: transforms.identity() for path in corrections}
-        found.append(_changed("without every bias_correction", "without", whole, every, wanted))
+        variants.append(_changed("without every bias_correction", "without", whole, every, disabled))
     for first, second in _neighbours(parts, whole):
         swap = {first: parts[second], second: parts[first]}
         if repr(parts[first]) != repr(parts[second]):
             what = f"{shown(second, parts)} before {shown(first, parts)}"
-            found.append(_changed(what, "swapped", whole, swap, wanted))
-    found += [
-        Variant(f"{path} = {value:g}", "neutral", whole, current | {path: value}) for path, value in wanted.items()
+            variants.append(_changed(what, "swapped", whole, swap, disabled))
+    variants += [
+        Variant(f"{path} = {value:g}", "neutral", whole, current | {path: value}) for path, value in disabled.items()
     ]
-    return found
+    return variants
 
 
 def _changed(
-    name: str, kind: Kind, whole: Transform, changes: Mapping[str, Any], wanted: Mapping[str, float]
+    name: str, kind: Kind, whole: Transform, changes: Mapping[str, Any], disabled: Mapping[str, float]
 ) -> Variant:
     changed = rebuild(whole, changes, construct)
-    left = {path: value for path, value in changed.hyperparams.items() if path in wanted}
+    left = {path: value for path, value in changed.hyperparams.items() if path in disabled}
     return Variant(name, kind, changed, {path: float(value) for path, value in left.items()})
 
 
@@ -113,25 +114,25 @@ def _neutral_values(
     if neutral is None:
         declared = neutral_values(whole)
         return {path: value for path, value in declared.items() if path in numbers and numbers[path] != value}
-    found = {}
-    for wanted, value in neutral.items():
-        matches = [path for path in numbers if f".{path}".endswith(f".{wanted}")]
+    values = {}
+    for name, value in neutral.items():
+        matches = [path for path in numbers if f".{path}".endswith(f".{name}")]
         if len(matches) != 1:
             raise ValueError(
-                f"neutral={{{wanted!r}: …}} matches {len(matches) or 'no'} hyperparameters of {whole!r}; expected one "
+                f"neutral={{{name!r}: …}} matches {len(matches) or 'no'} hyperparameters of {whole!r}; expected one "
                 f"of {', '.join(numbers)}."
             )
-        found[matches[0]] = float(check_real("neutral", wanted, value))
-    return found
+        values[matches[0]] = float(check_real("neutral", name, value))
+    return values
 
 
 def _parts(whole: Transform, prefix: str = "") -> dict[str, Transform]:
     """Return all transformations inside another, by path."""
-    found = {}
+    parts = {}
     for name, _, value in children(whole.spec):
         if isinstance(value, Transform) and value.spec is not None:
-            found |= {prefix + name: value, **_parts(value, f"{prefix}{name}.")}
-    return found
+            parts |= {prefix + name: value, **_parts(value, f"{prefix}{name}.")}
+    return parts
 
 
 def _removal(path: str, parts: Mapping[str, Transform], whole: Transform) -> dict[str, Any] | None:

@@ -79,9 +79,9 @@ def as_candidate(name: str, given: Any) -> Candidate:
 def _defaults(maker: Any, names: tuple[str, ...]) -> dict[str, Any] | None:
     if isinstance(maker, Transform):
         paths = maker.hyperparams
-        found = {name: [paths[path] for path in paths if f".{path}".endswith(f".{name}")] for name in names}
-        return {name: values[0] for name, values in found.items()} if all(found.values()) else None
+        defaults = {name: [paths[path] for path in paths if f".{path}".endswith(f".{name}")] for name in names}
+        return {name: values[0] for name, values in defaults.items()} if all(defaults.values()) else None
     parameters = inspect.signature(maker).parameters
-    found = {name: parameters[name].default for name in names if name in parameters}
-    given = all(value is not inspect.Parameter.empty for value in found.values())
-    return found if given and len(found) == len(names) else None
+    defaults = {name: parameters[name].default for name in names if name in parameters}
+    given = all(value is not inspect.Parameter.empty for value in defaults.values())
+    return defaults if given and len(defaults) == len(names) else None

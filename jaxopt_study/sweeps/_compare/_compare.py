@@ -104,7 +104,7 @@ def compare(
     Example:
         >>> from jaxopt_study import optimizers, problems, sweeps
         >>> rates = {"learning_rate": sweeps.log_uniform(1e-2, 2.0)}
-        >>> found = sweeps.compare(
+        >>> result = sweeps.compare(
         ...     {"sgd": sweeps.Candidate(optimizers.sgd(0.01), rates), "momentum": (optimizers.momentum, rates)},
         ...     problems.planar.bowl(),
         ...     budget=20,
@@ -112,7 +112,7 @@ def compare(
         ...     key=jax.random.key(0),
         ...     report_seeds=1,
         ... )
-        >>> found.ranking()
+        >>> result.ranking()
         ['momentum', 'sgd']
 
     References:

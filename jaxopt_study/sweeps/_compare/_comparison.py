@@ -141,10 +141,10 @@ class Comparison:
         """
         problem = self._known(problem)
         check_choice("A comparison", "settings", settings, get_args(Settings))
-        found = [report for report in self.reports if report.problem == problem]
-        chosen = {report.candidate: report for report in found if report.settings == settings}
-        fixed = {report.candidate: report for report in found if (problem, report.candidate) not in self.searches}
-        both = chosen | fixed
+        reports = [report for report in self.reports if report.problem == problem]
+        at_settings = {report.candidate: report for report in reports if report.settings == settings}
+        fixed = {report.candidate: report for report in reports if (problem, report.candidate) not in self.searches}
+        both = at_settings | fixed
         return {name: both[name] for name in self.candidates if name in both}
 
     def median(self, problem: str | None = None, settings: Settings = "tuned") -> dict[str, Interval]:
@@ -174,10 +174,10 @@ class Comparison:
         best, *others = self.ranking(problem, settings)
         if not others:
             return f"only {best} was run"
-        found = self.differences(problem, settings, level=level)
-        against = dict(zip(found.names, found.better[found.names.index(best)], strict=True))
+        differences = self.differences(problem, settings, level=level)
+        against = dict(zip(differences.names, differences.better[differences.names.index(best)], strict=True))
         beaten, tied, ahead = ([name for name in others if against[name] == sign] for sign in (1, 0, -1))
-        if not found.better.any():
+        if not differences.better.any():
             return "no detectable difference"
         if len(beaten) == len(others):
             return f"{best} is better than all others"
@@ -241,12 +241,12 @@ class Comparison:
             with an interval if the trials allow one. These scores were used for selection, so they are optimistic, more
             so for larger k.
         """
-        problem, found = self._known(problem), {}
+        problem, curves = self._known(problem), {}
         for (where, name), search in self.searches.items():
             if where == problem:
                 k = np.arange(1, len(search.configs) + 1)
-                found[name] = k, best_of_k(search.scores, k, mode=search.mode)
-        return found
+                curves[name] = k, best_of_k(search.scores, k, mode=search.mode)
+        return curves
 
     def to_pandas(self) -> "pandas.DataFrame":
         """Return a tidy table with a row per problem, candidate, settings and reporting seed."""

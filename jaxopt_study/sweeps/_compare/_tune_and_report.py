@@ -119,7 +119,7 @@ def tune_and_report(
         for where in candidates:
             files.check_name("A problem's name, which names its folder in the journal,", where)
     key = study_key("A comparison", key)
-    found = Comparison([], {}, budget, metric, select_by, mode, select_mode)
+    result = Comparison([], {}, budget, metric, select_by, mode, select_mode)
     draws = [_drawn(here, budget, sampler, _tuning_keys(key, i)[0]) for i, here in enumerate(candidates.values())]
     for here, drawn in zip(candidates.values(), draws, strict=True):  # before anything is compiled
         _check_values(here, drawn)
@@ -127,22 +127,22 @@ def tune_and_report(
     def run(
         cases: list[tuple[Trials, dict[str, Any]]], stage: str, where: str, seed_keys: Shaped[Key, " seeds"]
     ) -> Outcome:
-        asked = {
+        study_config = {
             "stage": stage,
-            "mode": found.select_mode,
+            "mode": result.select_mode,
             "seeds": jax.random.key_data(seed_keys),
             "cases": [config for _, config in cases],
         }
         try:
             outcome = sweep(
-                cases, seed_keys=seed_keys, metric=select_by, mode=found.select_mode,
-                journal=None if journal is None else Path(journal) / where / stage, asked=plain(asked),
+                cases, seed_keys=seed_keys, metric=select_by, mode=result.select_mode,
+                journal=None if journal is None else Path(journal) / where / stage, study_config=plain(study_config),
                 mesh=mesh, width=width, progress=progress, name=f"{stage} on {where}",
             )  # fmt: skip
         except KeyboardInterrupt as pressed:  # during tracing
-            raise ComparisonInterrupted(replace(found, complete=False)) from pressed
+            raise ComparisonInterrupted(replace(result, complete=False)) from pressed
         if outcome.interrupted:
-            raise ComparisonInterrupted(replace(found, complete=False))
+            raise ComparisonInterrupted(replace(result, complete=False))
         return outcome
 
     for number, ((where, here), drawn) in enumerate(zip(candidates.items(), draws, strict=True)):
@@ -156,10 +156,10 @@ def tune_and_report(
             outcome = run(cases, "tune", where, tune_keys)
             for i, (name, (space, configs, points)) in enumerate(drawn.items()):
                 part = outcome.rows(slice(i * budget, (i + 1) * budget))
-                found.searches[where, name] = as_search(
-                    part, here[name].trials, space, configs, points, select_by, found.select_mode, tune_keys
+                result.searches[where, name] = as_search(
+                    part, here[name].trials, space, configs, points, select_by, result.select_mode, tune_keys
                 )
-        entries = _entries(here, found.searches, where)
+        entries = _entries(here, result.searches, where)
         final = {id(candidate.trials): _reporting(candidate.trials, metric, keep_params) for candidate in here.values()}
         cases = [(final[id(here[name].trials)], {**here[name].fixed, **config}) for name, _, config in entries]
         seed_keys = report_keys(key, number, report_seeds)
@@ -167,8 +167,8 @@ def tune_and_report(
         for row, (name, settings, config) in enumerate(entries):
             candidate, part = here[name], outcome.rows(row)
             ends = cases[row][0].end_points(cases[row][1], part.records)
-            found.reports.append(_report(part, ends, where, name, settings, config, metric, candidate, seed_keys))
-    return found
+            result.reports.append(_report(part, ends, where, name, settings, config, metric, candidate, seed_keys))
+    return result
 
 
 Drawn = dict[

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from jaxtyping import Integer, Real, Shaped
 
 from jaxopt_study.records import environment
-from jaxopt_study.sweeps._execution import _engine as engine
+from jaxopt_study.sweeps._execution import _compile as compilation
 from jaxopt_study.sweeps._execution._layout import Layout, batch_axes
 from jaxopt_study.sweeps._execution._trials import Trials
 from jaxopt_study.sweeps._execution._values import explain_branches
@@ -23,19 +23,19 @@ from jaxopt_study.types import Key
 class Group:
     """The lanes of one program."""
 
-    which: Integer[np.ndarray, " lanes"]  # indices of the lanes
+    lane_ids: Integer[np.ndarray, " lanes"]  # indices of the lanes
     lanes: dict[str, Any]  # arguments of the lanes, with a leading axis
     shared: dict[str, Any]
-    traced: engine.Traced
+    traced: compilation.Traced
     layout: Layout
 
 
 def by_program(cases: Sequence[tuple[Trials, Mapping[str, Any]]]) -> list[list[int]]:
     """Return the indices of the cases that share a program, for each program."""
-    found: dict[Any, list[int]] = {}
+    groups: dict[Any, list[int]] = {}
     for i, (trials, config) in enumerate(cases):
-        found.setdefault((id(trials), repr(_fixed(trials, config)), tuple(config)), []).append(i)
-    return list(found.values())
+        groups.setdefault((id(trials), repr(_fixed(trials, config)), tuple(config)), []).append(i)
+    return list(groups.values())
 
 
 def _fixed(trials: Trials, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -62,22 +62,22 @@ def group_of(
         "values": {name: np.repeat(values, num_seeds) for name, values in varying.items()},
         "seed": np.tile(np.arange(num_seeds, dtype=np.int32), len(members)),
     }
-    asked = repr(fixed), tuple(varying), mesh, np.asarray(jax.random.key_data(seed_keys)).tobytes()
-    if asked not in trials.traced:
+    cache_key = repr(fixed), tuple(varying), mesh, np.asarray(jax.random.key_data(seed_keys)).tobytes()
+    if cache_key not in trials.traced:
         shared = trials.shared(fixed, {name: values[0] for name, values in varying.items()}, seed_keys)
         start = trials.start(fixed) if trials.start_varies() else None
         one = jax.tree.map(lambda x: x[0], lanes)
         lane = trials.lane(fixed, batch_axes(mesh))
         try:
-            trials.traced[asked] = shared, engine.trace(lane, start, one, shared, mesh)
+            trials.traced[cache_key] = shared, compilation.trace(lane, start, one, shared, mesh)
         except Exception as error:
             explain_branches(error, trials, first, {name: values[0] for name, values in varying.items()})
             raise
-    shared, traced = trials.traced[asked]
-    which = (np.asarray(members)[:, None] * num_seeds + np.arange(num_seeds)).ravel()
-    rows = np.zeros(which.max() + 1, np.int64)
-    rows[which] = np.arange(len(which))
-    return Group(which, jax.tree.map(lambda x: x[rows], lanes), shared, traced, Layout(mesh))
+    shared, traced = trials.traced[cache_key]
+    lane_ids = (np.asarray(members)[:, None] * num_seeds + np.arange(num_seeds)).ravel()
+    rows = np.zeros(lane_ids.max() + 1, np.int64)
+    rows[lane_ids] = np.arange(len(lane_ids))
+    return Group(lane_ids, jax.tree.map(lambda x: x[rows], lanes), shared, traced, Layout(mesh))
 
 
 def _numbers(values: list[Any]) -> Real[np.ndarray, " trials"]:
@@ -96,7 +96,7 @@ def _numbers(values: list[Any]) -> Real[np.ndarray, " trials"]:
 
 
 def blank_records(
-    traced: Sequence[engine.Traced], metric: str, total: int
+    traced: Sequence[compilation.Traced], metric: str, total: int
 ) -> dict[str, Shaped[np.ndarray, "{total} ..."]]:
     """Return records of all lanes without values; raise ValueError if the trials evaluate different metrics."""
     like = traced[0].record

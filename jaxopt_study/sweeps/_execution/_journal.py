@@ -77,21 +77,21 @@ class Journal:
         """
         try:
             folder = files.as_path(folder)
-            asked = records.plain(config, "config")
+            plain_config = records.plain(config, "config")
         except ValueError as error:
             raise JournalError(str(error)) from None
         make_folder(folder)
         lock = lock_folder(folder)
         try:
             check_room(folder, expected_bytes)
-            write_or_compare(folder, asked)
+            write_or_compare(folder, plain_config)
             for entry in folder.iterdir():
                 if _DRAFT.fullmatch(entry.name):
                     entry.unlink(missing_ok=True)
         except BaseException:
             os.close(lock)
             raise
-        return cls(folder, records.content_hash(asked), lock)
+        return cls(folder, records.content_hash(plain_config), lock)
 
     @staticmethod
     def peek(folder: str | Path) -> Mapping[str, Any]:
@@ -155,7 +155,7 @@ class Journal:
         self._check_open()
         expected = None if like is None else _kinds(like)
         known: set[int] = set()
-        found: list[tuple[np.ndarray, dict[str, np.ndarray]]] = []
+        chunks_read: list[tuple[np.ndarray, dict[str, np.ndarray]]] = []
         kinds = None
         for _, path in self._chunks():
             try:
@@ -174,12 +174,12 @@ class Journal:
                 ) from None
             kinds = _kinds(arrays)
             known |= set(lanes.tolist())
-            found.append((lanes, arrays))
+            chunks_read.append((lanes, arrays))
         self._lanes, self._kinds = known, kinds
-        if not found:
+        if not chunks_read:
             return np.zeros(0, np.int64), {}
-        joined = {name: np.concatenate([arrays[name] for _, arrays in found]) for name in found[0][1]}
-        return np.concatenate([lanes for lanes, _ in found]), joined
+        joined = {name: np.concatenate([arrays[name] for _, arrays in chunks_read]) for name in chunks_read[0][1]}
+        return np.concatenate([lanes for lanes, _ in chunks_read]), joined
 
     def close(self) -> None:
         """Close the journal, so that other processes can open the folder."""
@@ -192,8 +192,8 @@ class Journal:
         self.close()
 
     def _chunks(self) -> list[tuple[int, Path]]:
-        found = [(CHUNK.fullmatch(entry.name), entry) for entry in self.folder.iterdir()]
-        return sorted((int(match[1]), entry) for match, entry in found if match)
+        matches = [(CHUNK.fullmatch(entry.name), entry) for entry in self.folder.iterdir()]
+        return sorted((int(match[1]), entry) for match, entry in matches if match)
 
     def _check_open(self) -> None:
         if not self._unlock.alive:

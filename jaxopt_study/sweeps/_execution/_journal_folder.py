@@ -105,18 +105,18 @@ def write_or_compare(folder: Path, config: Any) -> None:
         )
 
 
-def _differences(where: str, stored: Any, asked: Any) -> Iterable[str]:
-    if isinstance(stored, dict) and isinstance(asked, dict):
-        for name in stored | asked:
+def _differences(where: str, stored: Any, requested: Any) -> Iterable[str]:
+    if isinstance(stored, dict) and isinstance(requested, dict):
+        for name in stored | requested:
             path = f"{where}[{name!r}]"
-            if name not in asked:
+            if name not in requested:
                 yield f"{path}: stored {stored[name]!r}, not requested"
             elif name not in stored:
-                yield f"{path}: not stored, requested {asked[name]!r}"
+                yield f"{path}: not stored, requested {requested[name]!r}"
             else:
-                yield from _differences(path, stored[name], asked[name])
-    elif isinstance(stored, list) and isinstance(asked, list) and len(stored) == len(asked):
-        for index, (one, other) in enumerate(zip(stored, asked, strict=True)):
+                yield from _differences(path, stored[name], requested[name])
+    elif isinstance(stored, list) and isinstance(requested, list) and len(stored) == len(requested):
+        for index, (one, other) in enumerate(zip(stored, requested, strict=True)):
             yield from _differences(f"{where}[{index}]", one, other)
-    elif repr(stored) != repr(asked):  # distinguishes 1 from True and 0.0 from -0.0, but not NaN from NaN
-        yield f"{where}: stored {stored!r}, requested {asked!r}"
+    elif repr(stored) != repr(requested):  # distinguishes 1 from True and 0.0 from -0.0, but not NaN from NaN
+        yield f"{where}: stored {stored!r}, requested {requested!r}"

@@ -104,7 +104,7 @@ def unpack(study: str, data: bytes) -> tuple[Integer[np.ndarray, " lanes"], dict
 
 def _members(data: bytes) -> dict[str, Shaped[np.ndarray, "..."]]:
     """Return the arrays of an archive by name, none larger than its data in the archive."""
-    found: dict[str, np.ndarray] = {}
+    contents: dict[str, np.ndarray] = {}
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         entries = archive.infolist()
         if any(entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1 for entry in entries):
@@ -113,10 +113,10 @@ def _members(data: bytes) -> dict[str, Shaped[np.ndarray, "..."]]:
             raise ValueError("it announces more bytes than it has")
         for entry in entries:
             name = entry.filename.removesuffix(".npy")
-            if name in found:
+            if name in contents:
                 raise ValueError(f"it holds {name!r} twice")
-            found[name] = _array(archive.read(entry))
-    return found
+            contents[name] = _array(archive.read(entry))
+    return contents
 
 
 def _array(member: bytes) -> Shaped[np.ndarray, "..."]:
@@ -152,7 +152,7 @@ def _foreign(named: Any, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarr
     """Return the arrays with dtypes that NumPy's files do not support, restored by the dtype names in the header."""
     if not isinstance(named, dict) or not all(isinstance(dtype, str) for dtype in named.values()):
         raise ValueError("its header does not list the dtypes of the arrays")
-    found = {}
+    restored = {}
     for name, word in named.items():
         try:
             dtype = jnp.dtype(word)
@@ -160,5 +160,5 @@ def _foreign(named: Any, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarr
                 raise TypeError("no such array")
         except TypeError as error:
             raise ValueError(f"its header gives {name[:80]!r} the dtype {word[:80]!r}: {error}") from None
-        found[name] = arrays[name].view(dtype)
-    return found
+        restored[name] = arrays[name].view(dtype)
+    return restored

@@ -112,10 +112,10 @@ def use_cpu_cores(count: int | None = None) -> int:
     try:
         jax.config.update("jax_num_cpu_devices", count)
     except RuntimeError:
-        found = len(jax.devices("cpu"))
-        if found != count:
+        present = len(jax.devices("cpu"))
+        if present != count:
             raise RuntimeError(
-                f"JAX is already initialised with {found} CPU devices. Call use_cpu_cores({count}) before anything "
+                f"JAX is already initialised with {present} CPU devices. Call use_cpu_cores({count}) before anything "
                 f"uses JAX, or set the environment variable JAX_NUM_CPU_DEVICES={count}."
             ) from None
     return count
@@ -219,14 +219,14 @@ def _cost(jaxpr: Any) -> tuple[float, float]:
 
 
 def _loop_bodies(jaxpr: Any) -> list[Any]:
-    found = []
+    bodies = []
     for equation in jaxpr.eqns:
         inner = inner_jaxprs(equation)
         if equation.primitive.name in ("scan", "while"):
-            found += inner
+            bodies += inner
         else:
-            found += [body for program in inner for body in _loop_bodies(program)]
-    return found
+            bodies += [body for program in inner for body in _loop_bodies(program)]
+    return bodies
 
 
 def _total(jaxpr: Any) -> tuple[float, float]:

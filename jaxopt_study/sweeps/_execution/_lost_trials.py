@@ -1,8 +1,10 @@
 """Results that were pickled without the functions of their trials."""
 
+import pickle
 from dataclasses import dataclass
 from typing import Any
 
+from jaxopt_study.problems import Problem
 from jaxopt_study.training import Trajectory
 
 
@@ -25,3 +27,15 @@ class LostTrials:
             f"{self.reason}. Pickle holds only functions that are defined at the top of a module. Repeat the run, or "
             "keep the result in memory."
         )
+
+
+def why_not_picklable(trials: Any) -> str | None:
+    """Return why the functions of trials cannot be pickled, or None if they can; the examples are not tried."""
+    problem = trials.problem
+    if isinstance(problem, Problem):
+        problem = problem.replace(data=None, validation=None, test=None)
+    try:
+        pickle.dumps((trials.make_optimizer, problem, trials.options))
+    except Exception as error:  # of any object that the user's functions hold
+        return str(error)
+    return None

@@ -13,10 +13,11 @@ from jax.experimental import multihost_utils
 from jax.sharding import AbstractMesh, Mesh, use_abstract_mesh
 from jaxtyping import Bool, Float, Integer, Real, Shaped
 
-from jaxopt_study.sweeps._execution import _engine as engine
+from jaxopt_study.sweeps._execution._compile import compile_programs
 from jaxopt_study.sweeps._execution._groups import Group, blank_records, by_program, group_of, identity_of
 from jaxopt_study.sweeps._execution._journal import Journal, JournalError
 from jaxopt_study.sweeps._execution._layout import TRIALS, Layout, automatic, choose_width, default_mesh
+from jaxopt_study.sweeps._execution._run_lanes import run_lanes
 from jaxopt_study.sweeps._execution._trials import Trials
 from jaxopt_study.training import Bar, interrupts
 from jaxopt_study.types import Key
@@ -49,13 +50,13 @@ class Outcome:
     run_seconds: float
     interrupted: bool
 
-    def rows(self, which: int | slice) -> "Outcome":
+    def rows(self, index: int | slice) -> "Outcome":
         """Return the results of some of the cases; for a single case, without the axis of cases."""
         return replace(
             self,
-            records={name: values[which] for name, values in self.records.items()},
-            finished=self.finished[which],
-            seconds=self.seconds[which],
+            records={name: values[index] for name, values in self.records.items()},
+            finished=self.finished[index],
+            seconds=self.seconds[index],
         )
 
 
@@ -77,7 +78,7 @@ def sweep(
     metric: str,
     mode: str,
     journal: str | Path | None,
-    asked: Mapping[str, Any],
+    study_config: Mapping[str, Any],
     mesh: Mesh | None,
     width: int | Literal["auto"],
     progress: Progress,
@@ -92,7 +93,7 @@ def sweep(
         metric: The metric whose best value `progress` shows.
         mode: "min" or "max".
         journal: A folder for finished lanes, which are not run again; None stores nothing.
-        asked: The configuration of the sweep besides its programs and data; the journal of another sweep raises.
+        study_config: The configuration of the sweep besides its programs and data; the journal of another sweep raises.
         mesh: Device mesh with an axis "trials"; None takes all devices.
         width: Number of lanes vectorised on each device.
         progress: As in `train`, with lanes instead of steps and the best metric so far instead of the loss.
@@ -120,7 +121,7 @@ def sweep(
         if journal is not None:
             with _together(journal):  # one process reads the disk, and all continue from there
                 if jax.process_index() == 0:
-                    identity = {**asked, **identity_of(groups)}
+                    identity = {**study_config, **identity_of(groups)}
                     size = sum(values.nbytes for values in records.values())
                     book = stack.enter_context(Journal.open(journal, identity, expected_bytes=size))
                     _restore(book, records, finished)
@@ -129,19 +130,19 @@ def sweep(
                 records, finished = jax.tree.map(np.array, agreed)
         bar = stack.enter_context(Bar(progress, name, quantity="best"))
         interrupted = stack.enter_context(interrupts())
-        left = [group for group in groups if not finished[group.which].all()]
+        left = [group for group in groups if not finished[group.lane_ids].all()]
         shared = [group.layout.placed(group.shared) for group in left]
-        asked_for = [(g.traced, g.lanes, s, g.layout) for g, s in zip(left, shared, strict=True)]
-        programs = engine.build(asked_for, interrupted)
+        requests = [(g.traced, g.lanes, s, g.layout) for g, s in zip(left, shared, strict=True)]
+        programs = compile_programs(requests, interrupted)
         compiled = time.perf_counter()
         chunk = stack.enter_context(contextlib.closing(_Chunk(book, records)))  # written even after an error
         if finished.any():
             bar(int(finished.sum()), total, _best(records[metric][finished, -1], mode))
         for group, program, common in zip(left, programs, shared, strict=False):  # fewer programs after an interrupt
             started, before = time.perf_counter(), finished.copy()
-            for lanes, values in engine.run(program, group.lanes, common, group.which, finished, interrupted):
-                for what, found in values.items():
-                    records[what][lanes] = found
+            for lanes, values in run_lanes(program, group.lanes, common, group.lane_ids, finished, interrupted):
+                for result, new in values.items():
+                    records[result][lanes] = new
                 finished[lanes] = True
                 chunk.add(lanes)
                 best = _best(records[metric][finished, -1], mode)
@@ -204,9 +205,9 @@ class _Chunk:
         self.write()
 
     def write(self) -> None:
-        found, self._lanes, self._began = self._lanes, [], time.perf_counter()
-        if self._book is not None and found:
-            lanes = np.concatenate(found)
+        pending, self._lanes, self._began = self._lanes, [], time.perf_counter()
+        if self._book is not None and pending:
+            lanes = np.concatenate(pending)
             self._book.append(lanes, {what: values[lanes] for what, values in self._records.items()})
             self._began = time.perf_counter()
 
@@ -216,7 +217,7 @@ def _widths(groups: Sequence[Group], mesh: Mesh, width: int | Literal["auto"], j
 
     No program is wider than its lanes, which would only repeat some of them.
     """
-    most = [-(-len(group.which) // mesh.shape[TRIALS]) for group in groups]
+    most = [-(-len(group.lane_ids) // mesh.shape[TRIALS]) for group in groups]
     if width != "auto":
         return [min(width, each) for each in most]
     widths = [1] * len(groups)
@@ -238,14 +239,16 @@ def _stored_widths(config: Mapping[str, Any]) -> list[int]:
     What else is wrong with it is said when the journal is opened.
     """
     layouts = config.get("layout")
-    found = [layout.get("width") for layout in layouts if isinstance(layout, dict)] if isinstance(layouts, list) else []
-    return [width for width in found if isinstance(width, int)]
+    widths = (
+        [layout.get("width") for layout in layouts if isinstance(layout, dict)] if isinstance(layouts, list) else []
+    )
+    return [width for width in widths if isinstance(width, int)]
 
 
 def _restore(
     book: Journal, records: dict[str, Shaped[np.ndarray, "lanes ..."]], finished: Bool[np.ndarray, " lanes"]
 ) -> None:
     lanes, values = book.load(num_lanes=len(finished), like=records)
-    for what, found in values.items():
-        records[what][lanes] = found
+    for result, new in values.items():
+        records[result][lanes] = new
     finished[lanes] = True

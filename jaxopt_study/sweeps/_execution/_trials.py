@@ -1,9 +1,7 @@
 """`Trials`: the function from hyperparameters and a seed to a record, the same for every layout."""
 
 import copy
-import inspect
 import math
-import pickle
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
@@ -19,8 +17,9 @@ from jaxtyping import Array, Float, Integer, Shaped
 from jaxopt_study._checks import describe_argument
 from jaxopt_study._programs import RANDOM_DRAWS
 from jaxopt_study.problems import Problem
+from jaxopt_study.sweeps._execution._accepted_names import TRAIN_OPTIONS, accepted_names, accepts
 from jaxopt_study.sweeps._execution._keys import IMPLEMENTATION
-from jaxopt_study.sweeps._execution._lost_trials import LostTrials
+from jaxopt_study.sweeps._execution._lost_trials import LostTrials, why_not_picklable
 from jaxopt_study.training import Trajectory, evaluate, train
 from jaxopt_study.transforms import Transform
 from jaxopt_study.types import Key, Mode
@@ -29,7 +28,6 @@ MakeOptimizer = Callable[..., optax.GradientTransformation] | Transform
 MakeProblem = Callable[..., Problem] | Problem
 Lane = Callable[[Any, Any], dict[str, Any]]  # (hyperparameters and seed of one lane, shared arguments) -> record
 
-TRAIN_OPTIONS = ("batch_size", "order")
 _SPLITS = ("data", "validation", "test")
 
 
@@ -73,7 +71,7 @@ class Trials:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Results are pickled for their numbers; functions that pickle cannot hold are needed only to run a trial again.
-        reason = _unpicklable(self)
+        reason = why_not_picklable(self)
         return (Trials, self._arguments()) if reason is None else (LostTrials, (self.num_steps, reason))
 
     def _arguments(self) -> tuple[Any, ...]:
@@ -93,27 +91,27 @@ class Trials:
                 f"{describe_argument(self.problem)}."
             )
         takers = {
-            "the optimizer": _arguments(self.make_optimizer),
-            "the problem": [] if isinstance(self.problem, Problem) else _arguments(self.problem),
+            "the optimizer": accepted_names(self.make_optimizer),
+            "the problem": [] if isinstance(self.problem, Problem) else accepted_names(self.problem),
             "train": list(TRAIN_OPTIONS),
         }
         for name in names:
             if not any(self.taken_by(name).values()):
-                offers = "; ".join(f"{who} accepts {', '.join(found) or 'none'}" for who, found in takers.items())
+                offers = "; ".join(f"{who} accepts {', '.join(accepted) or 'none'}" for who, accepted in takers.items())
                 raise ValueError(f"Unknown hyperparameter {name!r} in the space: {offers}. Rename it.")
 
     def optimizer(self, config: Mapping[str, Any]) -> optax.GradientTransformation:
         """Return the optimizer of a configuration, whose values may be traced."""
-        mine = {name: value for name, value in config.items() if self.taken_by(name)["optimizer"]}
+        accepted = {name: value for name, value in config.items() if self.taken_by(name)["optimizer"]}
         maker = self.make_optimizer
-        return maker.replace(mine) if isinstance(maker, Transform) else maker(**mine)
+        return maker.replace(accepted) if isinstance(maker, Transform) else maker(**accepted)
 
     def problem_of(self, config: Mapping[str, Any]) -> Problem:
         """Return the problem of a configuration, whose values may be traced."""
         if isinstance(self.problem, Problem):
             return self.problem
-        mine = {name: value for name, value in config.items() if self.taken_by(name)["problem"]}
-        made = self.problem(**mine)
+        accepted = {name: value for name, value in config.items() if self.taken_by(name)["problem"]}
+        made = self.problem(**accepted)
         if not isinstance(made, Problem):
             raise TypeError(f"The function that makes the problem must return a Problem; received {made!r}.")
         return made
@@ -123,8 +121,8 @@ class Trials:
         on = self.evaluate_on if self.evaluate_on is not None else default_split(problem)
         known: dict[str, Mode | None] = {name: problem.mode_of(name) for name in ("loss", *sorted(problem.metrics))}
         splits = dict.fromkeys(((on,) if isinstance(on, str) else tuple(on)) + self.report_on)
-        found: dict[str, Mode | None] = {f"{part}_{name}": mode for part in splits for name, mode in known.items()}
-        return {**found, "batch_loss": "min"}
+        directions: dict[str, Mode | None] = {f"{part}_{name}": mode for part in splits for name, mode in known.items()}
+        return {**directions, "batch_loss": "min"}
 
     def start_varies(self) -> bool:
         """Return whether the initial parameters of a trial may depend on its hyperparameters."""
@@ -258,21 +256,9 @@ class Trials:
 
     def taken_by(self, name: str) -> dict[str, bool]:
         """Return whether each of "optimizer", "problem" and "train" accepts a hyperparameter."""
-        optimizer = _takes(self.make_optimizer, name)
-        problem = not isinstance(self.problem, Problem) and _takes(self.problem, name)
+        optimizer = accepts(self.make_optimizer, name)
+        problem = not isinstance(self.problem, Problem) and accepts(self.problem, name)
         return {"optimizer": optimizer, "problem": problem, "train": name in TRAIN_OPTIONS}
-
-
-def _unpicklable(trials: Trials) -> str | None:
-    """Return why the functions of trials cannot be pickled, or None if they can; the examples are not tried."""
-    problem = trials.problem
-    if isinstance(problem, Problem):
-        problem = problem.replace(data=None, validation=None, test=None)
-    try:
-        pickle.dumps((trials.make_optimizer, problem, trials.options))
-    except Exception as error:  # of any object that the user's functions hold
-        return str(error)
-    return None
 
 
 def _ends(run: Trajectory) -> dict[str, Any]:
@@ -288,20 +274,6 @@ def default_split(problem: Problem) -> str:
 def _starts(init: Callable[[Key], Any]) -> Callable[[Shaped[Key, " seeds"]], Any]:
     """Return a compiled function from keys to initial parameters, cached for every sweep of a problem."""
     return jax.jit(jax.vmap(init), compiler_options=RANDOM_DRAWS)
-
-
-def _takes(maker: Any, name: str) -> bool:
-    if isinstance(maker, Transform):  # paths may be shortened, or be patterns
-        return "*" in name or any(f".{path}".endswith(f".{name}") for path in maker.hyperparams)
-    kinds = {parameter.kind for parameter in inspect.signature(maker).parameters.values()}
-    return name in _arguments(maker) or (inspect.Parameter.VAR_KEYWORD in kinds and name not in TRAIN_OPTIONS)
-
-
-def _arguments(maker: Any) -> list[str]:
-    if isinstance(maker, Transform):
-        return list(maker.hyperparams)
-    by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    return [name for name, found in inspect.signature(maker).parameters.items() if found.kind in by_name]
 
 
 def _divided(problem: Problem, axes: tuple[str, ...]) -> Problem:

@@ -11,7 +11,8 @@ import jax
 import numpy as np
 
 from jaxopt_study._checks import check_integer
-from jaxopt_study.sweeps._execution._trials import TRAIN_OPTIONS, Trials
+from jaxopt_study.sweeps._execution._accepted_names import TRAIN_OPTIONS
+from jaxopt_study.sweeps._execution._trials import Trials
 from jaxopt_study.sweeps._space._space import Space
 from jaxopt_study.transforms import Transform, match
 
@@ -88,9 +89,9 @@ def explain_branches(error: Exception, trials: Trials, config: Mapping[str, Any]
         return False
 
     makers = {"optimizer": trials.optimizer} | ({"problem": trials.problem_of} if trials.start_varies() else {})
-    found = {what: [name for name in traced if fails(make, name)] for what, make in makers.items()}
-    found = {what: names for what, names in found.items() if names}
-    where = " and ".join(f"the {what} branches on {', '.join(names)}" for what, names in found.items())
+    branching = {what: [name for name in traced if fails(make, name)] for what, make in makers.items()}
+    branching = {what: names for what, names in branching.items() if names}
+    where = " and ".join(f"the {what} branches on {', '.join(names)}" for what, names in branching.items())
     where = where or f"the optimizer, the problem or its loss branches on one of {', '.join(traced)}"
     raise TypeError(
         "A sweep compiles one program for all values of a number, so the number is traced, but "
@@ -107,14 +108,14 @@ def _extremes(trials: Trials, configs: Sequence[Mapping[str, Any]]) -> list[int]
     for i, config in enumerate(configs):
         fixed = {name: v for name, v in config.items() if name in trials.static or not isinstance(v, int | float)}
         groups.setdefault((repr(fixed), tuple(config)), []).append(i)
-    found = set()
+    indices = set()
     for (_, names), members in groups.items():
-        found.add(members[0])
+        indices.add(members[0])
         for name in names:
             if name not in trials.static and isinstance(configs[members[0]][name], int | float):
                 order = sorted(members, key=lambda i, name=name: configs[i][name])
-                found |= {order[0], order[-1]}
-    return sorted(found)
+                indices |= {order[0], order[-1]}
+    return sorted(indices)
 
 
 def _check_collisions(trials: Trials, config: Mapping[str, Any]) -> None:
@@ -142,16 +143,16 @@ def _try(
     try:
         make(config)
     except _REFUSALS as error:
-        mine = {name: value for name, value in config.items() if trials.taken_by(name)[what]}
-        if not mine:
+        accepted = {name: value for name, value in config.items() if trials.taken_by(name)[what]}
+        if not accepted:
             raise  # not caused by a value
-        said = str(error)
-        guilty = {name: v for name, v in mine.items() if f"{v}" in said} or mine
+        message = str(error)
+        guilty = {name: v for name, v in accepted.items() if f"{v}" in message} or accepted
         values = ", ".join(f"{name} = {value!r}" for name, value in guilty.items())
         ranges = ", ".join(f"{name}: {space[name]!r}" for name in guilty if space is not None and name in space)
-        told = f" The space has {ranges}; exclude the invalid values." if ranges else ""
+        hint = f" The space has {ranges}; exclude the invalid values." if ranges else ""
         kind = TypeError if isinstance(error, TypeError) else ValueError
-        raise kind(f"{who} has {values}, for which the {what} cannot be built: {said}{told}") from error
+        raise kind(f"{who} has {values}, for which the {what} cannot be built: {message}{hint}") from error
 
 
 def _rounded(value: Any) -> Any:

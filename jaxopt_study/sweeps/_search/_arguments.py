@@ -32,13 +32,13 @@ def direction(who: str, metric: Any, mode: Mode | str | None, evaluated: Mapping
     if not isinstance(metric, str) or metric not in evaluated:
         known = ", ".join(map(repr, sorted(evaluated)))
         raise ValueError(f"metric={metric!r} is not among the evaluated metrics: {known}.")
-    found = evaluated[metric] if mode is None else mode
-    if found is None:
+    declared = evaluated[metric] if mode is None else mode
+    if declared is None:
         raise ValueError(
             f"{who} needs a direction for {metric!r}, but the metric declares none. Give mode='max' or mode='min', or "
             "declare it in the metrics of the problem as problems.Metric(fn, mode='max')."
         )
-    return "min" if sign_of(found) > 0 else "max"
+    return "min" if sign_of(declared) > 0 else "max"
 
 
 def selection(
@@ -89,12 +89,12 @@ def common_direction(who: str, metric: Any, mode: Mode | str | None, problems: I
     Raises:
         ValueError: As in `direction`, or if a problem lacks the metric, or the problems declare different directions.
     """
-    found: set[Mode] = {
+    modes: set[Mode] = {
         direction(who, metric, mode, {name: one.mode_of(name) for name in ("loss", *one.metrics)}) for one in problems
     }
-    if len(found) > 1:
+    if len(modes) > 1:
         raise ValueError(f"{who}: the problems declare different directions of {metric!r}; give mode='max' or 'min'.")
-    return found.pop()
+    return modes.pop()
 
 
 def check_run(

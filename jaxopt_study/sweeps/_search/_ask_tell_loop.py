@@ -46,11 +46,11 @@ def ask_and_tell(
     """
     configs, parts = [], []
     while batch := sampler.ask(space, _ASKED_PER_DEVICE * jax.device_count(), num_trials=num_trials):
-        chosen = [dict(config) for _, config in batch]
-        _check_in_space(space, chosen)
-        check_values(trials, chosen, space, "After the trials that were told and kept, a suggested trial, number")
+        suggested = [dict(config) for _, config in batch]
+        _check_in_space(space, suggested)
+        check_values(trials, suggested, space, "After the trials that were told and kept, a suggested trial, number")
         try:
-            outcome = run([(trials, config) for config in chosen], journal=None, asked={})
+            outcome = run([(trials, config) for config in suggested], journal=None, study_config={})
         except KeyboardInterrupt:  # during tracing
             if not parts:
                 raise
@@ -62,7 +62,7 @@ def ask_and_tell(
         for i, (handle, _) in enumerate(batch):
             if complete[i]:
                 sampler.tell(handle, float(scores[i]))
-        configs += chosen
+        configs += suggested
         parts.append(outcome)
         if outcome.interrupted:
             break

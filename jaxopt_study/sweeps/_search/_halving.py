@@ -69,11 +69,11 @@ class Halving:
             raise ValueError(
                 f"Halving with min_steps={self.min_steps} needs num_steps ≥ {self.min_steps}; received {num_steps}."
             )
-        steps, found = self.min_steps, []
+        steps, rungs = self.min_steps, []
         while (rounded := -(-steps // every) * every) < num_steps:
-            found.append(rounded)
+            rungs.append(rounded)
             steps *= self.factor
-        return [*dict.fromkeys(found), num_steps]
+        return [*dict.fromkeys(rungs), num_steps]
 
     def survivors(self, scores: Float[np.ndarray, " trials"], mode: Mode | str) -> Integer[np.ndarray, " survivors"]:
         """Return the trials that continue to the next rung: the best 1/η, at least one, without diverged ones.
@@ -102,7 +102,7 @@ def run_halved(
     configs: Sequence[Mapping[str, Any]],
     run: "partial[Outcome]",
     journal: str | Path | None,
-    asked: Mapping[str, Any],
+    study_config: Mapping[str, Any],
 ) -> Outcome:
     """Run configurations rung by rung.
 
@@ -112,7 +112,7 @@ def run_halved(
         configs: n configurations.
         run: `sweep` with all arguments bound that do not change between rungs.
         journal: A folder with a journal for each rung, or None.
-        asked: As in `sweep`.
+        study_config: As in `sweep`.
 
     Returns:
         The result of `sweep` for the full number of steps; a stopped trial has NaN for the evaluations it did not
@@ -128,7 +128,7 @@ def run_halved(
             outcome = run(
                 [(rung, configs[i]) for i in left],
                 journal=None if journal is None else Path(journal) / f"{steps}-steps",
-                asked={**asked, "rung": steps, "trials": left},
+                study_config={**study_config, "rung": steps, "trials": left},
             )
         except KeyboardInterrupt:  # while it was traced
             if whole is None:
@@ -147,7 +147,7 @@ def run_halved(
     return whole
 
 
-def _merged(whole: Outcome | None, rung: Outcome, which: list[int], total: int, length: int) -> Outcome:
+def _merged(whole: Outcome | None, rung: Outcome, indices: list[int], total: int, length: int) -> Outcome:
     """Return the results so far, with those of a rung inserted in the rows of its trials."""
     if whole is None:
         blank = {}
@@ -164,12 +164,12 @@ def _merged(whole: Outcome | None, rung: Outcome, which: list[int], total: int, 
             interrupted=rung.interrupted,
         )
     ran = rung.finished.all(axis=1)
-    rows = np.asarray(which)[ran]
+    rows = np.asarray(indices)[ran]
     for name, values in rung.records.items():
         if values.ndim == 3:
             whole.records[name][rows, :, : values.shape[2]] = values[ran]
         else:
             whole.records[name][rows] = values[ran]
-    whole.finished[which] |= rung.finished
-    whole.seconds[which] += rung.seconds
+    whole.finished[indices] |= rung.finished
+    whole.seconds[indices] += rung.seconds
     return whole

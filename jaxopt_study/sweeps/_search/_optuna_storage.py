@@ -38,8 +38,8 @@ def _check_journal(path: Path) -> None:
     begin = b'{"op_code"'
     if path.is_file():
         with path.open("rb") as file:
-            found = file.read(len(begin))
-        if found != begin[: len(found)]:  # the beginning of a truncated journal is accepted
+            start = file.read(len(begin))
+        if start != begin[: len(start)]:  # the beginning of a truncated journal is accepted
             raise ValueError(
                 f"OptunaSampler needs storage to be a new file or one that it wrote; {path} has other contents. "
                 "Choose another name."

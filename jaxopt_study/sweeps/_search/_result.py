@@ -161,9 +161,9 @@ class Search:
             >>> from jaxopt_study import optimizers, problems, sweeps
             >>> rates = {"learning_rate": sweeps.uniform(0.1, 0.9)}
             >>> bowl, key = problems.planar.bowl(), jax.random.key(0)
-            >>> found = sweeps.search(optimizers.sgd, rates, bowl, num_trials=3, num_steps=5, key=key)
-            >>> again = found.replay(1, record_params_every=1)
-            >>> again.snapshots.shape, bool(np.isclose(again.evaluations["train_loss"][-1], found.final[1, 0]))
+            >>> result = sweeps.search(optimizers.sgd, rates, bowl, num_trials=3, num_steps=5, key=key)
+            >>> again = result.replay(1, record_params_every=1)
+            >>> again.snapshots.shape, bool(np.isclose(again.evaluations["train_loss"][-1], result.final[1, 0]))
             ((6, 2), True)
         """
         if self.trials is None or self.seed_keys is None:
@@ -187,12 +187,12 @@ class Search:
         Returns:
             As in `sweeps.indistinguishable`, which states the assumptions.
         """
-        found = np.zeros(len(self.configs), bool)
+        tied = np.zeros(len(self.configs), bool)
         run = self.finished.all(axis=1)
         if not run.any():
-            return found
-        found[run] = indistinguishable(self.final[run], mode=self.mode, level=level, num_examples=num_examples)
-        return found
+            return tied
+        tied[run] = indistinguishable(self.final[run], mode=self.mode, level=level, num_examples=num_examples)
+        return tied
 
     def best_of_k(self, k: Any = None) -> Interval:
         """Return the expected best score of k trials, k = 1 … n by default, with an interval.
@@ -220,18 +220,18 @@ class Search:
 
         trials, seeds = np.indices(self.finished.shape)
         run = {"trial": trials.ravel(), "seed": seeds.ravel()}
-        found: dict[str, Any] = {self.metric: self.final.ravel()}
+        results: dict[str, Any] = {self.metric: self.final.ravel()}
         last = np.searchsorted(self.steps, self.num_steps)[..., None]
         for name, values in self.curves.items():
-            found.setdefault(name, np.take_along_axis(values, last, axis=2)[..., 0].ravel())
-        found |= {name: values.ravel() for name, values in self.reports.items()}
+            results.setdefault(name, np.take_along_axis(values, last, axis=2)[..., 0].ravel())
+        results |= {name: values.ravel() for name, values in self.reports.items()}
         ended = ("diverged", "diverged_at", "stalled", "num_steps", "finished")
-        found |= {name: getattr(self, name).ravel() for name in ended}
+        results |= {name: getattr(self, name).ravel() for name in ended}
         settings = {}
         for name in self.space:
-            column = f"{name} (setting)" if name in run | found else name
+            column = f"{name} (setting)" if name in run | results else name
             settings[column] = [config.get(name) for config in self.configs for _ in range(self.finished.shape[1])]
-        return pandas.DataFrame(run | settings | found)
+        return pandas.DataFrame(run | settings | results)
 
     def curves_to_pandas(self) -> "pandas.DataFrame":
         """Return a tidy table of the curves with a row per trial, seed and evaluation."""
@@ -247,7 +247,7 @@ class Search:
         # with few trials the outermost may lie in the middle of the range, which is no reason to widen it. Of n ≥ 16
         # random trials one lies in the outer quarter with probability 1 − .75ⁿ ≥ .99.
         margin = min(0.25, max(0.05, 2.0 / len(self.configs)))
-        found: dict[str, Edge] = {}
+        edges: dict[str, Edge] = {}
         for name, value in self.configs[trial].items():
             dimension = self.space[name]
             side = dimension.edge(value, margin)
@@ -258,5 +258,5 @@ class Search:
                 outermost = max(rivals) if nearest == "high" else min(rivals)
                 side = nearest if value == outermost and rivals.count(value) < len(rivals) else None
             if side is not None:
-                found[name] = side
-        return found
+                edges[name] = side
+        return edges

@@ -164,8 +164,8 @@ def _levels_for(space: Space, num_trials: int) -> int:
     shared = [name for name in space if _is_range(space[name])]
     rule = [f"{name} has {_count(space[name], 1)}" for name in space if name not in shared]
     rule += [f"{', '.join(shared)} have the same number of levels"] if shared else []
-    found = [found for found in (below, above) if found]
-    nearest = " and ".join(f"{size} ({levels} per range)" if shared else str(size) for size, levels in found)
+    neighbours = [pair for pair in (below, above) if pair]
+    nearest = " and ".join(f"{size} ({levels} per range)" if shared else str(size) for size, levels in neighbours)
     raise ValueError(
         f"No grid over this space has num_trials={num_trials} trials ({'; '.join(rule)}). The nearest have {nearest}. "
         "Choose one of these numbers, or another sampler."

@@ -127,7 +127,7 @@ def search(
 
     Example:
         >>> from jaxopt_study import optimizers, problems, sweeps
-        >>> found = sweeps.search(
+        >>> result = sweeps.search(
         ...     optimizers.sgd,
         ...     {"learning_rate": sweeps.log_uniform(1e-3, 100.0)},
         ...     problems.planar.bowl(),
@@ -135,9 +135,9 @@ def search(
         ...     num_steps=100,
         ...     key=jax.random.key(0),
         ... )
-        >>> 0.5 < found.best.config["learning_rate"] < 2.0  # the stability limit is 2
+        >>> 0.5 < result.best.config["learning_rate"] < 2.0  # the stability limit is 2
         True
-        >>> bool(found.diverged.any())  # a rate of 100 overflows within 100 steps; the trial is kept and flagged
+        >>> bool(result.diverged.any())  # a rate of 100 overflows within 100 steps; the trial is kept and flagged
         True
 
     References:
@@ -202,18 +202,18 @@ def search(
         configs, outcome = ask_and_tell(sampler, space, trials, num_trials, metric, run)
         points = space.unit(configs)
     else:
-        asked = plain({
+        study_config = plain({
             "space": space.describe(), "sampler": sampler, "num_trials": num_trials, "num_seeds": num_seeds,
             "num_steps": num_steps, "key": jax.random.key_data(key), "metric": metric, "mode": mode,
         })  # fmt: skip
         if halving is None:
-            outcome = run([(trials, config) for config in configs], journal=journal, asked=asked)
+            outcome = run([(trials, config) for config in configs], journal=journal, study_config=study_config)
         else:
-            outcome = run_halved(halving, trials, configs, run, journal, asked)
-    found = as_search(outcome, trials, space, configs, points, metric, mode, seed_keys)
+            outcome = run_halved(halving, trials, configs, run, journal, study_config)
+    result = as_search(outcome, trials, space, configs, points, metric, mode, seed_keys)
     if outcome.interrupted:
-        raise SearchInterrupted(found)
-    return found
+        raise SearchInterrupted(result)
+    return result
 
 
 def as_search(

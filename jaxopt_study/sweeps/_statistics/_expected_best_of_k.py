@@ -57,8 +57,8 @@ def best_of_k(
         ValueError: If there are no trials, a k is out of range, or `mode`, `average` or `level` is unknown.
 
     Example:
-        >>> found = best_of_k([3.0, 1.0, 2.0], [1, 2, 3], mode="min", average="mean")
-        >>> print(found.estimate * 3)  # k = 2: the best is 1 in two of the three pairs, 2 in one
+        >>> result = best_of_k([3.0, 1.0, 2.0], [1, 2, 3], mode="min", average="mean")
+        >>> print(result.estimate * 3)  # k = 2: the best is 1 in two of the three pairs, 2 in one
         [6. 4. 3.]
 
     References:
@@ -198,12 +198,12 @@ def _bootstrap(
     n, rng = len(selecting), np.random.default_rng(seed)
     weights = _weights(n, k)
     settle = _expectation if average == "mean" else _median
-    found = np.empty((NUM_RESAMPLES, len(k)))
-    for row in found:
+    resampled = np.empty((NUM_RESAMPLES, len(k)))
+    for row in resampled:
         drawn = rng.integers(n, size=n)
         drawn = drawn[np.argsort(selecting[drawn], kind="stable")]  # random ties: the order is random
         row[:] = settle(weights, reported[drawn])
-    lower, upper = np.quantile(found, ((1 - level) / 2, (1 + level) / 2), axis=0, method="nearest")
+    lower, upper = np.quantile(resampled, ((1 - level) / 2, (1 + level) / 2), axis=0, method="nearest")
     believed = k <= max(1, BELIEVED[average] * n)
     return np.where(believed, lower, -np.inf), np.where(believed, upper, np.inf)
 

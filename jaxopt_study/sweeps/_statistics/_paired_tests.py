@@ -171,8 +171,8 @@ def paired_differences(
 
     Example:
         >>> rng = np.random.default_rng(0)
-        >>> found = paired_differences({"a": rng.normal(size=8), "b": 9 + rng.normal(size=8)}, mode="min")
-        >>> print(found.better)
+        >>> result = paired_differences({"a": rng.normal(size=8), "b": 9 + rng.normal(size=8)}, mode="min")
+        >>> print(result.better)
         [[ 0  1]
          [-1  0]]
     """

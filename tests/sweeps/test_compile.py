@@ -10,8 +10,9 @@ import optax
 import pytest
 
 from jaxopt_study import optimizers, sweeps
-from jaxopt_study.sweeps._execution import _engine as engine
+from jaxopt_study.sweeps._execution import _compile as compilation
 from jaxopt_study.sweeps._execution._layout import Layout, default_mesh
+from jaxopt_study.sweeps._execution._run_lanes import run_lanes
 from tests.sweeps import small
 
 SEEDS = jax.random.split(jax.random.key(0), 2)
@@ -24,7 +25,7 @@ def traced(problem, make_optimizer=optax.sgd, **changes):
     shared = made.shared({}, values, SEEDS)
     one = {"values": {"learning_rate": np.float32(0.1)}, "seed": np.int32(0)}
     start = made.start({}) if made.start_varies() else None
-    return engine.trace(made.lane({}), start, one, shared, default_mesh())
+    return compilation.trace(made.lane({}), start, one, shared, default_mesh())
 
 
 def with_matrix(matrix, compiled=False):
@@ -129,22 +130,22 @@ def test_programs_are_kept_from_search_to_search(regression, compilations):
 
 
 def test_only_the_latest_programs_are_kept(monkeypatch, compilations):
-    monkeypatch.setattr(engine, "_programs", {})
-    monkeypatch.setattr(engine, "_MAX_PROGRAMS", 2)
+    monkeypatch.setattr(compilation, "_programs", {})
+    monkeypatch.setattr(compilation, "_MAX_PROGRAMS", 2)
     counts = []
     for width in (1, 2, 3, 3, 2, 1):
         with compilations() as counter:
             sweeps.search(optax.sgd, small.RATES, small.quadratic(), width=width, **SETTINGS)
         counts.append(counter.lanes)
-        assert len(engine._programs) <= 2
+        assert len(compilation._programs) <= 2
     assert counts == [1, 1, 1, 0, 0, 1]
 
 
 def test_less_memory_gives_narrower_programs_and_the_same_results(monkeypatch):
     problem = small.quadratic()
     wide = sweeps.search(optax.sgd, small.RATES, problem, width=16, **SETTINGS | {"num_trials": 20})
-    monkeypatch.setattr(engine, "_bytes_needed", lambda executable: 100 * _lanes(executable))
-    monkeypatch.setattr(engine, "device_memory", lambda: 500)
+    monkeypatch.setattr(compilation, "_bytes_needed", lambda executable: 100 * _lanes(executable))
+    monkeypatch.setattr(compilation, "device_memory", lambda: 500)
     narrow = sweeps.search(optax.sgd, small.RATES, problem, width=16, **SETTINGS | {"num_trials": 20})
     assert wide.layout["width"] == [16]
     assert 1 <= narrow.layout["width"][0] <= 5
@@ -156,14 +157,14 @@ def _lanes(executable):
 
 
 def test_a_trial_that_fits_no_memory_runs_one_at_a_time(monkeypatch):
-    monkeypatch.setattr(engine, "device_memory", lambda: 0)
+    monkeypatch.setattr(compilation, "device_memory", lambda: 0)
     found = sweeps.search(optax.sgd, small.RATES, small.quadratic(), width=4, **SETTINGS)
     assert found.layout["width"] == [1]
     assert np.isfinite(found.final).all()
 
 
 def test_some_memory_is_there():
-    assert engine.device_memory() > 2**20
+    assert compilation.device_memory() > 2**20
 
 
 def test_examples_are_not_constants_of_the_program(monkeypatch):
@@ -171,19 +172,19 @@ def test_examples_are_not_constants_of_the_program(monkeypatch):
     x = np.random.default_rng(0).normal(size=(20_000, 3)).astype(np.float32)
     problem = small.regression(data=(x, x[:, 0]), validation=(x, x[:, 1]), test=(x, x[:, 2]))
     sizes = []
-    lower = engine._compiled
+    lower = compilation._compiled
 
     def watched(pool, begun, interrupted, made, lanes, shared, layout):
         sizes.append(len(jax.jit(made.lane).lower(jax.tree.map(lambda leaf: leaf[0], lanes), shared).as_text()))
         return lower(pool, begun, interrupted, made, lanes, shared, layout)
 
-    monkeypatch.setattr(engine, "_compiled", watched)
+    monkeypatch.setattr(compilation, "_compiled", watched)
     made = traced(problem)
     shared = small.trials(optax.sgd, problem, 6).shared({}, {"learning_rate": 0.1}, SEEDS)
     lanes = {"values": {"learning_rate": np.float32([0.1])}, "seed": np.int32([0])}
-    engine.build([(made, lanes, shared, Layout(default_mesh()))])
+    compilation.compile_programs([(made, lanes, shared, Layout(default_mesh()))])
     assert sizes[0] < 100_000
-    assert sum(np.size(value) for value in engine.constants(made.jaxpr)) < 1000
+    assert sum(np.size(value) for value in compilation.constants(made.jaxpr)) < 1000
 
 
 def test_only_calls_with_something_to_do_are_made():
@@ -192,9 +193,9 @@ def test_only_calls_with_something_to_do_are_made():
     shared = made.shared({}, {"learning_rate": 0.1}, SEEDS)
     lanes = {"values": {"learning_rate": np.linspace(0.1, 0.2, 9, dtype=np.float32)}, "seed": np.zeros(9, np.int32)}
     layout = Layout(default_mesh(), 2)
-    [program] = engine.build([(traced(problem), lanes, shared, layout)])
+    [program] = compilation.compile_programs([(traced(problem), lanes, shared, layout)])
     which, done = np.array([0, 1, 2, 4, 5, 7, 8]), np.zeros(9, bool)
-    everything = list(engine.run(program, lanes, shared, which, done))
+    everything = list(run_lanes(program, lanes, shared, which, done))
     assert [part.tolist() for part, _ in everything] == [[0, 1], [2, 4], [5, 7], [8]]
 
     calls = []
@@ -204,7 +205,7 @@ def test_only_calls_with_something_to_do_are_made():
         return program.executable(*arguments)
 
     done[[2, 4, 5]] = True
-    rest = list(engine.run(engine.Program(layout, counted, None), lanes, shared, which, done))
+    rest = list(run_lanes(compilation.Program(layout, counted, None), lanes, shared, which, done))
     assert [part.tolist() for part, _ in rest] == [[0, 1], [7], [8]]  # what is done is not handed out again
     assert len(calls) == 3
     whole = {lane: values["train_loss"][i] for part, values in everything for i, lane in enumerate(part)}
@@ -222,13 +223,13 @@ def test_a_call_that_the_device_does_not_take_yet_keeps_no_interrupt_waiting():
         assert taken.wait(30)
         return {"loss": jnp.zeros(layout.lanes_per_call)}
 
-    program, began = engine.Program(layout, executable, None), time.perf_counter()
+    program, began = compilation.Program(layout, executable, None), time.perf_counter()
     which = np.arange(3 * layout.lanes_per_call)
     lanes, done = {"rate": np.ones(len(which), np.float32)}, np.zeros(len(which), bool)
     late = lambda: time.perf_counter() - began > 0.2
     try:
-        assert list(engine.run(program, lanes, {}, which, done, late)) == []
+        assert list(run_lanes(program, lanes, {}, which, done, late)) == []
         assert time.perf_counter() - began < 5
     finally:
         taken.set()
-    assert len(list(engine.run(program, lanes, {}, which, done))) == 3
+    assert len(list(run_lanes(program, lanes, {}, which, done))) == 3

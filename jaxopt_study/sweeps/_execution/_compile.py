@@ -1,32 +1,26 @@
-"""Compilation of trials and asynchronous execution of their lanes on the devices."""
+"""Compilation of trials for their layouts, with a cache of programs."""
 
 import hashlib
-import math
 import os
 import re
-import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.extend.core import jaxpr_as_fun
 from jax.sharding import AxisType, Mesh, PartitionSpec, use_abstract_mesh
-from jaxtyping import Bool, Integer, Shaped
 
 from jaxopt_study._programs import RANDOM_DRAWS, constants, contains
-from jaxopt_study.sweeps._execution._layout import TRIALS, Layout, place, usable_cores
+from jaxopt_study.sweeps._execution._interruptible_wait import GaveUpError, wait_until
+from jaxopt_study.sweeps._execution._layout import TRIALS, Layout, usable_cores
 from jaxopt_study.sweeps._execution._trials import Lane
 
-_IN_FLIGHT = 2  # calls sent to the devices ahead of the one being awaited
-_GRACE = 0.5  # seconds to wait, after an interrupt, for results that are almost ready
 _MAX_PROGRAMS = 32  # the most recent programs are kept between sweeps
-Call = tuple[np.ndarray, np.ndarray, Future[Any]]
+
 
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
@@ -115,7 +109,7 @@ def _repeated(jaxpr: Any, like: Any) -> Lane:
     return lambda one, shared: structure.unflatten(flat(*jax.tree.leaves((one, shared))))
 
 
-def build(
+def compile_programs(
     groups: Sequence[tuple[Traced, Any, Any, Layout]], interrupted: Callable[[], bool] = lambda: False
 ) -> list[Program]:
     """Compile trials for their layouts in parallel, with fewer lanes at once if they do not fit into memory.
@@ -146,31 +140,11 @@ def build(
                 layout = replace(layout, width=max(1, min(layout.width // 2, int(layout.width * limit / needed))))
                 program = _compiled(pool, begun, ask, traced, lanes, shared, layout)()
             programs.append(program)
-    except _GaveUpError:
+    except GaveUpError:
         return programs
     finally:
         pool.shutdown(wait=not ask(), cancel_futures=True)
     return programs
-
-
-class _GaveUpError(Exception):
-    """Waiting was interrupted."""
-
-
-def _wait(ready: Callable[[], bool], interrupted: Callable[[], bool]) -> None:
-    """Wait in Python, where interrupts are handled, instead of inside XLA.
-
-    Raises:
-        _GaveUpError: After an interrupt, if half a second more was not enough.
-    """
-    pause, until = 1e-4, math.inf
-    while not ready():
-        if interrupted():
-            until = min(until, time.monotonic() + _GRACE)
-            if time.monotonic() > until:
-                raise _GaveUpError
-        time.sleep(pause)
-        pause = min(1.2 * pause, 0.02)
 
 
 def _compiled(
@@ -204,7 +178,7 @@ def _compiled(
     executable = pool.submit(jax.jit(_spread(traced.lane, layout)).lower(arguments, shared).compile)
 
     def finish() -> Program:
-        _wait(lambda: executable.done() and (start is None or start.done()), interrupted)
+        wait_until(lambda: executable.done() and (start is None or start.done()), interrupted)
         program = Program(layout, executable.result(), None if start is None else start.result())
         _programs[known] = program
         while len(_programs) > _MAX_PROGRAMS:
@@ -213,93 +187,6 @@ def _compiled(
 
     begun[known] = finish
     return finish
-
-
-def run(
-    program: Program,
-    lanes: Any,
-    shared: Any,
-    which: Integer[np.ndarray, " lanes"],
-    done: Bool[np.ndarray, " all_lanes"],
-    interrupted: Callable[[], bool] = lambda: False,
-) -> Iterator[tuple[Integer[np.ndarray, " part"], dict[str, Shaped[np.ndarray, "part ..."]]]]:
-    """Compute lanes in successive calls.
-
-    The lanes that share a call depend only on `which` and the layout, so that recomputing a lane whose result was lost
-    gives the same result.
-
-    Args:
-        program: The compiled trial.
-        lanes: Arguments of all lanes, NumPy arrays with a leading axis.
-        shared: Arguments shared by all lanes, placed as the program expects.
-        which: Indices of the lanes of this program, in order.
-        done: For every lane, whether it is already computed. A call without other lanes is skipped.
-        interrupted: Function that returns whether to stop without waiting for the calls in flight.
-
-    Yields:
-        After each call the newly computed lanes and their records, the same on every process.
-    """
-    ask = interrupted if jax.process_count() == 1 else lambda: False  # processes must gather results in step
-    # A CPU may accept a call only after the previous one has finished, and the calling thread is then deaf to
-    # interrupts.
-    pool = ThreadPoolExecutor(1)
-    try:
-        for part, wanted, given in _ahead(_calls(pool, program, lanes, shared, which, done)):
-            _wait(given.done, ask)
-            record = given.result()
-            _wait(lambda record=record: all(leaf.is_ready() for leaf in jax.tree.leaves(record)), ask)
-            yield _fetched(part, wanted, record)
-    except _GaveUpError:
-        return
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _calls(
-    pool: Executor,
-    program: Program,
-    lanes: Any,
-    shared: Any,
-    which: Integer[np.ndarray, " lanes"],
-    done: Bool[np.ndarray, " all_lanes"],
-) -> Iterator[Call]:
-    """Send successive calls to the devices.
-
-    Yields:
-        The lanes of a call, a mask of those needed, and the future of the results, whose arrays may not be ready even
-        when it is done.
-    """
-    double = bool(jax.config.read("jax_enable_x64"))
-
-    def give(arguments: Any) -> Any:
-        # Threads start with JAX's global settings, whatever the caller's are.
-        with jax.enable_x64(double), jax.debug_nans(False), jax.debug_infs(False), jax.disable_jit(False):
-            if program.start is not None:
-                arguments = arguments | {"start": program.start(arguments, shared)}
-            return program.executable(arguments, shared)
-
-    size = program.layout.lanes_per_call
-    for first in range(0, len(which), size):
-        part = which[first : first + size]
-        if done[part].all():
-            continue
-        filled = np.concatenate([part, np.full(size - len(part), part[-1])])  # the last call repeats its last lane
-        arguments = jax.tree.map(lambda x, rows=filled: place(x[rows], program.layout.sharding), lanes)
-        yield part, ~done[part], pool.submit(give, arguments)
-
-
-def _ahead(calls: Iterator[Call]) -> Iterator[Call]:
-    """Start a few calls ahead of the one being awaited.
-
-    Yields:
-        The calls, in order.
-    """
-    waiting: deque[Call] = deque()
-    for call in calls:
-        waiting.append(call)
-        if len(waiting) > _IN_FLIGHT:
-            yield waiting.popleft()
-    yield from waiting
 
 
 def device_memory() -> int:
@@ -331,14 +218,6 @@ def _spread(lane: Lane, layout: Layout) -> Callable[[Any, Any], Any]:
         axis_names={TRIALS},
         check_vma=False,
     )
-
-
-def _fetched(
-    part: Integer[np.ndarray, " part"], wanted: Bool[np.ndarray, " part"], record: Any
-) -> tuple[Integer[np.ndarray, " wanted"], dict[str, Shaped[np.ndarray, "wanted ..."]]]:
-    if jax.process_count() > 1:
-        record = multihost_utils.process_allgather(record, tiled=True)
-    return part[wanted], {name: np.asarray(values)[: len(part)][wanted] for name, values in record.items()}
 
 
 def _bytes_needed(executable: Any) -> int:

@@ -1,5 +1,7 @@
 """Conversion of values to plain JSON values and back, with NaN and infinity as strings."""
 
+import hashlib
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
@@ -11,7 +13,7 @@ import numpy as np
 from jax.core import Tracer
 
 from jaxopt_study import files
-from jaxopt_study._checks import in_double
+from jaxopt_study._checks import check_text, in_double
 
 LEVELS_AROUND = 10  # nesting levels around a part of a record, or around the configuration of a journal
 MAX_DEPTH = files.MAX_DEPTH - LEVELS_AROUND
@@ -21,6 +23,49 @@ _UNWRITTEN = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 class RecordError(ValueError):
     """A record cannot be written or read; the message gives the cause and the remedy."""
+
+
+def plain(value: Any, where: str = "value") -> Any:
+    """Return a value as plain JSON values: None, bool, int, float, str, lists and dictionaries.
+
+    Args:
+        value: Any nesting of these with arrays, tuples, dataclasses and paths.
+        where: Name of the value in messages.
+
+    Returns:
+        The plain value. Single-precision numbers become doubles of the same value.
+
+    Raises:
+        TypeError: If `where` is not a string.
+        RecordError: If a part of the value cannot be converted.
+
+    Example:
+        >>> plain({"a": np.float32(0.5), "b": (1, np.arange(2))})
+        {'a': 0.5, 'b': [1, [0, 1]]}
+    """
+    return to_plain(value, check_text("plain", "where", where), 0)
+
+
+def content_hash(value: Any) -> str:
+    """Return the hash of any value that a record can hold.
+
+    Args:
+        value: A value, for example a configuration.
+
+    Returns:
+        SHA-256 in hexadecimal; equal for values that are equal in a record, whatever the order of keys.
+
+    Raises:
+        RecordError: If the value cannot be written as JSON.
+
+    Example:
+        >>> content_hash({"a": 1, "b": (2, 3)}) == content_hash({"b": [2, 3], "a": 1})
+        True
+    """
+    text = json.dumps(
+        encode(to_plain(value, "value", -LEVELS_AROUND)), sort_keys=True, separators=(",", ":"), ensure_ascii=False
+    )
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def to_plain(value: Any, where: str, depth: int) -> Any:
