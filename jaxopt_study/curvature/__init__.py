@@ -29,6 +29,7 @@ from jaxopt_study.curvature.spectrum._log_det import LogDet, log_det
 from jaxopt_study.curvature.spectrum._outliers import Outliers
 from jaxopt_study.curvature.spectrum._sharpness import Bracket, sharpness
 from jaxopt_study.curvature.spectrum._spectral_density import SpectralDensity, spectral_density
+from jaxopt_study.curvature.spectrum._split import Part, Split, split
 from jaxopt_study.curvature.spectrum._trace import diagonal, trace
 
 __all__ = [
@@ -47,10 +48,12 @@ __all__ = [
     "MorseIndex",
     "Operator",
     "Outliers",
+    "Part",
     "PointKind",
     "Resolution",
     "SearchStatus",
     "SpectralDensity",
+    "Split",
     "audit",
     "classify_point",
     "condition_number",
@@ -69,5 +72,6 @@ __all__ = [
     "noise_floor",
     "sharpness",
     "spectral_density",
+    "split",
     "trace",
 ]

@@ -34,6 +34,7 @@ from jaxopt_study.curvature import (
     noise_floor,
     sharpness,
     spectral_density,
+    split,
     trace,
 )
 from jaxopt_study.linalg import vectors
@@ -413,6 +414,37 @@ def agrees(found):
     assert not found["wrong"]
 
 
+def curved_outputs(params, batch):
+    return batch["x"] @ params + 0.5 * jnp.sum(params**2)
+
+
+WIDE = np.random.default_rng(6).normal(size=(7, N)).astype(np.float32)
+
+
+def split_of(c):
+    batch = {"x": jnp.asarray(WIDE), "c": jnp.float32(c)}
+    arguments = curved_outputs, of_outputs, jnp.full(N, 0.1), batch
+    return {
+        "exact": split(*arguments, key=KEY),
+        "probed": split(*arguments, key=KEY, num_probes=3, num_steps=10),
+    }
+
+
+def is_split(found):
+    f = WIDE.astype(float) @ np.full(N, 0.1) + 0.005 * N
+    jacobian = WIDE.astype(float) + 0.1
+    gauss, rest = 2 * jacobian.T @ jacobian / 7, 2 * f.mean() * np.eye(N)
+    for part, matrix in (("hessian", gauss + rest), ("ggn", gauss), ("rest", rest)):
+        values = np.linalg.eigvalsh(matrix)
+        exact, probed = (getattr(found[kind], part) for kind in ("exact", "probed"))
+        close(exact.trace.value, values.sum())
+        close(exact.negative.value, -values[values < 0].sum(), atol=1e-4)
+        for name, sign in (("positive", 1), ("negative", -1)):
+            estimate, truth = getattr(probed, name), np.maximum(sign * values, 0).sum()
+            assert abs(estimate.value - truth) <= 6 * estimate.standard_error + 1e-4 * np.abs(values).sum()
+    close(found["exact"].rest_share.value, np.trace(rest) / np.trace(gauss + rest), 1e-4)
+
+
 NODES = dict.fromkeys(("nodes", "residuals", "diagonal", "offdiagonal"), 1)
 DENSITY = {
     "given.grid": 1, "given.density": -1, "given.density_error": -1, "given.kernel_width": 1,
@@ -462,6 +494,19 @@ ROWS = {
     "spectral_density": [Row(density_of, DENSITY, is_density, ("own.density",))],
     "log_det": [
         Row(log_det_of, {"found.smallest": 1}, is_log_det, ("value", "found.standard_error", "found.truncation")),
+    ],
+    "split": [
+        Row(
+            split_of,
+            {
+                f"{kind}.{part}.{name}.{x}": 1
+                for kind in ("exact", "probed")
+                for part in ("hessian", "ggn", "rest")
+                for name in ("trace", "positive", "negative")
+                for x in ("value", "standard_error")
+            },
+            is_split,
+        )
     ],
     "cross_check": [Row(checked, {}, agrees)],
 }  # fmt: skip
