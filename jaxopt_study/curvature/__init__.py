@@ -4,6 +4,9 @@ from jaxopt_study.curvature._audit import Audit, audit
 from jaxopt_study.curvature._noise_floor import GROWTH as GROWTH
 from jaxopt_study.curvature._noise_floor import noise_floor
 from jaxopt_study.curvature.operators._batches import batch_mean as batch_mean
+from jaxopt_study.curvature.operators._block_diagonal import By as By
+from jaxopt_study.curvature.operators._block_diagonal import group_leaves as group_leaves
+from jaxopt_study.curvature.operators._block_diagonal import only as only
 from jaxopt_study.curvature.operators._empirical_risk import empirical_risk_operator as empirical_risk_operator
 from jaxopt_study.curvature.operators._from_matvec import from_matrix, from_matvec
 from jaxopt_study.curvature.operators._hessian import Hessian as Hessian
@@ -15,6 +18,7 @@ from jaxopt_study.curvature.points._descent_direction import Escape
 from jaxopt_study.curvature.points._find_critical_point import CriticalPointSearch, SearchStatus, find_critical_point
 from jaxopt_study.curvature.points._morse_index import MorseIndex, Resolution, morse_index
 from jaxopt_study.curvature.points._point_kind import PointKind
+from jaxopt_study.curvature.spectrum._blocks import Blocks, blocks
 from jaxopt_study.curvature.spectrum._condition_number import (
     Conditioning,
     ConditionNumber,
@@ -34,6 +38,7 @@ from jaxopt_study.curvature.spectrum._trace import diagonal, trace
 
 __all__ = [
     "Audit",
+    "Blocks",
     "Bracket",
     "Classification",
     "ConditionNumber",
@@ -55,6 +60,7 @@ __all__ = [
     "SpectralDensity",
     "Split",
     "audit",
+    "blocks",
     "classify_point",
     "condition_number",
     "cross_check",

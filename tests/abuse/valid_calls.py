@@ -345,6 +345,7 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
         "density": curvature.spectral_density(operator(), key=KEY, num_probes=2, num_steps=3),
         "num_steps": 3,
     },
+    "curvature.blocks": lambda: {"op": operator(), "key": KEY, "k": 1, "num_probes": 2, "num_steps": 2},
     "curvature.split": lambda: {
         "model": linear_model,
         "output_loss": squared_error,
