@@ -4,6 +4,9 @@ from jaxopt_study.curvature._audit import Audit, audit
 from jaxopt_study.curvature._noise_floor import GROWTH as GROWTH
 from jaxopt_study.curvature._noise_floor import noise_floor
 from jaxopt_study.curvature.operators._batches import batch_mean as batch_mean
+from jaxopt_study.curvature.operators._block_diagonal import By as By
+from jaxopt_study.curvature.operators._block_diagonal import group_leaves as group_leaves
+from jaxopt_study.curvature.operators._block_diagonal import only as only
 from jaxopt_study.curvature.operators._derivative_modes import Hessian as Hessian
 from jaxopt_study.curvature.operators._empirical_fisher import empirical_fisher
 from jaxopt_study.curvature.operators._empirical_risk import empirical_risk_operator as empirical_risk_operator
@@ -17,6 +20,7 @@ from jaxopt_study.curvature.points._descent_direction import Escape
 from jaxopt_study.curvature.points._find_critical_point import CriticalPointSearch, SearchStatus, find_critical_point
 from jaxopt_study.curvature.points._morse_index import MorseIndex, Resolution, morse_index
 from jaxopt_study.curvature.points._point_kind import PointKind
+from jaxopt_study.curvature.spectrum._blocks import Blocks, blocks
 from jaxopt_study.curvature.spectrum._condition_number import (
     Conditioning,
     ConditionNumber,
@@ -31,10 +35,12 @@ from jaxopt_study.curvature.spectrum._log_det import LogDet, log_det
 from jaxopt_study.curvature.spectrum._outliers import Outliers
 from jaxopt_study.curvature.spectrum._sharpness import Bracket, sharpness
 from jaxopt_study.curvature.spectrum._spectral_density import SpectralDensity, spectral_density
+from jaxopt_study.curvature.spectrum._split import Part, Split, split
 from jaxopt_study.curvature.spectrum._trace import diagonal, trace
 
 __all__ = [
     "Audit",
+    "Blocks",
     "Bracket",
     "Classification",
     "ConditionNumber",
@@ -49,11 +55,14 @@ __all__ = [
     "MorseIndex",
     "Operator",
     "Outliers",
+    "Part",
     "PointKind",
     "Resolution",
     "SearchStatus",
     "SpectralDensity",
+    "Split",
     "audit",
+    "blocks",
     "classify_point",
     "condition_number",
     "cross_check",
@@ -71,5 +80,6 @@ __all__ = [
     "noise_floor",
     "sharpness",
     "spectral_density",
+    "split",
     "trace",
 ]

@@ -46,7 +46,7 @@ class Quadrature(NamedTuple):
     def leading(self, num_steps: int) -> "Quadrature":
         """Return the quadrature after the first `num_steps` steps; `orthogonality` remains that of all steps."""
         taken = jnp.minimum(self.num_nodes, jnp.int32(num_steps))
-        return _from_matrices(self.diagonal[:, :num_steps], self.offdiagonal[:, :num_steps], taken, self.orthogonality)
+        return quadrature_of(self.diagonal[:, :num_steps], self.offdiagonal[:, :num_steps], taken, self.orthogonality)
 
 
 def probe_vectors(op: LinearOperator, key: Key) -> Vector:
@@ -101,16 +101,17 @@ def lanczos_quadrature(
     at_once = probes_at_once or _probes_at_once(op, keys.shape[0], num_steps if reorthogonalize else 0)
     axis = solver_loop.LANES if at_once > 1 and op.loop == "compiled" else None
     solver = LanczosRecurrence(layout_of(op.like), num_steps, reorthogonalize, axis)
-    return _from_matrices(*solver_loop.run_each(solver, op, None, keys, at_once))
+    return quadrature_of(*solver_loop.run_each(solver, op, None, keys, at_once))
 
 
 @jax.jit
-def _from_matrices(
+def quadrature_of(
     diagonal: Float[Array, "p m"],
     offdiagonal: Float[Array, "p m"],
     taken: Int[Array, " p"],
     orthogonality: Float[Array, " p"],
 ) -> Quadrature:
+    """Return the quadratures of p tridiagonal matrices, from their first `taken` rows."""
     nodes, weights, residuals = jax.vmap(_nodes)(diagonal, offdiagonal, taken)
     return Quadrature(
         nodes, weights, residuals, taken, orthogonality, diagonal, offdiagonal, jnp.sum(taken, dtype=jnp.int32)

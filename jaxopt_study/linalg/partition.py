@@ -79,3 +79,9 @@ def combine(structure: Any, mask: tuple[bool, ...], selected: Vector, rest: Vect
         structure = jax.tree.structure(structure)
     a, b = iter(jax.tree.leaves(selected)), iter(jax.tree.leaves(rest))
     return structure.unflatten([next(a) if flag else next(b) for flag in mask])
+
+
+def parts(owners: tuple[int, ...], count: int, tree: Vector) -> list[list[Any]]:
+    """Return the leaves of each of several blocks; `owners` has the index of the block of every leaf."""
+    leaves = jax.tree.leaves(tree)
+    return [[leaf for owner, leaf in zip(owners, leaves, strict=True) if owner == block] for block in range(count)]

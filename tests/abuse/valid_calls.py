@@ -344,6 +344,17 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
         "density": curvature.spectral_density(operator(), key=KEY, num_probes=2, num_steps=3),
         "num_steps": 3,
     },
+    "curvature.blocks": lambda: {"op": operator(), "key": KEY, "k": 1, "num_probes": 2, "num_steps": 2},
+    "curvature.split": lambda: {
+        "model": linear_model,
+        "output_loss": squared_error,
+        "params": PARAMS,
+        "data": BATCH,
+        "key": KEY,
+        "batch_size": 2,
+        "num_probes": 2,
+        "num_steps": 2,
+    },
     "curvature.noise_floor": lambda: {"op": operator()},
     "curvature.audit": lambda: {"op": operator(), "key": KEY},
     # dynamics

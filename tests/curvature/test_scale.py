@@ -17,6 +17,7 @@ from jax.tree_util import Partial
 from jaxopt_study import curvature
 from jaxopt_study.curvature import (
     audit,
+    blocks,
     classify_point,
     condition_number,
     cross_check,
@@ -34,6 +35,7 @@ from jaxopt_study.curvature import (
     noise_floor,
     sharpness,
     spectral_density,
+    split,
     trace,
 )
 from jaxopt_study.linalg import vectors
@@ -413,6 +415,74 @@ def agrees(found):
     assert not found["wrong"]
 
 
+def curved_outputs(params, batch):
+    return batch["x"] @ params + 0.5 * jnp.sum(params**2)
+
+
+WIDE = np.random.default_rng(6).normal(size=(7, N)).astype(np.float32)
+
+
+def split_of(c):
+    batch = {"x": jnp.asarray(WIDE), "c": jnp.float32(c)}
+    arguments = curved_outputs, of_outputs, jnp.full(N, 0.1), batch
+    return {
+        "exact": split(*arguments, key=KEY),
+        "probed": split(*arguments, key=KEY, num_probes=3, num_steps=10),
+    }
+
+
+def is_split(found):
+    f = WIDE.astype(float) @ np.full(N, 0.1) + 0.005 * N
+    jacobian = WIDE.astype(float) + 0.1
+    gauss, rest = 2 * jacobian.T @ jacobian / 7, 2 * f.mean() * np.eye(N)
+    for part, matrix in (("hessian", gauss + rest), ("ggn", gauss), ("rest", rest)):
+        values = np.linalg.eigvalsh(matrix)
+        exact, probed = (getattr(found[kind], part) for kind in ("exact", "probed"))
+        close(exact.trace.value, values.sum())
+        close(exact.negative.value, -values[values < 0].sum(), atol=1e-4)
+        for name, sign in (("positive", 1), ("negative", -1)):
+            estimate, truth = getattr(probed, name), np.maximum(sign * values, 0).sum()
+            assert abs(estimate.value - truth) <= 6 * estimate.standard_error + 1e-4 * np.abs(values).sum()
+    close(found["exact"].rest_share.value, np.trace(rest) / np.trace(gauss + rest), 1e-4)
+
+
+HALVES = {"a": jnp.zeros(N // 2), "b": jnp.zeros(N // 2)}
+
+
+def multiply_halves(matrix, v):
+    image = jnp.matmul(matrix, jnp.concatenate([v["a"], v["b"]]), precision="highest")
+    return {"a": image[: N // 2], "b": image[N // 2 :]}
+
+
+def blocks_of(c):
+    op = from_matvec(Partial(multiply_halves, jnp.asarray(A * np.float32(c))), HALVES)
+    found = {"few": blocks(op, key=KEY, num_steps=8), "complete": blocks(op, key=KEY, num_steps=N)}
+    return {
+        kind: {name: getattr(found[kind], name) for name in BLOCK_POWERS | {"distances": 0, "off_block_share": 0}}
+        for kind in found
+    }
+
+
+BLOCK_POWERS = {"eigenvalues": 1, "residuals": 1, "trace": 1, "grid": 1, "density": -1, "kernel_width": 1}
+
+
+def are_blocks(found):
+    dense = A.astype(float)
+    halves = dense[: N // 2, : N // 2], dense[N // 2 :, N // 2 :]
+    for i, half in enumerate(halves):
+        values = np.linalg.eigvalsh(half)
+        close(found["complete"]["eigenvalues"][i], values[-1])
+        close(found["complete"]["trace"].value[i], values.sum(), atol=1e-5)
+        close(found["few"]["eigenvalues"][i], values[-1], 2e-2)
+        few = found["few"]["trace"]
+        assert abs(few.value[i] - values.sum()) <= 6 * few.standard_error[i]
+        for kind in found:
+            close(np.trapezoid(found[kind]["density"][i], found[kind]["grid"][i]), 1, 1e-2)
+    share = found["complete"]["off_block_share"]
+    off = 1 - sum(np.sum(half**2) for half in halves) / np.sum(dense**2)
+    assert abs(share.value - off) <= 6 * share.standard_error
+
+
 NODES = dict.fromkeys(("nodes", "residuals", "diagonal", "offdiagonal"), 1)
 DENSITY = {
     "given.grid": 1, "given.density": -1, "given.density_error": -1, "given.kernel_width": 1,
@@ -462,6 +532,32 @@ ROWS = {
     "spectral_density": [Row(density_of, DENSITY, is_density, ("own.density",))],
     "log_det": [
         Row(log_det_of, {"found.smallest": 1}, is_log_det, ("value", "found.standard_error", "found.truncation")),
+    ],
+    "blocks": [
+        Row(
+            blocks_of,
+            {
+                f"{kind}.{name}" + end: power
+                for kind in ("few", "complete")
+                for name, power in BLOCK_POWERS.items()
+                for end in ((".value", ".standard_error") if name == "trace" else ("",))
+            },
+            are_blocks,
+            ("few.density", "complete.density"),
+        )
+    ],
+    "split": [
+        Row(
+            split_of,
+            {
+                f"{kind}.{part}.{name}.{x}": 1
+                for kind in ("exact", "probed")
+                for part in ("hessian", "ggn", "rest")
+                for name in ("trace", "positive", "negative")
+                for x in ("value", "standard_error")
+            },
+            is_split,
+        )
     ],
     "cross_check": [Row(checked, {}, agrees)],
 }  # fmt: skip

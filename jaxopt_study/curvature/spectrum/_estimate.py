@@ -38,6 +38,29 @@ def standard_error(samples: Float[Array, " p *shape"]) -> Float[Array, "*shape"]
     return largest * jnp.sqrt(jnp.sum((deviation / scale[None]) ** 2, axis=0) / (p * (p - 1)))
 
 
+def ratio_and_error(
+    numerators: Float[Array, " p"], denominators: Float[Array, " p"]
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Return a ratio of two means over the same probes, and its standard error.
+
+    With means a and b of pairs (aᵢ, bᵢ), and r = a/b, to first order in the deviations from the means (delta method):
+
+        error² = Σ (aᵢ − r bᵢ)² / (p (p − 1) b²)
+
+    Args:
+        numerators: a of p probes.
+        denominators: b of the same probes; their mean must not be 0 within its error.
+
+    Returns:
+        The ratio and its standard error; NaN for 0/0.
+    """
+    largest = jnp.maximum(jnp.max(jnp.abs(numerators)), jnp.max(jnp.abs(denominators)))
+    scale = jnp.where(largest > 0, largest, 1)
+    a, b = numerators / scale, denominators / scale  # of order one, so that the differences do not underflow
+    ratio = jnp.mean(a) / jnp.mean(b)
+    return ratio, standard_error(a - ratio * b) / jnp.abs(jnp.mean(b))
+
+
 def mean_of_function(
     weights: Float[Array, "p m"], values: Float[Array, "p m"], size: Any
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:

@@ -1,0 +1,281 @@
+"""Diagonal blocks of an operator: eigenvalues, traces and densities of all of them, and how much lies off them."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxopt_study._checks import check_bool, check_integer, check_key
+from jaxopt_study._programs import jit_solver, nan_is_an_answer
+from jaxopt_study.curvature._noise_floor import GROWTH
+from jaxopt_study.curvature.operators._block_diagonal import BlockDiagonal, By, block_sizes, group_leaves
+from jaxopt_study.curvature.operators._operator import Operator
+from jaxopt_study.curvature.spectrum._estimate import TWO_PROBES, Estimate, mean_of_function, ratio_and_error
+from jaxopt_study.curvature.spectrum._jensen_shannon import distances
+from jaxopt_study.linalg import solver_loop, vectors
+from jaxopt_study.linalg.gauss_quadrature import quadrature_of
+from jaxopt_study.linalg.lanczos_of_blocks import BlockMatrices, LanczosOfBlocks
+from jaxopt_study.linalg.layout import Layout
+from jaxopt_study.linalg.operator import check_operator
+from jaxopt_study.types import Key, Vector
+
+_GRID = 128
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=(
+        "eigenvalues", "residuals", "trace", "grid", "density", "density_error", "kernel_width", "nodes", "weights",
+        "distances", "distance_errors", "off_block_share", "num_matvecs",
+    ),
+    meta_fields=("names", "sizes", "complete"),
+)  # fmt: skip
+@dataclass(frozen=True)
+class Blocks:
+    """Spectra of the diagonal blocks of an operator, in the order of `names`.
+
+    Attributes:
+        names: Names of the blocks.
+        sizes: Numbers of their coordinates.
+        complete: Whether all eigenvalues of a block are known. If so, its trace and density are exact.
+        eigenvalues: The k largest of each block, in descending order: lower bounds on the true ones. NaN beyond the
+            size of a block.
+        residuals: The block has an eigenvalue within this distance of each.
+        trace: Trace of each block, with standard errors.
+        grid: Points λ for the density of each block.
+        density: Density of the eigenvalues of each block, smoothed by a normal kernel; its integral is 1.
+        density_error: Standard errors of the density over the probes.
+        kernel_width: Standard deviation of the kernel of each block.
+        nodes: Quadrature nodes of every block and probe, from which all results are computed.
+        weights: Their weights.
+        distances: Jensen–Shannon distance of each pair of blocks, in [0, 1].
+        distance_errors: Their standard errors over the probes.
+        off_block_share: Share of the squared Frobenius norm of H off the blocks.
+        num_matvecs: Number of products with H.
+    """
+
+    names: tuple[str, ...]
+    sizes: tuple[int, ...]
+    complete: tuple[bool, ...]
+    eigenvalues: Float[Array, "blocks k"]
+    residuals: Float[Array, "blocks k"]
+    trace: Estimate
+    grid: Float[Array, "blocks g"]
+    density: Float[Array, "blocks g"]
+    density_error: Float[Array, "blocks g"]
+    kernel_width: Float[Array, " blocks"]
+    nodes: Float[Array, "blocks p m"]
+    weights: Float[Array, "blocks p m"]
+    distances: Float[Array, "blocks blocks"]
+    distance_errors: Float[Array, "blocks blocks"]
+    off_block_share: Estimate
+    num_matvecs: Int[Array, ""]
+
+    @property
+    def mean_distance(self) -> Float[Array, ""]:
+        """Mean distance over all pairs of different blocks; NaN for one block."""
+        count = len(self.names)
+        return jnp.sum(self.distances) / jnp.where(count > 1, count * (count - 1), jnp.nan)
+
+
+@nan_is_an_answer
+def blocks(
+    op: Operator,
+    *,
+    by: By = "layer",
+    key: Key,
+    k: int = 1,
+    num_probes: int = 4,
+    num_steps: int = 32,
+    normalize: bool = True,
+) -> Blocks:
+    """Compute largest eigenvalues, trace and spectral density of every diagonal block, and how much lies off them.
+
+    With the block H_bb = P_b H P_b of each group of parameters, m steps of Lanczos from p random vectors give its
+    largest Ritz values, and nodes θ and weights w of its spectral density. All recurrences advance together: a vector
+    holds the current Lanczos vector of every block, so one program serves all blocks, in the memory of one recurrence.
+    A block with n_b ≤ m coordinates is solved completely, which gives all its eigenvalues with their multiplicities.
+
+    The Jensen–Shannon distance of two blocks compares their densities. With the probabilities P and Q that the
+    densities have on a grid, smoothed by a normal kernel with the standard deviation 1/m of the largest |λ|,
+
+        distance² = ½ Σ P log₂(P/M) + ½ Σ Q log₂(Q/M),  M = (P + Q)/2
+
+    It is 0 for equal spectra and 1 for disjoint ones. With `normalize`, the eigenvalues of each block are first divided
+    by the largest |λ| of the block, so that shapes are compared; without, on one axis, also the sizes: blocks much
+    smaller than the largest one are then all peaks at 0.
+
+    For vectors x of independent ±1, E ‖Hx‖² = ‖H‖_F². With D = Σ_b P_b H P_b,
+
+        off-block share = Σ_{b≠c} ‖H_bc‖_F² / ‖H‖_F² ≈ mean of ‖(H − D)x‖² / mean of ‖Hx‖²
+
+    Args:
+        op: H, symmetric.
+        by: "layer" for one block for all leaves whose paths differ in the last key only, such as kernel and bias;
+            "leaf" for one for each leaf; or a function from the path of a leaf, its keys joined by "/", to the name of
+            its block.
+        key: Key of the random vectors.
+        k: Number of eigenvalues of each block.
+        num_probes: p ≥ 2.
+        num_steps: m ≥ k, products for each probe and block.
+        normalize: Whether distances compare the spectra divided by their largest |λ|.
+
+    Returns:
+        The spectra. A Ritz value with a large residual is not resolved; take more steps. Cost: p (B (m + 1) + 1)
+        products for B blocks, each with all parameters, after one linearisation; memory m + 6 vectors.
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If a count is too small.
+
+    Example:
+        >>> from jaxopt_study.curvature import hessian
+        >>> loss = lambda p, _: 2 * jnp.sum(p["a"]["w"] ** 2) + p["a"]["b"] ** 2 + 5 * p["c"]["w"] ** 2
+        >>> params = {"a": {"w": jnp.ones(3), "b": jnp.array(1.0)}, "c": {"w": jnp.array(1.0)}}
+        >>> found = blocks(hessian(loss, params), by="layer", key=jax.random.key(0))
+        >>> print(found.names, found.sizes, found.eigenvalues.ravel().round(4), found.trace.value.round(4))
+        ('a', 'c') (4, 1) [ 4. 10.] [14. 10.]
+        >>> print(found.off_block_share.value)
+        0.0
+
+    References:
+        Zhang, Chen, Ding, Li, Sun and Luo (2024), Why Transformers Need Adam: A Hessian Perspective, arXiv 2402.16788:
+        block spectra by stochastic Lanczos quadrature, and their Jensen–Shannon distances. Lin (1991), Divergence
+        Measures Based on the Shannon Entropy, IEEE Trans. Inf. Theory 37. Endres and Schindelin (2003), A New Metric
+        for Probability Distributions, IEEE Trans. Inf. Theory 49: the root is a metric.
+    """
+    name = "blocks"
+    check_operator(name, op)
+    key = check_key(name, key)
+    k = check_integer(name, "k", k, 1)
+    num_probes = check_integer(name, "num_probes", num_probes, 2, remedy=TWO_PROBES)
+    num_steps = check_integer(name, "num_steps", num_steps, k, remedy="An eigenvalue takes a step at least.")
+    normalize = check_bool(name, "normalize", normalize)
+    names, owners = group_leaves(name, op.like, by)
+    sizes = block_sizes(op.like, owners, len(names))
+    num_steps = min(num_steps, max(sizes))
+    diagonal = BlockDiagonal(op, owners, len(names))
+    leaves, structure = jax.tree.flatten(op.like)
+    solver = LanczosOfBlocks(Layout(tuple(leaves), structure, False), owners, sizes, num_steps)
+    solve_key, share_key = jax.random.split(key)
+    matrices = solver_loop.run_each(solver, diagonal, None, jax.random.split(solve_key, num_probes))
+    norms = _norms(op, diagonal, jax.random.split(share_key, num_probes))
+    return _summary(matrices, norms, names, sizes, k, normalize)
+
+
+class _Norms(NamedTuple):
+    """Norms for random signs x of p probes."""
+
+    whole: Float[Array, " p"]  # ‖H x‖
+    off: Float[Array, " p"]  # ‖(H − D) x‖
+
+
+def _norms(op: Operator, diagonal: BlockDiagonal, keys: Key) -> _Norms:
+    if op.loop == "compiled":
+        return _compiled_norms(op, diagonal.owners, diagonal.num_blocks, keys)
+    whole, blockwise = op.product(), diagonal.product()
+    found = [_of_images(whole(x), blockwise(x)) for x in (_signs(op, key) for key in keys)]
+    return _Norms(*map(jnp.stack, zip(*found, strict=True)))
+
+
+@partial(jit_solver, static_argnums=(1, 2))
+def _compiled_norms(op: Operator, owners: tuple[int, ...], num_blocks: int, keys: Key) -> _Norms:
+    product = op.linearize()
+    diagonal = BlockDiagonal(op, owners, num_blocks)
+
+    def one(key: Key) -> _Norms:
+        x = vectors.random_like(op.like, key=key, distribution="rademacher")
+        return _of_images(product(x), diagonal._around(product, x))
+
+    return lax.map(one, keys)
+
+
+@jax.jit
+def _of_images(whole: Vector, blockwise: Vector) -> _Norms:
+    return _Norms(vectors.norm(whole), vectors.norm(vectors.subtract(whole, blockwise)))
+
+
+@jax.jit
+def _signs(op: Operator, key: Key) -> Vector:
+    return vectors.random_like(op.like, key=key, distribution="rademacher")
+
+
+@partial(jax.jit, static_argnums=(2, 3, 4, 5))
+def _summary(
+    matrices: BlockMatrices, norms: _Norms, names: tuple[str, ...], sizes: tuple[int, ...], k: int, normalize: bool
+) -> Blocks:
+    p, count, m = matrices.diagonal.shape
+    taken = jnp.minimum(jnp.asarray(sizes, jnp.int32), m)
+    complete = tuple(size <= m for size in sizes)
+    rows = (matrices.diagonal.reshape(p * count, m), matrices.offdiagonal.reshape(p * count, m))
+    found = quadrature_of(*rows, jnp.tile(taken, p), jnp.zeros(p * count, rows[0].dtype))
+    nodes, weights, residuals = (
+        jnp.swapaxes(x.reshape(p, count, m), 0, 1) for x in (found.nodes, found.weights, found.residuals)
+    )
+    known = jnp.arange(m, dtype=jnp.int32)[None, :] < taken[:, None]
+    exact = jnp.asarray(complete)
+    equal = jnp.where(known, 1 / taken.astype(weights.dtype)[:, None], 0)
+    weights = jnp.where(exact[:, None, None] & jnp.isfinite(weights), equal[:, None, :], weights)
+    values, errors = _largest(nodes, residuals, taken, k)
+    number = jnp.asarray(sizes).astype(nodes.dtype)
+    mean, error = jax.vmap(mean_of_function)(weights, nodes, number)
+    trace = Estimate(number * mean, jnp.where(exact, 0, number * error), jnp.int32(p * m * count))
+    grid, density, density_error, width = jax.vmap(_density)(nodes, weights, exact)
+    largest = jnp.max(jnp.abs(nodes), axis=(1, 2))
+    scales = largest if normalize else jnp.full_like(largest, jnp.max(largest))
+    apart, apart_errors = distances(nodes, weights, scales, 1 / m)
+    return Blocks(
+        names, sizes, complete, values, errors, trace, grid, density, density_error, width, nodes, weights, apart,
+        apart_errors, _share(norms, count), jnp.int32(p * (count * (m + 1) + 1)),
+    )  # fmt: skip
+
+
+def _largest(
+    nodes: Float[Array, "blocks p m"], residuals: Float[Array, "blocks p m"], taken: Int[Array, " blocks"], k: int
+) -> tuple[Float[Array, "blocks k"], Float[Array, "blocks k"]]:
+    """Return the k largest Ritz values of each block and their residuals.
+
+    The j-th largest Ritz value of every probe is a lower bound on the j-th largest eigenvalue (Cauchy), so the largest
+    over the probes is the best.
+    """
+    places = taken[:, None] - 1 - jnp.arange(k, dtype=jnp.int32)[None, :]
+    at = jnp.maximum(places, 0)[:, None, :]
+    values = jnp.take_along_axis(nodes, jnp.broadcast_to(at, (*nodes.shape[:2], k)), axis=2)
+    errors = jnp.take_along_axis(residuals, jnp.broadcast_to(at, (*nodes.shape[:2], k)), axis=2)
+    best = jnp.argmax(values, axis=1)[:, None, :]
+    nan = jnp.where(places >= 0, 0, jnp.nan).astype(nodes.dtype)
+    return (
+        jnp.take_along_axis(values, best, axis=1)[:, 0] + nan,
+        jnp.take_along_axis(errors, best, axis=1)[:, 0] + nan,
+    )
+
+
+def _density(
+    nodes: Float[Array, "p m"], weights: Float[Array, "p m"], exact: Bool[Array, ""]
+) -> tuple[Float[Array, " g"], Float[Array, " g"], Float[Array, " g"], Float[Array, ""]]:
+    p, m = nodes.shape
+    low, high, most = jnp.min(nodes), jnp.max(nodes), jnp.max(jnp.abs(nodes))
+    width = jnp.where(high - low > 1e-3 * most, (high - low) / m, 1e-3 * jnp.where(most == 0, 1, most))
+    grid = jnp.linspace(low - 5 * width, high + 5 * width, _GRID)
+
+    def of_probe(theta: Float[Array, " m"], w: Float[Array, " m"]) -> Float[Array, " g"]:
+        kernel = jnp.exp(-0.5 * ((grid[:, None] - theta[None, :]) / width) ** 2) / jnp.sqrt(2 * jnp.pi)
+        return jnp.matmul(kernel, w, precision=lax.Precision.HIGHEST)
+
+    heights = jax.vmap(of_probe)(nodes, weights)  # times the width, which may be of any size
+    error = jnp.std(heights, axis=0, ddof=1) / jnp.sqrt(p)
+    return grid, jnp.mean(heights, axis=0) / width, jnp.where(exact, 0, error) / width, width
+
+
+def _share(norms: _Norms, num_blocks: int) -> Estimate:
+    largest = jnp.max(norms.whole)
+    scale = jnp.where(largest > 0, largest, 1)
+    share, error = ratio_and_error((norms.off / scale) ** 2, (norms.whole / scale) ** 2)
+    rounding = GROWTH * float(jnp.finfo(share.dtype).eps)
+    floor = rounding * (2 * jnp.sqrt(share) + rounding)
+    p = norms.whole.shape[0]
+    return Estimate(share, jnp.maximum(error, floor), jnp.int32(p * (num_blocks + 1)))

@@ -1,0 +1,175 @@
+"""Split of a Hessian into the Gauss–Newton matrix and the rest: shares of the trace and of the negative curvature."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from jaxopt_study._checks import check_integer, check_key
+from jaxopt_study._programs import nan_is_an_answer
+from jaxopt_study.curvature.operators._hessian import ggn, hessian
+from jaxopt_study.curvature.spectrum._estimate import TWO_PROBES, Estimate, mean_of_function, ratio_and_error
+from jaxopt_study.linalg import vectors
+from jaxopt_study.linalg.gauss_quadrature import Quadrature, lanczos_quadrature
+from jaxopt_study.types import Batch, Key, Params
+
+_DENSE = 2_000  # coordinates up to which matrices may be stored
+
+
+class Part(NamedTuple):
+    """Traces of one of the three matrices.
+
+    Attributes:
+        trace: Sum of the eigenvalues.
+        positive: Sum of the positive eigenvalues.
+        negative: Sum of the sizes of the negative eigenvalues, ≥ 0.
+        negative_share: negative / (negative + positive), in [0, 1]; NaN for the zero matrix.
+    """
+
+    trace: Estimate
+    positive: Estimate
+    negative: Estimate
+    negative_share: Estimate
+
+
+class Split(NamedTuple):
+    """Shares of the Gauss–Newton matrix G and of the rest R in the Hessian H = G + R.
+
+    Attributes:
+        hessian: Traces of H.
+        ggn: Traces of G. For a convex output loss its negative part is 0, up to rounding.
+        rest: Traces of R. For a convex output loss it holds all the negative curvature there is.
+        rest_share: tr R / tr H; that of G is 1 minus it. Not within [0, 1] where the traces have different signs.
+        num_matvecs: Number of products, with H and with G.
+    """
+
+    hessian: Part
+    ggn: Part
+    rest: Part
+    rest_share: Estimate
+    num_matvecs: Int[Array, ""]
+
+
+@nan_is_an_answer
+def split(
+    model: Callable[[Params, Any], Any],
+    output_loss: Callable[[Any, Any], Any],
+    params: Params,
+    data: Batch | None = None,
+    *,
+    key: Key,
+    batch_size: int | None = None,
+    num_probes: int = 10,
+    num_steps: int = 60,
+) -> Split:
+    """Split the Hessian H into the Gauss–Newton matrix G and the rest R, and compute their shares.
+
+    For a loss ℓ of a model's outputs f, with the Jacobian J of the outputs,
+
+        H = G + R,  G = Jᵀ ∇²ℓ J,  R = Σᵢ ∂ℓ/∂fᵢ ∇²fᵢ
+
+    G is what remains if the model is linearised; it is positive semidefinite for a convex ℓ. R comes from the curvature
+    of the model and decreases with the residuals ∂ℓ/∂f. Negative curvature of H can come from R only. Of each matrix
+
+        trace = Σ λ,  negative = Σ_{λ<0} |λ|,  negative share = Σ_{λ<0} |λ| / Σ |λ|
+
+    If n ≤ p·m, the eigenvalues of the n × n matrices give all of them to rounding, with standard errors of 0. For more
+    coordinates they are estimated by stochastic Lanczos quadrature, with the same p random vectors for all three
+    matrices, so that the traces of G and R add up to that of H. The function |λ| has a kink, so m steps of Lanczos
+    have an error of their own there, about the weight of the eigenvalues below ‖H‖/m; more steps reduce it.
+
+    Args:
+        model: `model(params, batch)`, the outputs for a batch: an array, or a pytree of them.
+        output_loss: `output_loss(outputs, batch)`, a scalar: the mean over the examples of the batch.
+        params: θ, as in `hessian`.
+        data: As in `hessian`.
+        key: Key of the random vectors.
+        batch_size: As in `hessian`.
+        num_probes: p ≥ 2.
+        num_steps: m ≥ 1, products for each probe and matrix.
+
+    Returns:
+        The traces and shares with standard errors over the probes. Cost: p·m products with each of H, G and H − G, the
+        memory of m + 4 vectors; or n products with H and with G, and 6n² numbers.
+
+    Raises:
+        TypeError: As `hessian` and `ggn`.
+        ValueError: As `hessian` and `ggn`; or if `num_probes` < 2 or `num_steps` < 1.
+
+    Example:
+        >>> model = lambda params, x: params["a"] * params["b"] * x  # at a = b = 0 its Jacobian is 0
+        >>> output_loss = lambda f, x: jnp.mean((f - x) ** 2) / 2
+        >>> params = {"a": jnp.array(0.0), "b": jnp.array(0.0)}
+        >>> found = split(model, output_loss, params, jnp.array([1.0, -1.0]), key=jax.random.key(0))
+        >>> print(found.ggn.trace.value, found.hessian.negative.value, found.rest.negative_share.value)
+        0.0 1.0 0.5
+
+    References:
+        Schraudolph (2002), Fast Curvature Matrix-Vector Products, Neural Computation 14. Sagun, Evci, Güney, Dauphin
+        and Bottou (2017), Empirical Analysis of the Hessian of Over-Parametrized Neural Networks, section 3. Ubaru,
+        Chen and Saad (2017), Fast estimation of tr(f(A)) via stochastic Lanczos quadrature, SIAM J. Matrix Anal. Appl.
+        38.
+    """
+    name = "split"
+    key = check_key(name, key)
+    num_probes = check_integer(name, "num_probes", num_probes, 2, remedy=TWO_PROBES)
+    num_steps = check_integer(name, "num_steps", num_steps, 1)
+    curved = ggn(model, output_loss, params, data, batch_size=batch_size)
+    whole = hessian(_Composed(model, output_loss), params, data, batch_size=batch_size)
+    if whole.size <= min(num_probes * num_steps, _DENSE):
+        return _exact(whole.to_dense(), curved.to_dense())
+    keys = jax.random.split(key, num_probes)
+    found = [lanczos_quadrature(op, keys, num_steps=num_steps) for op in (whole, curved, whole - curved)]
+    return _estimated(found, whole.size)
+
+
+@dataclass(frozen=True)
+class _Composed:
+    """The loss as a function of the parameters; equal ones compile once."""
+
+    model: Callable[..., Any]
+    output_loss: Callable[..., Any]
+
+    def __call__(self, params: Params, batch: Batch) -> Any:
+        return self.output_loss(self.model(params, batch), batch)
+
+
+@jax.jit
+def _exact(whole: Float[Array, "n n"], curved: Float[Array, "n n"]) -> Split:
+    n = whole.shape[0]
+    count = jnp.asarray(2 * n, dtype=jnp.int32)
+    parts = [_exact_part(matrix, count) for matrix in (whole, curved, whole - curved)]
+    share = parts[2].trace.value / parts[0].trace.value
+    return Split(*parts, Estimate(share, 0 * share, count), count)
+
+
+def _exact_part(matrix: Float[Array, "n n"], count: Int[Array, ""]) -> Part:
+    finite = jnp.all(jnp.isfinite(matrix))
+    scaled, unit = vectors.unscaled(jnp.where(finite, (matrix + matrix.T) / 2, 0))
+    values = jnp.linalg.eigvalsh(scaled)
+    nan = jnp.where(finite, 0, jnp.nan).astype(values.dtype)
+    positive, negative = (jnp.sum(jnp.maximum(sign * values, 0)) for sign in (1, -1))
+    numbers = (unit * jnp.trace(scaled), unit * positive, unit * negative, negative / (positive + negative))
+    return Part(*(Estimate(number + nan, 0 * number + nan, count) for number in numbers))
+
+
+@partial(jax.jit, static_argnums=1)
+def _estimated(found: list[Quadrature], size: int) -> Split:
+    parts = [_part(quadrature, size) for quadrature in found]
+    traces = [jnp.sum(quadrature.weights * quadrature.nodes, axis=1) for quadrature in (found[0], found[2])]
+    count = found[0].num_matvecs + found[1].num_matvecs + 2 * found[2].num_matvecs
+    share = Estimate(*ratio_and_error(traces[1], traces[0]), found[0].num_matvecs + found[2].num_matvecs)
+    return Split(*parts, share, count)
+
+
+def _part(quadrature: Quadrature, size: int) -> Part:
+    nodes, weights, count = quadrature.nodes, quadrature.weights, quadrature.num_matvecs
+    functions = (nodes, jnp.maximum(nodes, 0), jnp.maximum(-nodes, 0))
+    sums = (mean_of_function(weights, values, size) for values in functions)
+    positive, negative = (jnp.sum(weights * values, axis=1) for values in functions[1:])
+    share = Estimate(*ratio_and_error(negative, positive + negative), count)
+    return Part(*(Estimate(size * mean, size * error, count) for mean, error in sums), share)
