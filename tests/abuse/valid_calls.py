@@ -237,12 +237,18 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     },
     "problems.networks.rnn_classifier": lambda: {
         "dataset": sequences()[1],
+        "cell": "elman",
         "widths": (2,),
         "dropout": 0.1,
         "normalisation": "layer",
         "recurrent_initialiser": "orthogonal",
     },
-    "problems.networks.rnn_regressor": lambda: {"dataset": sequences()[0], "widths": (2,)},
+    "problems.networks.rnn_regressor": lambda: {
+        "dataset": sequences()[0],
+        "cell": "lstm",
+        "widths": (2,),
+        "forget_bias": 1.0,
+    },
     "problems.networks.describe": lambda: {"model": problems.networks.MLP(1, widths=(2,))},
     "problems.networks.initialisers.resolve": lambda: {"initialiser": "he"},
     "problems.networks.initialisers.glorot": lambda: {"gain": 1.0},
@@ -559,7 +565,7 @@ NOT_CALLED = {
     "transforms": {"Function", "TapMetrics", "Transform", "atom", "composite"},
     "optimizers": {"Difference", "Convention", "named", "network_optimizers", "plane_optimizers"},
     "problems": {"catalogue", "listed"},
-    "problems.networks": {"CNN", "MLP", "RNN", "Conv"},  # by `cnn_classifier` and its like
+    "problems.networks": {"CNN", "GRU", "LSTM", "MLP", "RNN", "Conv"},  # by `cnn_classifier` and its like
     "problems.datasets": {"FASHION_MNIST", "MNIST", "IdxFile", "DatasetError"},
     "problems.planar": {"all_problems"},
     "training": {"TrainingInterrupted", "Trajectory"},

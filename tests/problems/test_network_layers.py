@@ -11,6 +11,8 @@ import pytest
 
 from jaxopt_study.problems.networks import (
     CNN,
+    GRU,
+    LSTM,
     MLP,
     RNN,
     Conv,
@@ -351,9 +353,141 @@ def test_rnn_equals_its_recursion_step_by_step(normalisation):
     np.testing.assert_allclose(model.apply({"params": params}, x), expected, atol=2e-5)
 
 
-def test_recurrent_weights_start_orthogonal():
-    params = RNN(2, widths=(20,)).init(KEY, jnp.ones((1, 3, 2)))["params"]
-    np.testing.assert_allclose(np.linalg.svd(params["recurrent_0"], compute_uv=False), 1, rtol=1e-5)
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def lstm_by_its_equations(x, params, layer):
+    """Hochreiter and Schmidhuber's cell with forget gates, gate by gate, in double precision; the order is ifgo."""
+    W, b = (np.asarray(params[f"input_{layer}"][name], float) for name in ("kernel", "bias"))
+    U = np.asarray(params[f"recurrent_{layer}"], float)
+    width = len(U)
+    gate = [slice(k * width, (k + 1) * width) for k in range(4)]
+    h, c, outputs = np.zeros((len(x), width)), np.zeros((len(x), width)), []
+    for t in range(x.shape[1]):
+        i, f, g, o = (x[:, t] @ W[:, k] + h @ U[:, k] + b[k] for k in gate)
+        c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+        h = sigmoid(o) * np.tanh(c)
+        outputs.append(h)
+    return np.stack(outputs, axis=1)
+
+
+def gru_by_its_equations(x, params, layer):
+    """Cho's unit with the reset after the product, gate by gate, in double precision; gates in the order rzn."""
+    W, b = (np.asarray(params[f"input_{layer}"][name], float) for name in ("kernel", "bias"))
+    U, shift = (np.asarray(params[f"{name}_{layer}"], float) for name in ("recurrent", "reset"))
+    width = len(U)
+    gate = [slice(k * width, (k + 1) * width) for k in range(3)]
+    h, outputs = np.zeros((len(x), width)), []
+    for t in range(x.shape[1]):
+        r = sigmoid(x[:, t] @ W[:, gate[0]] + b[gate[0]] + h @ U[:, gate[0]])
+        z = sigmoid(x[:, t] @ W[:, gate[1]] + b[gate[1]] + h @ U[:, gate[1]])
+        n = np.tanh(x[:, t] @ W[:, gate[2]] + b[gate[2]] + r * (h @ U[:, gate[2]] + shift))
+        h = z * h + (1 - z) * n
+        outputs.append(h)
+    return np.stack(outputs, axis=1)
+
+
+ORACLES = {LSTM: lstm_by_its_equations, GRU: gru_by_its_equations}
+
+
+def perturbed(model, x):
+    """Parameters in which no bias is 0 and no two gates are alike."""
+    params = jax.jit(model.init)(KEY, x)["params"]
+    rng = np.random.default_rng(1)
+    return jax.tree.map(lambda leaf: np.asarray(leaf) + 0.3 * rng.normal(size=leaf.shape).astype(np.float32), params)
+
+
+@pytest.mark.parametrize("network", ORACLES)
+def test_gated_networks_equal_their_equations_step_by_step(network):
+    model = network(2, widths=(4, 3))
+    x = np.random.default_rng(0).normal(size=(5, 30, 3)).astype(np.float32)
+    params = perturbed(model, x)
+    for num_steps in (1, 2, 30):
+        sequence = x[:, :num_steps].astype(float)
+        for layer in range(2):
+            sequence = ORACLES[network](sequence, params, layer)
+        expected = sequence[:, -1] @ params["output"]["kernel"] + params["output"]["bias"]
+        np.testing.assert_allclose(model.apply({"params": params}, x[:, :num_steps]), expected, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("network", "cell", "gates"), [(LSTM, nn.OptimizedLSTMCell, "ifgo"), (GRU, nn.GRUCell, "rzn")], ids=["lstm", "gru"]
+)
+def test_gated_networks_equal_flaxs_cells(network, cell, gates):
+    model, width = network(2, widths=(4,)), 4
+    x = np.random.default_rng(0).normal(size=(5, 30, 3)).astype(np.float32)
+    params = perturbed(model, x)
+    W, b, U = params["input_0"]["kernel"], params["input_0"]["bias"], params["recurrent_0"]
+    theirs = {}
+    for k, gate in enumerate(gates):
+        part = slice(k * width, (k + 1) * width)
+        inputs, state = {"kernel": W[:, part]}, {"kernel": U[:, part]}
+        if network is LSTM:
+            state["bias"] = b[part]
+        else:
+            inputs["bias"] = b[part]
+            state |= {"bias": params["reset_0"]} if gate == "n" else {}
+        theirs |= {f"i{gate}": inputs, f"h{gate}": state}
+    h = nn.RNN(cell(width)).apply({"params": {"cell": theirs}}, x)[:, -1]
+    expected = h @ params["output"]["kernel"] + params["output"]["bias"]
+    np.testing.assert_allclose(model.apply({"params": params}, x), expected, atol=2e-6)
+
+
+@pytest.mark.parametrize(("network", "gates"), [(RNN, 1), (LSTM, 4), (GRU, 3)])
+def test_recurrent_weights_of_every_gate_start_orthogonal_and_different(network, gates):
+    params = network(2, widths=(20,)).init(KEY, jnp.ones((1, 3, 2)))["params"]
+    parts = np.split(params["recurrent_0"], gates, axis=1)
+    for part in parts:
+        np.testing.assert_allclose(np.linalg.svd(part, compute_uv=False), 1, rtol=1e-5)
+    assert all(np.abs(part - parts[0]).max() > 0.1 for part in parts[1:])
+
+
+def test_input_weights_of_every_gate_have_the_scale_of_a_layer_of_its_width():
+    """Glorot's scale depends on the number of outputs; all gates as one layer would start at half of it or less."""
+    x = jnp.ones((1, 3, 50))
+    single, *gated = (
+        net(2, widths=(50,), initialiser="glorot").init(KEY, x)["params"]["input_0"]["kernel"]
+        for net in (RNN, LSTM, GRU)
+    )
+    for kernel in gated:
+        np.testing.assert_allclose(np.std(kernel), np.std(single), rtol=0.05)
+
+
+def test_biases_start_at_zero_but_for_the_gate_that_keeps():
+    x = jnp.ones((1, 3, 2))
+    for forget in (1.0, -2.0):
+        bias = LSTM(2, widths=(3,), forget_bias=forget).init(KEY, x)["params"]["input_0"]["bias"]
+        np.testing.assert_array_equal(bias, [0] * 3 + [forget] * 3 + [0] * 6)
+    np.testing.assert_array_equal(LSTM(2, widths=(1,)).init(KEY, x)["params"]["input_0"]["bias"], [0, 1, 0, 0])
+    params = GRU(2, widths=(3,), update_bias=5).init(KEY, x)["params"]
+    np.testing.assert_array_equal(params["input_0"]["bias"], [0] * 3 + [5] * 3 + [0] * 3)
+    np.testing.assert_array_equal(params["reset_0"], [0] * 3)
+
+
+def test_open_forget_gates_keep_a_gradient():
+    """Through T steps a cell's gradient shrinks by about σ(bias)ᵀ; biases may be an axis of a sweep."""
+    x = jax.random.normal(KEY, (1, 31, 2))
+
+    def reach(network, name, bias):
+        model = network(1, widths=(20,), initialiser=0.1, recurrent_initialiser=0.01, **{name: bias})
+        params = model.init(KEY, x)["params"]
+        norms = jnp.linalg.norm(jax.grad(lambda x: model.apply({"params": params}, x)[0, 0])(x)[0], axis=-1)
+        return norms[0] / norms[-1]
+
+    for network, name in ((LSTM, "forget_bias"), (GRU, "update_bias")):
+        biases = jnp.array([0.0, 2.0, 4.0])
+        found = jax.jit(jax.vmap(lambda bias, net=network, name=name: reach(net, name, bias)))(biases)
+        np.testing.assert_allclose(np.log(found), 30 * np.log(sigmoid(np.asarray(biases))), rtol=0.1, atol=0.5)
+
+
+@pytest.mark.parametrize("network", [LSTM, GRU])
+def test_dropout_of_gated_networks_zeroes_between_layers_only_in_training(network):
+    model, x = network(2, widths=(4, 4), dropout=0.5), jnp.ones((3, 5, 2))
+    params = model.init(KEY, x)
+    quiet = network(2, widths=(4, 4)).apply(params, x)
+    np.testing.assert_array_equal(model.apply(params, x), quiet)
+    assert np.any(model.apply(params, x, train=True, rngs={"dropout": KEY}) != quiet)
 
 
 def test_depth_and_width_are_free():
@@ -369,7 +503,14 @@ def test_depth_and_width_are_free():
     ("model", "shape", "message"),
     [
         (CNN(2), (3, 64), "flatten=False"),
-        (RNN(2), (3, 64), "examples, steps, features"),
+        (RNN(2), (3, 64), "An RNN needs inputs of shape .examples, steps, features"),
+        (LSTM(2), (3, 64), "An LSTM needs inputs of shape .examples, steps, features"),
+        (GRU(2), (3, 64), "A GRU needs inputs of shape .examples, steps, features"),
+        (
+            LSTM(2, recurrent_initialiser=lambda key, shape, dtype: jnp.zeros(3)),
+            (3, 4, 2),
+            "LSTM needs its recurrent_initialiser to return an array of shape .50, 50.; received an array float32.3.",
+        ),
         (RNN(2, normalisation="batch"), (3, 4, 2), '"layer" or not at all'),
         (MLP(2, normalisation="instance"), (3, 4), "no|none"),
     ],

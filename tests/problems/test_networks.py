@@ -211,11 +211,17 @@ def test_a_users_own_modules_are_posed_alike():
 
 @pytest.mark.parametrize(
     "model",
-    [networks.MLP(1, normalisation="batch"), networks.CNN(1, channels=(2,)), networks.RNN(1, normalisation="layer")],
-    ids=["mlp", "cnn", "rnn"],
+    [
+        networks.MLP(1, normalisation="batch"),
+        networks.CNN(1, channels=(2,)),
+        networks.RNN(1, normalisation="layer"),
+        networks.LSTM(1),
+        networks.GRU(1),
+    ],
+    ids=["mlp", "cnn", "rnn", "lstm", "gru"],
 )
 def test_parameters_are_of_single_precision_wherever_double_is_allowed_too(model):
-    inputs = {"MLP": (2, 3), "CNN": (2, 8, 8, 1), "RNN": (2, 4, 3)}[type(model).__name__]
+    inputs = {"MLP": (2, 3), "CNN": (2, 8, 8, 1)}.get(type(model).__name__, (2, 4, 3))
     with jax.enable_x64(True):
         made = jax.eval_shape(model.init, KEY, jnp.zeros(inputs, jnp.float32))
     assert {leaf.dtype.name for leaf in jax.tree.leaves(made)} == {"float32"}
@@ -249,6 +255,18 @@ def test_both_ways_to_convolve_are_one_problem():
     params = patches.init(KEY)
     jax.tree.map(np.testing.assert_array_equal, params, native.init(KEY))
     np.testing.assert_allclose(patches.loss(params, IMAGES.train), native.loss(params, IMAGES.train), rtol=1e-5)
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_gated_networks_learn_short_memories(cell):
+    order = datasets.temporal_order(num_steps=10, num_train=256, num_validation=0, num_test=64)
+    problem = networks.rnn_classifier(order, cell=cell, widths=(16,))
+    assert problem.name == f"temporal_order-10-{cell}"
+    assert f"{cell.upper()}(num_outputs=4, widths=(16,)" in problem.metadata["model"]
+    _, _, losses = descend(problem, num_steps=150, learning_rate=1.0)
+    assert losses[-1] < 0.8 * np.log(4)
+    adding = datasets.adding(num_steps=4, num_train=16, num_validation=0, num_test=0)
+    assert networks.rnn_regressor(adding, cell=cell).name == f"adding-4-{cell}"
 
 
 def test_recurrent_networks_learn_short_memories():
@@ -301,6 +319,9 @@ def test_metadata_can_be_stored_and_says_what_was_posed():
         (lambda: networks.mlp_classifier(DIGITS, weight_decay=-0.1), "weight_decay.*received -0.1"),
         (lambda: networks.cnn_classifier(DIGITS), "flatten=False"),
         (lambda: networks.mlp_classifier(DIGITS, activation="relo"), "'relo'"),
+        (lambda: networks.rnn_classifier(DIGITS, cell="LSTM"), "cell to be one of 'elman', 'lstm', 'gru'"),
+        (lambda: networks.LSTM(2, forget_bias=np.nan), "forget_bias"),
+        (lambda: networks.GRU(2, update_bias=np.inf), "update_bias"),
         (lambda: networks.mlp_regressor(datasets.from_arrays(np.zeros((4, 1)), np.zeros(4))), r"\(examples, 1\)"),
     ],
 )

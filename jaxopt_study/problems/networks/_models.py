@@ -1,15 +1,14 @@
-"""Flax Linen modules: multilayer perceptron, convolutional network and recurrent network."""
+"""Flax Linen modules: multilayer perceptron and convolutional network."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Shaped
 
-from jaxopt_study._checks import check_choice, check_integer, describe_argument
+from jaxopt_study._checks import check_choice, check_integer
 from jaxopt_study.problems.networks._layers import (
     METHODS,
     NORMALISATIONS,
@@ -24,8 +23,6 @@ from jaxopt_study.problems.networks._layers import (
     resolve_activation,
 )
 from jaxopt_study.problems.networks.initialisers import resolve
-
-Hidden = Float[Array, "examples units"]
 
 
 class MLP(nn.Module):
@@ -188,92 +185,3 @@ class CNN(nn.Module):
             name="head",
         )
         return head(x, train=train)
-
-
-class RNN(nn.Module):
-    """Elman's recurrent network, with an output after the last step of the sequence.
-
-    With inputs x₁, …, x_T and h₀ = 0, in each recurrent layer
-
-        hₜ = φ(xₜ W + hₜ₋₁ U + b),
-
-    and the next layer's inputs are h₁, …, h_T. The output is an affine function of the last layer's h_T. The network
-    has no gates, so its gradient contains products of T Jacobians, which vanish or explode; it is included to study
-    this effect.
-
-    Attributes:
-        num_outputs: Number of outputs.
-        widths: Units of each recurrent layer.
-        activation: φ, a name or an elementwise function.
-        initialiser: Initialiser of the input and output weights, as in `MLP`.
-        recurrent_initialiser: Initialiser of U, likewise. "orthogonal" makes all singular values 1.
-        normalisation: None or "layer", applied to the affine sum at each step.
-        dropout: Fraction of each layer's outputs zeroed in training, never inside the recurrence.
-    """
-
-    num_outputs: int
-    widths: Sequence[int] = (50,)
-    activation: str | Callable = "tanh"
-    initialiser: Any = "xavier"
-    recurrent_initialiser: Any = "orthogonal"
-    normalisation: Normalisation | None = None
-    dropout: float = 0.0
-
-    def __post_init__(self):
-        check_integer("RNN", "num_outputs", self.num_outputs, 1)
-        check_widths("RNN", "widths", self.widths)
-        resolve(self.recurrent_initialiser)
-        check_fraction("RNN", "dropout", self.dropout)
-        resolve_activation(self.activation)
-        resolve(self.initialiser)
-        super().__post_init__()
-
-    @nn.compact
-    def __call__(
-        self, x: Shaped[ArrayLike, "examples ..."], *, train: bool = False
-    ) -> Float[Array, "examples {self.num_outputs}"]:
-        """Apply the network.
-
-        Args:
-            x: Sequences of shape (examples, steps, features).
-            train: Whether to drop activations out and normalise by the batch's own statistics.
-
-        Returns:
-            Outputs, shape (examples, num_outputs).
-
-        Raises:
-            ValueError: If the inputs' shape or the normalisation does not suit the network.
-        """
-        x = jnp.asarray(x)
-        if x.ndim != 3:
-            raise ValueError(f"An RNN needs inputs of shape (examples, steps, features); received {x.shape}.")
-        if self.normalisation is not None and (
-            not isinstance(self.normalisation, str) or self.normalisation != "layer"
-        ):
-            raise ValueError(
-                f'An RNN can be normalised by "layer" or not at all; received {self.normalisation!r}. The statistics '
-                "of the other kinds would mix time steps or examples."
-            )
-        activation, init = resolve_activation(self.activation), resolve(self.initialiser)
-        x = x.swapaxes(0, 1)  # scan needs time as the first axis
-        for i, width in enumerate(self.widths):
-            driven = nn.Dense(width, kernel_init=init, name=f"input_{i}")(x)  # one product for all steps
-            make, shape = resolve(self.recurrent_initialiser), (width, width)
-            recurrent = self.param(f"recurrent_{i}", make, shape, jnp.float32)  # as all of Flax's layers
-            if getattr(recurrent, "shape", None) != shape:
-                raise ValueError(
-                    f"An RNN needs its recurrent_initialiser to return an array of shape {shape}; received "
-                    f"{describe_argument(recurrent)}."
-                )
-            normalises = self.normalisation is not None
-            scale = self.param(f"scale_{i}", nn.initializers.ones, (width,), jnp.float32) if normalises else None
-
-            def step(h: Hidden, drive: Hidden, recurrent=recurrent, scale=scale) -> tuple[Hidden, Hidden]:
-                total = drive + h @ recurrent
-                h = activation(total if scale is None else scale * jax.nn.standardize(total, epsilon=1e-5))
-                return h, h
-
-            _, x = jax.lax.scan(step, jnp.zeros_like(driven[0]), driven)
-            if self.dropout:
-                x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        return nn.Dense(self.num_outputs, kernel_init=init, name="output")(x[-1])

@@ -1,15 +1,19 @@
-"""Problems that train an MLP, a CNN or an RNN on a data set, in one call."""
+"""Problems that train an MLP, a CNN or a recurrent network on a data set, in one call."""
 
-from typing import Any
+from typing import Any, Literal
 
 from jax.typing import ArrayLike
 from jaxtyping import Real
 
-from jaxopt_study._checks import describe_argument
+from jaxopt_study._checks import check_choice, describe_argument
 from jaxopt_study.problems._problem import Problem
 from jaxopt_study.problems.datasets import Dataset
-from jaxopt_study.problems.networks._models import CNN, MLP, RNN
+from jaxopt_study.problems.networks._models import CNN, MLP
+from jaxopt_study.problems.networks._recurrent import GRU, LSTM, RNN
 from jaxopt_study.problems.networks._supervised import classifier, regressor
+
+Cell = Literal["elman", "lstm", "gru"]
+CELLS = {"elman": RNN, "lstm": LSTM, "gru": GRU}
 
 
 def mlp_classifier(
@@ -69,6 +73,7 @@ def cnn_classifier(
 def rnn_classifier(
     dataset: Dataset,
     *,
+    cell: Cell = "elman",
     label_smoothing: Real[ArrayLike, ""] = 0.0,
     weight_decay: Real[ArrayLike, ""] = 0.0,
     **options: Any,
@@ -77,14 +82,24 @@ def rnn_classifier(
 
     Args:
         dataset: Sequences of shape (steps, features) with classes, such as `datasets.temporal_order()`.
+        cell: "elman" (`RNN`), "lstm" (`LSTM`) or "gru" (`GRU`).
         label_smoothing: As in `classifier`.
         weight_decay: As in `classifier`.
-        **options: Attributes of `RNN`: widths, activation, initialiser, recurrent_initialiser, normalisation, dropout.
+        **options: Attributes of the network: widths, initialiser, recurrent_initialiser and dropout of all three;
+            activation and normalisation of `RNN`, forget_bias of `LSTM`, update_bias of `GRU`.
 
     Returns:
         The problem.
+
+    Example:
+        >>> import jax
+        >>> from jaxopt_study.problems import datasets, networks
+        >>> problem = networks.rnn_classifier(datasets.temporal_order(num_steps=20), cell="lstm", widths=(8,))
+        >>> params = problem.init(jax.random.key(0))
+        >>> print(params["input_0"]["bias"])  # of the gates i, f, g, o: the forget gates start open
+        [0. 0. 0. 0. 0. 0. 0. 0. 1. 1. 1. 1. 1. 1. 1. 1. 0. 0. 0. 0. 0. 0. 0. 0. 0. 0. 0. 0. 0. 0. 0. 0.]
     """
-    model = RNN(_num_classes(dataset), **options)
+    model = _cell("rnn_classifier", cell)(_num_classes(dataset), **options)
     return classifier(model, dataset, label_smoothing=label_smoothing, weight_decay=weight_decay)
 
 
@@ -103,18 +118,27 @@ def mlp_regressor(dataset: Dataset, *, weight_decay: Real[ArrayLike, ""] = 0.0, 
     return regressor(MLP(_num_outputs(dataset), **options), dataset, weight_decay=weight_decay)
 
 
-def rnn_regressor(dataset: Dataset, *, weight_decay: Real[ArrayLike, ""] = 0.0, **options: Any) -> Problem:
+def rnn_regressor(
+    dataset: Dataset, *, cell: Cell = "elman", weight_decay: Real[ArrayLike, ""] = 0.0, **options: Any
+) -> Problem:
     """Make the problem of training a recurrent network as a regression on sequences.
 
     Args:
         dataset: Sequences with targets of shape (examples, outputs), such as `datasets.adding()`.
+        cell: As in `rnn_classifier`.
         weight_decay: As in `regressor`.
-        **options: Attributes of `RNN`.
+        **options: Attributes of the network, as in `rnn_classifier`.
 
     Returns:
         The problem.
     """
-    return regressor(RNN(_num_outputs(dataset), **options), dataset, weight_decay=weight_decay)
+    model = _cell("rnn_regressor", cell)(_num_outputs(dataset), **options)
+    return regressor(model, dataset, weight_decay=weight_decay)
+
+
+def _cell(who: str, cell: Cell) -> Any:
+    check_choice(who, "cell", cell, tuple(CELLS))
+    return CELLS[cell]
 
 
 def _num_classes(dataset: Dataset) -> int:
