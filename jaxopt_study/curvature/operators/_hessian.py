@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from jaxopt_study.curvature.operators._empirical_risk import BatchOperator, check_scalar, empirical_risk_operator
-from jaxopt_study.curvature.operators._hvp import linearized, linearized_gradient
 from jaxopt_study.curvature.operators._operator import Operator
+from jaxopt_study.linalg.hvp import linearized, linearized_gradient
 from jaxopt_study.types import Batch, LossFn, Matvec, Params, Vector
 
 Precision = Literal["highest", "high", "default"]
