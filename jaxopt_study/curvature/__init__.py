@@ -13,7 +13,6 @@ from jaxopt_study.curvature.operators._empirical_risk import empirical_risk_oper
 from jaxopt_study.curvature.operators._from_matvec import from_matrix, from_matvec
 from jaxopt_study.curvature.operators._gauss_newton import ggn
 from jaxopt_study.curvature.operators._hessian import hessian
-from jaxopt_study.curvature.operators._hvp import linearized_gradient as linearized_gradient
 from jaxopt_study.curvature.operators._operator import Operator
 from jaxopt_study.curvature.points._classify_point import Classification, classify_point
 from jaxopt_study.curvature.points._descent_direction import Escape

@@ -10,10 +10,11 @@ from jaxtyping import Array, ArrayLike, Float, Int
 
 from jaxopt_study._checks import check_integer, check_params
 from jaxopt_study._programs import nan_is_an_answer, wider
-from jaxopt_study.curvature import Hessian, batch_mean, empirical_risk_operator, linearized_gradient
+from jaxopt_study.curvature import Hessian, batch_mean, empirical_risk_operator
 from jaxopt_study.linalg import vectors
 from jaxopt_study.linalg.checks import check_vector, describe
 from jaxopt_study.linalg.hash_normal import draw_like
+from jaxopt_study.linalg.hvp import linearized_gradient
 from jaxopt_study.types import Batch, LossFn, Params, Vector
 
 

@@ -20,6 +20,7 @@ from jaxopt_study.optimizers._lion import lion
 from jaxopt_study.optimizers._momentum import momentum
 from jaxopt_study.optimizers._nadam import nadam
 from jaxopt_study.optimizers._nesterov import nesterov, nesterov_lookahead
+from jaxopt_study.optimizers._newton import newton, saddle_free_newton
 from jaxopt_study.optimizers._radam import radam
 from jaxopt_study.optimizers._rmsprop import rmsprop
 from jaxopt_study.optimizers._rprop import rprop
@@ -46,6 +47,8 @@ _NAMED = (
     lion,
     adan,
     adafactor,
+    newton,
+    saddle_free_newton,
 )
 
 
@@ -82,9 +85,11 @@ __all__ = [
     "nesterov",
     "nesterov_lookahead",
     "network_optimizers",
+    "newton",
     "plane_optimizers",
     "radam",
     "rmsprop",
     "rprop",
+    "saddle_free_newton",
     "sgd",
 ]

@@ -52,6 +52,8 @@ RANGES = {
     "max_step_size": NON_NEGATIVE,
     "decay_rate": NON_NEGATIVE,
     "min_rms": POSITIVE,
+    "damping": NON_NEGATIVE,
+    "tolerance": Range(0.0, 1.0, "[)", "It is relative to the norm of the gradient."),
     "clipping_threshold": Range(0.0, float("inf"), "[]", "Infinity or None clips nothing."),
 }
 

@@ -34,6 +34,7 @@ from jaxopt_study.transforms._gradient_difference import gradient_difference
 from jaxopt_study.transforms._gradient_point import LooksAhead, TrainsOtherParams, evaluation_params, gradient_point
 from jaxopt_study.transforms._momentum import heavy_ball
 from jaxopt_study.transforms._nesterov import nesterov, nesterov_lookahead
+from jaxopt_study.transforms._newton import NewtonState, scale_by_newton, scale_by_saddle_free_newton
 from jaxopt_study.transforms._noise import add_gradient_noise
 from jaxopt_study.transforms._paths import children as children
 from jaxopt_study.transforms._paths import match as match
@@ -68,6 +69,7 @@ from jaxopt_study.transforms._tap import TapMetrics, read_taps, tap
 __all__ = [
     "Function",
     "LooksAhead",
+    "NewtonState",
     "TapMetrics",
     "TrainsOtherParams",
     "Transform",
@@ -125,10 +127,12 @@ __all__ = [
     "scale_by_learning_rate",
     "scale_by_lion",
     "scale_by_nadam",
+    "scale_by_newton",
     "scale_by_param_rms",
     "scale_by_radam",
     "scale_by_rms",
     "scale_by_rprop",
+    "scale_by_saddle_free_newton",
     "scale_by_update_rms",
     "schedule_product",
     "tap",

@@ -259,8 +259,8 @@ CASES = {
         FACTORED,
     ),
 }
-# The one is not fed gradients, the other's reference is Optax's own code: they have tests of their own.
-ELSEWHERE = {("nesterov_lookahead", None), ("adan", "optax")}
+# These are not fed gradients alone, or have Optax's own code as reference: they have tests of their own.
+ELSEWHERE = {("nesterov_lookahead", None), ("adan", "optax"), ("newton", None), ("saddle_free_newton", None)}
 
 
 def test_every_named_optimizer_has_a_reference_under_every_convention():

@@ -10,9 +10,9 @@ import pytest
 from jaxopt_study import optimizers, transforms
 
 ABUSE = (None, "x", b"x", 1j, float("nan"), -1.0, float("inf"), True, np.array([0.1, 0.2]), [0.1], object(), float)
-# A pytree of booleans or a function, checked where it meets the parameters; an integer, which the run-time type checker
+# A pytree of booleans or a function, checked where it meets the parameters; integers, which the run-time type checker
 # of the tests refuses first.
-UNTYPED = {"mask", "min_dim_size_to_factor"}
+UNTYPED = {"mask", "max_matvecs", "min_dim_size_to_factor"}
 
 
 def _sensible(parameter, value, has_conventions):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from jaxopt_study import optimizers
+from tests.transforms.cases import value_fn
 
 MODES = {
     "debug_nans": lambda: jax.debug_nans(True),
@@ -43,5 +44,5 @@ def test_every_named_optimizer_steps_in_every_mode(mode):
             for name, optimizer in _optimizers():
                 state = optimizer.init(params)
                 for _ in range(2):
-                    updates, state = optimizer.update(grads, state, params)
+                    updates, state = optimizer.update(grads, state, params, value_fn=value_fn)
                 assert all(np.isfinite(u).all() for u in jax.tree.leaves(updates)), name

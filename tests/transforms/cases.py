@@ -29,7 +29,8 @@ class Case:
     needs_params: bool = False  # the update refuses to run without parameters
     keeps_dtype: bool = True  # the output has the dtype of the gradient
     half_precision: bool = True  # finite and of the same dtype there too: Optax's ε of 1e-8 is 0 in float16
-    names_leaves: bool = False  # an argument has the structure of `params()`, so other parameters do not fit
+    # An argument, or the loss of an update, has the structure of `params()`, so other parameters do not fit.
+    names_leaves: bool = False
     is_variant: bool = False  # an optimizer under a further convention, made of atoms that have cases of their own
 
     @cached_property
@@ -133,6 +134,14 @@ EXAMPLES: dict[str, list[Example]] = {
     "transforms.scale_by_nadam": [call(), call(momentum_decay=None)],
     "transforms.scale_by_param_rms": [call(needs_params=True)],
     "transforms.scale_by_rprop": [call(), call(on_reversal="rest", lagged=True)],
+    "transforms.scale_by_newton": [
+        call(0.1, needs_params=True, names_leaves=True),
+        call(0.1, 1e-3, stop_at_negative_curvature=False, needs_params=True, names_leaves=True),
+    ],
+    "transforms.scale_by_saddle_free_newton": [
+        call(0.1, needs_params=True, names_leaves=True),
+        call(0.1, max_matvecs=2, needs_params=True, names_leaves=True),
+    ],
     "transforms.scale_by_radam": [call(), call(0.9, 0.9, eps=1e-8, inclusive=True, eps_corrected=False)],
     "transforms.scale_by_rms": [call(), call(centered=True, eps=1e-4)],
     "transforms.tap": [call("here"), call("norm", T.clip_by_global_norm(0.5)), call("off", enabled=False)],
@@ -161,7 +170,9 @@ EXAMPLES: dict[str, list[Example]] = {
     "optimizers.momentum": [call(0.1), call(COSINE, WARMING)],
     "optimizers.nesterov": [call(0.1), call(COSINE, WARMING)],
     "optimizers.nesterov_lookahead": [call(0.1)],
+    "optimizers.newton": [call(damping=0.1, needs_params=True, names_leaves=True)],
     "optimizers.rmsprop": [call(0.1), call(0.1, centered=True, momentum=0.9)],
+    "optimizers.saddle_free_newton": [call(damping=0.1, needs_params=True, names_leaves=True)],
     "optimizers.sgd": [
         call(0.1),
         call(COSINE),
@@ -283,11 +294,16 @@ def gradients(like: Any, num_steps: int = 3, seed: int = 0) -> list[Any]:
     return [jax.tree.map(draw, like) for _ in range(num_steps)]
 
 
+def value_fn(point: Any) -> jax.Array:
+    """Return a convex loss, for transformations that take products with its Hessian, of parameters of any structure."""
+    return sum((jnp.sum(x**2 + x**4 / 12).astype(float) for x in jax.tree.leaves(point)), jnp.zeros(()))
+
+
 def run(tx: Any, start: Any, grads: list[Any], **extra: Any) -> tuple[list[Any], Any]:
     """Return the updates of every step and the last state, with parameters that move."""
     state, outputs = tx.init(start), []
     for g in grads:
-        updates, state = tx.update(g, state, start, **extra)
+        updates, state = tx.update(g, state, start, value_fn=value_fn, **extra)
         start = optax.apply_updates(start, updates)
         outputs.append(updates)
     return outputs, state

@@ -17,7 +17,7 @@ import pytest
 
 from jaxopt_study import optimizers, transforms
 from jaxopt_study.transforms import chain
-from tests.transforms.cases import constructors, functions, is_key
+from tests.transforms.cases import constructors, functions, is_key, value_fn
 
 ABUSE = {
     "none": None,
@@ -120,7 +120,7 @@ def test_traced_single_precision_hyperparameters_promote_nothing(path):
         start = {"a": jnp.ones((2, 3), dtype=jnp.float64), "b": jnp.ones(2, dtype=jnp.bfloat16)}
 
         def step(tx):
-            return tx.update(start, tx.init(start), start)[0]
+            return tx.update(start, tx.init(start), start, value_fn=value_fn)[0]
 
         shapes = jax.eval_shape(step, numbers)
     assert jax.tree.map(lambda x: x.dtype, shapes) == jax.tree.map(lambda x: x.dtype, start)

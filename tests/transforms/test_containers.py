@@ -26,7 +26,7 @@ from jaxopt_study.transforms import (
     scale_by_learning_rate,
     tap,
 )
-from tests.transforms.cases import CASES, OPTIMIZERS, bits, each, gradients, params, run
+from tests.transforms.cases import CASES, OPTIMIZERS, bits, each, gradients, params, run, value_fn
 
 READERS = {
     "average": (evaluation_params, optimizers.asgd(0.1)),
@@ -102,8 +102,8 @@ def test_wrappers_of_optax_change_nothing(case, wrapper):
     start = params(jnp.float32)
     (grads,) = gradients(start, 1)
     wrapped = WRAPPERS[wrapper](case.tx)
-    updates, _ = wrapped.update(grads, wrapped.init(start), start)
-    alone, _ = case.tx.update(grads, case.tx.init(start), start)
+    updates, _ = wrapped.update(grads, wrapped.init(start), start, value_fn=value_fn)
+    alone, _ = case.tx.update(grads, case.tx.init(start), start, value_fn=value_fn)
     chex.assert_trees_all_close(updates, alone, rtol=1e-5)
 
 

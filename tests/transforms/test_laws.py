@@ -27,6 +27,7 @@ from tests.transforms.cases import (
     is_key,
     params,
     run,
+    value_fn,
     without_example,
 )
 
@@ -105,7 +106,7 @@ def test_structure_and_dtypes_are_kept(case, dtype, traced):
 
     def update(tx):
         state = tx.init(start)
-        return state, *tx.update(grads, state, start)
+        return state, *tx.update(grads, state, start, value_fn=value_fn)
 
     before, updates, after = jax.eval_shape(update, tx) if traced else jax.eval_shape(lambda: update(case.tx))
     if case.keeps_dtype:
@@ -123,7 +124,7 @@ def test_state_can_be_the_carry_of_a_scan(case):
     def loop(tx):
         def step(carry, g):
             point, state = carry
-            updates, state = tx.update(g, state, point)
+            updates, state = tx.update(g, state, point, value_fn=value_fn)
             return (jax.tree.map(lambda p, u: p + u.astype(p.dtype), point, updates), state), None
 
         grads = jax.tree.map(lambda p: jnp.zeros((2, *p.shape)), start)
@@ -142,7 +143,7 @@ FAST = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes"
 @functools.partial(jax.jit, donate_argnums=1, keep_unused=True, compiler_options=FAST)
 def compiled(tx, state, start, grads):
     traces.append(1)
-    return tx.update(grads, state, start)
+    return tx.update(grads, state, start, value_fn=value_fn)
 
 
 def two_steps(update, tx, start, grads):
@@ -282,9 +283,13 @@ def test_parameters_are_needed_only_where_declared(case):
     state = case.tx.init(start)
     if case.needs_params:
         with pytest.raises(ValueError, match=r"needs the current parameters: call update\(updates, state, params\)"):
-            case.tx.update(grads, state)
+            case.tx.update(grads, state, value_fn=value_fn)
     else:
-        assert_close(case.tx.update(grads, state), case.tx.update(grads, state, start), rtol=0.0)
+        assert_close(
+            case.tx.update(grads, state, value_fn=value_fn),
+            case.tx.update(grads, state, start, value_fn=value_fn),
+            rtol=0.0,
+        )
 
 
 @each_case
@@ -292,8 +297,8 @@ def test_arguments_have_optax_names(case):
     start = params(jnp.float32)
     (grads,) = gradients(start, 1)
     state = case.tx.init(params=start)
-    by_name = case.tx.update(updates=grads, state=state, params=start)
-    assert_close(by_name, case.tx.update(grads, state, start), rtol=0.0)
+    by_name = case.tx.update(updates=grads, state=state, params=start, value_fn=value_fn)
+    assert_close(by_name, case.tx.update(grads, state, start, value_fn=value_fn), rtol=0.0)
 
 
 @each_case
@@ -305,7 +310,11 @@ def test_a_run_continues_from_its_checkpoint(case):
     restored = flax.serialization.from_bytes(bits(case.tx.init(start)), saved)
     with_keys = lambda old, x: jax.random.wrap_key_data(x) if is_key(old) else jnp.asarray(x)
     resumed = jax.tree.map(with_keys, state, restored)
-    assert_close(case.tx.update(grads[2], resumed, start), case.tx.update(grads[2], state, start), rtol=0.0)
+    assert_close(
+        case.tx.update(grads[2], resumed, start, value_fn=value_fn),
+        case.tx.update(grads[2], state, start, value_fn=value_fn),
+        rtol=0.0,
+    )
 
 
 @each_case
@@ -361,7 +370,7 @@ def test_multi_steps_has_one_type_of_state(case):
     start = params(jnp.float32)
     several = optax.MultiSteps(case.tx, every_k_schedule=2)
     state = several.init(start)
-    after = jax.eval_shape(lambda: several.update(start, state, start)[1])
+    after = jax.eval_shape(lambda: several.update(start, state, start, value_fn=value_fn)[1])
     chex.assert_trees_all_equal_shapes_and_dtypes(state, after)
 
 
@@ -371,11 +380,11 @@ def test_multi_steps_steps_with_the_mean_gradient(case):
     first, second = gradients(start, 2)
     several = optax.MultiSteps(case.tx, every_k_schedule=2)
     with jax.disable_jit():  # its branches run as Python
-        waiting, state = several.update(first, several.init(start), start)
-        updates, _ = several.update(second, state, start)
+        waiting, state = several.update(first, several.init(start), start, value_fn=value_fn)
+        updates, _ = several.update(second, state, start, value_fn=value_fn)
     assert not any(np.any(u) for u in jax.tree.leaves(waiting))
     mean = jax.tree.map(lambda a, b: (a + b) / 2, first, second)
-    assert_close(updates, case.tx.update(mean, case.tx.init(start), start)[0], rtol=1e-5)
+    assert_close(updates, case.tx.update(mean, case.tx.init(start), start, value_fn=value_fn)[0], rtol=1e-5)
 
 
 @each_program

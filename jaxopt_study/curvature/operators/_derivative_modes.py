@@ -11,8 +11,8 @@ from jaxtyping import Array, Float
 from jaxopt_study._programs import contains
 from jaxopt_study.curvature.operators._empirical_risk import BatchOperator, EmpiricalRiskOperator, check_scalar
 from jaxopt_study.curvature.operators._finite_difference import usual_step, with_measured_step
-from jaxopt_study.curvature.operators._hvp import gradient_and_back, linearized_gradient
 from jaxopt_study.linalg import vectors
+from jaxopt_study.linalg.hvp import gradient_and_back, linearized_gradient
 from jaxopt_study.types import Batch, Matvec, Params, Vector
 
 Mode = Literal["auto", "forward_over_reverse", "reverse_over_reverse", "finite_difference"]

@@ -12,9 +12,9 @@ from jaxopt_study.curvature.operators._empirical_risk import (
     Precision,
     check_scalar,
 )
-from jaxopt_study.curvature.operators._hvp import linearized, linearized_gradient
 from jaxopt_study.curvature.operators._operator import Operator
 from jaxopt_study.curvature.operators._streams import operator_of_data
+from jaxopt_study.linalg.hvp import linearized, linearized_gradient
 from jaxopt_study.types import Batch, Matvec, Params, Vector
 
 

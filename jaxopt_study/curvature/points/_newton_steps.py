@@ -7,12 +7,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int, UInt32
+from jaxtyping import Array, Float, Int, UInt32
 
 from jaxopt_study.curvature.operators._operator import Operator
-from jaxopt_study.linalg import block_lanczos as lanczos
 from jaxopt_study.linalg import vectors
-from jaxopt_study.linalg.block_lanczos import Space
+from jaxopt_study.linalg.krylov_space import krylov_space
 from jaxopt_study.linalg.layout import layout_of
 from jaxopt_study.types import Vector
 
@@ -69,7 +68,8 @@ def propose(
     if method == "gradient-norm":
         return _gradient_norm(op, g)
     direction, length = vectors.normalize(g)
-    space, unit = _krylov_space(op, direction, seed, num_basis, cutoff)
+    layout = layout_of(op.like)
+    space, unit = krylov_space(layout, op.linearize(), direction, seed, num_basis, cutoff)
     m = num_basis
     step = length / unit
     reach = radius / jnp.where(step > 0, step, 1)
@@ -93,7 +93,6 @@ def propose(
         amounts = rotations[0]
         z = -rotations @ _within(reach, lambda mu: amounts / (curvature + mu), amounts, jnp.ones_like(scale))
         slope = step * z[0] * length
-    layout = layout_of(op.like)
     basis = jax.tree.map(lambda leaf: leaf[:m], space.basis)
     direction = layout.unpack(vectors.combine(basis, (step * z).astype(layout.scalar)))
     return Proposal(direction, slope, unit * stretch, unit * scale, space.count)
@@ -137,32 +136,3 @@ def _gradient_norm(op: Operator, g: Vector) -> Proposal:
     share = jnp.where(bend > 0, stretch / inverse, 0)  # ‖Hg‖²/‖HHg‖², relative to ‖Hg‖/‖g‖
     direction = vectors.scale(-share * (length / inverse), towards)
     return Proposal(direction, -(share**2), stretch, jnp.maximum(bend, stretch), jnp.int32(2))
-
-
-def _krylov_space(
-    op: Operator, g: Vector, seed: UInt32[Array, "2"], m: int, breakdown: float
-) -> tuple[Space, Float[Array, ""]]:
-    """Return the Krylov space of g for H/s, of m dimensions or fewer if it becomes invariant, and s.
-
-    If g is nearly in the null space, the first product is tiny; s is then increased with later products.
-    """
-    layout, product = layout_of(op.like), op.linearize()
-    start = jax.tree.map(lambda leaf: leaf[None], layout.pack(g))
-    limit = jnp.asarray(breakdown, layout.scalar)
-
-    def unfinished(carry: tuple[Space, Bool[Array, ""], Float[Array, ""]]) -> Bool[Array, ""]:
-        space, invariant, _ = carry
-        return (space.count < m) & ~invariant & (jnp.isfinite(space.scale))
-
-    def grow(carry: tuple[Space, Array, Array]) -> tuple[Space, Array, Array]:
-        space, _, unit = carry
-        image: Any = layout.pack(product(layout.unpack(vectors.row(lanczos.pending(space, 1), 0))))
-        raised = jnp.maximum(unit, vectors.settled_unit(jnp.zeros_like(unit), image))
-        ratio = unit / jnp.where(raised > 0, raised, 1)
-        space = space._replace(projected=ratio * space.projected, scale=ratio * space.scale)
-        images = jax.tree.map(lambda leaf: leaf[None], vectors.in_units(raised, image))
-        return *lanczos.extend(layout, space, images, seed, limit, jnp.bool(True)), raised
-
-    begin = lanczos.begin(layout, start, m + 1, seed), jnp.bool(False), jnp.zeros((), layout.scalar)
-    space, _, unit = lax.while_loop(unfinished, grow, begin)
-    return space, jnp.where(unit > 0, unit, 1)
