@@ -11,7 +11,8 @@ from jaxtyping import Array, Float, Int
 
 from jaxopt_study._checks import check_integer, check_key
 from jaxopt_study._programs import nan_is_an_answer
-from jaxopt_study.curvature.operators._hessian import ggn, hessian
+from jaxopt_study.curvature.operators._gauss_newton import ggn
+from jaxopt_study.curvature.operators._hessian import hessian
 from jaxopt_study.curvature.spectrum._estimate import TWO_PROBES, Estimate, mean_of_function, ratio_and_error
 from jaxopt_study.linalg import vectors
 from jaxopt_study.linalg.gauss_quadrature import Quadrature, lanczos_quadrature
