@@ -15,13 +15,13 @@ import pytest
 from PIL import Image
 
 from jaxopt_study import figures, problems, records
-from jaxopt_study.cli import _curvature, _diagnosis, main
-from jaxopt_study.cli._curvature_report import draw, eigenvalue_rows, interval, table_rows, with_error
-from jaxopt_study.cli._diagnosis import Stage
+from jaxopt_study.cli import _curvature, main
+from jaxopt_study.cli._curvature_report import draw
 from jaxopt_study.cli._errors import UserError
 from jaxopt_study.cli._progress import waiting
 from jaxopt_study.cli._single_runs import repeat
 from jaxopt_study.cli._targets import find_target
+from jaxopt_study.examination import Stage, _stages, eigenvalue_rows, interval, table_rows, with_error
 from jaxopt_study.figures._spectrum import resolved
 
 RATE, DECAY = 0.05, 0.9
@@ -116,7 +116,7 @@ QUICK = ("audit", "eigenpairs", "sharpness", "spectral_density", "threshold")
 def diagnosed(folder):
     """A diagnosis by some of the stages."""
     with pytest.MonkeyPatch.context() as patch:
-        some = {name: stage for name, stage in _diagnosis.STAGES.items() if name in QUICK}
+        some = {name: stage for name, stage in _stages.STAGES.items() if name in QUICK}
         patch.setattr(_curvature, "STAGES", some)
         return diagnose(folder, patch, "some")
 
@@ -144,7 +144,7 @@ def stages(monkeypatch):
 
     def use(**runs):
         table = {name: run if isinstance(run, Stage) else Stage(name, run) for name, run in runs.items()}
-        for module in (_diagnosis, _curvature):  # both imported before, or the second would begin with the table
+        for module in (_stages, _curvature):  # both imported before, or the second would begin with the table
             monkeypatch.setattr(module, "STAGES", table)
 
     return use
@@ -174,7 +174,7 @@ def test_the_spectrum_of_a_least_squares_problem_is_right(diagnosed, mine):
 def test_every_stage_is_right_about_a_least_squares_problem(wholly_diagnosed, mine):
     code, out, err, record = wholly_diagnosed
     assert (code, record.status, record.results["errors"]) == (0, "complete", {}), err
-    assert set(record.results["seconds"]) == set(_diagnosis.STAGES)
+    assert set(record.results["seconds"]) == set(_stages.STAGES)
     assert max(map(len, out.splitlines()[:-1])) <= 80
     x, y, w = (np.asarray(part, dtype=float) for part in (mine.X, mine.Y, mine.W))
     hessian, gradient = x.T @ x / len(x), x.T @ (x @ w - y) / len(x)
@@ -283,8 +283,8 @@ def test_the_edge_in_the_figure_of_a_run_is_named_by_its_optimizer(folder, tmp_p
 
 @pytest.mark.parametrize(("max_dense", "confidence"), [(500, None), (1, 0.95)])
 def test_the_record_says_how_sure_the_counts_are(folder, stages, monkeypatch, max_dense, confidence):
-    monkeypatch.setattr(_diagnosis, "MAX_DENSE", max_dense)
-    stages(audit=passed, classification=_diagnosis.classification)
+    monkeypatch.setattr(_stages, "MAX_DENSE", max_dense)
+    stages(audit=passed, classification=_stages.classification)
     assert main(["curvature", "mine_for_curvature:without_data", "--out", f"counts-{max_dense}"]) == 0
     index = records.load(f"counts-{max_dense}").results["classification"]["index"]
     assert index["confidence"] == (None if index["exact"] else confidence)
@@ -328,8 +328,7 @@ def test_a_run_is_diagnosed_where_it_ended(folder):
 
 def test_a_folder_can_be_diagnosed_from_the_command_line(folder, stages, capsys):
     def slope(subject, so_far):
-        target = subject.target
-        loss, grads = _diagnosis.loss_and_gradient(target.loss, target.params, target.data, subject.choices.batch_size)
+        loss, grads = _stages.loss_and_gradient(subject.loss, subject.params, subject.data, subject.choices.batch_size)
         return {"loss": loss, "gg": sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(grads)), "num_matvecs": 0}
 
     stages(audit=passed, slope=slope)
@@ -382,7 +381,7 @@ def test_products_that_are_not_those_of_a_hessian_end_the_diagnosis_with_code_1(
 
 
 def test_a_loss_with_a_fixed_dropout_key_is_diagnosed_like_any_other(folder, stages, capsys):
-    stages(audit=_diagnosis.audit, eigenpairs=_diagnosis.eigenpairs)
+    stages(audit=_stages.audit, eigenpairs=_stages.eigenpairs)
     assert main(["curvature", "mine_for_curvature:dropped", "--out", "dropped", "--num-eigenpairs=2"]) == 0
     found = records.load("dropped").results
     assert (found["audit"]["verdict"], found["errors"]) == ("sound", {})
@@ -395,7 +394,7 @@ def test_a_tolerance_below_the_noise_floor_of_the_audit_is_refused_by_every_stag
     def noisy(subject, so_far):
         return {**passed(subject, so_far), "verdict": "noisy", "noise_floor": 0.01}
 
-    stages(**{"audit": noisy, stage: _diagnosis.STAGES[stage].run})
+    stages(**{"audit": noisy, stage: _stages.STAGES[stage].run})
     assert main(["curvature", "mine_for_curvature:without_data", "--out", f"noisy-{stage}"]) == 1
     assert "noise floor, 1.0e-02" in records.load(f"noisy-{stage}").results["errors"][stage]
 
@@ -600,7 +599,7 @@ def test_the_advice_on_a_noise_floor_can_be_followed(folder, stages, floor, reme
     def noisy(subject, so_far):
         return {**passed(subject, so_far), "verdict": "noisy", "noise_floor": floor}
 
-    stages(audit=noisy, eigenpairs=_diagnosis.eigenpairs, sharpness=_diagnosis.sharpness)
+    stages(audit=noisy, eigenpairs=_stages.eigenpairs, sharpness=_stages.sharpness)
     assert main(["curvature", "mine_for_curvature:without_data", "--out", f"advice-{floor}"]) == 1
     errors = records.load(f"advice-{floor}").results["errors"]
     assert remedy in errors["eigenpairs"]

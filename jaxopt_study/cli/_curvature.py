@@ -5,8 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from jaxopt_study import records
-from jaxopt_study.cli._curvature_report import draw, eigenvalue_rows, show
-from jaxopt_study.cli._diagnosis import STAGES, Choices, Subject
+from jaxopt_study.cli._curvature_report import draw, show
 from jaxopt_study.cli._errors import UserError
 from jaxopt_study.cli._folders import choose_folder, make_folder
 from jaxopt_study.cli._options import Curvature
@@ -14,6 +13,7 @@ from jaxopt_study.cli._progress import JobBar, waiting
 from jaxopt_study.cli._runner import INTERRUPTED, Job, complain
 from jaxopt_study.cli._target import content_hash
 from jaxopt_study.cli._targets import find_target
+from jaxopt_study.examination import STAGES, Choices, Subject, eigenvalue_rows
 
 
 def diagnose(options: Curvature, job: Job) -> int:
@@ -33,7 +33,7 @@ def diagnose(options: Curvature, job: Job) -> int:
     )  # fmt: skip
     folder = choose_folder(options.out, "curvature", target.name)
     try:
-        subject = Subject(target, choices)
+        subject = Subject(target.loss, target.params, target.data, target.optimizer, target.opt_state, choices)
     except Exception as error:  # a user's loss may raise anything
         raise UserError(f"{options.target} cannot be diagnosed: {type(error).__name__}: {error}") from error
     make_folder(folder)
@@ -101,7 +101,7 @@ def _choices(options: Curvature) -> Choices:
             raise UserError(f"--{name.replace('_', '-')} must be at least {smallest}; received {value}.")
     if not 0 < options.tolerance < 1:
         raise UserError(f"--tolerance must be between 0 and 1; received {options.tolerance}.")
-    return Choices(**{name: getattr(options, name) for name in Choices.__dataclass_fields__})
+    return Choices(**{name: getattr(options, name) for name in Choices.__dataclass_fields__ if hasattr(options, name)})
 
 
 def _hopeless(results: dict[str, Any], errors: dict[str, str]) -> bool:

@@ -19,6 +19,7 @@ from jaxopt_study.dynamics._step_period import period as period
 from jaxopt_study.dynamics._step_period import refuse_period as refuse_period
 from jaxopt_study.dynamics._updates import as_transformation as as_transformation
 from jaxopt_study.dynamics._updates import call_update as call_update
+from jaxopt_study.dynamics._updates import check_optimizer as check_optimizer
 from jaxopt_study.dynamics._updates import differentiated as differentiated
 from jaxopt_study.dynamics._updates import holds_lookahead as holds_lookahead
 from jaxopt_study.dynamics._updates import keep_dtypes as keep_dtypes

@@ -314,6 +314,8 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "training.LinearPace": lambda: {"start": 0.5, "num_steps": 4},
     "training.Curriculum": lambda: {"difficulty": np.arange(4.0), "pace": training.LinearPace(0.5, 4)},
     "training.Probe": lambda: {"fn": lambda *a, **k: jnp.zeros(()), "every": 1},
+    # examination
+    "examination.examine": lambda: {"loss": loss, "params": PARAMS, "data": BATCH, "batch_size": 2, "seed": 0},
     # curvature
     "curvature.from_matvec": lambda: {"matvec": lambda v: v, "like": PARAMS},
     "curvature.from_matrix": lambda: {"matrix": MATRIX},

@@ -1,4 +1,4 @@
-"""Stages of a curvature diagnosis; each measures one quantity at a point, with its error."""
+"""Stages of an examination; each measures one quantity at a point, with its error."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -10,13 +10,13 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxopt_study import curvature, dynamics
-from jaxopt_study.cli._target import Target
 from jaxopt_study.curvature import batch_mean
+from jaxopt_study.dynamics import call_update, differentiated
 from jaxopt_study.figures import resolved
+from jaxopt_study.transforms import gradient_point
 from jaxopt_study.types import Batch, Key, LossFn, Params
 
 TRACE_RANK = 20
-BRACKET = 0.01  # relative width of the bracket of the sharpness
 BRACKET_FLOORS = 4  # least width of the bracket, in noise floors
 CAST = "Cast parameters and data to float32, or to float64 with JAX_ENABLE_X64=1."
 MAX_DENSE = 500  # largest number of parameters for which all eigenvalues are computed
@@ -27,7 +27,7 @@ Results = Mapping[str, Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Choices:
-    """Cost and accuracy of a diagnosis.
+    """Cost and accuracy of an examination.
 
     Attributes:
         num_eigenpairs: Number of eigenpairs at both ends together.
@@ -37,6 +37,7 @@ class Choices:
         tolerance: Residual of eigenpairs and outliers, relative to the largest |eigenvalue|.
         batch_size: Number of examples evaluated at a time; None for all at once.
         seed: Seed of start vectors and probes.
+        bracket: Relative width of the brackets of the sharpness.
     """
 
     num_eigenpairs: int = 10
@@ -46,13 +47,18 @@ class Choices:
     tolerance: float = 1e-3
     batch_size: int | None = None
     seed: int = 0
+    bracket: float = 0.01
 
 
 class Subject:
-    """A point under diagnosis.
+    """A point under examination, perhaps with an optimizer.
 
     Args:
-        target: The point.
+        loss: loss(params, data), a scalar.
+        params: The parameters.
+        data: All examples, or None.
+        optimizer: An Optax transformation, or None.
+        opt_state: Its state at the point.
         choices: Cost and accuracy.
 
     Raises:
@@ -60,18 +66,21 @@ class Subject:
         ValueError: If parameters are not finite, or the data do not suit the batch size.
     """
 
-    def __init__(self, target: Target, choices: Choices):
-        self.target, self.choices = target, choices
-        self.op = curvature.hessian(target.loss, target.params, target.data, batch_size=choices.batch_size)
+    def __init__(
+        self, loss: LossFn, params: Params, data: Batch | None, optimizer: Any, opt_state: Any, choices: Choices
+    ):
+        self.loss, self.params, self.data, self.choices = loss, params, data, choices
+        self.optimizer, self.opt_state = optimizer, opt_state
+        self.op = curvature.hessian(loss, params, data, batch_size=choices.batch_size)
 
     def key(self, stage: str) -> Key:
         """Return the random key of a stage, which is the same whichever other stages run."""
-        return jax.random.fold_in(jax.random.key(self.choices.seed), list(STAGES).index(stage))
+        return jax.random.fold_in(jax.random.key(self.choices.seed), _KEYS.index(stage))
 
     @property
     def step(self) -> tuple[Any, ...]:
         """The common arguments of functions of `dynamics`."""
-        return self.target.optimizer, self.target.opt_state, self.target.loss, self.target.params, self.target.data
+        return self.optimizer, self.opt_state, self.loss, self.params, self.data
 
 
 def audit(subject: Subject, so_far: Results) -> dict[str, Any]:
@@ -99,7 +108,10 @@ def sharpness(subject: Subject, so_far: Results) -> dict[str, Any]:
     if BRACKET_FLOORS * floor >= 1:
         raise ValueError(f"The products' noise floor, {floor:.1e}, is too high to bound the largest eigenvalue. {CAST}")
     bracket = curvature.sharpness(
-        subject.op, key=subject.key("sharpness"), tol=max(BRACKET, BRACKET_FLOORS * floor), noise_floor=floor
+        subject.op,
+        key=subject.key("sharpness"),
+        tol=max(subject.choices.bracket, BRACKET_FLOORS * floor),
+        noise_floor=floor,
     )
     return _plain(bracket._replace(vector=None)) | {"critical_learning_rate": bracket.learning_rate}
 
@@ -129,8 +141,8 @@ def trace(subject: Subject, so_far: Results) -> dict[str, Any]:
 
 def gradient(subject: Subject, so_far: Results) -> dict[str, Any]:
     """Return slope and curvature along the gradient."""
-    target, choices = subject.target, subject.choices
-    value, grads = loss_and_gradient(target.loss, target.params, target.data, choices.batch_size)
+    choices = subject.choices
+    value, grads = loss_and_gradient(subject.loss, subject.params, subject.data, choices.batch_size)
     result = curvature.ill_conditioning(
         subject.op,
         grads,
@@ -144,11 +156,10 @@ def gradient(subject: Subject, so_far: Results) -> dict[str, Any]:
 
 def classification(subject: Subject, so_far: Results) -> dict[str, Any]:
     """Return the kind of the point, and its numbers of negative and flat eigenvalues."""
-    target = subject.target
     result = curvature.classify_point(
-        target.loss,
-        target.params,
-        target.data,
+        subject.loss,
+        subject.params,
+        subject.data,
         key=subject.key("classification"),
         batch_size=subject.choices.batch_size,
         noise_floor=_floor(so_far),
@@ -163,7 +174,7 @@ def classification(subject: Subject, so_far: Results) -> dict[str, Any]:
 def threshold(subject: Subject, so_far: Results) -> dict[str, Any]:
     """Return the curvature above which the optimizer's next step is unstable."""
     del so_far
-    arguments = subject.target.optimizer, subject.target.opt_state, subject.target.params
+    arguments = subject.optimizer, subject.opt_state, subject.params
     return {
         "threshold": dynamics.stability_threshold(*arguments),
         "limit": dynamics.stability_limit(*arguments),
@@ -198,6 +209,31 @@ def stability(subject: Subject, so_far: Results) -> dict[str, Any]:
     }
 
 
+def accounting(subject: Subject, so_far: Results) -> dict[str, Any]:
+    """Return the predicted and the actual change of the loss in the optimizer's next step."""
+    del so_far
+    batch_size = subject.choices.batch_size
+    params = differentiated(subject.params)
+    point = differentiated(gradient_point(subject.params, subject.opt_state))
+    value, grads = loss_and_gradient(subject.loss, point, subject.data, batch_size)
+    value_fn = lambda p: subject.loss(differentiated(p), subject.data)
+    updates, _ = call_update(subject.optimizer, grads, subject.opt_state, subject.params, value, value_fn)
+    found = dynamics.account_step(
+        subject.loss, params, differentiated(updates), subject.data, batch_size=batch_size, num_samples=2
+    )
+    names = (
+        "linear",
+        "quadratic",
+        "realised",
+        "linear_error",
+        "quadratic_error",
+        "realised_error",
+        "ratio",
+        "ratio_error",
+    )
+    return {name: float(getattr(found, name)) for name in names} | {"num_matvecs": 2}
+
+
 @dataclass(frozen=True)
 class Stage:
     """One measurement.
@@ -224,7 +260,9 @@ STAGES: dict[str, Stage] = {
     "threshold": Stage("stability threshold of the optimizer", threshold, of_optimizer=True),
     "preconditioned": Stage("preconditioned sharpness", preconditioned, of_optimizer=True),
     "stability": Stage("stability of the next step", stability, of_optimizer=True),
+    "accounting": Stage("change of the loss in the next step", accounting, of_optimizer=True),
 }
+_KEYS = tuple(STAGES)
 
 
 @partial(jax.jit, static_argnums=(0, 3))

@@ -1,0 +1,15 @@
+"""Examination of a point: curvature, stability and what they mean together, in one call."""
+
+from jaxopt_study.examination._examination import Examination, Finding
+from jaxopt_study.examination._examine import Budget, examine
+from jaxopt_study.examination._rows import eigenvalue_rows as eigenvalue_rows
+from jaxopt_study.examination._rows import interval as interval
+from jaxopt_study.examination._rows import is_plain as is_plain
+from jaxopt_study.examination._rows import table_rows as table_rows
+from jaxopt_study.examination._rows import with_error as with_error
+from jaxopt_study.examination._stages import STAGES as STAGES
+from jaxopt_study.examination._stages import Choices as Choices
+from jaxopt_study.examination._stages import Stage as Stage
+from jaxopt_study.examination._stages import Subject as Subject
+
+__all__ = ["Budget", "Examination", "Finding", "examine"]

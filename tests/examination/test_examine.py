@@ -1,0 +1,177 @@
+"""An examination says what is true of points whose answer is known, and keeps what it has."""
+
+import re
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxopt_study import Examination, examine, records
+from jaxopt_study.examination import _examine
+from jaxopt_study.files import PathError
+
+CURVATURES = jnp.array([0.1, 2.0, 0.5])
+
+
+def bowl(params, _):
+    return 0.5 * jnp.sum(CURVATURES * params["x"] ** 2)
+
+
+def saddle(params, _):
+    return 0.5 * jnp.sum(jnp.array([3.0, -1.0]) * params**2)
+
+
+def loss(params, batch):
+    return jnp.mean((jnp.tanh(batch[0] @ params["w"]) - batch[1]) ** 2)
+
+
+POINT = {"x": jnp.array([-7.0, 2.0, 1.0])}
+X = np.random.default_rng(0).normal(size=(12, 3)).astype(np.float32)
+DATA = (X, np.sin(X.sum(axis=1)))
+PARAMS = {"w": jnp.array([0.3, -0.2, 0.5])}
+
+
+def subjects(found):
+    return [finding.subject for finding in found.findings]
+
+
+def text(found, subject):
+    return next(" ".join(finding) for finding in found.findings if finding.subject == subject)
+
+
+@pytest.fixture(scope="module")
+def beyond():
+    return examine(bowl, POINT, optimizer=optax.sgd(1.2))
+
+
+@pytest.fixture(scope="module")
+def whole():
+    return examine(saddle, jnp.zeros(2), optimizer=optax.sgd(0.5), budget="minutes")
+
+
+def test_a_rate_beyond_the_limit_is_called_so_with_the_factor(beyond):
+    ratio = beyond.results["preconditioned"]["ratio"]  # λmax = 2, and gradient descent's limit is 2/η
+    np.testing.assert_allclose(ratio, 2 / (2 / 1.2), rtol=1e-3)
+    assert "beyond the edge of stability" in text(beyond, "learning rate")
+    assert "at least 1.2" in text(beyond, "learning rate")
+    change = float(bowl({"x": POINT["x"] * (1 - 1.2 * CURVATURES)}, None) - bowl(POINT, None))
+    assert beyond.results["accounting"]["realised"] == pytest.approx(change, rel=1e-4)
+    assert "The loss rises" in text(beyond, "change of the loss")
+
+
+@pytest.mark.parametrize("rate", [0.25, 0.5])
+def test_the_room_below_the_limit_is_that_of_the_quadratic(rate):
+    found = examine(bowl, POINT, optimizer=optax.sgd(rate))
+    assert "below the edge of stability" in text(found, "learning rate")
+    room = float(re.search(r"Up to ([\d.]+) times", text(found, "learning rate"))[1])
+    assert room == pytest.approx(1.0 / rate, rel=1e-2)
+
+
+def test_a_saddle_is_a_saddle_and_the_step_leaves_it(whole):
+    assert "A saddle, with 1 negative eigenvalues" in text(whole, "kind of point")
+    assert whole.results["stability"]["radius"] == pytest.approx(1.5, rel=1e-5)  # 1 − η λ = 1 + .5
+    assert "leaves the point along negative curvature" in text(whole, "next step")
+    assert "loss falls" in text(whole, "way down")
+
+
+def test_it_shows_itself_without_arrays(whole, beyond):
+    for found in (whole, beyond):
+        assert repr(found) == str(found)
+        assert len(str(found).splitlines()) < 50
+        assert "array" not in str(found)
+        assert found.num_matvecs == sum(result["num_matvecs"] for result in found.results.values())
+    table = whole.to_pandas()
+    assert table.loc["kind of point", "value"] == "saddle"
+    assert "<td>kind of point</td><td>saddle</td>" in whole._repr_html_()
+
+
+def test_it_draws_its_spectrum_or_says_what_it_lacks(whole, beyond):
+    assert whole.figure().axes
+    with pytest.raises(ValueError, match='budget="minutes"'):
+        beyond.figure()
+
+
+def test_saved_and_loaded_it_is_the_same(whole, tmp_path):
+    path = whole.save(tmp_path / "point.json")
+    again = Examination.load(path)
+    assert str(again) == str(whole)
+    assert again.findings == whole.findings
+    records.save(records.Record("examination", "other", config={}, results={"stages": 3}), tmp_path / "other.json")
+    with pytest.raises(records.RecordError, match="does not hold an examination"):
+        Examination.load(tmp_path / "other.json")
+
+
+def test_its_page_needs_nothing_else_and_escapes_what_it_is_told(whole, tmp_path):
+    told = replace(whole, findings=(whole.findings[0]._replace(text="<script>x</script>"),))
+    page = told.report(tmp_path / "deep" / "point.html").read_text()
+    assert "<script>" not in page
+    assert not re.search(r"""(src|href)=["']?(https?:|//)""", page)
+    assert page.count("data:image/png;base64,") == 1
+    with pytest.raises(PathError):
+        whole.report(tmp_path)
+
+
+def test_without_an_optimizer_the_loss_alone_is_examined():
+    found = examine(loss, PARAMS, DATA, batch_size=5)
+    assert set(found.results) == {"audit", "sharpness"}
+    exact = jax.hessian(lambda w: loss({"w": w}, DATA))(PARAMS["w"])
+    largest = float(np.linalg.eigvalsh(exact)[-1])
+    assert found.results["sharpness"]["lower"] <= largest * (1 + 1e-5)
+    assert largest <= found.results["sharpness"]["upper"] * (1 + 1e-5)
+
+
+def test_a_loader_is_examined_and_what_needs_arrays_is_said_to_be_missing():
+    batches = [(DATA[0][i : i + 5], DATA[1][i : i + 5]) for i in range(0, 12, 5)]
+    found = examine(loss, PARAMS, batches, optimizer=optax.sgd(0.1))
+    assert {"audit", "sharpness"} <= set(found.results)
+    assert set(found.errors) == {"preconditioned", "accounting"}
+    assert "not measured" in subjects(found)
+
+
+def test_an_unsound_audit_ends_it_with_the_remedy():
+    found = examine(lambda p, batch: len(batch[1]) * loss(p, batch), PARAMS, DATA, batch_size=5)
+    assert set(found.results) == {"audit"}
+    assert subjects(found) == ["audit"]
+    assert "not those of a Hessian" in text(found, "audit")
+
+
+def test_a_stage_that_fails_is_named_and_the_others_are_kept(monkeypatch):
+    def fails(subject, so_far):
+        raise FloatingPointError("it broke")
+
+    stages = {
+        name: replace(stage, run=fails) if name == "sharpness" else stage for name, stage in _examine.STAGES.items()
+    }
+    monkeypatch.setattr(_examine, "STAGES", stages)
+    found = examine(loss, PARAMS, DATA, optimizer=optax.sgd(0.1))
+    assert found.errors == {"sharpness": "FloatingPointError: it broke"}
+    assert "accounting" in found.results
+    assert "it broke" in text(found, "not measured")
+
+
+def test_the_state_of_the_optimizer_counts():
+    momentum = optax.sgd(0.1, momentum=0.9)
+    state = momentum.init(PARAMS)
+    moving = jax.tree.map(lambda v: v + 5.0, state)
+    fresh, moved = (examine(loss, PARAMS, DATA, optimizer=momentum, opt_state=s) for s in (state, moving))
+    assert moved.results["accounting"]["realised"] != fresh.results["accounting"]["realised"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        ({"budget": "hours"}, ValueError, "budget"),
+        ({"opt_state": ()}, ValueError, "together with its optimizer"),
+        ({"optimizer": 3}, TypeError, "must be an Optax transformation"),
+        ({"optimizer": optax.adam}, TypeError, "Call it"),
+        ({"optimizer": optax.adam(1e-3), "opt_state": 7}, (TypeError, ValueError), "examine"),
+        ({"batch_size": 0}, ValueError, "batch_size"),
+        ({"seed": 1.5}, TypeError, "seed"),
+    ],
+)
+def test_wrong_arguments_are_refused_before_anything_is_measured(arguments, error, words):
+    with pytest.raises(error, match=words):
+        examine(loss, PARAMS, DATA, **arguments)
