@@ -29,6 +29,8 @@ from jaxopt_study.curvature.spectrum._condition_number import (
 from jaxopt_study.curvature.spectrum._cross_check import CrossCheck, cross_check
 from jaxopt_study.curvature.spectrum._eigenpairs import Eigenpairs, eigenpairs
 from jaxopt_study.curvature.spectrum._estimate import Estimate
+from jaxopt_study.curvature.spectrum._estimate import mean_and_error as mean_and_error
+from jaxopt_study.curvature.spectrum._estimate import ratio_and_error as ratio_and_error
 from jaxopt_study.curvature.spectrum._log_det import LogDet, log_det
 from jaxopt_study.curvature.spectrum._outliers import Outliers
 from jaxopt_study.curvature.spectrum._sharpness import Bracket, sharpness
