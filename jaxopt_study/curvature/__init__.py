@@ -15,8 +15,10 @@ from jaxopt_study.curvature.operators._hvp import linearized_gradient as lineari
 from jaxopt_study.curvature.operators._operator import Operator
 from jaxopt_study.curvature.points._classify_point import Classification, classify_point
 from jaxopt_study.curvature.points._descent_direction import Escape
+from jaxopt_study.curvature.points._directions import PrincipalAxes, principal_axes, random_direction
 from jaxopt_study.curvature.points._find_critical_point import CriticalPointSearch, SearchStatus, find_critical_point
 from jaxopt_study.curvature.points._morse_index import MorseIndex, Resolution, morse_index
+from jaxopt_study.curvature.points._path import Path, Plane, path, plane
 from jaxopt_study.curvature.points._point_kind import PointKind
 from jaxopt_study.curvature.spectrum._blocks import Blocks, blocks
 from jaxopt_study.curvature.spectrum._condition_number import (
@@ -56,7 +58,10 @@ __all__ = [
     "Operator",
     "Outliers",
     "Part",
+    "Path",
+    "Plane",
     "PointKind",
+    "PrincipalAxes",
     "Resolution",
     "SearchStatus",
     "SpectralDensity",
@@ -78,6 +83,10 @@ __all__ = [
     "log_det",
     "morse_index",
     "noise_floor",
+    "path",
+    "plane",
+    "principal_axes",
+    "random_direction",
     "sharpness",
     "spectral_density",
     "split",

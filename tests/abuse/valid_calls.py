@@ -348,6 +348,17 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
         "num_steps": 3,
     },
     "curvature.blocks": lambda: {"op": operator(), "key": KEY, "k": 1, "num_probes": 2, "num_steps": 2},
+    "curvature.path": lambda: {"loss": loss, "params": PARAMS, "direction": GRADS, "data": BATCH, "steps": [0.0, 1.0]},
+    "curvature.plane": lambda: {
+        "loss": loss,
+        "params": PARAMS,
+        "directions": (GRADS, PARAMS),
+        "data": BATCH,
+        "x": [0.0, 1.0],
+        "y": [0.5],
+    },
+    "curvature.random_direction": lambda: {"params": PARAMS, "key": KEY},
+    "curvature.principal_axes": lambda: {"snapshots": {"w": np.arange(6.0, dtype=np.float32).reshape(3, 2)}, "k": 1},
     "curvature.split": lambda: {
         "model": linear_model,
         "output_loss": squared_error,
