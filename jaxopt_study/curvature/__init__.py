@@ -16,8 +16,10 @@ from jaxopt_study.curvature.operators._hessian import hessian
 from jaxopt_study.curvature.operators._operator import Operator
 from jaxopt_study.curvature.points._classify_point import Classification, classify_point
 from jaxopt_study.curvature.points._descent_direction import Escape
+from jaxopt_study.curvature.points._directions import PrincipalAxes, principal_axes, random_direction
 from jaxopt_study.curvature.points._find_critical_point import CriticalPointSearch, SearchStatus, find_critical_point
 from jaxopt_study.curvature.points._morse_index import MorseIndex, Resolution, morse_index
+from jaxopt_study.curvature.points._path import Path, Plane, path, plane
 from jaxopt_study.curvature.points._point_kind import PointKind
 from jaxopt_study.curvature.spectrum._blocks import Blocks, blocks
 from jaxopt_study.curvature.spectrum._condition_number import (
@@ -30,6 +32,8 @@ from jaxopt_study.curvature.spectrum._condition_number import (
 from jaxopt_study.curvature.spectrum._cross_check import CrossCheck, cross_check
 from jaxopt_study.curvature.spectrum._eigenpairs import Eigenpairs, eigenpairs
 from jaxopt_study.curvature.spectrum._estimate import Estimate
+from jaxopt_study.curvature.spectrum._estimate import mean_and_error as mean_and_error
+from jaxopt_study.curvature.spectrum._estimate import ratio_and_error as ratio_and_error
 from jaxopt_study.curvature.spectrum._log_det import LogDet, log_det
 from jaxopt_study.curvature.spectrum._outliers import Outliers
 from jaxopt_study.curvature.spectrum._sharpness import Bracket, sharpness
@@ -55,7 +59,10 @@ __all__ = [
     "Operator",
     "Outliers",
     "Part",
+    "Path",
+    "Plane",
     "PointKind",
+    "PrincipalAxes",
     "Resolution",
     "SearchStatus",
     "SpectralDensity",
@@ -77,6 +84,10 @@ __all__ = [
     "log_det",
     "morse_index",
     "noise_floor",
+    "path",
+    "plane",
+    "principal_axes",
+    "random_direction",
     "sharpness",
     "spectral_density",
     "split",

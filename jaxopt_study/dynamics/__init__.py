@@ -1,7 +1,12 @@
 """Dynamics of a training step: stability, thresholds, preconditioned curvature and step accounting."""
 
+from jaxopt_study.dynamics._batch_sharpness import BatchSharpness, batch_sharpness
+from jaxopt_study.dynamics._critical_sharpness import CriticalSharpness, critical_sharpness
+from jaxopt_study.dynamics._directional_sharpness import DirectionalSharpness, directional_sharpness
+from jaxopt_study.dynamics._learning_rate_range import LearningRateRange, learning_rate_range
 from jaxopt_study.dynamics._linearised_step import LinearStep as LinearStep
 from jaxopt_study.dynamics._linearised_step import preconditioner_diagonal as preconditioner_diagonal
+from jaxopt_study.dynamics._preconditioned_density import PreconditionedDensity, preconditioned_density
 from jaxopt_study.dynamics._preconditioning import (
     PreconditionedSharpness,
     Preconditioner,
@@ -17,6 +22,7 @@ from jaxopt_study.dynamics._state_roles import state_roles
 from jaxopt_study.dynamics._step_accounting import Accounting, account_step
 from jaxopt_study.dynamics._step_period import period as period
 from jaxopt_study.dynamics._step_period import refuse_period as refuse_period
+from jaxopt_study.dynamics._stochastic_stability import StochasticStability, stochastic_stability
 from jaxopt_study.dynamics._updates import as_transformation as as_transformation
 from jaxopt_study.dynamics._updates import call_update as call_update
 from jaxopt_study.dynamics._updates import check_optimizer as check_optimizer
@@ -26,14 +32,26 @@ from jaxopt_study.dynamics._updates import keep_dtypes as keep_dtypes
 
 __all__ = [
     "Accounting",
+    "BatchSharpness",
+    "CriticalSharpness",
+    "DirectionalSharpness",
+    "LearningRateRange",
+    "PreconditionedDensity",
     "PreconditionedSharpness",
     "Preconditioner",
     "Stability",
+    "StochasticStability",
     "account_step",
+    "batch_sharpness",
+    "critical_sharpness",
+    "directional_sharpness",
+    "learning_rate_range",
+    "preconditioned_density",
     "preconditioned_sharpness",
     "preconditioner",
     "stability",
     "stability_limit",
     "stability_threshold",
     "state_roles",
+    "stochastic_stability",
 ]

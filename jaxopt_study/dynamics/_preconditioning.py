@@ -122,8 +122,9 @@ def preconditioned_sharpness(
     """
     key = check_key("preconditioned_sharpness", jax.random.key(0) if key is None else key)
     with mesh_context(params):
-        step = _step("preconditioned_sharpness", optimizer, opt_state, loss, params, data, batch_size)
-        diagonal, threshold = _preconditioner("preconditioned_sharpness", step)
+        step, diagonal, threshold = preconditioned_step(
+            "preconditioned_sharpness", optimizer, opt_state, loss, params, data, batch_size
+        )
         op = step.curvature.precondition(diagonal)
         bracket = sharpness(op, key=key, confidence=confidence, tol=tol, max_matvecs=max_matvecs)
     return PreconditionedSharpness(bracket, threshold)
@@ -176,8 +177,10 @@ def preconditioner(
         [2.1213 0.3536]
     """
     with mesh_context(params):
-        step = _step("preconditioner", optimizer, opt_state, loss, params, data, batch_size)
-        return Preconditioner(*_preconditioner("preconditioner", step))
+        _, diagonal, threshold = preconditioned_step(
+            "preconditioner", optimizer, opt_state, loss, params, data, batch_size
+        )
+        return Preconditioner(diagonal, threshold)
 
 
 def _step(
@@ -187,6 +190,14 @@ def _step(
     optimizer, opt_state, params = check_optimizer(name, optimizer, opt_state, params)
     refuse_period(name, optimizer, params, opt_state)
     return linear_step(optimizer, opt_state, loss, params, data, "statistics", batch_size, 1)
+
+
+def preconditioned_step(
+    name: str, optimizer: Any, opt_state: Any, loss: LossFn, params: Params, data: Any, batch_size: int | None
+) -> tuple[LinearStep, Params, float]:
+    """Return the linearised step, the diagonal P and the threshold of `preconditioner`, for the function `name`."""
+    step = _step(name, optimizer, opt_state, loss, params, data, batch_size)
+    return step, *_preconditioner(name, step)
 
 
 def _preconditioner(name: str, step: LinearStep) -> tuple[Params, float]:

@@ -143,6 +143,8 @@ _TWO = {"a": optimizers.sgd(0.1), "b": optimizers.sgd(0.2), "params": PARAMS, "n
 FILES: Mapping[str, Any] = {"data_dir": archive_folder(), "verify": False, "num_train": 2, "num_validation": 1}
 RUN: Mapping[str, Any] = {"num_steps": 2, "key": KEY, "batch_size": 2}
 
+STEP: Mapping[str, Any] = {"optimizer": optimizers.momentum(0.01), "loss": loss, "params": PARAMS, "data": BATCH}
+
 # What figures draw.
 YLABEL = {"ylabel": "loss"}
 CURVES = {"a": np.ones((2, 2))}
@@ -353,6 +355,17 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
         "num_steps": 3,
     },
     "curvature.blocks": lambda: {"op": operator(), "key": KEY, "k": 1, "num_probes": 2, "num_steps": 2},
+    "curvature.path": lambda: {"loss": loss, "params": PARAMS, "direction": GRADS, "data": BATCH, "steps": [0.0, 1.0]},
+    "curvature.plane": lambda: {
+        "loss": loss,
+        "params": PARAMS,
+        "directions": (GRADS, PARAMS),
+        "data": BATCH,
+        "x": [0.0, 1.0],
+        "y": [0.5],
+    },
+    "curvature.random_direction": lambda: {"params": PARAMS, "key": KEY},
+    "curvature.principal_axes": lambda: {"snapshots": {"w": np.arange(6.0, dtype=np.float32).reshape(3, 2)}, "k": 1},
     "curvature.split": lambda: {
         "model": linear_model,
         "output_loss": squared_error,
@@ -391,6 +404,43 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
         "params": PARAMS,
         "data": BATCH,
         "key": KEY,
+    },
+    "dynamics.directional_sharpness": lambda: {**STEP, "opt_state": opt_state(), "batch_size": 2},
+    "dynamics.critical_sharpness": lambda: {**STEP, "opt_state": opt_state(), "batch_size": 2},
+    "dynamics.learning_rate_range": lambda: {
+        "make_optimizer": optimizers.sgd,
+        "loss": loss,
+        "params": PARAMS,
+        "data": BATCH,
+        "key": KEY,
+        "batch_size": 2,
+        "num_rates": 2,
+        "num_steps": 2,
+    },
+    "dynamics.stochastic_stability": lambda: {
+        **STEP,
+        "opt_state": opt_state(),
+        "key": KEY,
+        "batch_size": 2,
+        "num_populations": 2,
+        "num_particles": 2,
+        "num_steps": 4,
+        "exact": False,
+    },
+    "dynamics.batch_sharpness": lambda: {
+        "loss": loss,
+        "params": PARAMS,
+        "data": BATCH,
+        "batch_size": 2,
+        "key": KEY,
+        "num_batches": 2,
+    },
+    "dynamics.preconditioned_density": lambda: {
+        **STEP,
+        "opt_state": opt_state(),
+        "key": KEY,
+        "num_probes": 2,
+        "num_steps": 2,
     },
     "dynamics.account_step": lambda: {"loss": loss, "params": PARAMS, "updates": GRADS, "data": BATCH},
     # sweeps

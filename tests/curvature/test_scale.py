@@ -33,6 +33,9 @@ from jaxopt_study.curvature import (
     log_det,
     morse_index,
     noise_floor,
+    plane,
+    principal_axes,
+    random_direction,
     sharpness,
     spectral_density,
     split,
@@ -419,6 +422,48 @@ def curved_outputs(params, batch):
     return batch["x"] @ params + 0.5 * jnp.sum(params**2)
 
 
+E0, E1 = np.eye(N, dtype=np.float32)[:2]
+
+
+def path_of(c):
+    found = curvature.path(quadratic, jnp.asarray(V), jnp.asarray(E0), data(c), steps=[-2.0, 1.0])
+    return {"path": found._replace(steps=None)}
+
+
+def is_path(found):
+    found, dense, v = found["path"], A.astype(float), V.astype(float)
+    points = [v - 2 * E0, v + E0]
+    close(found.losses, [0.5 * p @ dense @ p for p in points], 1e-4)
+    close(found.model, found.losses, 1e-4)
+    close(found.slope, dense[0] @ v, 1e-4)
+    close(found.curvature, dense[0, 0], 1e-4)
+
+
+def plane_of(c):
+    found = plane(quadratic, jnp.asarray(V), (jnp.asarray(E0), jnp.asarray(E1)), data(c), x=[-2.0, 1.0], y=[1.0])
+    return {"plane": found._replace(x=None, y=None)}
+
+
+def is_plane(found):
+    found, dense, v = found["plane"], A.astype(float), V.astype(float)
+    close(found.losses, [[0.5 * p @ dense @ p for p in (v - 2 * E0 + E1, v + E0 + E1)]], 1e-4)
+    close(found.model, found.losses, 1e-4)
+    close(found.curvatures, dense[:2, :2], 1e-4, 1e-6)
+
+
+def directions_of(c):
+    scale = np.float32(c)
+    drawn = random_direction(jnp.asarray(X * scale), key=KEY)
+    return {"drawn": drawn, "axes": principal_axes(jnp.asarray(X * scale), k=2)}
+
+
+def are_directions(found):
+    close(np.linalg.norm(found["drawn"], axis=0), np.linalg.norm(X.astype(float), axis=0))
+    values = np.linalg.svd(X.astype(float) - X[-1].astype(float), compute_uv=False)
+    close(found["axes"].explained, values[:2] ** 2 / np.sum(values**2))
+    close(np.linalg.norm(found["axes"].coordinates, axis=0), values[:2])
+
+
 WIDE = np.random.default_rng(6).normal(size=(7, N)).astype(np.float32)
 
 
@@ -533,6 +578,28 @@ ROWS = {
     "log_det": [
         Row(log_det_of, {"found.smallest": 1}, is_log_det, ("value", "found.standard_error", "found.truncation")),
     ],
+    "path": [
+        Row(
+            path_of,
+            {
+                f"path.{x}": 1
+                for x in ("losses", "errors", "model", "slope", "slope_error", "curvature", "curvature_error")
+            },
+            is_path,
+        )
+    ],
+    "plane": [
+        Row(
+            plane_of,
+            {
+                f"plane.{x}": 1
+                for x in ("losses", "errors", "model", "slopes", "curvatures", "curvature_error")
+            },
+            is_plane,
+        )
+    ],
+    "random_direction": [Row(directions_of, {"drawn": 1, "axes.origin": 1, "axes.coordinates": 1}, are_directions)],
+    "principal_axes": [Row(directions_of, {"drawn": 1, "axes.origin": 1, "axes.coordinates": 1}, are_directions)],
     "blocks": [
         Row(
             blocks_of,

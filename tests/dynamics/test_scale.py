@@ -9,6 +9,10 @@ import pytest
 from jaxopt_study import optimizers
 from jaxopt_study.dynamics import (
     account_step,
+    batch_sharpness,
+    critical_sharpness,
+    directional_sharpness,
+    preconditioned_density,
     preconditioned_sharpness,
     stability,
     stability_limit,
@@ -72,6 +76,43 @@ def test_account_of_a_step_scales_with_the_loss(factor):
     np.testing.assert_allclose(np.float64(found.realised) / factor, f(p + u) - f(p), rtol=1e-4)
     assert 0 < found.ratio_error < 1e-3
     assert found.ratio == pytest.approx((f(p + u) - f(p)) / (gradient @ u + 0.5 * u @ (EXACT * u)), rel=1e-4)
+
+
+SLOPES = np.asarray(CURVATURES) * np.asarray(PARAMS, np.float64) + 0.15 * np.asarray(PARAMS, np.float64) ** 2
+ALONG = np.sum(EXACT * SLOPES**2) / np.sum(SLOPES**2)  # the curvature along the gradient, of factor 1
+
+
+@pytest.mark.parametrize("factor", FACTORS)
+def test_curvature_along_the_update_scales_with_the_loss(factor):
+    tx = optax.sgd(0.3 / factor)
+    found = directional_sharpness(tx, tx.init(PARAMS), loss, PARAMS, jnp.float32(factor))
+    assert np.float64(found.value) / factor == pytest.approx(ALONG, rel=1e-5)
+    assert 0 < np.float64(found.error) / factor < 1e-3
+    critical = critical_sharpness(
+        tx, tx.init(PARAMS), lambda p, c: loss(p, c) - 0.05 * c * jnp.sum(p**3), PARAMS, jnp.float32(factor)
+    )
+    steep = np.asarray(CURVATURES) * np.asarray(PARAMS, np.float64)
+    exact = np.sum(np.asarray(CURVATURES) * steep**2) / np.sum(steep**2)
+    assert abs(critical.value / factor - exact) <= critical.error / factor + 1e-5
+    assert critical.error / factor < 0.01 * exact
+
+
+@pytest.mark.parametrize("factor", FACTORS)
+def test_batch_sharpness_scales_with_the_loss(factor):
+    data = jnp.float32(factor) * jnp.array([1.0, 2.0])
+    found = batch_sharpness(lambda p, c: loss(p, jnp.mean(c)), PARAMS, data, batch_size=1, key=jax.random.key(0))
+    assert abs(np.float64(found.value) / factor - 9 / 5 * ALONG) <= 5 * np.float64(found.error) / factor
+    assert np.float64(found.full_batch) / factor == pytest.approx(1.5 * ALONG, rel=1e-5)
+
+
+@pytest.mark.parametrize("factor", FACTORS)
+def test_density_over_threshold_has_no_units(factor):
+    tx = optax.sgd(0.3 / factor)
+    found = preconditioned_density(tx, tx.init(PARAMS), loss, PARAMS, jnp.float32(factor), key=jax.random.key(0))
+    assert found.threshold == pytest.approx(2 * factor / 0.3, rel=1e-6)
+    values = np.float64(found.density.quadrature.nodes[0]) / factor
+    np.testing.assert_allclose(values, np.sort(EXACT), rtol=1e-5)
+    assert abs(found.unstable_share - 0.25) <= 4 * found.unstable_share_error
 
 
 @pytest.mark.slow
