@@ -68,6 +68,7 @@ STATEMENTS: Mapping[str, tuple[tuple[str, str], ...]] = {
         ),
     ),
     "random_vs_grid": (("001", "Hyperparameters are drawn at random, not taken from a grid."),),
+    "rnn_clipping": (("004", "Recurrent networks have cliffs; weight clipping helps. (Gradient clipping is meant.)"),),
     "saddle_escape": (
         ("004", "Saddle points could endanger first-order methods, but in experience they are passed well."),
     ),
