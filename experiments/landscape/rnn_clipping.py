@@ -73,7 +73,7 @@ def _train(config: Config, length: int) -> dict[str, Any]:
         clipped = tap("clip", clip_by_global_norm(threshold))
         run = training.train(
             problem, chain(clipped, optimizers.sgd(rate)), num_steps=config.num_steps, key=key,
-            batch_size=config.batch_size, evaluate_on="test",
+            batch_size=config.batch_size, order="with_replacement", evaluate_on="test",
             evaluate_every=config.num_steps // config.num_evaluations,
         )  # fmt: skip
         length = run.taps["clip"].norm_in
