@@ -47,6 +47,12 @@ STATEMENTS: Mapping[str, tuple[tuple[str, str], ...]] = {
     "edge_of_stability": (("000", "A loss that spikes after a while means a learning rate that is too large."),),
     "ensemble": (("001", "An ensemble averages the outputs of separately trained models."),),
     "ill_conditioning": (("004", "Ill-conditioning: ½ε²gᵀHg exceeds εgᵀg, so that even small steps raise the loss."),),
+    "learning_rate_diagnosis": (
+        (
+            "000",
+            "A loss that falls in a straight line asks for a higher rate, one that rises or jumps for a lower one.",
+        ),
+    ),
     "local_vs_global": (
         ("004", "Descent can fail without a minimum or a saddle: the local slope says little about the whole."),
     ),
@@ -68,6 +74,7 @@ STATEMENTS: Mapping[str, tuple[tuple[str, str], ...]] = {
         ),
     ),
     "random_vs_grid": (("001", "Hyperparameters are drawn at random, not taken from a grid."),),
+    "rnn_clipping": (("004", "Recurrent networks have cliffs; weight clipping helps. (Gradient clipping is meant.)"),),
     "saddle_escape": (
         ("004", "Saddle points could endanger first-order methods, but in experience they are passed well."),
     ),

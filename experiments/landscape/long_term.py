@@ -15,13 +15,16 @@ from matplotlib.figure import Figure
 from experiments.claims import Claim, Control, Measurement, at_least, at_most, exact, mean_over_seeds, near
 from experiments.experiment import Experiment
 from jaxopt_study.figures import response
+from jaxopt_study.problems import networks
 from jaxopt_study.records import Record
 
 GOODFELLOW = "Goodfellow, Bengio and Courville (2016), Deep Learning, §8.2.5: Wᵗ = V diag(λ)ᵗ V⁻¹"
 GELFAND = "Gelfand's formula: ‖Wᵗ‖^(1/t) → ρ(W)"
 TREFETHEN = "Trefethen and Embree (2005), Spectra and pseudospectra, §16: transient growth of non-normal matrices"
 HOCHREITER = "Hochreiter and Schmidhuber (1997), Long short-term memory; Cho et al. (2014) for the gated unit"
-CELLS = ("tanh", "LSTM", "GRU")
+TALLEC = "Tallec and Ollivier (2018), Can recurrent neural networks warp time?: a gate with bias b forgets at σ(b)"
+TANH, ORTHOGONAL, GRU = "tanh", "linear, orthogonal", "GRU, open gates"
+USUAL, LSTM, ALONE = "LSTM, usual start", "LSTM, open gates", "LSTM, open gates, U near 0"
 
 
 @dataclass(frozen=True)
@@ -32,10 +35,10 @@ class Config:
     radii: tuple[float, ...] = (0.9, 1.0, 1.1)  # spectral radii to which a random matrix is scaled
     doublings: int = 26  # t = 2^26
     coupling: float = 5.0  # of the non-normal matrix, off its diagonal of .9
-    num_steps: int = 200  # of gradients through the cells
+    num_steps: int = 200  # between an input and the output
     width: int = 50
     gain: float = 0.9  # spectral norm of the tanh cell's recurrent matrix
-    forget_bias: float = 3.0  # of LSTM and GRU: both keep most of their memory at the start
+    open_bias: float = 3.0  # of the gates that keep, in LSTM and GRU; the usual one of an LSTM is 1
     num_seeds: int = 20
     seed: int = 0
 
@@ -57,14 +60,15 @@ def run(config: Config, data_dir: Path | None) -> Mapping[str, Any]:
     rotation = 0.9 * np.linalg.qr(rng.standard_normal((2, 2)))[0]  # normal, of the same spectral radius
     with jax.enable_x64(True):
         keys = jax.random.split(jax.random.key(config.seed), config.num_seeds)
-        gradients = {
-            cell: np.asarray(jax.jit(jax.vmap(partial(_gradient_norms, config, cell)))(keys)) for cell in CELLS
-        }
-        orthogonal = np.asarray(jax.jit(jax.vmap(partial(_gradient_norms, config, "linear, orthogonal")))(keys))
+        norms = partial(_gradient_norms, config)
+        gradients = {label: jax.jit(jax.vmap(partial(norms, model)))(keys) for label, model in _models(config).items()}
+        settings = {USUAL: (1.0, 1.0), LSTM: (config.open_bias, 1.0), ALONE: (config.open_bias, 0.01)}
+        lanes = jax.vmap(lambda setting: jax.vmap(partial(norms, _lstm(config, *setting)))(keys))
+        gradients |= dict(zip(settings, jax.jit(lanes)(jnp.array(list(settings.values()))), strict=True))
     return {
         "excess": {radius: np.array(found) for radius, found in slopes.items()},
         "powers": {"non-normal": _power_norms(jordan, 120), "normal": _power_norms(rotation, 120)},
-        "gradients": gradients | {"linear, orthogonal": orthogonal},
+        "gradients": jax.tree.map(np.asarray, gradients),
     }
 
 
@@ -81,55 +85,28 @@ def _power_norms(W: np.ndarray, num_steps: int) -> np.ndarray:
     return np.array([np.linalg.norm(np.linalg.matrix_power(W, t), 2) for t in range(num_steps + 1)])
 
 
-def _gradient_norms(config: Config, cell: str, key: jax.Array) -> jax.Array:
-    """Return ‖∂(uᵀh_T)/∂h_t‖ for 0 … T steps between t and T, relative to ‖u‖, u random, inputs random."""
-    width = config.width
-    key_weights, key_inputs, key_u = jax.random.split(key, 3)
-    step, size = _cell(config, cell, key_weights)
-    inputs = jax.random.normal(key_inputs, (config.num_steps, width))
-    _, states = jax.lax.scan(lambda h, x: (step(h, x), h), jnp.zeros(size), inputs)
-    # The output reads the hidden part, not the LSTM's cell.
-    u = jnp.zeros(size).at[:width].set(jax.random.normal(key_u, (width,)))
-
-    def back(adjoint: jax.Array, both: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        h, x = both
-        adjoint = jax.vjp(lambda h: step(h, x), h)[1](adjoint)[0]
-        return adjoint, jnp.linalg.norm(adjoint)
-
-    _, norms = jax.lax.scan(back, u, (states, inputs), reverse=True)
-    return jnp.concatenate([jnp.ones(1), norms[::-1] / jnp.linalg.norm(u)])
+def _models(config: Config) -> dict[str, Any]:
+    shape: Any = {"num_outputs": 1, "widths": (config.width,)}
+    return {
+        TANH: networks.RNN(**shape, recurrent_initialiser=networks.initialisers.orthogonal(config.gain)),
+        ORTHOGONAL: networks.RNN(**shape, activation="identity", initialiser="orthogonal"),
+        GRU: networks.GRU(**shape, update_bias=config.open_bias),
+    }
 
 
-def _cell(config: Config, cell: str, key: jax.Array) -> tuple[Any, int]:
-    """Return the step h, x ↦ h of a cell, and the size of its state; the LSTM's is (h, c)."""
-    width = config.width
-    keys = jax.random.split(key, 2)
-    draw = jax.nn.initializers.orthogonal()
-    if cell == "linear, orthogonal":
-        W = draw(keys[0], (width, width))
-        return lambda h, x: W @ h + x / math.sqrt(width), width
-    num_gates = {"tanh": 1, "LSTM": 4, "GRU": 3}[cell]
-    recurrent = [draw(k, (width, width)) for k in jax.random.split(keys[0], num_gates)]
-    driving = [jax.random.normal(k, (width, width)) / width for k in jax.random.split(keys[1], num_gates)]
-    sigmoid, bias = jax.nn.sigmoid, config.forget_bias
-    if cell == "tanh":
-        return lambda h, x: jnp.tanh(config.gain * recurrent[0] @ h + driving[0] @ x), width
-    if cell == "LSTM":
+def _lstm(config: Config, bias: jax.Array, gain: jax.Array) -> networks.LSTM:
+    scaled = networks.initialisers.orthogonal(gain)
+    return networks.LSTM(1, widths=(config.width,), forget_bias=bias, recurrent_initialiser=scaled)
 
-        def lstm(state: jax.Array, x: jax.Array) -> jax.Array:
-            h, c = jnp.split(state, 2)
-            i, f, o, g = (U @ h + V @ x for U, V in zip(recurrent, driving, strict=True))
-            c = sigmoid(f + bias) * c + sigmoid(i) * jnp.tanh(g)
-            return jnp.concatenate([sigmoid(o) * jnp.tanh(c), c])
 
-        return lstm, 2 * width
-
-    def gru(h: jax.Array, x: jax.Array) -> jax.Array:
-        z = sigmoid(recurrent[0] @ h + driving[0] @ x + bias)  # how much is kept
-        r = sigmoid(recurrent[1] @ h + driving[1] @ x)
-        return z * h + (1 - z) * jnp.tanh(recurrent[2] @ (r * h) + driving[2] @ x)
-
-    return gru, width
+def _gradient_norms(config: Config, model: Any, key: jax.Array) -> jax.Array:
+    """Return ‖∂y/∂x‖ of the input 0 … T steps before the output y, relative to that of the last input."""
+    key_weights, key_inputs = jax.random.split(key)
+    x = jax.random.normal(key_inputs, (1, config.num_steps + 1, config.width)) / math.sqrt(config.width)
+    params = jax.tree.map(lambda leaf: leaf.astype(x.dtype), model.init(key_weights, x)["params"])
+    gradient = jax.grad(lambda x: model.apply({"params": params}, x)[0, 0])(x)
+    norms = jnp.linalg.norm(gradient[0], axis=-1)[::-1]
+    return norms / norms[0]
 
 
 def claims(record: Record) -> list[Claim]:
@@ -138,9 +115,18 @@ def claims(record: Record) -> list[Claim]:
     excess = {radius: np.abs(np.asarray(found)).max() for radius, found in results["excess"].items()}
     powers = {label: np.asarray(norms) for label, norms in results["powers"].items()}
 
-    def reach(cell: str) -> Measurement:
-        """Return log₁₀ of the gradient through all steps."""
-        return mean_over_seeds(np.log10(np.maximum(np.asarray(results["gradients"][cell])[:, -1], 1e-300)))
+    gradients = {label: np.asarray(found) for label, found in results["gradients"].items()}
+
+    def reach(label: str, *, over: str = "") -> Measurement:
+        """Return log₁₀ of the gradient through all steps, or of its ratio to that of another cell."""
+        ends = np.log10(np.maximum(gradients[label][:, -1], 1e-300))
+        return mean_over_seeds(ends - (np.log10(np.maximum(gradients[over][:, -1], 1e-300)) if over else 0.0))
+
+    def rate(label: str) -> Measurement:
+        """Return the logarithm of the factor per step, over the second half of the steps."""
+        logs = np.log(gradients[label])
+        half = logs.shape[1] // 2
+        return mean_over_seeds((logs[:, -1] - logs[:, half]) / (logs.shape[1] - 1 - half))
 
     steps = config["num_steps"]
     return [
@@ -169,46 +155,51 @@ def claims(record: Record) -> list[Claim]:
         ),
         Claim(
             f"Through {steps} steps of a tanh cell a gradient vanishes",
-            reach("tanh"),
+            reach(TANH),
             at_most(-8.0, f"{GOODFELLOW}; .9^{steps} = {0.9**steps:.0e}"),
-            Control("an orthogonal linear cell", reach("linear, orthogonal")),
-            "log₁₀ of the gradient's norm relative to its start.",
+            Control("an orthogonal linear cell", reach(ORTHOGONAL)),
+            "log₁₀ of the gradient with respect to the first input, relative to that of the last.",
         ),
         Claim(
             "The orthogonal linear cell keeps its length",
-            reach("linear, orthogonal"),
-            near(0.0, 1e-6, "products of orthogonal matrices are orthogonal"),
-            Control("tanh", reach("tanh")),
+            reach(ORTHOGONAL),
+            near(0.0, 1e-4, "products of orthogonal matrices are orthogonal; weights drawn in single precision"),
+            Control("tanh", reach(TANH)),
         ),
         Claim(
             "Gates carry a gradient farther than tanh by many orders of magnitude",
-            mean_over_seeds(
-                np.log10(np.asarray(results["gradients"]["LSTM"])[:, -1])
-                - np.log10(np.maximum(np.asarray(results["gradients"]["tanh"])[:, -1], 1e-300))
-            ),
+            reach(LSTM, over=TANH),
             at_least(3.0, f"{HOCHREITER}; three orders"),
-            Control(
-                "tanh against itself, other seeds",
-                mean_over_seeds(np.diff(np.log10(np.asarray(results["gradients"]["tanh"])[:, -1]))),
-            ),
-            f"LSTM with forget bias {config['forget_bias']:g}. log₁₀ for the GRU: {reach('GRU')}, for the LSTM: "
-            f"{reach('LSTM')}.",
+            Control("tanh against itself, other seeds", mean_over_seeds(np.diff(np.log10(gradients[TANH][:, -1])))),
+            f"Bias of open gates: {config['open_bias']:g}. log₁₀ through {steps} steps of the LSTM: {reach(LSTM)}, "
+            f"of the GRU: {reach(GRU)}, of an LSTM at its usual start, forget bias 1: {reach(USUAL)}.",
+        ),
+        Claim(
+            "Without feedback of h, an LSTM's gradient shrinks in each step by the factor σ(forget bias)",
+            rate(ALONE),
+            near(_log_sigmoid(config["open_bias"]), 0.02, f"{TALLEC}; {steps} steps"),
+            Control("with orthogonal U, as at the start", rate(LSTM)),
+            f"Logarithm of the factor per step. With orthogonal U the gates alone do not tell: h feeds back, and the "
+            f"gradient shrinks less, or grows. At the usual start: {rate(USUAL)}, log σ(1) = {_log_sigmoid(1.0):.3f}.",
         ),
     ]
+
+
+def _log_sigmoid(x: float) -> float:
+    return -math.log1p(math.exp(-x))
 
 
 def draw(record: Record) -> Mapping[str, Figure]:
     """Draw powers of two matrices, and gradients through the cells."""
     results = record.results
-    gradients = {label: np.maximum(np.asarray(found), 1e-20) for label, found in results["gradients"].items()}
     return {
         "powers": response(
             np.arange(121), results["powers"], xlabel="t", ylabel="‖Wᵗ‖, spectral radius .9", log_y=True,
             title="Powers of W: a non-normal matrix grows before it forgets",
         ),
         "gradients": response(
-            np.arange(record.config["num_steps"] + 1), gradients, xlabel="steps between output and state", log_y=True,
-            ylabel="norm of the gradient, relative to its start", smallest=1e-18,
+            np.arange(record.config["num_steps"] + 1), results["gradients"], log_y=True, smallest=1e-18,
+            xlabel="steps between input and output", ylabel="norm of the gradient, relative to the last input's",
             title="Gradients through recurrent cells at their start: gates carry them",
         ),
     }  # fmt: skip

@@ -26,10 +26,13 @@ ADVICE: Mapping[Finding, str] = {
 }
 
 SHORTEST = 20  # losses; a shorter curve has no shape that could be judged
-STRAIGHT = 0.3  # share of the descent in the second half from which a curve counts as straight; a straight line has .5
-FLATTENED = 0.15  # share of the descent in the second half up to which a curve counts as flattened
-SIGNIFICANT = 4.0  # standard errors
+# The numbers below separate runs of known rates: see `diagnose`.
+STRAIGHT = 0.12  # share of the descent in the second half from which the rate is too low; a straight line has .5
+FLATTENED = 0.05  # share of the descent in the second half up to which a curve counts as flattened
+SOLVED = 0.05  # share of the starting loss up to which a flattened curve is a good one
+SIGNIFICANT = 3.0  # standard errors
 SPIKE = 8.0  # standard deviations of the noise
+EXCURSION = 0.5  # share of the descent that a spike takes back
 NOTICEABLE = 0.01  # share of the starting loss
 
 
@@ -62,17 +65,19 @@ def diagnose(
 
     The curve is smoothed by medians of windows. The first of these that applies decides:
 
-        rate too high   a loss is not finite, or the curve ends above its start
+        rate too high   a loss is not finite, the curve ends above its start, or 99 % of at least 100 losses of the
+                        second half are above the first one
         spiking         at least two excursions above the smoothed curve of more than 8 standard deviations of the noise
+                        and half of the descent
         overfitting     the validation loss has risen from its minimum, while the training loss has fallen
-        rate too low    at least 30 % of the descent happen in the second half: the curve is close to a straight line
+        rate too low    at least 12 % of the descent happen in the second half, or a tiny descent is steady
         plateau         no descent, or one that has ended with more than half of the starting loss left
-        good            a descent that has flattened: at most 15 % of it happen in the second half
-        undecided       anything else, differences within 4 standard errors, and curves of fewer than 20 losses
+        good            a descent that has ended: at most 5 % of it in the second half, at most 5 % of the start left
+        undecided       anything else, differences within 3 standard errors, and curves of fewer than 20 losses
 
-    It looks at one curve alone. Whether another learning rate would have been better is a question for `sweeps.search`;
-    the experiment `learning_rate_diagnosis` measures how often the findings are right. "plateau" and "good" take 0 for
-    the smallest possible loss; subtract the infimum from losses that have another one.
+    It looks at one curve alone. Whether another learning rate would have been better is a question for `sweeps.search`.
+    "plateau" and "good" take 0 for the smallest possible loss; subtract the infimum from losses that have another one.
+    A problem that is solved suddenly after a long plateau has its descent late at good rates, too.
 
     Args:
         run: The trajectory of one run, or its training losses, shape (steps,). NaN marks steps after the end.
@@ -124,6 +129,7 @@ def _judge(losses: np.ndarray, validation: np.ndarray | None, ended: int | None)
         return _diagnosis("undecided", f"There are {len(losses)} losses; a judgement needs {SHORTEST}.", {})
     noise, smooth = _noise(losses), _smoothed(losses)
     error = 1.25 * noise / math.sqrt(len(losses) / len(smooth))  # of one median
+    late = losses[len(losses) // 2 :]
     start = float(losses[0] if losses[0] > smooth[0] + SIGNIFICANT * noise else smooth[0])
     middle, end = float(smooth[len(smooth) // 2]), float(smooth[-1])
     descent, scale = start - end, max(abs(start), abs(end))
@@ -134,6 +140,9 @@ def _judge(losses: np.ndarray, validation: np.ndarray | None, ended: int | None)
 
     if end > start + max(margin, NOTICEABLE * scale):
         return _diagnosis("rate too high", f"The loss ends at {end:.4g}, above its start, {start:.4g}.", numbers)
+    if len(late) >= 100 and np.mean(late > losses[0]) >= 0.99 and np.median(late) > losses[0] + NOTICEABLE * scale:
+        words = f"The second half, with a median of {np.median(late):.4g}, is above the first loss, {losses[0]:.4g}."
+        return _diagnosis("rate too high", words, numbers)
     if len(spikes) >= 2:
         places = ", ".join(str(step) for step in spikes[:5]) + (", …" if len(spikes) > 5 else "")
         return _diagnosis("spiking", f"The loss jumps up at {len(spikes)} places (steps {places}).", numbers)
@@ -153,7 +162,7 @@ def _judge(losses: np.ndarray, validation: np.ndarray | None, ended: int | None)
             words = f"The descent has ended at {end:.4g}, {end / start:.0%} of the start."
             return _diagnosis("plateau", words, numbers)
         words = f"The loss falls from {start:.4g} to {end:.4g}, and {share:.0%} of that in the second half."
-        return _diagnosis("good", words, numbers)
+        return _diagnosis("good" if end <= SOLVED * start else "undecided", words, numbers)
     words = f"{share:.0%} ± {doubt:.0%} of the descent happen in the second half: neither straight nor flattened."
     return _diagnosis("undecided", words, numbers)
 
@@ -188,7 +197,7 @@ def _spikes(losses: Float[np.ndarray, " steps"], noise: float, descent: float) -
     median = np.median(np.lib.stride_tricks.sliding_window_view(padded, 2 * width + 1), axis=1)
     residual = losses - median
     spread = max(noise, 1.4826 * float(np.median(np.abs(residual))))
-    above = residual > max(SPIKE * spread, 0.1 * descent)
+    above = residual > max(SPIKE * spread, EXCURSION * descent)
     above[: 2 * width] = False  # the steep start is no spike
     return [int(step) for step in np.flatnonzero(above[1:] & ~above[:-1]) + 1]
 

@@ -69,10 +69,46 @@ def test_overfitting_needs_a_rising_validation_loss_and_a_falling_training_loss(
     assert diagnose(train[::-1], validation_losses=turn).finding == "rate too high"
 
 
+def between(share_of_line, end=0.01):
+    """A curve of which a share falls in a straight line, the rest at once; half of the line is in the second half."""
+    return end + 2.3 * ((1 - share_of_line) * np.exp(-STEPS / 20) + share_of_line * (1 - STEPS / 400))
+
+
 def test_nothing_is_said_of_short_curves_nor_between_the_kinds():
     assert diagnose(CURVES["good"][:10]).finding == "undecided"
-    between = 2.3 * (0.6 * np.exp(-STEPS / 40) + 0.4 * (1 - STEPS / 400))
-    assert diagnose(between + 0.01).finding == "undecided"
+    assert diagnose(CURVES["good"][:19]).finding == "undecided"
+    assert diagnose(between(0.15)).finding == "undecided"  # 7 % in the second half
+
+
+@pytest.mark.parametrize(
+    ("curve", "finding"),
+    [
+        (between(0.05), "good"),  # 2.5 % of the descent in the second half
+        (between(0.3), "rate too low"),  # 15 %
+        (0.4 + between(0.0), "undecided"),  # it has ended, at 15 % of the start
+        (1.5 + between(0.0), "undecided"),  # at 40 %
+        (9.0 + between(0.0), "plateau"),  # with more than half of the start left
+    ],
+)
+def test_a_finding_follows_the_shares_that_the_docstring_gives(curve, finding):
+    assert diagnose(curve).finding == finding
+    assert {diagnose(curve + 0.001 * np.random.default_rng(s).standard_normal(400)).finding for s in range(9)} == {
+        finding
+    }
+
+
+def test_a_spike_takes_back_half_of_the_descent():
+    for height, finding in ((0.4 * 2.2, "good"), (0.6 * 2.2, "spiking")):
+        curve = noisy(CURVES["good"], 0) - 0.05
+        curve[[150, 300]] += height
+        assert diagnose(curve).finding == finding
+
+
+def test_a_wild_second_half_above_the_first_loss_is_one_of_a_rate_too_high():
+    rng = np.random.default_rng(0)
+    wild = np.concatenate([[2.3], 3.5 + 2.0 * np.abs(rng.standard_normal(399))])
+    assert diagnose(wild).finding == "rate too high"
+    assert diagnose(rng.permutation(wild)).finding != "rate too high"
 
 
 @pytest.mark.parametrize("end", [np.inf, np.nan])
