@@ -17,6 +17,10 @@ STATEMENTS: Mapping[str, tuple[tuple[str, str], ...]] = {
             "With std 1 activations saturate, with .01 they collapse; Xavier suits sigmoid and tanh, He suits ReLU.",
         ),
     ),
+    "adagrad_decay": (
+        ("000", "AdaGrad's learning rate goes on falling, which RMSprop and AdaDelta repair."),
+        ("001", "AdaGrad lowers the learning rate little by little, for each parameter on its own."),
+    ),
     "adam_epsilon": (("000", "When training with Adam is unstable, raise ε."),),
     "adaptive_edge_of_stability": (
         ("000", "When the loss spikes, the learning rate is too large; with Adam, raise ε."),
@@ -61,6 +65,13 @@ STATEMENTS: Mapping[str, tuple[tuple[str, str], ...]] = {
         ("000", "Use an adaptive method, Adam above all; avoid SGD and momentum."),
         ("001", "A figure compares SGD, momentum, AdaGrad and Adam on MNIST."),
     ),
+    "newton": (
+        (
+            "000",
+            "Newton's method jumps to the minimum of a second-order model; 100 parameters need 100 × 100 numbers.",
+        ),
+        ("004", "Newton's method helps against ill-conditioning, but has to be changed for neural networks."),
+    ),
     "noisy_quadratic": (("002", "Momentum lowers the variance of SGD and smooths its convergence."),),
     "outliers_and_classes": (("004", "The Hessian causes trouble in optimization. (It shows it.)"),),
     "quadratic_rates": (
@@ -75,6 +86,10 @@ STATEMENTS: Mapping[str, tuple[tuple[str, str], ...]] = {
     ),
     "random_vs_grid": (("001", "Hyperparameters are drawn at random, not taken from a grid."),),
     "rnn_clipping": (("004", "Recurrent networks have cliffs; weight clipping helps. (Gradient clipping is meant.)"),),
+    "saddle_dimension": (
+        ("004", "In few dimensions local minima are more frequent than saddle points, in many dimensions the reverse."),
+        ("004", "Local minima lie at low values of the loss, saddle points at higher ones."),
+    ),
     "saddle_escape": (
         ("004", "Saddle points could endanger first-order methods, but in experience they are passed well."),
     ),

@@ -548,6 +548,7 @@ SCHEDULES = {
     "schedule_product": _check_schedule("schedule_product", lambda rate, t: rate * _gamma(t), _gamma),
 }
 
+
 CHECKS = {
     "statistics": [check_ema, check_total, check_running_max],
     "gradient_difference": [check_gradient_difference],

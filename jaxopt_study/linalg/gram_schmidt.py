@@ -54,7 +54,11 @@ def _combined(basis: Vector, coefficients: Float[Array, "m b"]) -> Vector:
     if coefficients.shape[1] > 1:
         return vectors.combine(basis, coefficients)
     weights = coefficients[:, 0]
-    return jax.tree.map(lambda q: jnp.sum(q * weights.reshape(-1, *(1,) * (q.ndim - 1)), axis=0)[None], basis)
+
+    def of_leaf(q: Array) -> Array:
+        return jnp.sum(jnp.multiply(*vectors.promoted(q, weights.reshape(-1, *(1,) * (q.ndim - 1)))), axis=0)[None]
+
+    return jax.tree.map(of_leaf, basis)
 
 
 def orthonormal_basis(rows: Vector) -> Vector:

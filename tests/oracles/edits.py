@@ -13,6 +13,7 @@ INTERVALS = "sweeps/test_intervals.py::"
 ENDINGS = "training/test_endings.py::"
 TRAIN = "training/test_train.py::"
 BATCH_ORDER = "training/test_batch_order.py::"
+NEWTON = "transforms/test_newton.py::"
 
 
 def _edit(module: str, original: str, changed: str, *tests: str) -> Edit:
@@ -187,6 +188,42 @@ CURVATURE = [
         "_MAX_PASSES = 1",
         "linalg/test_block_lanczos.py::test_the_projected_matrix_is_the_compression_of_the_operator",
         "linalg/test_block_lanczos.py::test_a_hundred_steps_make_no_ghosts_where_the_plain_recurrence_does",
+    ),
+    _edit(
+        "linalg/conjugate_gradients.py",
+        "negative = bend <= 0",
+        "negative = bend < 0",
+        NEWTON + "test_flat_directions_without_damping_end_in_numbers",
+    ),
+    _edit(
+        "linalg/conjugate_gradients.py",
+        "_where(state.count == 0, b, state.x)",
+        "state.x",
+        NEWTON + "test_flat_directions_without_damping_end_in_numbers",
+    ),
+    _edit(
+        "linalg/conjugate_gradients.py",
+        "square / state.square, state.p, r)",
+        "state.square / square, state.p, r)",
+        NEWTON + "test_one_step_solves_a_quadratic",
+    ),
+    _edit(
+        "transforms/_newton.py",
+        "unit * jnp.maximum(",
+        "jnp.maximum(",
+        NEWTON + "test_directions_are_those_of_the_papers",
+    ),
+    _edit(
+        "transforms/_newton.py",
+        "state.num_matvecs + last.num_matvecs",
+        "last.num_matvecs",
+        NEWTON + "test_train_gives_the_loss_of_the_batch_and_products_add_up",
+    ),
+    _edit(
+        "transforms/_newton.py",
+        "jnp.sqrt(size)",
+        "size",
+        NEWTON + "test_directions_are_those_of_the_papers",
     ),
     _edit(
         "linalg/thick_restart_lanczos.py",
