@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.abuse.valid_calls import METHODS, public_functions
+
 ROOT = Path(__file__).parents[1]
 ACCEPTED = json.loads((ROOT / "tests" / "abuse" / "accepted.json").read_text())
 
@@ -26,6 +28,14 @@ def test_every_public_module_is_a_stage():
     found = (ROOT / "jaxopt_study").iterdir()
     modules = {path.stem for path in found if path.is_dir() or path.suffix == ".py"} - INTERNAL
     assert modules == {stage.partition(".")[0] for stage in ACCEPTED}
+
+
+@pytest.mark.parametrize("stage", ACCEPTED)
+def test_every_public_function_has_a_valid_call_and_every_entry_names_one(stage):
+    called = public_functions(stage).keys() | {
+        name.removeprefix(f"{stage}.") for name in METHODS if name.rsplit(".", 2)[0] == stage
+    }
+    assert {entry.rpartition(".")[0] for entry in ACCEPTED[stage]} <= called
 
 
 @pytest.mark.slow

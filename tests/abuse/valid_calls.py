@@ -3,7 +3,7 @@
 import inspect
 import tempfile
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from jaxopt_study import (
     training,
     transforms,
 )
+from tests.transforms.cases import EXAMPLES, needed_arguments
 
 KEY = jax.random.key(0)
 MATRIX = np.diag(np.array([3.0, 1.0, -0.5], dtype=np.float32))
@@ -137,7 +138,7 @@ def ablation() -> Any:
 
 
 # The arguments of a valid call, by stage and function. A function that is not listed is called with its defaults and
-# with a small value for each argument that needs one (_SMALL).
+# with its first example of `tests/transforms/cases.py`, or a small value for each argument that needs one (_SMALL).
 RATES = {"learning_rate": sweeps.log_uniform(1e-3, 1e-1)}
 _TWO = {"a": optimizers.sgd(0.1), "b": optimizers.sgd(0.2), "params": PARAMS, "num_steps": 2}
 FILES: Mapping[str, Any] = {"data_dir": archive_folder(), "verify": False, "num_train": 2, "num_validation": 1}
@@ -284,6 +285,9 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
         "files": problems.datasets.MNIST.files,
         "folders": (),
     },
+    "problems.datasets.bootstrap": lambda: {"dataset": dataset()},
+    "problems.datasets.corrupt_labels": lambda: {"dataset": dataset(), "fraction": 0.5},
+    "problems.datasets.k_folds": lambda: {"dataset": dataset(), "num_folds": 2},
     "problems.datasets.read_idx": lambda: {
         "path": archive_folder() / "mnist" / "t10k-images-idx3-ubyte",
         "kind": "images",
@@ -311,6 +315,7 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
         "num_examples": 4,
     },
     "training.batch_order": lambda: {"order": "reshuffle"},
+    "training.diagnose": lambda: {"run": np.linspace(2.0, 1.0, 8), "validation_losses": None},
     "training.EarlyStopping": lambda: {"patience": 2, "min_delta": 0.0, "mode": "min"},
     "training.CurvatureProbe": lambda: {"every": 1, "num_eigenvalues": 1, "batch_size": 2, "tol": 0.01, "seed": 0},
     "training.LinearPace": lambda: {"start": 0.5, "num_steps": 4},
@@ -608,8 +613,8 @@ METHODS: dict[str, tuple[Callable[[], Callable[..., Any]], Callable[[], dict[str
 }  # fmt: skip
 
 _SMALL: dict[str, Any] = {
-    "learning_rate": 0.1, "dampening": 0.5, "schedule": 0.5, "rate": 0.1, "strength": 0.1, "first": 0.1, "second": 0.2,
-    "decay": 0.9, "max_norm": 1.0, "max_value": 1.0, "weight_decay": 0.01, "weight": 0.5,
+    "learning_rate": 0.1, "schedule": 0.5, "rate": 0.1, "strength": 0.1, "first": 0.1, "second": 0.2, "weight": 0.5,
+    "decay": 0.9,
 }  # fmt: skip
 
 # Not called: results, errors, modules' own decorators, what takes no argument or sets up a process.
@@ -626,7 +631,18 @@ NOT_CALLED = {
 }
 
 
-def public_calls(stage: str) -> dict[str, tuple[Callable[..., Any], Callable[[], dict[str, Any]]]]:
+Calls = dict[str, tuple[Callable[..., Any], Callable[[], dict[str, Any]]]]
+
+
+def public_calls(stage: str) -> Calls:
+    """Return every public function of a stage, and methods of its results, with the arguments of a valid call."""
+    methods = {name: call for name, call in METHODS.items() if name.rsplit(".", 2)[0] == stage}
+    return public_functions(stage) | {
+        name.removeprefix(f"{stage}."): (make(), arguments) for name, (make, arguments) in methods.items()
+    }
+
+
+def public_functions(stage: str) -> Calls:
     """Return every public function of a stage with the arguments of a valid call.
 
     Raises:
@@ -648,6 +664,9 @@ def public_calls(stage: str) -> dict[str, tuple[Callable[..., Any], Callable[[],
         if arguments is None:
             if inspect.isclass(function):
                 continue  # a result
+            if f"{stage}.{name}" in EXAMPLES:
+                found[name] = (function, partial(needed_arguments, f"{stage}.{name}", function))
+                continue
             needed = [
                 p.name for p in inspect.signature(function).parameters.values()
                 if p.default is p.empty and p.kind not in {p.VAR_KEYWORD, p.VAR_POSITIONAL}
@@ -659,7 +678,4 @@ def public_calls(stage: str) -> dict[str, tuple[Callable[..., Any], Callable[[],
                 )
             arguments = lambda needed=needed: {p: _SMALL[p] for p in needed}
         found[name] = (function, arguments)
-    for name, (make, arguments) in METHODS.items():
-        if name.rsplit(".", 2)[0] == stage:
-            found[name.removeprefix(f"{stage}.")] = (make(), arguments)
     return found

@@ -225,6 +225,14 @@ def functions() -> dict[str, Any]:
     return {name: f for name, f in public.items() if getattr(getattr(f, "constructor", None), "kind", "") == "function"}
 
 
+def needed_arguments(path: str, constructor: Any) -> dict[str, Any]:
+    """The arguments without defaults, from the constructor's first example."""
+    signature, defaults = constructor.constructor.signature, constructor.constructor.defaults()
+    example = EXAMPLES.get(path, [call()])[0]
+    given = signature.bind_partial(*example.args, **example.kwargs).arguments
+    return {name: value for name, value in given.items() if name not in defaults}
+
+
 def without_example() -> list[str]:
     """The constructors that need arguments and have none here, and the entries that name nothing."""
     needy = [

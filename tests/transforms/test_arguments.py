@@ -17,7 +17,7 @@ import pytest
 
 from jaxopt_study import optimizers, transforms
 from jaxopt_study.transforms import chain
-from tests.transforms.cases import constructors, functions, is_key, value_fn
+from tests.transforms.cases import constructors, functions, is_key, needed_arguments, value_fn
 
 ABUSE = {
     "none": None,
@@ -33,21 +33,17 @@ ABUSE = {
     "list": [0.1],
     "transformation": optax.sgd(0.1),
 }
-HYPERPARAMETERS = {
-    "learning_rate": 0.1,
-    **dict.fromkeys(("decay", "b1", "b2", "b3"), 0.9),
-    **dict.fromkeys(("eps", "weight_decay", "max_norm", "max_value", "eta", "gamma", "weight"), 0.1),
-    **dict.fromkeys(("dampening", "rate", "strength", "first", "second"), 0.1),
-    "key": jax.random.key(0),
-    "name": "here",
-    "fn": jnp.abs,
-}
+OF_FUNCTIONS = dict.fromkeys(
+    ("learning_rate", "schedule", "decay", "rate", "strength", "first", "second", "weight"), 0.1
+)
 REAL = ("none", "text", "nan", "complex", "boolean", "array", "list", "transformation", "huge")
 
 
-def arguments(constructor):
-    signature = constructor.constructor.signature.parameters
-    return {n: HYPERPARAMETERS[n] for n, p in signature.items() if p.default is p.empty and p.kind.value != 2}
+def arguments(path, constructor):
+    if constructor.constructor.kind != "function":
+        return needed_arguments(path, constructor)
+    parameters = constructor.constructor.signature.parameters
+    return {name: OF_FUNCTIONS[name] for name, p in parameters.items() if p.default is p.empty}
 
 
 @pytest.mark.parametrize("what", ABUSE)
@@ -58,7 +54,7 @@ def test_every_argument_of_every_constructor_is_checked(what):
             continue
         for name, parameter in constructor.constructor.signature.parameters.items():
             try:
-                built = constructor(**{**arguments(constructor), name: value})
+                built = constructor(**{**arguments(path, constructor), name: value})
             except (TypeError, ValueError) as error:
                 frames = [f.filename for f in traceback.extract_tb(error.__traceback__)]
                 assert "jaxopt_study" in frames[-1] or "jaxtyping" in frames[-1] or "beartype" in frames[-1], (
@@ -114,7 +110,7 @@ TRACED = [
 @pytest.mark.parametrize("path", TRACED)
 def test_traced_single_precision_hyperparameters_promote_nothing(path):
     constructor = constructors()[path]
-    tx = constructor(**arguments(constructor))
+    tx = constructor(**arguments(path, constructor))
     numbers = jax.tree.map(lambda x: x if is_key(x) else jnp.asarray(x, dtype=jnp.float32), tx)
     with jax.enable_x64(True), jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
         start = {"a": jnp.ones((2, 3), dtype=jnp.float64), "b": jnp.ones(2, dtype=jnp.bfloat16)}
@@ -136,11 +132,10 @@ def test_parameters_that_are_no_arrays_are_refused(wrong):
 
 
 def test_every_declared_neutral_value_is_one_that_the_argument_may_have():
-    declared = [c for c in {**constructors(), **functions()}.values() if c.constructor.neutral]
-    assert {transforms.add_decayed_weights, transforms.divide_by_root} <= set(declared)
-    for constructor in declared:
-        given = arguments(constructor)
-        constructor(**{**given, **constructor.constructor.neutral})
+    declared = {path: c for path, c in {**constructors(), **functions()}.items() if c.constructor.neutral}
+    assert {transforms.add_decayed_weights, transforms.divide_by_root} <= set(declared.values())
+    for path, constructor in declared.items():
+        constructor(**{**arguments(path, constructor), **constructor.constructor.neutral})
 
 
 def test_an_atom_declares_the_values_that_disable_its_arguments():

@@ -20,7 +20,7 @@ from jaxopt_study.types import Key
 
 Initialiser = Callable[..., Float[Array, "..."]]
 
-__all__ = ["Initialiser", "glorot", "he", "normal", "orthogonal", "resolve", "xavier"]
+__all__ = ["glorot", "he", "normal", "orthogonal", "resolve", "xavier"]
 
 
 def normal(std: Real[ArrayLike, ""] = 0.01) -> Initialiser:
