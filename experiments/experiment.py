@@ -18,6 +18,14 @@ from jaxopt_study.records import Record, save, write_atomically
 
 Config = TypeVar("Config")
 
+MALFORMED = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    TypeError,
+    ValueError,
+)  # a record is data, and may say anything
+
 
 @dataclass(frozen=True)
 class Experiment(Generic[Config]):
