@@ -21,6 +21,8 @@ from jaxopt_study.types import Batch, Key, ModelState, Params, Scalar
 
 Augmentation = Callable[[Key, Batch], Batch]
 
+_LEAST_ALPHA = 1e-6  # of a beta distribution; below 1e-38 single precision has no such number, and the draw is NaN
+
 __all__ = [
     "Augmentation",
     "augmented",
@@ -119,7 +121,7 @@ def input_noise(std: ArrayLike) -> Augmentation:
     check_real("input_noise", "std", std, 0)
 
     def augment(key: Key, batch: Batch) -> Batch:
-        x = _inputs("input_noise", batch)
+        x = _inputs("input_noise", key, batch)
         return {**batch, "x": x + jnp.asarray(std, x.dtype) * jax.random.normal(key, x.shape, x.dtype)}
 
     return augment
@@ -134,11 +136,10 @@ def shift(max_pixels: ArrayLike) -> Augmentation:
     Returns:
         The augmentation.
     """
-    if not isinstance(max_pixels, Tracer):
-        check_integer("shift", "max_pixels", max_pixels, 0)
+    _check_pixels("shift", "max_pixels", max_pixels)
 
     def augment(key: Key, batch: Batch) -> Batch:
-        x = _images("shift", batch)
+        x = _images("shift", key, batch)
         bound = jnp.asarray(max_pixels, jnp.int32)
         steps = jax.random.randint(key, (len(x), 2), -bound, bound + 1)
         return {**batch, "x": jax.vmap(_translated)(x, steps)}
@@ -158,9 +159,10 @@ def rotation(max_degrees: ArrayLike) -> Augmentation:
     check_real("rotation", "max_degrees", max_degrees, 0, 180)
 
     def augment(key: Key, batch: Batch) -> Batch:
-        x = _images("rotation", batch)
-        angles = jnp.deg2rad(jnp.asarray(max_degrees, x.dtype)) * jax.random.uniform(key, (len(x),), x.dtype, -1, 1)
-        return {**batch, "x": jax.vmap(_rotated)(x, angles)}
+        x = _images("rotation", key, batch)
+        wide = _wide(x.dtype)  # half a precision does not tell the pixels of a large image apart
+        angles = jnp.deg2rad(jnp.asarray(max_degrees, wide)) * jax.random.uniform(key, (len(x),), wide, -1, 1)
+        return {**batch, "x": jax.vmap(_rotated)(x.astype(wide), angles).astype(x.dtype)}
 
     return augment
 
@@ -177,7 +179,7 @@ def flip(probability: ArrayLike = 0.5) -> Augmentation:
     check_real("flip", "probability", probability, 0, 1)
 
     def augment(key: Key, batch: Batch) -> Batch:
-        x = _images("flip", batch)
+        x = _images("flip", key, batch)
         mirrored = jax.random.bernoulli(key, probability, (len(x), 1, 1, 1))
         return {**batch, "x": jnp.where(mirrored, x[:, :, ::-1], x)}
 
@@ -201,11 +203,11 @@ def cutout(size: ArrayLike, *, inside: bool = True) -> Augmentation:
     References:
         DeVries and Taylor (2017), Improved regularization of convolutional neural networks with cutout.
     """
-    static = None if isinstance(size, Tracer) else check_integer("cutout", "size", size, 0)
+    static = _check_pixels("cutout", "size", size)
     check_bool("cutout", "inside", inside)
 
     def augment(key: Key, batch: Batch) -> Batch:
-        x = _images("cutout", batch)
+        x = _images("cutout", key, batch)
         height, width = x.shape[1:3]
         if static is not None and static > min(height, width):
             raise ValueError(
@@ -233,7 +235,7 @@ def mixup(alpha: ArrayLike = 1.0, *, num_classes: int) -> Augmentation:
     with π a permutation of the batch. λ and π are drawn once for a batch.
 
     Args:
-        alpha: α > 0. Small values leave most batches nearly unmixed, 1 draws λ uniformly.
+        alpha: α ≥ 1e-6, finite. Small values leave most batches nearly unmixed, 1 draws λ uniformly.
         num_classes: C ≥ 1.
 
     Returns:
@@ -243,17 +245,18 @@ def mixup(alpha: ArrayLike = 1.0, *, num_classes: int) -> Augmentation:
     References:
         Zhang, Cissé, Dauphin and Lopez-Paz (2018), mixup: Beyond empirical risk minimization.
     """
-    check_real("mixup", "alpha", alpha, 0, closed="(]")
+    check_real("mixup", "alpha", alpha, _LEAST_ALPHA)
     check_integer("mixup", "num_classes", num_classes, 1)
 
     def augment(key: Key, batch: Batch) -> Batch:
-        x = _inputs("mixup", batch)
+        x = _inputs("mixup", key, batch)
         weighing, pairing = jax.random.split(key)
-        weight = jax.random.beta(weighing, alpha, alpha, dtype=x.dtype)
+        weight = _beta(weighing, alpha, x.dtype)
         partners = jax.random.permutation(pairing, len(x))
+        wide = x.astype(weight.dtype)
         return {
             **batch,
-            "x": weight * x + (1 - weight) * x[partners],
+            "x": (weight * wide + (1 - weight) * wide[partners]).astype(x.dtype),
             "y": _mixed_targets(batch["y"], partners, weight, num_classes),
         }
 
@@ -267,7 +270,7 @@ def cutmix(alpha: ArrayLike = 1.0, *, num_classes: int) -> Augmentation:
     pixels. Targets are mixed by the share of pixels that were kept. Box and partners are drawn once for a batch.
 
     Args:
-        alpha: α > 0; 1 draws λ uniformly.
+        alpha: α ≥ 1e-6, finite; 1 draws λ uniformly.
         num_classes: C ≥ 1.
 
     Returns:
@@ -276,14 +279,14 @@ def cutmix(alpha: ArrayLike = 1.0, *, num_classes: int) -> Augmentation:
     References:
         Yun et al. (2019), CutMix: Regularization strategy to train strong classifiers with localizable features, §3.
     """
-    check_real("cutmix", "alpha", alpha, 0, closed="(]")
+    check_real("cutmix", "alpha", alpha, _LEAST_ALPHA)
     check_integer("cutmix", "num_classes", num_classes, 1)
 
     def augment(key: Key, batch: Batch) -> Batch:
-        x = _images("cutmix", batch)
+        x = _images("cutmix", key, batch)
         height, width = x.shape[1:3]
         weighing, pairing, rows, columns = jax.random.split(key, 4)
-        side = jnp.sqrt(1 - jax.random.beta(weighing, alpha, alpha, dtype=x.dtype))
+        side = jnp.sqrt(1 - _beta(weighing, alpha, x.dtype))
 
         def ends(key: Key, extent: int) -> tuple[jax.Array, jax.Array]:
             length = jnp.floor(side * extent).astype(jnp.int32)
@@ -292,7 +295,7 @@ def cutmix(alpha: ArrayLike = 1.0, *, num_classes: int) -> Augmentation:
 
         box = _box((height, width), *ends(rows, height), *ends(columns, width))
         partners = jax.random.permutation(pairing, len(x))
-        kept = 1 - jnp.mean(box, dtype=x.dtype)
+        kept = 1 - jnp.mean(box, dtype=side.dtype)
         return {
             **batch,
             "x": jnp.where(box[None, :, :, None], x[partners], x),
@@ -305,7 +308,7 @@ def cutmix(alpha: ArrayLike = 1.0, *, num_classes: int) -> Augmentation:
 def _translated(image: Float[Array, "height width channels"], steps: Any) -> Float[Array, "height width channels"]:
     height, width, _ = image.shape
     rows, columns = jnp.arange(height) - steps[0], jnp.arange(width) - steps[1]
-    valid = ((rows >= 0) & (rows < height))[:, None] & ((columns >= 0) & (columns < width))
+    valid = ((rows >= 0) & (rows < height))[:, None] & ((columns >= 0) & (columns < width))[None, :]
     moved = image[jnp.clip(rows, 0, height - 1)][:, jnp.clip(columns, 0, width - 1)]
     return jnp.where(valid[..., None], moved, 0)
 
@@ -315,7 +318,9 @@ def _rotated(
 ) -> Float[Array, "height width channels"]:
     height, width, _ = image.shape
     rows, columns = jnp.meshgrid(
-        jnp.arange(height) - (height - 1) / 2, jnp.arange(width) - (width - 1) / 2, indexing="ij"
+        jnp.arange(height, dtype=image.dtype) - (height - 1) / 2,
+        jnp.arange(width, dtype=image.dtype) - (width - 1) / 2,
+        indexing="ij",
     )
     cos, sin = jnp.cos(angle), jnp.sin(angle)
     places = [cos * rows - sin * columns + (height - 1) / 2, sin * rows + cos * columns + (width - 1) / 2]
@@ -324,7 +329,7 @@ def _rotated(
 
 def _box(shape: tuple[int, int], top: Any, bottom: Any, left: Any, right: Any) -> Bool[Array, "height width"]:
     """Return where an image lies in a box; ends are excluded, and may lie outside the image."""
-    rows, columns = jnp.arange(shape[0])[:, None], jnp.arange(shape[1])
+    rows, columns = jnp.arange(shape[0])[:, None], jnp.arange(shape[1])[None, :]
     return (rows >= top) & (rows < bottom) & (columns >= left) & (columns < right)
 
 
@@ -343,7 +348,27 @@ def _mixed_targets(
     return weight * targets + (1 - weight) * targets[partners]
 
 
-def _inputs(who: str, batch: Any) -> Float[Array, "examples ..."]:
+def _beta(key: Key, alpha: ArrayLike, dtype: Any) -> Float[Array, ""]:
+    wide = _wide(dtype)
+    return jax.random.beta(key, jnp.asarray(alpha, wide), jnp.asarray(alpha, wide), dtype=wide)
+
+
+def _wide(dtype: Any) -> Any:
+    """Return the dtype of the arithmetic: single precision or wider, whatever the inputs are stored in."""
+    return dtype if dtype == jnp.float64 else jnp.float32
+
+
+def _check_pixels(who: str, name: str, value: Any) -> int | None:
+    """Return a number of pixels, or None for a traced one, of which only the kind is checked."""
+    if not isinstance(value, Tracer):
+        return check_integer(who, name, value, 0)
+    if value.shape != () or not jnp.issubdtype(value.dtype, jnp.integer):
+        raise TypeError(f"{who} needs {name} to be an integer; received {describe_argument(value)}. Round it.")
+    return None
+
+
+def _inputs(who: str, key: Any, batch: Any) -> Float[Array, "examples ..."]:
+    check_key(who, key)
     if not isinstance(batch, dict) or not {"x", "y"} <= set(batch):
         raise TypeError(f'{who} needs a batch {{"x": inputs, "y": targets}}; received {describe_argument(batch)}.')
     x = jnp.asarray(batch["x"])
@@ -352,8 +377,8 @@ def _inputs(who: str, batch: Any) -> Float[Array, "examples ..."]:
     return x
 
 
-def _images(who: str, batch: Any) -> Float[Array, "examples height width channels"]:
-    x = _inputs(who, batch)
+def _images(who: str, key: Any, batch: Any) -> Float[Array, "examples height width channels"]:
+    x = _inputs(who, key, batch)
     if x.ndim != 4:
         raise ValueError(
             f"{who} needs images of shape (examples, height, width, channels); received {x.shape}. Load the data set "

@@ -54,6 +54,11 @@ def squared_error(outputs: Any, batch: Any) -> Any:
     return jnp.mean((outputs - batch["y"]) ** 2)
 
 
+def identity_of_batches(key: Any, batch: Any) -> Any:
+    """Return a batch unchanged: an augmentation."""
+    return batch
+
+
 @cache
 def operator() -> Any:
     """Return an operator with a known spectrum."""
@@ -291,7 +296,26 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "problems.datasets.temporal_order": lambda: {"num_steps": 11, "num_train": 4, "num_validation": 2, "num_test": 2},
     "problems.datasets.damped_cosine": lambda: {"num_train": 4, "num_validation": 2, "num_test": 2, "noise": 0.1},
     "problems.datasets.digits": lambda: {"num_train": 10, "num_validation": 10, "num_test": 10},
+    "problems.datasets.k_folds": lambda: {"dataset": dataset(), "num_folds": 2, "seed": 0},
+    "problems.datasets.bootstrap": lambda: {"dataset": dataset(), "seed": 0},
+    "problems.datasets.corrupt_labels": lambda: {"dataset": dataset(), "fraction": 0.5, "seed": 0},
+    "problems.datasets.sparse_features": lambda: {
+        "num_features": 3,
+        "exponent": 1.0,
+        "num_train": 4,
+        "num_validation": 2,
+        "num_test": 2,
+    },
+    "problems.augmentations.augmented": lambda: {"problem": problem(), "augmentations": identity_of_batches},
+    "problems.augmentations.compose": lambda: {"augmentations": identity_of_batches},
+    "problems.augmentations.input_noise": lambda: {"std": 0.1},
+    "problems.augmentations.shift": lambda: {"max_pixels": 2},
+    "problems.augmentations.rotation": lambda: {"max_degrees": 10.0},
+    "problems.augmentations.cutout": lambda: {"size": 2, "inside": True},
+    "problems.augmentations.mixup": lambda: {"alpha": 1.0, "num_classes": 2},
+    "problems.augmentations.cutmix": lambda: {"alpha": 1.0, "num_classes": 2},
     # training
+    "training.diagnose": lambda: {"run": np.linspace(2.0, 1.0, 30), "validation_losses": np.linspace(2.0, 1.0, 6)},
     "training.train": lambda: {"problem": problem(), "optimizer": optimizer(), **RUN, "evaluate_every": 1},
     "training.evaluate": lambda: {"problem": problem(), "params": PARAMS, "on": "train", "batch_size": 2},
     "training.linear_curriculum": lambda: {"difficulty": np.arange(4.0), "start": 0.5, "num_steps": 4},
@@ -552,6 +576,7 @@ NOT_CALLED = {
     "problems.networks": {"CNN", "MLP", "RNN", "Conv"},  # by `cnn_classifier` and its like
     "problems.datasets": {"FASHION_MNIST", "MNIST", "IdxFile", "DatasetError"},
     "problems.planar": {"all_problems"},
+    "problems.augmentations": {"Augmentation"},
     "training": {"TrainingInterrupted", "Trajectory"},
     "sweeps": {"ComparisonInterrupted", "Journal", "JournalError", "SearchInterrupted", "use_cpu_cores"},
     "records": {"environment"},
@@ -567,7 +592,8 @@ def public_calls(stage: str) -> dict[str, tuple[Callable[..., Any], Callable[[],
     module: Any = {
         "transforms": transforms, "optimizers": optimizers, "problems": problems, "training": training,
         "problems.networks": problems.networks, "problems.datasets": problems.datasets,
-        "problems.planar": problems.planar, "curvature": curvature, "dynamics": dynamics, "sweeps": sweeps,
+        "problems.planar": problems.planar, "problems.augmentations": problems.augmentations,
+        "curvature": curvature, "dynamics": dynamics, "sweeps": sweeps,
         "records": records, "figures": figures,
         "problems.networks.initialisers": problems.networks.initialisers,
     }[stage]  # fmt: skip

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import jax.numpy as jnp
 
 from jaxopt_study import transforms
-from jaxopt_study._checks import check_real, describe_argument
+from jaxopt_study._checks import check_static_real, describe_argument
 from jaxopt_study.transforms import Transform, children, construct, neutral_values, rebuild
 
 Kind = Literal["full", "without", "neutral", "swapped"]
@@ -121,7 +121,7 @@ def _neutral_values(
                 f"neutral={{{wanted!r}: …}} matches {len(matches) or 'no'} hyperparameters of {whole!r}; expected one "
                 f"of {', '.join(numbers)}."
             )
-        found[matches[0]] = float(check_real("neutral", wanted, value))
+        found[matches[0]] = check_static_real("neutral", wanted, value)
     return found
 
 
