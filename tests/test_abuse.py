@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.abuse.valid_calls import public_calls
+
 ROOT = Path(__file__).parents[1]
 ACCEPTED = json.loads((ROOT / "tests" / "abuse" / "accepted.json").read_text())
 
@@ -26,6 +28,14 @@ def test_every_public_module_is_a_stage():
     found = (ROOT / "jaxopt_study").iterdir()
     modules = {path.stem for path in found if path.is_dir() or path.suffix == ".py"} - INTERNAL
     assert modules == {stage.partition(".")[0] for stage in ACCEPTED}
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [pytest.param(stage, marks=pytest.mark.slow) if stage in {"sweeps", "figures"} else stage for stage in ACCEPTED],
+)  # of these two, methods of results are called, too, and a result takes a search
+def test_every_public_function_has_a_valid_call(stage):
+    assert public_calls(stage)
 
 
 @pytest.mark.slow
