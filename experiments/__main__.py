@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from experiments.claims import COLOURS, summary, table
-from experiments.experiment import Experiment, Outcome, conclude, discover, execute, is_finished
+from experiments.experiment import MALFORMED, Experiment, Outcome, conclude, discover, execute, is_finished
 from experiments.report import page
 from experiments.statements import FOUND, STATEMENTS
 from jaxopt_study import files
@@ -95,20 +95,21 @@ def _stored(folder: Path) -> tuple[str, str]:
         results = load(folder).results
         verdicts = [claim["verdict"] for claim in results["claims"]]
         seconds = results.get("run_seconds")
-    except (PathError, RecordError, LookupError, TypeError):
+        told_seconds = f"{seconds:.0f} s" if isinstance(seconds, int | float) else "–"
+    except MALFORMED:
         return "–", "–"
     counts = {verdict: verdicts.count(verdict) for verdict in COLOURS}
     told = "\n".join(
         f"[{colour}]{counts[verdict]} {verdict}[/]" for verdict, colour in COLOURS.items() if counts[verdict]
     )
-    return told, f"{seconds:.0f} s" if isinstance(seconds, int | float) else "–"
+    return told, told_seconds
 
 
 def _judged(experiment: Experiment[Any], folder: Path) -> Outcome:
     record = load(folder)
     try:
         return conclude(experiment, record, folder=folder)
-    except (AttributeError, LookupError, TypeError, ValueError) as error:  # a record is data, and may say anything
+    except MALFORMED as error:
         raise RecordError(
             f"{folder} does not hold what this experiment writes ({type(error).__name__}: {error}). Run it again."
         ) from error

@@ -2,15 +2,18 @@
 
 import base64
 import html
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from experiments.claims import Claim, summary
-from experiments.experiment import Experiment
+from experiments.experiment import MALFORMED, Experiment
 from experiments.statements import FOUND, NOTES, STATEMENTS
+from jaxopt_study import files
 from jaxopt_study.records import Record, RecordError, load
 
+_PNG = b"\x89PNG\r\n\x1a\n"  # how every such file starts
 CLASSES = {"PASS": "pass", "FAIL": "fail", "NOT RESOLVED": "open"}
 
 
@@ -34,10 +37,11 @@ def page(found: Mapping[str, Experiment[Any]], folder: Path) -> str:
         try:
             record = load(folder / name)
             claims = experiment.claims(record)
-        except (RecordError, AttributeError, LookupError, TypeError, ValueError):
+            section = _section(name, experiment, record, claims, folder / name)
+        except MALFORMED:
             why = (
                 "The record does not hold what this experiment writes."
-                if (folder / name).exists()
+                if os.path.exists(folder / name)
                 else "No record yet."
             )
             sections.append(_missing(name, experiment, why))
@@ -45,7 +49,7 @@ def page(found: Mapping[str, Experiment[Any]], folder: Path) -> str:
             continue
         verdicts = summary(claims)
         counts = {verdict: counts[verdict] + verdicts[verdict] for verdict in counts}
-        sections.append(_section(name, experiment, record, claims, folder / name))
+        sections.append(section)
         entries.append(f'<li><a href="#{name}">{name}</a> {_badges(verdicts)}</li>')
     return _PAGE.format(
         style=_STYLE, script=_SCRIPT, contents="".join(entries), index=_index(found), sections="".join(sections),
@@ -54,15 +58,13 @@ def page(found: Mapping[str, Experiment[Any]], folder: Path) -> str:
 
 
 def _section(name: str, experiment: Experiment[Any], record: Record, claims: Sequence[Claim], folder: Path) -> str:
-    figures = "".join(
-        f'<button class=figure><img src="data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}" '
-        f'alt="{_text(f"{name}: {path.stem}")}" loading=lazy></button>'
-        for path in sorted(folder.glob("*.png"))
-    )
+    figures = "".join(_figure(name, path) for path in sorted(folder.glob("*.png")))
     statements = "".join(
         f"<li><b>Note {_text(note)}:</b> {_text(words)}</li>" for note, words in STATEMENTS.get(name, ())
     )
-    preset = str(record.config.get("preset"))
+    preset = record.config["preset"]
+    if preset not in experiment.presets:
+        raise RecordError(f"{name} has the presets {sorted(experiment.presets)}; the record has {preset!r}.")
     data = " --data-dir FOLDER" if preset == "paper" and record.config.get("data") == "mnist" else ""
     seconds = record.results.get("run_seconds")
     versions: Any = record.environment.get("versions", {})
@@ -81,6 +83,20 @@ def _section(name: str, experiment: Experiment[Any], record: Record, claims: Seq
 
 def _found(name: str) -> str:
     return f"<p class=found><b>Found:</b> {_text(FOUND[name])}</p>" if name in FOUND else ""
+
+
+def _figure(name: str, path: Path) -> str:
+    """Return a figure in a button; a sentence in place of what is not one, or cannot be read."""
+    try:
+        image = files.read_bounded(path)
+    except (OSError, ValueError):
+        image = b""
+    if not image.startswith(_PNG):
+        return f"<p>{_text(path.name)} is not a figure that can be read.</p>"
+    return (
+        f'<button class=figure><img src="data:image/png;base64,{base64.b64encode(image).decode()}" '
+        f'alt="{_text(f"{name}: {path.stem}")}" loading=lazy></button>'
+    )
 
 
 def _claim(claim: Claim) -> str:

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 ACCEPTED = json.loads((ROOT / "tests" / "abuse" / "accepted.json").read_text())
 
 INTERNAL = {
-    "__init__", "__main__", "__pycache__", "_checks", "_programs", "cli", "files", "linalg", "types",
+    "__init__", "__main__", "__pycache__", "_checks", "_plain_values", "_programs", "cli", "files", "linalg", "types",
 }  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from experiments.claims import Claim, Control, Expectation, exact
 from experiments.experiment import Experiment, discover, execute
 from experiments.report import page
 from experiments.statements import FOUND, NOTES, STATEMENTS
+from jaxopt_study.records import save
 
 STORED = Path(command_line.__file__).parent / "results"
 
@@ -114,3 +115,61 @@ def test_the_command_writes_the_page(tmp_path, monkeypatch, capsys):
     assert target.read_text(encoding="utf-8").startswith("<!doctype html>")
     assert command_line.main(["report", "--out", str(tmp_path), "--to", str(tmp_path)]) == 2
     assert "is a folder" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"config": {"preset": "<script>alert(1)</script>"}},
+        {"config": {"preset": "smoke; rm -r ~"}},  # the page shows a command to copy
+        {"config": {"preset": ["smoke"]}},
+        {"config": {}},
+        {"environment": {"versions": "text"}},
+        {"results": {"run_seconds": 10**400}},
+    ],
+    ids=lambda change: str(change)[:50],
+)
+def test_a_forged_record_is_data_and_does_not_reach_the_page(tmp_path, monkeypatch, capsys, change):
+    """The hash is right, as whoever forges a record can compute it."""
+    experiment = one()
+    record = execute("one", experiment, "smoke", out=tmp_path).record
+    save(
+        replace(record, **{part: {**getattr(record, part), **new} if new else new for part, new in change.items()}),
+        tmp_path / "one",
+    )
+    found = page({"one": experiment}, tmp_path)
+    assert "does not hold" in Page(found).text
+    assert "<script>alert" not in found
+    assert "rm -r" not in found
+    monkeypatch.setattr(command_line, "discover", lambda: {"one": experiment})
+    assert command_line.main(["list", "--out", str(tmp_path)]) == 0
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, OverflowError, KeyError, AttributeError])
+def test_claims_that_a_record_cannot_answer_are_told(tmp_path, monkeypatch, capsys, error):
+    execute("one", one(), "smoke", out=tmp_path)
+
+    def claims(record):
+        raise error("of the record's numbers")
+
+    experiment = replace(one(), claims=claims)
+    assert "does not hold" in Page(page({"one": experiment}, tmp_path)).text
+    monkeypatch.setattr(command_line, "discover", lambda: {"one": experiment})
+    assert command_line.main(["judge", "one", "--out", str(tmp_path)]) == 2
+    assert "Run it again" in capsys.readouterr().out.replace("\n", " ")
+
+
+def test_what_is_no_figure_is_named_and_not_embedded(tmp_path):
+    """A folder, a link to nowhere, a device and somebody's text must not end up in a page that is handed on."""
+    experiment = one()
+    execute("one", experiment, "smoke", out=tmp_path)
+    folder = tmp_path / "one"
+    (folder / "a.png").mkdir()
+    (folder / "b.png").symlink_to(folder / "nowhere")
+    (folder / "c.png").symlink_to("/dev/zero")
+    (folder / "d.png").write_text("a secret")
+    found = Page(page({"one": experiment}, tmp_path))
+    assert len(found.attributes("img", "src")) == 1
+    assert all(f"{name}.png is not a figure" in found.text for name in "abcd")
+    assert "No record yet" in Page(page({"one": experiment}, tmp_path / ("long" * 100))).text

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxopt_study._checks import check_integer, check_key, check_numbers, check_real, check_text
+from jaxopt_study._checks import check_integer, check_key, check_numbers, check_static_real, check_text
 from jaxopt_study.problems._problem import CriticalPoint, Problem
 from jaxopt_study.problems._quadratic import Values
 from jaxopt_study.problems._registry import listed
@@ -129,8 +129,8 @@ def linear_regression(
     who = "linear_regression"
     check_integer(who, "num_examples", num_examples, 1)
     check_integer(who, "num_features", num_features, 1)
-    check_real(who, "noise", noise, 0)
-    check_real(who, "condition_number", condition_number, 1)
+    noise = check_static_real(who, "noise", noise, 0)
+    condition_number = check_static_real(who, "condition_number", condition_number, 1)
     if key is not None:
         key = check_key(who, key)
     keys = jax.random.split(jax.random.key(0) if key is None else key, 3)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxopt_study._checks import check_integer, check_key, check_numbers, check_real, describe_argument
+from jaxopt_study._checks import check_integer, check_key, check_numbers, check_static_real, describe_argument
 from jaxopt_study.problems._problem import CriticalPoint, Kind, Problem
 from jaxopt_study.problems._quadratic import Values, random_rotation
 from jaxopt_study.problems._registry import listed
@@ -84,7 +84,7 @@ def linear_network(
             check_integer(who, name, count, 1)
     if len(sizes) != 2:
         raise ValueError(f"{who} needs sizes to be two integers, the numbers of inputs and outputs; received {sizes}.")
-    check_real(who, "init_scale", init_scale)
+    init_scale = check_static_real(who, "init_scale", init_scale, 0)
     if key is not None:
         key = check_key(who, key)
     widths = (hidden,) if isinstance(hidden, int) else tuple(hidden)
@@ -97,8 +97,6 @@ def linear_network(
         )
     if not (np.isfinite(sigma).all() and sigma.min() > 0):
         raise ValueError(f"singular_values must be finite and positive; received {sigma.tolist()}. Leave zeros out.")
-    if not 0 <= init_scale < np.inf:
-        raise ValueError(f"init_scale must be finite and at least 0; received {init_scale}.")
     shapes = list(itertools.pairwise((sizes[0], *widths, sizes[1])))  # (inputs, outputs) of each layer
     right, left = _singular_vectors(sizes, sigma.size, key)
     target = (left * sigma) @ right.T

@@ -80,7 +80,8 @@ def diagnose(
     A problem that is solved suddenly after a long plateau has its descent late at good rates, too.
 
     Args:
-        run: The trajectory of one run, or its training losses, shape (steps,). NaN marks steps after the end.
+        run: The trajectory of one run, or its training losses, shape (steps,). NaN at its end
+            marks steps that were not run.
         validation_losses: Shape (evaluations,), at equal intervals along the run; None takes "validation_loss" from the
             trajectory's evaluations, if it is there.
 
@@ -116,9 +117,10 @@ def diagnose(
         run = np.asarray(run.losses)[: int(run.num_steps)]
     losses = _curve("the losses", run)
     validation = None if validation_losses is None else _curve("validation_losses", validation_losses)
-    if ended is None and np.isinf(losses).any():
-        ended = int(np.argmax(~np.isfinite(losses)))
-    losses = losses[: np.argmax(~np.isfinite(losses)) if not np.isfinite(losses).all() else None]
+    broken = ~np.isfinite(losses)
+    if ended is None and (np.isinf(losses).any() or (broken[:-1] & ~broken[1:]).any()):  # NaN is not only at the end
+        ended = int(np.argmax(broken))
+    losses = losses[: np.argmax(broken) if broken.any() else None]
     return _judge(losses, validation, ended)
 
 

@@ -15,6 +15,7 @@ from flax import nnx
 from jaxopt_study import (
     curvature,
     dynamics,
+    examination,
     figures,
     optimizers,
     problems,
@@ -53,6 +54,11 @@ def linear_model(params: Any, batch: Any) -> Any:
 def squared_error(outputs: Any, batch: Any) -> Any:
     """Return the mean squared error."""
     return jnp.mean((outputs - batch["y"]) ** 2)
+
+
+def identity_of_batches(key: Any, batch: Any) -> Any:
+    """Return a batch unchanged: an augmentation."""
+    return batch
 
 
 @cache
@@ -285,9 +291,6 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
         "files": problems.datasets.MNIST.files,
         "folders": (),
     },
-    "problems.datasets.bootstrap": lambda: {"dataset": dataset()},
-    "problems.datasets.corrupt_labels": lambda: {"dataset": dataset(), "fraction": 0.5},
-    "problems.datasets.k_folds": lambda: {"dataset": dataset(), "num_folds": 2},
     "problems.datasets.read_idx": lambda: {
         "path": archive_folder() / "mnist" / "t10k-images-idx3-ubyte",
         "kind": "images",
@@ -302,7 +305,27 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "problems.datasets.temporal_order": lambda: {"num_steps": 11, "num_train": 4, "num_validation": 2, "num_test": 2},
     "problems.datasets.damped_cosine": lambda: {"num_train": 4, "num_validation": 2, "num_test": 2, "noise": 0.1},
     "problems.datasets.digits": lambda: {"num_train": 10, "num_validation": 10, "num_test": 10},
+    "problems.datasets.k_folds": lambda: {"dataset": dataset(), "num_folds": 2, "seed": 0},
+    "problems.datasets.bootstrap": lambda: {"dataset": dataset(), "seed": 0},
+    "problems.datasets.corrupt_labels": lambda: {"dataset": dataset(), "fraction": 0.5, "seed": 0},
+    "problems.datasets.sparse_features": lambda: {
+        "num_features": 3,
+        "exponent": 1.0,
+        "num_train": 4,
+        "num_validation": 2,
+        "num_test": 2,
+    },
+    "problems.augmentations.augmented": lambda: {"problem": problem(), "augmentations": identity_of_batches},
+    "problems.augmentations.compose": lambda: {"augmentations": identity_of_batches},
+    "problems.augmentations.input_noise": lambda: {"std": 0.1},
+    "problems.augmentations.shift": lambda: {"max_pixels": 2},
+    "problems.augmentations.rotation": lambda: {"max_degrees": 10.0},
+    "problems.augmentations.weight_noise": lambda: {"problem": problem(), "std": 0.1},
+    "problems.augmentations.cutout": lambda: {"size": 2, "inside": True},
+    "problems.augmentations.mixup": lambda: {"alpha": 1.0, "num_classes": 2},
+    "problems.augmentations.cutmix": lambda: {"alpha": 1.0, "num_classes": 2},
     # training
+    "training.diagnose": lambda: {"run": np.linspace(2.0, 1.0, 30), "validation_losses": np.linspace(2.0, 1.0, 6)},
     "training.train": lambda: {"problem": problem(), "optimizer": optimizer(), **RUN, "evaluate_every": 1},
     "training.evaluate": lambda: {"problem": problem(), "params": PARAMS, "on": "train", "batch_size": 2},
     "training.linear_curriculum": lambda: {"difficulty": np.arange(4.0), "start": 0.5, "num_steps": 4},
@@ -315,7 +338,6 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
         "num_examples": 4,
     },
     "training.batch_order": lambda: {"order": "reshuffle"},
-    "training.diagnose": lambda: {"run": np.linspace(2.0, 1.0, 8), "validation_losses": None},
     "training.EarlyStopping": lambda: {"patience": 2, "min_delta": 0.0, "mode": "min"},
     "training.CurvatureProbe": lambda: {"every": 1, "num_eigenvalues": 1, "batch_size": 2, "tol": 0.01, "seed": 0},
     "training.LinearPace": lambda: {"start": 0.5, "num_steps": 4},
@@ -625,6 +647,7 @@ NOT_CALLED = {
     "problems.networks": {"CNN", "GRU", "LSTM", "MLP", "RNN", "Conv"},  # by `cnn_classifier` and its like
     "problems.datasets": {"FASHION_MNIST", "MNIST", "IdxFile", "DatasetError"},
     "problems.planar": {"all_problems"},
+    "problems.augmentations": {"Augmentation"},
     "training": {"TrainingInterrupted", "Trajectory"},
     "sweeps": {"ComparisonInterrupted", "Journal", "JournalError", "SearchInterrupted", "use_cpu_cores"},
     "records": {"environment"},
@@ -651,8 +674,9 @@ def public_functions(stage: str) -> Calls:
     module: Any = {
         "transforms": transforms, "optimizers": optimizers, "problems": problems, "training": training,
         "problems.networks": problems.networks, "problems.datasets": problems.datasets,
-        "problems.planar": problems.planar, "curvature": curvature, "dynamics": dynamics, "sweeps": sweeps,
-        "records": records, "figures": figures,
+        "problems.planar": problems.planar, "problems.augmentations": problems.augmentations,
+        "curvature": curvature, "dynamics": dynamics, "sweeps": sweeps,
+        "records": records, "figures": figures, "examination": examination,
         "problems.networks.initialisers": problems.networks.initialisers,
     }[stage]  # fmt: skip
     found = {}

@@ -239,3 +239,62 @@ def test_cross_entropy_of_probabilities_is_the_mean_over_their_labels():
 def test_cross_entropy_refuses_what_is_no_distribution(labels):
     with pytest.raises(ValueError, match="probabilities"):
         networks.cross_entropy(jnp.zeros((3, 4)), labels)
+
+
+@pytest.mark.parametrize(
+    "mode",
+    [{"jax_numpy_rank_promotion": "raise"}, {"jax_numpy_dtype_promotion": "strict"}],
+    ids=lambda mode: next(iter(mode)),
+)
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_every_augmentation_runs_where_jax_is_strict(mode, dtype):
+    batch = a_batch()
+    expected = {name: augment(KEY, batch)["x"].shape for name, augment in ALL.items()}
+    before = {name: getattr(jax.config, name) for name in mode}
+    for name, value in mode.items():
+        jax.config.update(name, value)
+    try:
+        for name, augment in ALL.items():
+            found = jax.eval_shape(augment, KEY, {**batch, "x": batch["x"].astype(dtype)})["x"]
+            assert (found.shape, found.dtype) == (expected[name], dtype), name
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
+
+
+def test_no_rotation_changes_no_pixel_of_a_large_image_in_half_a_precision():
+    """bfloat16 has no number between 256 and 258: coordinates need more digits than pixels."""
+    x = jnp.zeros((1, 2, 300, 1), jnp.bfloat16).at[0, 1, 257].set(1)
+    np.testing.assert_array_equal(rotation(0.0)(KEY, {"x": x, "y": jnp.zeros(1)})["x"], x)
+
+
+@pytest.mark.parametrize("mixes", [mixup, cutmix])
+@pytest.mark.parametrize("alpha", [np.inf, 1e-38, 0.0, np.nan])
+def test_a_beta_distribution_that_single_precision_cannot_draw_is_refused(mixes, alpha):
+    with pytest.raises(ValueError, match="alpha"):
+        mixes(alpha, num_classes=CLASSES)
+
+
+@pytest.mark.parametrize("alpha", [1e-6, 1e6])
+def test_mixing_with_an_extreme_alpha_is_finite(alpha):
+    """Beta(α, α) has the variance 1 / (4 (2α + 1)): all at 0 and 1, or all at ½."""
+    batch = {"x": jnp.array([[1.0], [0.0]], jnp.float16), "y": jnp.array([0, 1])}
+    weights = jax.vmap(lambda key: mixup(alpha, num_classes=2)(key, batch)["x"][:, 0])(jax.random.split(KEY, 8))
+    expected = np.array([0.0, 1.0]) if alpha < 1 else np.array([0.0, 0.5, 1.0])  # 0 and 1 where π is the identity
+    assert np.abs(np.asarray(weights)[..., None] - expected).min(-1).max() < 5e-3
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("key", [None, 0, jax.random.split(KEY, 2)], ids=["none", "number", "keys"])
+def test_what_is_no_key_is_refused_by_name(name, key):
+    with pytest.raises((TypeError, ValueError), match=f"{name.split()[0]} needs key"):
+        ALL[name](key, a_batch())
+
+
+@pytest.mark.parametrize("make", [shift, cutout])
+def test_a_traced_number_of_pixels_must_be_whole(make):
+    batch = a_batch()
+    run = jax.jit(lambda pixels: make(pixels)(KEY, batch)["x"])
+    np.testing.assert_array_equal(run(2), make(2)(KEY, batch)["x"])
+    with pytest.raises(TypeError, match="integer"):
+        run(1.7)

@@ -1,8 +1,13 @@
 """Folds are disjoint and stratified, bootstrap samples are draws with replacement, corrupted labels are wrong."""
 
+import warnings
+
+import jax
 import numpy as np
 import pytest
 
+from jaxopt_study import problems, sweeps
+from jaxopt_study.problems import datasets
 from jaxopt_study.problems.datasets import (
     DatasetError,
     bootstrap,
@@ -130,3 +135,38 @@ def test_the_rotated_features_are_the_same_task_without_zeros():
 def test_what_cannot_be_is_refused(call, error, words):
     with pytest.raises(error, match=words):
         call()
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (lambda x: datasets.corrupt_labels(datasets.digits(num_train=20), x), "fraction"),
+        (lambda x: datasets.sparse_features(exponent=x), "exponent"),
+        (lambda x: datasets.damped_cosine(noise=x), "noise"),
+        (lambda x: problems.linear_regression(noise=x), "noise"),
+        (lambda x: problems.linear_regression(condition_number=1 + x), "condition_number"),
+        (lambda x: problems.linear_network((1.0,), init_scale=x), "init_scale"),
+        (lambda x: sweeps.uniform(x, 1.0).low, "low"),
+        (lambda x: sweeps.log_uniform(0.1, x).high, "high"),
+    ],
+)
+def test_what_is_drawn_on_the_host_refuses_traced_numbers(make, name):
+    with pytest.raises(TypeError, match=f"needs {name} to be a number known before compiling"):
+        jax.jit(lambda x: make(x) and 0)(0.5)
+
+
+def test_many_sparse_features_need_no_rotation():
+    """An orthogonal matrix of this size would take 80 GB; and the teacher's sums are beyond what exp can hold."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        wide = datasets.sparse_features(num_features=100_000, exponent=0.0, num_train=20, num_validation=0, num_test=0)
+    assert wide.input_shape == (100_000,)
+    assert set(wide.train["y"]) == {0, 1}
+
+
+def test_the_rotation_does_not_change_what_is_drawn():
+    plain, rotated = (datasets.sparse_features(num_features=20, num_train=50, rotated=r) for r in (False, True))
+    np.testing.assert_array_equal(plain.train["y"], rotated.train["y"])
+    np.testing.assert_allclose(
+        plain.train["x"] @ plain.train["x"].T, rotated.train["x"] @ rotated.train["x"].T, atol=1e-4
+    )

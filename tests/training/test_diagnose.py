@@ -157,3 +157,14 @@ def test_every_finding_has_its_advice_and_is_printed_in_words():
 def test_what_cannot_be_judged_is_refused(call, error, words):
     with pytest.raises(error, match=words):
         call()
+
+
+def test_losses_that_are_not_numbers_for_a_while_are_no_end_of_the_run():
+    """NaN at the end is what was not run; with a number after it, a step diverged."""
+    falling = 2.3 * np.exp(-np.arange(200) / 20)
+    assert diagnose(np.r_[falling, np.full(30, np.nan)]).finding == "good"
+    broken = falling.copy()
+    broken[150:153] = np.nan
+    found = diagnose(broken)
+    assert found.finding == "rate too high"
+    assert "150" in found.evidence

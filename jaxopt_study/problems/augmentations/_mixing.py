@@ -9,8 +9,10 @@ from jaxtyping import Array, Float
 
 from jaxopt_study._checks import check_integer, check_real
 from jaxopt_study.problems.augmentations._augmented import Augmentation
-from jaxopt_study.problems.augmentations._batch import checked_images, checked_inputs, in_box
+from jaxopt_study.problems.augmentations._batch import checked_images, checked_inputs, compute_dtype, in_box
 from jaxopt_study.types import Batch, Key
+
+_LEAST_ALPHA = 1e-6  # of a beta distribution; below 1e-38 single precision has no such number, and the draw is NaN
 
 
 def mixup(alpha: ArrayLike = 1.0, *, num_classes: int) -> Augmentation:
@@ -21,7 +23,7 @@ def mixup(alpha: ArrayLike = 1.0, *, num_classes: int) -> Augmentation:
     with π a permutation of the batch. λ and π are drawn once for a batch.
 
     Args:
-        alpha: α > 0. Small values leave most batches nearly unmixed, 1 draws λ uniformly.
+        alpha: α ≥ 1e-6, finite. Small values leave most batches nearly unmixed, 1 draws λ uniformly.
         num_classes: C ≥ 1.
 
     Returns:
@@ -31,17 +33,18 @@ def mixup(alpha: ArrayLike = 1.0, *, num_classes: int) -> Augmentation:
     References:
         Zhang, Cissé, Dauphin and Lopez-Paz (2018), mixup: Beyond empirical risk minimization.
     """
-    check_real("mixup", "alpha", alpha, 0, closed="(]")
+    check_real("mixup", "alpha", alpha, _LEAST_ALPHA)
     check_integer("mixup", "num_classes", num_classes, 1)
 
     def augment(key: Key, batch: Batch) -> Batch:
-        x = checked_inputs("mixup", batch)
+        x = checked_inputs("mixup", key, batch)
         weighing, pairing = jax.random.split(key)
-        weight = jax.random.beta(weighing, alpha, alpha, dtype=x.dtype)
+        weight = _beta(weighing, alpha, x.dtype)
         partners = jax.random.permutation(pairing, len(x))
+        wide = x.astype(weight.dtype)
         return {
             **batch,
-            "x": weight * x + (1 - weight) * x[partners],
+            "x": (weight * wide + (1 - weight) * wide[partners]).astype(x.dtype),
             "y": _mixed_targets(batch["y"], partners, weight, num_classes),
         }
 
@@ -55,7 +58,7 @@ def cutmix(alpha: ArrayLike = 1.0, *, num_classes: int) -> Augmentation:
     pixels. Targets are mixed by the share of pixels that were kept. Box and partners are drawn once for a batch.
 
     Args:
-        alpha: α > 0; 1 draws λ uniformly.
+        alpha: α ≥ 1e-6, finite; 1 draws λ uniformly.
         num_classes: C ≥ 1.
 
     Returns:
@@ -64,14 +67,14 @@ def cutmix(alpha: ArrayLike = 1.0, *, num_classes: int) -> Augmentation:
     References:
         Yun et al. (2019), CutMix: Regularization strategy to train strong classifiers with localizable features, §3.
     """
-    check_real("cutmix", "alpha", alpha, 0, closed="(]")
+    check_real("cutmix", "alpha", alpha, _LEAST_ALPHA)
     check_integer("cutmix", "num_classes", num_classes, 1)
 
     def augment(key: Key, batch: Batch) -> Batch:
-        x = checked_images("cutmix", batch)
+        x = checked_images("cutmix", key, batch)
         height, width = x.shape[1:3]
         weighing, pairing, rows, columns = jax.random.split(key, 4)
-        side = jnp.sqrt(1 - jax.random.beta(weighing, alpha, alpha, dtype=x.dtype))
+        side = jnp.sqrt(1 - _beta(weighing, alpha, x.dtype))
 
         def ends(key: Key, extent: int) -> tuple[jax.Array, jax.Array]:
             length = jnp.floor(side * extent).astype(jnp.int32)
@@ -80,7 +83,7 @@ def cutmix(alpha: ArrayLike = 1.0, *, num_classes: int) -> Augmentation:
 
         box = in_box((height, width), *ends(rows, height), *ends(columns, width))
         partners = jax.random.permutation(pairing, len(x))
-        kept = 1 - jnp.mean(box, dtype=x.dtype)
+        kept = 1 - jnp.mean(box, dtype=side.dtype)
         return {
             **batch,
             "x": jnp.where(box[None, :, :, None], x[partners], x),
@@ -103,3 +106,8 @@ def _mixed_targets(
         )
     weight = jnp.asarray(weight, targets.dtype)
     return weight * targets + (1 - weight) * targets[partners]
+
+
+def _beta(key: Key, alpha: ArrayLike, dtype: Any) -> Float[Array, ""]:
+    wide = compute_dtype(dtype)
+    return jax.random.beta(key, jnp.asarray(alpha, wide), jnp.asarray(alpha, wide), dtype=wide)

@@ -9,9 +9,9 @@ from jax.scipy.ndimage import map_coordinates
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from jaxopt_study._checks import check_bool, check_integer, check_real
+from jaxopt_study._checks import check_bool, check_integer, check_real, describe_argument
 from jaxopt_study.problems.augmentations._augmented import Augmentation
-from jaxopt_study.problems.augmentations._batch import checked_images, checked_inputs, in_box
+from jaxopt_study.problems.augmentations._batch import checked_images, checked_inputs, compute_dtype, in_box
 from jaxopt_study.types import Batch, Key
 
 
@@ -34,7 +34,7 @@ def input_noise(std: ArrayLike) -> Augmentation:
     check_real("input_noise", "std", std, 0)
 
     def augment(key: Key, batch: Batch) -> Batch:
-        x = checked_inputs("input_noise", batch)
+        x = checked_inputs("input_noise", key, batch)
         return {**batch, "x": x + jnp.asarray(std, x.dtype) * jax.random.normal(key, x.shape, x.dtype)}
 
     return augment
@@ -49,11 +49,10 @@ def shift(max_pixels: ArrayLike) -> Augmentation:
     Returns:
         The augmentation.
     """
-    if not isinstance(max_pixels, Tracer):
-        check_integer("shift", "max_pixels", max_pixels, 0)
+    _check_pixels("shift", "max_pixels", max_pixels)
 
     def augment(key: Key, batch: Batch) -> Batch:
-        x = checked_images("shift", batch)
+        x = checked_images("shift", key, batch)
         bound = jnp.asarray(max_pixels, jnp.int32)
         steps = jax.random.randint(key, (len(x), 2), -bound, bound + 1)
         return {**batch, "x": jax.vmap(_translated)(x, steps)}
@@ -73,9 +72,10 @@ def rotation(max_degrees: ArrayLike) -> Augmentation:
     check_real("rotation", "max_degrees", max_degrees, 0, 180)
 
     def augment(key: Key, batch: Batch) -> Batch:
-        x = checked_images("rotation", batch)
-        angles = jnp.deg2rad(jnp.asarray(max_degrees, x.dtype)) * jax.random.uniform(key, (len(x),), x.dtype, -1, 1)
-        return {**batch, "x": jax.vmap(_rotated)(x, angles)}
+        x = checked_images("rotation", key, batch)
+        wide = compute_dtype(x.dtype)  # half a precision does not tell the pixels of a large image apart
+        angles = jnp.deg2rad(jnp.asarray(max_degrees, wide)) * jax.random.uniform(key, (len(x),), wide, -1, 1)
+        return {**batch, "x": jax.vmap(_rotated)(x.astype(wide), angles).astype(x.dtype)}
 
     return augment
 
@@ -92,7 +92,7 @@ def flip(probability: ArrayLike = 0.5) -> Augmentation:
     check_real("flip", "probability", probability, 0, 1)
 
     def augment(key: Key, batch: Batch) -> Batch:
-        x = checked_images("flip", batch)
+        x = checked_images("flip", key, batch)
         mirrored = jax.random.bernoulli(key, probability, (len(x), 1, 1, 1))
         return {**batch, "x": jnp.where(mirrored, x[:, :, ::-1], x)}
 
@@ -116,11 +116,11 @@ def cutout(size: ArrayLike, *, inside: bool = True) -> Augmentation:
     References:
         DeVries and Taylor (2017), Improved regularization of convolutional neural networks with cutout.
     """
-    static = None if isinstance(size, Tracer) else check_integer("cutout", "size", size, 0)
+    static = _check_pixels("cutout", "size", size)
     check_bool("cutout", "inside", inside)
 
     def augment(key: Key, batch: Batch) -> Batch:
-        x = checked_images("cutout", batch)
+        x = checked_images("cutout", key, batch)
         height, width = x.shape[1:3]
         if static is not None and static > min(height, width):
             raise ValueError(
@@ -143,7 +143,7 @@ def cutout(size: ArrayLike, *, inside: bool = True) -> Augmentation:
 def _translated(image: Float[Array, "height width channels"], steps: Any) -> Float[Array, "height width channels"]:
     height, width, _ = image.shape
     rows, columns = jnp.arange(height) - steps[0], jnp.arange(width) - steps[1]
-    valid = ((rows >= 0) & (rows < height))[:, None] & ((columns >= 0) & (columns < width))
+    valid = ((rows >= 0) & (rows < height))[:, None] & ((columns >= 0) & (columns < width))[None, :]
     moved = image[jnp.clip(rows, 0, height - 1)][:, jnp.clip(columns, 0, width - 1)]
     return jnp.where(valid[..., None], moved, 0)
 
@@ -153,8 +153,19 @@ def _rotated(
 ) -> Float[Array, "height width channels"]:
     height, width, _ = image.shape
     rows, columns = jnp.meshgrid(
-        jnp.arange(height) - (height - 1) / 2, jnp.arange(width) - (width - 1) / 2, indexing="ij"
+        jnp.arange(height, dtype=image.dtype) - (height - 1) / 2,
+        jnp.arange(width, dtype=image.dtype) - (width - 1) / 2,
+        indexing="ij",
     )
     cos, sin = jnp.cos(angle), jnp.sin(angle)
     places = [cos * rows - sin * columns + (height - 1) / 2, sin * rows + cos * columns + (width - 1) / 2]
     return jax.vmap(lambda channel: map_coordinates(channel, places, order=1), in_axes=-1, out_axes=-1)(image)
+
+
+def _check_pixels(who: str, name: str, value: Any) -> int | None:
+    """Return a number of pixels, or None for a traced one, of which only the kind is checked."""
+    if not isinstance(value, Tracer):
+        return check_integer(who, name, value, 0)
+    if value.shape != () or not jnp.issubdtype(value.dtype, jnp.integer):
+        raise TypeError(f"{who} needs {name} to be an integer; received {describe_argument(value)}. Round it.")
+    return None

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from jaxopt_study._checks import check_integer, check_real, describe_argument
+from jaxopt_study._checks import check_integer, check_static_real, describe_argument
 from jaxopt_study.problems.datasets._dataset import Dataset, DatasetError
 from jaxopt_study.problems.datasets._splits import apportion
 
@@ -125,14 +125,14 @@ def corrupt_labels(dataset: Dataset, fraction: float, *, seed: int = 0) -> Datas
         Zhang et al. (2017), Understanding deep learning requires rethinking generalization, §2.1.
     """
     _check_dataset("corrupt_labels", dataset)
-    check_real("corrupt_labels", "fraction", fraction, 0, 1)
+    fraction = check_static_real("corrupt_labels", "fraction", fraction, 0, 1)
     check_integer("corrupt_labels", "seed", seed, 0, high=None)
     classes = dataset.num_classes
     if classes is None or classes < 2:
         raise DatasetError(f"corrupt_labels needs a data set with at least two classes; received {dataset!r}.")
     rng, labels = np.random.default_rng(seed), dataset.train["y"].copy()
     groups = [np.flatnonzero(labels == label) for label in range(classes)]
-    counts = apportion(np.array([len(group) for group in groups]), round(float(fraction) * len(labels)))
+    counts = apportion(np.array([len(group) for group in groups]), round(fraction * len(labels)))
     rows = np.concatenate([rng.choice(group, n, replace=False) for group, n in zip(groups, counts, strict=True)])
     labels[rows] = (labels[rows] + rng.integers(1, classes, len(rows))) % classes
     return Dataset(
@@ -144,7 +144,7 @@ def corrupt_labels(dataset: Dataset, fraction: float, *, seed: int = 0) -> Datas
         source=dataset.source,
         details={
             **dataset.details,
-            "corrupted_fraction": float(fraction),
+            "corrupted_fraction": fraction,
             "num_corrupted": len(rows),
             "corruption_seed": seed,
         },

@@ -3,8 +3,9 @@
 from collections.abc import Callable
 
 import numpy as np
+from scipy.special import expit
 
-from jaxopt_study._checks import check_bool, check_integer, check_real
+from jaxopt_study._checks import check_bool, check_integer, check_static_real
 from jaxopt_study.problems.datasets._dataset import Dataset, DatasetError, Examples
 
 
@@ -41,7 +42,7 @@ def damped_cosine(
         >>> print(np.round(np.mean((y - np.exp(-(x**2)) * np.cos(10 * x)) ** 2), 4))
         0.0009
     """
-    check_real("damped_cosine", "noise", noise)
+    noise = check_static_real("damped_cosine", "noise", noise)
     if noise < 0:
         raise DatasetError(f"noise is a standard deviation and must be at least 0; received {noise}.")
 
@@ -97,19 +98,19 @@ def sparse_features(
         Duchi, Hazan and Singer (2011), Adaptive subgradient methods, §1.3: features of this kind favour AdaGrad.
     """
     check_integer("sparse_features", "num_features", num_features, 1)
-    check_real("sparse_features", "exponent", exponent, 0)
+    exponent = check_static_real("sparse_features", "exponent", exponent, 0)
     check_bool("sparse_features", "rotated", rotated)
     check_integer("sparse_features", "seed", seed, 0, high=None)
     common = np.random.default_rng([seed, num_features])
     teacher = common.standard_normal(num_features)
-    rotation = np.linalg.qr(common.standard_normal((num_features, num_features)))[0]
-    frequencies = 0.5 * np.arange(1.0, num_features + 1) ** -float(exponent)
+    rotation = np.linalg.qr(common.standard_normal((num_features, num_features)))[0] if rotated else None
+    frequencies = 0.5 * np.arange(1.0, num_features + 1) ** -exponent
 
     def draw(rng: np.random.Generator, size: int) -> Examples:
         x = (rng.uniform(size=(size, num_features)) < frequencies).astype(np.float64)
-        probability = 1 / (1 + np.exp(-2 * x @ teacher))
+        probability = expit(2 * x @ teacher)
         y = rng.uniform(size=size) < probability
-        return {"x": (x @ rotation if rotated else x).astype(np.float32), "y": y.astype(np.int32)}
+        return {"x": (x if rotation is None else x @ rotation).astype(np.float32), "y": y.astype(np.int32)}
 
     return _drawn(
         f"sparse_features-{num_features}{'-rotated' if rotated else ''}",
@@ -117,7 +118,7 @@ def sparse_features(
         sizes=(num_train, num_validation, num_test),
         seed=seed,
         source="drawn: binary features with heavy-tailed frequencies",
-        details={"num_features": num_features, "exponent": float(exponent), "rotated": rotated},
+        details={"num_features": num_features, "exponent": exponent, "rotated": rotated},
         num_classes=2,
     )
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import jax.numpy as jnp
 
 from jaxopt_study import transforms
-from jaxopt_study._checks import check_real, describe_argument
+from jaxopt_study._checks import describe_argument
 from jaxopt_study.transforms import Transform, children, construct, neutral_values, rebuild
 
 Kind = Literal["full", "without", "neutral", "swapped"]
@@ -122,7 +122,7 @@ def _neutral_values(
                 f"neutral={{{name!r}: …}} matches {len(matches) or 'no'} hyperparameters of {whole!r}; expected one "
                 f"of {', '.join(numbers)}."
             )
-        values[matches[0]] = float(check_real("neutral", name, value))
+        values[matches[0]] = check_static_real("neutral", name, value)
     return values
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from jaxopt_study._checks import check_bool, check_integer, check_real
+from jaxopt_study._checks import check_bool, check_integer, check_static_real
 from jaxopt_study.sweeps._space._dimension import Dimension, Edge, coordinates
 from jaxopt_study.sweeps._statistics._scores import numbers
 
@@ -223,7 +223,7 @@ def _check_known(dimension: Dimension, value: Any, known: Any) -> None:
 def _check_range(dimension: Uniform | LogUniform, name: str) -> None:
     """Raise unless the ends form a range; store them as Python floats."""
     for end in ("low", "high"):
-        object.__setattr__(dimension, end, float(check_real(name, end, getattr(dimension, end))))
+        object.__setattr__(dimension, end, check_static_real(name, end, getattr(dimension, end)))
     object.__setattr__(dimension, "static", check_bool(name, "static", dimension.static))
     low, high = dimension.low, dimension.high
     if not low < high:

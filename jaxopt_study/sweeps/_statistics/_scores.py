@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from jaxopt_study._checks import check_real, describe_argument
+from jaxopt_study._checks import check_static_real, describe_argument
 from jaxopt_study.types import Mode
 
 
@@ -110,7 +110,7 @@ def steps_to_target(
     """
     cost = sign_of(mode) * numbers("steps_to_target", "curves", curves)
     places = numbers("steps_to_target", "steps", steps)
-    target = float(check_real("steps_to_target", "target", target, closed="[]"))
+    target = check_static_real("steps_to_target", "target", target, closed="[]")
     if places.ndim != 1 or not cost.ndim or cost.shape[-1] != len(places):
         raise ValueError(
             f"steps_to_target needs steps of shape (K,) and curves of shape (…, K); received {places.shape} and "
