@@ -401,7 +401,7 @@ def test_help_describes_every_option(capsys):
         "--budget 0",
     ):
         assert words in shown
-    assert "(default: 100 100 on digits, 100 100 100 100 on the others)" in shown
+    assert "(default: 100 100 on digits, 64 64 on text, 100 100 100 100 on the others)" in shown
     assert "None" not in shown
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
-UNITS = {"accuracy": "accuracy (fraction)", "loss": "loss (nats per example)"}
+UNITS = {"accuracy": "accuracy (fraction)", "loss": "loss (nats)"}
 
 
 def accuracy_floor(curves: Sequence[Float[np.ndarray, "_ _"]]) -> float:

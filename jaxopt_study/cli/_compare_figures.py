@@ -130,7 +130,7 @@ def _curves(comparison: Comparison, about: str) -> Iterator[tuple[str, Figure]]:
     reports = {settings: comparison.of(None, settings) for settings in shown_settings}
     steps = next(iter(reports["default"].values())).steps
     files = {
-        "loss.png": ("batch_loss", "training loss (nats per example)\nmean over the steps between points"),
+        "loss.png": ("batch_loss", "training loss (nats)\nmean over the steps between points"),
         "accuracy.png": ("validation_accuracy", "validation accuracy (fraction)"),
     }
     for file, (metric, label) in files.items():

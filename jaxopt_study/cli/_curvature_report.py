@@ -7,6 +7,7 @@ from typing import Any
 from rich.table import Table
 
 from jaxopt_study import figures, records
+from jaxopt_study.cli._network import described as network
 from jaxopt_study.cli._runner import Job
 from jaxopt_study.cli._target import Target
 from jaxopt_study.examination import interval, is_plain, table_rows
@@ -60,10 +61,9 @@ def described(target: Target) -> str:
     run = target.described.get("compare")
     if run is None:
         return target.name + (f" with {shortened(target.expression)}" if target.expression else "")
-    widths = "-".join(str(width) for width in run["widths"])
     name = target.described["optimizer"] + (", tuned" if target.described["settings"] == "tuned" else "")
     ended = "where it diverged" if target.described["diverged"] else f"after {run['steps']} steps"
-    return f"{run['data']}, MLP {widths}, {name}, start {target.described['start']} {ended}"
+    return f"{network(run)}, {name}, start {target.described['start']} {ended}"
 
 
 def shortened(expression: str | None) -> str:

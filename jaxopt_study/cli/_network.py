@@ -56,6 +56,13 @@ def load_data(options: NetworkOptions) -> Dataset:
                 "out."
             )
         return problems.datasets.digits(seed=options.seed)
+    if options.data == "text":
+        if options.download:
+            raise UserError("--download is for --data mnist and fashion_mnist; a text needs none. Leave it out.")
+        try:
+            return problems.datasets.text(options.data_dir, seed=options.seed)
+        except ValueError as error:
+            raise UserError(str(error)) from None
     load = getattr(problems.datasets, options.data)
     try:
         return load(options.data_dir, download=options.download, seed=options.seed)
@@ -70,18 +77,27 @@ def network_problem(settings: Mapping[str, Any], dataset: Dataset, **changes: An
     Args:
         settings: Settings as of `network_settings`.
         dataset: The data set.
-        **changes: Further arguments of `mlp_classifier`, and "width" and "depth" for hidden layers of one width.
+        **changes: Further arguments of `mlp_classifier`, or of `gpt` on text, and "width" and "depth" for hidden layers
+            or blocks of one width.
 
     Returns:
         The problem, named after the data set.
 
     Raises:
-        UserError: If a batch is larger than the data set.
+        UserError: If a batch is larger than the data set, or a transformer's blocks differ in width.
     """
     widths = tuple(settings["widths"])
     if {"width", "depth"} & set(changes):
         widths = (changes.pop("width", widths[0] if widths else 100),) * changes.pop("depth", len(widths))
-    network = problems.networks.mlp_classifier(dataset, widths=widths, **changes)
+    if settings["data"] == "text":
+        if len(set(widths)) != 1:
+            raise UserError(
+                "--widths on text must be one equal width for each block of the transformer; received "
+                f"{' '.join(map(str, widths)) or 'none'}."
+            )
+        network = problems.networks.gpt(dataset, depth=len(widths), width=widths[0], **changes)
+    else:
+        network = problems.networks.mlp_classifier(dataset, widths=widths, **changes)
     if settings["batch_size"] > (network.num_examples or 0):
         raise UserError(
             f"--batch-size must be at most {network.num_examples}, the number of training examples; received "
@@ -92,4 +108,5 @@ def network_problem(settings: Mapping[str, Any], dataset: Dataset, **changes: An
 
 def described(settings: Mapping[str, Any]) -> str:
     """Return a short description of data and network, for titles."""
-    return f"{settings['data']}, MLP {'-'.join(map(str, settings['widths'])) or 'linear'}"
+    network = "GPT" if settings["data"] == "text" else "MLP"
+    return f"{settings['data']}, {network} {'-'.join(map(str, settings['widths'])) or 'linear'}"

@@ -114,6 +114,7 @@ def _settings(record: records.Record) -> dict[str, Any]:
     if not known or not all(type(count) is int and abs(count) < 2**31 for count in counts):
         raise UserError("The record's settings are not those of `jaxopt-study compare`. Repeat the comparison.")
     weights = sum(before * after for before, after in pairwise([1, *settings["widths"], 1]))
+    weights *= 12 if settings["data"] == "text" else 1  # of a transformer's block, times the squared width
     if any(count < 1 for count in counts[1:]) or weights > _MOST_WEIGHTS:
         raise UserError("The record's settings are out of range. Repeat the comparison.")
     return dict(settings)

@@ -114,6 +114,20 @@ def images() -> Any:
 
 
 @cache
+def tokens() -> Any:
+    """Return a set of sequences of tokens."""
+    return problems.datasets.copy(num_symbols=4, length=2, num_train=4, num_validation=2, num_test=2)
+
+
+@cache
+def text_file() -> Path:
+    """Return a file with a text."""
+    path = scratch() / "text.txt"
+    path.write_text("a short text of some forty characters or so")
+    return path
+
+
+@cache
 def archive_folder() -> Path:
     """Return a folder with an archive of six tiny images in IDX files, of which nobody knows the hashes."""
     folder = scratch() / "mnist"
@@ -265,6 +279,50 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "problems.networks.initialisers.xavier": lambda: {"gain": 1.0},
     "problems.networks.initialisers.orthogonal": lambda: {"gain": 1.0},
     "problems.networks.initialisers.normal": lambda: {"std": 1.0},
+    "problems.networks.gpt": lambda: {
+        "dataset": tokens(),
+        "context": 4,
+        "depth": 1,
+        "width": 4,
+        "heads": 2,
+        "mlp_ratio": 1,
+        "tied": True,
+        "positions": "rotary",
+        "normalisation": "rms",
+        "activation": "relu",
+        "initialiser": "he",
+        "dropout": 0.1,
+        "remat": False,
+        "scan": True,
+    },
+    "problems.networks.vision_transformer": lambda: {
+        "dataset": images(),
+        "patch_size": 2,
+        "depth": 1,
+        "width": 4,
+        "heads": 2,
+        "mlp_ratio": 1,
+        "normalisation": "rms",
+        "activation": "relu",
+        "initialiser": "he",
+        "dropout": 0.1,
+        "remat": True,
+        "scan": False,
+    },
+    "problems.networks.language_model": lambda: {
+        "model": problems.networks.GPT(5, 4, depth=1, width=4),
+        "dataset": tokens(),
+        "name": "m",
+    },
+    "problems.networks.token_cross_entropy": lambda: {
+        "logits": jnp.zeros((2, 3, 4)),
+        "targets": jnp.array([[0, 1, -1], [2, 3, 0]]),
+        "label_smoothing": 0.1,
+    },
+    "problems.networks.token_accuracy": lambda: {
+        "logits": jnp.zeros((2, 3, 4)),
+        "targets": jnp.array([[0, 1, -1], [2, 3, 0]]),
+    },
     "problems.networks.max_pool": lambda: {"x": jnp.zeros((1, 4, 4, 1)), "size": 2},
     "problems.networks.convolve": lambda: {"x": jnp.zeros((1, 4, 4, 1)), "kernel": jnp.zeros((3, 3, 1, 2))},
     "problems.datasets.from_arrays": lambda: {
@@ -304,10 +362,64 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "problems.datasets.adding": lambda: {"num_steps": 3, "num_train": 4, "num_validation": 2, "num_test": 2},
     "problems.datasets.temporal_order": lambda: {"num_steps": 11, "num_train": 4, "num_validation": 2, "num_test": 2},
     "problems.datasets.damped_cosine": lambda: {"num_train": 4, "num_validation": 2, "num_test": 2, "noise": 0.1},
-    "problems.datasets.digits": lambda: {"num_train": 10, "num_validation": 10, "num_test": 10},
-    "problems.datasets.k_folds": lambda: {"dataset": dataset(), "num_folds": 2, "seed": 0},
     "problems.datasets.bootstrap": lambda: {"dataset": dataset(), "seed": 0},
+    "problems.datasets.k_folds": lambda: {"dataset": dataset(), "num_folds": 2, "seed": 0},
     "problems.datasets.corrupt_labels": lambda: {"dataset": dataset(), "fraction": 0.5, "seed": 0},
+    "problems.datasets.copy": lambda: {
+        "num_symbols": 4,
+        "length": 2,
+        "num_train": 4,
+        "num_validation": 2,
+        "num_test": 2,
+        "seed": 0,
+    },
+    "problems.datasets.induction": lambda: {
+        "num_symbols": 4,
+        "length": 4,
+        "num_train": 4,
+        "num_validation": 2,
+        "num_test": 2,
+        "seed": 0,
+    },
+    "problems.datasets.modular_addition": lambda: {
+        "modulus": 5,
+        "num_train": 4,
+        "num_validation": 2,
+        "num_test": 2,
+        "seed": 0,
+    },
+    "problems.datasets.heavy_tailed_classes": lambda: {
+        "num_classes": 3,
+        "num_features": 2,
+        "exponent": 1.0,
+        "separation": 1.0,
+        "num_train": 4,
+        "num_validation": 2,
+        "num_test": 2,
+        "seed": 0,
+    },
+    "problems.datasets.heavy_tailed_tokens": lambda: {
+        "vocabulary_size": 3,
+        "exponent": 1.0,
+        "repetition": 0.5,
+        "length": 4,
+        "num_train": 4,
+        "num_validation": 2,
+        "num_test": 2,
+        "seed": 0,
+    },
+    "problems.datasets.text": lambda: {
+        "path": text_file(),
+        "tokens": "bytes",
+        "context": 4,
+        "pattern": "*",
+        "num_train": 4,
+        "num_validation": 2,
+        "num_test": 2,
+        "split": "first",
+        "seed": 0,
+    },
+    "problems.datasets.digits": lambda: {"num_train": 10, "num_validation": 10, "num_test": 10},
     "problems.datasets.sparse_features": lambda: {
         "num_features": 3,
         "exponent": 1.0,
@@ -644,7 +756,7 @@ NOT_CALLED = {
     "transforms": {"Function", "TapMetrics", "Transform", "atom", "composite"},
     "optimizers": {"Difference", "Convention", "named", "network_optimizers", "plane_optimizers"},
     "problems": {"catalogue", "listed"},
-    "problems.networks": {"CNN", "GRU", "LSTM", "MLP", "RNN", "Conv"},  # by `cnn_classifier` and its like
+    "problems.networks": {"CNN", "GPT", "GRU", "LSTM", "MLP", "RNN", "Conv", "VisionTransformer"},  # by their problems
     "problems.datasets": {"FASHION_MNIST", "MNIST", "IdxFile", "DatasetError"},
     "problems.planar": {"all_problems"},
     "problems.augmentations": {"Augmentation"},

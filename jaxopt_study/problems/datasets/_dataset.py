@@ -25,14 +25,17 @@ class Dataset:
     """Training, validation and test examples, disjoint, each a dictionary `{"x": inputs, "y": targets}`.
 
     Arrays are read-only NumPy arrays on the host: `float32` inputs, and targets that are `int32` labels in {0, …,
-    num_classes − 1} or `float32` values. To index them in compiled code, use `jnp.asarray(dataset.train["x"])`.
+    num_classes − 1} or `float32` values; or, with a vocabulary, `int32` tokens as inputs and as targets. To index them
+    in compiled code, use `jnp.asarray(dataset.train["x"])`.
 
     Attributes:
         name: A short identifier, used in records and figures.
         train: Examples to train on.
         validation: Examples for choosing hyperparameters, or None.
         test: Examples for the final report, or None.
-        num_classes: Number of classes, or None for a regression.
+        num_classes: Number of classes, or None for a regression and for tokens.
+        vocabulary_size: V, for sequences of tokens: inputs of shape (examples, positions) in {0, …, V − 1}, and
+            targets of the same shape, of which −1 does not count; every example has one that does. Otherwise None.
         source: Origin of the examples, in words.
         details: Further information for records: seeds, sizes, parameters of a generator.
         sha256: Hash of names, shapes, types and bytes of all arrays: equal hashes mean equal examples in equal order.
@@ -40,7 +43,7 @@ class Dataset:
     Raises:
         TypeError: If examples are not arrays of numbers. Torch tensors and pandas frames are converted.
         DatasetError: If the name is not a valid file name, arrays have different lengths, a number is not finite, or
-            labels are not integers in {0, …, num_classes − 1}.
+            labels or tokens are not integers in range.
     """
 
     name: str
@@ -51,6 +54,7 @@ class Dataset:
     source: str = ""
     details: Mapping[str, Any] = field(default_factory=dict)
     sha256: str = field(init=False)
+    vocabulary_size: int | None = None
 
     def __post_init__(self):
         check_text("Dataset", "name", self.name)
@@ -61,6 +65,12 @@ class Dataset:
             raise DatasetError(str(error)) from None
         if self.num_classes is not None:
             check_integer("Dataset", "num_classes", self.num_classes, 1)
+        if self.vocabulary_size is not None:
+            check_integer("Dataset", "vocabulary_size", self.vocabulary_size, 1)
+            if self.num_classes is not None:
+                raise DatasetError(
+                    f"{self.name!r} has num_classes and vocabulary_size; tokens have no classes. Drop one."
+                )
         check_mapping("Dataset", "details", self.details)
         if self.train is None:
             raise DatasetError(f"The data set {self.name!r} needs training examples; received train=None.")
@@ -73,6 +83,8 @@ class Dataset:
             examples = {key: host_array(f"{key} of the {part} part of {self.name!r}", x) for key, x in examples.items()}
             object.__setattr__(self, part, examples)
             _check(self.name, part, examples, self.num_classes)
+            if self.vocabulary_size is not None:
+                _check_tokens(self.name, part, examples, self.vocabulary_size)
             object.__setattr__(self, part, {key: _read_only(array) for key, array in examples.items()})
         _check_parts(self.name, self.parts)
         object.__setattr__(self, "sha256", _content_hash(self.parts))
@@ -95,7 +107,8 @@ class Dataset:
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{part}={size}" for part, size in self.sizes.items())
-        return f"Dataset({self.name!r}, {sizes}, input_shape={self.input_shape}, num_classes={self.num_classes})"
+        kind = "num_classes" if self.vocabulary_size is None else "vocabulary_size"
+        return f"Dataset({self.name!r}, {sizes}, input_shape={self.input_shape}, {kind}={getattr(self, kind)})"
 
 
 def _read_only(array: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
@@ -128,6 +141,26 @@ def _check(name: str, part: str, examples: Examples, num_classes: int | None) ->
         )
     if num_classes is not None:
         check_labels(f"Labels of the {part} part of {name!r}", y, num_classes)
+
+
+def _check_tokens(name: str, part: str, examples: Examples, size: int) -> None:
+    x, y = examples["x"], examples["y"]
+    if x.ndim != 2 or x.shape != y.shape or x.dtype.kind not in "iu" or y.dtype.kind not in "iu":
+        raise DatasetError(
+            f"The {part} part of {name!r} needs tokens and targets that are integers of one shape (examples, "
+            f"positions); received {x.dtype} of shape {x.shape} and {y.dtype} of shape {y.shape}."
+        )
+    if not x.size or x.min() < 0 or x.max() >= size or y.min() < -1 or y.max() >= size:
+        ranges = f"{x.min()} to {x.max()} and {y.min()} to {y.max()}" if x.size else "none"
+        raise DatasetError(
+            f"Tokens of the {part} part of {name!r} must lie in 0…{size - 1}, and targets there or be −1, which does "
+            f"not count; received {ranges}. Give the right vocabulary_size, or renumber the tokens."
+        )
+    if not (y >= 0).any(axis=1).all():
+        raise DatasetError(
+            f"Every example of the {part} part of {name!r} needs a target that counts, one that is not −1. Remove the "
+            "examples without one."
+        )
 
 
 def check_labels(what: str, y: Real[np.ndarray, " examples"], num_classes: int) -> None:

@@ -161,6 +161,7 @@ def _resampled(dataset: Dataset, suffix: str, train: np.ndarray, validation: np.
         validation=chosen(validation) if len(validation) else None,
         test=dataset.test,
         num_classes=dataset.num_classes,
+        vocabulary_size=dataset.vocabulary_size,
         source=dataset.source,
         details={**dataset.details, **details},
     )

@@ -51,7 +51,7 @@ def damped_cosine(
         y = np.exp(-(x**2)) * np.cos(10 * x) + noise * rng.standard_normal((size, 1))
         return {"x": x.astype(np.float32), "y": y.astype(np.float32)}
 
-    return _drawn(
+    return drawn(
         "damped_cosine",
         draw,
         sizes=(num_train, num_validation, num_test),
@@ -112,7 +112,7 @@ def sparse_features(
         y = rng.uniform(size=size) < probability
         return {"x": (x if rotation is None else x @ rotation).astype(np.float32), "y": y.astype(np.int32)}
 
-    return _drawn(
+    return drawn(
         f"sparse_features-{num_features}{'-rotated' if rotated else ''}",
         draw,
         sizes=(num_train, num_validation, num_test),
@@ -177,7 +177,7 @@ def adding(
             "y": targets[:, None].astype(np.float32),
         }
 
-    return _drawn(
+    return drawn(
         f"adding-{num_steps}",
         draw,
         sizes=(num_train, num_validation, num_test),
@@ -240,7 +240,7 @@ def temporal_order(
             symbols[rows, rng.integers(low, high, size, endpoint=True)] = pair[:, symbol]
         return {"x": np.eye(6, dtype=np.float32)[symbols], "y": (2 * pair[:, 0] + pair[:, 1]).astype(np.int32)}
 
-    return _drawn(
+    return drawn(
         f"temporal_order-{num_steps}",
         draw,
         sizes=(num_train, num_validation, num_test),
@@ -251,8 +251,7 @@ def temporal_order(
     )
 
 
-# Every part has its own generator, so that the size of one part does not change the others.
-def _drawn(
+def drawn(
     name: str,
     draw: Callable[[np.random.Generator, int], Examples],
     *,
@@ -261,7 +260,20 @@ def _drawn(
     source: str,
     details: dict,
     num_classes: int | None = None,
+    vocabulary_size: int | None = None,
 ) -> Dataset:
+    """Return a data set that is drawn; each part has its own generator, so that its size does not change the others.
+
+    Args:
+        name: Name of the data set.
+        draw: `draw(generator, size)`, the examples of a part.
+        sizes: Numbers of training, validation and test examples.
+        seed: Seed of the draws.
+        source: Origin of the examples, in words.
+        details: Parameters of the draws.
+        num_classes: As in `Dataset`.
+        vocabulary_size: As in `Dataset`.
+    """
     for part, size in zip(("num_train", "num_validation", "num_test"), sizes, strict=True):
         check_integer(name, part, size)
     check_integer(name, "seed", seed, 0, high=None)
@@ -275,6 +287,7 @@ def _drawn(
         validation=parts[1] if sizes[1] else None,
         test=parts[2] if sizes[2] else None,
         num_classes=num_classes,
+        vocabulary_size=vocabulary_size,
         source=source,
         details={**details, "seed": seed},
     )

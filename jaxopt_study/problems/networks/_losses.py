@@ -54,13 +54,26 @@ def cross_entropy(
     check_real("cross_entropy", "label_smoothing", label_smoothing, 0, 1, closed="[)")
     soft = jnp.ndim(labels) == 2
     (_check_probabilities if soft else _check_labels)("cross_entropy", logits, labels)
+    return jnp.mean(cross_entropies(logits, jnp.asarray(labels), label_smoothing, soft=soft))
+
+
+def cross_entropies(
+    logits: Float[Array, "... classes"], labels: Real[Array, "..."], label_smoothing: Real[ArrayLike, ""], *, soft: bool
+) -> Float[Array, "..."]:
+    """Return −Σ_c q_c log softmax(logits)_c of each example or token, with the targets of `cross_entropy`.
+
+    Args:
+        logits: Unnormalised scores.
+        labels: Integers, one for all classes; or probabilities, like the logits.
+        label_smoothing: As in `cross_entropy`.
+        soft: Whether the labels are probabilities.
+    """
     log_probabilities = jax.nn.log_softmax(logits)
     if soft:
-        picked = jnp.sum(jnp.asarray(labels, log_probabilities.dtype) * log_probabilities, axis=-1)
+        picked = jnp.sum(labels.astype(log_probabilities.dtype) * log_probabilities, axis=-1)
     else:
-        picked = jnp.take_along_axis(log_probabilities, jnp.asarray(labels)[:, None], axis=-1)[:, 0]
-    smoothed = (1 - label_smoothing) * picked + label_smoothing * jnp.mean(log_probabilities, axis=-1)
-    return -jnp.mean(smoothed)
+        picked = jnp.take_along_axis(log_probabilities, labels[..., None], axis=-1)[..., 0]
+    return jnp.negative((1 - label_smoothing) * picked + label_smoothing * jnp.mean(log_probabilities, axis=-1))
 
 
 @better("min")

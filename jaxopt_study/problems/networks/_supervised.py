@@ -72,11 +72,13 @@ def classifier(
         >>> bool(problem.metrics["accuracy"](params, problem.test) < 0.5)  # before training
         True
     """
-    _check_model("classifier", model, dataset)
+    check_model("classifier", model, dataset)
     if dataset.num_classes is None:
-        raise ValueError(f"classifier needs a data set with classes; {dataset.name!r} has none. Use regressor.")
+        other = "regressor" if dataset.vocabulary_size is None else "gpt"
+        raise ValueError(f"classifier needs a data set with classes; {dataset.name!r} has none. Use {other}.")
     check_real("classifier", "label_smoothing", label_smoothing, 0, 1, closed="[)")
-    return _supervised(
+    return supervised(
+        "classifier",
         model,
         dataset,
         (dataset.num_classes,),
@@ -109,14 +111,20 @@ def regressor(
         ValueError: If the data set has classes, the module's output differs in shape from the targets, or weight decay
             is negative.
     """
-    _check_model("regressor", model, dataset)
+    check_model("regressor", model, dataset)
     if dataset.num_classes is not None:
         raise ValueError(f"regressor needs a data set with real targets; {dataset.name!r} has classes. Use classifier.")
+    if dataset.vocabulary_size is not None:
+        raise ValueError(f"regressor needs a data set with real targets; {dataset.name!r} has tokens. Use gpt.")
     shape = dataset.train["y"].shape[1:]
-    return _supervised(model, dataset, shape, mse, {"mse": mse}, weight_decay=weight_decay, name=name, settings={})
+    metrics = {"mse": mse}
+    return supervised(
+        "regressor", model, dataset, shape, mse, metrics, weight_decay=weight_decay, name=name, settings={}
+    )
 
 
-def _supervised(
+def supervised(
+    who: str,
     model: nn.Module,
     dataset: Dataset,
     output_shape: tuple[int, ...],
@@ -127,7 +135,23 @@ def _supervised(
     name: str | None,
     settings: dict[str, Any],
 ) -> Problem:
-    check_real("classifier" if "label_smoothing" in settings else "regressor", "weight_decay", weight_decay, 0)
+    """Make the problem of a model with a loss of its outputs and targets, as `classifier` describes it.
+
+    Args:
+        who: The function that a user called, for messages.
+        model: The module.
+        dataset: The data set.
+        output_shape: Shape of the outputs of one example.
+        fit: `fit(outputs, targets)`, the loss without the penalty.
+        metrics: Functions of outputs and targets, by name.
+        weight_decay: λ ≥ 0.
+        name: Name of the problem, or None.
+        settings: Further settings, for records.
+
+    Returns:
+        The problem.
+    """
+    check_real(who, "weight_decay", weight_decay, 0)
     if name is not None:
         check_text("A network's problem", "name", name)
     sample = dataset.train["x"][:2]
@@ -216,7 +240,7 @@ def _is_stochastic(apply: Callable[..., Any], params: Any, state: Any, sample: A
     return False
 
 
-def _check_model(who: str, model: Any, dataset: Any) -> None:
+def check_model(who: str, model: Any, dataset: Any) -> None:
     if not isinstance(model, nn.Module):
         raise TypeError(f"{who} needs an instance of a Linen module; received {describe_argument(model)}.")
     if not isinstance(dataset, Dataset):

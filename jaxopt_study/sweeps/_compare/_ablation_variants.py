@@ -8,7 +8,7 @@ from typing import Any, Literal
 import jax.numpy as jnp
 
 from jaxopt_study import transforms
-from jaxopt_study._checks import describe_argument
+from jaxopt_study._checks import check_static_real, describe_argument
 from jaxopt_study.transforms import Transform, children, construct, neutral_values, rebuild
 
 Kind = Literal["full", "without", "neutral", "swapped"]
