@@ -1,5 +1,6 @@
-"""Dynamics of a training step: stability, thresholds, preconditioned curvature and step accounting."""
+"""Dynamics of a training step: stability, thresholds, preconditioned curvature, step accounting, gradient noise."""
 
+from jaxopt_study.dynamics._gradient_noise import GradientNoise, gradient_noise
 from jaxopt_study.dynamics._linearised_step import LinearStep as LinearStep
 from jaxopt_study.dynamics._linearised_step import preconditioner_diagonal as preconditioner_diagonal
 from jaxopt_study.dynamics._preconditioning import (
@@ -25,10 +26,12 @@ from jaxopt_study.dynamics._updates import keep_dtypes as keep_dtypes
 
 __all__ = [
     "Accounting",
+    "GradientNoise",
     "PreconditionedSharpness",
     "Preconditioner",
     "Stability",
     "account_step",
+    "gradient_noise",
     "preconditioned_sharpness",
     "preconditioner",
     "stability",
