@@ -5,4 +5,4 @@ module with an `EXPERIMENT` is found automatically. Several experiments test sta
 Deep Learning from Scratch; claims call them "the notes".
 """
 
-CHAPTERS = ("optimizers", "starts", "generalisation", "landscape", "curvature", "search")  # the notes' order
+CHAPTERS = ("optimizers", "starts", "generalisation", "batches", "landscape", "curvature", "search")  # the notes' order

@@ -50,6 +50,10 @@ STATEMENTS: Mapping[str, tuple[tuple[str, str], ...]] = {
     "early_stopping": (("000", "Stop when the validation accuracy falls."), ("003", "Early stopping regularises.")),
     "edge_of_stability": (("000", "A loss that spikes after a while means a learning rate that is too large."),),
     "ensemble": (("001", "An ensemble averages the outputs of separately trained models."),),
+    "gradient_noise": (
+        ("000", "SGD steps along the gradient of a few examples, which is the full gradient in expectation."),
+        ("004", "The standard error of a mean is σ/√n; mini-batch gradients are biased. (They are not.)"),
+    ),
     "ill_conditioning": (("004", "Ill-conditioning: ½ε²gᵀHg exceeds εgᵀg, so that even small steps raise the loss."),),
     "learning_rate_diagnosis": (
         (

@@ -1,8 +1,9 @@
-"""Dynamics of a training step: stability, thresholds, preconditioned curvature and step accounting."""
+"""Dynamics of a training step: stability, thresholds, preconditioned curvature, step accounting, gradient noise."""
 
 from jaxopt_study.dynamics._batch_sharpness import BatchSharpness, batch_sharpness
 from jaxopt_study.dynamics._critical_sharpness import CriticalSharpness, critical_sharpness
 from jaxopt_study.dynamics._directional_sharpness import DirectionalSharpness, directional_sharpness
+from jaxopt_study.dynamics._gradient_noise import GradientNoise, gradient_noise
 from jaxopt_study.dynamics._learning_rate_range import LearningRateRange, learning_rate_range
 from jaxopt_study.dynamics._linearised_step import LinearStep as LinearStep
 from jaxopt_study.dynamics._linearised_step import preconditioner_diagonal as preconditioner_diagonal
@@ -35,6 +36,7 @@ __all__ = [
     "BatchSharpness",
     "CriticalSharpness",
     "DirectionalSharpness",
+    "GradientNoise",
     "LearningRateRange",
     "PreconditionedDensity",
     "PreconditionedSharpness",
@@ -45,6 +47,7 @@ __all__ = [
     "batch_sharpness",
     "critical_sharpness",
     "directional_sharpness",
+    "gradient_noise",
     "learning_rate_range",
     "preconditioned_density",
     "preconditioned_sharpness",

@@ -581,6 +581,15 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
         "num_probes": 2,
         "num_steps": 2,
     },
+    "dynamics.gradient_noise": lambda: {
+        "loss": loss,
+        "params": PARAMS,
+        "data": BATCH,
+        "batch_size": 2,
+        "num_batches": 4,
+        "confidence": 0.9,
+        "key": KEY,
+    },
     "dynamics.account_step": lambda: {"loss": loss, "params": PARAMS, "updates": GRADS, "data": BATCH},
     # sweeps
     "sweeps.search": lambda: {
