@@ -77,6 +77,10 @@ STATEMENTS: Mapping[str, tuple[tuple[str, str], ...]] = {
     "trajectories": (
         ("001", "On x²/20 + y² SGD takes an inefficient path; momentum, AdaGrad and Adam search more efficiently."),
     ),
+    "weight_decay": (("001", "Weight decay .1 on 300 images: training and test accuracy come closer."),),
+    "weight_init": (
+        ("001", "From std .01 the network does not learn; from Xavier and He it does, fastest from He with ReLU."),
+    ),
     "weight_symmetry": (
         ("004", "Weight-space symmetry: exchanging units gives equivalent minima, so there are many."),
     ),
