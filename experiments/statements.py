@@ -81,6 +81,9 @@ STATEMENTS: Mapping[str, tuple[tuple[str, str], ...]] = {
     "weight_init": (
         ("001", "From std .01 the network does not learn; from Xavier and He it does, fastest from He with ReLU."),
     ),
+    "weight_noise_and_curvature": (
+        ("003", "Noise robustness: noise is added to the inputs, and to the weights, too."),
+    ),
     "weight_symmetry": (
         ("004", "Weight-space symmetry: exchanging units gives equivalent minima, so there are many."),
     ),

@@ -2,7 +2,8 @@
 
 An augmentation is a function `augment(key, batch) -> batch` of a batch `{"x": inputs, "y": targets}`. Images have the
 shape (examples, height, width, channels); load data sets with `flatten=False`. Strengths may be traced, so that a
-search over them is one compiled program. `augmented` puts an augmentation into the training step of a problem.
+search over them is one compiled program. `augmented` puts an augmentation into the training step of a problem, and
+`weight_noise` noise on its parameters.
 """
 
 from collections.abc import Callable
@@ -32,6 +33,7 @@ __all__ = [
     "mixup",
     "rotation",
     "shift",
+    "weight_noise",
 ]
 
 
@@ -96,6 +98,58 @@ def augmented(problem: Problem, *augmentations: Augmentation) -> Problem:
         augmenting, stepping = jax.random.split(key)
         batch = augment(augmenting, batch)
         return (problem.loss(params, batch), state) if inner is None else inner(params, state, batch, stepping)
+
+    return problem.replace(step_loss=step_loss)
+
+
+def weight_noise(problem: Problem, std: ArrayLike) -> Problem:
+    """Add independent Gaussian noise to the parameters at every training step.
+
+    The step differentiates the loss at θ + σ z with z ~ N(0, I), drawn anew at every step, and updates θ. To second
+    order in σ the mean of that loss is a penalty on curvature, in which the trace of the Hessian H appears:
+
+        E L(θ + σ z) = L(θ) + ½ σ² tr H + O(σ⁴)
+
+    `loss` and `metrics` are unchanged: evaluation sees the parameters as they are.
+
+    Args:
+        problem: A problem with or without data. Its parameters are floating arrays.
+        std: σ ≥ 0, in the units of the parameters; may be traced.
+
+    Returns:
+        The problem, with another `step_loss`.
+
+    Raises:
+        TypeError: If the problem is not a `Problem`, or σ is not a number.
+        ValueError: If σ is negative.
+
+    Example:
+        >>> from jaxopt_study.problems import augmentations, quadratic
+        >>> noisy = augmentations.weight_noise(quadratic([1.0, 3.0]), 0.1)
+        >>> keys = jax.random.split(jax.random.key(0), 10_000)
+        >>> losses = jax.vmap(lambda key: noisy.step_loss(jnp.zeros(2), None, None, key)[0])(keys)
+        >>> bool(abs(losses.mean() - 0.02) < 0.001)  # ½ 0.1² (1 + 3)
+        True
+
+    References:
+        Goodfellow, Bengio and Courville (2016), Deep Learning, §7.5.
+    """
+    if not isinstance(problem, Problem):
+        raise TypeError(f"weight_noise needs a Problem; received {describe_argument(problem)}.")
+    check_real("weight_noise", "std", std, 0)
+    inner = problem.step_loss
+
+    def step_loss(params: Params, state: ModelState, batch: Batch, key: Key) -> tuple[Scalar, ModelState]:
+        drawing, stepping = jax.random.split(key)
+        leaves, structure = jax.tree.flatten(params)
+        keys = jax.random.split(drawing, len(leaves))
+        moved = structure.unflatten(
+            [
+                x + jnp.asarray(std, x.dtype) * jax.random.normal(k, x.shape, x.dtype)
+                for k, x in zip(keys, leaves, strict=True)
+            ]
+        )
+        return (problem.loss(moved, batch), state) if inner is None else inner(moved, state, batch, stepping)
 
     return problem.replace(step_loss=step_loss)
 
