@@ -74,6 +74,12 @@ STATEMENTS: Mapping[str, tuple[tuple[str, str], ...]] = {
     "saddle_index": (
         ("004", "In many dimensions saddle points are more common than minima, and lie at higher losses."),
     ),
+    "surrogate_loss": (
+        (
+            "004",
+            "The 0-1 loss is replaced by a surrogate such as the NLL, which goes on improving where the former is 0.",
+        ),
+    ),
     "trajectories": (
         ("001", "On x²/20 + y² SGD takes an inefficient path; momentum, AdaGrad and Adam search more efficiently."),
     ),
