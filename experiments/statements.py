@@ -100,8 +100,21 @@ STATEMENTS: Mapping[str, tuple[tuple[str, str], ...]] = {
     "saddle_index": (
         ("004", "In many dimensions saddle points are more common than minima, and lie at higher losses."),
     ),
+    "surrogate_loss": (
+        (
+            "004",
+            "The 0-1 loss is replaced by a surrogate such as the NLL, which goes on improving where the former is 0.",
+        ),
+    ),
     "trajectories": (
         ("001", "On x²/20 + y² SGD takes an inefficient path; momentum, AdaGrad and Adam search more efficiently."),
+    ),
+    "weight_decay": (("001", "Weight decay .1 on 300 images: training and test accuracy come closer."),),
+    "weight_init": (
+        ("001", "From std .01 the network does not learn; from Xavier and He it does, fastest from He with ReLU."),
+    ),
+    "weight_noise_and_curvature": (
+        ("003", "Noise robustness: noise is added to the inputs, and to the weights, too."),
     ),
     "weight_symmetry": (
         ("004", "Weight-space symmetry: exchanging units gives equivalent minima, so there are many."),

@@ -19,6 +19,7 @@ from jaxopt_study.problems.augmentations import (
     mixup,
     rotation,
     shift,
+    weight_noise,
 )
 
 KEY = jax.random.key(3)
@@ -45,7 +46,7 @@ ALL = {
 
 
 def test_every_augmentation_has_a_case():
-    made = set(augmentations.__all__) - {"Augmentation", "augmented"}
+    made = set(augmentations.__all__) - {"Augmentation", "augmented", "weight_noise"}
     assert made <= {name.split()[0] for name in ALL}
 
 
@@ -180,6 +181,31 @@ def test_training_augments_and_evaluation_does_not():
     np.testing.assert_array_equal(run.evaluations["validation_loss"][0], plain.evaluations["validation_loss"][0])
 
 
+def test_training_moves_the_weights_and_evaluation_does_not():
+    problem = networks.mlp_classifier(datasets.digits(), widths=(8,))
+    options = {"num_steps": 4, "key": KEY, "batch_size": 32, "evaluate_every": 4, "progress": False}
+    plain, silent, noisy = (
+        training.train(p, optax.sgd(0.1), **options)
+        for p in (problem, weight_noise(problem, 0.0), weight_noise(problem, 0.1))
+    )
+    np.testing.assert_array_equal(silent.losses, plain.losses)
+    assert (noisy.losses != plain.losses).all()
+    np.testing.assert_array_equal(noisy.evaluations["validation_loss"][0], plain.evaluations["validation_loss"][0])
+
+
+def test_weights_get_noise_of_its_standard_deviation_and_the_inner_step_loss_another_key():
+    seen = []
+    problem = networks.mlp_classifier(datasets.digits(), widths=(64,))
+    inner = problem.replace(step_loss=lambda p, s, b, key: (seen.append((p, key)), (0.0, s))[1])
+    params = problem.init(KEY)
+    weight_noise(inner, 0.5).step_loss(params, None, problem.data, KEY)
+    ((moved, key),) = seen
+    noise = np.concatenate([np.ravel(a - b) for a, b in zip(*map(jax.tree.leaves, (moved, params)), strict=True)])
+    assert abs(noise.std() - 0.5) < 4 * 0.5 / np.sqrt(2 * noise.size)
+    assert len(np.unique(noise)) > 0.99 * noise.size  # no leaf repeats another's noise
+    assert (jax.random.key_data(key) != jax.random.key_data(KEY)).any()
+
+
 def test_keys_of_augmentation_and_dropout_are_apart():
     keys = []
     problem = networks.mlp_classifier(datasets.digits(), widths=(8,), dropout=0.5)
@@ -210,6 +236,8 @@ def test_keys_of_augmentation_and_dropout_are_apart():
         (lambda: shift(1)(KEY, jnp.ones((2, 4, 4, 1))), TypeError, "batch"),
         (lambda: compose(None), TypeError, "function"),
         (lambda: augmented(None), TypeError, "Problem"),
+        (lambda: weight_noise(None, 0.1), TypeError, "Problem"),
+        (lambda: weight_noise(networks.mlp_classifier(datasets.digits()), -0.1), ValueError, "std"),
     ],
 )
 def test_what_cannot_be_is_refused(call, error, words):
