@@ -13,11 +13,11 @@ from jaxopt_study._programs import nan_is_an_answer, wider
 from jaxopt_study.curvature import (
     Hessian,
     empirical_risk_operator,
-    linearized_gradient,
     mean_and_error,
     ratio_and_error,
 )
 from jaxopt_study.linalg import vectors
+from jaxopt_study.linalg.hvp import linearized_gradient
 from jaxopt_study.types import Batch, Key, LossFn, Params
 
 

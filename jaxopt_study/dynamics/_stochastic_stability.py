@@ -13,13 +13,14 @@ from jaxtyping import Array, Float, Int
 
 from jaxopt_study._checks import check_bool, check_integer, check_key
 from jaxopt_study._programs import nan_is_an_answer
-from jaxopt_study.curvature import GROWTH, linearized_gradient
+from jaxopt_study.curvature import GROWTH
 from jaxopt_study.dynamics._linearised_step import LinearStep, linear_step
 from jaxopt_study.dynamics._step_period import refuse_period
 from jaxopt_study.dynamics._updates import check_optimizer
 from jaxopt_study.linalg import vectors
 from jaxopt_study.linalg.checks import check_concrete
 from jaxopt_study.linalg.dense import ravel, unravel
+from jaxopt_study.linalg.hvp import linearized_gradient
 from jaxopt_study.linalg.sharding import mesh_context
 from jaxopt_study.types import Batch, Key, LossFn, Params, Vector
 
