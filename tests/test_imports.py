@@ -1,4 +1,4 @@
-"""What an import loads: the command line's help waits for no JAX, and the stages for nothing that they may not need."""
+"""Import times: the command line's help loads no JAX, and the stages load nothing that they may not need."""
 
 import subprocess
 import sys

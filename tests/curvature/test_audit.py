@@ -1,4 +1,4 @@
-"""What an audit finds, and what it must not find."""
+"""Audits: mistakes that one must find, and sound operators that it must pass."""
 
 import flax.linen as nn
 import jax

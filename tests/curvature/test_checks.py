@@ -1,4 +1,4 @@
-"""What is given to a solver is checked at its door, with what was expected, what was received and what to do."""
+"""Checks of arguments of solvers: before anything is compiled, with what was expected, received, and to do."""
 
 from inspect import unwrap
 

@@ -1,4 +1,4 @@
-"""What is memory and what is statistic, found by running the optimizer."""
+"""Roles of state leaves, momentum or second moment, found by running the optimizer."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""What is held constant inside a program, however deep it was computed."""
+"""Values held constant inside a program, however deep they were computed."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Which values of a metric are better is declared, by it or by the caller, and never read from its name."""
+"""The direction of a metric is declared, by it or by the caller, and never read from its name."""
 
 import jax.numpy as jnp
 import numpy as np

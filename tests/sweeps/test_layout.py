@@ -1,4 +1,4 @@
-"""Where lanes run: a result does not depend on it, and the width follows from the size of the operations."""
+"""Layout of lanes: no result depends on it, and the width follows from the size of the operations."""
 
 import json
 import subprocess

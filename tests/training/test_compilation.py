@@ -1,4 +1,4 @@
-"""What is compiled, and what is not compiled again."""
+"""Compilation: each program once, and none again for other numbers."""
 
 import gc
 from functools import partial

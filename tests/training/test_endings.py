@@ -1,4 +1,4 @@
-"""How runs end: divergence, patience, an interrupt."""
+"""Ends of runs: divergence, patience, an interrupt."""
 
 import os
 import signal

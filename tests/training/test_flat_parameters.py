@@ -1,4 +1,4 @@
-"""Which optimizers may be carried as vectors, and that it changes nothing."""
+"""Flat layout: the optimizers that may be carried as vectors, with unchanged results."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""What a diverged run keeps is finite, and a run that stands still says so."""
+"""A diverged run keeps its last finite point, and a run that stands still is flagged."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""What one run computes, against loops written out by hand."""
+"""Results of one run, against loops written out by hand."""
 
 import jax
 import jax.numpy as jnp

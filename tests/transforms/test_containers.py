@@ -1,4 +1,4 @@
-"""What Optax accepts, every transformation accepts: other leaves, Optax's wrappers, and its functions of states."""
+"""Every transformation accepts what Optax accepts: other leaves, Optax's wrappers, and its functions of states."""
 
 import chex
 import flax.serialization

@@ -1,4 +1,4 @@
-"""What a user hears: which atom, what is wrong, what to do. Errors inside chains name the atom, not the chain."""
+"""Error messages name the atom, the mistake and the remedy. Errors inside chains name the atom, not the chain."""
 
 import jax
 import jax.numpy as jnp

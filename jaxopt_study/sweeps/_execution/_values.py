@@ -147,9 +147,9 @@ def _try(
         if not accepted:
             raise  # not caused by a value
         message = str(error)
-        guilty = {name: v for name, v in accepted.items() if f"{v}" in message} or accepted
-        values = ", ".join(f"{name} = {value!r}" for name, value in guilty.items())
-        ranges = ", ".join(f"{name}: {space[name]!r}" for name in guilty if space is not None and name in space)
+        blamed = {name: v for name, v in accepted.items() if f"{v}" in message} or accepted
+        values = ", ".join(f"{name} = {value!r}" for name, value in blamed.items())
+        ranges = ", ".join(f"{name}: {space[name]!r}" for name in blamed if space is not None and name in space)
         hint = f" The space has {ranges}; exclude the invalid values." if ranges else ""
         kind = TypeError if isinstance(error, TypeError) else ValueError
         raise kind(f"{who} has {values}, for which the {what} cannot be built: {message}{hint}") from error

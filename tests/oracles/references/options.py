@@ -1,4 +1,4 @@
-"""What PyTorch's options do to any rule: ascent, L2 regularisation, decoupled weight decay."""
+"""PyTorch's options for any rule: ascent, L2 regularisation, decoupled weight decay."""
 
 from tests.oracles.references.reference import Number, Reference, at, zeros
 

@@ -1,4 +1,4 @@
-"""What a reference is, and how to run one."""
+"""References: their type, and a function that runs one."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
