@@ -130,16 +130,22 @@ FOUND: Mapping[str, str] = {
         "The preconditioned sharpness of Adam rises to its limit, 3.8 over a step's gain, and stays there, "
         "while the raw sharpness goes on growing."
     ),
-    "amsgrad_counterexample": "Adam with a short memory climbs to the worst point of a convex loss; AMSGrad does not.",
+    "amsgrad_counterexample": (
+        "Adam with a short memory climbs to the worst point of a convex loss; AMSGrad does not."
+    ),
     "bagging_boosting": "Bagging lowers the variance and boosting the bias, both from training data alone.",
     "batch_norm": (
         "With batch norm, four times as many of the 16 initial scales train; it also wins when each network "
         "uses its best scale."
     ),
-    "bias_correction": "At Adam's defaults a network trains without it; at learning rate .01 and β₂ = .9999 it does not.",
+    "bias_correction": (
+        "At Adam's defaults a network trains without it; at learning rate .01 and β₂ = .9999 it does not."
+    ),
     "bias_variance": "At every degree the error is noise + bias² + variance, to Monte Carlo error.",
     "cliff": "Clipping the gradient saves the step at a cliff; clipping weights does not.",
-    "closed_form": "Gradient descent on linear regression follows its closed form; among many minima, the start chooses.",
+    "closed_form": (
+        "Gradient descent on linear regression follows its closed form; among many minima, the start chooses."
+    ),
     "cross_validation": "Features chosen outside the folds promise a small error on pure noise.",
     "early_stopping": (
         "On a quadratic, the learned share of each mode at step τ is within .21 of that under an L2 penalty of 1/(ητ)."
@@ -150,7 +156,9 @@ FOUND: Mapping[str, str] = {
         "The error of a mini-batch gradient falls as 1/√n, faster without replacement, and it has no bias: "
         "the notes' word is wrong."
     ),
-    "ill_conditioning": "gᵀHg does not outgrow gᵀg on this network, although Goodfellow et al. (2016) say it often does.",
+    "ill_conditioning": (
+        "gᵀHg does not outgrow gᵀg on this network, although Goodfellow et al. (2016) say it often does."
+    ),
     "local_vs_global": (
         "Every optimizer of the notes fails from the wrong side of a mountain without a minimum or a saddle; "
         "restarts help."
@@ -162,7 +170,9 @@ FOUND: Mapping[str, str] = {
         "At the learning rates of Saito (2016) SGD is far behind; after 16 tuning trials each, no difference "
         "in test loss is detectable."
     ),
-    "noisy_quadratic": "Expected losses follow their exact recursion; averaging the iterates lowers the floor of the noise.",
+    "noisy_quadratic": (
+        "Expected losses follow their exact recursion; averaging the iterates lowers the floor of the noise."
+    ),
     "outliers_and_classes": (
         "Every class adds one outlier to the Hessian's spectrum; the gradient's share in their span does not last."
     ),

@@ -14,6 +14,7 @@ MODULES = {
 }
 # The command line answers signals and reads arguments before the imports that take seconds.
 LATE = {
+    "jaxopt_study": {"jaxopt_study.examination"},
     "jaxopt_study.cli._main": {"jaxopt_study.cli._app"},
     "jaxopt_study.cli._app": {
         f"jaxopt_study.cli.{module}"

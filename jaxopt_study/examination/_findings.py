@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxopt_study import figures
 from jaxopt_study.examination._rows import interval
-from jaxopt_study.figures import count_range
 
 Results = Mapping[str, Mapping[str, Any]]
 
@@ -97,7 +97,7 @@ def _point(results: Results) -> Iterator[Finding]:
         return
     gradient, limit = point["gradient_norm"], point["gradient_tol"]
     index = point["index"]
-    negative = count_range(*index["interval"])
+    negative = figures.count_range(*index["interval"])
     if point["verdict"] == "not critical":
         yield Finding(
             "kind of point",

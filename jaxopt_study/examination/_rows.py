@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxopt_study.figures import count_range, digits_apart, resolved
+from jaxopt_study import figures
 
 COLUMNS = ("source", "end", "rank", "value", "residual", "converged", "resolved")
 SHOWN = 3  # eigenvalues of each end in the printed table
@@ -28,7 +28,7 @@ def eigenvalue_rows(results: Mapping[str, Any]) -> tuple[list[dict[str, Any]], t
     if "eigenpairs" in results:
         result = results["eigenpairs"]
         values, count = result["values"], len(result["values"])
-        distinct = resolved(values, result["residuals"]).tolist()
+        distinct = figures.resolved(values, result["residuals"]).tolist()
         for i, value in enumerate(values):  # the smaller half comes first, all in ascending order
             end, rank = ("smallest", i + 1) if i < count // 2 else ("largest", count - i)
             rows.append(("eigenpairs", end, rank, value, result["residuals"][i], result["converged"][i], distinct[i]))
@@ -36,7 +36,7 @@ def eigenvalue_rows(results: Mapping[str, Any]) -> tuple[list[dict[str, Any]], t
         result = results["spectral_density"]
         values, residuals = result["outliers"]["values"], result["outliers"]["residuals"]
         above = [value > result["grid"][-1] for value in values]
-        distinct = resolved(values, residuals).tolist()
+        distinct = figures.resolved(values, residuals).tolist()
         for i, value in enumerate(values):  # in descending order
             end, rank = ("largest", i + 1) if above[i] else ("smallest", len(above) - i)
             rows.append(("outliers", end, rank, value, residuals[i], True, distinct[i]))
@@ -72,7 +72,7 @@ def with_error(value: float, error: float) -> str:
 
 def interval(low: float, high: float) -> str:
     """Return two bounds, with enough digits to tell them apart."""
-    digits = digits_apart(low, high, 4)
+    digits = figures.digits_apart(low, high, 4)
     return f"{low:.4g}" if low == high else f"{low:.{digits}g} to {high:.{digits}g}"
 
 
@@ -138,8 +138,8 @@ def _of_classification(result: Mapping[str, Any]) -> Iterator[Row]:
     sure, proved = "", ""
     if index["confidence"] is not None:
         sure, proved = f" ({100 * index['confidence']:.3g}%)", f", ≥ {index['lower_bound']:,} proved"
-    yield "negative eigenvalues", count_range(*index["interval"]), f"λ < −{index['tau']:.1e}{sure}{proved}", ""
-    yield "flat eigenvalues", count_range(*index["flat_interval"]), f"|λ| ≤ {index['tau']:.1e}{sure}", ""
+    yield "negative eigenvalues", figures.count_range(*index["interval"]), f"λ < −{index['tau']:.1e}{sure}{proved}", ""
+    yield "flat eigenvalues", figures.count_range(*index["flat_interval"]), f"|λ| ≤ {index['tau']:.1e}{sure}", ""
     if result["escape"]["seen"]:
         yield "  way down", f"loss falls by {result['escape']['fall']:.3g}", f"± {result['escape']['rounding']:.1e}", ""
 

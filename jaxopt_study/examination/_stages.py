@@ -9,10 +9,9 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxopt_study import curvature, dynamics
+from jaxopt_study import curvature, dynamics, figures
 from jaxopt_study.curvature import batch_mean
 from jaxopt_study.dynamics import call_update, differentiated
-from jaxopt_study.figures import resolved
 from jaxopt_study.transforms import gradient_point
 from jaxopt_study.types import Batch, Key, LossFn, Params
 
@@ -99,7 +98,7 @@ def eigenpairs(subject: Subject, so_far: Results) -> dict[str, Any]:
         key=subject.key("eigenpairs"),
         noise_floor=_floor(so_far),
     )
-    return _plain(pairs._replace(vectors=None)) | {"resolved": resolved(pairs.values, pairs.residuals)}
+    return _plain(pairs._replace(vectors=None)) | {"resolved": figures.resolved(pairs.values, pairs.residuals)}
 
 
 def sharpness(subject: Subject, so_far: Results) -> dict[str, Any]:

@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+import jaxopt_study
 from jaxopt_study import (
     curvature,
     dynamics,
-    examination,
     figures,
     optimizers,
     problems,
@@ -797,7 +797,7 @@ def public_functions(stage: str) -> Calls:
         "problems.networks": problems.networks, "problems.datasets": problems.datasets,
         "problems.planar": problems.planar, "problems.augmentations": problems.augmentations,
         "curvature": curvature, "dynamics": dynamics, "sweeps": sweeps,
-        "records": records, "figures": figures, "examination": examination,
+        "records": records, "figures": figures, "examination": jaxopt_study,
         "problems.networks.initialisers": problems.networks.initialisers,
     }[stage]  # fmt: skip
     found = {}
