@@ -78,6 +78,10 @@ STATEMENTS: Mapping[str, tuple[tuple[str, str], ...]] = {
     "saddle_index": (
         ("004", "In many dimensions saddle points are more common than minima, and lie at higher losses."),
     ),
+    "shuffling": (
+        ("000", "Shuffle the training examples every epoch."),
+        ("004", "Random batches matter; on large data one shuffle at the beginning is enough."),
+    ),
     "trajectories": (
         ("001", "On x²/20 + y² SGD takes an inefficient path; momentum, AdaGrad and Adam search more efficiently."),
     ),
