@@ -105,6 +105,9 @@ STATEMENTS: Mapping[str, tuple[tuple[str, str], ...]] = {
             "004",
             "The 0-1 loss is replaced by a surrogate such as the NLL, which goes on improving where the former is 0.",
         ),
+    "shuffling": (
+        ("000", "Shuffle the training examples every epoch."),
+        ("004", "Random batches matter; on large data one shuffle at the beginning is enough."),
     ),
     "trajectories": (
         ("001", "On x²/20 + y² SGD takes an inefficient path; momentum, AdaGrad and Adam search more efficiently."),

@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
@@ -28,6 +29,8 @@ from experiments.claims import (
     table,
 )
 from experiments.experiment import Experiment, conclude, discover, execute
+from experiments.orders import Written, written
+from jaxopt_study import optimizers, problems, training
 from jaxopt_study.records import Record, load, plain, save
 
 EXPERIMENTS = discover()
@@ -129,6 +132,19 @@ def notes_trajectories():
 
     updates = {"SGD": lambda g, s: -0.95 * g, "Momentum": momentum, "AdaGrad": adagrad, "Adam": adam}
     return {label: run(update) for label, update in updates.items()}
+
+
+def test_batches_written_out_in_advance_are_those_of_the_order():
+    key = jax.random.key(3)
+    rows = written("reshuffle", key, 7, 2, 5)
+    order = training.batch_order("reshuffle")
+    np.testing.assert_array_equal(rows, [order.indices(order.init(key, 5), step, 2, 5) for step in range(7)])
+    problem = problems.least_squares(np.eye(5), np.arange(5.0))
+    run, same = (
+        training.train(problem, optimizers.sgd(0.1), num_steps=7, batch_size=2, key=key, order=chosen).params
+        for chosen in ("reshuffle", Written(written("reshuffle", jax.random.split(key, 5)[2], 7, 2, 5)))
+    )
+    np.testing.assert_array_equal(run, same)
 
 
 # --------------------------------------------------------------------------------------------------------------- claims
