@@ -24,6 +24,8 @@ from jaxopt_study.cli import _compare_figures, _single_runs, main
 from jaxopt_study.cli._candidates import NamedCandidate
 from jaxopt_study.cli._errors import UserError
 from jaxopt_study.cli._expressions import read_maker, read_optimizer, specification
+from jaxopt_study.cli._network import described, load_data, network_problem, network_settings
+from jaxopt_study.cli._options import NetworkOptions
 from jaxopt_study.cli._progress import JobBar
 
 TINY = ["--only", "sgd", "--steps=6", "--seeds=2", "--widths", "4", "--batch-size=16", "--evaluations=3"]
@@ -325,6 +327,9 @@ def mine(tmp_path, monkeypatch):
         (["--only", "adamant"], "--only adamant: unknown; expected names among sgd"),
         (["--data", "mnist", "--data-dir", "absent"], "--data-dir"),
         (["--data-dir", "."], "digits need neither"),
+        (["--data", "text", "--download"], "a text needs none"),
+        (["--data", "text", "--data-dir", "absent"], "neither a file nor a folder"),
+        (["--data", "text", "--widths", "8", "16"], "one equal width for each block"),
         (["--steps", "0"], "--steps must be at least 1"),
         (["--widths", "0"], "--widths"),
         (["--batch-size", "100000"], "at most 1197, the number of training examples"),
@@ -346,6 +351,26 @@ def test_what_cannot_be_done_is_one_line_and_code_2(mine, capsys, arguments, mes
     assert len(shown.splitlines()) == 1
     assert re.search(message, shown), shown
     assert not (mine / "results").exists()
+
+
+def test_on_text_a_transformer_is_trained_with_the_widths_as_its_blocks(tmp_path):
+    (tmp_path / "mine.txt").write_text("It is a truth universally acknowledged. " * 90)
+    options = NetworkOptions(data="text", data_dir=tmp_path, widths=(8, 8, 8))
+    settings, dataset = network_settings(options), load_data(options)
+    assert (settings["steps"], settings["batch_size"]) == (500, 32)
+    problem = network_problem(settings, dataset, label_smoothing=0.1)
+    assert (problem.name, problem.metadata["dataset"]) == ("text", "text")
+    for words in ("GPT(", "depth=3", "width=8"):
+        assert words in problem.metadata["model"]
+    assert "depth=2, width=12" in network_problem(settings, dataset, width=12, depth=2).metadata["model"]
+    assert described(settings) == "text, GPT 8-8-8"
+
+
+@pytest.mark.slow
+def test_a_search_on_text_runs_to_its_files(mine):
+    tiny = ["--data=text", "--steps=4", "--widths", "8", "--batch-size=8", "--evaluations=2", "--trials=2"]
+    assert main(["search", "adam(1e-3)", *tiny, "--space", "normalisation=choices(layer, rms)", "--out", "out"]) == 0
+    assert (mine / "out" / "hyperparameters.png").exists()
 
 
 @pytest.mark.slow

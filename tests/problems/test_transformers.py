@@ -272,20 +272,8 @@ def test_what_cannot_be_posed_is_refused_with_the_remedy(pose, message):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("data", "options"),
-    [
-        (datasets.modular_addition(modulus=13, num_validation=20, num_test=20), {"depth": 1, "width": 64}),
-        (
-            datasets.induction(num_symbols=8, length=16, num_train=4_000, num_validation=0, num_test=500),
-            {"depth": 2, "width": 32, "positions": "rotary"},
-        ),
-    ],
-    ids=["modular addition", "induction"],
-)
-def test_the_tasks_are_learned(data, options):
-    posed = networks.gpt(data, initialiser="xavier", **options)
+def test_modular_addition_is_learned():
+    data = datasets.modular_addition(modulus=13, num_validation=20, num_test=20)
+    posed = networks.gpt(data, initialiser="xavier", depth=1, width=64)
     run = training.train(posed, optax.adam(3e-3), num_steps=1500, batch_size=64, key=KEY)
     assert run.losses[-1] < 0.1 * run.losses[0]
-    if "induction" in data.name:
-        assert posed.metrics["accuracy"](run.params, posed.test) > 0.9  # sequences never seen

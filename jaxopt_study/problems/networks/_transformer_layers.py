@@ -58,7 +58,7 @@ def rotate(x: Heads, *, base: float = 10_000.0) -> Heads:
     positions, size = x.shape[-3], x.shape[-1]
     dtype = wider(x.dtype, jnp.float32)  # half precision cannot count positions
     frequencies = base ** (-jnp.arange(0, size, 2, dtype=dtype) / size)
-    angles = jnp.arange(positions, dtype=dtype)[:, None, None] * frequencies
+    angles = jnp.arange(positions, dtype=dtype)[None, :, None, None] * frequencies[None, None, None, :]
     cosine, sine = jnp.cos(angles).astype(x.dtype), jnp.sin(angles).astype(x.dtype)
     even, odd = x[..., 0::2], x[..., 1::2]
     return jnp.stack([even * cosine - odd * sine, even * sine + odd * cosine], axis=-1).reshape(x.shape)
@@ -83,7 +83,7 @@ def attend(query: Heads, key: Heads, value: Heads, *, causal: bool) -> Heads:
     if causal:
         # A finite lowest score: −∞ would be a NaN for JAX's debugger, and for a row without any score.
         visible = jnp.tril(jnp.ones(scores.shape[-2:], bool))
-        scores = jnp.where(visible, scores, jnp.finfo(scores.dtype).min)
+        scores = jnp.where(visible[None, None], scores, jnp.finfo(scores.dtype).min)
     return jnp.einsum("bhqk,bkhd->bqhd", jax.nn.softmax(scores, axis=-1), value)
 
 

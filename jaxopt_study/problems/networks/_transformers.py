@@ -113,7 +113,7 @@ class GPT(nn.Module):
         x = embedding(tokens)
         if self.positions == "learned":
             table = nn.Embed(self.context, self.width, embedding_init=init, name="position_embedding")
-            x = x + table(jnp.arange(tokens.shape[1]))
+            x = x + table(jnp.arange(tokens.shape[1]))[None]
         x, key = _dropped(self, x, train)
         x = apply_blocks(self, x, key, causal=True, rotary=self.positions == "rotary")
         x = block_normalisation(self.normalisation, "norm")(x)
@@ -189,7 +189,7 @@ class VisionTransformer(nn.Module):
         first = self.param("class_token", init, (1, self.width), jnp.float32).astype(tokens.dtype)
         tokens = jnp.concatenate([jnp.broadcast_to(first, (len(tokens), 1, self.width)), tokens], axis=1)
         table = nn.Embed(tokens.shape[1], self.width, embedding_init=init, name="position_embedding")
-        tokens, key = _dropped(self, tokens + table(jnp.arange(tokens.shape[1])), train)
+        tokens, key = _dropped(self, tokens + table(jnp.arange(tokens.shape[1]))[None], train)
         tokens = apply_blocks(self, tokens, key, causal=False, rotary=False)
         pooled = block_normalisation(self.normalisation, "norm")(tokens[:, 0])
         return nn.Dense(self.num_outputs, kernel_init=init, name="output")(pooled)
