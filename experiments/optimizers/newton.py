@@ -29,7 +29,7 @@ from jaxopt_study.problems import networks, planar
 from jaxopt_study.records import Record
 from jaxopt_study.transforms import Transform, chain, from_optax
 
-NOTES = "the notes (000) name Newton's method and its cost"
+NOTES = "the notes (000): Newton's method jumps to the minimum of a second-order model"
 DAUPHIN = "Dauphin et al. (2014), Identifying and attacking the saddle point problem, section 4"
 MARTENS = "Martens (2010), Deep learning via Hessian-free optimization: the truncated method beats gradient descent"
 BOTTOU = "Bottou, Curtis and Nocedal (2018), Optimization methods for large-scale machine learning, §3.3"
@@ -96,7 +96,8 @@ def _step(problem: problems.Problem, optimizer: Transform, starts: jax.Array) ->
 
     def one(start: jax.Array) -> jax.Array:
         gradient = jax.grad(problem.loss)(start)
-        return start + optimizer.update(gradient, optimizer.init(start), start, value_fn=problem.loss)[0]
+        updates, _ = optimizer.update(gradient, optimizer.init(start), start, value_fn=problem.loss)
+        return start + jnp.asarray(updates)
 
     return jax.jit(jax.vmap(one))(starts)
 
