@@ -299,9 +299,13 @@ def claims(record: Record) -> list[Claim]:
 def draw(record: Record) -> Mapping[str, Figure]:
     """Draw paths beside saddle points, and losses over the number of gradients."""
     results = record.results
-    shown = ("SGD", "gradient descent", "truncated Newton", "Newton without damping")
-    highest = 2 * np.log(10)
-    curves = {label: np.clip(tuned(results, label), 1e-8, 10 * highest) for label in shown}
+    shown = {
+        "SGD, small batches": "SGD",
+        "SGD, whole set": "gradient descent",
+        "truncated Newton": "truncated Newton",
+        "Newton, no damping": "Newton without damping",
+    }
+    curves = {label: np.clip(tuned(results, name), 1e-8, 20) for label, name in shown.items()}
     return {
         "saddles": trajectories(
             planar.styblinski_tang(),
@@ -311,7 +315,7 @@ def draw(record: Record) -> Mapping[str, Figure]:
         ),
         "network": response(
             results["points"], curves, log_y=True, ylabel="training loss (nats)",
-            xlabel="gradients of the whole set; a Hessian-vector product counts as two",
+            xlabel="gradients (a product: two)",
             title="One hidden layer on digits, each method tuned: SGD starts fast, Newton ends fast",
         ),
     }  # fmt: skip
