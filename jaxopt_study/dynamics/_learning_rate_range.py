@@ -274,7 +274,7 @@ class _Search:
         values, errors = ritz.values, ritz.errors
         if not np.isfinite(values).all():
             return 0, math.nan
-        overshoots = (values.real <= 0) | (np.abs(values.imag) > errors)
+        overshoots = (np.real(values) <= 0) | (np.abs(np.imag(values)) > errors)
         beyond = overshoots & (np.abs(values) > 1 + errors)
         if beyond.any():
             if rate < self.high:
@@ -285,7 +285,7 @@ class _Search:
             self.low, sign = max(self.low, rate) if rate < self.high else self.low, -1
         else:
             sign = 0
-        return sign, float((1 - values.real).max())
+        return sign, float((1 - np.real(values)).max())
 
 
 def _leftmost(values: Inexact[np.ndarray, " m"]) -> Float64[np.ndarray, " m"]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from jaxopt_study.figures._curvature_curves import curvature_along_runs
     from jaxopt_study.figures._curves import learning_curves
     from jaxopt_study.figures._hyperparameter_scatter import hyperparameter_scatter
+    from jaxopt_study.figures._landscape import loss_landscape
     from jaxopt_study.figures._panels import Panel, panels
     from jaxopt_study.figures._parallel_coordinates import parallel_coordinates
     from jaxopt_study.figures._performance_profiles import performance_profiles
@@ -43,6 +44,7 @@ _MODULES = {
     "curvature_along_runs": "_curvature_curves",
     "learning_curves": "_curves",
     "hyperparameter_scatter": "_hyperparameter_scatter",
+    "loss_landscape": "_landscape",
     "Panel": "_panels",
     "panels": "_panels",
     "parallel_coordinates": "_parallel_coordinates",
@@ -81,6 +83,7 @@ __all__ = [
     "difference_matrix",
     "hyperparameter_scatter",
     "learning_curves",
+    "loss_landscape",
     "new_figure",
     "pairs",
     "panels",

@@ -9,16 +9,15 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from jaxopt_study.linalg import vectors
+from jaxopt_study.linalg.chunks import Chunks
 from jaxopt_study.linalg.lanczos_recurrence import noise_level
-from jaxopt_study.linalg.layout import Layout
-from jaxopt_study.linalg.partition import parts
 from jaxopt_study.types import Vector
 
 
 class _State(NamedTuple):
     step: Int[Array, ""]  # j
-    basis: Vector  # q₀ … qⱼ, rows beyond are 0
-    q: Vector  # qⱼ: in every block a unit vector, or 0 in a block that has no further direction
+    basis: Float[Array, "m chunks c"]  # q₀ … qⱼ, rows beyond are 0
+    q: Float[Array, "chunks c"]  # qⱼ: in every block a unit vector, or 0 in a block that has no further direction
     diagonal: Float[Array, "blocks m"]  # α
     offdiagonal: Float[Array, "blocks m"]  # β
     unit: Float[Array, " blocks"]  # power of two next to the first products; 0 before
@@ -46,14 +45,12 @@ class LanczosOfBlocks:
     eigenvalues, each as often as it occurs.
 
     Attributes:
-        layout: The layout of vectors, with separate leaves.
-        owners: For each leaf, the index of its block.
+        layout: The layout of vectors.
         sizes: The number of coordinates of each block.
         num_steps: m.
     """
 
-    layout: Layout
-    owners: tuple[int, ...]
+    layout: Chunks
     sizes: tuple[int, ...]
     num_steps: int
     block_size: int = 1
@@ -63,33 +60,33 @@ class LanczosOfBlocks:
         """Return the state before the first product, from a random direction in every block."""
         dtype, blocks = self.layout.scalar, len(self.sizes)
         zeros, zero = jnp.zeros((blocks, self.num_steps), dtype), jnp.zeros(blocks, dtype)
-        q, _ = self._normalized(vectors.row(self.layout.random(seed, 0, 1), 0))
+        q = self._normalized(self.layout.random(seed, 0))
         basis = vectors.with_row(vectors.zeros_basis(self.layout.structure, self.num_steps), 0, q)
         return _State(jnp.int32(0), basis, q, zeros, zeros, zero, zero, jnp.int32(1), jnp.bool_(False))
 
     def next_block(self, state: _State) -> Vector:
         """Return the Lanczos vectors of all blocks."""
-        return jax.tree.map(lambda leaf: leaf[None], state.q)
+        return state.q[None]
 
     def update(self, limits: None, seed: UInt32[Array, "2"], state: _State, products: Vector) -> _State:
         """Return the state after step j."""
         j, image = state.step, vectors.row(products, 0)
-        most = jnp.stack([vectors.max_abs(part) for part in self._parts(image)]).astype(state.unit.dtype)
+        most = self.layout.largest(image)
         unit = jnp.where(state.unit > 0, state.unit, jnp.where(most > 0, jax.vmap(vectors.power_of_two)(most), 0))
-        image = lax.optimization_barrier(self._times(1 / jnp.where(unit > 0, unit, 1), image))
-        scale = jnp.maximum(state.scale, self._norms(image))
+        image = lax.optimization_barrier(self.layout.times(1 / jnp.where(unit > 0, unit, 1), image))
+        scale = jnp.maximum(state.scale, self.layout.norms(image))
         u, first = self._remove(state.basis, image)
         u, second = self._remove(state.basis, u)
-        alpha, beta = (first + second)[:, j], self._norms(u)
+        alpha, beta = (first + second)[:, j], self.layout.norms(u)
         left = jnp.asarray(self.sizes) > j + 1  # a further direction exists
         exhausted = left & (beta <= jax.vmap(noise_level)(scale))
-        q = self._times(jnp.where(left & ~exhausted, 1 / jnp.where(beta > 0, beta, 1), 0), u)
+        q = self.layout.times(jnp.where(left & ~exhausted, 1 / jnp.where(beta > 0, beta, 1), 0), u)
 
-        def continued() -> Vector:
-            r = vectors.row(self.layout.random(seed, state.serial, 1), 0)
+        def continued() -> Float[Array, "chunks c"]:
+            r = self.layout.random(seed, state.serial)
             for _ in range(2):
-                r, _ = self._normalized(self._remove(state.basis, r)[0])
-            return jax.tree.map(jnp.add, q, self._times(exhausted.astype(beta.dtype), r))
+                r = self._normalized(self._remove(state.basis, r)[0])
+            return q + self.layout.times(exhausted.astype(beta.dtype), r)
 
         q = lax.cond(jnp.any(exhausted), continued, lambda: q)
         row = jnp.minimum(j + 1, self.num_steps - 1)
@@ -111,27 +108,13 @@ class LanczosOfBlocks:
         units = jnp.where(state.unit > 0, state.unit, 1)[:, None]
         return BlockMatrices(state.diagonal * units, state.offdiagonal * units)
 
-    def _parts(self, v: Vector) -> list[list[Array]]:
-        return parts(self.owners, len(self.sizes), v)
+    def _normalized(self, x: Float[Array, "chunks c"]) -> Float[Array, "chunks c"]:
+        norms = self.layout.norms(x)
+        return self.layout.times(jnp.where(norms > 0, 1 / jnp.where(norms > 0, norms, 1), 0), x)
 
-    def _norms(self, v: Vector) -> Float[Array, " blocks"]:
-        return jnp.stack([vectors.plain_norm(part) for part in self._parts(v)]).astype(self.layout.scalar)
-
-    def _times(self, factors: Float[Array, " blocks"], v: Vector) -> Vector:
-        leaves, structure = jax.tree.flatten(v)
-        return structure.unflatten(
-            [vectors.scale(factors[owner], leaf) for owner, leaf in zip(self.owners, leaves, strict=True)]
-        )
-
-    def _normalized(self, v: Vector) -> tuple[Vector, Float[Array, " blocks"]]:
-        norms = self._norms(v)
-        return self._times(jnp.where(norms > 0, 1 / jnp.where(norms > 0, norms, 1), 0), v), norms
-
-    def _remove(self, basis: Vector, v: Vector) -> tuple[Vector, Float[Array, "blocks m"]]:
-        """Return v − Q Qᵀv and Qᵀv, in every block; unused rows of Q are 0."""
-        pairs = list(zip(self._parts(basis), self._parts(v), strict=True))
-        coefficients = [vectors.project(q, x) for q, x in pairs]
-        rests = [vectors.subtract(x, vectors.combine(q, c)) for (q, x), c in zip(pairs, coefficients, strict=True)]
-        given = [iter(rest) for rest in rests]
-        remainder = jax.tree.structure(v).unflatten([next(given[owner]) for owner in self.owners])
-        return remainder, jnp.stack(coefficients).astype(self.layout.scalar)
+    def _remove(
+        self, basis: Float[Array, "m chunks c"], x: Float[Array, "chunks c"]
+    ) -> tuple[Float[Array, "chunks c"], Float[Array, "blocks m"]]:
+        """Return x − Q Qᵀx and Qᵀx, in every block; unused rows of Q are 0."""
+        coefficients = self.layout.project(basis, x)
+        return x - self.layout.combine(basis, coefficients), coefficients

@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float, UInt32
 
 from jaxopt_study._programs import jit_solver
 from jaxopt_study.linalg import vectors
+from jaxopt_study.linalg.chunks import Chunks
 from jaxopt_study.linalg.layout import Layout, seed_words
 from jaxopt_study.linalg.operator import LinearMap
 from jaxopt_study.types import Key, Matvec, Vector
@@ -45,7 +46,7 @@ class Solver(Protocol):
     """
 
     @property
-    def layout(self) -> Layout:
+    def layout(self) -> Layout | Chunks:
         """Layout of the solver's vectors."""
         ...
 

@@ -665,6 +665,7 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     },
     "figures.hyperparameter_scatter": lambda: {**TRIALS, **YLABEL, "intervals": ([0.5, 0.4], [1.5, 1.4]), "columns": 1},
     "figures.learning_curves": lambda: {"steps": [0, 1], "curves": CURVES, **YLABEL},
+    "figures.loss_landscape": lambda: {"measured": curvature.path(**CALLS["curvature.path"]())},
     "figures.new_figure": lambda: {"width": 2.0, "height": 2.0},
     "figures.pairs": lambda: {
         "samples": {"a": ([2.0, 2.2], [1.0])},

@@ -35,6 +35,7 @@ def group_leaves(who: str, like: Any, by: Any) -> tuple[tuple[str, ...], tuple[i
         TypeError: If `by` is none of these, or the function gives a name that is not text.
     """
     paths = leaf_paths(like)
+    named: list[Any]
     if isinstance(by, str) and by == "leaf":
         named = [path or "parameters" for path in paths]
     elif isinstance(by, str) and by == "layer":

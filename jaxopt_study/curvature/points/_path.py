@@ -129,7 +129,7 @@ def path(
         Neural Nets.
     """
     name = "path"
-    op = hessian(loss, params, data, batch_size=batch_size)
+    op: Any = hessian(loss, params, data, batch_size=batch_size)
     d = check_direction(name, op.params, direction, normalize)
     s = _line(name, "steps", steps, _POINTS, op)
     start, slopes, sizes, curved = _derivatives(op, [d])
@@ -195,7 +195,7 @@ def plane(
         Li, Xu, Taylor, Studer and Goldstein (2018), Visualizing the Loss Landscape of Neural Nets.
     """
     name = "plane"
-    op = hessian(loss, params, data, batch_size=batch_size)
+    op: Any = hessian(loss, params, data, batch_size=batch_size)
     if not isinstance(directions, tuple | list) or len(directions) != 2:
         raise TypeError(
             f"{name} needs directions to be a pair of vectors like the parameters; received "

@@ -17,9 +17,9 @@ from jaxopt_study.curvature.operators._operator import Operator
 from jaxopt_study.curvature.spectrum._estimate import TWO_PROBES, Estimate, mean_of_function, ratio_and_error
 from jaxopt_study.curvature.spectrum._jensen_shannon import distances
 from jaxopt_study.linalg import solver_loop, vectors
+from jaxopt_study.linalg.chunks import Chunks
 from jaxopt_study.linalg.gauss_quadrature import quadrature_of
 from jaxopt_study.linalg.lanczos_of_blocks import BlockMatrices, LanczosOfBlocks
-from jaxopt_study.linalg.layout import Layout
 from jaxopt_study.linalg.operator import check_operator
 from jaxopt_study.types import Key, Vector
 
@@ -160,7 +160,7 @@ def blocks(
     num_steps = min(num_steps, max(sizes))
     diagonal = BlockDiagonal(op, owners, len(names))
     leaves, structure = jax.tree.flatten(op.like)
-    solver = LanczosOfBlocks(Layout(tuple(leaves), structure, False), owners, sizes, num_steps)
+    solver = LanczosOfBlocks(Chunks(tuple(leaves), structure, owners, len(names)), sizes, num_steps)
     solve_key, share_key = jax.random.split(key)
     matrices = solver_loop.run_each(solver, diagonal, None, jax.random.split(solve_key, num_probes))
     norms = _norms(op, diagonal, jax.random.split(share_key, num_probes))

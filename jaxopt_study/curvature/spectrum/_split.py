@@ -143,9 +143,9 @@ class _Composed:
 def _exact(whole: Float[Array, "n n"], curved: Float[Array, "n n"]) -> Split:
     n = whole.shape[0]
     count = jnp.asarray(2 * n, dtype=jnp.int32)
-    parts = [_exact_part(matrix, count) for matrix in (whole, curved, whole - curved)]
-    share = parts[2].trace.value / parts[0].trace.value
-    return Split(*parts, Estimate(share, 0 * share, count), count)
+    of_whole, of_ggn, of_rest = (_exact_part(matrix, count) for matrix in (whole, curved, whole - curved))
+    share = of_rest.trace.value / of_whole.trace.value
+    return Split(of_whole, of_ggn, of_rest, Estimate(share, 0 * share, count), count)
 
 
 def _exact_part(matrix: Float[Array, "n n"], count: Int[Array, ""]) -> Part:
@@ -154,23 +154,35 @@ def _exact_part(matrix: Float[Array, "n n"], count: Int[Array, ""]) -> Part:
     values = jnp.linalg.eigvalsh(scaled)
     nan = jnp.where(finite, 0, jnp.nan).astype(values.dtype)
     positive, negative = (jnp.sum(jnp.maximum(sign * values, 0)) for sign in (1, -1))
-    numbers = (unit * jnp.trace(scaled), unit * positive, unit * negative, negative / (positive + negative))
-    return Part(*(Estimate(number + nan, 0 * number + nan, count) for number in numbers))
+
+    def estimate(number: Float[Array, ""]) -> Estimate:
+        return Estimate(number + nan, 0 * number + nan, count)
+
+    return Part(
+        trace=estimate(unit * jnp.trace(scaled)),
+        positive=estimate(unit * positive),
+        negative=estimate(unit * negative),
+        negative_share=estimate(negative / (positive + negative)),
+    )
 
 
 @partial(jax.jit, static_argnums=1)
 def _estimated(found: list[Quadrature], size: int) -> Split:
-    parts = [_part(quadrature, size) for quadrature in found]
+    of_whole, of_ggn, of_rest = (_part(quadrature, size) for quadrature in found)
     traces = [jnp.sum(quadrature.weights * quadrature.nodes, axis=1) for quadrature in (found[0], found[2])]
     count = found[0].num_matvecs + found[1].num_matvecs + 2 * found[2].num_matvecs
     share = Estimate(*ratio_and_error(traces[1], traces[0]), found[0].num_matvecs + found[2].num_matvecs)
-    return Split(*parts, share, count)
+    return Split(of_whole, of_ggn, of_rest, share, count)
 
 
 def _part(quadrature: Quadrature, size: int) -> Part:
     nodes, weights, count = quadrature.nodes, quadrature.weights, quadrature.num_matvecs
-    functions = (nodes, jnp.maximum(nodes, 0), jnp.maximum(-nodes, 0))
-    sums = (mean_of_function(weights, values, size) for values in functions)
-    positive, negative = (jnp.sum(weights * values, axis=1) for values in functions[1:])
+    up, down = jnp.maximum(nodes, 0), jnp.maximum(-nodes, 0)
+
+    def estimate(values: Float[Array, "p m"]) -> Estimate:
+        mean, error = mean_of_function(weights, values, size)
+        return Estimate(size * mean, size * error, count)
+
+    positive, negative = (jnp.sum(weights * values, axis=1) for values in (up, down))
     share = Estimate(*ratio_and_error(negative, positive + negative), count)
-    return Part(*(Estimate(size * mean, size * error, count) for mean, error in sums), share)
+    return Part(estimate(nodes), estimate(up), estimate(down), share)
