@@ -34,7 +34,11 @@ from jaxopt_study import optimizers, problems, training
 from jaxopt_study.records import Record, load, plain, save
 
 EXPERIMENTS = discover()
-QUICK = {"quadratic_rates", "saddle_index", "trajectories"}  # of the smoke runs
+# Of the smoke runs, those of at most 13 seconds of a processor, compilation included, and of different kinds.
+QUICK = {
+    "cliff", "closed_form", "learning_rate_diagnosis", "local_vs_global", "long_term", "quadratic_rates",
+    "saddle_index", "trajectories",
+}  # fmt: skip
 STORED = Path(command_line.__file__).parent / "results"
 
 

@@ -84,11 +84,15 @@ def _train(config: Config, length: int) -> dict[str, Any]:
             "quantile": jnp.quantile(length, 0.999),
         }
 
-    over_seeds = jax.vmap(one, in_axes=(None, None, 0))
-    lanes = jax.jit(jax.vmap(jax.vmap(over_seeds, in_axes=(None, 0, None)), in_axes=(0, None, None)))
+    num_rates, num_seeds = len(config.rates), config.num_seeds
     thresholds = jnp.array([1e9, config.threshold])  # the first clips nothing; one program serves both
-    keys = jax.random.split(jax.random.key(config.seed), config.num_seeds)
-    found = jax.tree.map(np.asarray, lanes(thresholds, jnp.array(config.rates), keys))
+    keys = jax.random.split(jax.random.key(config.seed), num_seeds)
+    lanes = jax.jit(jax.vmap(one))(
+        jnp.repeat(thresholds, num_rates * num_seeds),
+        jnp.tile(jnp.repeat(jnp.array(config.rates), num_seeds), 2),
+        keys[jnp.tile(jnp.arange(num_seeds), 2 * num_rates)],
+    )
+    found = jax.tree.map(lambda x: np.asarray(x).reshape(2, num_rates, num_seeds, *x.shape[1:]), lanes)
     steps = found.pop("step")[0, 0, 0]
     by_method = {method: {name: values[i] for name, values in found.items()} for i, method in enumerate(METHODS)}
     return by_method | {"step": steps, "norm": norms}

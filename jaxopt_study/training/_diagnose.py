@@ -79,6 +79,11 @@ def diagnose(
     "plateau" and "good" take 0 for the smallest possible loss; subtract the infimum from losses that have another one.
     A problem that is solved suddenly after a long plateau has its descent late at good rates, too.
 
+    The thresholds were chosen on runs of 400 steps at 14 rates each of a quadratic of condition 1000 under gradient
+    descent, of digits with one layer of sigmoids under SGD, and of a linear model of digits under AdaGrad; so that the
+    opposite of the truth was never found. The experiment `learning_rate_diagnosis` judges them on six other problems
+    and other seeds, and draws the confusion matrix.
+
     Args:
         run: The trajectory of one run, or its training losses, shape (steps,). NaN at its end
             marks steps that were not run.
