@@ -18,22 +18,60 @@ STATEMENTS: Mapping[str, tuple[tuple[str, str], ...]] = {
         ),
     ),
     "adagrad_decay": (
-        ("000", "AdaGrad's learning rate goes on falling, which RMSprop and AdaDelta repair."),
-        ("001", "AdaGrad lowers the learning rate little by little, for each parameter on its own."),
+        (
+            "000",
+            "AdaGrad's learning rate goes on falling, which RMSprop and AdaDelta repair.",
+        ),
+        (
+            "001",
+            "AdaGrad lowers the learning rate little by little, for each parameter on its own.",
+        ),
     ),
-    "adam_epsilon": (("000", "When training with Adam is unstable, raise ε."),),
+    "adam_epsilon": (
+        (
+            "000",
+            "When training with Adam is unstable, raise ε.",
+        ),
+    ),
     "adaptive_edge_of_stability": (
-        ("000", "When the loss spikes, the learning rate is too large; with Adam, raise ε."),
+        (
+            "000",
+            "When the loss spikes, the learning rate is too large; with Adam, raise ε.",
+        ),
     ),
-    "amsgrad_counterexample": (("000", "Adam is the method to use wherever possible."),),
+    "amsgrad_counterexample": (
+        (
+            "000",
+            "Adam is the method to use wherever possible.",
+        ),
+    ),
     "bagging_boosting": (
-        ("003", "Bagging averages models that are trained on samples of the data."),
-        ("003", "Boosting fits each further model to the test data that are badly predicted. (To the training data.)"),
+        (
+            "003",
+            "Bagging averages models that are trained on samples of the data.",
+        ),
+        (
+            "003",
+            "Boosting fits each further model to the test data that are badly predicted. (To the training data.)",
+        ),
     ),
-    "batch_norm": (("001", "Normalisation mostly helps training; the figure compares 16 initial scales."),),
-    "bias_correction": (("000", "Adam divides its averages by 1 − βᵗ, since they start at 0."),),
+    "batch_norm": (
+        (
+            "001",
+            "Normalisation mostly helps training; the figure compares 16 initial scales.",
+        ),
+    ),
+    "bias_correction": (
+        (
+            "000",
+            "Adam divides its averages by 1 − βᵗ, since they start at 0.",
+        ),
+    ),
     "bias_variance": (
-        ("003", "The expected error is noise + bias² + variance; small bias comes with large variance."),
+        (
+            "003",
+            "The expected error is noise + bias² + variance; small bias comes with large variance.",
+        ),
     ),
     "cliff": (
         (
@@ -42,19 +80,65 @@ STATEMENTS: Mapping[str, tuple[tuple[str, str], ...]] = {
         ),
     ),
     "closed_form": (
-        ("002", "Most regressions have no closed-form solution; where there is one, descent can still be cheaper."),
+        (
+            "002",
+            "Most regressions have no closed-form solution; where there is one, descent can still be cheaper.",
+        ),
     ),
     "cross_validation": (
-        ("003", "A model is judged on examples that it was not trained on; k folds divide them into k parts."),
+        (
+            "003",
+            "A model is judged on examples that it was not trained on; k folds divide them into k parts.",
+        ),
     ),
-    "early_stopping": (("000", "Stop when the validation accuracy falls."), ("003", "Early stopping regularises.")),
-    "edge_of_stability": (("000", "A loss that spikes after a while means a learning rate that is too large."),),
-    "ensemble": (("001", "An ensemble averages the outputs of separately trained models."),),
+    "dropout": (
+        (
+            "001",
+            "Dropout .2 on 300 images: training and test accuracy come closer.",
+        ),
+        (
+            "003",
+            "Dropout sets weights to 0 at random. (Activations are set to 0.)",
+        ),
+    ),
+    "early_stopping": (
+        (
+            "000",
+            "Stop when the validation accuracy falls.",
+        ),
+        (
+            "003",
+            "Early stopping regularises.",
+        ),
+    ),
+    "edge_of_stability": (
+        (
+            "000",
+            "A loss that spikes after a while means a learning rate that is too large.",
+        ),
+    ),
+    "ensemble": (
+        (
+            "001",
+            "An ensemble averages the outputs of separately trained models.",
+        ),
+    ),
     "gradient_noise": (
-        ("000", "SGD steps along the gradient of a few examples, which is the full gradient in expectation."),
-        ("004", "The standard error of a mean is σ/√n; mini-batch gradients are biased. (They are not.)"),
+        (
+            "000",
+            "SGD steps along the gradient of a few examples, which is the full gradient in expectation.",
+        ),
+        (
+            "004",
+            "The standard error of a mean is σ/√n; mini-batch gradients are biased. (They are not.)",
+        ),
     ),
-    "ill_conditioning": (("004", "Ill-conditioning: ½ε²gᵀHg exceeds εgᵀg, so that even small steps raise the loss."),),
+    "ill_conditioning": (
+        (
+            "004",
+            "Ill-conditioning: ½ε²gᵀHg exceeds εgᵀg, so that even small steps raise the loss.",
+        ),
+    ),
     "learning_rate_diagnosis": (
         (
             "000",
@@ -62,25 +146,64 @@ STATEMENTS: Mapping[str, tuple[tuple[str, str], ...]] = {
         ),
     ),
     "local_vs_global": (
-        ("004", "Descent can fail without a minimum or a saddle: the local slope says little about the whole."),
+        (
+            "004",
+            "Descent can fail without a minimum or a saddle: the local slope says little about the whole.",
+        ),
     ),
-    "long_term": (("004", "Wᵗ = V diag(λ)ᵗ V⁻¹: eigenvalues other than 1 vanish or explode over many steps."),),
+    "long_term": (
+        (
+            "004",
+            "Wᵗ = V diag(λ)ᵗ V⁻¹: eigenvalues other than 1 vanish or explode over many steps.",
+        ),
+    ),
     "mnist_optimizers": (
-        ("000", "Use an adaptive method, Adam above all; avoid SGD and momentum."),
-        ("001", "A figure compares SGD, momentum, AdaGrad and Adam on MNIST."),
+        (
+            "000",
+            "Use an adaptive method, Adam above all; avoid SGD and momentum.",
+        ),
+        (
+            "001",
+            "A figure compares SGD, momentum, AdaGrad and Adam on MNIST.",
+        ),
     ),
     "newton": (
         (
             "000",
             "Newton's method jumps to the minimum of a second-order model; 100 parameters need 100 × 100 numbers.",
         ),
-        ("004", "Newton's method helps against ill-conditioning, but has to be changed for neural networks."),
+        (
+            "004",
+            "Newton's method helps against ill-conditioning, but has to be changed for neural networks.",
+        ),
     ),
-    "noisy_quadratic": (("002", "Momentum lowers the variance of SGD and smooths its convergence."),),
-    "outliers_and_classes": (("004", "The Hessian causes trouble in optimization. (It shows it.)"),),
+    "noisy_quadratic": (
+        (
+            "002",
+            "Momentum lowers the variance of SGD and smooths its convergence.",
+        ),
+    ),
+    "normalisations": (
+        (
+            "003",
+            "Batch, layer, instance and group norm reduce different parts; group norm lies between the two before it.",
+        ),
+    ),
+    "outliers_and_classes": (
+        (
+            "004",
+            "The Hessian causes trouble in optimization. (It shows it.)",
+        ),
+    ),
     "quadratic_rates": (
-        ("002", "Momentum carries a share γ of the last step on."),
-        ("003", "Nesterov takes the gradient at the look-ahead point and converges faster than momentum."),
+        (
+            "002",
+            "Momentum carries a share γ of the last step on.",
+        ),
+        (
+            "003",
+            "Nesterov takes the gradient at the look-ahead point and converges faster than momentum.",
+        ),
     ),
     "random_search": (
         (
@@ -88,39 +211,91 @@ STATEMENTS: Mapping[str, tuple[tuple[str, str], ...]] = {
             "Hyperparameters are drawn at random: learning rates 10^U(−6, −2), weight decay 10^U(−8, −4), 100 trials.",
         ),
     ),
-    "random_vs_grid": (("001", "Hyperparameters are drawn at random, not taken from a grid."),),
-    "rnn_clipping": (("004", "Recurrent networks have cliffs; weight clipping helps. (Gradient clipping is meant.)"),),
+    "random_vs_grid": (
+        (
+            "001",
+            "Hyperparameters are drawn at random, not taken from a grid.",
+        ),
+    ),
+    "rnn_clipping": (
+        (
+            "004",
+            "Recurrent networks have cliffs; weight clipping helps. (Gradient clipping is meant.)",
+        ),
+    ),
     "saddle_dimension": (
-        ("004", "In few dimensions local minima are more frequent than saddle points, in many dimensions the reverse."),
-        ("004", "Local minima lie at low values of the loss, saddle points at higher ones."),
+        (
+            "004",
+            "In few dimensions local minima are more frequent than saddle points, in many dimensions the reverse.",
+        ),
+        (
+            "004",
+            "Local minima lie at low values of the loss, saddle points at higher ones.",
+        ),
     ),
     "saddle_escape": (
-        ("004", "Saddle points could endanger first-order methods, but in experience they are passed well."),
+        (
+            "004",
+            "Saddle points could endanger first-order methods, but in experience they are passed well.",
+        ),
     ),
     "saddle_index": (
-        ("004", "In many dimensions saddle points are more common than minima, and lie at higher losses."),
+        (
+            "004",
+            "In many dimensions saddle points are more common than minima, and lie at higher losses.",
+        ),
+    ),
+    "sharp_minima": (
+        (
+            "003",
+            "Small batches do better: they end in flat minima, which generalise; sharp ones do not.",
+        ),
+    ),
+    "shuffling": (
+        (
+            "000",
+            "Shuffle the training examples every epoch.",
+        ),
+        (
+            "004",
+            "Random batches matter; on large data one shuffle at the beginning is enough.",
+        ),
     ),
     "surrogate_loss": (
         (
             "004",
             "The 0-1 loss is replaced by a surrogate such as the NLL, which goes on improving where the former is 0.",
         ),
-    "shuffling": (
-        ("000", "Shuffle the training examples every epoch."),
-        ("004", "Random batches matter; on large data one shuffle at the beginning is enough."),
     ),
     "trajectories": (
-        ("001", "On x²/20 + y² SGD takes an inefficient path; momentum, AdaGrad and Adam search more efficiently."),
+        (
+            "001",
+            "On x²/20 + y² SGD takes an inefficient path; momentum, AdaGrad and Adam search more efficiently.",
+        ),
     ),
-    "weight_decay": (("001", "Weight decay .1 on 300 images: training and test accuracy come closer."),),
+    "weight_decay": (
+        (
+            "001",
+            "Weight decay .1 on 300 images: training and test accuracy come closer.",
+        ),
+    ),
     "weight_init": (
-        ("001", "From std .01 the network does not learn; from Xavier and He it does, fastest from He with ReLU."),
+        (
+            "001",
+            "From std .01 the network does not learn; from Xavier and He it does, fastest from He with ReLU.",
+        ),
     ),
     "weight_noise_and_curvature": (
-        ("003", "Noise robustness: noise is added to the inputs, and to the weights, too."),
+        (
+            "003",
+            "Noise robustness: noise is added to the inputs, and to the weights, too.",
+        ),
     ),
     "weight_symmetry": (
-        ("004", "Weight-space symmetry: exchanging units gives equivalent minima, so there are many."),
+        (
+            "004",
+            "Weight-space symmetry: exchanging units gives equivalent minima, so there are many.",
+        ),
     ),
 }
 
