@@ -277,3 +277,12 @@ def test_modular_addition_is_learned():
     posed = networks.gpt(data, initialiser="xavier", depth=1, width=64)
     run = training.train(posed, optax.adam(3e-3), num_steps=1500, batch_size=64, key=KEY)
     assert run.losses[-1] < 0.1 * run.losses[0]
+
+
+@pytest.mark.slow
+def test_induction_is_learned_on_sequences_never_seen():
+    data = datasets.induction(num_symbols=8, length=12, num_train=4_000, num_validation=0, num_test=300)
+    posed = networks.gpt(data, initialiser="xavier", depth=2, width=32, positions="rotary", scan=True)
+    run = training.train(posed, optax.adam(3e-3), num_steps=600, batch_size=64, key=KEY)
+    assert run.losses[-1] < 0.1 < run.losses[0]
+    assert posed.metrics["accuracy"](run.params, posed.test) > 0.95
