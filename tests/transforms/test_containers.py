@@ -160,7 +160,7 @@ def test_every_optimizer_takes_their_sum():
     examples = jax.tree.map(lambda p: jnp.stack([p, -0.5 * p]), start)
     for case in OPTIMIZERS:
         tx = chain(private(), case.tx)
-        (updates, _) = tx.update(examples, tx.init(start), start)
+        (updates, _) = tx.update(examples, tx.init(start), start, value_fn=value_fn)
         assert jax.tree.map(jnp.shape, updates) == jax.tree.map(jnp.shape, start)
 
 

@@ -15,7 +15,6 @@ from jaxopt_study.curvature.operators._batches import as_array, check_batches, n
 from jaxopt_study.curvature.operators._empirical_risk import (
     BatchOperator,
     EmpiricalRiskOperator,
-    Precision,
     empirical_risk_operator,
 )
 from jaxopt_study.curvature.operators._operator import Loop, Operator
@@ -200,7 +199,7 @@ def operator_of_data(
     *,
     batch_size: Any,
     remat: Any,
-    precision: Precision,
+    precision: Any,
 ) -> Operator:
     """Return the operator of an empirical risk over arrays, or over a stream of batches.
 
