@@ -148,6 +148,8 @@ def test_what_cannot_be_is_refused(call, error, words):
         (lambda x: problems.linear_network((1.0,), init_scale=x), "init_scale"),
         (lambda x: sweeps.uniform(x, 1.0).low, "low"),
         (lambda x: sweeps.log_uniform(0.1, x).high, "high"),
+        (lambda x: sweeps.wilson(1, 2, level=x).lower, "level"),
+        (lambda x: sweeps.mean_interval([1.0, 2.0], level=x).lower, "level"),
     ],
 )
 def test_what_is_drawn_on_the_host_refuses_traced_numbers(make, name):

@@ -7,7 +7,7 @@ import numpy as np
 import scipy
 from jaxtyping import Float
 
-from jaxopt_study._checks import check_integer, check_real
+from jaxopt_study._checks import check_integer, check_real, check_static_real
 from jaxopt_study.sweeps._statistics._scores import numbers
 
 NUM_RESAMPLES = 2000
@@ -214,7 +214,7 @@ def check_level(who: str, level: float) -> None:
         TypeError: If the level is not a number.
         ValueError: If the level is outside (0, 1).
     """
-    check_real(who, "level", level, 0.0, 1.0, closed="()", remedy="For example, give 0.95.")
+    check_static_real(who, "level", level, 0.0, 1.0, closed="()", remedy="For example, give 0.95.")
 
 
 def _student(
