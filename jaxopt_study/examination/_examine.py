@@ -3,7 +3,7 @@
 import time
 from typing import Any, Literal
 
-from jaxopt_study._checks import check_choice, check_integer
+from jaxopt_study._checks import check_bool, check_choice, check_integer
 from jaxopt_study.dynamics import as_transformation, check_optimizer
 from jaxopt_study.examination._examination import Examination
 from jaxopt_study.examination._findings import findings
@@ -71,6 +71,7 @@ def examine(
     """
     check_choice("examine", "budget", budget, tuple(_BUDGETS))
     seed = check_integer("examine", "seed", seed, 0)
+    progress = None if progress is None else check_bool("examine", "progress", progress)
     stages, settings = _BUDGETS[budget]
     if optimizer is not None:
         if opt_state is None:
