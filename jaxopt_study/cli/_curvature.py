@@ -37,7 +37,7 @@ def diagnose(options: Curvature, job: Job) -> int:
     except Exception as error:  # a user's loss may raise anything
         raise UserError(f"{options.target} cannot be diagnosed: {type(error).__name__}: {error}") from error
     make_folder(folder)
-    stages = {name: stage for name, stage in STAGES.items() if target.optimizer is not None or not stage.of_optimizer}
+    stages = {name: stage for name, stage in STAGES.items() if stage.applies(subject)}
     results: dict[str, Any] = {}
     errors: dict[str, str] = {}
     seconds: dict[str, float] = {}

@@ -14,7 +14,7 @@ from jaxopt_study.types import Batch, LossFn, Params
 
 Budget = Literal["seconds", "minutes", "thorough"]
 
-_QUICK = ("audit", "sharpness", "threshold", "preconditioned", "accounting")
+_QUICK = ("audit", "sharpness", "threshold", "preconditioned", "accounting", "noise")
 _BUDGETS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "seconds": (_QUICK, {"bracket": 0.05}),
     "minutes": (tuple(STAGES), {"num_eigenpairs": 6, "num_probes": 4, "num_steps": 40, "trace_probes": 30}),
@@ -46,9 +46,10 @@ def examine(
         data: All examples; the curvature alone also takes a loader, as in `curvature.hessian`.
         optimizer: Any Optax transformation; None examines the loss alone.
         opt_state: Its state at this point; None for a fresh one, whose first step may differ much from later ones.
-        budget: "seconds" for audit, sharpness, the distance from the optimizer's limit and the change of the loss in
-            the next step, about 100 products; "minutes" also for eigenpairs, density, trace, kind of point and
-            stability, about 1,500 products; "thorough" for the accuracy of `jaxopt-study curvature`, about 3,000.
+        budget: "seconds" for audit, sharpness, the distance from the optimizer's limit, the change of the loss in the
+            next step and the noise of the gradient, about 100 products; "minutes" also for eigenpairs, density, trace,
+            kind of point, stability and the layers' blocks, about 1,500 products; "thorough" for the accuracy of
+            `jaxopt-study curvature`, about 3,000.
         batch_size: As in `curvature.hessian`.
         seed: Seed of start vectors and probes.
         progress: Whether to show a bar; None shows it at a terminal or in a notebook.
@@ -80,7 +81,7 @@ def examine(
     elif opt_state is not None:
         raise ValueError("examine takes opt_state together with its optimizer; received a state alone.")
     subject = Subject(loss, params, data, optimizer, opt_state, Choices(**settings, batch_size=batch_size, seed=seed))
-    chosen = {name: STAGES[name] for name in stages if optimizer is not None or not STAGES[name].of_optimizer}
+    chosen = {name: STAGES[name] for name in stages if STAGES[name].applies(subject)}
     results: dict[str, Any] = {}
     errors: dict[str, str] = {}
     seconds: dict[str, float] = {}

@@ -35,7 +35,11 @@ def findings(results: Results, errors: Mapping[str, str]) -> tuple[Finding, ...]
     Returns:
         The conclusions, the most important first; results that are not resolved are said to be so.
     """
-    found = [finding for rule in (_products, _step, _point, _prediction, _sharpness) for finding in rule(results)]
+    found = [
+        finding
+        for rule in (_products, _step, _point, _prediction, _sharpness, _noise, _blocks)
+        for finding in rule(results)
+    ]
     found += [Finding("not measured", f"{stage}: {message}") for stage, message in errors.items()]
     return tuple(found)
 
@@ -143,4 +147,39 @@ def _sharpness(results: Results) -> Iterator[Finding]:
         f"λmax is {interval(bracket['lower'], bracket['upper'])} ({sure}); gradient descent is stable below a learning "
         f"rate of {rate}.",
         "" if bracket.get("converged", True) else "The bracket is wider than asked for; give a larger budget.",
+    )
+
+
+def _noise(results: Results) -> Iterator[Finding]:
+    noise = results.get("noise")
+    if noise is None:
+        return
+    if not np.isfinite(noise["upper"]):
+        yield Finding(
+            "batch noise", "The noise of the gradient hides its mean: no batch size that balances them was resolved."
+        )
+        return
+    yield Finding(
+        "batch noise",
+        f"The noise of a batch equals the gradient at about {noise['noise_scale']:.3g} examples "
+        f"({noise['lower']:.3g} to {noise['upper']:.3g}).",
+        "Batches far above it save few steps; far below, a smaller learning rate or averaging helps.",
+    )
+
+
+def _blocks(results: Results) -> Iterator[Finding]:
+    blocks = results.get("blocks")
+    if blocks is None or len(blocks["names"]) < 2:
+        return
+    largest, least = (pick(blocks["eigenvalues"]) for pick in (np.argmax, np.argmin))
+    top, low = blocks["eigenvalues"][largest], blocks["eigenvalues"][least]
+    if not low - blocks["residuals"][least] > 0:
+        return
+    yield Finding(
+        "layers",
+        f"The largest curvature is in {blocks['names'][largest]} (λmax = {top:.3g}), {top / low:.3g} times that in "
+        f"{blocks['names'][least]}.",
+        "One learning rate for all layers is a compromise: adaptive methods, or a rate for each, help most here."
+        if top > 10 * low
+        else "",
     )

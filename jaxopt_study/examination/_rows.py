@@ -168,6 +168,26 @@ def _of_accounting(found: Mapping[str, Any]) -> Iterator[Row]:
     yield "  by the quadratic model", with_error(predicted, error), "gᵀu + ½uᵀHu", str(found["num_matvecs"])
 
 
+def _of_noise(result: Mapping[str, Any]) -> Iterator[Row]:
+    yield "gradient noise tr Σ", with_error(result["trace"], result["trace_error"]), "of one example", ""
+    between = f"{result['lower']:.3g} to {result['upper']:.3g} (95%)"
+    yield "  noise scale tr Σ/|G|²", f"{result['noise_scale']:.3g} examples", between, ""
+
+
+def _of_blocks(result: Mapping[str, Any]) -> Iterator[Row]:
+    order = sorted(range(len(result["names"])), key=lambda i: -result["eigenvalues"][i])
+    for rank, i in enumerate(order[:SHOWN]):
+        count = str(result["num_matvecs"]) if rank == 0 else ""
+        yield (
+            f"λmax of {result['names'][i]}",
+            f"{result['eigenvalues'][i]:.4g}",
+            f"± {result['residuals'][i]:.1e}",
+            count,
+        )
+    share, error = 100 * result["off_block_share"], 100 * result["off_block_share_error"]
+    yield "off the layers' blocks", f"{share:.3g}%", f"± {error:.1g}% of ‖H‖²", ""
+
+
 _LEADS = {
     "escape": "negative curvature",
     "oscillation": "overshoots",
@@ -185,4 +205,6 @@ _ROWS = {
     "preconditioned": _of_preconditioned,
     "stability": _of_stability,
     "accounting": _of_accounting,
+    "noise": _of_noise,
+    "blocks": _of_blocks,
 }

@@ -16,6 +16,7 @@ from jaxopt_study.transforms import gradient_point
 from jaxopt_study.types import Batch, Key, LossFn, Params
 
 TRACE_RANK = 20
+NOISE_BATCH = 16  # examples; small batches cost least for the same accuracy
 BRACKET_FLOORS = 4  # least width of the bracket, in noise floors
 CAST = "Cast parameters and data to float32, or to float64 with JAX_ENABLE_X64=1."
 MAX_DENSE = 500  # largest number of parameters for which all eigenvalues are computed
@@ -233,6 +234,40 @@ def accounting(subject: Subject, so_far: Results) -> dict[str, Any]:
     return {name: float(getattr(found, name)) for name in names} | {"num_matvecs": 2}
 
 
+def blocks(subject: Subject, so_far: Results) -> dict[str, Any]:
+    """Return the largest eigenvalue and the trace of every layer's block, and what the blocks leave out."""
+    del so_far
+    spectra = curvature.blocks(subject.op, key=subject.key("blocks"))
+    return {
+        "names": spectra.names,
+        "sizes": spectra.sizes,
+        "eigenvalues": spectra.eigenvalues[:, 0],
+        "residuals": spectra.residuals[:, 0],
+        "trace": spectra.trace.value,
+        "trace_error": spectra.trace.standard_error,
+        "off_block_share": spectra.off_block_share.value,
+        "off_block_share_error": spectra.off_block_share.standard_error,
+        "num_matvecs": spectra.num_matvecs,
+    }
+
+
+def noise(subject: Subject, so_far: Results) -> dict[str, Any]:
+    """Return the noise of the gradient over batches, and the batch size at which it is as large as the gradient."""
+    del so_far
+    count = jax.tree.leaves(subject.data)[0].shape[0]
+    estimate = dynamics.gradient_noise(
+        subject.loss,
+        differentiated(subject.params),
+        subject.data,
+        batch_size=min(NOISE_BATCH, count),
+        key=subject.key("noise"),
+    )
+    parts = {"trace": estimate.trace, "squared_norm": estimate.squared_norm, "noise_scale": estimate.noise_scale}
+    values = {name: part.value for name, part in parts.items()}
+    errors = {f"{name}_error": part.standard_error for name, part in parts.items()}
+    return values | errors | {"lower": estimate.lower, "upper": estimate.upper, "num_matvecs": 0}
+
+
 @dataclass(frozen=True)
 class Stage:
     """One measurement.
@@ -241,11 +276,17 @@ class Stage:
         title: Name in messages.
         run: A function of the subject and the results so far that returns its own results, with "num_matvecs".
         of_optimizer: Whether it needs an optimizer.
+        of_data: Whether it needs data.
     """
 
     title: str
     run: Callable[[Subject, Results], dict[str, Any]]
     of_optimizer: bool = False
+    of_data: bool = False
+
+    def applies(self, subject: Subject) -> bool:
+        """Return whether a point has what the measurement needs."""
+        return not ((self.of_optimizer and subject.optimizer is None) or (self.of_data and subject.data is None))
 
 
 STAGES: dict[str, Stage] = {
@@ -260,6 +301,8 @@ STAGES: dict[str, Stage] = {
     "preconditioned": Stage("preconditioned sharpness", preconditioned, of_optimizer=True),
     "stability": Stage("stability of the next step", stability, of_optimizer=True),
     "accounting": Stage("change of the loss in the next step", accounting, of_optimizer=True),
+    "noise": Stage("noise of the gradient", noise, of_data=True),
+    "blocks": Stage("blocks of the Hessian", blocks),
 }
 _KEYS = tuple(STAGES)
 

@@ -82,7 +82,8 @@ def diagnose(
     The thresholds were chosen on runs of 400 steps at 14 rates each of a quadratic of condition 1000 under gradient
     descent, of digits with one layer of sigmoids under SGD, and of a linear model of digits under AdaGrad; so that the
     opposite of the truth was never found. The experiment `learning_rate_diagnosis` judges them on six other problems
-    and other seeds, and draws the confusion matrix.
+    and other seeds, and draws the confusion matrix: there 88 % [85, 91] of the findings that name the rate are right,
+    .2 % of the runs get the opposite of the truth, and 56 % get a finding that names the rate.
 
     Args:
         run: The trajectory of one run, or its training losses, shape (steps,). NaN at its end

@@ -116,18 +116,37 @@ def test_its_page_needs_nothing_else_and_escapes_what_it_is_told(whole, tmp_path
 
 def test_without_an_optimizer_the_loss_alone_is_examined():
     found = examine(loss, PARAMS, DATA, batch_size=5)
-    assert set(found.results) == {"audit", "sharpness"}
+    assert set(found.results) == {"audit", "sharpness", "noise"}
     exact = jax.hessian(lambda w: loss({"w": w}, DATA))(PARAMS["w"])
     largest = float(np.linalg.eigvalsh(exact)[-1])
     assert found.results["sharpness"]["lower"] <= largest * (1 + 1e-5)
     assert largest <= found.results["sharpness"]["upper"] * (1 + 1e-5)
 
 
+def test_noise_and_layers_are_those_of_the_library():
+    two = {"first": {"w": jnp.eye(3)}, "last": {"w": jnp.array([3.0, -2.0, 0.5])}}
+    deep = lambda params, batch: jnp.mean(
+        (jnp.tanh(batch[0] @ params["first"]["w"]) @ params["last"]["w"] - batch[1]) ** 2
+    )
+    found = examine(deep, two, DATA, budget="minutes")
+    noise = found.results["noise"]
+    gradients = jax.vmap(lambda x, y: jax.flatten_util.ravel_pytree(jax.grad(deep)(two, (x[None], y[None])))[0])(*DATA)
+    exact = float(jnp.sum(jnp.var(gradients, axis=0)) / jnp.sum(jnp.mean(gradients, axis=0) ** 2))
+    assert noise["lower"] <= exact <= noise["upper"]
+    assert "batch noise" in subjects(found)
+    blocks = found.results["blocks"]
+    for name, value in zip(blocks["names"], blocks["eigenvalues"], strict=True):
+        flat, back = jax.flatten_util.ravel_pytree(two[name])
+        dense = jax.hessian(lambda p, name=name, back=back: deep({**two, name: back(p)}, DATA))(flat)
+        np.testing.assert_allclose(value, np.linalg.eigvalsh(dense)[-1], rtol=1e-3)
+    assert any(row.startswith("λmax of") for row in str(found).splitlines())
+
+
 def test_a_loader_is_examined_and_what_needs_arrays_is_said_to_be_missing():
     batches = [(DATA[0][i : i + 5], DATA[1][i : i + 5]) for i in range(0, 12, 5)]
     found = examine(loss, PARAMS, batches, optimizer=optax.sgd(0.1))
     assert {"audit", "sharpness"} <= set(found.results)
-    assert set(found.errors) == {"preconditioned", "accounting"}
+    assert set(found.errors) == {"preconditioned", "accounting", "noise"}
     assert "not measured" in subjects(found)
 
 
