@@ -121,6 +121,8 @@ def execute(
     record = Record(
         "experiment", name, config={"preset": preset, **asdict(config)}, results=results, data_hash=data_hash
     )
+    if folder is not None:
+        save(record, folder / "record.json")  # before it is judged, so that no error of a claim or figure loses the run
     return conclude(experiment, record, folder=folder)
 
 

@@ -292,6 +292,20 @@ def test_all_goes_on_after_one_that_cannot_be_finished(monkeypatch, tmp_path):
     assert load(tmp_path / "second").results["run_seconds"] >= 0
 
 
+def test_an_error_of_a_claim_does_not_lose_the_run(monkeypatch, tmp_path):
+    def broken(record):
+        raise ValueError("no two finite numbers")
+
+    measured = replace(invented(INSIDE), run=lambda config, data_dir: {"value": 1.5})
+    monkeypatch.setattr(command_line, "discover", lambda: {"invented": replace(measured, claims=broken)})
+    with pytest.raises(ValueError, match="no two finite"):
+        run_main("run", "invented", "--out", str(tmp_path))
+    assert load(tmp_path / "invented").results["value"] == 1.5
+    monkeypatch.setattr(command_line, "discover", lambda: {"invented": measured})
+    status, output = run_main("judge", "invented", "--out", str(tmp_path))
+    assert (status, "1 PASS" in output) == (0, True)
+
+
 def test_list_shows_stored_verdicts_and_run_times(monkeypatch, tmp_path):
     monkeypatch.setattr(command_line, "discover", lambda: {"invented": replace(invented(INSIDE), chapter="Tests")})
     assert "PASS" not in run_main("list", "--out", str(tmp_path))[1]
