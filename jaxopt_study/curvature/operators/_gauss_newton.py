@@ -58,7 +58,8 @@ def ggn(
         ValueError: If there are no parameters, they are not finite, or the data do not suit `batch_size`.
 
     Example:
-        >>> import optax
+        >>> import jax.numpy as jnp, optax
+        >>> from jaxopt_study.curvature import hessian
         >>> model = lambda params, batch: batch["x"] @ params
         >>> def output_loss(logits, batch):
         ...     return optax.softmax_cross_entropy_with_integer_labels(logits, batch["y"]).mean()
