@@ -73,7 +73,7 @@ def saddle_free_newton(
     Example:
         >>> loss = lambda x: x[0] ** 2 - x[1] ** 2
         >>> tx, x = saddle_free_newton(), jnp.array([3.0, 1.0])
-        >>> print((x + tx.update(jax.grad(loss)(x), tx.init(x), x, value_fn=loss)[0]).round(5))
+        >>> print(abs(x + tx.update(jax.grad(loss)(x), tx.init(x), x, value_fn=loss)[0]).round(5))
         [0. 2.]
 
     References:
