@@ -562,7 +562,7 @@ def test_the_state_that_the_user_gives_is_the_one_that_is_measured(folder, capsy
     seen = []
 
     def state(subject, so_far):
-        seen.append(subject.target.opt_state)
+        seen.append(subject.opt_state)
         return {"num_matvecs": 0}
 
     stages(audit=passed, state=Stage("", state, of_optimizer=True))
