@@ -31,7 +31,9 @@ class Case:
     half_precision: bool = True  # finite and of the same dtype there too: Optax's ε of 1e-8 is 0 in float16
     # An argument, or the loss of an update, has the structure of `params()`, so other parameters do not fit.
     names_leaves: bool = False
-    is_variant: bool = False  # an optimizer under a further convention, made of atoms that have cases of their own
+    is_variant: bool = (
+        False  # made of atoms that have cases of their own, as an optimizer under a further convention is
+    )
 
     @cached_property
     def tx(self) -> Transform:
@@ -49,10 +51,13 @@ class Example:
     keeps_dtype: bool = True
     half_precision: bool = True
     names_leaves: bool = False
+    is_variant: bool = False
 
 
-def call(*args, needs_params=False, keeps_dtype=True, half_precision=True, names_leaves=False, **kwargs) -> Example:
-    return Example(args, kwargs, needs_params, keeps_dtype, half_precision, names_leaves)
+def call(
+    *args, needs_params=False, keeps_dtype=True, half_precision=True, names_leaves=False, is_variant=False, **kwargs
+) -> Example:
+    return Example(args, kwargs, needs_params, keeps_dtype, half_precision, names_leaves, is_variant)
 
 
 def halving(count):
@@ -136,11 +141,11 @@ EXAMPLES: dict[str, list[Example]] = {
     "transforms.scale_by_rprop": [call(), call(on_reversal="rest", lagged=True)],
     "transforms.scale_by_newton": [
         call(0.1, needs_params=True, names_leaves=True),
-        call(0.1, 1e-3, stop_at_negative_curvature=False, needs_params=True, names_leaves=True),
+        call(0.1, 1e-3, stop_at_negative_curvature=False, needs_params=True, names_leaves=True, is_variant=True),
     ],
     "transforms.scale_by_saddle_free_newton": [
         call(0.1, needs_params=True, names_leaves=True),
-        call(0.1, max_matvecs=2, needs_params=True, names_leaves=True),
+        call(0.1, max_matvecs=2, needs_params=True, names_leaves=True, is_variant=True),
     ],
     "transforms.scale_by_radam": [call(), call(0.9, 0.9, eps=1e-8, inclusive=True, eps_corrected=False)],
     "transforms.scale_by_rms": [call(), call(centered=True, eps=1e-4)],
@@ -170,9 +175,9 @@ EXAMPLES: dict[str, list[Example]] = {
     "optimizers.momentum": [call(0.1), call(COSINE, WARMING)],
     "optimizers.nesterov": [call(0.1), call(COSINE, WARMING)],
     "optimizers.nesterov_lookahead": [call(0.1)],
-    "optimizers.newton": [call(damping=0.1, needs_params=True, names_leaves=True)],
+    "optimizers.newton": [call(damping=0.1, needs_params=True, names_leaves=True, is_variant=True)],
     "optimizers.rmsprop": [call(0.1), call(0.1, centered=True, momentum=0.9)],
-    "optimizers.saddle_free_newton": [call(damping=0.1, needs_params=True, names_leaves=True)],
+    "optimizers.saddle_free_newton": [call(damping=0.1, needs_params=True, names_leaves=True, is_variant=True)],
     "optimizers.sgd": [
         call(0.1),
         call(COSINE),
@@ -257,7 +262,7 @@ def _cases() -> Iterator[Case]:
                     example.keeps_dtype,
                     example.half_precision,
                     example.names_leaves,
-                    path.startswith("optimizers.") and convention in conventions[1:],
+                    example.is_variant or (path.startswith("optimizers.") and convention in conventions[1:]),
                 )
 
 
