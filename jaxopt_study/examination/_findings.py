@@ -154,10 +154,9 @@ def _noise(results: Results) -> Iterator[Finding]:
     noise = results.get("noise")
     if noise is None:
         return
-    if not np.isfinite(noise["upper"]):
-        yield Finding(
-            "batch noise", "The noise of the gradient hides its mean: no batch size that balances them was resolved."
-        )
+    if not np.isfinite(noise["upper"]):  # the gradient is not resolved from its noise
+        text = f"The noise of a batch equals the gradient at {noise['lower']:.3g} examples or more."
+        yield Finding("batch noise", text, "Batches far below that are mostly noise here; averaging them helps.")
         return
     yield Finding(
         "batch noise",

@@ -11,6 +11,7 @@ import pytest
 
 from jaxopt_study import Examination, examine, records
 from jaxopt_study.examination import _examine
+from jaxopt_study.examination._findings import findings
 from jaxopt_study.files import PathError
 
 CURVATURES = jnp.array([0.1, 2.0, 0.5])
@@ -140,6 +141,12 @@ def test_noise_and_layers_are_those_of_the_library():
         dense = jax.hessian(lambda p, name=name, back=back: deep({**two, name: back(p)}, DATA))(flat)
         np.testing.assert_allclose(value, np.linalg.eigvalsh(dense)[-1], rtol=1e-3)
     assert any(row.startswith("λmax of") for row in str(found).splitlines())
+
+
+def test_a_gradient_that_its_noise_hides_has_a_lower_bound_only():
+    noise = {"noise_scale": 455.0, "lower": 144.0, "upper": np.inf}
+    (finding,) = findings({"noise": noise}, {})
+    assert finding.text.endswith("at 144 examples or more.")
 
 
 def test_a_loader_is_examined_and_what_needs_arrays_is_said_to_be_missing():
