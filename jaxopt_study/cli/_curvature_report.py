@@ -10,7 +10,7 @@ from jaxopt_study import figures, records
 from jaxopt_study.cli._network import described as network
 from jaxopt_study.cli._runner import Job
 from jaxopt_study.cli._target import Target
-from jaxopt_study.examination import interval, is_plain, table_rows
+from jaxopt_study.examination import edge_and_rate, interval, table_rows
 
 
 def draw(results: Mapping[str, Any], target: Target, folder: Path) -> list[str]:
@@ -26,14 +26,11 @@ def draw(results: Mapping[str, Any], target: Target, folder: Path) -> list[str]:
     """
     if not {"eigenpairs", "spectral_density"} & set(results):
         return []
-    title, edge, rate, label = described(target), None, None, ""
-    if "preconditioned" in results:
-        result = results["preconditioned"]
-        if is_plain(result):
-            edge, rate = result["threshold"], results["threshold"]["limit"] / result["threshold"]
-            label = f"edge of {shortened(target.described['optimizer'])}: {edge:.4g}"
-        else:
-            title += f"\npreconditioned sharpness / threshold: {interval(*result['ratio'])}"
+    (edge, rate), title, label = edge_and_rate(results), described(target), ""
+    if edge is not None:
+        label = f"edge of {shortened(target.described['optimizer'])}: {edge:.4g}"
+    elif "preconditioned" in results:
+        title += f"\npreconditioned sharpness / threshold: {interval(*results['preconditioned']['ratio'])}"
     figure = figures.spectrum(results, title=title, edge=edge, edge_label=label, rate=rate)
     records.write_atomically(folder / "spectrum.png", figures.render(figure))
     return ["spectrum.png"]

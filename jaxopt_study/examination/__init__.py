@@ -2,9 +2,9 @@
 
 from jaxopt_study.examination._examination import Examination as Examination
 from jaxopt_study.examination._examine import examine as examine
+from jaxopt_study.examination._rows import edge_and_rate as edge_and_rate
 from jaxopt_study.examination._rows import eigenvalue_rows as eigenvalue_rows
 from jaxopt_study.examination._rows import interval as interval
-from jaxopt_study.examination._rows import is_plain as is_plain
 from jaxopt_study.examination._rows import table_rows as table_rows
 from jaxopt_study.examination._rows import with_error as with_error
 from jaxopt_study.examination._stages import STAGES as STAGES

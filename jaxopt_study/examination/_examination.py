@@ -9,7 +9,7 @@ from typing import Any
 
 from jaxopt_study import figures, records
 from jaxopt_study.examination._findings import Finding
-from jaxopt_study.examination._rows import interval, is_plain, table_rows
+from jaxopt_study.examination._rows import edge_and_rate, interval, table_rows
 from jaxopt_study.files import check_place
 
 _HEAD = ("quantity", "value", "error", "products")
@@ -81,13 +81,9 @@ class Examination:
             raise ValueError(
                 f'An examination draws its spectrum; that of the budget {self.budget!r} has none. Use budget="minutes".'
             )
-        edge, rate, title = None, None, self.title
-        if "preconditioned" in self.results:
-            result = self.results["preconditioned"]
-            if is_plain(result):
-                edge, rate = result["threshold"], self.results["threshold"]["limit"] / result["threshold"]
-            else:
-                title += f"\npreconditioned sharpness / threshold: {interval(*result['ratio'])}"
+        (edge, rate), title = edge_and_rate(self.results), self.title
+        if edge is None and "preconditioned" in self.results:
+            title += f"\npreconditioned sharpness / threshold: {interval(*self.results['preconditioned']['ratio'])}"
         return figures.spectrum(self.results, title=title, edge=edge, rate=rate)
 
     def save(self, path: str | Path) -> Path:

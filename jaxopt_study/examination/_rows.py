@@ -62,6 +62,17 @@ def is_plain(result: Mapping[str, Any]) -> bool:
     return all(abs(result["preconditioner"][name] - 1) < 1e-4 for name in ("min", "max"))
 
 
+def edge_and_rate(results: Mapping[str, Mapping[str, Any]]) -> tuple[float | None, float | None]:
+    """Return the eigenvalue of the Hessian beyond which the optimizer is unstable, and its step along the gradient.
+
+    Both are None without an optimizer, and for one that preconditions, whose limit is none of the Hessian itself.
+    """
+    if "preconditioned" not in results or not is_plain(results["preconditioned"]):
+        return None, None
+    edge = results["preconditioned"]["threshold"]
+    return edge, results["threshold"]["limit"] / edge
+
+
 def with_error(value: float, error: float) -> str:
     """Return a number ± its error, to the digits that the error allows."""
     if not (np.isfinite(value) and np.isfinite(error)) or error <= 0:
@@ -161,11 +172,11 @@ def _of_stability(result: Mapping[str, Any]) -> Iterator[Row]:
     yield "  spectral radius", with_error(result["radius"], result["error"]), "residual × condition", ""
 
 
-def _of_accounting(found: Mapping[str, Any]) -> Iterator[Row]:
-    predicted = found["linear"] + found["quadratic"]
-    error = float(np.hypot(found["linear_error"], found["quadratic_error"]))
-    yield "  change of the loss", with_error(found["realised"], found["realised_error"]), "one step", ""
-    yield "  by the quadratic model", with_error(predicted, error), "gᵀu + ½uᵀHu", str(found["num_matvecs"])
+def _of_accounting(result: Mapping[str, Any]) -> Iterator[Row]:
+    predicted = result["linear"] + result["quadratic"]
+    error = float(np.hypot(result["linear_error"], result["quadratic_error"]))
+    yield "  change of the loss", with_error(result["realised"], result["realised_error"]), "one step", ""
+    yield "  by the quadratic model", with_error(predicted, error), "gᵀu + ½uᵀHu", str(result["num_matvecs"])
 
 
 def _of_noise(result: Mapping[str, Any]) -> Iterator[Row]:

@@ -11,8 +11,7 @@ from jaxtyping import Array, Float
 
 from jaxopt_study import curvature, dynamics, figures
 from jaxopt_study.curvature import batch_mean
-from jaxopt_study.dynamics import call_update, differentiated
-from jaxopt_study.transforms import gradient_point
+from jaxopt_study.dynamics import differentiated, next_update
 from jaxopt_study.types import Batch, Key, LossFn, Params
 
 TRACE_RANK = 20
@@ -213,25 +212,11 @@ def accounting(subject: Subject, so_far: Results) -> dict[str, Any]:
     """Return the predicted and the actual change of the loss in the optimizer's next step."""
     del so_far
     batch_size = subject.choices.batch_size
-    params = differentiated(subject.params)
-    point = differentiated(gradient_point(subject.params, subject.opt_state))
-    value, grads = loss_and_gradient(subject.loss, point, subject.data, batch_size)
-    value_fn = lambda p: subject.loss(differentiated(p), subject.data)
-    updates, _ = call_update(subject.optimizer, grads, subject.opt_state, subject.params, value, value_fn)
-    found = dynamics.account_step(
-        subject.loss, params, differentiated(updates), subject.data, batch_size=batch_size, num_samples=2
+    updates = next_update("account_step", *subject.step, batch_size=batch_size).updates
+    account = dynamics.account_step(
+        subject.loss, differentiated(subject.params), updates, subject.data, batch_size=batch_size, num_samples=2
     )
-    names = (
-        "linear",
-        "quadratic",
-        "realised",
-        "linear_error",
-        "quadratic_error",
-        "realised_error",
-        "ratio",
-        "ratio_error",
-    )
-    return {name: float(getattr(found, name)) for name in names} | {"num_matvecs": 2}
+    return _plain(account) | {"ratio": account.ratio, "ratio_error": account.ratio_error, "num_matvecs": 2}
 
 
 def blocks(subject: Subject, so_far: Results) -> dict[str, Any]:

@@ -186,6 +186,8 @@ def test_memory_is_that_of_one_batch():
 
 WRONG = {
     "generator": (lambda: (batch for batch in batches()), TypeError, "which can be read once.*a function that returns"),
+    "function": (lambda: lambda *_: None, TypeError, "something that yields batches"),
+    "function of batches": (lambda: lambda batch: batch, TypeError, "a function without arguments"),
     "no batches": (lambda: lambda: iter(()), ValueError, "at least one batch"),
     "ragged": (lambda: [(X, Y[:3])], ValueError, "common leading axis"),
     "numbers": (lambda: [(1.0, 2.0)], ValueError, "common leading axis"),

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxopt_study._checks import describe_argument
 from jaxopt_study.curvature.operators._batches import as_array, check_batches, num_examples
 from jaxopt_study.curvature.operators._empirical_risk import (
     BatchOperator,
@@ -36,7 +37,16 @@ class Stream:
     merged: int = 1
 
     def __iter__(self) -> Iterator[tuple[int, Batch]]:
-        batches: Any = self.source() if callable(self.source) else self.source
+        source: Any = self.source
+        try:
+            readable: Any = source() if callable(source) else source
+            batches = iter(readable)
+        except TypeError as error:
+            raise TypeError(
+                f"The data of {self.name} must be arrays, or something that yields batches: a loader, a list of tuples "
+                "or dictionaries, or a function without arguments that returns an iterator; received "
+                f"{describe_argument(source)} ({error})."
+            ) from error
         waiting: list[Batch] = []
         for batch in batches:
             waiting.append(self._arrays(batch))
