@@ -15,6 +15,7 @@ from jaxopt_study.dynamics import differentiated, next_update
 from jaxopt_study.types import Batch, Key, LossFn, Params
 
 TRACE_RANK = 20
+TOLERANCE = 1e-3
 NOISE_BATCH = 16  # examples; small batches cost least for the same accuracy
 BRACKET_FLOORS = 4  # least width of the bracket, in noise floors
 CAST = "Cast parameters and data to float32, or to float64 with JAX_ENABLE_X64=1."
@@ -33,7 +34,8 @@ class Choices:
         num_probes: Number of random vectors of the spectral density.
         num_steps: Number of Lanczos steps for each of them.
         trace_probes: Number of random vectors of the trace.
-        tolerance: Residual of eigenpairs and outliers, relative to the largest |eigenvalue|.
+        tolerance: Residual of eigenpairs and outliers, relative to the largest |eigenvalue|; None for `TOLERANCE`, or
+            for two noise floors of the products where that is more.
         batch_size: Number of examples evaluated at a time; None for all at once.
         seed: Seed of start vectors and probes.
         bracket: Relative width of the brackets of the sharpness.
@@ -43,7 +45,7 @@ class Choices:
     num_probes: int = 10
     num_steps: int = 100
     trace_probes: int = 60
-    tolerance: float = 1e-3
+    tolerance: float | None = None
     batch_size: int | None = None
     seed: int = 0
     bracket: float = 0.01
@@ -306,10 +308,15 @@ def _floor(so_far: Results) -> float:
 
 
 def _tolerance(subject: Subject, so_far: Results) -> float:
-    """Return the tolerance of the options; raise if it is below the noise floor of the products."""
+    """Return the tolerance of the choices; raise if the noise floor of the products does not allow it."""
     floor, tolerance = _floor(so_far), subject.choices.tolerance
+    resolvable = 2 * floor < 0.1
+    if tolerance is None:
+        if not resolvable:
+            raise ValueError(f"The products' noise floor, {floor:.1e}, is too high to resolve eigenvalues. {CAST}")
+        return max(TOLERANCE, 2 * floor)
     if tolerance < floor:
-        remedy = f"Give --tolerance {2 * floor:.0e}, or cast" if 2 * floor < 0.1 else "Cast"
+        remedy = f"Give --tolerance {2 * floor:.0e}, or cast" if resolvable else "Cast"
         raise ValueError(
             f"--tolerance {tolerance:g} is below the products' noise floor, {floor:.1e}. {CAST.replace('Cast', remedy)}"
         )

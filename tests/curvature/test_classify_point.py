@@ -219,7 +219,7 @@ def test_a_slope_is_not_taken_for_a_way_down():
 
 
 def test_a_way_down_a_valley_through_the_origin_is_seen_only_where_it_is():
-    """Along the valley the loss is rounding: that of its evaluation, or that of the matrix, which then has a way down."""
+    """Along the valley the loss is rounding, of its evaluation or of the matrix; the latter may have a way down."""
     normals = np.random.default_rng(0).normal(size=(32, 3)).astype(np.float32)
     matrices = jnp.asarray(normals[:, :, None] * normals[:, None, :])
     quadratic = lambda p, a: 0.5 * p @ (a @ p)

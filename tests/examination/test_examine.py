@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ import optax
 import pytest
 
 from jaxopt_study import Examination, examine, records
-from jaxopt_study.examination import _examine
+from jaxopt_study.examination import _examine, _stages
 from jaxopt_study.examination._findings import findings
 from jaxopt_study.files import PathError
 
@@ -201,3 +202,11 @@ def test_the_state_of_the_optimizer_counts():
 def test_wrong_arguments_are_refused_before_anything_is_measured(arguments, error, words):
     with pytest.raises(error, match=words):
         examine(loss, PARAMS, DATA, **arguments)
+
+
+@pytest.mark.parametrize(("floor", "tolerance"), [(1e-6, 1e-3), (0.01, 0.02)])
+def test_noisy_products_are_asked_for_no_more_than_they_hold(floor, tolerance):
+    subject = SimpleNamespace(choices=_stages.Choices())
+    assert _stages._tolerance(subject, {"audit": {"noise_floor": floor}}) == tolerance
+    with pytest.raises(ValueError, match=r"noise floor, 9\.0e-01, is too high to resolve eigenvalues.*float32"):
+        _stages._tolerance(subject, {"audit": {"noise_floor": 0.9}})
