@@ -223,6 +223,16 @@ STATEMENTS: Mapping[str, tuple[tuple[str, str], ...]] = {
             "Hyperparameters are drawn at random, not taken from a grid.",
         ),
     ),
+    "regression_race": (
+        (
+            "003",
+            "On a regression, with the same batches, Adam fits fastest, then momentum, then SGD.",
+        ),
+        (
+            "003",
+            "Momentum gains since it has in effect seen more data; Adam, since it also adapts each rate.",
+        ),
+    ),
     "rnn_clipping": (
         (
             "004",
@@ -396,6 +406,10 @@ FOUND: Mapping[str, str] = {
         "The best learning rates in Saito (2016), .001 to .01, are at the end of the searched range: .1 is better."
     ),
     "random_vs_grid": ("Random search beats a grid if an axis does not matter, and only then."),
+    "regression_race": (
+        "The order holds at the notes' rate and with tuned rates. What momentum gains is its larger step: where SGD "
+        "moves as far, both end at the same loss; but SGD cannot be given that step, since it diverges."
+    ),
     "rnn_clipping": (
         "At T = 20 and 50 nine or ten of ten clipped runs survive, one and none without clipping; at T "
         "= 10 clipping is not needed, and at T = 20 a lower rate rescues most runs."
