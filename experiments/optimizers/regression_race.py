@@ -186,7 +186,7 @@ def draw(record: Record) -> Mapping[str, Figure]:
             rates, {label: values.T for label, values in ends.items()}, xlabel="learning rate",
             ylabel="final test loss (MSE)", log_x=True, log_y=True, level=config["noise"] ** 2,
             marks={label: (config["rate"], float(np.median(values[at]))) for label, values in ends.items()},
-            mark_label="the notes' rate", title="A curve ends where a run diverges (horizontal line: variance of the noise)",
+            mark_label="the notes' rate", title="A curve ends where a run diverges (line: variance of the noise)",
         ),
     }  # fmt: skip
 
