@@ -14,6 +14,7 @@ from jaxopt_study.curvature.operators._from_matvec import from_matrix, from_matv
 from jaxopt_study.curvature.operators._gauss_newton import ggn
 from jaxopt_study.curvature.operators._hessian import hessian
 from jaxopt_study.curvature.operators._operator import Operator
+from jaxopt_study.curvature.operators._streams import refuse_stream as refuse_stream
 from jaxopt_study.curvature.points._classify_point import Classification, classify_point
 from jaxopt_study.curvature.points._descent_direction import Escape
 from jaxopt_study.curvature.points._directions import PrincipalAxes, principal_axes, random_direction

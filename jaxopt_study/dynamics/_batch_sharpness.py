@@ -15,6 +15,7 @@ from jaxopt_study.curvature import (
     empirical_risk_operator,
     mean_and_error,
     ratio_and_error,
+    refuse_stream,
 )
 from jaxopt_study.linalg import vectors
 from jaxopt_study.linalg.hvp import linearized_gradient
@@ -95,6 +96,7 @@ def batch_sharpness(
     key = check_key(name, key)
     num_batches = check_integer(name, "num_batches", num_batches, 2, remedy="A standard error takes two.")
     replace = check_bool(name, "replace", replace)
+    refuse_stream(name, data)
     op = empirical_risk_operator(
         _Loss(loss), params, data, batch_size=1 if batch_size is None else batch_size, remat=None, precision="highest"
     )

@@ -24,7 +24,7 @@ class CriticalSharpness(NamedTuple):
     """Where the loss along the next update is as high as at its start, and the curvature that this implies.
 
     Attributes:
-        value: λ_c, the middle of the interval.
+        value: λ_c, the middle of the interval; NaN where the interval has no upper end.
         error: Half the width of the interval, which holds the crossing for certain, beyond the rounding of the losses.
         step: Multiple s of the update at the crossing; the next step increases the loss if it is below 1.
         step_lower: A multiple at which the loss is certainly below its start; 0 if none was found.
@@ -122,13 +122,17 @@ def critical_sharpness(
         learning_rate = square / -slope if slope < 0 else math.nan
     if kind == "ascent":
         return CriticalSharpness(math.inf, math.nan, 0.0, 0.0, search.high, learning_rate, kind, search.count)
-    smallest = 2 / (learning_rate * search.high)
-    largest = 2 / (learning_rate * search.low) if search.low > 0 else math.inf
+    smallest = 2 / learning_rate / search.high
+    largest = 2 / learning_rate / search.low if search.low > 0 else math.inf
     value, error = (smallest + largest) / 2, (largest - smallest) / 2
+    if math.isinf(largest):  # an interval without an upper end has no middle
+        value = step = math.nan
+    else:
+        step = 2 / learning_rate / value if value > 0 else math.inf
     return CriticalSharpness(
         value=value,
         error=error,
-        step=2 / (learning_rate * value) if value > 0 else math.inf,
+        step=step,
         step_lower=search.low,
         step_upper=search.high,
         learning_rate=learning_rate,

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from jaxopt_study._checks import check_integer, check_key, check_static_real
 from jaxopt_study._programs import nan_is_an_answer
-from jaxopt_study.curvature import Estimate, Hessian, empirical_risk_operator
+from jaxopt_study.curvature import Estimate, Hessian, empirical_risk_operator, refuse_stream
 from jaxopt_study.linalg import vectors
 from jaxopt_study.types import Batch, Key, LossFn, Params, Vector
 
@@ -104,6 +104,7 @@ def gradient_noise(
     check_integer(name, "batch_size", batch_size, 1)
     if data is None:
         raise TypeError("gradient_noise needs data, the examples of which batches are drawn; received None.")
+    refuse_stream(name, data)
     op = empirical_risk_operator(_Noise(loss), params, data, batch_size=batch_size, remat=None, precision="highest")
     count = jax.tree.leaves(op.data)[0].shape[0]
     batch_size = check_integer(

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Float64, Inexact
 
 from jaxopt_study._checks import check_callable, check_integer, check_key, check_params, check_static_real
 from jaxopt_study._programs import nan_is_an_answer, strongly_typed
-from jaxopt_study.curvature import hessian
+from jaxopt_study.curvature import hessian, refuse_stream
 from jaxopt_study.dynamics._linearised_step import LinearStep
 from jaxopt_study.dynamics._short_runs import short_runs
 from jaxopt_study.dynamics._state_roles import frozen_leaves
@@ -154,6 +154,7 @@ def learning_rate_range(
     num_rates = check_integer(name, "num_rates", num_rates, 2)
     num_steps = check_integer(name, "num_steps", num_steps, 1)
     check_callable(name, "make_optimizer", make_optimizer, expected="a function from a learning rate to an optimizer")
+    refuse_stream(name, data)
     check_concrete(name, opt_state, params, data)
     with mesh_context(params):
         step, params, trial = _step(name, make_optimizer, opt_state, loss, params, data, batch_size)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxopt_study.curvature import Hessian, batch_mean, empirical_risk_operator
+from jaxopt_study.curvature import Hessian, batch_mean, empirical_risk_operator, refuse_stream
 from jaxopt_study.dynamics._updates import call_update, check_optimizer, differentiated
 from jaxopt_study.linalg.checks import check_concrete
 from jaxopt_study.transforms import gradient_point
@@ -41,6 +41,7 @@ def next_update(
         TypeError: If an argument has the wrong type.
         ValueError: If the arguments do not fit together, or the update is not finite.
     """
+    refuse_stream(name, data)
     check_concrete(name, opt_state, params, data)
     optimizer, opt_state, params = check_optimizer(name, optimizer, opt_state, params)
     op = empirical_risk_operator(

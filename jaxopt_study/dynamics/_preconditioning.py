@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float
 
 from jaxopt_study._checks import check_key
 from jaxopt_study._programs import nan_is_an_answer
-from jaxopt_study.curvature import Bracket, sharpness
+from jaxopt_study.curvature import Bracket, refuse_stream, sharpness
 from jaxopt_study.dynamics._linearised_step import LinearStep, linear_step, preconditioner_diagonal
 from jaxopt_study.dynamics._scalar_model import companion_matrices
 from jaxopt_study.dynamics._stability_limit import AT_REST
@@ -186,6 +186,7 @@ def preconditioner(
 def _step(
     name: str, optimizer: Any, opt_state: Any, loss: LossFn, params: Params, data: Any, batch_size: int | None
 ) -> LinearStep:
+    refuse_stream(name, data)
     check_concrete(name, opt_state, params, data)
     optimizer, opt_state, params = check_optimizer(name, optimizer, opt_state, params)
     refuse_period(name, optimizer, params, opt_state)

@@ -10,7 +10,7 @@ from jaxtyping import Float, Float64, Inexact
 
 from jaxopt_study._checks import check_integer, check_key, check_real
 from jaxopt_study._programs import nan_is_an_answer
-from jaxopt_study.curvature import GROWTH
+from jaxopt_study.curvature import GROWTH, refuse_stream
 from jaxopt_study.dynamics._linearised_step import linear_step
 from jaxopt_study.dynamics._multi_step_jacobian import Composition, compose
 from jaxopt_study.dynamics._state_roles import Freeze, leaf_paths
@@ -164,6 +164,7 @@ def stability(
         remedy=f"It must be at least 2k + 2 = {least}.",
     )
     key = check_key(name, jax.random.key(0) if key is None else key)
+    refuse_stream(name, data)
     check_concrete(name, opt_state, params, data)
     optimizer, opt_state, params = check_optimizer(name, optimizer, opt_state, params)
     num_steps = period(name, optimizer, params, opt_state, num_steps)

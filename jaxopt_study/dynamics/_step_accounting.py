@@ -10,7 +10,7 @@ from jaxtyping import Array, ArrayLike, Float, Int
 
 from jaxopt_study._checks import check_integer, check_params
 from jaxopt_study._programs import nan_is_an_answer, wider
-from jaxopt_study.curvature import Hessian, batch_mean, empirical_risk_operator
+from jaxopt_study.curvature import Hessian, batch_mean, empirical_risk_operator, refuse_stream
 from jaxopt_study.linalg import vectors
 from jaxopt_study.linalg.checks import check_vector, describe
 from jaxopt_study.linalg.hash_normal import draw_like
@@ -108,6 +108,7 @@ def account_step(
         evaluations).
     """
     num_samples = check_integer("account_step", "num_samples", num_samples, 2, remedy="A standard deviation takes two.")
+    refuse_stream("account_step", data)
     op = empirical_risk_operator(_Step(loss), params, data, batch_size=batch_size, remat=None, precision="highest")
     params, data = op.params, op.data
     updates = check_vector(describe(params), updates, what="update")

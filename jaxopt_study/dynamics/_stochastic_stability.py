@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxopt_study._checks import check_bool, check_integer, check_key
 from jaxopt_study._programs import nan_is_an_answer
-from jaxopt_study.curvature import GROWTH
+from jaxopt_study.curvature import GROWTH, refuse_stream
 from jaxopt_study.dynamics._linearised_step import LinearStep, linear_step
 from jaxopt_study.dynamics._step_period import refuse_period
 from jaxopt_study.dynamics._updates import check_optimizer
@@ -137,6 +137,7 @@ def stochastic_stability(
     num_particles = check_integer(name, "num_particles", num_particles, 2)
     num_steps = check_integer(name, "num_steps", num_steps, 4)
     exact = None if exact is None else check_bool(name, "exact", exact)
+    refuse_stream(name, data)
     check_concrete(name, opt_state, params, data)
     optimizer, opt_state, params = check_optimizer(name, optimizer, opt_state, params)
     refuse_period(name, optimizer, params, opt_state)

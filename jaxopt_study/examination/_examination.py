@@ -81,7 +81,7 @@ class Examination:
             raise ValueError(
                 f'An examination draws its spectrum; that of the budget {self.budget!r} has none. Use budget="minutes".'
             )
-        (edge, rate), title = edge_and_rate(self.results), self.title
+        (edge, rate), title = edge_and_rate(self.results), self.title.replace("$", r"\$")  # no formulas of a file
         if edge is None and "preconditioned" in self.results:
             title += f"\npreconditioned sharpness / threshold: {interval(*self.results['preconditioned']['ratio'])}"
         return figures.spectrum(self.results, title=title, edge=edge, rate=rate)
@@ -122,12 +122,13 @@ class Examination:
         try:
             results, config = record.results, record.config
             found = cls(
-                results=results["stages"], errors=results["errors"], seconds=results["seconds"],
+                results=results["stages"], errors={name: str(told) for name, told in results["errors"].items()},
+                seconds={name: float(time) for name, time in results["seconds"].items()},
                 size=int(results["size"]), budget=str(config["budget"]), precision=str(config["precision"]),
                 findings=tuple(Finding(**{k: str(v) for k, v in one.items()}) for one in results["findings"]),
             )  # fmt: skip
             str(found)  # reads every number that a table shows
-        except (AttributeError, LookupError, TypeError, ValueError) as error:
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             raise records.RecordError(
                 f"{path} does not hold an examination ({type(error).__name__}: {error}). Save it again."
             ) from error

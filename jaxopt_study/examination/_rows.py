@@ -70,7 +70,7 @@ def edge_and_rate(results: Mapping[str, Mapping[str, Any]]) -> tuple[float | Non
     if "preconditioned" not in results or not is_plain(results["preconditioned"]):
         return None, None
     edge = results["preconditioned"]["threshold"]
-    return edge, results["threshold"]["limit"] / edge
+    return (edge, results["threshold"]["limit"] / edge) if edge > 0 else (None, None)
 
 
 def with_error(value: float, error: float) -> str:

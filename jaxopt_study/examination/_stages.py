@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxopt_study import curvature, dynamics, figures
-from jaxopt_study.curvature import batch_mean
+from jaxopt_study.curvature import batch_mean, refuse_stream
 from jaxopt_study.dynamics import differentiated, next_update
 from jaxopt_study.types import Batch, Key, LossFn, Params
 
@@ -143,7 +143,9 @@ def trace(subject: Subject, so_far: Results) -> dict[str, Any]:
 def gradient(subject: Subject, so_far: Results) -> dict[str, Any]:
     """Return slope and curvature along the gradient."""
     choices = subject.choices
-    value, grads = loss_and_gradient(subject.loss, subject.params, subject.data, choices.batch_size)
+    value, grads = subject.op.mean_over_data(
+        lambda part: loss_and_gradient(subject.loss, part.params, part.data, part.batch_size)
+    )
     result = curvature.ill_conditioning(
         subject.op,
         grads,
@@ -241,7 +243,8 @@ def blocks(subject: Subject, so_far: Results) -> dict[str, Any]:
 def noise(subject: Subject, so_far: Results) -> dict[str, Any]:
     """Return the noise of the gradient over batches, and the batch size at which it is as large as the gradient."""
     del so_far
-    count = jax.tree.leaves(subject.data)[0].shape[0]
+    refuse_stream("gradient_noise", subject.data)
+    count = min((leaf.shape[0] for leaf in jax.tree.leaves(subject.op.data) if leaf.ndim), default=1)
     estimate = dynamics.gradient_noise(
         subject.loss,
         differentiated(subject.params),

@@ -1,5 +1,6 @@
 """An examination says what is true of points whose answer is known, and keeps what it has."""
 
+import copy
 import re
 from dataclasses import replace
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ import pytest
 
 from jaxopt_study import Examination, examine, records
 from jaxopt_study.examination import _examine, _stages
+from jaxopt_study.examination import STAGES, Choices, Subject, _examine
 from jaxopt_study.examination._findings import findings
 from jaxopt_study.files import PathError
 
@@ -106,6 +108,33 @@ def test_saved_and_loaded_it_is_the_same(whole, tmp_path):
         Examination.load(tmp_path / "other.json")
 
 
+FORGED = {
+    "an infinite size": lambda results: results.update(size=np.inf),
+    "an integer beyond floats": lambda results: results["stages"]["sharpness"].update(lower=10**400),
+    "errors that are none": lambda results: results.update(errors=-1),
+    "times that are none": lambda results: results["seconds"].update(audit="soon"),
+}
+
+
+@pytest.mark.parametrize("name", FORGED)
+def test_a_file_of_other_values_is_no_examination(name, whole, tmp_path):
+    record = records.load(whole.save(tmp_path / "point.json"))
+    results = copy.deepcopy(dict(record.results))
+    FORGED[name](results)
+    path = records.save(replace(record, results=results), tmp_path / "forged.json")
+    with pytest.raises(records.RecordError, match="does not hold an examination"):
+        Examination.load(path)
+
+
+def test_no_text_or_threshold_of_a_file_breaks_the_figure(whole, tmp_path):
+    record = records.load(whole.save(tmp_path / "point.json"))
+    results = copy.deepcopy(dict(record.results))
+    results["stages"]["preconditioned"]["threshold"] = 0.0
+    config = {**record.config, "budget": "$\\frac{$"}
+    path = records.save(replace(record, config=config, results=results), tmp_path / "forged.json")
+    assert Examination.load(path).report(tmp_path / "forged.html").exists()
+
+
 def test_its_page_needs_nothing_else_and_escapes_what_it_is_told(whole, tmp_path):
     told = replace(whole, findings=(whole.findings[0]._replace(text="<script>x</script>"),))
     page = told.report(tmp_path / "deep" / "point.html").read_text()
@@ -156,6 +185,15 @@ def test_a_loader_is_examined_and_what_needs_arrays_is_said_to_be_missing():
     assert {"audit", "sharpness"} <= set(found.results)
     assert set(found.errors) == {"preconditioned", "accounting", "noise"}
     assert "not measured" in subjects(found)
+
+
+def test_the_gradient_of_a_loader_is_that_of_all_its_examples():
+    batches = [(DATA[0][i : i + 5], DATA[1][i : i + 5]) for i in range(0, 12, 5)]
+    subject = Subject(loss, PARAMS, batches, None, None, Choices(num_eigenpairs=2))
+    found = STAGES["gradient"].run(subject, {"audit": {"noise_floor": 1e-6}})
+    value, grads = jax.value_and_grad(loss)(PARAMS, DATA)
+    assert found["loss"] == pytest.approx(float(value), rel=1e-5)
+    assert found["gg"] == pytest.approx(float(grads["w"] @ grads["w"]), rel=1e-5)
 
 
 def test_an_unsound_audit_ends_it_with_the_remedy():

@@ -203,8 +203,8 @@ CURVATURE = [
     ),
     _edit(
         "linalg/conjugate_gradients.py",
-        "square / state.square, state.p, r)",
-        "state.square / square, state.p, r)",
+        "new / size, state.p, ",
+        "size / new, state.p, ",
         NEWTON + "test_one_step_solves_a_quadratic",
     ),
     _edit(

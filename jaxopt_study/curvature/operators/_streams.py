@@ -37,24 +37,54 @@ class Stream:
     merged: int = 1
 
     def __iter__(self) -> Iterator[tuple[int, Batch]]:
+        waiting: list[Batch] = []
+        structure = None
+        for batch in self._open():
+            arrays = self._arrays(batch)
+            structure = jax.tree.structure(arrays) if structure is None else structure
+            if jax.tree.structure(arrays) != structure:
+                raise ValueError(
+                    f"Every batch of {self.name} must have the structure of the first, {structure}; received "
+                    f"{jax.tree.structure(arrays)}. Let the loader yield batches of one kind."
+                )
+            if not num_examples(arrays):  # its mean is NaN, and its weight 0
+                continue
+            waiting.append(arrays)
+            if len(waiting) == self.merged:
+                yield _together(waiting)
+                waiting = []
+        if waiting:
+            yield _together(waiting)
+
+    def check_starts_again(self) -> None:
+        """Raise TypeError if every reading continues the one before.
+
+        What returns the same iterator twice is one of these, or starts it again, as a torch loader with persistent
+        workers does; only such is read to its end here.
+        """
+        batches = self._open()
+        if self._open() is not batches:
+            return
+        for _ in batches:
+            pass
+        if next(self._open(), None) is None:
+            raise TypeError(
+                f"{self.name} reads its batches once for every product; received {describe_argument(self.source)}, "
+                "which can be read once. Pass something that starts again: a loader, a function that returns a new "
+                "iterator, or list(batches)."
+            )
+
+    def _open(self) -> Iterator[Any]:
         source: Any = self.source
         try:
             readable: Any = source() if callable(source) else source
-            batches = iter(readable)
+            return iter(readable)
         except TypeError as error:
             raise TypeError(
                 f"The data of {self.name} must be arrays, or something that yields batches: a loader, a list of tuples "
                 "or dictionaries, or a function without arguments that returns an iterator; received "
                 f"{describe_argument(source)} ({error})."
             ) from error
-        waiting: list[Batch] = []
-        for batch in batches:
-            waiting.append(self._arrays(batch))
-            if len(waiting) == self.merged:
-                yield _together(waiting)
-                waiting = []
-        if waiting:
-            yield _together(waiting)
 
     def _arrays(self, batch: Any) -> Batch:
         batch = jax.tree.map(partial(as_array, self.name), batch)
@@ -92,6 +122,16 @@ def is_stream(data: Any) -> bool:
     if not jax.tree_util.all_leaves([data]) or isinstance(data, type):
         return False
     return isinstance(data, Iterable) or callable(data) or (hasattr(data, "__getitem__") and hasattr(data, "__len__"))
+
+
+def refuse_stream(name: str, data: Any) -> None:
+    """Raise TypeError if data are batches to iterate over, where one compiled program takes all examples as arrays."""
+    if isinstance(data, Iterator) or is_stream(data):
+        raise TypeError(
+            f"{name} takes all examples as arrays, which one compiled program reads; received "
+            f"{describe_argument(data)}, batches to iterate over. Concatenate them: jax.tree.map(lambda *x: "
+            "jnp.concatenate(x), *batches), with batch_size for less memory."
+        )
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=("template",), meta_fields=("stream",))
@@ -179,6 +219,12 @@ class StreamedOperator(Operator):
             total = terms if total is None else jax.tree.map(operator.add, total, terms)
             examples += count
             jax.block_until_ready(before)
+        if not examples:
+            raise ValueError(
+                f"{self.stream.name} reads its batches once for every product; the given "
+                f"{type(self.stream.source).__name__} yields none any more. Pass something that starts again, such as "
+                "a function that returns a new iterator."
+            )
         return jax.tree.map(lambda s, x: (s / examples).astype(x.dtype), total, value)
 
     def other_batches(self) -> Operator | None:
@@ -243,9 +289,13 @@ def operator_of_data(
             "the size in the loader."
         )
     stream = Stream(name, data)
+    stream.check_starts_again()
     first = next(iter(stream), None)
     if first is None:
-        raise ValueError(f"{name} needs at least one batch; the given {type(data).__name__} yields none.")
+        raise ValueError(
+            f"{name} needs at least one batch with examples; the given {type(data).__name__} yields none. Check how "
+            "the data were selected."
+        )
     template = build(check_batches(name, first[1], None), batch_size=None)
     return StreamedOperator(replace(template, data=None), stream)
 

@@ -29,7 +29,7 @@ def slope(op: LossOperator) -> tuple[Float[Array, ""], Vector, Vector]:
     """Return loss, gradient g and Hg/‖g‖ at the operator's parameters (Hg scales as the square of the loss)."""
     if isinstance(op, EmpiricalRiskOperator):
         return _slope(op)
-    value, g = op.mean_over_data(_here)
+    value, g = op.mean_over_data(value_and_gradient_here)
     return value, g, op @ vectors.normalize(g)[0]
 
 
@@ -53,6 +53,6 @@ def _mean(op: EmpiricalRiskOperator, function: Any) -> Any:
         return batch_mean(function, op.data, op.batch_size, shard_interleaved=op.shard_interleaved)
 
 
-_here = jax.jit(lambda op: value_and_gradient(op, op.params))
+value_and_gradient_here = jax.jit(lambda op: value_and_gradient(op, op.params))
 _loss = jax.jit(loss_at)
 _losses = jax.jit(lambda op, points: lax.map(partial(loss_at, op), points))

@@ -239,7 +239,7 @@ def ill_conditioning(
     check_operator(name, op)
     k = check_integer(name, "k", k, 0, op.size)
     grads = check_vector(op.like, grads, what="gradient")
-    if not all(isinstance(leaf, Tracer) or is_finite(leaf) for leaf in jax.tree.leaves(grads)):
+    if not all(map(is_finite, jax.tree.leaves(grads))):
         raise ValueError(f"{name} needs a finite gradient; received NaN or infinity.")
     key, floor = key_or_fixed(key, name), check_noise_floor(name, op, noise_floor)
     check_tolerance(name, tol, floor if k else 0)

@@ -229,7 +229,7 @@ def _as_grid(name: str, grid: Any) -> Shaped[Array, " g"]:
         raise ValueError(f"{name} needs a grid of shape (g,), g ≥ 1; received shape {points.shape}.")
     if not (jnp.issubdtype(points.dtype, jnp.floating) or jnp.issubdtype(points.dtype, jnp.integer)):
         raise TypeError(f"{name} needs grid to be real numbers; received {describe_argument(points)}.")
-    if not isinstance(points, Tracer) and not is_finite(points):
+    if not is_finite(points):
         raise ValueError(f"{name} needs a grid of finite numbers; received NaN or infinity.")
     return points
 
