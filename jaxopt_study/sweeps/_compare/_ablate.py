@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from jax.sharding import Mesh
 
 from jaxopt_study._checks import describe_argument
+from jaxopt_study._display import displayed, plotted
 from jaxopt_study.problems import Problem
+from jaxopt_study.sweeps import _cards
 from jaxopt_study.sweeps._compare._ablation_variants import Variant, variants_of
 from jaxopt_study.sweeps._compare._comparison import Comparison, Settings
 from jaxopt_study.sweeps._compare._tune_and_report import CandidateTrials, splits, tune_and_report
@@ -50,6 +52,8 @@ class Contribution:
     verdict: Literal["helps", "harms", "no detectable difference"]
     diverged: int
 
+    __repr__, _repr_html_ = displayed(_cards.contribution)
+
 
 @dataclass(frozen=True, eq=False)
 class Ablation:
@@ -65,8 +69,8 @@ class Ablation:
     comparison: Comparison
     level: float
 
-    def __repr__(self) -> str:
-        return f"Ablation({len(self.variants) - 1} variants of {' '.join(repr(self.variants[0].optimizer).split())})"
+    __repr__, _repr_html_ = displayed(_cards.ablation)
+    plot = plotted
 
     def contributions(self, settings: Settings | None = None) -> list[Contribution]:
         """Return the effect of each change, in the order of the variants.

@@ -8,6 +8,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Integer, Shaped
 
 from jaxopt_study._checks import check_choice, check_integer, describe_argument
+from jaxopt_study._display import displayed, plotted
+from jaxopt_study.sweeps import _cards
 from jaxopt_study.sweeps._execution._lost_trials import LostTrials
 from jaxopt_study.sweeps._execution._trials import Trials
 from jaxopt_study.sweeps._search._result import Search
@@ -66,6 +68,9 @@ class Report:
     fixed: Mapping[str, Any] = field(default_factory=dict)
     seed_keys: Shaped[Key, " seeds"] | None = None
 
+    __repr__, _repr_html_ = displayed(_cards.report)
+    plot = plotted
+
     def replay(self, seed: int = 0, **options: Any) -> Trajectory:
         """Run one seed of the report again on its own, as `Search.replay` does.
 
@@ -115,9 +120,8 @@ class Comparison:
     select_mode: Mode
     complete: bool = field(default=True)
 
-    def __repr__(self) -> str:
-        names = f"{len(self.candidates)} candidates × {len(self.problems)} problems"
-        return f"Comparison({names}, budget {self.budget}, {self.metric})"
+    __repr__, _repr_html_ = displayed(_cards.comparison)
+    plot = plotted
 
     @property
     def problems(self) -> list[str]:
@@ -156,6 +160,22 @@ class Comparison:
         """Return the candidates from best to worst median score. For significance see `differences`."""
         medians = {name: float(interval.estimate) for name, interval in self.median(problem, settings).items()}
         return sorted(medians, key=lambda name: sign_of(self.mode) * medians[name])
+
+    def ranks(self, problem: str | None = None, settings: Settings = "tuned", *, level: float = 0.95) -> dict[str, int]:
+        """Return every candidate's rank: 1 + the number of candidates that are shown to be better.
+
+        Candidates that cannot be told apart from the best share rank 1, so a rank says no more than the seeds do.
+
+        Args:
+            problem: Name of the problem; None takes the only one.
+            settings: "default" or "tuned".
+            level: Simultaneous level of the paired differences that decide.
+        """
+        names = list(self.of(problem, settings))
+        if len(names) < 2:
+            return dict.fromkeys(names, 1)
+        better = self.differences(problem, settings, level=level).better
+        return {name: 1 + int((better[:, i] > 0).sum()) for i, name in enumerate(names)}
 
     def differences(
         self, problem: str | None = None, settings: Settings = "tuned", *, level: float = 0.95

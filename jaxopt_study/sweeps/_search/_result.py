@@ -8,6 +8,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Integer, Shaped
 
 from jaxopt_study._checks import check_integer
+from jaxopt_study._display import displayed, plotted
+from jaxopt_study.sweeps import _cards
 from jaxopt_study.sweeps._execution._lost_trials import LostTrials
 from jaxopt_study.sweeps._execution._trials import Trials
 from jaxopt_study.sweeps._space._dimension import Edge
@@ -41,6 +43,8 @@ class Choice:
     score: float
     scores: Float[np.ndarray, " seeds"]
     boundary: Mapping[str, Edge]
+
+    __repr__, _repr_html_ = displayed(_cards.choice)
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,9 +94,8 @@ class Search:
     trials: Trials | LostTrials | None = None
     seed_keys: Shaped[Key, " seeds"] | None = None
 
-    def __repr__(self) -> str:
-        done = int(self.finished.all(axis=1).sum())
-        return f"Search({done} of {len(self.configs)} trials × {self.finished.shape[1]} seeds, {self.metric})"
+    __repr__, _repr_html_ = displayed(_cards.search)
+    plot = plotted
 
     @property
     def diverged(self) -> Bool[np.ndarray, "trials seeds"]:
