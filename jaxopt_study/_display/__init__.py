@@ -7,6 +7,7 @@ from jaxopt_study._display._card import displayed as displayed
 from jaxopt_study._display._card import plotted as plotted
 from jaxopt_study._display._card import products as products
 from jaxopt_study._display._card import scalar as scalar
+from jaxopt_study._display._card import tabulated as tabulated
 from jaxopt_study._display._card import work as work
 from jaxopt_study._display._html import card_html as card_html
 from jaxopt_study._display._numbers import around as around

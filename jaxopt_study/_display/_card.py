@@ -86,6 +86,25 @@ def displayed(make: Callable[[Any], Card]) -> tuple[Any, Any]:
     return lambda result: card_text(card(result)), lambda result: card_html(card(result))
 
 
+def tabulated(columns: Callable[[Any], Any]) -> Any:
+    """Return the method `to_pandas` of a class whose instances are tables.
+
+    Args:
+        columns: A function of the result that returns its columns by name.
+
+    Returns:
+        The method.
+    """
+
+    def to_pandas(result: Any) -> Any:
+        """Return the result as a table of pandas."""
+        import pandas  # takes a fifth of a second, and only tables need it
+
+        return pandas.DataFrame(columns(result))
+
+    return to_pandas
+
+
 def plotted(result: Any, ax: Any = None, **options: Any) -> Any:
     """Draw the result with Matplotlib.
 

@@ -17,7 +17,7 @@ STYLE = (
     ".jxs>div>b{display:block;margin-bottom:.2em}"
     ".jxs table{border-collapse:collapse;margin:0;font-size:inherit;color:inherit}"
     ".jxs td,.jxs th{padding:.05em 1.2em .05em 0;text-align:left;vertical-align:top;border:0;background:none;"
-    "color:inherit;max-width:32em;overflow-wrap:anywhere}"
+    "color:inherit;max-width:32em;overflow-wrap:anywhere;white-space:pre-wrap}"
     ".jxs th{font-weight:600}.jxs th,.jxs.pairs td:nth-child(2n+1){opacity:.75}"
     ".jxs td{font-variant-numeric:tabular-nums}"
     ".jxs p{margin:.3em 0 0;max-width:52em}"

@@ -47,5 +47,5 @@ def _aligned(rows: Sequence[Sequence[str]], width: int) -> list[str]:
 
 
 def _cropped(cell: str, width: int) -> str:
-    cell = " ".join(cell.split())
+    cell = cell.replace("\n", " ")
     return cell if len(cell) <= width else f"{cell[: width - 1]}…"

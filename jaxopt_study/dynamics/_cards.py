@@ -241,3 +241,28 @@ def stochastic_stability(found: Any) -> Card:
         products(found),
     ]
     return Card(f"StochasticStability: {found.kind}, {source}", rows)
+
+
+def columns_of_stability(found: Any) -> dict[str, Any]:
+    """Return the columns of the table of a `Stability`."""
+    values = np.asarray(found.eigenvalues)
+    return {
+        "real": values.real, "imaginary": values.imag, "modulus": np.abs(values), "residual": found.residuals,
+        "error": found.errors,
+    }  # fmt: skip
+
+
+def columns_of_range(found: Any) -> dict[str, Any]:
+    """Return the columns of the table of a `LearningRateRange`."""
+    columns = {"learning_rate": found.rates, "loss": found.losses, "diverged": found.diverged}
+    return {name: np.asarray(column) for name, column in columns.items()}
+
+
+def columns_of_directions(found: Any) -> dict[str, Any]:
+    """Return the columns of the table of a `DirectionalSharpness`: a row for each layer."""
+    interactions = np.asarray(found.interactions)
+    own = np.diag(interactions)
+    return {
+        "layer": found.names, "within": own, "across": interactions.sum(axis=1) - own,
+        "share": np.asarray(found.shares),
+    }  # fmt: skip

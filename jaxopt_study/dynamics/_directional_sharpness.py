@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from jaxopt_study._display import displayed, plotted
+from jaxopt_study._display import displayed, plotted, tabulated
 from jaxopt_study._programs import jit_solver, nan_is_an_answer
 from jaxopt_study.curvature import Operator, group_leaves, noise_floor, only
 from jaxopt_study.dynamics import _cards
@@ -51,6 +51,7 @@ class DirectionalSharpness:
     num_matvecs: Int[Array, ""]
 
     __repr__, _repr_html_ = displayed(_cards.directional_sharpness)
+    to_pandas = tabulated(_cards.columns_of_directions)
     plot = plotted
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, Float64, Inexact
 
 from jaxopt_study._checks import check_callable, check_integer, check_key, check_params, check_static_real
-from jaxopt_study._display import displayed, plotted
+from jaxopt_study._display import displayed, plotted, tabulated
 from jaxopt_study._programs import nan_is_an_answer, strongly_typed
 from jaxopt_study.curvature import hessian
 from jaxopt_study.dynamics import _cards
@@ -72,6 +72,7 @@ class LearningRateRange:
     kind: Kind
 
     __repr__, _repr_html_ = displayed(_cards.learning_rate_range)
+    to_pandas = tabulated(_cards.columns_of_range)
     plot = plotted
 
     @property

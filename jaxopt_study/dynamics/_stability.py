@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, Float64, Inexact
 
 from jaxopt_study._checks import check_integer, check_key, check_real
-from jaxopt_study._display import displayed, plotted
+from jaxopt_study._display import displayed, plotted, tabulated
 from jaxopt_study._programs import nan_is_an_answer
 from jaxopt_study.curvature import GROWTH
 from jaxopt_study.dynamics import _cards
@@ -68,6 +68,7 @@ class Stability:
     num_steps: int = 1
 
     __repr__, _repr_html_ = displayed(_cards.stability)
+    to_pandas = tabulated(_cards.columns_of_stability)
     plot = plotted
 
 

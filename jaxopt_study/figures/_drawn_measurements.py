@@ -211,14 +211,14 @@ def _(result: PreconditionedSharpness, ax: Axes) -> None:
 
 @drawn.register
 def _(result: Stability, ax: Axes) -> None:
-    values = numbers(result, "eigenvalues", 1).astype(complex)
+    values, errors = numbers(result, "eigenvalues", 1).astype(complex), numbers(result, "errors", 1)
     turn = 2 * np.pi * np.linspace(0, 1, 200)
     ax.plot(np.cos(turn), np.sin(turn), color="black", linewidth=1.0, label="unit circle: stable inside")
     beyond = np.abs(values) > 1
     for of, colour, label in ((~beyond, FIRST, "|μ| ≤ 1"), (beyond, SECOND, "|μ| > 1")):
         if of.any():
             ax.errorbar(
-                np.real(values[of]), np.imag(values[of]), numbers(result, "errors", 1)[of], numbers(result, "errors", 1)[of],
+                np.real(values[of]), np.imag(values[of]), errors[of], errors[of],
                 fmt="o", color=colour, markersize=5, elinewidth=1.2, label=label,
             )  # fmt: skip
     ax.set_aspect("equal", adjustable="datalim")

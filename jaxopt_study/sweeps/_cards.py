@@ -197,6 +197,15 @@ def ablation(found: Any) -> Card:
     return Card(title, rows, head if rows else (), notes, picture if parts else None)
 
 
+def columns_of_differences(found: Any) -> dict[str, Any]:
+    """Return the columns of the table of `Differences`: a row for each ordered pair."""
+    first, second = np.nonzero(~np.eye(len(found.names), dtype=bool))
+    columns: dict[str, Any] = {side: [found.names[i] for i in of] for side, of in (("a", first), ("b", second))}
+    for name in ("estimate", "lower", "upper", "p_value", "better"):
+        columns[name] = getattr(found, name)[first, second]
+    return columns
+
+
 def _ends(found: Any) -> tuple[float, float, float]:
     return scalar(found.estimate), scalar(found.lower), scalar(found.upper)
 

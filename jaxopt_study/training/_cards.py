@@ -20,6 +20,30 @@ def trajectory(found: Any) -> Card:
     return _of_one(found, losses) if losses.ndim == 1 else _of_many(found, losses)
 
 
+def columns_of_trajectory(found: Any) -> dict[str, Any]:
+    """Return the columns of the table of a `Trajectory`: a row for each step, or each step and run.
+
+    The evaluations stand at the steps before which they were made; elsewhere they are NaN.
+    """
+    losses = np.asarray(found.losses, float)
+    runs = losses.reshape(-1, losses.shape[-1])
+    at = (
+        np.asarray(found.evaluations["step"]).reshape(len(runs), -1)[0] if "step" in found.evaluations else np.array([])
+    )
+    num_steps = max(runs.shape[1], int(at.max(initial=-1)) + 1)
+    whole = np.full((len(runs), num_steps), np.nan)
+    whole[:, : runs.shape[1]] = runs
+    columns = {"step": np.tile(np.arange(num_steps), len(runs)), "batch_loss": whole.ravel()}
+    if losses.ndim > 1:
+        columns = {"run": np.repeat(np.arange(len(runs)), num_steps)} | columns
+    for name, values in found.evaluations.items():
+        if name != "step":
+            spread = np.full((len(runs), num_steps), np.nan)
+            spread[:, at] = np.asarray(values, float).reshape(len(runs), -1)
+            columns[name] = spread.ravel()
+    return columns
+
+
 def _of_one(found: Any, losses: Any) -> Card:
     taken, requested = scalar(found.num_steps), len(losses)
     ended = "complete"

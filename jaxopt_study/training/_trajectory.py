@@ -17,7 +17,7 @@ from jaxopt_study._checks import (
     check_static,
     describe_argument,
 )
-from jaxopt_study._display import displayed, plotted
+from jaxopt_study._display import displayed, plotted, tabulated
 from jaxopt_study.training import _cards
 from jaxopt_study.types import Mode, ModelState, Params
 
@@ -152,6 +152,7 @@ class Trajectory:
     last_moved: Integer[Array, "*runs"] = None  # pyright: ignore[reportAssignmentType]
 
     __repr__, _repr_html_ = displayed(_cards.trajectory)
+    to_pandas = tabulated(_cards.columns_of_trajectory)
     plot = plotted
 
     def replace(self, **changes: Any) -> "Trajectory":

@@ -138,6 +138,14 @@ def principal_axes(found: Any) -> Card:
     return Card(f"PrincipalAxes: {len(coordinates)} snapshots", rows, picture=picture)
 
 
+def columns_of_path(found: Any) -> dict[str, Any]:
+    """Return the columns of the table of a `Path`."""
+    return {
+        "step": np.asarray(found.steps), "loss": np.asarray(found.losses), "error": np.asarray(found.errors),
+        "model": np.asarray(found.model),
+    }  # fmt: skip
+
+
 def _counted(estimate: Any, interval: Any) -> str:
     low, high = array(interval).tolist()
     middle = scalar(estimate)

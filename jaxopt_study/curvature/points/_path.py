@@ -10,7 +10,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jaxopt_study._checks import check_numbers
-from jaxopt_study._display import displayed, plotted
+from jaxopt_study._display import displayed, plotted, tabulated
 from jaxopt_study._programs import nan_is_an_answer
 from jaxopt_study.curvature._noise_floor import noise_floor
 from jaxopt_study.curvature.operators._hessian import hessian
@@ -52,6 +52,7 @@ class Path(NamedTuple):
     norm: Float[Array, ""]
 
     __repr__, _repr_html_ = displayed(_cards.path)
+    to_pandas = tabulated(_cards.columns_of_path)
     plot = plotted
 
 

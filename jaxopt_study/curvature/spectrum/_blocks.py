@@ -10,7 +10,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxopt_study._checks import check_bool, check_integer, check_key
-from jaxopt_study._display import displayed, plotted
+from jaxopt_study._display import displayed, plotted, tabulated
 from jaxopt_study._programs import jit_solver, nan_is_an_answer
 from jaxopt_study.curvature._noise_floor import GROWTH
 from jaxopt_study.curvature.operators._block_diagonal import BlockDiagonal, By, block_sizes, group_leaves, only
@@ -78,6 +78,7 @@ class Blocks:
     num_matvecs: Int[Array, ""]
 
     __repr__, _repr_html_ = displayed(_cards.blocks)
+    to_pandas = tabulated(_cards.columns_of_blocks)
     plot = plotted
 
     @property

@@ -231,6 +231,37 @@ def split(found: Any) -> Card:
     )
 
 
+def columns_of_eigenpairs(found: Any) -> dict[str, Any]:
+    """Return the columns of the table of `Eigenpairs`."""
+    columns = {"eigenvalue": found.values, "residual": found.residuals, "converged": found.converged}
+    return {name: np.asarray(column) for name, column in columns.items()}
+
+
+def columns_of_outliers(found: Any) -> dict[str, Any]:
+    """Return the columns of the table of `Outliers`."""
+    names = ("values", "residuals", "weights", "measured_weights", "measured_errors")
+    return {name: np.asarray(getattr(found, name))[: int(found.count)] for name in names}
+
+
+def columns_of_blocks(found: Any) -> dict[str, Any]:
+    """Return the columns of the table of `Blocks`."""
+    return {
+        "block": found.names, "size": found.sizes, "eigenvalue": np.asarray(found.eigenvalues)[:, 0],
+        "residual": np.asarray(found.residuals)[:, 0], "trace": np.asarray(found.trace.value),
+        "trace_error": np.asarray(found.trace.standard_error),
+    }  # fmt: skip
+
+
+def columns_of_split(found: Any) -> dict[str, Any]:
+    """Return the columns of the table of `Split`."""
+    parts = {"hessian": found.hessian, "ggn": found.ggn, "rest": found.rest}
+    columns: dict[str, Any] = {"part": list(parts)}
+    for name in ("trace", "positive", "negative", "negative_share"):
+        columns[name] = [float(getattr(part, name).value) for part in parts.values()]
+        columns[f"{name}_error"] = [float(getattr(part, name).standard_error) for part in parts.values()]
+    return columns
+
+
 def _sub(rank: Any) -> str:
     return str(rank).translate(str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉"))
 

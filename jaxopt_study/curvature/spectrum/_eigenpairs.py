@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from jaxopt_study._checks import check_choice, check_integer, check_key, check_params
-from jaxopt_study._display import displayed, plotted
+from jaxopt_study._display import displayed, plotted, tabulated
 from jaxopt_study._programs import nan_is_an_answer
 from jaxopt_study.curvature._noise_floor import GROWTH, check_noise_floor
 from jaxopt_study.curvature.operators._operator import Operator
@@ -46,6 +46,7 @@ class Eigenpairs(NamedTuple):
     scale: Float[Array, ""]
 
     __repr__, _repr_html_ = displayed(_cards.eigenpairs)
+    to_pandas = tabulated(_cards.columns_of_eigenpairs)
     plot = plotted
 
     @property

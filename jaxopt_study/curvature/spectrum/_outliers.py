@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxopt_study._display import displayed
+from jaxopt_study._display import displayed, tabulated
 from jaxopt_study.curvature.spectrum import _cards
 from jaxopt_study.linalg.gauss_quadrature import Quadrature
 
@@ -34,6 +34,7 @@ class Outliers(NamedTuple):
     count: Int[Array, ""]
 
     __repr__, _repr_html_ = displayed(_cards.outliers)
+    to_pandas = tabulated(_cards.columns_of_outliers)
 
 
 def find_outliers(

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxopt_study._checks import check_integer, check_key
-from jaxopt_study._display import displayed, plotted
+from jaxopt_study._display import displayed, plotted, tabulated
 from jaxopt_study._programs import nan_is_an_answer
 from jaxopt_study.curvature.operators._gauss_newton import ggn
 from jaxopt_study.curvature.operators._hessian import hessian
@@ -59,6 +59,7 @@ class Split(NamedTuple):
     num_matvecs: Int[Array, ""]
 
     __repr__, _repr_html_ = displayed(_cards.split)
+    to_pandas = tabulated(_cards.columns_of_split)
     plot = plotted
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
@@ -9,7 +10,7 @@ from jaxtyping import Bool, Float, Integer, Shaped
 
 from jaxopt_study._checks import check_choice, check_integer, describe_argument
 from jaxopt_study._display import displayed, plotted
-from jaxopt_study.sweeps import _cards
+from jaxopt_study.sweeps import _cards, _saved
 from jaxopt_study.sweeps._execution._lost_trials import LostTrials
 from jaxopt_study.sweeps._execution._trials import Trials
 from jaxopt_study.sweeps._search._result import Search
@@ -303,6 +304,37 @@ class Comparison:
             lost = search is None or np.isnan(search.scores).all()  # all of its trials diverged
             rows[name]["boundary"] = {} if search is None or lost else dict(search.best.boundary)
         return pandas.DataFrame(list(rows.values()))
+
+    def save(self, path: str | Path) -> Path:
+        """Write the comparison as a record, a JSON file of data.
+
+        Parameters (`keep_params`) and the functions of the trials are not saved.
+
+        Args:
+            path: Name of the file; ".json" is customary.
+
+        Returns:
+            The path.
+
+        Raises:
+            RecordError: If the file cannot be written, or a hyperparameter is no plain value.
+        """
+        return _saved.save("comparison", _saved.from_comparison(self), path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Comparison":
+        """Read a comparison that `save` has written. No code of the file runs.
+
+        Args:
+            path: The file.
+
+        Returns:
+            The comparison, which cannot `replay` its trials.
+
+        Raises:
+            RecordError: If the file holds something else.
+        """
+        return _saved.load("comparison", path, lambda plain: cls(**_saved.to_comparison(plain, Report, Search)))
 
     def _known(self, problem: str | None) -> str:
         if problem is None and len(self.problems) == 1:

@@ -9,7 +9,7 @@ import scipy
 from jaxtyping import Float, Integer
 
 from jaxopt_study._checks import check_choice, describe_argument
-from jaxopt_study._display import displayed, plotted
+from jaxopt_study._display import displayed, plotted, tabulated
 from jaxopt_study.sweeps import _cards
 from jaxopt_study.sweeps._statistics._intervals import check_level
 from jaxopt_study.sweeps._statistics._scores import Mode, penalised, sign_of
@@ -72,6 +72,7 @@ class Differences:
     test: Mapping[tuple[str, str], Test]
 
     __repr__, _repr_html_ = displayed(_cards.differences)
+    to_pandas = tabulated(_cards.columns_of_differences)
     plot = plotted
 
 
