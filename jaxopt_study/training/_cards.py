@@ -27,9 +27,7 @@ def columns_of_trajectory(found: Any) -> dict[str, Any]:
     """
     losses = np.asarray(found.losses, float)
     runs = losses.reshape(-1, losses.shape[-1])
-    at = (
-        np.asarray(found.evaluations["step"]).reshape(len(runs), -1)[0] if "step" in found.evaluations else np.array([])
-    )
+    at = np.asarray(found.evaluations.get("step", np.zeros((len(runs), 0), int))).reshape(len(runs), -1)[0]
     num_steps = max(runs.shape[1], int(at.max(initial=-1)) + 1)
     whole = np.full((len(runs), num_steps), np.nan)
     whole[:, : runs.shape[1]] = runs
