@@ -9,6 +9,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from jaxopt_study._checks import check_bool, check_integer, check_key
+from jaxopt_study._display import displayed, plotted
 from jaxopt_study._programs import nan_is_an_answer, wider
 from jaxopt_study.curvature import (
     Hessian,
@@ -17,6 +18,7 @@ from jaxopt_study.curvature import (
     ratio_and_error,
     refuse_stream,
 )
+from jaxopt_study.dynamics import _cards
 from jaxopt_study.linalg import vectors
 from jaxopt_study.linalg.hvp import linearized_gradient
 from jaxopt_study.types import Batch, Key, LossFn, Params
@@ -40,6 +42,9 @@ class BatchSharpness(NamedTuple):
     mean_quotient_error: Float[Array, ""]
     full_batch: Float[Array, ""]
     num_batches: Int[Array, ""]
+
+    __repr__, _repr_html_ = displayed(_cards.batch_sharpness)
+    plot = plotted
 
 
 @nan_is_an_answer

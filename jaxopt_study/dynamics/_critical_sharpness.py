@@ -9,8 +9,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 from jaxopt_study._checks import check_integer, check_static_real
+from jaxopt_study._display import displayed
 from jaxopt_study._programs import nan_is_an_answer, wider
 from jaxopt_study.curvature import batch_mean
+from jaxopt_study.dynamics import _cards
 from jaxopt_study.dynamics._next_update import next_update
 from jaxopt_study.linalg import vectors
 from jaxopt_study.linalg.hash_normal import draw_like
@@ -43,6 +45,8 @@ class CriticalSharpness(NamedTuple):
     learning_rate: float
     kind: Kind
     num_losses: int
+
+    __repr__, _repr_html_ = displayed(_cards.critical_sharpness)
 
 
 @nan_is_an_answer

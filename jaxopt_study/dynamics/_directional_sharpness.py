@@ -9,8 +9,10 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
+from jaxopt_study._display import displayed, plotted, tabulated
 from jaxopt_study._programs import jit_solver, nan_is_an_answer
 from jaxopt_study.curvature import Operator, group_leaves, noise_floor, only
+from jaxopt_study.dynamics import _cards
 from jaxopt_study.dynamics._next_update import next_update
 from jaxopt_study.linalg import vectors
 from jaxopt_study.linalg.sharding import mesh_context
@@ -47,6 +49,10 @@ class DirectionalSharpness:
     interactions: Float[Array, "layers layers"]
     norm: Float[Array, ""]
     num_matvecs: Int[Array, ""]
+
+    __repr__, _repr_html_ = displayed(_cards.directional_sharpness)
+    to_pandas = tabulated(_cards.columns_of_directions)
+    plot = plotted
 
 
 @nan_is_an_answer

@@ -10,8 +10,10 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jaxopt_study._checks import check_integer, check_key, check_static_real
+from jaxopt_study._display import displayed
 from jaxopt_study._programs import nan_is_an_answer
 from jaxopt_study.curvature import Estimate, Hessian, empirical_risk_operator, refuse_stream
+from jaxopt_study.dynamics import _cards
 from jaxopt_study.linalg import vectors
 from jaxopt_study.types import Batch, Key, LossFn, Params, Vector
 
@@ -35,6 +37,8 @@ class GradientNoise(NamedTuple):
     noise_scale: Estimate
     lower: Float[Array, ""]
     upper: Float[Array, ""]
+
+    __repr__, _repr_html_ = displayed(_cards.gradient_noise)
 
 
 @nan_is_an_answer

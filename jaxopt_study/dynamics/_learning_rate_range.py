@@ -12,8 +12,10 @@ import numpy as np
 from jaxtyping import Array, Float, Float64, Inexact
 
 from jaxopt_study._checks import check_callable, check_integer, check_key, check_params, check_static_real
+from jaxopt_study._display import displayed, plotted, tabulated
 from jaxopt_study._programs import nan_is_an_answer, strongly_typed
 from jaxopt_study.curvature import hessian, refuse_stream
+from jaxopt_study.dynamics import _cards
 from jaxopt_study.dynamics._linearised_step import LinearStep
 from jaxopt_study.dynamics._short_runs import short_runs
 from jaxopt_study.dynamics._state_roles import frozen_leaves
@@ -68,6 +70,10 @@ class LearningRateRange:
     initial_loss: Float[Array, ""]
     diverged: Any
     kind: Kind
+
+    __repr__, _repr_html_ = displayed(_cards.learning_rate_range)
+    to_pandas = tabulated(_cards.columns_of_range)
+    plot = plotted
 
     @property
     def measured(self) -> tuple[float, float]:

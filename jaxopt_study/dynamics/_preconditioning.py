@@ -10,8 +10,10 @@ from jax.tree_util import register_dataclass
 from jaxtyping import Array, Bool, Float
 
 from jaxopt_study._checks import check_key
+from jaxopt_study._display import displayed, plotted
 from jaxopt_study._programs import nan_is_an_answer
 from jaxopt_study.curvature import Bracket, refuse_stream, sharpness
+from jaxopt_study.dynamics import _cards
 from jaxopt_study.dynamics._linearised_step import LinearStep, linear_step, preconditioner_diagonal
 from jaxopt_study.dynamics._scalar_model import companion_matrices
 from jaxopt_study.dynamics._stability_limit import AT_REST
@@ -35,6 +37,8 @@ class Preconditioner(NamedTuple):
     diagonal: Params
     threshold: float
 
+    __repr__, _repr_html_ = displayed(_cards.preconditioner)
+
 
 @partial(register_dataclass, data_fields=("bracket", "threshold"), meta_fields=())
 @dataclass(frozen=True)
@@ -48,6 +52,9 @@ class PreconditionedSharpness:
 
     bracket: Bracket
     threshold: float
+
+    __repr__, _repr_html_ = displayed(_cards.preconditioned_sharpness)
+    plot = plotted
 
     @property
     def lower(self) -> float:

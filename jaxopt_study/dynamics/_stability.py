@@ -9,8 +9,10 @@ import numpy as np
 from jaxtyping import Float, Float64, Inexact
 
 from jaxopt_study._checks import check_integer, check_key, check_real
+from jaxopt_study._display import displayed, plotted, tabulated
 from jaxopt_study._programs import nan_is_an_answer
 from jaxopt_study.curvature import GROWTH, refuse_stream
+from jaxopt_study.dynamics import _cards
 from jaxopt_study.dynamics._linearised_step import linear_step
 from jaxopt_study.dynamics._multi_step_jacobian import Composition, compose
 from jaxopt_study.dynamics._state_roles import Freeze, leaf_paths
@@ -64,6 +66,10 @@ class Stability:
     converged: bool
     frozen: tuple[str, ...]
     num_steps: int = 1
+
+    __repr__, _repr_html_ = displayed(_cards.stability)
+    to_pandas = tabulated(_cards.columns_of_stability)
+    plot = plotted
 
 
 @nan_is_an_answer

@@ -9,8 +9,10 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from jaxopt_study._checks import check_integer, check_params
+from jaxopt_study._display import displayed, plotted
 from jaxopt_study._programs import nan_is_an_answer, wider
 from jaxopt_study.curvature import Hessian, batch_mean, empirical_risk_operator, refuse_stream
+from jaxopt_study.dynamics import _cards
 from jaxopt_study.linalg import vectors
 from jaxopt_study.linalg.checks import check_vector, describe
 from jaxopt_study.linalg.hash_normal import draw_like
@@ -36,6 +38,9 @@ class Accounting(NamedTuple):
     linear_error: Float[Array, ""]
     quadratic_error: Float[Array, ""]
     realised_error: Float[Array, ""]
+
+    __repr__, _repr_html_ = displayed(_cards.accounting)
+    plot = plotted
 
     @property
     def predicted(self) -> Float[Array, ""]:

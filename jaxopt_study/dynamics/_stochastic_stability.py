@@ -12,8 +12,10 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from jaxopt_study._checks import check_bool, check_integer, check_key
+from jaxopt_study._display import displayed
 from jaxopt_study._programs import nan_is_an_answer
 from jaxopt_study.curvature import GROWTH, refuse_stream
+from jaxopt_study.dynamics import _cards
 from jaxopt_study.dynamics._linearised_step import LinearStep, linear_step
 from jaxopt_study.dynamics._step_period import refuse_period
 from jaxopt_study.dynamics._updates import check_optimizer
@@ -49,6 +51,8 @@ class StochasticStability:
     kind: Kind
     exact: bool
     num_matvecs: int
+
+    __repr__, _repr_html_ = displayed(_cards.stochastic_stability)
 
 
 @nan_is_an_answer

@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import ConnectionPatch, Patch, Rectangle
 
 from jaxopt_study._checks import check_numbers, describe_argument
+from jaxopt_study._display import digits_apart
 from jaxopt_study.figures._bars import Triple, draw_interval, reach, triples
 from jaxopt_study.figures._checks import check_arrays, check_names, check_style
-from jaxopt_study.figures._significant_digits import digits_apart
 from jaxopt_study.figures._style import SETTINGS, Appearance, appearances, new_figure
 from jaxopt_study.figures._ticks import log_ticks
 
@@ -168,30 +168,10 @@ def difference_matrix(
     if m < 2 or any(array.shape != (m, m) for array in arrays):
         shapes = [array.shape for array in arrays]
         raise ValueError(f"difference_matrix needs at least two names and four {m} × {m} matrices; received {shapes}.")
-    sign = arrays[3]
-    seen = np.abs(arrays[:3])
-    smallest = 1e-6 * np.max(seen, initial=0.0, where=np.isfinite(seen))  # less is rounding in single precision
-    middle, low, high = (np.where(np.abs(array) <= smallest, 0.0, array) for array in arrays[:3])
     with matplotlib.rc_context({**SETTINGS, "axes.grid": False}):
         figure = new_figure(max(5.8, 2.0 + 1.05 * m), 1.3 + 0.55 * m)
         axes = figure.add_subplot()
-        for i in range(m):
-            for j in range(m):
-                if i == j:
-                    continue
-                axes.add_patch(Rectangle((j - 0.47, i - 0.45), 0.94, 0.9, facecolor=TINTS[int(sign[i, j])]))
-                digits = digits_apart(low[i, j], high[i, j], 2)
-                estimate = _number(middle[i, j], max(3, digits))
-                axes.text(j, i - 0.14, estimate, ha="center", va="center", fontweight="bold", fontsize=9)
-                ends = f"{_number(low[i, j], digits)} … {_number(high[i, j], digits)}"
-                axes.text(j, i + 0.2, ends, ha="center", va="center", fontsize=7.5)
-        axes.set_xlim(-0.5, m - 0.5)
-        axes.set_ylim(m - 0.5, -0.5)
-        axes.set_xticks(range(m), names)
-        axes.set_yticks(range(m), names)
-        axes.xaxis.tick_top()
-        axes.tick_params(length=0)
-        axes.spines[:].set_visible(False)
+        draw_matrix(axes, names, *arrays)
         colours = f"coloured where the interval leaves out 0 ({level:.0%} for all together)"
         axes.set_xlabel(f"row − column: {unit}\n{colours}")
         figure.suptitle(title, x=0.01, ha="left", fontsize=11)
@@ -199,6 +179,33 @@ def difference_matrix(
         handles = [Patch(color=TINTS[key], label=meaning) for key, meaning in meanings.items()]
         figure.legend(handles=handles, loc="outside lower center", ncols=3, handlelength=1.2)
     return figure
+
+
+def draw_matrix(axes: Axes, names: Sequence[str], estimate: Any, lower: Any, upper: Any, better: Any) -> None:
+    """Draw the matrix of differences, row − column, with their intervals; the arguments are those of the figure."""
+    sign, m = np.asarray(better), len(names)
+    arrays = [np.asarray(x, float) for x in (estimate, lower, upper)]
+    seen = np.abs(arrays)
+    smallest = 1e-6 * np.max(seen, initial=0.0, where=np.isfinite(seen))  # less is rounding in single precision
+    middle, low, high = (np.where(np.abs(array) <= smallest, 0.0, array) for array in arrays)
+    for i in range(m):
+        for j in range(m):
+            if i == j:
+                continue
+            axes.add_patch(Rectangle((j - 0.47, i - 0.45), 0.94, 0.9, facecolor=TINTS[int(sign[i, j])]))
+            digits = digits_apart(low[i, j], high[i, j], 2)
+            shown = _number(middle[i, j], max(3, digits))
+            axes.text(j, i - 0.14, shown, ha="center", va="center", fontweight="bold", fontsize=9)
+            ends = f"{_number(low[i, j], digits)} … {_number(high[i, j], digits)}"
+            axes.text(j, i + 0.2, ends, ha="center", va="center", fontsize=7.5)
+    axes.grid(visible=False)
+    axes.set_xlim(-0.5, m - 0.5)
+    axes.set_ylim(m - 0.5, -0.5)
+    axes.set_xticks(range(m), names)
+    axes.set_yticks(range(m), names)
+    axes.xaxis.tick_top()
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
 
 
 def _side(name: str, side: Any) -> tuple[dict[str, Float[np.ndarray, " _"]], dict[str, Any]]:

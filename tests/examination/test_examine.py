@@ -12,8 +12,7 @@ import optax
 import pytest
 
 from jaxopt_study import Examination, examine, records
-from jaxopt_study.examination import _examine, _stages
-from jaxopt_study.examination import STAGES, Choices, Subject, _examine
+from jaxopt_study.examination import STAGES, Choices, Subject, _examine, _stages
 from jaxopt_study.examination._findings import findings
 from jaxopt_study.files import PathError
 

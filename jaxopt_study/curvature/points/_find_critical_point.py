@@ -11,11 +11,13 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from jaxopt_study._checks import check_choice, check_integer, check_static_real
+from jaxopt_study._display import displayed, plotted
 from jaxopt_study._programs import jit_solver, nan_is_an_answer
 from jaxopt_study.curvature._noise_floor import check_noise_floor
 from jaxopt_study.curvature.operators._empirical_risk import EmpiricalRiskOperator
 from jaxopt_study.curvature.operators._hessian import hessian
 from jaxopt_study.curvature.operators._streams import refuse_stream
+from jaxopt_study.curvature.points import _cards
 from jaxopt_study.curvature.points import _newton_steps as newton_steps
 from jaxopt_study.curvature.points._loss_and_gradient import value_and_gradient
 from jaxopt_study.curvature.points._tolerances import FLATNESS, Tolerances, check_tolerances, flatness_at
@@ -67,6 +69,9 @@ class CriticalPointSearch(NamedTuple):
     num_steps: Int[Array, ""]
     num_matvecs: Int[Array, ""]
     num_gradients: Int[Array, ""]
+
+    __repr__, _repr_html_ = displayed(_cards.critical_point_search)
+    plot = plotted
 
     @property
     def success(self) -> Bool[Array, "..."]:

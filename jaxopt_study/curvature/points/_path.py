@@ -10,9 +10,11 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jaxopt_study._checks import check_numbers
+from jaxopt_study._display import displayed, plotted, tabulated
 from jaxopt_study._programs import nan_is_an_answer
 from jaxopt_study.curvature._noise_floor import noise_floor
 from jaxopt_study.curvature.operators._hessian import hessian
+from jaxopt_study.curvature.points import _cards
 from jaxopt_study.curvature.points._directions import Normalize, check_direction
 from jaxopt_study.curvature.points._loss_and_gradient import loss_at, value_and_gradient_here
 from jaxopt_study.linalg import vectors
@@ -49,6 +51,10 @@ class Path(NamedTuple):
     curvature_error: Float[Array, ""]
     norm: Float[Array, ""]
 
+    __repr__, _repr_html_ = displayed(_cards.path)
+    to_pandas = tabulated(_cards.columns_of_path)
+    plot = plotted
+
 
 class Plane(NamedTuple):
     """The loss in a plane, and its quadratic model.
@@ -76,6 +82,9 @@ class Plane(NamedTuple):
     curvature_error: Float[Array, ""]
     norms: Float[Array, "2"]
     cosine: Float[Array, ""]
+
+    __repr__, _repr_html_ = displayed(_cards.plane)
+    plot = plotted
 
 
 @nan_is_an_answer

@@ -6,6 +6,9 @@ import jax.numpy as jnp
 import scipy
 from jaxtyping import Array, Float, Int
 
+from jaxopt_study._display import displayed
+from jaxopt_study.curvature.spectrum import _cards
+
 TWO_PROBES = "An error estimate takes two probes."
 
 
@@ -22,6 +25,8 @@ class Estimate(NamedTuple):
     value: Any
     standard_error: Any
     num_matvecs: Int[Array, ""]
+
+    __repr__, _repr_html_ = displayed(_cards.estimate)
 
 
 def mean_and_error(samples: Float[Array, " p *shape"]) -> tuple[Float[Array, "*shape"], Float[Array, "*shape"]]:
