@@ -1,0 +1,90 @@
+"""Names in backticks as links to the reference; a name of the package that does not exist is a warning of the build."""
+
+import re
+from typing import Any
+
+from docutils import nodes
+from sphinx import addnodes
+from sphinx.application import Sphinx
+from sphinx.transforms import SphinxTransform
+from sphinx.util import logging
+
+from building import source
+
+_LOGGER = logging.getLogger(__name__)
+_DOTTED = re.compile(rf"(?:{source.PACKAGE}\.)?((?:{'|'.join(map(re.escape, source.PACKAGES))})(?:\.\w+)+)(?:\(.*\))?", re.DOTALL)
+_MODULES = {*source.PACKAGES, "linalg"}
+
+
+def target(text: str) -> str | None:
+    """Return the full path of what a piece of code names, "" if it names nothing, None if it names no package.
+
+    Args:
+        text: Code in a line of text, such as `curvature.sharpness` or `sweeps.search(…)`.
+
+    Returns:
+        The path of the public object, of the class if an attribute of it is named.
+    """
+    if not (found := _DOTTED.fullmatch(text)):
+        return None
+    names, known = found[1].split("."), source.everything()
+    if found[1] in _MODULES or ".".join(names[:2]) in _MODULES and len(names) == 2:
+        return None
+    for count in range(len(names), 1, -1):
+        path = ".".join((source.PACKAGE, *names[:count]))
+        if path in known:
+            value, rest = known[path].value, names[count:]
+            return path if not rest or hasattr(value, rest[0]) or rest[0] in source.fields(value) else ""
+    owner: Any = source.module("")
+    for name in names:  # public, but not on a page of its own: `problems.networks.initialisers.he`
+        owner = getattr(owner, name, None) or (source.module(name) if name in source.PACKAGES else None)
+    return None if owner is not None else ""
+
+
+class LinkedNames(SphinxTransform):
+    """Make a literal that names a public object a reference to it."""
+
+    default_priority = 500
+
+    def apply(self, **_: Any) -> None:
+        """Replace the literals of a document."""
+        for node in list(self.document.findall(nodes.literal)):
+            if isinstance(node.parent, nodes.reference | addnodes.pending_xref):
+                continue
+            path = target(node.astext())
+            if path == "":
+                _LOGGER.warning("%s is not a public name of the package", node.astext(), location=node, type="names")
+            elif path:
+                node.replace_self(reference(path, node.deepcopy()))
+
+
+def reference(path: str, shown: nodes.Node) -> addnodes.pending_xref:
+    """Return a reference to a public object, to be resolved when all pages are read."""
+    return addnodes.pending_xref(
+        "", shown, refdomain="py", reftype="obj", reftarget=path, refexplicit=True, refwarn=True
+    )  # fmt: skip
+
+
+def resolve(app: Sphinx, env: Any, node: addnodes.pending_xref, shown: nodes.Element) -> nodes.Node | None:
+    """Find the public object that a docstring means: by its name in its own package, then in all."""
+    if node.get("refdomain") != "py":
+        return None
+    name = node.get("reftarget", "").removesuffix("()").lstrip(".")
+    here = node.get("py:module") or source.PACKAGE
+    for path in (f"{here}.{name}", f"{source.PACKAGE}.{name}", *_unique(name)):
+        if path in source.everything():
+            found = env.domains["py"].resolve_xref(env, node["refdoc"], app.builder, "obj", path, node, shown)
+            if found is not None:
+                return found
+    return None
+
+
+def _unique(name: str) -> list[str]:
+    paths = [path for path in source.everything() if path.endswith(f".{name}")]
+    return paths if len(paths) == 1 and (name[:1].isupper() or "_" in name) else []
+
+
+def setup(app: Sphinx) -> None:
+    """Connect both to the build."""
+    app.add_transform(LinkedNames)
+    app.connect("missing-reference", resolve)
