@@ -78,7 +78,8 @@ def with_error(value: float, error: float) -> str:
     if not (np.isfinite(value) and np.isfinite(error)) or error <= 0:
         return f"{value:.5g}"
     digits = max(0, 1 - int(np.floor(np.log10(error))))
-    return f"{value:.{digits}f} ± {error:.{digits}f}" if digits <= 8 else f"{value:.6g} ± {error:.1e}"
+    written = digits <= 8 and max(abs(value), error) < 1e9
+    return f"{value:.{digits}f} ± {error:.{digits}f}" if written else f"{value:.6g} ± {error:.1e}"
 
 
 def interval(low: float, high: float) -> str:
