@@ -28,7 +28,7 @@ def target(text: str) -> str | None:
     if not (found := _DOTTED.fullmatch(text)):
         return None
     names, known = found[1].split("."), source.everything()
-    if found[1] in _MODULES or ".".join(names[:2]) in _MODULES and len(names) == 2:
+    if found[1] in _MODULES or (".".join(names[:2]) in _MODULES and len(names) == 2):
         return None
     for count in range(len(names), 1, -1):
         path = ".".join((source.PACKAGE, *names[:count]))

@@ -72,7 +72,7 @@ class Subject:
     ):
         self.loss, self.params, self.data, self.choices = loss, params, data, choices
         self.optimizer, self.opt_state = optimizer, opt_state
-        self.op = curvature.hessian(loss, params, data, batch_size=choices.batch_size)
+        self.op = curvature.hessian(loss, differentiated(params), data, batch_size=choices.batch_size)
 
     def key(self, stage: str) -> Key:
         """Return the random key of a stage, which is the same whichever other stages run."""
@@ -161,7 +161,7 @@ def classification(subject: Subject, so_far: Results) -> dict[str, Any]:
     """Return the kind of the point, and its numbers of negative and flat eigenvalues."""
     result = curvature.classify_point(
         subject.loss,
-        subject.params,
+        differentiated(subject.params),
         subject.data,
         key=subject.key("classification"),
         batch_size=subject.choices.batch_size,
@@ -244,7 +244,7 @@ def noise(subject: Subject, so_far: Results) -> dict[str, Any]:
     """Return the noise of the gradient over batches, and the batch size at which it is as large as the gradient."""
     del so_far
     refuse_stream("gradient_noise", subject.data)
-    count = min((leaf.shape[0] for leaf in jax.tree.leaves(subject.op.data) if leaf.ndim), default=1)
+    count = min((np.shape(leaf)[0] for leaf in jax.tree.leaves(subject.data) if np.ndim(leaf)), default=1)
     estimate = dynamics.gradient_noise(
         subject.loss,
         differentiated(subject.params),

@@ -12,6 +12,7 @@ import optax
 import pytest
 
 from jaxopt_study import Examination, examine, records
+from jaxopt_study._display import with_error
 from jaxopt_study.examination import STAGES, Choices, Subject, _examine, _stages
 from jaxopt_study.examination._findings import findings
 from jaxopt_study.files import PathError
@@ -193,6 +194,29 @@ def test_the_gradient_of_a_loader_is_that_of_all_its_examples():
     value, grads = jax.value_and_grad(loss)(PARAMS, DATA)
     assert found["loss"] == pytest.approx(float(value), rel=1e-5)
     assert found["gg"] == pytest.approx(float(grads["w"] @ grads["w"]), rel=1e-5)
+
+
+def test_lookahead_is_examined_at_its_fast_parameters():
+    params = optax.LookaheadParams(PARAMS, jax.tree.map(jnp.zeros_like, PARAMS))
+    subject = Subject(loss, params, DATA, None, None, Choices(num_eigenpairs=2))
+    found = STAGES["gradient"].run(subject, {"audit": {"noise_floor": 1e-6}})
+    assert found["loss"] == pytest.approx(float(loss(PARAMS, DATA)), rel=1e-5)
+    point = STAGES["classification"].run(subject, {"audit": {"noise_floor": 1e-6}})
+    assert point["gradient_norm"] == pytest.approx(float(jnp.sqrt(found["gg"])), rel=1e-5)
+
+
+def test_a_point_is_not_examined_inside_of_a_trace():
+    for examined in (jax.jit, jax.vmap):
+        with pytest.raises(TypeError, match="examine cannot run on traced arrays"):
+            examined(lambda w: examine(bowl, {"x": w[0]}).num_matvecs)(POINT["x"][None, None])
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "shown"),
+    [(-7.5e29, 8e22, "-7.5e+29 ± 8.0e+22"), (12.345, 0.021, "12.345 ± 0.021"), (1234.5, 56.0, "1234 ± 56")],
+)
+def test_numbers_of_any_size_are_short(value, error, shown):
+    assert with_error(value, error) == shown
 
 
 def test_an_unsound_audit_ends_it_with_the_remedy():

@@ -243,8 +243,9 @@ def ablate(
     """
     check_level("ablate", level)
     check_run(
-        "ablate", mesh=mesh, width=width, journal=journal, progress=progress, sampler=sampler, budget=(budget, 0),
-        num_steps=(num_steps, 0), evaluate_every=(1 if evaluate_every is None else evaluate_every, 1),
+        "ablate", key=key, mesh=mesh, width=width, journal=journal, progress=progress, sampler=sampler,
+        budget=(budget, 0), num_steps=(num_steps, 0),
+        evaluate_every=(1 if evaluate_every is None else evaluate_every, 1),
         tune_seeds=(tune_seeds, 1), num_seeds=(num_seeds, 1),
     )  # fmt: skip
     if not isinstance(problem, Problem):
