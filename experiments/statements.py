@@ -145,6 +145,12 @@ STATEMENTS: Mapping[str, tuple[tuple[str, str], ...]] = {
             "The standard error of a mean is σ/√n; mini-batch gradients are biased. (They are not.)",
         ),
     ),
+    "gradient_noise_injection": (
+        (
+            "000",
+            "Gradient noise: a little noise added to the gradient makes training a little faster.",
+        ),
+    ),
     "ill_conditioning": (
         (
             "004",
@@ -373,6 +379,10 @@ FOUND: Mapping[str, str] = {
     "gradient_noise": (
         "The error of a mini-batch gradient falls as 1/√n, faster without replacement, and it has no "
         "bias: the notes' word is wrong."
+    ),
+    "gradient_noise_injection": (
+        "It rescues twenty ReLU layers from weights that are 0 or too small, since it is a random walk to larger "
+        "weights; from a good start it only harms."
     ),
     "ill_conditioning": (
         "gᵀHg does not outgrow gᵀg on this network, although Goodfellow et al. (2016) say it often does."
