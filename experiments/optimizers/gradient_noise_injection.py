@@ -116,8 +116,8 @@ def claims(record: Record) -> list[Claim]:
             solved("zero", "gradient noise"),
             at_least(0.3, f"{NEELAKANTAN}: 94.5 % accuracy with noise, 11.4 % without; three in ten seeds"),
             Control("without noise", solved("zero", "no noise")),
-            f"{remark('zero')}: the noise is a random walk to a better start, for which the paper's η = .01 would need 10⁵ "
-            "steps.",
+            f"{remark('zero')}: the noise is a random walk to a better start, for which the paper's η = .01 would need "
+            "10⁵ steps.",
         ),
         Claim(
             "From weights that are too small, noise makes it trainable",
@@ -131,8 +131,9 @@ def claims(record: Record) -> list[Claim]:
             gain("He"),
             at_most(0.02, f"{NEELAKANTAN}: 97.2 % with noise, 97.4 % without; two points"),
             Control("from weights of 0", gain("zero")),
-            f"Test accuracy with noise less that without, {last['He']['no noise'].mean():.2f}. The noise goes on raising the "
-            f"weights, to {from_he:.2g} of He's scale. The notes (000) say that a little noise trains a little faster.",
+            f"Test accuracy with noise less that without, {last['He']['no noise'].mean():.2f}. The noise goes on "
+            f"raising the weights, to {from_he:.2g} of He's scale. The notes (000) say that a little noise trains a "
+            "little faster.",
         ),
     ]
 
