@@ -78,7 +78,10 @@ def main(arguments: Sequence[str] | None = None, *, console: Console | None = No
 
 def _listing(found: Mapping[str, Experiment[Any]], folder: Path) -> Table:
     """Return a table of the notes' statements by chapter, with what was found, and the records' verdicts and times."""
-    listing = Table("experiment", "the notes say", "found", "claims", "run time", show_lines=True)
+    listing = Table(
+        "experiment", "the notes say", "found", "claims", "run time", show_lines=True, title_justify="left",
+        title='The study examines five lecture notes on deep-learning optimization, 000–004, here called "the notes".',
+    )  # fmt: skip
     for name, experiment in found.items():
         verdicts, seconds = _stored(folder / name)
         said = "\n".join(f"{note}: {words}" for note, words in STATEMENTS.get(name, ())) or experiment.question

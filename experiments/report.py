@@ -185,11 +185,12 @@ view.addEventListener('click',()=>view.close());
 _PAGE = """<!doctype html><html lang=en><head><meta charset=utf-8>
 <meta name=viewport content="width=device-width,initial-scale=1"><title>The study: claims, measured</title>
 <style>{style}</style></head><body><main><h1>The study: claims on deep-learning optimization, measured</h1>
-<p>Five lecture notes on the optimization of neural networks, whose experiments come from Saito (2016), <i>Deep Learning
-from Scratch</i>, and whose theory comes from Goodfellow, Bengio and Courville (2016), <i>Deep Learning</i>. Each
-experiment examines some of their statements. A claim has a measured value with its interval, the region in which it
-must lie, with a source, and a negative control that must miss this region: PASS if the whole interval lies in the
-region and the control fails, FAIL if none of it does, NOT RESOLVED otherwise.</p><p>{summary}</p>
+<p>The study examines five lecture notes on deep-learning optimization, 000–004: "the notes" on this page. Their
+experiments come from Saito (2016), <i>Deep Learning from Scratch</i>, and their theory from Goodfellow, Bengio and
+Courville (2016), <i>Deep Learning</i>. Each experiment examines some of their statements. A claim has a measured value
+with its interval, the region in which it must lie, with a source, and a negative control that must miss this region:
+PASS if the whole interval lies in the region and the control fails, FAIL if none of it does, NOT RESOLVED
+otherwise.</p><p>{summary}</p>
 <nav aria-label="Contents"><ul>{contents}</ul></nav>
 <details><summary>The notes' statements, note by note</summary>{index}</details>
 <div class=search><input type=search placeholder="Search the claims" aria-label="Search the claims">

@@ -19,6 +19,10 @@ STATEMENTS: Mapping[str, tuple[tuple[str, str], ...]] = {
     ),
     "adagrad_decay": (
         (
+            "003",
+            "AdaGrad's sum of squares only grows, and training stops; AdaDelta and RMSprop take a moving average.",
+        ),
+        (
             "000",
             "AdaGrad's learning rate goes on falling, which RMSprop and AdaDelta repair.",
         ),
@@ -48,6 +52,10 @@ STATEMENTS: Mapping[str, tuple[tuple[str, str], ...]] = {
     "bagging_boosting": (
         (
             "003",
+            "Bootstrap: train models on subsamples of the data, and see how far their predictions agree.",
+        ),
+        (
+            "003",
             "Bagging averages models that are trained on samples of the data.",
         ),
         (
@@ -70,6 +78,10 @@ STATEMENTS: Mapping[str, tuple[tuple[str, str], ...]] = {
     "bias_variance": (
         (
             "003",
+            "A model that is too simple underfits; one that fits the training data, but not the test data, overfits.",
+        ),
+        (
+            "003",
             "The expected error is noise + bias² + variance; small bias comes with large variance.",
         ),
     ),
@@ -83,6 +95,24 @@ STATEMENTS: Mapping[str, tuple[tuple[str, str], ...]] = {
         (
             "002",
             "Most regressions have no closed-form solution; where there is one, descent can still be cheaper.",
+        ),
+    ),
+    "conventions": (
+        (
+            "001",
+            "Momentum: v ← γv − η∇J, W ← W + v; AdaGrad divides by √h, with 1e-7 added outside the root.",
+        ),
+        (
+            "002",
+            "Momentum: v ← γv + η∇J; AdaGrad divides by √(G + ε).",
+        ),
+        (
+            "003",
+            "Momentum: a ← βa + g, which the learning rate multiplies afterwards; AdaDelta has no learning rate.",
+        ),
+        (
+            "000",
+            "Adam's factor √(1 − β₂ᵗ)/(1 − β₁ᵗ) makes its estimate unbiased; Nesterov moves, then takes the gradient.",
         ),
     ),
     "critical_batch_size": (
@@ -138,11 +168,21 @@ STATEMENTS: Mapping[str, tuple[tuple[str, str], ...]] = {
     "gradient_noise": (
         (
             "000",
+            "Mini-batches are a middle way between all examples and a single one.",
+        ),
+        (
+            "000",
             "SGD steps along the gradient of a few examples, which is the full gradient in expectation.",
         ),
         (
             "004",
             "The standard error of a mean is σ/√n; mini-batch gradients are biased. (They are not.)",
+        ),
+    ),
+    "gradient_noise_injection": (
+        (
+            "000",
+            "Gradient noise: a little noise added to the gradient makes training a little faster.",
         ),
     ),
     "ill_conditioning": (
@@ -152,6 +192,10 @@ STATEMENTS: Mapping[str, tuple[tuple[str, str], ...]] = {
         ),
     ),
     "learning_rate_diagnosis": (
+        (
+            "000",
+            "A learning rate that is too large does not learn, one that is too small takes long.",
+        ),
         (
             "000",
             "A loss that falls in a straight line asks for a higher rate, one that rises or jumps for a lower one.",
@@ -190,6 +234,10 @@ STATEMENTS: Mapping[str, tuple[tuple[str, str], ...]] = {
         ),
     ),
     "noisy_quadratic": (
+        (
+            "004",
+            "Inexact gradients: optimizers assume exact ones, but get those of mini-batches.",
+        ),
         (
             "002",
             "Momentum lowers the variance of SGD and smooths its convergence.",
@@ -248,6 +296,10 @@ STATEMENTS: Mapping[str, tuple[tuple[str, str], ...]] = {
     "saddle_dimension": (
         (
             "004",
+            "At a minimum all eigenvalues of the Hessian are positive, which many dimensions make improbable.",
+        ),
+        (
+            "004",
             "In few dimensions local minima are more frequent than saddle points, in many dimensions the reverse.",
         ),
         (
@@ -269,6 +321,10 @@ STATEMENTS: Mapping[str, tuple[tuple[str, str], ...]] = {
     ),
     "sharp_minima": (
         (
+            "000",
+            "The smaller the mini-batch, the better the result, but the longer it takes.",
+        ),
+        (
             "003",
             "Small batches do better: they end in flat minima, which generalise; sharp ones do not.",
         ),
@@ -286,6 +342,10 @@ STATEMENTS: Mapping[str, tuple[tuple[str, str], ...]] = {
     "surrogate_loss": (
         (
             "004",
+            "The mean training loss, in place of the risk, invites overfitting; the 0-1 loss has no gradient.",
+        ),
+        (
+            "004",
             "The 0-1 loss is replaced by a surrogate such as the NLL, which goes on improving where the former is 0.",
         ),
     ),
@@ -296,6 +356,10 @@ STATEMENTS: Mapping[str, tuple[tuple[str, str], ...]] = {
         ),
     ),
     "weight_decay": (
+        (
+            "003",
+            "The generalisation gap is the difference between training and test error.",
+        ),
         (
             "001",
             "Weight decay .1 on 300 images: training and test accuracy come closer.",
@@ -350,6 +414,11 @@ FOUND: Mapping[str, str] = {
     "closed_form": (
         "Gradient descent on linear regression follows its closed form; among many minima, the start chooses."
     ),
+    "conventions": (
+        "The forms of momentum agree at a constant rate and part under a schedule; Nesterov with or without look-ahead "
+        "is one method. Where ε stands matters for tiny gradients or a large ε only. AdaDelta does not see the loss's "
+        "scale."
+    ),
     "critical_batch_size": (
         "The noise scale of the gradient predicts within a factor of three up to which batch size more "
         "examples save steps; that the smallest batches scale perfectly, and the largest not at all, is "
@@ -373,6 +442,10 @@ FOUND: Mapping[str, str] = {
     "gradient_noise": (
         "The error of a mini-batch gradient falls as 1/√n, faster without replacement, and it has no "
         "bias: the notes' word is wrong."
+    ),
+    "gradient_noise_injection": (
+        "It rescues twenty ReLU layers from weights that are 0 or too small, since it is a random walk to larger "
+        "weights; from a good start it only harms."
     ),
     "ill_conditioning": (
         "gᵀHg does not outgrow gᵀg on this network, although Goodfellow et al. (2016) say it often does."

@@ -151,8 +151,8 @@ def claims(record: Record) -> list[Claim]:
     def remark(condition: str) -> str:
         plain = ends[condition]["no curriculum"][0].mean()
         return (
-            f"Gain in test accuracy over no curriculum ({plain:.3f}) at the best of {len(until)} paces, which admits the "
-            f"last example after {until[best('easy first', condition)]:g} times the steps. Hard first: "
+            f"Gain in test accuracy over no curriculum ({plain:.3f}) at the best of {len(until)} paces, which admits "
+            f"the last example after {until[best('easy first', condition)]:g} times the steps. Hard first: "
             f"{gain('hard first', condition)}."
         )
 
