@@ -84,7 +84,8 @@ def _unique(name: str) -> list[str]:
     return paths if len(paths) == 1 and (name[:1].isupper() or "_" in name) else []
 
 
-def setup(app: Sphinx) -> None:
+def setup(app: Sphinx) -> dict[str, bool]:
     """Connect both to the build."""
     app.add_transform(LinkedNames)
     app.connect("missing-reference", resolve)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

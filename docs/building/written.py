@@ -110,7 +110,7 @@ def benchmarks() -> str:
         [
             f"Of {len(rows)} targets, {len(rows) - len(missed)} are reached and {len(missed)} are missed.\n",
             "## What is missed\n", head, *missed, "",
-            "## Every stored check\n", head, *rows, "",
+            "## Every stored check\n", "<details><summary>All rows</summary>\n", head, *rows, "", "</details>\n", "## Why, as far as we know\n",
         ]  # fmt: skip
     )
 
