@@ -15,13 +15,14 @@ import pytest
 from PIL import Image
 
 from jaxopt_study import figures, problems, records
+from jaxopt_study._display import with_error
 from jaxopt_study.cli import _curvature, main
 from jaxopt_study.cli._curvature_report import draw
 from jaxopt_study.cli._errors import UserError
 from jaxopt_study.cli._progress import waiting
 from jaxopt_study.cli._single_runs import repeat
 from jaxopt_study.cli._targets import find_target
-from jaxopt_study.examination import Stage, _stages, eigenvalue_rows, interval, table_rows, with_error
+from jaxopt_study.examination import Stage, _stages, eigenvalue_rows, interval, table_rows
 from jaxopt_study.figures._spectrum import resolved
 
 RATE, DECAY = 0.05, 0.9
