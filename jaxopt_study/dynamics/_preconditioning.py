@@ -96,7 +96,7 @@ def preconditioned_sharpness(
         opt_state: Its state after the last step.
         loss: loss(params, data) → scalar, without randomness.
         params: θ.
-        data: Data of the loss.
+        data: Data of the loss: arrays, or batches that can be read again, as in `curvature.hessian`.
         key: Key of the random start; None for a fixed one.
         batch_size: Examples per batch, for a loss that is a mean over examples; None for all at once.
         confidence: Probability that the upper bound holds.
@@ -157,7 +157,7 @@ def preconditioner(
         opt_state: Its state after the last step.
         loss: loss(params, data) → scalar; the next gradient updates the second-moment buffers and decides about clips.
         params: θ.
-        data: Data of the loss.
+        data: Data of the loss: arrays, or batches that can be read again, as in `curvature.hessian`.
         batch_size: Examples per batch, or None.
 
     Returns:

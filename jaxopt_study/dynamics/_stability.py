@@ -118,7 +118,7 @@ def stability(
         loss: loss(params, data) → scalar, without randomness.
         params: θ after the last step; for `optax.lookahead` the `optax.LookaheadParams`, whose fast parameters are
             those of the loss.
-        data: Data of the loss.
+        data: Data of the loss: arrays, or batches that can be read again, as in `curvature.hessian`.
         key: Key of the random start; None for a fixed one.
         freeze: "statistics" for second-moment buffers; "nothing" for the derivative of the whole map; or a function of
             a path of the state (as in `state_roles`) that returns whether to freeze that leaf.

@@ -2,9 +2,11 @@
 
 import hashlib
 import operator
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import jax
@@ -12,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_study._checks import describe_argument
+from jaxopt_study._progress_bar import Bar
 from jaxopt_study.curvature.operators._batches import as_array, check_batches, num_examples
 from jaxopt_study.curvature.operators._empirical_risk import (
     BatchOperator,
@@ -24,7 +27,7 @@ from jaxopt_study.types import Batch, Matvec, Params
 
 @dataclass(frozen=True, eq=False)
 class Stream:
-    """Batches that can be read again, with the number of examples of each.
+    """Batches that can be read again, with the number of examples of each; a long pass shows a progress bar.
 
     Attributes:
         name: The function that was called, for messages.
@@ -36,25 +39,49 @@ class Stream:
     source: Any
     merged: int = 1
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Stream):
+            return NotImplemented
+        return self.source is other.source and (self.name, self.merged) == (other.name, other.merged)
+
+    def __hash__(self) -> int:
+        return hash((self.name, id(self.source), self.merged))
+
     def __iter__(self) -> Iterator[tuple[int, Batch]]:
+        waiting: list[Batch] = []
+        with Bar(None, f"{self.name}: batches") as bar:
+            for done, batch in enumerate(self._opened()):
+                bar.move(done, self.num_batches)
+                waiting.append(self._arrays(batch))
+                if len(waiting) == self.merged:
+                    yield _together(waiting)
+                    waiting = []
+            if waiting:
+                yield _together(waiting)
+
+    @property
+    def num_batches(self) -> int | None:
+        """Number of batches of the source, if it knows."""
+        try:
+            return len(self.source)
+        except TypeError:
+            return None
+
+    def first(self, count: int) -> "Stream":
+        """Return the first batches, read once and kept as the source gives them, for repeated passes."""
+        return replace(self, source=list(islice(self._opened(), count)))
+
+    def _opened(self) -> Iterator[Any]:
         source: Any = self.source
         try:
             readable: Any = source() if callable(source) else source
-            batches = iter(readable)
+            return iter(readable)
         except TypeError as error:
             raise TypeError(
                 f"The data of {self.name} must be arrays, or something that yields batches: a loader, a list of tuples "
                 "or dictionaries, or a function without arguments that returns an iterator; received "
                 f"{describe_argument(source)} ({error})."
             ) from error
-        waiting: list[Batch] = []
-        for batch in batches:
-            waiting.append(self._arrays(batch))
-            if len(waiting) == self.merged:
-                yield _together(waiting)
-                waiting = []
-        if waiting:
-            yield _together(waiting)
 
     def _arrays(self, batch: Any) -> Batch:
         batch = jax.tree.map(partial(as_array, self.name), batch)
@@ -128,6 +155,11 @@ class StreamedOperator(Operator):
         return self.template.product_error
 
     @property
+    def is_semidefinite(self) -> bool:
+        """Whether it is known that no eigenvalue is negative."""
+        return self.template.is_semidefinite
+
+    @property
     def is_batched(self) -> bool:
         """Whether a product sums over several batches of data."""
         return True
@@ -149,6 +181,21 @@ class StreamedOperator(Operator):
             "with batch_size."
         )
 
+    def mean(self, function: Callable[[Batch], Any]) -> Any:
+        """Raise: a compiled program, such as the update of an optimizer that searches a line, cannot read the batches.
+
+        Args:
+            function: From a batch to a pytree of floating arrays.
+
+        Raises:
+            TypeError: Always.
+        """
+        raise TypeError(
+            f"{self.stream.name}: an optimizer that evaluates the loss inside its update, as a line search does, needs "
+            "the data as arrays; received a loader. Concatenate its batches: jax.tree.map(lambda *x: "
+            "jnp.concatenate(x), *loader)."
+        )
+
     def product(self) -> Matvec:
         """Return v ↦ H v, which reads the stream once.
 
@@ -161,6 +208,11 @@ class StreamedOperator(Operator):
     def params(self) -> Params:
         """The parameters of a vector."""
         return self.template.params
+
+    @property
+    def loss(self) -> Callable[[Params, Batch], Any]:
+        """The loss of a Hessian."""
+        return self.template.loss
 
     def mean_over_data(self, function: Callable[[Any], Any]) -> Any:
         """Return the mean of a function of the operators of the batches, weighted by examples.
@@ -200,6 +252,11 @@ class StreamedOperator(Operator):
 
 
 LossOperator = EmpiricalRiskOperator | StreamedOperator
+
+
+def in_memory(name: str, data: Any) -> Any:
+    """Return data as arrays: the concatenated batches of a stream, or what is no stream unchanged."""
+    return next(iter(Stream(name, data, sys.maxsize)), (0, data))[1] if is_stream(data) else data
 
 
 def operator_of_data(
