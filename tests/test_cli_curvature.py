@@ -22,6 +22,7 @@ from jaxopt_study.cli._errors import UserError
 from jaxopt_study.cli._progress import waiting
 from jaxopt_study.cli._single_runs import repeat
 from jaxopt_study.cli._targets import find_target
+from jaxopt_study.curvature import value_and_gradient
 from jaxopt_study.examination import Stage, _stages, eigenvalue_rows, interval, table_rows
 from jaxopt_study.figures._spectrum import resolved
 
@@ -329,7 +330,7 @@ def test_a_run_is_diagnosed_where_it_ended(folder):
 
 def test_a_folder_can_be_diagnosed_from_the_command_line(folder, stages, capsys):
     def slope(subject, so_far):
-        loss, grads = _stages.loss_and_gradient(subject.loss, subject.params, subject.data, subject.choices.batch_size)
+        loss, grads = value_and_gradient(subject.op, subject.op.params)
         return {"loss": loss, "gg": sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(grads)), "num_matvecs": 0}
 
     stages(audit=passed, slope=slope)

@@ -11,7 +11,7 @@ from jaxtyping import Array, ArrayLike, Float
 from jaxopt_study._checks import check_integer, check_static_real
 from jaxopt_study._display import displayed
 from jaxopt_study._programs import nan_is_an_answer, wider
-from jaxopt_study.curvature import batch_mean
+from jaxopt_study.curvature import value_and_gradient
 from jaxopt_study.dynamics import _cards
 from jaxopt_study.dynamics._next_update import next_update
 from jaxopt_study.linalg import vectors
@@ -85,7 +85,7 @@ def critical_sharpness(
         opt_state: Its state after the last step.
         loss: loss(params, data) → scalar, without randomness.
         params: θ.
-        data: Data of the loss.
+        data: Data of the loss: arrays, or batches that can be read again, as in `curvature.hessian`.
         batch_size: Examples per batch, for a loss that is a mean over examples; None for all at once.
         learning_rate: η > 0 of the optimizer's next step; None for that of an equivalent gradient descent.
         tol: Requested relative width of the interval.
@@ -117,10 +117,10 @@ def critical_sharpness(
         learning_rate = check_static_real(name, "learning_rate", learning_rate, 0.0, closed="()")
     with mesh_context(params):
         step = next_update(name, optimizer, opt_state, loss, params, data, batch_size)
-        at = (loss, batch_size, step.curvature.params, step.updates, step.curvature.data)
-        slope, length = map(float, _slope(*at))
+        op = step.curvature
+        slope, length = map(float, _slope(value_and_gradient(op, op.params)[1], step.updates))
         slope, square = slope * length, length**2
-        search = _Search(at, slope, max_losses)
+        search = _Search(op, step.updates, slope, max_losses)
         kind = search.run(tol)
     if learning_rate is None:
         learning_rate = square / -slope if slope < 0 else math.nan
@@ -148,8 +148,8 @@ def critical_sharpness(
 class _Search:
     """Bracket of the crossing: the loss is certainly below its start at `low`, and certainly above at `high`."""
 
-    def __init__(self, at: tuple[Any, ...], slope: float, most: int) -> None:
-        self.at, self.most, self.count = at, most, 0
+    def __init__(self, op: Any, updates: Vector, slope: float, most: int) -> None:
+        self.op, self.updates, self.most, self.count = op, updates, most, 0
         self.low, self.high = 0.0, math.inf
         self.low_slope, self.high_slope = slope, math.nan  # mean slopes (L(θ + su) − L(θ))/s
 
@@ -195,7 +195,8 @@ class _Search:
 
     def sign(self, s: float) -> int:
         """Return 1 or −1 if the loss is certainly above or below its start, 0 if not, and move that end to s."""
-        change, noise = map(float, _change(*self.at, s))
+        values = self.op.mean_over_data(lambda part: _values(part, self.updates, s))
+        change, noise = map(float, _change(values))
         self.count += 1
         if not change <= noise:  # NaN, too
             self.high, self.high_slope = min(self.high, s), change / s
@@ -206,32 +207,32 @@ class _Search:
         return 0
 
 
-@partial(jax.jit, static_argnums=(0, 1))
-def _slope(
-    loss: Any, batch_size: int | None, params: Params, updates: Vector, data: Batch
-) -> tuple[Float[Array, ""], Float[Array, ""]]:
+@jax.jit
+def _slope(grads: Vector, updates: Vector) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Return gᵀu/‖u‖ and ‖u‖."""
-    with jax.default_matmul_precision("highest"):
-        grads = batch_mean(lambda batch: jax.grad(loss)(params, batch), data, batch_size)
     direction, length = vectors.normalize(updates)
     return vectors.inner(grads, direction), length
 
 
-@partial(jax.jit, static_argnums=(0, 1))
-def _change(
-    loss: Any, batch_size: int | None, params: Params, updates: Vector, data: Batch, s: Float[ArrayLike, ""]
-) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Return L(θ + su) − L(θ), and the size up to which it may be a rounding error."""
+@jax.jit
+def _values(op: Any, updates: Vector, s: Float[ArrayLike, ""]) -> Float[Array, "2 2"]:
+    """Return L(θ) and L(θ + su), each at two points that differ by one rounding of each parameter."""
+    params = op.params
     signs = jax.tree.map(jnp.sign, draw_like(params, 0))
 
     def at(shift: int, factor: Any) -> Float[Array, ""]:
         start = jax.tree.map(lambda p, r: p * (1 + shift * jnp.finfo(p.dtype).eps * r).astype(p.dtype), params, signs)
         point = vectors.axpy(factor, updates, start)
-        with jax.default_matmul_precision("highest"):
-            value = batch_mean(lambda batch: loss(point, batch), data, batch_size)
+        value = op.mean(partial(op.loss, point))
         return value.astype(vectors.accumulator(wider(value.dtype)))
 
-    starts, ends = (jnp.stack([at(shift, factor) for shift in (1, -1)]) for factor in (0, s))
+    return jnp.stack([jnp.stack([at(shift, factor) for shift in (1, -1)]) for factor in (0, s)])
+
+
+@jax.jit
+def _change(values: Float[Array, "2 2"]) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Return L(θ + su) − L(θ), and the size up to which it may be a rounding error."""
+    starts, ends = values
     changes = ends - starts
     level = jnp.max(jnp.abs(jnp.stack([starts, ends])))
     spread = jnp.abs(changes[0] - changes[1]) / 2

@@ -81,7 +81,7 @@ def directional_sharpness(
         opt_state: Its state after the last step.
         loss: loss(params, data) → scalar, without randomness.
         params: θ.
-        data: Data of the loss.
+        data: Data of the loss: arrays, or batches that can be read again, as in `curvature.hessian`.
         batch_size: Examples per batch, for a loss that is a mean over examples; None for all at once.
         by: "layer", "leaf", or a function from the path of a leaf to the name of its layer, as in `curvature.blocks`.
 

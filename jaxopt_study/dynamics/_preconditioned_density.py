@@ -59,7 +59,7 @@ def preconditioned_density(
         opt_state: Its state after the last step.
         loss: loss(params, data) → scalar, without randomness.
         params: θ.
-        data: Data of the loss.
+        data: Data of the loss: arrays, or batches that can be read again, as in `curvature.hessian`.
         key: Key of the random vectors.
         batch_size: Examples per batch, for a loss that is a mean over examples; None for all at once.
         num_probes: As in `spectral_density`.

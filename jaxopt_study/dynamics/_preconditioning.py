@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float
 from jaxopt_study._checks import check_key
 from jaxopt_study._display import displayed, plotted
 from jaxopt_study._programs import nan_is_an_answer
-from jaxopt_study.curvature import Bracket, refuse_stream, sharpness
+from jaxopt_study.curvature import Bracket, sharpness
 from jaxopt_study.dynamics import _cards
 from jaxopt_study.dynamics._linearised_step import LinearStep, linear_step, preconditioner_diagonal
 from jaxopt_study.dynamics._scalar_model import companion_matrices
@@ -103,7 +103,7 @@ def preconditioned_sharpness(
         opt_state: Its state after the last step.
         loss: loss(params, data) → scalar, without randomness.
         params: θ.
-        data: Data of the loss.
+        data: Data of the loss: arrays, or batches that can be read again, as in `curvature.hessian`.
         key: Key of the random start; None for a fixed one.
         batch_size: Examples per batch, for a loss that is a mean over examples; None for all at once.
         confidence: Probability that the upper bound holds.
@@ -164,7 +164,7 @@ def preconditioner(
         opt_state: Its state after the last step.
         loss: loss(params, data) → scalar; the next gradient updates the second-moment buffers and decides about clips.
         params: θ.
-        data: Data of the loss.
+        data: Data of the loss: arrays, or batches that can be read again, as in `curvature.hessian`.
         batch_size: Examples per batch, or None.
 
     Returns:
@@ -193,7 +193,6 @@ def preconditioner(
 def _step(
     name: str, optimizer: Any, opt_state: Any, loss: LossFn, params: Params, data: Any, batch_size: int | None
 ) -> LinearStep:
-    refuse_stream(name, data)
     check_concrete(name, opt_state, params, data)
     optimizer, opt_state, params = check_optimizer(name, optimizer, opt_state, params)
     refuse_period(name, optimizer, params, opt_state)

@@ -11,7 +11,7 @@ from jaxtyping import Float, Float64, Inexact
 from jaxopt_study._checks import check_integer, check_key, check_real
 from jaxopt_study._display import displayed, plotted, tabulated
 from jaxopt_study._programs import nan_is_an_answer
-from jaxopt_study.curvature import GROWTH, refuse_stream
+from jaxopt_study.curvature import GROWTH
 from jaxopt_study.dynamics import _cards
 from jaxopt_study.dynamics._linearised_step import linear_step
 from jaxopt_study.dynamics._multi_step_jacobian import Composition, compose
@@ -124,7 +124,7 @@ def stability(
         loss: loss(params, data) → scalar, without randomness.
         params: θ after the last step; for `optax.lookahead` the `optax.LookaheadParams`, whose fast parameters are
             those of the loss.
-        data: Data of the loss.
+        data: Data of the loss: arrays, or batches that can be read again, as in `curvature.hessian`.
         key: Key of the random start; None for a fixed one.
         freeze: "statistics" for second-moment buffers; "nothing" for the derivative of the whole map; or a function of
             a path of the state (as in `state_roles`) that returns whether to freeze that leaf.
@@ -170,7 +170,6 @@ def stability(
         remedy=f"It must be at least 2k + 2 = {least}.",
     )
     key = check_key(name, jax.random.key(0) if key is None else key)
-    refuse_stream(name, data)
     check_concrete(name, opt_state, params, data)
     optimizer, opt_state, params = check_optimizer(name, optimizer, opt_state, params)
     num_steps = period(name, optimizer, params, opt_state, num_steps)

@@ -2,15 +2,13 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float
 
 from jaxopt_study import curvature, dynamics, figures
-from jaxopt_study.curvature import batch_mean, refuse_stream
+from jaxopt_study.curvature import is_stream, value_and_gradient
 from jaxopt_study.dynamics import differentiated, next_update
 from jaxopt_study.types import Batch, Key, LossFn, Params
 
@@ -143,9 +141,7 @@ def trace(subject: Subject, so_far: Results) -> dict[str, Any]:
 def gradient(subject: Subject, so_far: Results) -> dict[str, Any]:
     """Return slope and curvature along the gradient."""
     choices = subject.choices
-    value, grads = subject.op.mean_over_data(
-        lambda part: loss_and_gradient(subject.loss, part.params, part.data, part.batch_size)
-    )
+    value, grads = value_and_gradient(subject.op, subject.op.params)
     result = curvature.ill_conditioning(
         subject.op,
         grads,
@@ -243,13 +239,13 @@ def blocks(subject: Subject, so_far: Results) -> dict[str, Any]:
 def noise(subject: Subject, so_far: Results) -> dict[str, Any]:
     """Return the noise of the gradient over batches, and the batch size at which it is as large as the gradient."""
     del so_far
-    refuse_stream("gradient_noise", subject.data)
-    count = min((np.shape(leaf)[0] for leaf in jax.tree.leaves(subject.data) if np.ndim(leaf)), default=1)
+    counts = (np.shape(leaf)[0] for leaf in jax.tree.leaves(subject.data) if np.ndim(leaf))
+    batch_size = None if is_stream(subject.data) else min((NOISE_BATCH, *counts))  # a loader has batches of its own
     estimate = dynamics.gradient_noise(
         subject.loss,
         differentiated(subject.params),
         subject.data,
-        batch_size=min(NOISE_BATCH, count),
+        batch_size=batch_size,
         key=subject.key("noise"),
     )
     parts = {"trace": estimate.trace, "squared_norm": estimate.squared_norm, "noise_scale": estimate.noise_scale}
@@ -295,15 +291,6 @@ STAGES: dict[str, Stage] = {
     "blocks": Stage("blocks of the Hessian", blocks),
 }
 _KEYS = tuple(STAGES)
-
-
-@partial(jax.jit, static_argnums=(0, 3))
-def loss_and_gradient(
-    loss: LossFn, params: Params, data: Batch, batch_size: int | None
-) -> tuple[Float[Array, ""], Params]:
-    """Return the loss over all examples and its gradient, at full matmul precision."""
-    with jax.default_matmul_precision("highest"):
-        return batch_mean(lambda batch: jax.value_and_grad(loss)(params, batch), data, batch_size)
 
 
 def _floor(so_far: Results) -> float:

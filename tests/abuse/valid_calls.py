@@ -468,6 +468,7 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
         "data": BATCH,
         "batch_size": 2,
     },
+    "curvature.SoftmaxCrossEntropy": lambda: {"targets": lambda batch: batch["y"]},
     "curvature.empirical_fisher": lambda: {"losses": losses, "params": PARAMS, "data": BATCH, "batch_size": 2},
     "curvature.eigenpairs": lambda: {"op": operator(), "k": 1, "which": "LA", "tol": 1e-3, "key": KEY},
     "curvature.sharpness": lambda: {"op": operator(), "key": KEY, "confidence": 0.9, "tol": 0.01, "max_matvecs": 8},

@@ -2,9 +2,11 @@
 
 import hashlib
 import operator
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import jax
@@ -12,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_study._checks import describe_argument
+from jaxopt_study._progress_bar import Bar
 from jaxopt_study.curvature.operators._batches import as_array, check_batches, num_examples
 from jaxopt_study.curvature.operators._empirical_risk import (
     BatchOperator,
@@ -24,7 +27,7 @@ from jaxopt_study.types import Batch, Matvec, Params
 
 @dataclass(frozen=True, eq=False)
 class Stream:
-    """Batches that can be read again, with the number of examples of each.
+    """Batches that can be read again, with the number of examples of each; a long pass shows a progress bar.
 
     Attributes:
         name: The function that was called, for messages.
@@ -36,25 +39,35 @@ class Stream:
     source: Any
     merged: int = 1
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Stream):
+            return NotImplemented
+        return self.source is other.source and (self.name, self.merged) == (other.name, other.merged)
+
+    def __hash__(self) -> int:
+        return hash((self.name, id(self.source), self.merged))
+
     def __iter__(self) -> Iterator[tuple[int, Batch]]:
         waiting: list[Batch] = []
         structure = None
-        for batch in self._open():
-            arrays = self._arrays(batch)
-            structure = jax.tree.structure(arrays) if structure is None else structure
-            if jax.tree.structure(arrays) != structure:
-                raise ValueError(
-                    f"Every batch of {self.name} must have the structure of the first, {structure}; received "
-                    f"{jax.tree.structure(arrays)}. Let the loader yield batches of one kind."
-                )
-            if not num_examples(arrays):  # its mean is NaN, and its weight 0
-                continue
-            waiting.append(arrays)
-            if len(waiting) == self.merged:
+        with Bar(None, f"{self.name}: batches") as bar:
+            for done, batch in enumerate(self._opened()):
+                bar.move(done, self.num_batches)
+                arrays = self._arrays(batch)
+                structure = jax.tree.structure(arrays) if structure is None else structure
+                if jax.tree.structure(arrays) != structure:
+                    raise ValueError(
+                        f"Every batch of {self.name} must have the structure of the first, {structure}; received "
+                        f"{jax.tree.structure(arrays)}. Let the loader yield batches of one kind."
+                    )
+                if not num_examples(arrays):  # its mean is NaN, and its weight 0
+                    continue
+                waiting.append(arrays)
+                if len(waiting) == self.merged:
+                    yield _together(waiting)
+                    waiting = []
+            if waiting:
                 yield _together(waiting)
-                waiting = []
-        if waiting:
-            yield _together(waiting)
 
     def check_starts_again(self) -> None:
         """Raise TypeError if every reading continues the one before.
@@ -62,19 +75,31 @@ class Stream:
         What returns the same iterator twice is one of these, or starts it again, as a torch loader with persistent
         workers does; only such is read to its end here.
         """
-        batches = self._open()
-        if self._open() is not batches:
+        batches = self._opened()
+        if self._opened() is not batches:
             return
         for _ in batches:
             pass
-        if next(self._open(), None) is None:
+        if next(self._opened(), None) is None:
             raise TypeError(
                 f"{self.name} reads its batches once for every product; received {describe_argument(self.source)}, "
                 "which can be read once. Pass something that starts again: a loader, a function that returns a new "
                 "iterator, or list(batches)."
             )
 
-    def _open(self) -> Iterator[Any]:
+    @property
+    def num_batches(self) -> int | None:
+        """Number of batches of the source, if it knows."""
+        try:
+            return len(self.source)
+        except TypeError:
+            return None
+
+    def first(self, count: int) -> "Stream":
+        """Return the first batches, read once and kept as the source gives them, for repeated passes."""
+        return replace(self, source=list(islice(self._opened(), count)))
+
+    def _opened(self) -> Iterator[Any]:
         source: Any = self.source
         try:
             readable: Any = source() if callable(source) else source
@@ -168,6 +193,11 @@ class StreamedOperator(Operator):
         return self.template.product_error
 
     @property
+    def is_semidefinite(self) -> bool:
+        """Whether it is known that no eigenvalue is negative."""
+        return self.template.is_semidefinite
+
+    @property
     def is_batched(self) -> bool:
         """Whether a product sums over several batches of data."""
         return True
@@ -189,6 +219,21 @@ class StreamedOperator(Operator):
             "with batch_size."
         )
 
+    def mean(self, function: Callable[[Batch], Any]) -> Any:
+        """Raise: a compiled program, such as the update of an optimizer that searches a line, cannot read the batches.
+
+        Args:
+            function: From a batch to a pytree of floating arrays.
+
+        Raises:
+            TypeError: Always.
+        """
+        raise TypeError(
+            f"{self.stream.name}: an optimizer that evaluates the loss inside its update, as a line search does, needs "
+            "the data as arrays; received a loader. Concatenate its batches: jax.tree.map(lambda *x: "
+            "jnp.concatenate(x), *loader)."
+        )
+
     def product(self) -> Matvec:
         """Return v ↦ H v, which reads the stream once.
 
@@ -201,6 +246,11 @@ class StreamedOperator(Operator):
     def params(self) -> Params:
         """The parameters of a vector."""
         return self.template.params
+
+    @property
+    def loss(self) -> Callable[[Params, Batch], Any]:
+        """The loss of a Hessian."""
+        return self.template.loss
 
     def mean_over_data(self, function: Callable[[Any], Any]) -> Any:
         """Return the mean of a function of the operators of the batches, weighted by examples.
@@ -246,6 +296,11 @@ class StreamedOperator(Operator):
 
 
 LossOperator = EmpiricalRiskOperator | StreamedOperator
+
+
+def in_memory(name: str, data: Any) -> Any:
+    """Return data as arrays: the concatenated batches of a stream, or what is no stream unchanged."""
+    return next(iter(Stream(name, data, sys.maxsize)), (0, data))[1] if is_stream(data) else data
 
 
 def operator_of_data(

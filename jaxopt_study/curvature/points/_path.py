@@ -16,7 +16,7 @@ from jaxopt_study.curvature._noise_floor import noise_floor
 from jaxopt_study.curvature.operators._hessian import hessian
 from jaxopt_study.curvature.points import _cards
 from jaxopt_study.curvature.points._directions import Normalize, check_direction
-from jaxopt_study.curvature.points._loss_and_gradient import loss_at, value_and_gradient_here
+from jaxopt_study.curvature.points._loss_and_gradient import loss_at, value_and_gradient
 from jaxopt_study.linalg import vectors
 from jaxopt_study.linalg.hash_normal import draw_like
 from jaxopt_study.types import Batch, LossFn, Params, Vector
@@ -246,7 +246,7 @@ def _derivatives(
     """Return loss, slopes, sizes of the terms and the matrix of curvatures at the operator's parameters."""
     basis = vectors.stack(directions)
     units, lengths = jax.vmap(vectors.normalize)(basis)  # squares of the directions stay in range
-    return _terms(*op.mean_over_data(value_and_gradient_here), units, lengths, op.matmat(units))
+    return _terms(*value_and_gradient(op, op.params), units, lengths, op.matmat(units))
 
 
 @jax.jit
