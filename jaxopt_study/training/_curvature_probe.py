@@ -51,7 +51,9 @@ class CurvatureProbe:
         gain_diagonal    whether the update is elementwise; `gain_sharpness` is meaningful only if it is
         step_eigenvalues of the linearised training step, (2,), complex: the largest in modulus, which is the spectral
                          radius of `dynamics.stability`, and the farthest from 1; with `step_errors`. Beyond 1 the run
-                         escapes along negative curvature, beyond −1 or off the real axis it oscillates
+                         escapes along negative curvature, beyond −1 or off the real axis it oscillates. `unstable` is
+                         whether one of them exceeds 1 in modulus by more than its error: the alarm of a run is
+                         `run.probe_steps[run.probes["unstable"]]`
         linear, quadratic, realised, realised_error
                          gᵀu and ½uᵀHu of the coming update u, and the change of the loss that it makes
         gradient_norm    ‖g‖
@@ -229,6 +231,7 @@ class CurvatureProbe:
             measured |= {
                 "step_eigenvalues": outer.values,
                 "step_errors": outer.errors,
+                "unstable": (jnp.abs(outer.values) - outer.errors > 1).any(),
                 "num_matvecs": measured["num_matvecs"] + outer.num_matvecs,
             }
         if self.measure is not None:
