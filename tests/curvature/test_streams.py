@@ -278,7 +278,7 @@ STEP = (optax.sgd(0.1), optax.sgd(0.1).init(PARAMS), loss, PARAMS)
 
 @pytest.mark.parametrize("name", TAKES_DATA)
 def test_batches_that_can_be_read_once_are_refused(name):
-    with pytest.raises(TypeError, match="can be read once|takes all examples as arrays"):
+    with pytest.raises(TypeError, match=r"can be read once|takes all examples as arrays"):
         TAKES_DATA[name](iter(batches()))
 
 
