@@ -66,13 +66,14 @@ def run(config: Config, data_dir: Path | None) -> Mapping[str, Any]:
     count, paces = config.num_train, len(config.until)
     both = {name: jnp.concatenate([clean.train[name], wrong.train[name]]) for name in ("x", "y")}
     problem = networks.mlp_classifier(clean, widths=config.widths).replace(data=both)
-    difficulty = dict(zip((FULL, WRONG), _difficulty(config, problem), strict=True))
+    difficulty = _difficulty(config, problem)
     keys = jax.random.split(jax.random.key(config.seed), config.num_seeds)
     train = partial(jax.jit(_train, static_argnums=(0, 1, 2)), config, problem)
     accuracy: dict[str, dict[str, Any]] = {}
     for condition, budget in BUDGETS.items():
-        num_steps, first = round(budget * config.num_steps), count if condition == WRONG else 0
-        easy = _within_class(difficulty.get(condition, difficulty[FULL]), both["y"][first : first + count])
+        num_steps, half = round(budget * config.num_steps), int(condition == WRONG)
+        first = half * count
+        easy = _within_class(difficulty[half], both["y"][first : first + count])
         scores = jnp.stack([easy, -easy, jax.random.uniform(keys[0], (count,))])
         # Every direction at every pace, and last no curriculum: all examples from the first step.
         scores = jnp.concatenate([jnp.repeat(scores, paces, axis=0), scores[:1]])
