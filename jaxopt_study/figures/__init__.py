@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from jaxopt_study.figures._plot import plot
     from jaxopt_study.figures._sensitivity import response
     from jaxopt_study.figures._spectrum import count_range as count_range
+    from jaxopt_study.figures._spectrum import plot_density as plot_density
     from jaxopt_study.figures._spectrum import resolved as resolved
     from jaxopt_study.figures._spectrum import spectrum
     from jaxopt_study.figures._style import COLOURS as COLOURS
@@ -53,6 +54,7 @@ _MODULES = {
     "plot": "_plot",
     "response": "_sensitivity",
     "count_range": "_spectrum",
+    "plot_density": "_spectrum",
     "resolved": "_spectrum",
     "spectrum": "_spectrum",
     "COLOURS": "_style",

@@ -108,8 +108,30 @@ def spectrum(
     return figure
 
 
+def plot_density(density: Any, ax: Axes | None = None, *, edge: float | int | None = None) -> Axes:
+    """Draw a spectral density in one axes, as `plot` does.
+
+    Args:
+        density: The density, or a mapping with its fields.
+        ax: Axes to draw in; None makes a figure with one.
+        edge: An eigenvalue to mark.
+
+    Returns:
+        The axes.
+    """
+    with matplotlib.rc_context(SETTINGS):
+        ax = new_figure(6.4, 3.8).add_subplot() if ax is None else ax
+        draw_spectral_density(ax, density, edge=edge)
+        ax.set_title("spectral density", loc="left")
+    return ax
+
+
 def draw_spectral_density(
-    axes: Axes, density: SpectralDensity, *, edge: float | int | None = None, edge_label: str = "edge of stability"
+    axes: Axes,
+    density: SpectralDensity | Mapping[str, Any],
+    *,
+    edge: float | int | None = None,
+    edge_label: str = "edge of stability",
 ) -> None:
     """Draw a spectral density with its band and its outliers, as `spectrum` does in its upper axes.
 
@@ -121,7 +143,9 @@ def draw_spectral_density(
     """
     results = _checked({"spectral_density": density})
     curve = _arrays(results["spectral_density"])
-    edge = float(edge) if edge is not None and np.isfinite(edge) else None
+    if edge is not None:
+        edge = float(check_real("plot", "edge", edge, closed="[]"))
+    edge = edge if edge is not None and np.isfinite(edge) else None
     _draw_density(axes, curve, edge, edge_label)
     _scale(axes, results, curve, edge)
     axes.legend(fontsize=9)

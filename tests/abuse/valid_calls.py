@@ -677,6 +677,7 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "figures.panels": lambda: {"steps": [0, 1], "shown": [figures.Panel("loss", CURVES)], "columns": 1},
     "figures.parallel_coordinates": lambda: {**TRIALS, "score_label": "loss"},
     "figures.performance_profiles": lambda: {"tau": [1.0, 2.0], "shares": {"a": [0.3, 1.0]}, "num_problems": 3},
+    "figures.plot": lambda: {"result": curvature.path(**CALLS["curvature.path"]()), "ax": None},
     "figures.race_animation": lambda: {
         "problem": problems.planar.bowl(),
         "paths": PATHS,

@@ -94,6 +94,11 @@ def test_it_shows_itself_without_arrays(whole, beyond):
 
 def test_it_draws_its_spectrum_or_says_what_it_lacks(whole, beyond):
     assert whole.figure().axes
+    assert whole.plot().get_title(loc="left") == "spectral density"
+    assert "<svg" in whole._repr_html_()
+    assert "<svg" not in beyond._repr_html_()
+    with pytest.raises(ValueError, match='budget="minutes"'):
+        beyond.plot()
     with pytest.raises(ValueError, match='budget="minutes"'):
         beyond.figure()
 
