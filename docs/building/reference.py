@@ -129,7 +129,7 @@ def _call(value: type) -> str:
 def _class(value: type) -> str:
     parts = [docstrings.rst(inspect.getdoc(value), source.fields(value)), ""]
     if issubclass(value, enum.Enum):
-        parts += [line for member in value for line in (f".. py:attribute:: {member.name}", f"   :value: {member.value!r}", "")]
+        parts += [line for member in value for line in (f".. py:attribute:: {member.name}", f"   :value: {member.value!r}", "   :no-contents-entry:", "")]
     for name, member in source.members(value):
         if isinstance(member, property | functools.cached_property):
             inner: Any = member.fget if isinstance(member, property) else member.func
@@ -137,7 +137,7 @@ def _class(value: type) -> str:
             head = [f".. py:property:: {name}", *([f"   :type: {kind}"] if kind and "(" not in kind else [])]
         else:
             head = [f".. py:method:: {name}{source.signature(member, method=True)}"]
-        parts += [*head, "", *_indented(docstrings.rst(inspect.getdoc(member))), ""]
+        parts += [*head, "   :no-contents-entry:", "", *_indented(docstrings.rst(inspect.getdoc(member))), ""]
     return "\n".join(parts)
 
 

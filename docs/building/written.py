@@ -79,8 +79,10 @@ def _row(item: source.Public) -> str:
     names = ", ".join(_arguments(item.value))
     link = f'<a class="name" href="reference/transforms.html#{item.path}"><code>{item.name}</code></a><code class="args">({names})</code>'
     formula = docstrings.formula(item.doc)
-    shown = f"<pre>{html.escape(formula)}</pre>" if formula else ""
-    return f"<tr><td>{link}<p>{_html(docstrings.summary(item.doc))}</p></td><td>{shown}</td></tr>"
+    said = f"{link}<p>{_html(docstrings.summary(item.doc))}</p>"
+    if not formula:  # the sentence says it
+        return f"<tr><td colspan=2>{said}</td></tr>"
+    return f"<tr><td>{said}</td><td><pre>{html.escape(formula)}</pre></td></tr>"
 
 
 def _arguments(value: Any) -> list[str]:
