@@ -10,10 +10,9 @@ DOCS = Path(__file__).parent
 sys.path[:0] = [str(DOCS), str(DOCS.parent)]
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
+from building import written  # noqa: E402
 from sphinx.application import Sphinx  # noqa: E402
 from sphinx.util import logging  # noqa: E402
-
-from building import written  # noqa: E402
 
 project = "jaxopt_study"
 author = "The authors of jaxopt_study"

@@ -71,4 +71,6 @@ def test_a_formula_is_the_first_indented_block_of_the_body():
 
 
 def test_a_text_with_a_colon_is_not_taken_for_a_type():
-    assert ":returns: The pairs. Memory: two vectors." in docstrings.rst("Do it.\n\nReturns:\n    The pairs. Memory: two vectors.")
+    assert ":returns: The pairs. Memory: two vectors." in docstrings.rst(
+        "Do it.\n\nReturns:\n    The pairs. Memory: two vectors."
+    )
