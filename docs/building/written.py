@@ -150,7 +150,7 @@ def benchmarks() -> str:
 def study(found: dict[str, Experiment[Any]], report: str) -> str:
     """Return the experiments by chapter: question, what the notes say, what was found, and the claims."""
     counts = re.search(r"<p>(\d+ experiments, \d+ claims: .*?)</p>", report)
-    parts = [re.sub("<[^>]+>", "", counts[1]) + ".\n" if counts else ""]
+    parts = [re.sub("<[^>]+>", "", counts[1].replace("</span> <span", "</span>, <span")) + ".\n" if counts else ""]
     chapter = None
     for name, experiment in found.items():
         if experiment.chapter != chapter:
@@ -173,7 +173,7 @@ def study_pictures(found: dict[str, Experiment[Any]]) -> str:
             preset = record["config"]["preset"]
             data = " --data-dir FOLDER" if preset == "paper" and record["config"].get("data") == "mnist" else ""
             command = f"python -m experiments run {name} --preset {preset}{data} --check"
-            parts += [f"## {experiment.question}\n", f"```console\n{command}\n```\n"]
+            parts += [f"## {experiment.question}\n", f"```bash\n{command}\n```\n"]
             parts += [f"![{name}: {path.stem}](../../{path.relative_to(ROOT)})\n" for path in pictures]
     return "\n".join(parts)
 
