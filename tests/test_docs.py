@@ -48,6 +48,14 @@ def test_every_atom_has_a_place_on_the_cheat_sheet():
     assert source.OTHER not in source.chapters("transforms")
 
 
+def test_every_figure_is_in_the_gallery():
+    text = (DOCS / "gallery" / "figures.ipynb").read_text(encoding="utf-8")
+    functions = [item for item in source.public("figures") if source.signature(item.value).endswith("-> Figure")]
+    missing = [item.name for item in functions if f"figures.{item.name}(" not in text]
+    assert set(missing) <= {"new_figure"}  # an empty one
+    assert len(functions) > 12
+
+
 def test_a_signature_is_written_as_in_the_source():
     found = source.everything()["jaxopt_study.transforms.bias_correction"]
     assert source.signature(found.value).startswith("(decay: ScalarLike")
