@@ -12,7 +12,7 @@ experiments: .venv/study  ## install, then write the page of the study's stored 
 	$(BIN)/python -m experiments report
 
 docs: .venv/docs  ## install, then build the documentation site, docs/_build/html/index.html
-	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet --jobs auto docs docs/_build/html
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs docs/_build/html
 
 test: .venv/test lint docs  ## install, then lint, type-check, build the site and run the default tests
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal

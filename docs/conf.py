@@ -35,6 +35,8 @@ add_module_names = False
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
 
+smartquotes = False  # "LA" is an argument
+
 html_theme = "furo"
 html_title = "jaxopt_study"
 html_static_path = ["_static"]

@@ -20,18 +20,21 @@ PAGES = [
     for path in sorted(DOCS.rglob("*.md"))
     if path.relative_to(DOCS).parts[0] not in WRITTEN and path != DOCS / "gallery" / "study.md"
 ]
-LONG = {"diagnose_a_diverging_run", "run_on_a_cluster"}
+LONG = {"index", "how_to/bring_your_own_model", "how_to/diagnose_a_diverging_run", "how_to/run_on_a_cluster"}
 
 
-@pytest.mark.parametrize(
-    "path",
-    [pytest.param(path, id=path.stem, marks=pytest.mark.slow if path.stem in LONG else []) for path in PAGES],
-)
+def marked(path):
+    name = path.relative_to(DOCS).with_suffix("").as_posix()
+    return pytest.param(path, id=name, marks=pytest.mark.slow if name in LONG else [])
+
+
+@pytest.mark.parametrize("path", map(marked, PAGES))
 def test_the_code_of_a_page_runs_and_prints_what_it_shows(path):
     code_blocks.run_all(path)
 
 
 def test_the_pages_have_code():
+    assert {marked(path).id for path in PAGES} >= LONG
     assert sum(len(code_blocks.blocks(path)) > 0 for path in PAGES) >= 12
 
 
@@ -46,6 +49,14 @@ def test_every_public_package_has_a_page():
 
 def test_every_atom_has_a_place_on_the_cheat_sheet():
     assert source.OTHER not in source.chapters("transforms")
+
+
+def test_every_figure_is_in_the_gallery():
+    text = (DOCS / "gallery" / "figures.ipynb").read_text(encoding="utf-8")
+    functions = [item for item in source.public("figures") if source.signature(item.value).endswith("-> Figure")]
+    missing = [item.name for item in functions if f"figures.{item.name}(" not in text]
+    assert set(missing) <= {"new_figure"}  # an empty one
+    assert len(functions) > 12
 
 
 def test_a_signature_is_written_as_in_the_source():

@@ -1,5 +1,6 @@
 """Names in backticks as links to the reference; a name of the package that does not exist is a warning of the build."""
 
+import inspect
 import re
 from typing import Any
 
@@ -12,8 +13,8 @@ from sphinx.util import logging
 from building import source
 
 _LOGGER = logging.getLogger(__name__)
-_DOTTED = re.compile(rf"(?:{source.PACKAGE}\.)?((?:{'|'.join(map(re.escape, source.PACKAGES))})(?:\.\w+)+)(?:\(.*\))?", re.DOTALL)
-_MODULES = {*source.PACKAGES, "linalg"}
+_PACKAGES = "|".join(map(re.escape, sorted(source.PACKAGES, reverse=True)))  # `problems.planar` before `problems`
+_DOTTED = re.compile(rf"(?:{source.PACKAGE}\.)?({_PACKAGES})((?:\.\w+)+)(?:\(.*\))?", re.DOTALL)
 
 
 def target(text: str) -> str | None:
@@ -23,22 +24,16 @@ def target(text: str) -> str | None:
         text: Code in a line of text, such as `curvature.sharpness` or `sweeps.search(…)`.
 
     Returns:
-        The path of the public object, of the class if an attribute of it is named.
+        The path of the public object; of its class if an attribute is named.
     """
     if not (found := _DOTTED.fullmatch(text)):
         return None
-    names, known = found[1].split("."), source.everything()
-    if found[1] in _MODULES or (".".join(names[:2]) in _MODULES and len(names) == 2):
-        return None
-    for count in range(len(names), 1, -1):
-        path = ".".join((source.PACKAGE, *names[:count]))
-        if path in known:
-            value, rest = known[path].value, names[count:]
-            return path if not rest or hasattr(value, rest[0]) or rest[0] in source.fields(value) else ""
-    owner: Any = source.module("")
-    for name in names:  # public, but not on a page of its own: `problems.networks.initialisers.he`
-        owner = getattr(owner, name, None) or (source.module(name) if name in source.PACKAGES else None)
-    return None if owner is not None else ""
+    package, names = found[1], found[2].strip(".").split(".")
+    path = f"{source.PACKAGE}.{package}.{names[0]}"
+    if path in source.everything():
+        value = source.everything()[path].value
+        return path if not names[1:] or hasattr(value, names[1]) or names[1] in source.fields(value) else ""
+    return None if inspect.ismodule(getattr(source.module(package), names[0], None)) else ""
 
 
 class LinkedNames(SphinxTransform):
@@ -60,13 +55,11 @@ class LinkedNames(SphinxTransform):
 
 def reference(path: str, shown: nodes.Node) -> addnodes.pending_xref:
     """Return a reference to a public object, to be resolved when all pages are read."""
-    return addnodes.pending_xref(
-        "", shown, refdomain="py", reftype="obj", reftarget=path, refexplicit=True, refwarn=True
-    )  # fmt: skip
+    return addnodes.pending_xref("", shown, refdomain="py", reftype="obj", reftarget=path, refexplicit=True)
 
 
 def resolve(app: Sphinx, env: Any, node: addnodes.pending_xref, shown: nodes.Element) -> nodes.Node | None:
-    """Find the public object that a docstring means: by its name in its own package, then in all."""
+    """Return a link to the public object that a docstring names, in its own package first; None if there is none."""
     if node.get("refdomain") != "py":
         return None
     name = node.get("reftarget", "").removesuffix("()").lstrip(".")
@@ -85,7 +78,11 @@ def _unique(name: str) -> list[str]:
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Connect both to the build."""
+    """Connect both to the build.
+
+    Returns:
+        What may run in parallel.
+    """
     app.add_transform(LinkedNames)
     app.connect("missing-reference", resolve)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

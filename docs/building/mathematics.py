@@ -18,6 +18,10 @@ def _block(translator: Any, node: nodes.math_block) -> None:
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Register the renderer, which `html_math_renderer` chooses."""
+    """Register the renderer, which `html_math_renderer` chooses.
+
+    Returns:
+        What may run in parallel.
+    """
     app.add_html_math_renderer("mathml", (_inline, None), (_block, None))
     return {"parallel_read_safe": True, "parallel_write_safe": True}

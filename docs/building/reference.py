@@ -19,31 +19,37 @@ def pages() -> dict[str, str]:
     return found | {"index": _index()}
 
 
+_INDEX = """
+Every public name, from its docstring; the tests execute the examples. The packages stand in the order in which data
+passes through them:
+
+.. code-block:: text
+   :class: formula
+
+   problem → gradient → chain of atoms → update → trajectory → record → figure
+
+.. list-table::
+   :widths: 25 75
+
+{rows}
+
+.. toctree::
+   :hidden:
+
+{tree}
+"""
+_KRYLOV = "The kernel below :doc:`curvature` and :doc:`dynamics`, for writers of solvers; import from its modules."
+
+
 def _index() -> str:
-    rows = [("jaxopt_study", "examine", source.module("").__doc__)]
-    rows += [(package.replace(".", "_"), package, source.module(package).__doc__) for package in source.PACKAGES]
-    table = [f"   * - :doc:`{label} <{page}>`\n     - {docstrings.inline(docstrings.summary(doc))}" for page, label, doc in rows]
-    toctree = [f"   {label} <{page}>" for page, label, _ in rows]
-    return "\n".join(
-        [
-            _title("Reference"),
-            "Every public name, from its docstring. The examples are executed by the tests. Packages stand in the order",
-            "in which data passes through them:",
-            "",
-            "    problem → gradient → chain of atoms → update → trajectory → record → figure",
-            "",
-            ".. list-table::",
-            "   :widths: 25 75",
-            "",
-            *table,
-            "",
-            ".. toctree::",
-            "   :hidden:",
-            "",
-            *toctree,
-            "",
-        ]
-    ).replace("    problem →", ".. code-block:: text\n   :class: formula\n\n   problem →")
+    listed = [("jaxopt_study", "examine", source.module("").__doc__)]
+    listed += [(package.replace(".", "_"), package, source.module(package).__doc__) for package in source.PACKAGES]
+    rows = [
+        f"   * - :doc:`{label} <{page}>`\n     - {docstrings.inline(docstrings.summary(doc))}"
+        for page, label, doc in listed
+    ]
+    tree = [f"   {label} <{page}>" for page, label, _ in listed]
+    return _title("Reference") + _INDEX.format(rows="\n".join(rows), tree="\n".join(tree))
 
 
 def _root() -> str:
@@ -71,8 +77,7 @@ def _krylov() -> str:
     owner = source.module("linalg")
     modules = [getattr(owner, name) for name in owner.__all__]
     parts = [_title("linalg"), f".. py:module:: {owner.__name__}", "", docstrings.rst(owner.__doc__)]
-    parts += ["The kernel below `curvature` and `dynamics`: for writers of solvers. Its names are imported from its modules."
-              .replace("`curvature`", ":doc:`curvature`").replace("`dynamics`", ":doc:`dynamics`"), ""]  # fmt: skip
+    parts += [_KRYLOV, ""]
     for module in modules:
         name = module.__name__.rpartition(".")[2]
         parts += [_title(name, "-"), f".. py:module:: {module.__name__}", "", docstrings.rst(module.__doc__)]
@@ -129,7 +134,8 @@ def _call(value: type) -> str:
 def _class(value: type) -> str:
     parts = [docstrings.rst(inspect.getdoc(value), source.fields(value)), ""]
     if issubclass(value, enum.Enum):
-        parts += [line for member in value for line in (f".. py:attribute:: {member.name}", f"   :value: {member.value!r}", "")]
+        for member in value:
+            parts += [f".. py:attribute:: {member.name}", f"   :value: {member.value!r}", "   :no-contents-entry:", ""]
     for name, member in source.members(value):
         if isinstance(member, property | functools.cached_property):
             inner: Any = member.fget if isinstance(member, property) else member.func
@@ -137,7 +143,7 @@ def _class(value: type) -> str:
             head = [f".. py:property:: {name}", *([f"   :type: {kind}"] if kind and "(" not in kind else [])]
         else:
             head = [f".. py:method:: {name}{source.signature(member, method=True)}"]
-        parts += [*head, "", *_indented(docstrings.rst(inspect.getdoc(member))), ""]
+        parts += [*head, "   :no-contents-entry:", "", *_indented(docstrings.rst(inspect.getdoc(member))), ""]
     return "\n".join(parts)
 
 

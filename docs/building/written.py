@@ -21,6 +21,32 @@ ROOT = DOCS.parent
 STORED = ROOT / "experiments" / "results"
 WRITTEN = DOCS / "written"
 
+_BENCHMARKS = """
+Of {all} targets, {reached} are reached and {missed} are missed.
+
+## What is missed
+
+{head}
+{misses}
+
+## Every stored check
+
+<details><summary>All rows</summary>
+
+{head}
+{rows}
+
+</details>
+
+## Why, as far as we know
+"""
+_PICTURES = """# Pictures of the study
+
+Every stored picture, from the record beside it in `experiments/results/`. The command of an experiment runs it, judges
+its claims and draws its pictures; `python -m experiments judge NAME --out experiments/results` draws those of the
+stored record again.
+"""
+
 
 def write_all() -> None:
     """Write every page whose source is elsewhere; a page that says the same as before keeps its time."""
@@ -60,12 +86,17 @@ def cheat_sheet() -> str:
         rows = [_row(item) for item in items if item.name[:1].islower()]
         parts += [f"## {title}\n", _table(rows)]
     parts += ["## Named optimizers, as chains\n", "Each at its default settings in the paper's convention.\n"]
-    chains = []
-    for name, constructor in optimizers.named().items():
-        link = f'<a class="name" href="reference/optimizers.html#jaxopt_study.optimizers.{name}"><code>{name}</code></a>'
-        said = docstrings.summary(constructor.__doc__)
-        chains += [f"<tr><td>{link}<p>{_html(said)}</p></td><td><pre>{html.escape(_expanded(constructor))}</pre></td></tr>"]
+    chains = [
+        f"<tr><td>{_link('optimizers', name)}<p>{_html(docstrings.summary(constructor.__doc__))}</p></td>"
+        f"<td><pre>{html.escape(_expanded(constructor))}</pre></td></tr>"
+        for name, constructor in optimizers.named().items()
+    ]
     return "\n".join([*parts, _table(chains)])
+
+
+def _link(package: str, name: str) -> str:
+    path = f"{source.PACKAGE}.{package}.{name}"
+    return f'<a class="name" href="reference/{package}.html#{path}"><code>{name}</code></a>'
 
 
 def _expanded(constructor: Any) -> str:
@@ -76,11 +107,15 @@ def _expanded(constructor: Any) -> str:
 
 
 def _row(item: source.Public) -> str:
-    names = ", ".join(_arguments(item.value))
-    link = f'<a class="name" href="reference/transforms.html#{item.path}"><code>{item.name}</code></a><code class="args">({names})</code>'
     formula = docstrings.formula(item.doc)
-    shown = f"<pre>{html.escape(formula)}</pre>" if formula else ""
-    return f"<tr><td>{link}<p>{_html(docstrings.summary(item.doc))}</p></td><td>{shown}</td></tr>"
+    arguments = html.escape(", ".join(_arguments(item.value)))
+    said = (
+        f'{_link("transforms", item.name)}<code class="args">({arguments})</code>'
+        f"<p>{_html(docstrings.summary(item.doc))}</p>"
+    )
+    if not formula:  # the sentence says it
+        return f"<tr><td colspan=2>{said}</td></tr>"
+    return f"<tr><td>{said}</td><td><pre>{html.escape(formula)}</pre></td></tr>"
 
 
 def _arguments(value: Any) -> list[str]:
@@ -106,19 +141,16 @@ def benchmarks() -> str:
     rows = sidebyside.table().splitlines()
     missed = [row for row in rows if "**no**" in row]
     head = "| Result | What | Reached | Target | Holds | Load |\n|---|---|---|---|---|---|"
-    return "\n".join(
-        [
-            f"Of {len(rows)} targets, {len(rows) - len(missed)} are reached and {len(missed)} are missed.\n",
-            "## What is missed\n", head, *missed, "",
-            "## Every stored check\n", "<details><summary>All rows</summary>\n", head, *rows, "", "</details>\n", "## Why, as far as we know\n",
-        ]  # fmt: skip
-    )
+    return _BENCHMARKS.format(
+        all=len(rows), reached=len(rows) - len(missed), missed=len(missed), head=head,
+        rows="\n".join(rows), misses="\n".join(missed),
+    )  # fmt: skip
 
 
 def study(found: dict[str, Experiment[Any]], report: str) -> str:
     """Return the experiments by chapter: question, what the notes say, what was found, and the claims."""
     counts = re.search(r"<p>(\d+ experiments, \d+ claims: .*?)</p>", report)
-    parts = [re.sub("<[^>]+>", "", counts[1]) + ".\n" if counts else ""]
+    parts = [re.sub("<[^>]+>", "", counts[1].replace("</span> <span", "</span>, <span")) + ".\n" if counts else ""]
     chapter = None
     for name, experiment in found.items():
         if experiment.chapter != chapter:
@@ -126,25 +158,22 @@ def study(found: dict[str, Experiment[Any]], report: str) -> str:
             parts += [f"## {chapter}\n"]
         said = "\n".join(f"- Note {number}: {words}" for number, words in STATEMENTS.get(name, ()))
         link = f'<a href="study_report.html#{name}">claims and figures</a>'
-        parts += [f"### {experiment.question}\n", said, "", f"**Found.** {FOUND.get(name, 'No record yet.')} `{name}`: {link}.\n"]
+        answer = f"**Found.** {FOUND.get(name, 'No record yet.')} `{name}`: {link}.\n"
+        parts += [f"### {experiment.question}\n", said, "", answer]
     return "\n".join(parts)
 
 
 def study_pictures(found: dict[str, Experiment[Any]]) -> str:
     """Return every stored picture of the study, with the command that makes it."""
-    parts = [
-        "# Pictures of the study\n",
-        "Every stored picture, from the record beside it in `experiments/results/`. The command of an experiment runs it, judges its",
-        "claims and draws its pictures; `python -m experiments judge NAME --out experiments/results` draws those of the stored",
-        "record again.\n",
-    ]
+    parts = [_PICTURES]
     for name, experiment in found.items():
         pictures = sorted((STORED / name).glob("*.png"))
         if pictures:
             record = json.loads((STORED / name / "record.json").read_text(encoding="utf-8"))
             preset = record["config"]["preset"]
             data = " --data-dir FOLDER" if preset == "paper" and record["config"].get("data") == "mnist" else ""
-            parts += [f"## {experiment.question}\n", f"```console\npython -m experiments run {name} --preset {preset}{data} --check\n```\n"]
+            command = f"python -m experiments run {name} --preset {preset}{data} --check"
+            parts += [f"## {experiment.question}\n", f"```bash\n{command}\n```\n"]
             parts += [f"![{name}: {path.stem}](../../{path.relative_to(ROOT)})\n" for path in pictures]
     return "\n".join(parts)
 
