@@ -361,6 +361,10 @@ STATEMENTS: Mapping[str, tuple[tuple[str, str], ...]] = {
             "The generalisation gap is the difference between training and test error.",
         ),
         (
+            "003",
+            "Parameter norm penalty: the smaller the weights of a network, the better.",
+        ),
+        (
             "001",
             "Weight decay .1 on 300 images: training and test accuracy come closer.",
         ),
