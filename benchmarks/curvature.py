@@ -1,6 +1,6 @@
 """Benchmarks of `jaxopt_study.curvature` against PyHessian, curvlinops, hessian-eigenthings and matfree.
 
-    python benchmarks/curvature.py hvp top5 first-call slq slq-peers trace scaling memory
+    python benchmarks/curvature.py hvp top5 first-call slq slq-peers trace scaling memory trace-methods
 
 Each name measures one thing and writes one JSON file; see benchmarks/README.md.
 """
@@ -22,6 +22,7 @@ import curvature_cases
 import curvature_estimates
 import curvature_memory
 import curvature_scaling
+import curvature_traces
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -244,6 +245,7 @@ def main() -> None:
         "trace": curvature_estimates.measure_trace,
         "scaling": curvature_scaling.measure_scaling,
         "memory": curvature_memory.measure_memory,
+        "trace-methods": curvature_traces.measure_trace_methods,
     }
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("which", nargs="*", help=f"any of {', '.join(measurements)}; default: all")
