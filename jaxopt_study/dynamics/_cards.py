@@ -247,7 +247,7 @@ def columns_of_stability(found: Any) -> dict[str, Any]:
     """Return the columns of the table of a `Stability`."""
     values = np.asarray(found.eigenvalues)
     return {
-        "real": values.real, "imaginary": values.imag, "modulus": np.abs(values), "residual": found.residuals,
+        "real": np.real(values), "imaginary": np.imag(values), "modulus": np.abs(values), "residual": found.residuals,
         "error": found.errors,
     }  # fmt: skip
 

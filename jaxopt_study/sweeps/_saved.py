@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_study import records
@@ -92,7 +93,11 @@ def from_keys(keys: Any) -> dict[str, Any] | None:
 
 def to_keys(plain: Mapping[str, Any] | None) -> Any:
     """Return random keys from plain values."""
-    return None if plain is None else jax.random.wrap_key_data(to_array(plain["data"]), impl=str(plain["impl"]))
+    return (
+        None
+        if plain is None
+        else jax.random.wrap_key_data(jnp.asarray(to_array(plain["data"])), impl=str(plain["impl"]))
+    )
 
 
 def from_space(space: Space) -> dict[str, Any]:
