@@ -141,7 +141,8 @@ def trace(subject: Subject, so_far: Results) -> dict[str, Any]:
 def gradient(subject: Subject, so_far: Results) -> dict[str, Any]:
     """Return slope and curvature along the gradient."""
     choices = subject.choices
-    value, grads = value_and_gradient(subject.op, subject.op.params)
+    op: Any = subject.op  # of a loss
+    value, grads = value_and_gradient(op, op.params)
     result = curvature.ill_conditioning(
         subject.op,
         grads,
