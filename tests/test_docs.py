@@ -28,7 +28,7 @@ def marked(path):
     return pytest.param(path, id=name, marks=pytest.mark.slow if name in LONG else [])
 
 
-@pytest.mark.parametrize("path", map(marked, PAGES))
+@pytest.mark.parametrize("path", [marked(path) for path in PAGES])
 def test_the_code_of_a_page_runs_and_prints_what_it_shows(path):
     code_blocks.run_all(path)
 

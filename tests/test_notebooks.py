@@ -109,4 +109,4 @@ def test_notebook_is_committed_with_its_outputs(path):
     counts = [cell.execution_count for cell in notebook.cells if cell.cell_type == "code"]
     assert counts == list(range(1, len(counts) + 1))  # run once, in order
     assert any("image/png" in output.get("data", {}) for output in outputs(notebook))
-    assert path.stat().st_size < 600_000
+    assert path.stat().st_size < (600_000 if path.parent.name == "notebooks" else 1_200_000)  # a gallery is pictures
