@@ -3,7 +3,7 @@ BIN := .venv/bin
 TYPES := --jaxtyping-packages=jaxopt_study,beartype.beartype
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: study experiments test test-slow lint clean
+.PHONY: study experiments docs test test-slow lint clean
 
 study: .venv/study  ## install, then run the main job on embedded data
 	$(BIN)/jaxopt-study compare
@@ -11,7 +11,10 @@ study: .venv/study  ## install, then run the main job on embedded data
 experiments: .venv/study  ## install, then write the page of the study's stored results, results/study.html
 	$(BIN)/python -m experiments report
 
-test: .venv/test lint  ## install, then lint, type-check and run the default tests
+docs: .venv/docs  ## install, then build the documentation site, docs/_build/html/index.html
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs docs/_build/html
+
+test: .venv/test lint docs  ## install, then lint, type-check, build the site and run the default tests
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 test-slow: .venv/test  ## the long checks that the default suite leaves out, and that suite with all types checked
@@ -33,9 +36,13 @@ lint: .venv/test
 	$(INSTALL) --editable .
 	@touch $@
 
+.venv/docs: .venv/study
+	$(INSTALL) --group docs
+	@touch $@
+
 .venv/test: .venv/study
 	$(INSTALL) --group dev
 	@touch $@
 
 clean:
-	rm -rf .venv
+	rm -rf .venv docs/_build docs/written docs/reference

@@ -1,6 +1,6 @@
 """Benchmarks of `jaxopt_study.curvature` against PyHessian, curvlinops, hessian-eigenthings and matfree.
 
-    python benchmarks/curvature.py hvp top5 first-call slq slq-peers trace scaling
+    python benchmarks/curvature.py hvp top5 first-call slq slq-peers trace scaling memory
 
 Each name measures one thing and writes one JSON file; see benchmarks/README.md.
 """
@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import curvature_cases
 import curvature_estimates
+import curvature_memory
 import curvature_scaling
 import jax
 import jax.numpy as jnp
@@ -242,6 +243,7 @@ def main() -> None:
         "slq-peers": curvature_estimates.measure_slq_peers,
         "trace": curvature_estimates.measure_trace,
         "scaling": curvature_scaling.measure_scaling,
+        "memory": curvature_memory.measure_memory,
     }
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("which", nargs="*", help=f"any of {', '.join(measurements)}; default: all")

@@ -80,7 +80,7 @@ def nan_is_an_answer(function: Callable[_Arguments, _Result]) -> Callable[_Argum
 
 def is_traced(arguments: Any) -> bool:
     """Return whether a function is being traced, or any of its arguments is."""
-    leaves = jax.tree.leaves(arguments)
+    leaves = jax.tree.leaves(arguments, is_leaf=lambda leaf: isinstance(leaf, Iterator))  # of which JAX warns
     return any(isinstance(leaf, Tracer) for leaf in [*leaves, jnp.zeros(())])
 
 

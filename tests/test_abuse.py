@@ -20,7 +20,8 @@ ROOT = Path(__file__).parents[1]
 ACCEPTED = json.loads((ROOT / "tests" / "abuse" / "accepted.json").read_text())
 
 INTERNAL = {
-    "__init__", "__main__", "__pycache__", "_checks", "_plain_values", "_programs", "cli", "files", "linalg", "types",
+    "__init__", "__main__", "__pycache__", "_checks", "_display", "_plain_values", "_programs", "cli", "files",
+    "linalg", "types",
 }  # fmt: skip
 
 

@@ -61,7 +61,7 @@ def test_packages_use_each_other_through_their_public_path(module):
         assert shared or not private(other) or stage(other) == stage(module), f"{module} imports {other}"
 
 
-@pytest.mark.parametrize("folder", ["experiments", "benchmarks", "notebooks"])
+@pytest.mark.parametrize("folder", ["experiments", "benchmarks", "notebooks", "docs"])
 def test_what_stands_on_the_package_uses_its_public_path(folder):
     for path in (ROOT / folder).rglob("*.py"):
         for other in imported_modules(path, inside_functions=False):

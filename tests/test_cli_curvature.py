@@ -15,13 +15,15 @@ import pytest
 from PIL import Image
 
 from jaxopt_study import figures, problems, records
+from jaxopt_study._display import with_error
 from jaxopt_study.cli import _curvature, main
 from jaxopt_study.cli._curvature_report import draw
 from jaxopt_study.cli._errors import UserError
 from jaxopt_study.cli._progress import waiting
 from jaxopt_study.cli._single_runs import repeat
 from jaxopt_study.cli._targets import find_target
-from jaxopt_study.examination import Stage, _stages, eigenvalue_rows, interval, table_rows, with_error
+from jaxopt_study.curvature import value_and_gradient
+from jaxopt_study.examination import Stage, _stages, eigenvalue_rows, interval, table_rows
 from jaxopt_study.figures._spectrum import resolved
 
 RATE, DECAY = 0.05, 0.9
@@ -328,7 +330,7 @@ def test_a_run_is_diagnosed_where_it_ended(folder):
 
 def test_a_folder_can_be_diagnosed_from_the_command_line(folder, stages, capsys):
     def slope(subject, so_far):
-        loss, grads = _stages.loss_and_gradient(subject.loss, subject.params, subject.data, subject.choices.batch_size)
+        loss, grads = value_and_gradient(subject.op, subject.op.params)
         return {"loss": loss, "gg": sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(grads)), "num_matvecs": 0}
 
     stages(audit=passed, slope=slope)

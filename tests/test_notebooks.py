@@ -8,8 +8,12 @@ import pytest
 from nbclient import NotebookClient
 
 NUMBER = re.compile(r"(?<![\w.])[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?")
-NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
-LONG = {"01_compose_an_optimizer", "03_hessian_diagnostics", "04_fair_comparison"}
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = [
+    *sorted((ROOT / "notebooks").glob("*.ipynb")),
+    *sorted((ROOT / "docs" / "gallery").glob("*.ipynb")),
+]
+LONG = {"figures", "01_compose_an_optimizer", "03_hessian_diagnostics", "04_fair_comparison"}
 
 
 def outputs(notebook):
@@ -91,9 +95,7 @@ def test_notebook_runs_and_prints_what_is_committed(path, monkeypatch):
     monkeypatch.delenv("JAX_DISABLE_MOST_OPTIMIZATIONS")  # another rounding, which training amplifies
     notebook = nbformat.read(path, as_version=4)
     committed = text(notebook)
-    NotebookClient(
-        notebook, timeout=900, kernel_name="python3", resources={"metadata": {"path": path.parents[1]}}
-    ).execute()
+    NotebookClient(notebook, timeout=900, kernel_name="python3", resources={"metadata": {"path": ROOT}}).execute()
     errors = [output for output in outputs(notebook) if output.output_type == "error" or output.get("name") == "stderr"]
     assert errors == []
     now = text(notebook)

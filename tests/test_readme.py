@@ -1,30 +1,22 @@
 """The code in the README runs as it stands, in its order, and prints what the README says."""
 
-import doctest
 import re
 from pathlib import Path
 
 import numpy as np
 
+from tests import code_blocks
+
 README = Path(__file__).parents[1] / "README.md"
-
-
-def blocks():
-    return re.findall(r"```(python|text)\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
 
 
 def test_the_code_runs_and_prints_what_it_shows(capsys):
     names = {}
-    shown = [text for kind, text in blocks() if kind == "text"]
-    for number, (kind, code) in enumerate(blocks()):
-        if kind == "python" and ">>>" in code:
-            test = doctest.DocTestParser().get_doctest(code, names, f"block {number}", str(README), 0)
-            runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
-            runner.run(test, clear_globs=False)
-            names.update(test.globs)
-            assert runner.summarize(verbose=False).failed == 0
-        elif kind == "python":
-            exec(compile(code, str(README), "exec"), names)  # the README is ours
+    blocks = code_blocks.blocks(README)
+    shown = [text for language, text in blocks if language == "text"]
+    for number, (language, code) in enumerate(blocks):
+        if language == "python":
+            code_blocks.run(code, names, where=f"README.md, block {number}")
             if number == 0:
                 printed = capsys.readouterr().out
                 sentence, _, accuracies = shown[0].partition("\n")

@@ -232,8 +232,8 @@ def draw(record: Record) -> Mapping[str, Figure]:
         "noise_scale": response(
             np.linspace(0, 1, config["num_points"]), {"noise scale": np.asarray(results["noise"]["scale"])},
             xlabel="share of the steps to the target", ylabel="tr Σ/|G|² (examples)", log_y=True,
-            level=float(np.median([turn for _, turn in fits])),
-            title="The noise scale along the run of the largest batch (line: fitted B_crit)",
+            level=float(np.median([turn for _, turn in fits])), level_label="fitted B_crit",
+            title="The noise scale along the run of the largest batch",
         ),
     }  # fmt: skip
 

@@ -198,8 +198,8 @@ def draw(record: Record) -> Mapping[str, Figure]:
                 Panel("quadratic term gᵀHg", of("ghg"), log=True),
                 Panel("largest ε: 2 gᵀg/gᵀHg", of("largest_step"), log=True),
                 Panel("training loss (nats)", of("loss"), log=True),
-                Panel("cosine of g and Hg", of("cosine"), smallest=0.0, largest=1.0),
-                Panel(f"share of g in the top {config['num_classes']}", share, smallest=0.0, largest=1.0),
+                Panel("cosine of g and Hg", of("cosine"), smallest=-0.03, largest=1.03),
+                Panel(f"share of g in the top {config['num_classes']}", share, smallest=-0.03, largest=1.03),
             ],
             title="A network on the digits: both terms of a gradient step, and where the gradient lies",
         )

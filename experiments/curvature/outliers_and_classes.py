@@ -219,16 +219,19 @@ def draw(record: Record) -> Mapping[str, Figure]:
         panels[0].set_ylabel("eigenvalue λₖ/λ₁, median over seeds")
         for colour, marker, state in zip(COLOURS, "so^", STATES, strict=False):
             counts = _counts(record, state)
+            aside = 0.12 * (STATES.index(state) - 1)  # so that no bar hides another one
             last.errorbar(
-                classes, counts.mean(axis=1), yerr=[counts.mean(1) - counts.min(1), counts.max(1) - counts.mean(1)],
+                np.array(classes) + aside, counts.mean(axis=1),
+                yerr=[counts.mean(1) - counts.min(1), counts.max(1) - counts.mean(1)],
                 marker=marker, color=colour, capsize=3, label=labels[state], linewidth=1.2,
             )  # fmt: skip
+        label = "C − 1 (left: after rank C − 1)"
         line = np.array([min(classes), max(classes)])
-        last.plot(line, line - 1, color="black", linestyle=(0, (4, 2)), linewidth=0.8, label="C − 1")
+        last.plot(line, line - 1, color="black", linestyle=(0, (4, 2)), linewidth=0.8, label=label)
         last.set_xticks(classes)
         last.set(xlabel="number of classes C", ylabel="outliers, those before the largest λₖ/λₖ₊₁")
         last.set_title("mean, smallest and largest", loc="left")
-        figure.legend(*last.get_legend_handles_labels(), loc="outside lower center", ncols=4)
+        figure.legend(*last.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return {"outliers": figure}
 
 

@@ -142,7 +142,8 @@ def draw(record: Record) -> Mapping[str, Figure]:
     return {
         "bias_variance": response(
             record.results["degrees"], curves, xlabel="degree of the polynomial", ylabel="squared error", log_y=True,
-            level=noise, smallest=1e-4, title="Bias falls, variance grows, noise stays (the line): the error makes a U",
+            level=noise, level_label="noise", smallest=1e-4,
+            title="Bias falls, variance grows, noise stays: the error makes a U",
         )
     }  # fmt: skip
 

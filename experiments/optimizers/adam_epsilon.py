@@ -216,8 +216,9 @@ def draw(record: Record) -> Mapping[str, Figure]:
         ),
         "rates": response(
             rates, {**curves, "momentum (mean)": curve(results["momentum"])}, xlabel="learning rate", log_x=True,
-            log_y=True, ylabel=f"test loss (nats), median of {config['num_seeds']} seeds", level=GUESSING,
-            title=f"{data}, {config['num_steps']} steps: ε moves the best rate; the line is guessing",
+            log_y=True, ylabel=f"test loss (nats), median of {config['num_seeds']} seeds",
+            level=GUESSING, level_label="guessing",
+            title=f"{data}, {config['num_steps']} steps: ε moves the best rate",
         ),
     }  # fmt: skip
 

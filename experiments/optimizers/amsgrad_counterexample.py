@@ -134,8 +134,8 @@ def draw(record: Record) -> Mapping[str, Figure]:
     return {
         "iterates": response(
             record.results["steps"][1:], paths, xlabel="step", log_x=True, ylabel="iterate x",
-            level=-1.0, smallest=-1.1, largest=1.1,
-            title="Losses Cx, −x, −x in turn: Adam with a short memory climbs; the line is the minimum",
+            level=-1.0, level_label="minimum", smallest=-1.1, largest=1.1,
+            title="Losses Cx, −x, −x in turn: Adam with a short memory climbs",
         )
     }  # fmt: skip
 

@@ -238,7 +238,8 @@ def draw(record: Record) -> Mapping[str, Figure]:
     return {
         "constant_gradient": response(
             constant["steps"], constant["shown"], xlabel="step", ylabel="length of the step / with all corrections",
-            log_x=True, log_y=True, level=1.0, marks={"both": (constant["largest_at"][f"{B2:g}"],
+            log_x=True, log_y=True, level=1.0, level_label="with all corrections",
+            marks={"both": (constant["largest_at"][f"{B2:g}"],
             constant["largest"][f"{B2:g}"])}, mark_label="longest",
             title="Adam under a constant gradient, a bias correction left out",
         ),

@@ -255,7 +255,7 @@ def draw(record: Record) -> Mapping[str, Figure]:
             headings=("learning rates of Saito (2016)", f"tuned with {config['budget']} trials"), title=data,
         ),
         "differences": figures.difference_matrix(
-            found.names, found.estimate, found.lower, found.upper, found.better, unit="test loss (nats)",
+            found, unit="test loss (nats)",
             title=f"{data}, tuned: differences, {config['report_seeds']} paired seeds",
         ),
         "budget": figures.budget_curves(

@@ -277,6 +277,7 @@ def draw(record: Record) -> Mapping[str, Figure]:
             marks={label: (found[label]["limit"], 1.0) for label in radii["radius"]},
             mark_label="stability limit",
             level=1.0,
+            level_label="1: stable below",
             xlabel="curvature λ, at learning rate .01",
             ylabel="spectral radius of one step",
             title="Momentum .9: in which order Nesterov's two lines stand decides where it diverges",

@@ -15,7 +15,7 @@ from experiments import images
 from experiments.claims import Claim, Control, Measurement, at_least, at_most, mean_over_seeds, near
 from experiments.experiment import Experiment
 from jaxopt_study import optimizers, sweeps
-from jaxopt_study.figures import Panel, panels, response
+from jaxopt_study.figures import response
 from jaxopt_study.problems import Problem, datasets, networks
 from jaxopt_study.records import Record
 
@@ -172,7 +172,7 @@ def claims(record: Record) -> list[Claim]:
 
 
 def draw(record: Record) -> Mapping[str, Figure]:
-    """Draw the learning curves, with a panel for each scale, and the final accuracies."""
+    """Draw the final accuracies in training and test, by scale."""
     results, config = record.results, record.config
     slow = config["rates"][0]
     data = images.TITLES[config["data"]]
@@ -183,27 +183,25 @@ def draw(record: Record) -> Mapping[str, Figure]:
         (found,) = [t for t in results["trials"] if (t["network"], t["learning_rate"], t["scale"]) == wanted]
         return found
 
+    def trained(network: str, scale: float) -> Float[np.ndarray, " seeds"]:
+        return np.array(of(network, slow, scale)["train_curves"], float)[:, -1]
+
     at_end = {
         f"{network}, rate {rate:g}": [np.median(of(network, rate, scale)["test_accuracy"]) for scale in scales[::-1]]
         for rate in config["rates"]
         for network in NETWORKS
     }
     return {
-        "scales": panels(
-            results["steps"],
-            [
-                Panel(
-                    f"initial std {scale:.2g}",
-                    {network: of(network, slow, scale)["train_curves"] for network in NETWORKS},
-                    smallest=0.0, largest=1.0,
-                )
-                for scale in scales
-            ],
-            columns=4,
-            title=f"{data}, {config['num_train']} images, SGD {slow:g}: training accuracy (no line: diverged)",
+        "scales": response(
+            scales[::-1],
+            {network: np.transpose([trained(network, scale) for scale in scales[::-1]]) for network in NETWORKS},
+            xlabel="standard deviation of the initial weights", ylabel="training accuracy at the end", log_x=True,
+            level=config["good"], level_label="counts as trained", smallest=0.0, largest=1.0,
+            title=f"{data}, {config['num_train']} images, SGD {slow:g}: which initial scales train (no line: diverged)",
         ),
         "basin": response(
-            scales[::-1], at_end, xlabel="standard deviation of the initial weights", log_x=True, level=config["good"],
+            scales[::-1], at_end, xlabel="standard deviation of the initial weights", log_x=True,
+            level=config["good"], level_label="counts as trained",
             ylabel=f"test accuracy, median of {config['num_seeds']} seeds", smallest=0.0, largest=1.0,
             title=f"{data}: how exactly the initial scale must be chosen",
         ),

@@ -216,7 +216,7 @@ def draw(record: Record) -> Mapping[str, Figure]:
         "normalisations": response(
             results["scales"], {name: np.asarray(x).T for name, x in results["accuracy"].items()},
             xlabel="standard deviation of the initial weights", ylabel="training accuracy", log_x=True,
-            level=config["good"], smallest=0.0, largest=1.0,
+            level=config["good"], level_label="counts as trained", smallest=0.0, largest=1.0,
             title=f"{images.TITLES[config['data']]}, {config['num_train']:,} images, SGD {config['rate']:g}: which "
             "initial scales train",
         )

@@ -162,7 +162,8 @@ def draw(record: Record) -> Mapping[str, Figure]:
     layers = np.arange(1, len(config["widths"]) + 2)
     return {
         "weight_init": response(
-            results["steps"], results["losses"], xlabel="step", ylabel="training loss (nats)", level=np.log(10),
+            results["steps"], results["losses"], xlabel="step", ylabel="training loss (nats)",
+            level=np.log(10), level_label="ln 10: guessing",
             smallest=0.0, title=f"{data}, SGD {config['rate']:g}: std .01 stays at ln 10, He learns faster than Xavier",
         ),
         "gradients": response(

@@ -92,8 +92,7 @@ def _of_comparison(comparison: Comparison, title: str, settings: Mapping[str, An
         yield (
             "comparison.png",
             figures.comparison(
-                _side(comparison, "default"),
-                _side(comparison, "tuned"),
+                comparison,
                 xlabel=label,
                 larger_is_better=comparison.mode == "max",
                 headings=(HEADINGS["default"], f"tuned: {comparison.budget} trials each"),
@@ -102,9 +101,8 @@ def _of_comparison(comparison: Comparison, title: str, settings: Mapping[str, An
         )
     if len(comparison.candidates) > 1:
         shown = "tuned" if tuned else "default"
-        paired = comparison.differences(None, shown)
         yield "differences.png", figures.difference_matrix(
-            paired.names, paired.estimate, paired.lower, paired.upper, paired.better, unit=label,
+            comparison.differences(None, shown), unit=label,
             title=f"{title}, {HEADINGS[shown]}: differences of {metric}, paired over {settings['seeds']} seeds",
         )  # fmt: skip
     curves = comparison.budget_curves()
@@ -161,17 +159,3 @@ def _loss_limits(curves: Sequence[Float[np.ndarray, "seeds steps"]]) -> tuple[fl
     seen = np.concatenate([middle[np.isfinite(middle) & (middle > 0)] for middle in middles])
     starts = [middle[0] for middle in middles if np.isfinite(middle[0]) and middle[0] > 0]
     return (float(seen.min()) / 2, 3 * float(max(starts))) if starts else (None, None)
-
-
-def _side(
-    comparison: Comparison, settings: Any
-) -> tuple[dict[str, Float[np.ndarray, " seeds"]], dict[str, tuple[float, float, float]]]:
-    """Return scores and intervals of every candidate; empty and NaN for one without these settings."""
-    reports, medians = comparison.of(None, settings), comparison.median(None, settings)
-    scores = {name: reports[name].scores if name in reports else np.array([]) for name in comparison.candidates}
-    nothing = (np.nan, np.nan, np.nan)
-    intervals = {
-        name: (medians[name].estimate, medians[name].lower, medians[name].upper) if name in medians else nothing
-        for name in comparison.candidates
-    }
-    return scores, intervals

@@ -14,10 +14,17 @@ from jaxopt_study.curvature.operators._from_matvec import from_matrix, from_matv
 from jaxopt_study.curvature.operators._gauss_newton import ggn
 from jaxopt_study.curvature.operators._hessian import hessian
 from jaxopt_study.curvature.operators._operator import Operator
+from jaxopt_study.curvature.operators._softmax import SoftmaxCrossEntropy
+from jaxopt_study.curvature.operators._streams import Stream as Stream
+from jaxopt_study.curvature.operators._streams import in_memory as in_memory
+from jaxopt_study.curvature.operators._streams import is_stream as is_stream
+from jaxopt_study.curvature.operators._streams import operator_of_data as operator_of_data
 from jaxopt_study.curvature.points._classify_point import Classification, classify_point
 from jaxopt_study.curvature.points._descent_direction import Escape
 from jaxopt_study.curvature.points._directions import PrincipalAxes, principal_axes, random_direction
 from jaxopt_study.curvature.points._find_critical_point import CriticalPointSearch, SearchStatus, find_critical_point
+from jaxopt_study.curvature.points._loss_and_gradient import slope as slope
+from jaxopt_study.curvature.points._loss_and_gradient import value_and_gradient as value_and_gradient
 from jaxopt_study.curvature.points._morse_index import MorseIndex, Resolution, morse_index
 from jaxopt_study.curvature.points._path import Path, Plane, path, plane
 from jaxopt_study.curvature.points._point_kind import PointKind
@@ -65,6 +72,7 @@ __all__ = [
     "PrincipalAxes",
     "Resolution",
     "SearchStatus",
+    "SoftmaxCrossEntropy",
     "SpectralDensity",
     "Split",
     "audit",

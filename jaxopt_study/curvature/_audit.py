@@ -9,7 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_study._checks import check_bool
+from jaxopt_study._display import displayed
 from jaxopt_study._programs import nan_is_an_answer
+from jaxopt_study.curvature import _cards
 from jaxopt_study.curvature._float64_interpreter import in_double_precision
 from jaxopt_study.curvature._noise_floor import rounding_unit
 from jaxopt_study.curvature.operators._operator import Operator
@@ -78,23 +80,9 @@ class Audit:
     num_matvecs: int
     messages: tuple[str, ...]
 
-    def __str__(self) -> str:
-        def show(gap: float | None) -> str:
-            return "not checked" if gap is None else f"{gap:.1e}"
+    __repr__, _repr_html_ = displayed(_cards.audit)
 
-        rows = {
-            "norm, at least": f"{self.norm:.4g}",
-            "symmetry gap": show(self.symmetry),
-            "linearity gap": show(self.linearity),
-            "repeatability gap": show(self.repeatability),
-            "other batches": show(self.partition),
-            "against float64": show(self.rounding),
-            "noise floor": show(self.noise_floor),
-            "products": str(self.num_matvecs),
-            "verdict": self.verdict,
-        }
-        title = f"{self.size:,} coordinates, {self.dtype}, matmul precision {self.precision}"
-        return "\n".join([title, *(f"  {name:<18} {value}" for name, value in rows.items()), *self.messages])
+    __repr__, _repr_html_ = displayed(_cards.audit)
 
 
 @nan_is_an_answer

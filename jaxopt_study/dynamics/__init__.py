@@ -6,6 +6,7 @@ from jaxopt_study.dynamics._directional_sharpness import DirectionalSharpness, d
 from jaxopt_study.dynamics._gradient_noise import GradientNoise, gradient_noise
 from jaxopt_study.dynamics._learning_rate_range import LearningRateRange, learning_rate_range
 from jaxopt_study.dynamics._linearised_step import LinearStep as LinearStep
+from jaxopt_study.dynamics._linearised_step import at_point as at_point
 from jaxopt_study.dynamics._linearised_step import preconditioner_diagonal as preconditioner_diagonal
 from jaxopt_study.dynamics._next_update import next_update as next_update
 from jaxopt_study.dynamics._preconditioned_density import PreconditionedDensity, preconditioned_density

@@ -9,16 +9,20 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from jaxopt_study._checks import check_bool, check_integer, check_key
+from jaxopt_study._display import displayed, plotted
 from jaxopt_study._programs import nan_is_an_answer, wider
 from jaxopt_study.curvature import (
     Hessian,
-    empirical_risk_operator,
+    is_stream,
     mean_and_error,
+    operator_of_data,
     ratio_and_error,
+    slope,
 )
+from jaxopt_study.dynamics import _cards
 from jaxopt_study.linalg import vectors
 from jaxopt_study.linalg.hvp import linearized_gradient
-from jaxopt_study.types import Batch, Key, LossFn, Params
+from jaxopt_study.types import Batch, Key, LossFn, Params, Vector
 
 
 class BatchSharpness(NamedTuple):
@@ -40,6 +44,9 @@ class BatchSharpness(NamedTuple):
     full_batch: Float[Array, ""]
     num_batches: Int[Array, ""]
 
+    __repr__, _repr_html_ = displayed(_cards.batch_sharpness)
+    plot = plotted
+
 
 @nan_is_an_answer
 def batch_sharpness(
@@ -47,7 +54,7 @@ def batch_sharpness(
     params: Params,
     data: Batch,
     *,
-    batch_size: int,
+    batch_size: int | None = None,
     key: Key,
     num_batches: int = 64,
     replace: bool = False,
@@ -65,16 +72,17 @@ def batch_sharpness(
     Args:
         loss: loss(params, batch) → scalar, a mean over the examples of the batch, without randomness.
         params: θ.
-        data: Arrays with a common leading axis, the examples.
-        batch_size: b, from 1 to N.
+        data: Arrays with a common leading axis, the examples; or batches, as in `curvature.hessian`, which are then the
+            random ones: let the loader shuffle. `full_batch` is of all that it gives.
+        batch_size: b, from 1 to N; None for the batches of a loader.
         key: Key of the batches.
-        num_batches: Number of independent batches, ≥ 2.
+        num_batches: Number of independent batches, ≥ 2; of a loader, the largest number to read.
         replace: Whether the examples of a batch are drawn with replacement. By default all are different, as in an
             epoch.
 
     Returns:
         Estimates with standard errors. Cost: a gradient and a Hessian-vector product of each batch, and of all data at
-        once; memory of the latter.
+        once; memory of the latter, or of one batch of a loader.
 
     Raises:
         TypeError: If an argument has the wrong type.
@@ -95,14 +103,35 @@ def batch_sharpness(
     key = check_key(name, key)
     num_batches = check_integer(name, "num_batches", num_batches, 2, remedy="A standard error takes two.")
     replace = check_bool(name, "replace", replace)
-    op = empirical_risk_operator(
-        _Loss(loss), params, data, batch_size=1 if batch_size is None else batch_size, remat=None, precision="highest"
-    )
+    streamed = is_stream(data)
+    size = 1 if batch_size is None and not streamed else batch_size
+    op: Any = operator_of_data(_Loss(loss), params, data, batch_size=size, remat=None, precision="highest")
+    if streamed:
+        return _over_stream(op, num_batches)
     count = jax.tree.leaves(op.data)[0].shape[0]
     batch_size = check_integer(name, "batch_size", batch_size, 1, count, remedy="There are no more examples.")
     if batch_size == count and not replace:
         num_batches = 2  # they are all the same
     return _measure(loss, op.params, op.data, key, batch_size, num_batches, replace)
+
+
+def _over_stream(op: Any, num_batches: int) -> BatchSharpness:
+    found = [_one(op.loss, op.params, batch) for _, batch in op.stream.first(num_batches)]
+    if len(found) < 2:
+        raise ValueError(
+            f"batch_sharpness needs two batches for a standard error; received a loader of {len(found)}. Set a smaller "
+            "batch size in the loader."
+        )
+    quotients, lengths = (jnp.stack(parts) for parts in zip(*found, strict=True))
+    _, grads, curved = slope(op)
+    return _summary(quotients, lengths, *_along(grads, curved))
+
+
+@jax.jit
+def _along(grads: Vector, curved: Vector) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Return gᵀHg/‖g‖² and ‖g‖ from g and Hg/‖g‖."""
+    direction, length = vectors.normalize(grads)
+    return vectors.inner(direction, curved), length
 
 
 class _Loss(Hessian):
@@ -116,15 +145,7 @@ def _measure(
     loss: Any, params: Params, data: Batch, key: Key, batch_size: int, num_batches: int, replace: bool
 ) -> BatchSharpness:
     count = jax.tree.leaves(data)[0].shape[0]
-
-    def terms(batch: Batch) -> tuple[Float[Array, ""], Float[Array, ""]]:
-        """Return gᵀHg/‖g‖² and ‖g‖."""
-        with jax.default_matmul_precision("highest"):
-            grads, product = linearized_gradient(lambda p: loss(p, batch), params)
-            direction, length = vectors.normalize(grads)
-            curved = vectors.inner(direction, product(direction))
-        dtype = vectors.accumulator(wider(curved.dtype, length.dtype))
-        return curved.astype(dtype), length.astype(dtype)
+    terms = partial(_terms, loss, params)
 
     def of_key(key: Key) -> tuple[Float[Array, ""], Float[Array, ""]]:
         chosen = jax.random.choice(key, count, (batch_size,), replace=replace)
@@ -134,12 +155,33 @@ def _measure(
         found = jax.tree.map(lambda x: jnp.stack([x, x]), terms(data))
     else:
         found = lax.map(of_key, jax.random.split(key, num_batches))
-    quotients, lengths = found
+    return _summary(*found, *terms(data))
+
+
+def _terms(loss: Any, params: Params, batch: Batch) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Return gᵀHg/‖g‖² and ‖g‖."""
+    with jax.default_matmul_precision("highest"):
+        grads, product = linearized_gradient(lambda p: loss(p, batch), params)
+        direction, length = vectors.normalize(grads)
+        curved = vectors.inner(direction, product(direction))
+    dtype = vectors.accumulator(wider(curved.dtype, length.dtype))
+    return curved.astype(dtype), length.astype(dtype)
+
+
+_one = jax.jit(_terms, static_argnums=0)
+
+
+@jax.jit
+def _summary(
+    quotients: Float[Array, " batches"],
+    lengths: Float[Array, " batches"],
+    full: Float[Array, ""],
+    whole: Float[Array, ""],
+) -> BatchSharpness:
     nan = jnp.where(jnp.all(lengths == 0), jnp.nan, 0).astype(lengths.dtype)
     largest = jnp.max(lengths)
     weights = (lengths / jnp.where(largest > 0, largest, 1)) ** 2
     value, error = ratio_and_error(weights * quotients, weights)
     mean, mean_error = mean_and_error(quotients)
-    full, whole = terms(data)
     full = jnp.where(whole > 0, full, jnp.nan)
-    return BatchSharpness(value + nan, error + nan, mean + nan, mean_error + nan, full, jnp.int32(num_batches))
+    return BatchSharpness(value + nan, error + nan, mean + nan, mean_error + nan, full, jnp.int32(len(lengths)))

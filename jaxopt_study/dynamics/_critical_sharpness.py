@@ -9,8 +9,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 from jaxopt_study._checks import check_integer, check_static_real
+from jaxopt_study._display import displayed
 from jaxopt_study._programs import nan_is_an_answer, wider
-from jaxopt_study.curvature import batch_mean
+from jaxopt_study.curvature import value_and_gradient
+from jaxopt_study.dynamics import _cards
 from jaxopt_study.dynamics._next_update import next_update
 from jaxopt_study.linalg import vectors
 from jaxopt_study.linalg.hash_normal import draw_like
@@ -24,7 +26,7 @@ class CriticalSharpness(NamedTuple):
     """Where the loss along the next update is as high as at its start, and the curvature that this implies.
 
     Attributes:
-        value: λ_c, the middle of the interval.
+        value: λ_c, the middle of the interval; NaN where the interval has no upper end.
         error: Half the width of the interval, which holds the crossing for certain, beyond the rounding of the losses.
         step: Multiple s of the update at the crossing; the next step increases the loss if it is below 1.
         step_lower: A multiple at which the loss is certainly below its start; 0 if none was found.
@@ -43,6 +45,8 @@ class CriticalSharpness(NamedTuple):
     learning_rate: float
     kind: Kind
     num_losses: int
+
+    __repr__, _repr_html_ = displayed(_cards.critical_sharpness)
 
 
 @nan_is_an_answer
@@ -81,7 +85,7 @@ def critical_sharpness(
         opt_state: Its state after the last step.
         loss: loss(params, data) → scalar, without randomness.
         params: θ.
-        data: Data of the loss.
+        data: Data of the loss: arrays, or batches that can be read again, as in `curvature.hessian`.
         batch_size: Examples per batch, for a loss that is a mean over examples; None for all at once.
         learning_rate: η > 0 of the optimizer's next step; None for that of an equivalent gradient descent.
         tol: Requested relative width of the interval.
@@ -113,22 +117,26 @@ def critical_sharpness(
         learning_rate = check_static_real(name, "learning_rate", learning_rate, 0.0, closed="()")
     with mesh_context(params):
         step = next_update(name, optimizer, opt_state, loss, params, data, batch_size)
-        at = (loss, batch_size, step.curvature.params, step.updates, step.curvature.data)
-        slope, length = map(float, _slope(*at))
+        op = step.curvature
+        slope, length = map(float, _slope(value_and_gradient(op, op.params)[1], step.updates))
         slope, square = slope * length, length**2
-        search = _Search(at, slope, max_losses)
+        search = _Search(op, step.updates, slope, max_losses)
         kind = search.run(tol)
     if learning_rate is None:
         learning_rate = square / -slope if slope < 0 else math.nan
     if kind == "ascent":
         return CriticalSharpness(math.inf, math.nan, 0.0, 0.0, search.high, learning_rate, kind, search.count)
-    smallest = 2 / (learning_rate * search.high)
-    largest = 2 / (learning_rate * search.low) if search.low > 0 else math.inf
+    smallest = 2 / learning_rate / search.high
+    largest = 2 / learning_rate / search.low if search.low > 0 else math.inf
     value, error = (smallest + largest) / 2, (largest - smallest) / 2
+    if math.isinf(largest):  # an interval without an upper end has no middle
+        value = step = math.nan
+    else:
+        step = 2 / learning_rate / value if value > 0 else math.inf
     return CriticalSharpness(
         value=value,
         error=error,
-        step=2 / (learning_rate * value) if value > 0 else math.inf,
+        step=step,
         step_lower=search.low,
         step_upper=search.high,
         learning_rate=learning_rate,
@@ -140,8 +148,8 @@ def critical_sharpness(
 class _Search:
     """Bracket of the crossing: the loss is certainly below its start at `low`, and certainly above at `high`."""
 
-    def __init__(self, at: tuple[Any, ...], slope: float, most: int) -> None:
-        self.at, self.most, self.count = at, most, 0
+    def __init__(self, op: Any, updates: Vector, slope: float, most: int) -> None:
+        self.op, self.updates, self.most, self.count = op, updates, most, 0
         self.low, self.high = 0.0, math.inf
         self.low_slope, self.high_slope = slope, math.nan  # mean slopes (L(θ + su) − L(θ))/s
 
@@ -187,7 +195,8 @@ class _Search:
 
     def sign(self, s: float) -> int:
         """Return 1 or −1 if the loss is certainly above or below its start, 0 if not, and move that end to s."""
-        change, noise = map(float, _change(*self.at, s))
+        values = self.op.mean_over_data(lambda part: _values(part, self.updates, s))
+        change, noise = map(float, _change(values))
         self.count += 1
         if not change <= noise:  # NaN, too
             self.high, self.high_slope = min(self.high, s), change / s
@@ -198,32 +207,32 @@ class _Search:
         return 0
 
 
-@partial(jax.jit, static_argnums=(0, 1))
-def _slope(
-    loss: Any, batch_size: int | None, params: Params, updates: Vector, data: Batch
-) -> tuple[Float[Array, ""], Float[Array, ""]]:
+@jax.jit
+def _slope(grads: Vector, updates: Vector) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Return gᵀu/‖u‖ and ‖u‖."""
-    with jax.default_matmul_precision("highest"):
-        grads = batch_mean(lambda batch: jax.grad(loss)(params, batch), data, batch_size)
     direction, length = vectors.normalize(updates)
     return vectors.inner(grads, direction), length
 
 
-@partial(jax.jit, static_argnums=(0, 1))
-def _change(
-    loss: Any, batch_size: int | None, params: Params, updates: Vector, data: Batch, s: Float[ArrayLike, ""]
-) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Return L(θ + su) − L(θ), and the size up to which it may be a rounding error."""
+@jax.jit
+def _values(op: Any, updates: Vector, s: Float[ArrayLike, ""]) -> Float[Array, "2 2"]:
+    """Return L(θ) and L(θ + su), each at two points that differ by one rounding of each parameter."""
+    params = op.params
     signs = jax.tree.map(jnp.sign, draw_like(params, 0))
 
     def at(shift: int, factor: Any) -> Float[Array, ""]:
         start = jax.tree.map(lambda p, r: p * (1 + shift * jnp.finfo(p.dtype).eps * r).astype(p.dtype), params, signs)
         point = vectors.axpy(factor, updates, start)
-        with jax.default_matmul_precision("highest"):
-            value = batch_mean(lambda batch: loss(point, batch), data, batch_size)
+        value = op.mean(partial(op.loss, point))
         return value.astype(vectors.accumulator(wider(value.dtype)))
 
-    starts, ends = (jnp.stack([at(shift, factor) for shift in (1, -1)]) for factor in (0, s))
+    return jnp.stack([jnp.stack([at(shift, factor) for shift in (1, -1)]) for factor in (0, s)])
+
+
+@jax.jit
+def _change(values: Float[Array, "2 2"]) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Return L(θ + su) − L(θ), and the size up to which it may be a rounding error."""
+    starts, ends = values
     changes = ends - starts
     level = jnp.max(jnp.abs(jnp.stack([starts, ends])))
     spread = jnp.abs(changes[0] - changes[1]) / 2

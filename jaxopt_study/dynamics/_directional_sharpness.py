@@ -9,8 +9,10 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
+from jaxopt_study._display import displayed, plotted, tabulated
 from jaxopt_study._programs import jit_solver, nan_is_an_answer
 from jaxopt_study.curvature import Operator, group_leaves, noise_floor, only
+from jaxopt_study.dynamics import _cards
 from jaxopt_study.dynamics._next_update import next_update
 from jaxopt_study.linalg import vectors
 from jaxopt_study.linalg.sharding import mesh_context
@@ -48,6 +50,10 @@ class DirectionalSharpness:
     norm: Float[Array, ""]
     num_matvecs: Int[Array, ""]
 
+    __repr__, _repr_html_ = displayed(_cards.directional_sharpness)
+    to_pandas = tabulated(_cards.columns_of_directions)
+    plot = plotted
+
 
 @nan_is_an_answer
 def directional_sharpness(
@@ -75,7 +81,7 @@ def directional_sharpness(
         opt_state: Its state after the last step.
         loss: loss(params, data) → scalar, without randomness.
         params: θ.
-        data: Data of the loss.
+        data: Data of the loss: arrays, or batches that can be read again, as in `curvature.hessian`.
         batch_size: Examples per batch, for a loss that is a mean over examples; None for all at once.
         by: "layer", "leaf", or a function from the path of a leaf to the name of its layer, as in `curvature.blocks`.
 

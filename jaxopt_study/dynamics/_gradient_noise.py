@@ -1,17 +1,21 @@
 """Noise of the mini-batch gradient: its variance, the full gradient's norm, and their ratio."""
 
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import scipy
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float, Int
 
 from jaxopt_study._checks import check_integer, check_key, check_static_real
+from jaxopt_study._display import displayed
 from jaxopt_study._programs import nan_is_an_answer
-from jaxopt_study.curvature import Estimate, Hessian, empirical_risk_operator
+from jaxopt_study.curvature import Estimate, Hessian, is_stream, operator_of_data
+from jaxopt_study.dynamics import _cards
 from jaxopt_study.linalg import vectors
 from jaxopt_study.types import Batch, Key, LossFn, Params, Vector
 
@@ -36,6 +40,8 @@ class GradientNoise(NamedTuple):
     lower: Float[Array, ""]
     upper: Float[Array, ""]
 
+    __repr__, _repr_html_ = displayed(_cards.gradient_noise)
+
 
 @nan_is_an_answer
 def gradient_noise(
@@ -43,7 +49,7 @@ def gradient_noise(
     params: Params,
     data: Batch,
     *,
-    batch_size: int,
+    batch_size: int | None = None,
     num_batches: int = 64,
     confidence: float = 0.95,
     key: Key,
@@ -63,12 +69,21 @@ def gradient_noise(
     The noise is that of batches from `data`. The gradient over a set of data that is itself a sample differs from that
     of its distribution, by a variance of tr Σ/N.
 
+    The first K batches of a loader are taken as they come, of bₖ examples, as samples of the distribution from which
+    the loader's examples come; Σ and G are then those of the distribution. With ḡ weighted by examples, and B = Σ bₖ,
+
+        tr Σ ≈ 1/(K − 1) Σ bₖ |gₖ − ḡ|²,    |G|² ≈ |ḡ|² − tr Σ/B
+
+    A loader that does not shuffle gives batches of a kind, such as one class, whose noise is not that of training.
+
     Args:
         loss: `loss(params, batch)` → scalar, the mean over the examples of the batch, without randomness.
         params: θ, a pytree of real floating arrays.
-        data: A pytree of arrays with one common leading axis, the N examples.
-        batch_size: b, in 1 … N. Small batches are better: the cost grows with b K, the accuracy of tr Σ with K alone.
-        num_batches: K ≥ 3.
+        data: A pytree of arrays with one common leading axis, the N examples; or batches, as in `curvature.hessian`.
+        batch_size: b, in 1 … N; None for the batches of a loader. Small batches are better: the cost grows with b K,
+            the accuracy of tr Σ with K alone.
+        num_batches: K ≥ 3; of a loader, the largest number of batches to read. They are kept as the loader gives them,
+            usually in the memory of the host, for the second pass.
         confidence: Coverage of the interval of the noise scale, in (0, 1).
         key: Determines the batches.
 
@@ -80,8 +95,8 @@ def gradient_noise(
     Raises:
         TypeError: If an argument has the wrong type, the loss does not take two arguments or does not return a real
             scalar, or there are no data.
-        ValueError: If a number is out of range, the parameters are not finite, the data have no common leading axis, or
-            the loss normalises over the batch.
+        ValueError: If a number is out of range, a loader has fewer than three batches, the parameters are not finite,
+            the data have no common leading axis, or the loss normalises over the batch.
 
     Example:
         >>> loss = lambda mean, batch: 0.5 * jnp.mean(jnp.sum((batch - mean) ** 2, axis=1))
@@ -101,20 +116,37 @@ def gradient_noise(
     key = check_key(name, key)
     num_batches = check_integer(name, "num_batches", num_batches, 3, remedy="A standard error takes three batches.")
     confidence = check_static_real(name, "confidence", confidence, 0, 1, closed="()")
-    check_integer(name, "batch_size", batch_size, 1)
     if data is None:
         raise TypeError("gradient_noise needs data, the examples of which batches are drawn; received None.")
-    op = empirical_risk_operator(_Noise(loss), params, data, batch_size=batch_size, remat=None, precision="highest")
+    if not is_stream(data):
+        check_integer(name, "batch_size", batch_size, 1, remedy="Only a loader has batches of its own.")
+    op: Any = operator_of_data(_Noise(loss), params, data, batch_size=batch_size, remat=None, precision="highest")
+    if op.is_streamed:
+        return _over_stream(op, num_batches, confidence)
     count = jax.tree.leaves(op.data)[0].shape[0]
     batch_size = check_integer(
         name, "batch_size", batch_size, 1, count, remedy=f"The data have {count} examples; small batches are better."
     )
     if op.loop == "host":
-        sums = _on_host(loss, batch_size, op.params, op.data, jax.random.split(key, num_batches))
+        keys = jax.random.split(key, num_batches)
+        read = lambda: (_one_draw(batch_size, op.data, key) for key in keys)
+        sums = _on_host(loss, op.params, read, np.full(num_batches, batch_size))
     else:
         sums = _compiled(loss, batch_size, op.params, op.data, jax.random.split(key, num_batches))
-    quantile = float(scipy.stats.t.ppf((1 + confidence) / 2, num_batches - 1))
-    return _estimates(batch_size, quantile, *sums)
+    return _estimates(np.full(num_batches, batch_size), confidence, *sums)
+
+
+def _over_stream(op: Any, num_batches: int, confidence: float) -> GradientNoise:
+    batches = op.stream.first(num_batches)
+    counts = np.array([count for count, _ in batches])
+    if len(counts) < 3:
+        raise ValueError(
+            f"gradient_noise needs three batches for a standard error; received a loader of {len(counts)}. Set a "
+            "smaller batch size in the loader."
+        )
+    return _estimates(
+        counts, confidence, *_on_host(op.loss, op.params, lambda: (batch for _, batch in batches), counts)
+    )
 
 
 class _Noise(Hessian):
@@ -123,26 +155,31 @@ class _Noise(Hessian):
     name: ClassVar[str] = "gradient_noise"
 
 
-def _gradient(loss: Any, batch_size: int, params: Params, data: Batch, key: Key) -> Vector:
-    """Return the gradient of a batch drawn with replacement, in at least single precision."""
+def _draw(batch_size: int, data: Batch, key: Key) -> Batch:
+    """Return a batch drawn with replacement."""
     rows = jax.random.randint(key, (batch_size,), 0, jax.tree.leaves(data)[0].shape[0])
+    return jax.tree.map(lambda x: x[rows], data)
+
+
+def _gradient(loss: Any, params: Params, batch: Batch) -> Vector:
+    """Return the gradient of a batch in at least single precision."""
     with jax.default_matmul_precision("highest"):
-        grads = jax.grad(loss)(params, jax.tree.map(lambda x: x[rows], data))
+        grads = jax.grad(loss)(params, batch)
     return jax.tree.map(lambda x: x.astype(vectors.accumulator(x.dtype)), grads)
 
 
 def _add(
-    loss: Any, batch_size: int, params: Params, data: Batch, total: Vector, key: Key
+    loss: Any, params: Params, share: Float[ArrayLike, ""], total: Vector, batch: Batch
 ) -> tuple[Vector, Float[Array, ""]]:
-    grads = _gradient(loss, batch_size, params, data, key)
-    return vectors.add(total, grads), vectors.max_abs(grads)
+    grads = _gradient(loss, params, batch)
+    return vectors.axpy(share, grads, total), vectors.max_abs(grads)
 
 
 def _products(
-    loss: Any, batch_size: int, params: Params, data: Batch, mean: Vector, unit: Float[Array, ""], key: Key
+    loss: Any, params: Params, mean: Vector, unit: Float[Array, ""], batch: Batch
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Return |gₖ − ḡ|² and (gₖ − ḡ)ᵀḡ, in squared units."""
-    away = vectors.in_units(unit, vectors.subtract(_gradient(loss, batch_size, params, data, key), mean))
+    away = vectors.in_units(unit, vectors.subtract(_gradient(loss, params, batch), mean))
     return vectors.inner(away, away), vectors.inner(away, vectors.in_units(unit, mean))
 
 
@@ -155,58 +192,84 @@ def _zeros(params: Params) -> Vector:
     return jax.tree.map(lambda x: jnp.zeros(x.shape, vectors.accumulator(x.dtype)), params)
 
 
-def _mean_and_unit(total: Vector, sizes: Float[Array, " batches"]) -> tuple[Vector, Float[Array, ""]]:
-    """Return ḡ, and the power of two next to the largest entry of any gradient: squares in this unit stay in range."""
-    return vectors.scale(1 / len(sizes), total), vectors.power_of_two(jnp.max(sizes))
+def _unit(sizes: Float[Array, " batches"]) -> Float[Array, ""]:
+    """Return the power of two next to the largest entry of any gradient: squares in this unit stay in range."""
+    return vectors.power_of_two(jnp.max(sizes))
 
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _compiled(loss: Any, batch_size: int, params: Params, data: Batch, keys: Key) -> tuple[Any, Any, Any, Any]:
-    total, sizes = lax.scan(partial(_add, loss, batch_size, params, data), _zeros(params), keys)
-    mean, unit = _mean_and_unit(total, sizes)
-    spread, along = lax.map(partial(_products, loss, batch_size, params, data, mean, unit), keys)
+    draw = partial(_draw, batch_size, data)
+    mean, sizes = lax.scan(lambda total, key: _add(loss, params, 1 / len(keys), total, draw(key)), _zeros(params), keys)
+    unit = _unit(sizes)
+    spread, along = lax.map(lambda key: _products(loss, params, mean, unit, draw(key)), keys)
     return spread, along, _square(unit, mean), unit
 
 
-_one_add = jax.jit(_add, static_argnums=(0, 1))
-_one_product = jax.jit(_products, static_argnums=(0, 1))
+_one_draw = jax.jit(_draw, static_argnums=0)
+_one_add = jax.jit(_add, static_argnums=0)
+_one_product = jax.jit(_products, static_argnums=0)
 
 
-def _on_host(loss: Any, batch_size: int, params: Params, data: Batch, keys: Key) -> tuple[Any, Any, Any, Any]:
-    """Return the same from a loop of Python, faster for XLA's convolutions on a CPU."""
-    total, sizes = _zeros(params), []
-    for key in keys:
-        total, size = _one_add(loss, batch_size, params, data, total, key)
+def _on_host(
+    loss: Any, params: Params, read: Callable[[], Iterable[Batch]], counts: Int[np.ndarray, " batches"]
+) -> tuple[Any, Any, Any, Any]:
+    """Return the same for batches that Python reads twice; faster for XLA's convolutions on a CPU."""
+    mean, sizes = _zeros(params), []
+    for share, batch in zip(counts / counts.sum(), read(), strict=True):
+        mean, size = _one_add(loss, params, share, mean, batch)
         sizes.append(size)
-    mean, unit = _mean_and_unit(total, jnp.stack(sizes))
-    found = [_one_product(loss, batch_size, params, data, mean, unit, key) for key in keys]
+    unit = _unit(jnp.stack(sizes))
+    found = [_one_product(loss, params, mean, unit, batch) for batch in read()]
     spread, along = (jnp.stack(parts) for parts in zip(*found, strict=True))
     return spread, along, _square(unit, mean), unit
 
 
-@partial(jax.jit, static_argnums=(0, 1))
 def _estimates(
-    batch_size: int,
-    quantile: float,
+    counts: Int[np.ndarray, " batches"],
+    confidence: float,
     spread: Float[Array, " batches"],
     along: Float[Array, " batches"],
     level: Float[Array, ""],
     unit: Float[Array, ""],
 ) -> GradientNoise:
-    """Return the estimates from aₖ = |gₖ − ḡ|², cₖ = (gₖ − ḡ)ᵀḡ and |ḡ|², all in squared units of the gradient."""
+    quantile = float(scipy.stats.t.ppf((1 + confidence) / 2, len(counts) - 1))
+    examples = counts.sum()
+    shares = counts / (examples - counts)
+    weights = [jnp.asarray(x, spread.dtype) for x in (counts, shares, examples - counts, examples)]
+    return _weighted(quantile, *weights, spread, along, level, unit)
+
+
+@partial(jax.jit, static_argnums=0)
+def _weighted(
+    quantile: float,
+    counts: Float[Array, " batches"],
+    shares: Float[Array, " batches"],
+    others: Float[Array, " batches"],
+    examples: Float[Array, ""],
+    spread: Float[Array, " batches"],
+    along: Float[Array, " batches"],
+    level: Float[Array, ""],
+    unit: Float[Array, ""],
+) -> GradientNoise:
+    """Return the estimates from aₖ = |gₖ − ḡ|², cₖ = (gₖ − ḡ)ᵀḡ and |ḡ|², all in squared units of the gradient.
+
+    Batch k has bₖ of B examples, the others have B − bₖ, and its share is bₖ/(B − bₖ).
+    """
     k = len(spread)
-    total = jnp.sum(spread)
-    trace, norm = batch_size * total / (k - 1), level - total / (k * (k - 1))
-    # The same without batch k: ḡ moves by −(gₖ − ḡ)/(K − 1), and the sum of squares about it falls by aₖ K/(K − 1).
-    rest = jnp.maximum(total - spread * (k / (k - 1)), 0) / (k - 2)
-    traces = batch_size * rest
-    norms = level - 2 * along / (k - 1) + spread / (k - 1) ** 2 - rest / (k - 1)
+    total = jnp.sum(counts * spread)
+    trace = total / (k - 1)
+    hidden = trace / examples
+    norm = level - hidden
+    # The same without batch k: ḡ moves by −(gₖ − ḡ) times the share, and the sum of squares falls by bₖ aₖ B/(B − bₖ).
+    traces = jnp.maximum(total - examples * shares * spread, 0) / (k - 2)
+    norms = level - 2 * along * shares + spread * shares**2 - traces / others
     share = jnp.sqrt((k - 1) / k).astype(spread.dtype)
     traces, norms = share * (traces - jnp.mean(traces)), share * (norms - jnp.mean(norms))
 
     eps = jnp.finfo(spread.dtype).eps  # errors are at least those of rounding
     trace_error = jnp.maximum(jnp.sqrt(jnp.sum(traces**2)), eps * trace)
-    norm_error = jnp.maximum(jnp.sqrt(jnp.sum(norms**2)), eps * (level + total / (k * (k - 1))))
+    norm_error = jnp.maximum(jnp.sqrt(jnp.sum(norms**2)), eps * (level + hidden))
     both = jnp.sum(traces * norms)
     ratio = jnp.where(norm > 0, trace / norm, jnp.inf)
     variance = trace_error**2 - 2 * ratio * both + (ratio * norm_error) ** 2  # of x − r y

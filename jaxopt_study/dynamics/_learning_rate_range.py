@@ -12,8 +12,10 @@ import numpy as np
 from jaxtyping import Array, Float, Float64, Inexact
 
 from jaxopt_study._checks import check_callable, check_integer, check_key, check_params, check_static_real
+from jaxopt_study._display import displayed, plotted, tabulated
 from jaxopt_study._programs import nan_is_an_answer, strongly_typed
 from jaxopt_study.curvature import hessian
+from jaxopt_study.dynamics import _cards
 from jaxopt_study.dynamics._linearised_step import LinearStep
 from jaxopt_study.dynamics._short_runs import short_runs
 from jaxopt_study.dynamics._state_roles import frozen_leaves
@@ -69,6 +71,10 @@ class LearningRateRange:
     diverged: Any
     kind: Kind
 
+    __repr__, _repr_html_ = displayed(_cards.learning_rate_range)
+    to_pandas = tabulated(_cards.columns_of_range)
+    plot = plotted
+
     @property
     def measured(self) -> tuple[float, float]:
         """Neighbouring rates of the short runs: the last before, and the first with, a divergence; ∞ for none."""
@@ -115,7 +121,7 @@ def learning_rate_range(
         make_optimizer: η ↦ optimizer; η may be traced.
         loss: loss(params, data) → scalar, without randomness.
         params: θ.
-        data: Data of the loss.
+        data: Data of the loss: arrays, or batches that can be read again, as in `curvature.hessian`.
         key: Key of the random start.
         opt_state: State before the step, without the learning rate in it; None for that of `init`. For Adam a state
             after some steps is better, because the bias correction of the first step makes it that of plain momentum.
@@ -127,7 +133,8 @@ def learning_rate_range(
 
     Returns:
         Bounds, certificate and losses. Cost: 20 to 50 Hessian-vector products at each of about 10 rates, and
-        `num_rates` · `num_steps` gradients; memory of `num_rates` runs.
+        `num_rates` · `num_steps` gradients; memory of `num_rates` runs. A loader is read once for each product and each
+        of the `num_steps` steps.
 
     Raises:
         TypeError: If an argument has the wrong type, arrays are traced, or `make_optimizer` takes no traced rate.
@@ -166,9 +173,7 @@ def learning_rate_range(
         middle = next((rate for rate in (search.high, search.low) if 0 < rate < math.inf), _TRIAL)
         dtype = vectors.accumulator(step.curvature.dtype)
         rates = jnp.asarray(np.geomspace(middle / 10, middle * 10, num_rates), dtype)
-        initial, losses = short_runs(
-            make_optimizer, loss, batch_size, num_steps, rates, params, opt_state, step.curvature.data
-        )
+        initial, losses = short_runs(make_optimizer, step.curvature, num_steps, rates, params, opt_state)
     return LearningRateRange(
         search.low, search.high, search.found[0], search.found[1], search.num_matvecs, rates, losses, initial,
         ~(losses <= initial), kind,
@@ -196,11 +201,11 @@ def _step(
     params = jax.tree.map(jnp.asarray, params)
     curvature = hessian(loss, gradient_point(differentiated(params), opt_state), data, batch_size=batch_size)
     moving, held = frozen_leaves(optimizer, params, "statistics", 1)
-    trial = LinearStep(params, opt_state, curvature, optimizer, loss, batch_size, moving, held)
+    trial = LinearStep(params, opt_state, curvature, optimizer, loss, moving, held).informed()
     leaves, treedef = jax.tree.flatten(trial.like)
     step = StepOfRate(
-        jnp.asarray(_TRIAL), params, None if given is None else opt_state, curvature, make_optimizer, loss, batch_size,
-        moving, held, (tuple(leaves), treedef),
+        jnp.asarray(_TRIAL), params, None if given is None else opt_state, curvature, make_optimizer, loss,
+        moving, held, (tuple(leaves), treedef), average=trial.average,
     )  # fmt: skip
     return step, params, trial
 

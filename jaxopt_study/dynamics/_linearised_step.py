@@ -12,7 +12,7 @@ from jax import lax
 from jax.tree_util import Partial
 from jaxtyping import Array, ArrayLike, Bool, Float, Shaped
 
-from jaxopt_study.curvature import batch_mean, hessian
+from jaxopt_study.curvature import hessian, value_and_gradient
 from jaxopt_study.dynamics._state_roles import Freeze, frozen_leaves, leaf_owners
 from jaxopt_study.dynamics._stop_gradient_at import hold_results
 from jaxopt_study.dynamics._updates import call_update, differentiated, keep_dtypes
@@ -39,8 +39,8 @@ class Point(NamedTuple):
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=("params", "opt_state", "curvature", "scales"),
-    meta_fields=("optimizer", "loss", "batch_size", "moving", "held", "shardings"),
+    data_fields=("params", "opt_state", "curvature", "scales", "average"),
+    meta_fields=("optimizer", "loss", "moving", "held", "shardings"),
 )
 @dataclass(frozen=True, eq=False)
 class LinearStep:
@@ -54,11 +54,11 @@ class LinearStep:
     curvature: Any  # Hessian of the loss at the gradient point, with the data
     optimizer: Any
     loss: Callable[..., Any]
-    batch_size: int | None
     moving: tuple[bool, ...]  # mask of the state leaves that vary
     held: tuple[bool, ...]  # mask of the state leaves whose new values are constants
     scales: Any = None
     shardings: tuple[Any, ...] | None = None  # shardings of the leaves of a pair; None for those of the arrays
+    average: Any = None  # loss and gradient at the gradient point, where the data come from a loader
 
     @property
     def like(self) -> Any:
@@ -76,13 +76,7 @@ class LinearStep:
 
     def product(self) -> Matvec:
         """Return a compiled v ↦ A v for use from Python; the step is linearised once."""
-        here, hvp = _at_point(self), self.curvature.product()
-
-        def product(v: Any) -> Any:
-            params, memory, moved = _before(here, self.scales, v)
-            return _after(here, self.scales, params, memory, moved, hvp(moved))
-
-        return product
+        return product_at(at_point(self), self.curvature.product(), self.scales)
 
     def at_point(self) -> Point:
         """Return gradient and linearised update; for use inside a trace."""
@@ -93,7 +87,7 @@ class LinearStep:
 
         with jax.default_matmul_precision("highest"):
             point, to_point = jax.linearize(point_at, self.params, memory)
-            value, grads = self._over_batches(lambda batch: jax.value_and_grad(self.loss)(point, batch))
+            value, grads = self._average(point)
             through_update = jax.linearize(self.step_with, grads, self.params, memory, value)[1]
         return Point(grads, value, to_point, through_update)
 
@@ -105,7 +99,7 @@ class LinearStep:
         def update(grads: Vector, params: Params, memory: list[Array], value: Float[Array, ""]) -> tuple[Params, Any]:
             state = self._state(memory)
             updates, new = call_update(
-                self.optimizer, grads, state, params, value, lambda p: self._over_batches(partial(self.loss, p))
+                self.optimizer, grads, state, params, value, lambda p: self.curvature.mean(partial(self.loss, p))
             )
             return optax.apply_updates(params, updates), new
 
@@ -117,20 +111,27 @@ class LinearStep:
         """Return the next step, linearised at the result of this one."""
         params, opt_state = _advanced(self)
         point = gradient_point(differentiated(params), opt_state)
-        return replace(self, params=params, opt_state=opt_state, curvature=replace(self.curvature, params=point))
+        step = replace(self, params=params, opt_state=opt_state, curvature=at(self.curvature, point))
+        return step.informed()
+
+    def informed(self) -> "LinearStep":
+        """Return the step with loss and gradient where the data come from a loader, which its programs cannot read."""
+        if not self.curvature.is_streamed:
+            return self
+        return replace(self, average=value_and_gradient(self.curvature, self.curvature.params))
 
     def advance(self) -> tuple[Any, Any]:
         """Return parameters and state after the step."""
         with jax.default_matmul_precision("highest"):
             point = gradient_point(differentiated(self.params), self.opt_state)
-            value, grads = self._over_batches(lambda batch: jax.value_and_grad(self.loss)(point, batch))
+            value, grads = self._average(point)
             updates, state = call_update(
                 self.optimizer,
                 grads,
                 self.opt_state,
                 self.params,
                 value,
-                lambda p: self._over_batches(partial(self.loss, p)),
+                lambda p: self.curvature.mean(partial(self.loss, p)),
             )
         return optax.apply_updates(self.params, updates), keep_dtypes(state, self.opt_state)
 
@@ -149,10 +150,8 @@ class LinearStep:
         """Return the sensitivity of the step to the gradient, ‖∂θ′/∂g · 1‖."""
         return float(_scales(self, ())[1])
 
-    def _over_batches(self, function: Callable[[Any], Any]) -> Any:
-        return batch_mean(
-            function, self.curvature.data, self.batch_size, shard_interleaved=self.curvature.shard_interleaved
-        )
+    def _average(self, point: Params) -> tuple[Float[Array, ""], Vector]:
+        return value_and_gradient(self.curvature, point) if self.average is None else self.average
 
     def _memory(self, state: Any) -> list[Any]:
         return [leaf for leaf, moves in zip(jax.tree.leaves(state), self.moving, strict=True) if moves]
@@ -168,6 +167,16 @@ class LinearStep:
 def _product(here: Point, hvp: Matvec, scales: Any, v: Any) -> Any:
     params, memory, moved = _before(here, scales, v)
     return _after(here, scales, params, memory, moved, hvp(moved))
+
+
+def product_at(here: Point, hvp: Matvec, scales: Any) -> Matvec:
+    """Return v ↦ A v for use from Python, from the derivatives of the step and a compiled product with the Hessian."""
+
+    def product(v: Any) -> Any:
+        params, memory, moved = _before(here, scales, v)
+        return _after(here, scales, params, memory, moved, hvp(moved))
+
+    return product
 
 
 @jax.jit
@@ -191,7 +200,8 @@ def _advanced(step: LinearStep) -> tuple[Any, Any]:
 
 
 @jax.jit
-def _at_point(step: LinearStep) -> Point:
+def at_point(step: LinearStep) -> Point:
+    """Return gradient and linearised update, from a compiled program."""
     return step.at_point()
 
 
@@ -212,7 +222,7 @@ def linear_step(
         opt_state: Its state.
         loss: loss(params, batch) → scalar.
         params: θ.
-        data: Data of the loss.
+        data: Data of the loss: arrays, or batches.
         freeze: As in `stability`.
         batch_size: Examples per batch, or None.
         steps: The optimizer's period.
@@ -226,8 +236,15 @@ def linear_step(
     curvature = hessian(loss, gradient_point(differentiated(params), opt_state), data, batch_size=batch_size)
     params = jax.tree.map(jnp.asarray, params)
     moving, held = frozen_leaves(optimizer, params, freeze, steps)
-    step = LinearStep(params, opt_state, curvature, optimizer, loss, batch_size, moving, held)
-    return replace(step, shardings=tuple(leaf.sharding for leaf in jax.tree.leaves(step.like)))
+    step = LinearStep(params, opt_state, curvature, optimizer, loss, moving, held)
+    return replace(step, shardings=tuple(leaf.sharding for leaf in jax.tree.leaves(step.like))).informed()
+
+
+def at(curvature: Any, params: Params) -> Any:
+    """Return the Hessian of the same loss and data at other parameters."""
+    if curvature.is_streamed:
+        return replace(curvature, template=replace(curvature.template, params=params))
+    return replace(curvature, params=params)
 
 
 def preconditioner_diagonal(here: Point, like: Any) -> tuple[Any, Bool[Array, ""]]:

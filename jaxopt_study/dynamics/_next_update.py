@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
-from jaxopt_study.curvature import Hessian, batch_mean, empirical_risk_operator
+from jaxopt_study.curvature import Hessian, operator_of_data, value_and_gradient
 from jaxopt_study.dynamics._updates import call_update, check_optimizer, differentiated
 from jaxopt_study.linalg.checks import check_concrete
 from jaxopt_study.transforms import gradient_point
@@ -31,7 +32,7 @@ def next_update(
         opt_state: Its state.
         loss: loss(params, data) → scalar.
         params: θ, or the `optax.LookaheadParams`, whose fast parameters are those of the loss.
-        data: Data of the loss.
+        data: Data of the loss: arrays, or batches that can be read again, as in `curvature.hessian`.
         batch_size: Examples per batch, or None.
 
     Returns:
@@ -43,10 +44,11 @@ def next_update(
     """
     check_concrete(name, opt_state, params, data)
     optimizer, opt_state, params = check_optimizer(name, optimizer, opt_state, params)
-    op = empirical_risk_operator(
+    op: Any = operator_of_data(
         _checked(name)(loss), differentiated(params), data, batch_size=batch_size, remat=None, precision="highest"
     )
-    updates = _update(optimizer, loss, op.batch_size, opt_state, params, op.data)
+    value, grads = value_and_gradient(op, _point(params, opt_state))
+    updates = _update(optimizer, op, opt_state, params, value, grads)
     if not all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(updates)):
         raise ValueError(
             f"{name}: the next update must be finite; received NaN or infinity, as for a gradient that is not finite "
@@ -61,15 +63,13 @@ def _checked(name: str) -> type[Hessian]:
     return type("_Loss", (Hessian,), {"name": name})
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
-def _update(optimizer: Any, loss: Any, batch_size: int | None, state: Any, params: Any, data: Any) -> Vector:
-    def over_batches(function: Any) -> Any:
-        return batch_mean(function, data, batch_size)
+@jax.jit
+def _point(params: Any, state: Any) -> Params:
+    return gradient_point(differentiated(params), state)
 
+
+@partial(jax.jit, static_argnums=0)
+def _update(optimizer: Any, op: Any, state: Any, params: Any, value: Float[Array, ""], grads: Vector) -> Vector:
     with jax.default_matmul_precision("highest"):
-        point = gradient_point(differentiated(params), state)
-        value, grads = over_batches(lambda batch: jax.value_and_grad(loss)(point, batch))
-        updates, _ = call_update(
-            optimizer, grads, state, params, value, lambda p: over_batches(lambda batch: loss(p, batch))
-        )
+        updates, _ = call_update(optimizer, grads, state, params, value, lambda p: op.mean(partial(op.loss, p)))
     return jax.tree.map(lambda u, p: jnp.asarray(u, p.dtype), differentiated(updates), differentiated(params))

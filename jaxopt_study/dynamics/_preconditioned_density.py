@@ -6,8 +6,10 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxopt_study._display import displayed, plotted
 from jaxopt_study._programs import nan_is_an_answer
 from jaxopt_study.curvature import SpectralDensity, spectral_density
+from jaxopt_study.dynamics import _cards
 from jaxopt_study.dynamics._preconditioning import preconditioned_step
 from jaxopt_study.linalg.sharding import mesh_context
 from jaxopt_study.types import Batch, Key, LossFn, Params
@@ -27,6 +29,9 @@ class PreconditionedDensity(NamedTuple):
     threshold: float
     unstable_share: Float[Array, ""]
     unstable_share_error: Float[Array, ""]
+
+    __repr__, _repr_html_ = displayed(_cards.preconditioned_density)
+    plot = plotted
 
 
 @nan_is_an_answer
@@ -54,7 +59,7 @@ def preconditioned_density(
         opt_state: Its state after the last step.
         loss: loss(params, data) → scalar, without randomness.
         params: θ.
-        data: Data of the loss.
+        data: Data of the loss: arrays, or batches that can be read again, as in `curvature.hessian`.
         key: Key of the random vectors.
         batch_size: Examples per batch, for a loss that is a mean over examples; None for all at once.
         num_probes: As in `spectral_density`.

@@ -10,8 +10,10 @@ from jax.tree_util import register_dataclass
 from jaxtyping import Array, Bool, Float
 
 from jaxopt_study._checks import check_key
+from jaxopt_study._display import displayed, plotted
 from jaxopt_study._programs import nan_is_an_answer
 from jaxopt_study.curvature import Bracket, sharpness
+from jaxopt_study.dynamics import _cards
 from jaxopt_study.dynamics._linearised_step import LinearStep, linear_step, preconditioner_diagonal
 from jaxopt_study.dynamics._scalar_model import companion_matrices
 from jaxopt_study.dynamics._stability_limit import AT_REST
@@ -35,6 +37,8 @@ class Preconditioner(NamedTuple):
     diagonal: Params
     threshold: float
 
+    __repr__, _repr_html_ = displayed(_cards.preconditioner)
+
 
 @partial(register_dataclass, data_fields=("bracket", "threshold"), meta_fields=())
 @dataclass(frozen=True)
@@ -48,6 +52,9 @@ class PreconditionedSharpness:
 
     bracket: Bracket
     threshold: float
+
+    __repr__, _repr_html_ = displayed(_cards.preconditioned_sharpness)
+    plot = plotted
 
     @property
     def lower(self) -> float:
@@ -96,7 +103,7 @@ def preconditioned_sharpness(
         opt_state: Its state after the last step.
         loss: loss(params, data) → scalar, without randomness.
         params: θ.
-        data: Data of the loss.
+        data: Data of the loss: arrays, or batches that can be read again, as in `curvature.hessian`.
         key: Key of the random start; None for a fixed one.
         batch_size: Examples per batch, for a loss that is a mean over examples; None for all at once.
         confidence: Probability that the upper bound holds.
@@ -157,7 +164,7 @@ def preconditioner(
         opt_state: Its state after the last step.
         loss: loss(params, data) → scalar; the next gradient updates the second-moment buffers and decides about clips.
         params: θ.
-        data: Data of the loss.
+        data: Data of the loss: arrays, or batches that can be read again, as in `curvature.hessian`.
         batch_size: Examples per batch, or None.
 
     Returns:

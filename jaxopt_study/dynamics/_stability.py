@@ -9,8 +9,10 @@ import numpy as np
 from jaxtyping import Float, Float64, Inexact
 
 from jaxopt_study._checks import check_integer, check_key, check_real
+from jaxopt_study._display import displayed, plotted, tabulated
 from jaxopt_study._programs import nan_is_an_answer
 from jaxopt_study.curvature import GROWTH
+from jaxopt_study.dynamics import _cards
 from jaxopt_study.dynamics._linearised_step import linear_step
 from jaxopt_study.dynamics._multi_step_jacobian import Composition, compose
 from jaxopt_study.dynamics._state_roles import Freeze, leaf_paths
@@ -65,6 +67,10 @@ class Stability:
     frozen: tuple[str, ...]
     num_steps: int = 1
 
+    __repr__, _repr_html_ = displayed(_cards.stability)
+    to_pandas = tabulated(_cards.columns_of_stability)
+    plot = plotted
+
 
 @nan_is_an_answer
 def stability(
@@ -118,7 +124,7 @@ def stability(
         loss: loss(params, data) → scalar, without randomness.
         params: θ after the last step; for `optax.lookahead` the `optax.LookaheadParams`, whose fast parameters are
             those of the loss.
-        data: Data of the loss.
+        data: Data of the loss: arrays, or batches that can be read again, as in `curvature.hessian`.
         key: Key of the random start; None for a fixed one.
         freeze: "statistics" for second-moment buffers; "nothing" for the derivative of the whole map; or a function of
             a path of the state (as in `state_roles`) that returns whether to freeze that leaf.

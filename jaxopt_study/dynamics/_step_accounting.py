@@ -1,6 +1,5 @@
 """Predicted and actual decrease of the loss in one step."""
 
-from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -9,8 +8,10 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from jaxopt_study._checks import check_integer, check_params
+from jaxopt_study._display import displayed, plotted
 from jaxopt_study._programs import nan_is_an_answer, wider
-from jaxopt_study.curvature import Hessian, batch_mean, empirical_risk_operator
+from jaxopt_study.curvature import Hessian, operator_of_data
+from jaxopt_study.dynamics import _cards
 from jaxopt_study.linalg import vectors
 from jaxopt_study.linalg.checks import check_vector, describe
 from jaxopt_study.linalg.hash_normal import draw_like
@@ -36,6 +37,9 @@ class Accounting(NamedTuple):
     linear_error: Float[Array, ""]
     quadratic_error: Float[Array, ""]
     realised_error: Float[Array, ""]
+
+    __repr__, _repr_html_ = displayed(_cards.accounting)
+    plot = plotted
 
     @property
     def predicted(self) -> Float[Array, ""]:
@@ -83,7 +87,7 @@ def account_step(
         loss: loss(params, data) → scalar, without randomness.
         params: θ before the step.
         updates: u, like the parameters, signs as applied.
-        data: Data of the loss; the step may have used a part of it.
+        data: Data of the loss: arrays, or batches, as in `curvature.hessian`; the step may have used a part of them.
         batch_size: Examples per batch, for a loss that is a mean over examples; None for all at once.
         num_samples: Number of evaluations, ≥ 2.
 
@@ -108,17 +112,18 @@ def account_step(
         evaluations).
     """
     num_samples = check_integer("account_step", "num_samples", num_samples, 2, remedy="A standard deviation takes two.")
-    op = empirical_risk_operator(_Step(loss), params, data, batch_size=batch_size, remat=None, precision="highest")
-    params, data = op.params, op.data
+    op: Any = operator_of_data(_Step(loss), params, data, batch_size=batch_size, remat=None, precision="highest")
+    params = op.params
     updates = check_vector(describe(params), updates, what="update")
     check_params("account_step", updates, name="updates")
-    samples = [_account(loss, batch_size, params, updates, data, seed) for seed in range(num_samples)]
+    samples = op.mean_over_data(lambda part: [_account(part, updates, seed) for seed in range(num_samples)])
     terms = jnp.stack([terms for terms, _ in samples])
     sizes = jnp.max(jnp.stack([sizes for _, sizes in samples]), axis=0)
     # At least the rounding error of the sums and of the losses, which a few samples may not show.
     info = jnp.finfo(terms.dtype)
     floor = jnp.where(sizes > 0, jnp.maximum(info.eps * sizes / np.sqrt(2.0).astype(terms.dtype), info.tiny), 0)
-    errors = jnp.maximum(jnp.std(terms, axis=0, ddof=1), floor)
+    away, unit = vectors.unscaled(terms - jnp.mean(terms, axis=0))  # squares stay in range
+    errors = jnp.maximum(unit * jnp.sqrt(jnp.sum(away**2, axis=0) / (num_samples - 1)), floor)
     return Accounting(*jnp.mean(terms, axis=0), *errors)
 
 
@@ -128,20 +133,18 @@ class _Step(Hessian):
     name: ClassVar[str] = "account_step"
 
 
-@partial(jax.jit, static_argnums=(0, 1))
-def _account(
-    loss: Any, batch_size: int | None, params: Params, updates: Vector, data: Batch, seed: Int[ArrayLike, ""]
-) -> tuple[Float[Array, "3"], Float[Array, "3"]]:
+@jax.jit
+def _account(op: Any, updates: Vector, seed: Int[ArrayLike, ""]) -> tuple[Float[Array, "3"], Float[Array, "3"]]:
+    params, loss = op.params, op.loss
     signs = jax.tree.map(jnp.sign, draw_like(params, seed))
     before = jax.tree.map(lambda p, s: p * (1 + jnp.finfo(p.dtype).eps * s).astype(p.dtype), params, signs)
     after = vectors.add(before, updates)
     applied = vectors.subtract(after, before)
 
     def of_batch(batch: Batch) -> tuple[Float[Array, "3"], Float[Array, "3"]]:
-        with jax.default_matmul_precision("highest"):
-            start, end = loss(before, batch), loss(after, batch)
-            grads, product = linearized_gradient(lambda p: loss(p, batch), before)
-            curved = product(applied)
+        start, end = loss(before, batch), loss(after, batch)
+        grads, product = linearized_gradient(lambda p: loss(p, batch), before)
+        curved = product(applied)
         terms = vectors.inner(grads, applied), 0.5 * vectors.inner(curved, applied), end - start
         dtype = vectors.accumulator(wider(*(term.dtype for term in terms)))
         grads, curved, length = (jax.tree.map(jnp.abs, x) for x in (grads, curved, applied))
@@ -150,4 +153,4 @@ def _account(
         together = [jnp.stack([x.astype(dtype) for x in part]) for part in (terms, sizes)]
         return together[0], together[1]
 
-    return batch_mean(of_batch, data, batch_size)
+    return op.mean(of_batch)

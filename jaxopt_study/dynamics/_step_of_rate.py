@@ -10,7 +10,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jaxopt_study._programs import strongly_typed
-from jaxopt_study.dynamics._linearised_step import LinearStep
+from jaxopt_study.dynamics._linearised_step import LinearStep, Point, product_at
 from jaxopt_study.dynamics._updates import as_transformation
 from jaxopt_study.linalg.operator import Loop
 from jaxopt_study.types import Matvec
@@ -18,8 +18,8 @@ from jaxopt_study.types import Matvec
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=("rate", "params", "opt_state", "curvature", "scales"),
-    meta_fields=("make_optimizer", "loss", "batch_size", "moving", "held", "structure"),
+    data_fields=("rate", "params", "opt_state", "curvature", "scales", "average"),
+    meta_fields=("make_optimizer", "loss", "moving", "held", "structure"),
 )
 @dataclass(frozen=True, eq=False)
 class StepOfRate:
@@ -31,11 +31,11 @@ class StepOfRate:
     curvature: Any  # Hessian at the gradient point, with the data
     make_optimizer: Callable[..., Any]
     loss: Callable[..., Any]
-    batch_size: int | None
     moving: tuple[bool, ...]
     held: tuple[bool, ...]
     structure: Any  # of a pair of parameters and momentum buffers, with shapes, dtypes and shardings; hashable
     scales: Any = None  # units of parameters and momentum buffers, as in `LinearStep`
+    average: Any = None  # loss and gradient, as in `LinearStep`
 
     @property
     def like(self) -> Any:
@@ -54,7 +54,7 @@ class StepOfRate:
 
     def product(self) -> Matvec:
         """Return a compiled v ↦ A v for use from Python."""
-        return lambda v: _product(self, v)
+        return product_at(_at_point(self), self.curvature.product(), self.scales)
 
     def at_rate(self) -> LinearStep:
         """Return the linearised step of this rate; for use inside a trace."""
@@ -63,11 +63,11 @@ class StepOfRate:
         if state is None:
             state = lax.stop_gradient(strongly_typed(optimizer.init(self.params)))
         return LinearStep(
-            self.params, state, self.curvature, optimizer, self.loss, self.batch_size, self.moving, self.held,
-            self.scales,
+            self.params, state, self.curvature, optimizer, self.loss, self.moving, self.held, self.scales,
+            average=self.average,
         )  # fmt: skip
 
 
 @jax.jit
-def _product(step: StepOfRate, v: Any) -> Any:
-    return step.linearize()(v)
+def _at_point(step: StepOfRate) -> Point:
+    return step.at_rate().at_point()

@@ -12,8 +12,10 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from jaxopt_study._checks import check_bool, check_integer, check_key
+from jaxopt_study._display import displayed
 from jaxopt_study._programs import nan_is_an_answer
-from jaxopt_study.curvature import GROWTH
+from jaxopt_study.curvature import GROWTH, in_memory
+from jaxopt_study.dynamics import _cards
 from jaxopt_study.dynamics._linearised_step import LinearStep, linear_step
 from jaxopt_study.dynamics._step_period import refuse_period
 from jaxopt_study.dynamics._updates import check_optimizer
@@ -49,6 +51,8 @@ class StochasticStability:
     kind: Kind
     exact: bool
     num_matvecs: int
+
+    __repr__, _repr_html_ = displayed(_cards.stochastic_stability)
 
 
 @nan_is_an_answer
@@ -96,7 +100,8 @@ def stochastic_stability(
         opt_state: Its state after the last step.
         loss: loss(params, batch) → scalar, a mean over the examples of the batch, without randomness.
         params: θ after the last step.
-        data: Arrays with a common leading axis, the examples.
+        data: Arrays with a common leading axis, the examples; or batches of them, as in `curvature.hessian`, which are
+            all held in memory, because each particle draws a batch of its own.
         batch_size: b, from 1 to N.
         key: Key of batches and particles.
         replace: Whether the examples of a batch are drawn with replacement.
@@ -137,6 +142,7 @@ def stochastic_stability(
     num_particles = check_integer(name, "num_particles", num_particles, 2)
     num_steps = check_integer(name, "num_steps", num_steps, 4)
     exact = None if exact is None else check_bool(name, "exact", exact)
+    data = in_memory(name, data)
     check_concrete(name, opt_state, params, data)
     optimizer, opt_state, params = check_optimizer(name, optimizer, opt_state, params)
     refuse_period(name, optimizer, params, opt_state)

@@ -6,7 +6,6 @@ from jaxopt_study.examination._rows import edge_and_rate as edge_and_rate
 from jaxopt_study.examination._rows import eigenvalue_rows as eigenvalue_rows
 from jaxopt_study.examination._rows import interval as interval
 from jaxopt_study.examination._rows import table_rows as table_rows
-from jaxopt_study.examination._rows import with_error as with_error
 from jaxopt_study.examination._stages import STAGES as STAGES
 from jaxopt_study.examination._stages import Choices as Choices
 from jaxopt_study.examination._stages import Stage as Stage

@@ -5,9 +5,14 @@ from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+
 from jaxopt_study import figures, records
+from jaxopt_study._display import Card, card_html
+from jaxopt_study._display import density as picture_of_density
 from jaxopt_study.examination._findings import Finding
 from jaxopt_study.examination._rows import edge_and_rate, interval, table_rows
 from jaxopt_study.files import check_place
@@ -60,7 +65,28 @@ class Examination:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        return f"<p>{html.escape(self.title)}</p>{self._findings()}{self._table()}"
+        notes = [f"{subject}. {text} {advice}".rstrip() for subject, text, advice in self.findings]
+        density = self.results.get("spectral_density")
+        picture = None if density is None else lambda: _picture(density)
+        return card_html(Card(f"Examination: {self.title}", [*table_rows(self.results)], _HEAD, notes, picture))
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the spectral density with the optimizer's limit in one axes; `figure` draws all of the spectrum.
+
+        Args:
+            ax: Axes to draw in; None makes a figure with one.
+
+        Returns:
+            The axes.
+
+        Raises:
+            ValueError: If the budget did not include the spectral density.
+        """
+        if "spectral_density" not in self.results:
+            raise ValueError(
+                f'An examination draws its spectrum; that of the budget {self.budget!r} has none. Use budget="minutes".'
+            )
+        return figures.plot_density(self.results["spectral_density"], ax, edge=edge_and_rate(self.results)[0])
 
     def to_pandas(self) -> Any:
         """Return the table as a pandas frame, one row for each quantity."""
@@ -81,7 +107,7 @@ class Examination:
             raise ValueError(
                 f'An examination draws its spectrum; that of the budget {self.budget!r} has none. Use budget="minutes".'
             )
-        (edge, rate), title = edge_and_rate(self.results), self.title
+        (edge, rate), title = edge_and_rate(self.results), self.title.replace("$", r"\$")  # no formulas of a file
         if edge is None and "preconditioned" in self.results:
             title += f"\npreconditioned sharpness / threshold: {interval(*self.results['preconditioned']['ratio'])}"
         return figures.spectrum(self.results, title=title, edge=edge, rate=rate)
@@ -122,12 +148,13 @@ class Examination:
         try:
             results, config = record.results, record.config
             found = cls(
-                results=results["stages"], errors=results["errors"], seconds=results["seconds"],
+                results=results["stages"], errors={name: str(told) for name, told in results["errors"].items()},
+                seconds={name: float(time) for name, time in results["seconds"].items()},
                 size=int(results["size"]), budget=str(config["budget"]), precision=str(config["precision"]),
                 findings=tuple(Finding(**{k: str(v) for k, v in one.items()}) for one in results["findings"]),
             )  # fmt: skip
             str(found)  # reads every number that a table shows
-        except (AttributeError, LookupError, TypeError, ValueError) as error:
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             raise records.RecordError(
                 f"{path} does not hold an examination ({type(error).__name__}: {error}). Save it again."
             ) from error
@@ -170,6 +197,15 @@ class Examination:
         return f'<table style="text-align:left">{row(_HEAD, "th")}{body}</table>'
 
 
+def _picture(density: Mapping[str, Any]) -> str:
+    """Return the small picture of a spectral density that is held as plain values."""
+    apart = [value for value in density["outliers"]["values"] if np.isfinite(value)]
+    outliers = SimpleNamespace(values=apart, count=len(apart))
+    found = SimpleNamespace(**{name: density[name] for name in _DRAWN}, outliers=outliers)
+    return picture_of_density(found, label="spectral density; dashed lines are outliers", xlabel="λ")
+
+
+_DRAWN = ("grid", "density", "density_error", "kernel_width")
 _STYLE = """:root{color-scheme:light dark}body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:0 auto;
 padding:1rem}table{border-collapse:collapse}td,th{padding:.2rem 1rem .2rem 0;text-align:left;vertical-align:top}
 img{max-width:100%;background:#fff}.wide{overflow-x:auto}"""

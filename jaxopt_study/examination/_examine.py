@@ -1,6 +1,7 @@
 """`examine`: curvature, stability and step of a point in one call."""
 
 import time
+from collections.abc import Iterator
 from typing import Any, Literal
 
 from jaxopt_study._checks import check_bool, check_choice, check_integer
@@ -8,6 +9,7 @@ from jaxopt_study.dynamics import as_transformation, check_optimizer
 from jaxopt_study.examination._examination import Examination
 from jaxopt_study.examination._findings import findings
 from jaxopt_study.examination._stages import STAGES, Choices, Subject
+from jaxopt_study.linalg.checks import check_concrete
 from jaxopt_study.records import plain
 from jaxopt_study.training import Bar
 from jaxopt_study.types import Batch, LossFn, Params
@@ -42,7 +44,7 @@ def examine(
 
     Args:
         loss: `loss(params, batch)`, as in `curvature.hessian`.
-        params: θ, as in `curvature.hessian`.
+        params: θ, as in `curvature.hessian`; or `optax.LookaheadParams`, with an optimizer that takes them.
         data: All examples; the curvature alone also takes a loader, as in `curvature.hessian`.
         optimizer: Any Optax transformation; None examines the loss alone.
         opt_state: Its state at this point; None for a fresh one, whose first step may differ much from later ones.
@@ -58,7 +60,7 @@ def examine(
         The examination. It prints as a table with findings, draws itself, and can be saved.
 
     Raises:
-        TypeError: If an argument has the wrong type.
+        TypeError: If an argument has the wrong type, or arrays are traced.
         ValueError: If the budget is unknown, the optimizer's state does not fit, or `curvature.hessian` refuses the
             loss, the parameters or the data.
 
@@ -73,6 +75,7 @@ def examine(
     check_choice("examine", "budget", budget, tuple(_BUDGETS))
     seed = check_integer("examine", "seed", seed, 0)
     progress = None if progress is None else check_bool("examine", "progress", progress)
+    check_concrete("examine", opt_state, params, None if isinstance(data, Iterator) else data)
     stages, settings = _BUDGETS[budget]
     if optimizer is not None:
         if opt_state is None:

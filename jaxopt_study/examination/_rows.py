@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 
 from jaxopt_study import figures
+from jaxopt_study._display import bounds as interval
+from jaxopt_study._display import with_error
 
 COLUMNS = ("source", "end", "rank", "value", "residual", "converged", "resolved")
 SHOWN = 3  # eigenvalues of each end in the printed table
@@ -70,21 +72,7 @@ def edge_and_rate(results: Mapping[str, Mapping[str, Any]]) -> tuple[float | Non
     if "preconditioned" not in results or not is_plain(results["preconditioned"]):
         return None, None
     edge = results["preconditioned"]["threshold"]
-    return edge, results["threshold"]["limit"] / edge
-
-
-def with_error(value: float, error: float) -> str:
-    """Return a number ± its error, to the digits that the error allows."""
-    if not (np.isfinite(value) and np.isfinite(error)) or error <= 0:
-        return f"{value:.5g}"
-    digits = max(0, 1 - int(np.floor(np.log10(error))))
-    return f"{value:.{digits}f} ± {error:.{digits}f}" if digits <= 8 else f"{value:.6g} ± {error:.1e}"
-
-
-def interval(low: float, high: float) -> str:
-    """Return two bounds, with enough digits to tell them apart."""
-    digits = figures.digits_apart(low, high, 4)
-    return f"{low:.4g}" if low == high else f"{low:.{digits}g} to {high:.{digits}g}"
+    return (edge, results["threshold"]["limit"] / edge) if edge > 0 else (None, None)
 
 
 def _of_audit(result: Mapping[str, Any]) -> Iterator[Row]:

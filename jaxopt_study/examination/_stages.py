@@ -2,19 +2,18 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float
 
 from jaxopt_study import curvature, dynamics, figures
-from jaxopt_study.curvature import batch_mean
+from jaxopt_study.curvature import is_stream, value_and_gradient
 from jaxopt_study.dynamics import differentiated, next_update
 from jaxopt_study.types import Batch, Key, LossFn, Params
 
 TRACE_RANK = 20
+TOLERANCE = 1e-3
 NOISE_BATCH = 16  # examples; small batches cost least for the same accuracy
 BRACKET_FLOORS = 4  # least width of the bracket, in noise floors
 CAST = "Cast parameters and data to float32, or to float64 with JAX_ENABLE_X64=1."
@@ -33,7 +32,8 @@ class Choices:
         num_probes: Number of random vectors of the spectral density.
         num_steps: Number of Lanczos steps for each of them.
         trace_probes: Number of random vectors of the trace.
-        tolerance: Residual of eigenpairs and outliers, relative to the largest |eigenvalue|.
+        tolerance: Residual of eigenpairs and outliers, relative to the largest |eigenvalue|; None for `TOLERANCE`, or
+            for two noise floors of the products where that is more.
         batch_size: Number of examples evaluated at a time; None for all at once.
         seed: Seed of start vectors and probes.
         bracket: Relative width of the brackets of the sharpness.
@@ -43,7 +43,7 @@ class Choices:
     num_probes: int = 10
     num_steps: int = 100
     trace_probes: int = 60
-    tolerance: float = 1e-3
+    tolerance: float | None = None
     batch_size: int | None = None
     seed: int = 0
     bracket: float = 0.01
@@ -70,7 +70,7 @@ class Subject:
     ):
         self.loss, self.params, self.data, self.choices = loss, params, data, choices
         self.optimizer, self.opt_state = optimizer, opt_state
-        self.op = curvature.hessian(loss, params, data, batch_size=choices.batch_size)
+        self.op = curvature.hessian(loss, differentiated(params), data, batch_size=choices.batch_size)
 
     def key(self, stage: str) -> Key:
         """Return the random key of a stage, which is the same whichever other stages run."""
@@ -141,7 +141,7 @@ def trace(subject: Subject, so_far: Results) -> dict[str, Any]:
 def gradient(subject: Subject, so_far: Results) -> dict[str, Any]:
     """Return slope and curvature along the gradient."""
     choices = subject.choices
-    value, grads = loss_and_gradient(subject.loss, subject.params, subject.data, choices.batch_size)
+    value, grads = value_and_gradient(subject.op, subject.op.params)
     result = curvature.ill_conditioning(
         subject.op,
         grads,
@@ -157,7 +157,7 @@ def classification(subject: Subject, so_far: Results) -> dict[str, Any]:
     """Return the kind of the point, and its numbers of negative and flat eigenvalues."""
     result = curvature.classify_point(
         subject.loss,
-        subject.params,
+        differentiated(subject.params),
         subject.data,
         key=subject.key("classification"),
         batch_size=subject.choices.batch_size,
@@ -239,12 +239,13 @@ def blocks(subject: Subject, so_far: Results) -> dict[str, Any]:
 def noise(subject: Subject, so_far: Results) -> dict[str, Any]:
     """Return the noise of the gradient over batches, and the batch size at which it is as large as the gradient."""
     del so_far
-    count = jax.tree.leaves(subject.data)[0].shape[0]
+    counts = (np.shape(leaf)[0] for leaf in jax.tree.leaves(subject.data) if np.ndim(leaf))
+    batch_size = None if is_stream(subject.data) else min((NOISE_BATCH, *counts))  # a loader has batches of its own
     estimate = dynamics.gradient_noise(
         subject.loss,
         differentiated(subject.params),
         subject.data,
-        batch_size=min(NOISE_BATCH, count),
+        batch_size=batch_size,
         key=subject.key("noise"),
     )
     parts = {"trace": estimate.trace, "squared_norm": estimate.squared_norm, "noise_scale": estimate.noise_scale}
@@ -292,24 +293,20 @@ STAGES: dict[str, Stage] = {
 _KEYS = tuple(STAGES)
 
 
-@partial(jax.jit, static_argnums=(0, 3))
-def loss_and_gradient(
-    loss: LossFn, params: Params, data: Batch, batch_size: int | None
-) -> tuple[Float[Array, ""], Params]:
-    """Return the loss over all examples and its gradient, at full matmul precision."""
-    with jax.default_matmul_precision("highest"):
-        return batch_mean(lambda batch: jax.value_and_grad(loss)(params, batch), data, batch_size)
-
-
 def _floor(so_far: Results) -> float:
     return float(so_far["audit"]["noise_floor"])
 
 
 def _tolerance(subject: Subject, so_far: Results) -> float:
-    """Return the tolerance of the options; raise if it is below the noise floor of the products."""
+    """Return the tolerance of the choices; raise if the noise floor of the products does not allow it."""
     floor, tolerance = _floor(so_far), subject.choices.tolerance
+    resolvable = 2 * floor < 0.1
+    if tolerance is None:
+        if not resolvable:
+            raise ValueError(f"The products' noise floor, {floor:.1e}, is too high to resolve eigenvalues. {CAST}")
+        return max(TOLERANCE, 2 * floor)
     if tolerance < floor:
-        remedy = f"Give --tolerance {2 * floor:.0e}, or cast" if 2 * floor < 0.1 else "Cast"
+        remedy = f"Give --tolerance {2 * floor:.0e}, or cast" if resolvable else "Cast"
         raise ValueError(
             f"--tolerance {tolerance:g} is below the products' noise floor, {floor:.1e}. {CAST.replace('Cast', remedy)}"
         )

@@ -6,8 +6,8 @@ Matplotlib takes as long to import as JAX: a module of this package is imported 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from jaxopt_study.figures._significant_digits import decimals_apart as decimals_apart
-from jaxopt_study.figures._significant_digits import digits_apart as digits_apart
+from jaxopt_study._display import decimals_apart as decimals_apart
+from jaxopt_study._display import digits_apart as digits_apart
 
 if TYPE_CHECKING:
     from jaxopt_study.figures._ablation import ablation
@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from jaxopt_study.figures._panels import Panel, panels
     from jaxopt_study.figures._parallel_coordinates import parallel_coordinates
     from jaxopt_study.figures._performance_profiles import performance_profiles
+    from jaxopt_study.figures._plot import plot
     from jaxopt_study.figures._sensitivity import response
     from jaxopt_study.figures._spectrum import count_range as count_range
+    from jaxopt_study.figures._spectrum import plot_density as plot_density
     from jaxopt_study.figures._spectrum import resolved as resolved
     from jaxopt_study.figures._spectrum import spectrum
     from jaxopt_study.figures._style import COLOURS as COLOURS
@@ -49,8 +51,10 @@ _MODULES = {
     "panels": "_panels",
     "parallel_coordinates": "_parallel_coordinates",
     "performance_profiles": "_performance_profiles",
+    "plot": "_plot",
     "response": "_sensitivity",
     "count_range": "_spectrum",
+    "plot_density": "_spectrum",
     "resolved": "_spectrum",
     "spectrum": "_spectrum",
     "COLOURS": "_style",
@@ -89,6 +93,7 @@ __all__ = [
     "panels",
     "parallel_coordinates",
     "performance_profiles",
+    "plot",
     "race_animation",
     "render",
     "response",

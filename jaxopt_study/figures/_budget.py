@@ -1,5 +1,6 @@
 """Figure of the expected score against the tuning budget."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -7,7 +8,6 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from jaxopt_study.figures._bars import Triple, reach, triples
@@ -16,7 +16,8 @@ from jaxopt_study.figures._style import COLOURS, SETTINGS, appearances, new_figu
 from jaxopt_study.figures._ticks import log_ticks
 
 GREY = COLOURS[7]
-THIN: dict[str, Any] = {"linewidth": 0.9, "linestyle": (0, (1, 1.5))}
+BAR: dict[str, Any] = {"linewidth": 1.6, "alpha": 0.6}
+SHIFT = 0.012  # of a bar beside that of the next name, as a share of the axis
 
 
 def budget_curves(
@@ -31,8 +32,9 @@ def budget_curves(
 ) -> Figure:
     """Draw the score of the best, or the selected, of k trials against k, as one curve with its interval per name.
 
-    If only one end of an interval is bounded, a thin dotted line shows that end: with k near the number of trials run,
-    the data do not bound how much better k trials might have been.
+    Intervals are bars at k = 1, 2, 4, … and at the last one, beside each other. Where only one end is bounded, the bar
+    leads from the estimate to that end: with k near the number of trials run, the data do not bound how much better k
+    trials might have been.
 
     Args:
         k: Numbers of trials, increasing, shape (K,).
@@ -67,22 +69,23 @@ def budget_curves(
     rows = {name: triples(curve.T, "budget_curves") for name, curve in arrays.items()}
     looks = appearances(rows)
     banded = open_ended = False
+    wide = bool(k[-1] >= 20 * k[0])
     with matplotlib.rc_context(dict(SETTINGS)):
         figure = new_figure(8.0, 4.2)
         axes = figure.add_subplot()
         for number, (name, (estimate, lower, upper)) in enumerate((n, r.T) for n, r in rows.items()):
             look = looks[name]
-            bounded = np.isfinite(lower) & np.isfinite(upper)
-            if (bounded[:-1] & bounded[1:]).any():
-                axes.fill_between(k, lower, upper, where=bounded, color=look.color, alpha=0.15, linewidth=0)
-                banded = True
-            for end in (lower, upper):
-                alone = np.isfinite(end) & ~bounded
-                alone[:-1] |= alone[1:]  # starting at the last point of the band
-                alone &= np.isfinite(end)
-                if (alone[:-1] & alone[1:]).any():
-                    axes.plot(k, np.where(alone, end, np.nan), color=look.color, **THIN)
-                    open_ended = True
+            places = [i for i in range(len(k)) if i == len(k) - 1 or math.log2(k[i]).is_integer()]
+            shift = (number - (len(rows) - 1) / 2) * SHIFT
+            for i in (i for i in places if np.isfinite(estimate[i])):
+                ends = [end for end in (lower[i], upper[i]) if np.isfinite(end)]
+                if not ends:
+                    continue
+                known = len(ends) == 2
+                banded, open_ended = banded or known, open_ended or not known
+                x = k[i] * (1 + shift) if wide else k[i] + shift * np.ptp(k)
+                axes.plot([x, x], ends if known else [estimate[i], ends[0]], color=look.color, **BAR)
+                axes.plot([x] * len(ends), ends, "_", color=look.color, markersize=6, alpha=BAR["alpha"], clip_on=False)
             line = look.line(markevery=(0.02 * (number % 5), 0.12))
             axes.plot(k, np.where(np.isfinite(estimate), estimate, np.nan), label=name, **line)
         limits = reach(np.concatenate(list(rows.values())), log=log)
@@ -90,22 +93,26 @@ def budget_curves(
         if log:
             axes.set_yscale("log")
             log_ticks(axes.yaxis, *limits)
-        if k[-1] >= 20 * k[0]:
+        if wide:
             axes.set_xscale("log")
             axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axes.xaxis.set_major_formatter("{x:g}")
             axes.xaxis.set_minor_formatter(NullFormatter())
         else:
             axes.xaxis.set_major_locator(MaxNLocator(10, integer=True))
-        axes.set_xlim(k[0], k[-1] if len(k) > 1 else k[0] + 1)
+        room = 0.5 * SHIFT * len(rows)  # for the first and the last bars
+        if wide:
+            axes.set_xlim(k[0] * (1 - room), k[-1] * (1 + room))
+        else:
+            axes.set_xlim(k[0] - room * np.ptp(k), k[-1] + room * np.ptp(k) if len(k) > 1 else k[0] + 1)
         axes.set_xlabel(xlabel)
         axes.set_ylabel(ylabel)
         axes.set_title(title, loc="left")
         handles, _ = axes.get_legend_handles_labels()
         if banded:
-            handles.append(Patch(color=GREY, alpha=0.3, linewidth=0, label=f"{level:.0%} interval"))
+            handles.append(Line2D([], [], color=GREY, marker="|", label=f"{level:.0%} interval", **BAR))
         if open_ended:
             known = "its only known end" if banded else f"only known end of\nthe {level:.0%} interval"
-            handles.append(Line2D([], [], color=GREY, label=known, **THIN))
+            handles.append(Line2D([], [], color=GREY, marker=9, label=known, **BAR))
         figure.legend(handles=handles, loc="outside right center", alignment="left", handlelength=3.4)
     return figure

@@ -1,6 +1,7 @@
 """Checks of the arguments that figures share: texts, levels, arrays and axes."""
 
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import numpy as np
@@ -191,3 +192,12 @@ def check_number(who: str, name: str, value: Any) -> float:
 
 def _shown(row: Float[np.ndarray, " n"]) -> str:
     return np.array2string(row, separator=", ", threshold=8, edgeitems=3)
+
+
+def fields_of(result: Any) -> Any:
+    """Return the fields of a result by name; anything that is no result is returned as it is."""
+    if hasattr(result, "_asdict"):
+        return result._asdict()
+    if is_dataclass(result) and not isinstance(result, type):
+        return {field.name: getattr(result, field.name) for field in fields(result)}
+    return result

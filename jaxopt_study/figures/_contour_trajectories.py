@@ -73,7 +73,8 @@ def trajectories(
             draw_contours(axes, problem)
         for number, (name, path) in enumerate(points.items()):
             axes = planes[0 if together else number]
-            draw_path(axes, path, looks[name], name)
+            # Of paths that coincide, the first stays visible on both sides of the later, thinner ones.
+            draw_path(axes, path, looks[name], name, width=1.3 + 0.8 * (len(points) - 1 - number) * together)
             if not together:
                 rate = f" {rates[name]:.3g}" if rates and name in rates else ""
                 axes.set_title(f"{name}{rate}   f = {end_value(problem, path):.3g}", loc="left")
@@ -149,7 +150,9 @@ def crop(axes: Axes, problem: Problem, points: Mapping[str, Float[np.ndarray, "_
     axes.set_ylim(bottom, top)
 
 
-def draw_path(axes: Axes, path: Float[np.ndarray, "points 2"], look: Appearance, name: str) -> Line2D:
+def draw_path(
+    axes: Axes, path: Float[np.ndarray, "points 2"], look: Appearance, name: str, *, width: float = 1.3
+) -> Line2D:
     """Draw one path.
 
     Args:
@@ -157,11 +160,12 @@ def draw_path(axes: Axes, path: Float[np.ndarray, "points 2"], look: Appearance,
         path: Shape (points, 2).
         look: Appearance of the line.
         name: Label in the legend.
+        width: Width of the line, in points.
 
     Returns:
         Its line.
     """
-    (line,) = axes.plot(*path.T, **look.line(linestyle="-", linewidth=1.3, markersize=3.2), label=name)
+    (line,) = axes.plot(*path.T, **look.line(linestyle="-", linewidth=width, markersize=3.2), label=name)
     return line
 
 

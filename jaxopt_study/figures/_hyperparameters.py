@@ -17,10 +17,7 @@ from jaxopt_study.figures._style import COLOURS
 
 WORSE, MAYBE, CHOSEN, EDGE = "#9A9A9A", COLOURS[0], COLOURS[4], COLOURS[1]
 DOTS: Any = (0, (1.5, 1.5))
-MEANING = (
-    "May be the best: no other trial is clearly better (95% for all together). One with larger errors may be, while "
-    "others with better scores are not."
-)
+MEANING = "May be the best: no other trial is shown to be better (95% for all together)."
 SIDES = {"low": "lower", "high": "upper"}
 
 

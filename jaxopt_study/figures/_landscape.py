@@ -55,16 +55,17 @@ def loss_landscape(measured: Path | Plane, *, title: str = "") -> Figure:
     with matplotlib.rc_context(SETTINGS):
         if isinstance(measured, Path):
             figure = new_figure(6.4, 4.0)
-            _draw_line(figure.subplots(), measured, losses)
+            draw_line(figure.subplots(), measured, losses)
         else:
             figure = new_figure(9.0, 4.2)
-            _draw_plane(figure.subplots(1, 2, sharex=True, sharey=True), measured, losses)
+            draw_planes(figure.subplots(1, 2, sharex=True, sharey=True), measured, losses)
         if title:
             figure.suptitle(title)
     return figure
 
 
-def _draw_line(axes: Axes, measured: Path, losses: Float64[np.ndarray, " steps"]) -> None:
+def draw_line(axes: Axes, measured: Path, losses: Float64[np.ndarray, " steps"]) -> None:
+    """Draw the loss along a line with the band of its rounding errors, and its quadratic model dashed."""
     steps, errors, model = (np.asarray(x, np.float64) for x in (measured.steps, measured.errors, measured.model))
     order = np.argsort(steps)
     steps, losses, errors, model = steps[order], losses[order], errors[order], model[order]
@@ -80,17 +81,40 @@ def _draw_line(axes: Axes, measured: Path, losses: Float64[np.ndarray, " steps"]
     axes.legend()
 
 
-def _draw_plane(both: Any, measured: Plane, losses: Float64[np.ndarray, "rows columns"]) -> None:
-    x, y, model = (np.asarray(values, np.float64) for values in (measured.x, measured.y, measured.model))
-    columns, rows = np.argsort(x), np.argsort(y)
-    shown = losses[np.isfinite(losses)]
-    spread = shown.max() - shown.min() or 1.0
-    levels = np.linspace(shown.min() - 1e-3 * spread, shown.max() + 1e-3 * spread, _LEVELS)
-    drawn = []
-    for axes, values, name in zip(both, (losses, model), ("loss", "quadratic model"), strict=True):
-        table = np.ma.masked_invalid(values[np.ix_(rows, columns)])
-        drawn.append(axes.contour(x[columns], y[rows], table, levels=levels, cmap="viridis"))
-        axes.plot([0.0], [0.0], "o", color="black", markersize=5)
+def draw_planes(both: Any, measured: Plane, losses: Float64[np.ndarray, "rows columns"]) -> None:
+    """Draw level lines of the loss, and those of its quadratic model at the same levels."""
+    drawn = draw_level_lines(both[0], measured, losses, bar=False)
+    draw_level_lines(both[1], measured, np.asarray(measured.model, np.float64), levels=drawn.levels, bar=False)
+    for axes, name in zip(both, ("loss", "quadratic model"), strict=True):
         axes.set_title(name, loc="left")
-        axes.set(xlabel="step along u", ylabel="step along v")
-    both[0].figure.colorbar(drawn[0], ax=list(both), label="loss")
+    both[0].figure.colorbar(drawn, ax=list(both), label="loss")
+
+
+def draw_level_lines(
+    axes: Axes, measured: Plane, values: Float64[np.ndarray, "rows columns"], *, levels: Any = None, bar: bool = True
+) -> Any:
+    """Draw level lines in a plane, and a dot at the point itself.
+
+    Args:
+        axes: The axes to draw in.
+        measured: The plane, for its two axes.
+        values: The loss or its model at every point.
+        levels: The levels; None spaces them evenly.
+        bar: Whether to draw a bar with the levels.
+
+    Returns:
+        The level lines.
+    """
+    x, y = (np.asarray(steps, np.float64) for steps in (measured.x, measured.y))
+    columns, rows = np.argsort(x), np.argsort(y)
+    if levels is None:
+        shown = values[np.isfinite(values)]
+        spread = shown.max() - shown.min() or 1.0
+        levels = np.linspace(shown.min() - 1e-3 * spread, shown.max() + 1e-3 * spread, _LEVELS)
+    table = np.ma.masked_invalid(values[np.ix_(rows, columns)])
+    lines = axes.contour(x[columns], y[rows], table, levels=levels, cmap="viridis")
+    axes.plot([0.0], [0.0], "o", color="black", markersize=5)
+    axes.set(xlabel="step along u", ylabel="step along v")
+    if bar:
+        axes.figure.colorbar(lines, ax=axes, label="loss")
+    return lines

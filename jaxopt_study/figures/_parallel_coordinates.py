@@ -1,5 +1,6 @@
 """Every trial as a line across one vertical axis per hyperparameter."""
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,8 @@ from jaxopt_study.figures._checks import check_style
 from jaxopt_study.figures._hyperparameters import CHOSEN, DOTS, EDGE, MAYBE, SIDES, WORSE, checked_trials, draw_legend
 from jaxopt_study.figures._scales import scale_of
 from jaxopt_study.figures._style import SETTINGS, new_figure
+
+LONGEST = 14  # characters of a line of a label
 
 
 def parallel_coordinates(
@@ -91,7 +94,7 @@ def parallel_coordinates(
             at = (names.index(name), float(side == "high"))
             axes.plot(*at, "^" if side == "high" else "v", color=EDGE, markersize=13, zorder=7, clip_on=False)
         flagged = {name: f"{name}:\n{SIDES[side]} end" for name, side in (edges or {}).items()}
-        axes.set_xticks(range(len(names)), [flagged.get(name, name) for name in names])
+        axes.set_xticks(range(len(names)), [_broken(flagged.get(name, name)) for name in names])
         for name in flagged:
             axes.get_xticklabels()[names.index(name)].set(color=EDGE, fontweight="bold")
         axes.set_yticks([])
@@ -103,3 +106,13 @@ def parallel_coordinates(
         axes.set_title(title, loc="left", pad=12)
         draw_legend(figure, trials, chosen, bool(edges), points=False)
     return figure
+
+
+def _broken(name: str) -> str:
+    """Return a name in lines that fit between its neighbours, broken after a dot or an underscore."""
+    lines = [""]
+    for part in re.findall(r"[^._ \n]*[._ ]?|\n", name):
+        if lines[-1] and (part == "\n" or len(lines[-1]) + len(part) > LONGEST):
+            lines.append("")
+        lines[-1] += part.strip("\n")
+    return "\n".join(line for line in lines if line)

@@ -22,6 +22,7 @@ def response(
     marks: Mapping[str, tuple[float | int, float | int]] | None = None,
     mark_label: str = "",
     level: float | int | None = None,
+    level_label: str = "",
     title: str = "",
     log_x: bool = False,
     log_y: bool = False,
@@ -41,6 +42,7 @@ def response(
         marks: By name, a point (x, y) to mark, such as a recommended setting.
         mark_label: Label of the marked points.
         level: Value at which to draw a horizontal line, such as a limit.
+        level_label: Label of that line in the legend; an empty one is omitted.
         title: Title of the figure.
         log_x: Whether the horizontal axis is logarithmic; its values must be positive.
         log_y: Whether the vertical axis is logarithmic.
@@ -59,8 +61,8 @@ def response(
         [2, 1]
     """
     check_style(
-        "response", xlabel=xlabel, ylabel=ylabel, marks=marks, mark_label=mark_label, title=title, log_x=log_x,
-        log_y=log_y,
+        "response", xlabel=xlabel, ylabel=ylabel, marks=marks, mark_label=mark_label, level_label=level_label,
+        title=title, log_x=log_x, log_y=log_y,
     )  # fmt: skip
     if level is not None:
         check_real("response", "level", level)
@@ -96,7 +98,7 @@ def response(
         if marks and mark_label:
             axes.plot([], [], "o", color="white", markeredgecolor="black", markersize=9, label=mark_label)
         if level is not None:
-            axes.axhline(level, color="black", linewidth=1.0, zorder=1)
+            axes.axhline(level, color="black", linewidth=1.0, zorder=1, label=level_label or None)
         axes.set_xscale("log" if log_x else "linear")
         axes.set_yscale("log" if log_y else "linear")
         if len(x) > 1:

@@ -12,9 +12,10 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from jaxopt_study._checks import check_mapping, check_numbers, check_real
-from jaxopt_study.figures._checks import check_fields, check_flags, check_number, check_row, check_style
+from jaxopt_study._display import digits_apart
+from jaxopt_study.curvature import SpectralDensity
+from jaxopt_study.figures._checks import check_fields, check_flags, check_number, check_row, check_style, fields_of
 from jaxopt_study.figures._quadratic_model import draw_parabola
-from jaxopt_study.figures._significant_digits import digits_apart
 from jaxopt_study.figures._style import COLOURS, SETTINGS, new_figure
 
 BULK, APART, PAIRS, BRACKET, EDGE = COLOURS[0], COLOURS[1], COLOURS[6], COLOURS[2], COLOURS[3]
@@ -47,8 +48,9 @@ def spectrum(
 
     Args:
         results: Measurements as in the record of `jaxopt-study curvature`: "eigenpairs", "sharpness",
-            "spectral_density", "gradient" and "classification", each a mapping with the fields of the result of that
-            name in `curvature`; of the last only "index" is drawn. Missing results are omitted.
+            "spectral_density", "gradient" and "classification", each the result of that function of `curvature`
+            ("gradient" that of `ill_conditioning`) or a mapping with its fields; of the last only "index" is drawn.
+            Missing results are omitted.
         title: Title of the figure.
         edge: The eigenvalue above which an optimizer's step is unstable; not drawn if None or infinite.
         edge_label: Label of the edge in the legend.
@@ -106,6 +108,49 @@ def spectrum(
     return figure
 
 
+def plot_density(density: Any, ax: Axes | None = None, *, edge: float | int | None = None) -> Axes:
+    """Draw a spectral density in one axes, as `plot` does.
+
+    Args:
+        density: The density, or a mapping with its fields.
+        ax: Axes to draw in; None makes a figure with one.
+        edge: An eigenvalue to mark.
+
+    Returns:
+        The axes.
+    """
+    with matplotlib.rc_context(SETTINGS):
+        ax = new_figure(6.4, 3.8).add_subplot() if ax is None else ax
+        draw_spectral_density(ax, density, edge=edge)
+        ax.set_title("spectral density", loc="left")
+    return ax
+
+
+def draw_spectral_density(
+    axes: Axes,
+    density: SpectralDensity | Mapping[str, Any],
+    *,
+    edge: float | int | None = None,
+    edge_label: str = "edge of stability",
+) -> None:
+    """Draw a spectral density with its band and its outliers, as `spectrum` does in its upper axes.
+
+    Args:
+        axes: The axes to draw in.
+        density: The density.
+        edge: An eigenvalue to mark; not drawn if None or infinite.
+        edge_label: Its name.
+    """
+    results = _checked({"spectral_density": density})
+    curve = _arrays(results["spectral_density"])
+    if edge is not None:
+        edge = float(check_real("plot", "edge", edge, closed="[]"))
+    edge = edge if edge is not None and np.isfinite(edge) else None
+    _draw_density(axes, curve, edge, edge_label)
+    _scale(axes, results, curve, edge)
+    axes.legend(fontsize=9)
+
+
 def resolved(values: Any, residuals: Any) -> Bool[np.ndarray, " k"]:
     """Return a mask of the resolved eigenvalues, those distinct from 0 and from each other within their residuals.
 
@@ -143,7 +188,7 @@ def count_range(low: float | int, high: float | int) -> str:
 def _checked(results: Mapping[str, Any]) -> dict[str, Any]:
     """Return the drawn results as arrays and numbers; raise if a field is missing or wrong."""
     who, checked = "spectrum", {}
-    given = {name: result for name, result in results.items() if result is not None}
+    given = {name: fields_of(result) for name, result in results.items() if result is not None}
 
     def numbers(name: str, *fields: str) -> dict[str, Any]:
         part = check_fields(who, f"results[{name!r}]", given[name], fields)
@@ -175,6 +220,7 @@ def _checked(results: Mapping[str, Any]) -> dict[str, Any]:
             received = f"{density['kernel_width']} and {density['size']}"
             raise ValueError(f"{who} needs a density with kernel_width and size > 0; received {received}.")
         apart = check_fields(who, "results['spectral_density']", given["spectral_density"], ["outliers"])["outliers"]
+        apart = fields_of(apart)
         check_fields(who, "results['spectral_density']['outliers']", apart, ["values"])
         density["outliers"] = np.ravel(check_numbers(who, "outliers", apart["values"], finite=False))
         checked["spectral_density"] = density
@@ -182,6 +228,7 @@ def _checked(results: Mapping[str, Any]) -> dict[str, Any]:
         checked["gradient"] = numbers("gradient", "gg", "ghg", "ghg_error")
     index = check_mapping(who, "results['classification']", given.get("classification", {})).get("index")
     if index is not None:
+        index = fields_of(index)
         where = "results['classification']['index']"
         check_fields(who, where, index, ["tau", "interval"])
         interval = check_numbers(who, f"{where}['interval']", index["interval"])
@@ -205,7 +252,7 @@ def _negative(results: Mapping[str, Any]) -> str:
     return f"eigenvalues below −{index['tau']:.1e}: {count_range(*index['interval'])}{sure}"
 
 
-def _draw_density(axes: Axes, curve: dict[str, Any], edge: float | int | None) -> None:
+def _draw_density(axes: Axes, curve: dict[str, Any], edge: float | int | None, edge_label: str | None = None) -> None:
     axes.set_ylabel("share of eigenvalues per unit of λ")
     axes.set_yscale("log")
     if not curve:
@@ -227,7 +274,7 @@ def _draw_density(axes: Axes, curve: dict[str, Any], edge: float | int | None) -
         )
     axes.set_ylim(floor, 2 * max(np.nanmax(middle + 2 * error), single))
     if edge is not None:
-        axes.axvline(edge, color=EDGE, linestyle=(0, (4, 2)), linewidth=1.4)
+        axes.axvline(edge, color=EDGE, linestyle=(0, (4, 2)), linewidth=1.4, label=edge_label)
 
 
 def _draw_ends(axes: Axes, results: Mapping[str, Any], edge: float | int | None, edge_label: str) -> None:

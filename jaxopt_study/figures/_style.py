@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -22,6 +23,7 @@ MARKERS = "osD^vPX*<>"
 # as a user's own optimizer, get the remaining positions.
 KNOWN = {"sgd": 0, "momentum": 1, "adagrad": 2, "adam": 3, "rmsprop": 4, "nesterov": 5, "adadelta": 7}
 KNOWN |= {"gd": KNOWN["sgd"], "heavy ball": KNOWN["momentum"]}
+SHOWN_DPI = 160  # of a figure in a notebook
 MOST_DOTS = 2**16  # Matplotlib's limit
 METADATA: Mapping[str, Any] = {"Software": None}  # equal figures give equal bytes, whatever the version of Matplotlib
 _NUMBERED = re.compile(r"\s+[\d.]+(e[-+]?\d+)?$")
@@ -93,6 +95,28 @@ def appearances(names: Iterable[str]) -> dict[str, Appearance]:
     }
 
 
+class ShownAxes(Axes):
+    """Axes that show their figure in a notebook, so that the last line of a cell may be `result.plot()`."""
+
+    def _repr_png_(self) -> Any:
+        return self.figure._repr_png_()  # pyright: ignore[reportAttributeAccessIssue]
+
+
+class ShownFigure(Figure):
+    """A figure that shows itself in a notebook, without pyplot and without a magic."""
+
+    def add_subplot(self, *args: Any, **kwargs: Any) -> Axes:
+        """Return new axes, as `Figure.add_subplot` does; rectilinear ones show the figure in a notebook."""
+        if not {"projection", "polar", "axes_class"} & set(kwargs) and not (args and isinstance(args[0], Axes)):
+            kwargs["axes_class"] = ShownAxes
+        return super().add_subplot(*args, **kwargs)
+
+    def _repr_png_(self) -> Any:
+        size = self.get_size_inches() * SHOWN_DPI / 2  # twice the dots, for sharp screens
+        picture = render(self, dpi=SHOWN_DPI)
+        return picture, {"width": round(size[0]), "height": round(size[1])}
+
+
 def new_figure(width: float | int = 8.0, height: float | int = 4.5, **options: Any) -> Figure:
     """Make an empty figure without a window.
 
@@ -102,7 +126,8 @@ def new_figure(width: float | int = 8.0, height: float | int = 4.5, **options: A
         **options: Arguments of `Figure`.
 
     Returns:
-        The figure, with constrained layout. Draw into it inside `matplotlib.rc_context(SETTINGS)`.
+        The figure, with constrained layout; in a notebook it shows itself. Draw into it inside
+        `matplotlib.rc_context(SETTINGS)`.
 
     Raises:
         TypeError: If Matplotlib does not know an option, or a size is not a number.
@@ -111,7 +136,7 @@ def new_figure(width: float | int = 8.0, height: float | int = 4.5, **options: A
     check_style("new_figure", width=width, height=height)
     settings = {"layout": "constrained", "facecolor": "white", **options}
     try:
-        figure = Figure(figsize=(width, height), **settings)
+        figure = ShownFigure(figsize=(width, height), **settings)
     except Exception as error:
         kind = TypeError if isinstance(error, TypeError | AttributeError) else ValueError
         raise kind(f"new_figure: Matplotlib's Figure rejects the options {sorted(options)}: {error}") from error

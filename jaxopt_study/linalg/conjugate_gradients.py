@@ -28,7 +28,7 @@ class CGReport(NamedTuple):
 class _State(NamedTuple):
     x: Vector
     r: Vector  # b − A x
-    p: Vector  # the next direction
+    p: Vector  # the next direction, divided by ‖r‖: ⟨p, A p⟩ then has the size of A, whatever has been solved
     square: Float[Array, ""]  # ‖r‖²
     count: Int[Array, ""]
     negative: Bool[Array, ""]
@@ -78,10 +78,12 @@ def conjugate_gradients(
             bend = vectors.inner(state.p, image)
             negative = bend <= 0
             ended = negative if stop_at_negative_curvature else bend == 0
-            step = state.square / jnp.where(ended, 1, bend)
+            size = jnp.sqrt(state.square)
+            step = size / jnp.where(ended, 1, bend)
             r = vectors.axpy(-step, image, state.r)
             square = vectors.inner(r, r)
-            p = vectors.axpy(square / state.square, state.p, r)
+            new = jnp.sqrt(square)
+            p = vectors.axpy(new / size, state.p, vectors.scale(1 / jnp.where(new > 0, new, 1), r))
             further = _State(vectors.axpy(step, state.p, state.x), r, p, square, state.count, state.negative, ended)
             instead = state._replace(x=_where(state.count == 0, b, state.x), ended=ended)
             after = _where(ended, instead, further)

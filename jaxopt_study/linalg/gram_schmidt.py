@@ -83,3 +83,30 @@ def orthonormal_basis(rows: Vector) -> Vector:
         factors = jnp.where(kept, 1 / jnp.sqrt(jnp.where(kept, values, 1)), 0)
         rows = vectors.combine(rows, jnp.where(finite, rotation * factors[None, :], jnp.nan))
     return jax.tree.map(lambda row, dtype: row.astype(dtype), rows, dtypes)
+
+
+def triangular_factors(rows: Vector) -> tuple[Vector, Float[Array, "k k"]]:
+    """Return the factors of Y = QR for k vectors, the columns of Y, with orthonormal Q and upper triangular R.
+
+    Three rounds of Cholesky factors of the Gram matrix, with a shift of the size of rounding (shifted CholeskyQR3;
+    Fukaya, Kannan, Nakatsukasa, Yamamoto and Yanagisawa, 2020, SIAM J. Sci. Comput. 42): one contraction for all
+    vectors, and, other than `orthonormal_basis`, no direction above rounding is dropped.
+
+    Args:
+        rows: k vectors in at least single precision, with a largest entry of order one, or all 0.
+
+    Returns:
+        Q, k vectors, and R with a positive diagonal. Q has the directions of rounding, or smaller vectors, where the
+        columns are dependent. Cost: six reads of the vectors.
+    """
+    factor = None
+    k = jax.tree.leaves(rows)[0].shape[0]
+    for growth in (4 * k, 2 * k, 4):  # of the shift: a multiple of the rounding of the Gram matrix
+        gram = vectors.gram(rows, rows)
+        info = jnp.finfo(gram.dtype)
+        shift = jnp.maximum(growth * info.eps * jnp.max(jnp.diag(gram)), info.tiny)
+        lower = jnp.linalg.cholesky(gram + shift * jnp.eye(len(gram), dtype=gram.dtype))
+        inverse = jax.scipy.linalg.solve_triangular(lower, jnp.eye(len(gram), dtype=gram.dtype), lower=True)
+        rows = vectors.combine(rows, inverse.T)
+        factor = lower.T if factor is None else jnp.matmul(lower.T, factor, precision="highest")
+    return rows, factor

@@ -1,12 +1,14 @@
 """Hessian-vector product (HVP) by `linearized_gradient`, Jacobian-vector product by `linearized`.
 
-Both also take functions that have only a reverse rule (`jax.custom_vjp`).
+`single_product` is one HVP with no more stored than a gradient stores, twice. All take functions that have only a
+reverse rule (`jax.custom_vjp`).
 """
 
 from collections.abc import Callable
 from typing import Any
 
 import jax
+from jax.extend.core import jaxpr_as_fun
 from jax.tree_util import Partial
 
 from jaxopt_study._programs import contains
@@ -55,6 +57,29 @@ def linearized_gradient(function: Callable[[Any], Any], point: Any) -> tuple[Any
     if not _needs_transposition(product, point):
         return value, product
     return gradient_and_back(function, point)
+
+
+def single_product(function: Callable[[Any], Any], point: Any, v: Any) -> Any:
+    """Return H v by one forward pass over the gradient.
+
+    A linearisation stores the intermediate values of the whole gradient, also those that `jax.checkpoint` computes
+    again; a forward pass stores values and tangents where the gradient stores values.
+
+    Args:
+        function: From a pytree of floating arrays to a scalar.
+        point: Point of differentiation.
+        v: Like the point.
+
+    Returns:
+        H v. Cost: twice the operations and the memory of the gradient.
+    """
+    program, shape = jax.make_jaxpr(lambda x, u: jax.jvp(jax.grad(function), (x,), (u,))[1], return_shape=True)(
+        point, v
+    )
+    if contains(program, "custom_lin"):
+        return gradient_and_back(function, point)[1](v)
+    results = jaxpr_as_fun(program)(*jax.tree.leaves((point, v)))
+    return jax.tree.unflatten(jax.tree.structure(shape), results)
 
 
 def gradient_and_back(function: Callable[[Any], Any], point: Any) -> tuple[Any, Matvec]:

@@ -136,6 +136,11 @@ class LinearOperator(ABC):
         return lambda v: _apply(shared, v)
 
     @property
+    def is_semidefinite(self) -> bool:
+        """Whether it is known that no eigenvalue is negative."""
+        return False
+
+    @property
     def is_batched(self) -> bool:
         """Whether a product sums over several batches of data."""
         return False

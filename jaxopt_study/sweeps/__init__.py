@@ -22,7 +22,9 @@ from jaxopt_study.sweeps._space._ranges import Integers, LogUniform, Uniform, in
 from jaxopt_study.sweeps._space._space import Space
 from jaxopt_study.sweeps._statistics._expected_best_of_k import best_of_k, chosen_of_k
 from jaxopt_study.sweeps._statistics._intervals import Interval, mean_interval, median_interval, wilson
+from jaxopt_study.sweeps._statistics._paired_tests import Differences as Differences
 from jaxopt_study.sweeps._statistics._paired_tests import paired_differences as paired_differences
+from jaxopt_study.sweeps._statistics._performance_profiles import Profile as Profile
 from jaxopt_study.sweeps._statistics._scores import penalised
 
 __all__ = [

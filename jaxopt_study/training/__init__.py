@@ -1,5 +1,6 @@
 """Training: `train` runs one optimizer on one problem and returns a `Trajectory`."""
 
+from jaxopt_study._progress_bar import Bar as Bar
 from jaxopt_study.training._batch_order import (
     BatchOrder,
     Reshuffle,
@@ -14,7 +15,6 @@ from jaxopt_study.training._curvature_probe import CurvatureProbe
 from jaxopt_study.training._diagnose import Diagnosis, diagnose
 from jaxopt_study.training._evaluate import check_problem as check_problem
 from jaxopt_study.training._evaluate import evaluate
-from jaxopt_study.training._progress_bar import Bar as Bar
 from jaxopt_study.training._python_loop import interrupts as interrupts
 from jaxopt_study.training._shuffle import shuffle
 from jaxopt_study.training._train import train

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from jaxopt_study._programs import RANDOM_DRAWS
+from jaxopt_study.training._curvature_probe import CurvatureProbe
 from jaxopt_study.training._observe import observe
 from jaxopt_study.training._run_spec import Carry, Constants, Inputs, Plan, Step
 from jaxopt_study.training._start import start
@@ -24,6 +25,8 @@ def records_like(plan: Plan, inputs: Inputs, constants: Constants, carry: Carry)
     """Return the shapes of one record of each kind, without tracing a step."""
     like = {"losses": jax.ShapeDtypeStruct((), plan.loss_dtype), "taps": jax.eval_shape(read_taps, carry.opt_state)}
     for what in plan.cadences:
+        if what == "probes" and reads_loader(plan):
+            continue  # measured from Python only
         like[what] = jax.eval_shape(partial(observe, plan, what=what), inputs, constants, carry, jnp.int32(0))[1]
     return like
 
@@ -159,12 +162,20 @@ def next_record(
     return observe(plan, inputs, constants, carry, t, what)
 
 
-@partial(jax.jit, static_argnames="plan", donate_argnames="carry")
 def last_records(
     plan: Plan, inputs: Inputs, constants: Constants, carry: Carry, num_steps: Step
 ) -> tuple[Carry, dict[str, Any]]:
     """Return carry and last records; overwrites the carry."""
-    return conclude(plan, inputs, constants, carry, num_steps)
+    finish = conclude if reads_loader(plan) else _concluded
+    return finish(plan, inputs, constants, carry, num_steps)
+
+
+_concluded = jax.jit(conclude, static_argnames="plan", donate_argnames="carry")
+
+
+def reads_loader(plan: Plan) -> bool:
+    """Return whether the probe reads its data from Python, so that records are made there."""
+    return isinstance(plan.probe, CurvatureProbe) and plan.probe.reads_loader
 
 
 def host_chunk(
@@ -180,6 +191,7 @@ def host_chunk(
 
     Interrupts are checked before every step except the first.
     """
+    record = observe if reads_loader(plan) else next_record
     collected: dict[str, list] = {"losses": [], "taps": []} | {what: [] for what in plan.cadences}
     for t in range(first, stop):
         if t > first and interrupted():
@@ -188,7 +200,7 @@ def host_chunk(
         step_number = np.int32(t)
         for what, every in plan.cadences.items():
             if t % every == 0:
-                carry, value = next_record(plan, inputs, constants, carry, step_number, what)
+                carry, value = record(plan, inputs, constants, carry, step_number, what)
                 collected[what].append(value)
         carry, values = next_step(plan, inputs, constants, carry, step_number)
         for what, value in values.items():

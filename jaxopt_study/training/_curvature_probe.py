@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,10 +20,11 @@ from jaxopt_study._checks import (
     check_static,
     describe_argument,
 )
-from jaxopt_study.curvature import Operator, eigenpairs, hessian
+from jaxopt_study.curvature import Operator, Stream, eigenpairs, hessian, is_stream
 from jaxopt_study.dynamics import (
     LinearStep,
     account_step,
+    at_point,
     call_update,
     differentiated,
     frozen_leaves,
@@ -50,7 +51,9 @@ class CurvatureProbe:
         gain_diagonal    whether the update is elementwise; `gain_sharpness` is meaningful only if it is
         step_eigenvalues of the linearised training step, (2,), complex: the largest in modulus, which is the spectral
                          radius of `dynamics.stability`, and the farthest from 1; with `step_errors`. Beyond 1 the run
-                         escapes along negative curvature, beyond −1 or off the real axis it oscillates
+                         escapes along negative curvature, beyond −1 or off the real axis it oscillates. `unstable` is
+                         whether one of them exceeds 1 in modulus by more than its error: the alarm of a run is
+                         `run.probe_steps[run.probes["unstable"]]`
         linear, quadratic, realised, realised_error
                          gᵀu and ½uᵀHu of the coming update u, and the change of the loss that it makes
         gradient_norm    ‖g‖
@@ -69,7 +72,9 @@ class CurvatureProbe:
     Attributes:
         every: Steps between measurements, ≥ 1.
         num_eigenvalues: k ≥ 1.
-        data: Measure on "all" training examples, or on the "batch" of the next step.
+        data: Measure on "all" training examples, on the "batch" of the next step, or on the examples of a loader: any
+            batches that can be read again, as in `curvature.hessian`. `train` then takes single steps from Python, and
+            cannot be inside `jax.jit` or `jax.vmap`; not with `stability_matvecs`.
         batch_size: Number of examples read at a time with "all"; None for all at once.
         tol: Tolerance of the residual, relative to the largest eigenvalue's magnitude.
         max_matvecs: Largest number of products in each of the two solves.
@@ -99,7 +104,7 @@ class CurvatureProbe:
 
     every: int = 1
     num_eigenvalues: int = 1
-    data: Literal["all", "batch"] = "all"
+    data: Any = "all"
     batch_size: int | None = None
     tol: float = 1e-2
     max_matvecs: int = 60
@@ -115,7 +120,16 @@ class CurvatureProbe:
         for name in ("every", "num_eigenvalues", "max_matvecs"):
             check_integer(who, name, getattr(self, name), 1)
         check_integer(who, "stability_matvecs", self.stability_matvecs, 0)
-        check_choice(who, "data", self.data, ("all", "batch"))
+        if is_stream(self.data) and not self.reads_loader:
+            object.__setattr__(self, "data", Stream(who, self.data))  # hashable, as the plan of a run has to be
+        if not self.reads_loader:
+            remedy = "Or give batches that can be read again, such as a loader."
+            check_choice(who, "data", self.data, ("all", "batch"), remedy=remedy)
+        elif self.stability_matvecs or self.batch_size is not None:
+            raise ValueError(
+                f"{who} with a loader takes no stability_matvecs, which needs a compiled loop, and no batch_size. "
+                "Record parameters with train(…, record_params_every=…), and call dynamics.stability on them."
+            )
         if self.batch_size is not None:
             check_integer(who, "batch_size", self.batch_size, 1, remedy="Use None for all examples at once.")
         check_static(who, "tol", self.tol)
@@ -130,6 +144,11 @@ class CurvatureProbe:
         if self.measure is not None:
             check_callable(who, "measure", self.measure, expected="a function of (Hessian, key), or None")
 
+    @property
+    def reads_loader(self) -> bool:
+        """Whether it reads its data from Python, so that no compiled program can measure."""
+        return isinstance(self.data, Stream)
+
     def prepare(self, optimizer: optax.GradientTransformation, params: Any) -> "CurvatureProbe":
         """Return the probe that knows which parts of an optimizer's state are statistics; `train` calls this."""
         known = jax.tree.map(_known, optimizer) if jax.tree.leaves(optimizer) else optimizer
@@ -143,6 +162,8 @@ class CurvatureProbe:
         """Return the measurement for an optimizer, loss and data; `train` calls this."""
 
         def examples(batch: Any) -> Any:
+            if self.reads_loader:
+                return self.data.source
             return data if self.data == "all" else batch
 
         def init(params: Any, opt_state: Any, batch: Any, *model_state: Any) -> dict[str, Any]:
@@ -161,12 +182,12 @@ class CurvatureProbe:
                 for name, count in starts.items()
             }
             if self.stability_matvecs:
-                pair = LinearStep(params, opt_state, None, optimizer, loss, self.batch_size, *self.roles).like
+                pair = LinearStep(params, opt_state, None, optimizer, loss, *self.roles).like
                 draws["step"] = vectors.zeros_like(pair)
             return {"starts": draws, "count": jnp.int32(0)}
 
         def measure(memory: Any, params: Any, opt_state: Any, batch: Any, *model_state: Any) -> tuple[Any, Any]:
-            at = partial(_with_state, loss, model_state)
+            at = partial(_with_state, loss, model_state) if model_state else loss
             measured, starts = self._measure(optimizer, at, memory, params, opt_state, examples(batch))
             return {"starts": starts, "count": memory["count"] + 1}, measured
 
@@ -177,9 +198,9 @@ class CurvatureProbe:
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         keys = jax.random.split(jax.random.fold_in(jax.random.key(self.seed + 1), memory["count"]))
         point = differentiated(gradient_point(params, opt_state))
-        op = hessian(loss, point, data, batch_size=self.batch_size)
-        step = LinearStep(params, opt_state, op, optimizer, loss, self.batch_size, *self.roles)
-        here = step.at_point()
+        op: Any = hessian(loss, point, data, batch_size=self.batch_size)
+        step = LinearStep(params, opt_state, op, optimizer, loss, *self.roles).informed()
+        here = at_point(step)
         solve = partial(eigenpairs, tol=self.tol, max_matvecs=self.max_matvecs)
         pairs = solve(op, self.num_eigenvalues, key=keys[0], start=memory["starts"]["hessian"])
         starts = {"hessian": pairs.vectors}
@@ -210,12 +231,13 @@ class CurvatureProbe:
             measured |= {
                 "step_eigenvalues": outer.values,
                 "step_errors": outer.errors,
+                "unstable": (jnp.abs(outer.values) - outer.errors > 1).any(),
                 "num_matvecs": measured["num_matvecs"] + outer.num_matvecs,
             }
         if self.measure is not None:
             measured["measured"] = self.measure(op, jax.random.fold_in(keys[0], 1))
         if self.account:
-            value_fn = lambda p: loss(differentiated(p), data)
+            value_fn = lambda p: op.mean(partial(loss, differentiated(p)))
             updates, _ = call_update(optimizer, here.grads, opt_state, params, here.value, value_fn)
             at, updates = differentiated(params), differentiated(updates)
             account = account_step(loss, at, updates, data, batch_size=self.batch_size, num_samples=2)

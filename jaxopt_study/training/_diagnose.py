@@ -10,6 +10,8 @@ from jax.typing import ArrayLike
 from jaxtyping import Float
 
 from jaxopt_study._checks import check_numbers, describe_argument
+from jaxopt_study._display import displayed
+from jaxopt_study.training import _cards
 from jaxopt_study.training._trajectory import Trajectory
 
 Finding = Literal["rate too high", "rate too low", "good", "spiking", "plateau", "overfitting", "undecided"]
@@ -54,8 +56,7 @@ class Diagnosis:
     advice: str
     statistics: Mapping[str, float]
 
-    def __str__(self) -> str:
-        return f"{self.finding}: {self.evidence} {self.advice}"
+    __repr__, _repr_html_ = displayed(_cards.diagnosis)
 
 
 def diagnose(

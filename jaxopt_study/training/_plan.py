@@ -82,6 +82,13 @@ def make_plan(
     check_requests(early_stopping, probe)
     if traced and loop == "host":
         raise ValueError("loop='host' cannot run inside jit or vmap; use loop='auto'.")
+    if isinstance(probe, CurvatureProbe) and probe.reads_loader:
+        if traced or loop == "compiled":
+            raise ValueError(
+                "train cannot measure on a loader inside jit or vmap or with loop='compiled'. Leave out the loop, or "
+                "give the probe data='all'."
+            )
+        loop = "host"
     numeric = check_optimizer(optimizer)
     order = named_order("train", order)
     batch_size = check_batches(problem, batch_size, order, num_steps)

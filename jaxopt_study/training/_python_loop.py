@@ -10,8 +10,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxopt_study._progress_bar import Report
 from jaxopt_study.training._compiled_loop import begin, host_chunk, last_records, next_chunk
-from jaxopt_study.training._progress_bar import Report
 from jaxopt_study.training._records import only_recorded
 from jaxopt_study.training._run_spec import Carry, Constants, Inputs, Plan
 

@@ -12,6 +12,7 @@ import optax
 
 from jaxopt_study._checks import in_double
 from jaxopt_study._programs import is_traced
+from jaxopt_study._progress_bar import Bar
 from jaxopt_study.problems import Problem
 from jaxopt_study.training._batch_order import Order
 from jaxopt_study.training._compiled_loop import whole_run
@@ -19,7 +20,6 @@ from jaxopt_study.training._curvature_probe import CurvatureProbe
 from jaxopt_study.training._device_put import on_device
 from jaxopt_study.training._motion import stalled
 from jaxopt_study.training._plan import make_plan
-from jaxopt_study.training._progress_bar import Bar
 from jaxopt_study.training._python_loop import drive
 from jaxopt_study.training._records import missing, only_recorded
 from jaxopt_study.training._run_spec import Carry, Constants, Plan

@@ -1,7 +1,7 @@
 """`Trajectory`, the result of a run, and the options `EarlyStopping` and `Probe`."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, no_type_check
 
@@ -17,6 +17,8 @@ from jaxopt_study._checks import (
     check_static,
     describe_argument,
 )
+from jaxopt_study._display import displayed, plotted, tabulated
+from jaxopt_study.training import _cards
 from jaxopt_study.types import Mode, ModelState, Params
 
 
@@ -149,17 +151,13 @@ class Trajectory:
     stalled: Bool[Array, "*runs"] = None  # pyright: ignore[reportAssignmentType]
     last_moved: Integer[Array, "*runs"] = None  # pyright: ignore[reportAssignmentType]
 
+    __repr__, _repr_html_ = displayed(_cards.trajectory)
+    to_pandas = tabulated(_cards.columns_of_trajectory)
+    plot = plotted
+
     def replace(self, **changes: Any) -> "Trajectory":
         """Return a copy with some attributes changed."""
         return replace(self, **changes)
-
-    def __repr__(self) -> str:
-        shown = ", ".join(
-            f"{field.name}={_summary(getattr(self, field.name))}"
-            for field in fields(self)
-            if getattr(self, field.name) is not None
-        )
-        return f"Trajectory({shown})"
 
 
 class TrainingInterrupted(KeyboardInterrupt):

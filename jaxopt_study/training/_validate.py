@@ -5,7 +5,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.core import Tracer
 
 from jaxopt_study._checks import check_kept, check_key, describe_argument, is_finite
 from jaxopt_study.problems import Problem
@@ -112,7 +111,7 @@ def check_start(problem: Problem, params: Any, like: Any, made: Any) -> None:
             f"{jax.tree.structure(like)}."
         )
     for path, leaf in jax.tree.leaves_with_path(params):
-        if not isinstance(leaf, Tracer) and not is_finite(leaf):
+        if not is_finite(leaf):
             raise ValueError(
                 f"train needs finite initial parameters; params{jax.tree_util.keystr(path)} has NaN or infinity. Use "
                 "parameters from before the divergence."

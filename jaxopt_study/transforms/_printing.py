@@ -29,13 +29,16 @@ def render_call(spec: Any) -> str:
     )
     parts: list[str] = []
     keywords = False
-    for argument, value in spec.shown().items():
+    shown = spec.shown()
+    for argument, value in spec.arguments.items():
+        if argument not in shown and argument != "learning_rate":  # which every reader looks for
+            continue
         parameter = constructor.signature.parameters[argument]
         if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
             parts += [render(item) for item in value]
         elif parameter.kind is inspect.Parameter.VAR_KEYWORD:
             parts += [f"{key}={render(item)}" for key, item in value.items()]
-        elif parameter.default is inspect.Parameter.empty and parameter.kind.value < 2 and not keywords:
+        elif _leads(parameter) and not keywords:
             parts.append(render(value))
         else:
             keywords = True
@@ -45,6 +48,12 @@ def render_call(spec: Any) -> str:
         return line
     body = "".join("    " + part.replace("\n", "\n    ") + ",\n" for part in parts)
     return f"{name}(\n{body})"
+
+
+def _leads(parameter: inspect.Parameter) -> bool:
+    """Return whether an argument is printed without its name: one without a default, or the learning rate."""
+    required = parameter.default is inspect.Parameter.empty or parameter.name == "learning_rate"
+    return required and parameter.kind.value < 2
 
 
 def _stage(path: str) -> str:

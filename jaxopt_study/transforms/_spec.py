@@ -20,6 +20,7 @@ from jaxtyping import PyTree
 from jaxopt_study._checks import check_integer
 from jaxopt_study.transforms._paths import arguments_of, match, rebuild
 from jaxopt_study.transforms._printing import render_call
+from jaxopt_study.transforms._summary import Summary, summary
 from jaxopt_study.transforms._to_json import to_json
 
 
@@ -212,6 +213,28 @@ class Transform(Expression, optax.GradientTransformationExtraArgs):
             return self.spec.call().expand()
         arguments = {name: _expand_parts(value) for name, value in self.spec.arguments.items()}
         return construct(Spec(self.spec.constructor, arguments))
+
+    def summary(self, params: PyTree = None) -> Summary:
+        """Return the tree of the parts with their hyperparameters, defaults included.
+
+        A named optimizer is shown with the chain that it stands for.
+
+        Args:
+            params: Parameters, or their shapes, for the memory of each part's state; None measures none.
+
+        Returns:
+            The summary, which shows itself as a table. Cost: the state's shapes are traced, no array is made.
+
+        Example:
+            >>> from jaxopt_study import optimizers
+            >>> tx = optimizers.momentum(0.1, decay=0.9)
+            >>> tx.summary(np.zeros(1000, np.float32)).nodes[0].memory  # one buffer and its counters
+            4008
+        """
+        return summary(self, params)
+
+    def _repr_html_(self) -> str:
+        return repr(self) if self.spec is None else self.summary()._repr_html_()
 
 
 class Function(Expression):

@@ -468,6 +468,7 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
         "data": BATCH,
         "batch_size": 2,
     },
+    "curvature.SoftmaxCrossEntropy": lambda: {"targets": lambda batch: batch["y"]},
     "curvature.empirical_fisher": lambda: {"losses": losses, "params": PARAMS, "data": BATCH, "batch_size": 2},
     "curvature.eigenpairs": lambda: {"op": operator(), "k": 1, "which": "LA", "tol": 1e-3, "key": KEY},
     "curvature.sharpness": lambda: {"op": operator(), "key": KEY, "confidence": 0.9, "tol": 0.01, "max_matvecs": 8},
@@ -676,6 +677,7 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "figures.panels": lambda: {"steps": [0, 1], "shown": [figures.Panel("loss", CURVES)], "columns": 1},
     "figures.parallel_coordinates": lambda: {**TRIALS, "score_label": "loss"},
     "figures.performance_profiles": lambda: {"tau": [1.0, 2.0], "shares": {"a": [0.3, 1.0]}, "num_problems": 3},
+    "figures.plot": lambda: {"result": curvature.path(**CALLS["curvature.path"]()), "ax": None},
     "figures.race_animation": lambda: {
         "problem": problems.planar.bowl(),
         "paths": PATHS,

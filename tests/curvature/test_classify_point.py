@@ -218,14 +218,16 @@ def test_a_slope_is_not_taken_for_a_way_down():
     assert not result.escape.seen
 
 
-def test_a_valley_through_the_origin_has_no_way_down():
-    """At θ = 0 the loss has no rounding to measure; along the valley it is nothing but rounding."""
+def test_a_way_down_a_valley_through_the_origin_is_seen_only_where_it_is():
+    """Along the valley the loss is rounding, of its evaluation or of the matrix; the latter may have a way down."""
     normals = np.random.default_rng(0).normal(size=(32, 3)).astype(np.float32)
     matrices = jnp.asarray(normals[:, :, None] * normals[:, None, :])
     quadratic = lambda p, a: 0.5 * p @ (a @ p)
     found = jax.jit(jax.vmap(lambda a: classify_point(quadratic, jnp.zeros(3), a, key=jax.random.key(0))))(matrices)
     assert (found.kind == PointKind.DEGENERATE).all()
-    assert not found.escape.seen.any()
+    walks = np.asarray(found.escape.direction, np.float64) * np.asarray(found.escape.step, np.float64)[:, None]
+    falls = -0.5 * np.einsum("ki,kij,kj->k", walks, np.asarray(matrices, np.float64), walks)
+    assert (falls[found.escape.seen] > 0).all()
 
 
 def test_a_fall_within_rounding_is_not_called_seen():

@@ -3,8 +3,10 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
+from jaxopt_study import dynamics
 from jaxopt_study.curvature import (
     audit,
     classify_point,
@@ -15,6 +17,8 @@ from jaxopt_study.curvature import (
     ggn,
     hessian,
     morse_index,
+    path,
+    plane,
     sharpness,
     spectral_density,
     trace,
@@ -184,7 +188,105 @@ def test_memory_is_that_of_one_batch():
     assert max(alive[3:]) - min(alive[3:]) < 3 * 2 * 5 + 2 * 25  # not growing with the batches
 
 
+class Once:
+    """Batches whose every reading continues the one before, though it is no iterator itself."""
+
+    def __init__(self):
+        self.batches = iter(batches())
+
+    def __iter__(self):
+        return self.batches
+
+
+class Persistent:
+    """One iterator that every reading starts again, as that of a torch loader with persistent workers."""
+
+    def __iter__(self):
+        self.index = 0
+        return self
+
+    def __next__(self):
+        self.index += 1
+        if self.index > len(batches()):
+            raise StopIteration
+        return batches()[self.index - 1]
+
+
+class Held:
+    """A loader that holds its iterator, which is no type of `collections.abc` that could be told by its name."""
+
+    def __init__(self):
+        self.held = Persistent()
+
+    def __iter__(self):
+        return iter(self.held)
+
+
+def test_one_iterator_that_starts_again_is_a_stream():
+    v = jax.tree.map(jnp.ones_like, PARAMS)
+    for found, right in zip(
+        jax.tree.leaves(hessian(loss, PARAMS, Held()) @ v),
+        jax.tree.leaves(hessian(loss, PARAMS, (X, Y)) @ v),
+        strict=True,
+    ):
+        np.testing.assert_allclose(found, right, atol=1e-5)
+
+
+def test_batches_without_examples_count_nothing():
+    holes = [(X[:0], Y[:0]), *batches(), (X[:0], Y[:0])]
+    whole = path(loss, PARAMS, PARAMS, (X, Y), steps=[0.0, 0.1])
+    found = path(loss, PARAMS, PARAMS, holes, steps=[0.0, 0.1])
+    np.testing.assert_allclose(found.losses, whole.losses, rtol=1e-5)
+
+
+def test_a_stream_that_ends_for_good_after_it_was_accepted_is_refused_by_name():
+    left = batches()
+    op = hessian(loss, PARAMS, lambda: iter(list(left)))
+    left.clear()
+    with pytest.raises(ValueError, match=r"hessian reads its batches once for every product.*yields none any more"):
+        op @ PARAMS
+
+
+def test_path_and_plane_take_streams():
+    steps = [-0.5, 0.0, 0.7]
+    oracle = [loss(jax.tree.map(lambda p, s=s: p * (1 + s), PARAMS), (X, Y)) for s in steps]
+    found = path(loss, PARAMS, PARAMS, batches(), steps=steps)
+    np.testing.assert_allclose(found.losses, oracle, rtol=1e-5)
+    flat, unravel = jax.flatten_util.ravel_pytree(PARAMS)
+    dense = jax.hessian(lambda p: loss(unravel(p), (X, Y)))(flat)
+    np.testing.assert_allclose(found.curvature, flat @ dense @ flat, rtol=1e-4)
+    np.testing.assert_allclose(found.slope, flat @ jax.grad(lambda p: loss(unravel(p), (X, Y)))(flat), rtol=1e-4)
+    surface = plane(loss, PARAMS, (PARAMS, PARAMS), batches(), x=steps, y=[0.0])
+    np.testing.assert_allclose(surface.losses[0], oracle, rtol=1e-5)
+
+
+TAKES_DATA = {
+    "find_critical_point": lambda data: find_critical_point(loss, PARAMS, data, key=KEY),
+    "stability": lambda data: dynamics.stability(*STEP, data, key=KEY),
+    "preconditioner": lambda data: dynamics.preconditioner(*STEP, data),
+    "preconditioned_sharpness": lambda data: dynamics.preconditioned_sharpness(*STEP, data, key=KEY),
+    "preconditioned_density": lambda data: dynamics.preconditioned_density(*STEP, data, key=KEY),
+    "critical_sharpness": lambda data: dynamics.critical_sharpness(*STEP, data),
+    "directional_sharpness": lambda data: dynamics.directional_sharpness(*STEP, data),
+    "learning_rate_range": lambda data: dynamics.learning_rate_range(optax.sgd, loss, PARAMS, data, key=KEY),
+    "account_step": lambda data: dynamics.account_step(loss, PARAMS, PARAMS, data),
+    "gradient_noise": lambda data: dynamics.gradient_noise(loss, PARAMS, data, batch_size=2, key=KEY),
+    "batch_sharpness": lambda data: dynamics.batch_sharpness(loss, PARAMS, data, batch_size=2, key=KEY),
+}
+STEP = (optax.sgd(0.1), optax.sgd(0.1).init(PARAMS), loss, PARAMS)
+
+
+@pytest.mark.parametrize("name", TAKES_DATA)
+def test_batches_that_can_be_read_once_are_refused(name):
+    with pytest.raises(TypeError, match=r"can be read once|takes all examples as arrays"):
+        TAKES_DATA[name](iter(batches()))
+
+
 WRONG = {
+    "once": (Once, TypeError, "which can be read once"),
+    "function of one iterator": (lambda: Once().__iter__, TypeError, "which can be read once"),
+    "another structure": (lambda: [batches()[0], {"x": X}], ValueError, "the structure of the first"),
+    "no examples": (lambda: [(X[:0], Y[:0])], ValueError, "at least one batch with examples"),
     "generator": (lambda: (batch for batch in batches()), TypeError, "which can be read once.*a function that returns"),
     "function": (lambda: lambda *_: None, TypeError, "something that yields batches"),
     "function of batches": (lambda: lambda batch: batch, TypeError, "a function without arguments"),
@@ -199,7 +301,7 @@ WRONG = {
 def test_what_is_no_stream_of_batches_is_refused(name):
     data, error, words = WRONG[name]
     with pytest.raises(error, match=words):
-        hessian(loss, PARAMS, data())
+        hessian(loss, PARAMS, data()) @ PARAMS
 
 
 def test_a_stream_has_its_own_batches_and_stays_outside_of_compiled_programs():
@@ -208,5 +310,5 @@ def test_a_stream_has_its_own_batches_and_stays_outside_of_compiled_programs():
     op = hessian(loss, PARAMS, batches())
     with pytest.raises(TypeError, match=r"outside of jax\.jit"):
         jax.jit(lambda v: op.matvec(v))(PARAMS)
-    with pytest.raises(TypeError, match="one compiled program, which cannot read a loader"):
+    with pytest.raises(TypeError, match="all examples as arrays"):
         find_critical_point(loss, PARAMS, batches(), key=KEY)

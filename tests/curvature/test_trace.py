@@ -23,7 +23,7 @@ def rotated(spectrum, dtype=np.float32):
 @partial(jax.jit, static_argnums=(2, 3))
 def many(op, keys, num_probes, rank):
     def run(key):
-        return trace(op, num_probes=num_probes, rank=rank, key=key)[:2]
+        return trace(op, num_probes=num_probes, rank=rank, key=key, method="deflated")[:2]
 
     return jax.lax.map(run, keys)
 

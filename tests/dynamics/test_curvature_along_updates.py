@@ -107,6 +107,8 @@ def test_what_has_no_crossing_is_said_to_have_none():
     noise = at(optax.sgd(0.1), lambda p, _: 1e8 + QUADRATIC(p, None))  # every difference is below the last digit
     assert noise.kind == "unresolved"
     assert np.isinf(noise.error)
+    assert np.isnan(noise.value)  # the middle of [0, ∞]
+    assert np.isnan(noise.step)
 
 
 def all_batches(size):

@@ -75,6 +75,9 @@ def test_account_of_a_step_scales_with_the_loss(factor):
     f = lambda x: 0.5 * np.sum(np.asarray(CURVATURES) * x**2) + 0.05 * np.sum(x**3)
     np.testing.assert_allclose(np.float64(found.realised) / factor, f(p + u) - f(p), rtol=1e-4)
     assert 0 < found.ratio_error < 1e-3
+    of_one = account_step(loss, PARAMS, updates, jnp.float32(1.0))
+    for name in ("linear_error", "realised_error"):  # by rounding, which differs
+        assert 0.05 < np.float64(getattr(found, name)) / factor / np.float64(getattr(of_one, name)) < 20
     assert found.ratio == pytest.approx((f(p + u) - f(p)) / (gradient @ u + 0.5 * u @ (EXACT * u)), rel=1e-4)
 
 

@@ -114,7 +114,7 @@ def test_wrong_losses_and_data_say_what_to_do():
         account_step(lambda p, _: p**2, params, updates)
     with pytest.raises(TypeError, match="loss of account_step must take two arguments"):
         account_step(lambda p: jnp.sum(p), params, updates)
-    with pytest.raises(TypeError, match="data of account_step must be arrays; received a generator"):
+    with pytest.raises(TypeError, match="received generator, which can be read once"):
         account_step(lambda p, x: jnp.sum(p * x), params, updates, (x for x in [1.0, 2.0]))
 
 

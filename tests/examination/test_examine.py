@@ -1,7 +1,9 @@
 """An examination says what is true of points whose answer is known, and keeps what it has."""
 
+import copy
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +12,8 @@ import optax
 import pytest
 
 from jaxopt_study import Examination, examine, records
-from jaxopt_study.examination import _examine
+from jaxopt_study._display import with_error
+from jaxopt_study.examination import STAGES, Choices, Subject, _examine, _stages
 from jaxopt_study.examination._findings import findings
 from jaxopt_study.files import PathError
 
@@ -91,6 +94,11 @@ def test_it_shows_itself_without_arrays(whole, beyond):
 
 def test_it_draws_its_spectrum_or_says_what_it_lacks(whole, beyond):
     assert whole.figure().axes
+    assert whole.plot().get_title(loc="left") == "spectral density"
+    assert "<svg" in whole._repr_html_()
+    assert "<svg" not in beyond._repr_html_()
+    with pytest.raises(ValueError, match='budget="minutes"'):
+        beyond.plot()
     with pytest.raises(ValueError, match='budget="minutes"'):
         beyond.figure()
 
@@ -103,6 +111,33 @@ def test_saved_and_loaded_it_is_the_same(whole, tmp_path):
     records.save(records.Record("examination", "other", config={}, results={"stages": 3}), tmp_path / "other.json")
     with pytest.raises(records.RecordError, match="does not hold an examination"):
         Examination.load(tmp_path / "other.json")
+
+
+FORGED = {
+    "an infinite size": lambda results: results.update(size=np.inf),
+    "an integer beyond floats": lambda results: results["stages"]["sharpness"].update(lower=10**400),
+    "errors that are none": lambda results: results.update(errors=-1),
+    "times that are none": lambda results: results["seconds"].update(audit="soon"),
+}
+
+
+@pytest.mark.parametrize("name", FORGED)
+def test_a_file_of_other_values_is_no_examination(name, whole, tmp_path):
+    record = records.load(whole.save(tmp_path / "point.json"))
+    results = copy.deepcopy(dict(record.results))
+    FORGED[name](results)
+    path = records.save(replace(record, results=results), tmp_path / "forged.json")
+    with pytest.raises(records.RecordError, match="does not hold an examination"):
+        Examination.load(path)
+
+
+def test_no_text_or_threshold_of_a_file_breaks_the_figure(whole, tmp_path):
+    record = records.load(whole.save(tmp_path / "point.json"))
+    results = copy.deepcopy(dict(record.results))
+    results["stages"]["preconditioned"]["threshold"] = 0.0
+    config = {**record.config, "budget": "$\\frac{$"}
+    path = records.save(replace(record, config=config, results=results), tmp_path / "forged.json")
+    assert Examination.load(path).report(tmp_path / "forged.html").exists()
 
 
 def test_its_page_needs_nothing_else_and_escapes_what_it_is_told(whole, tmp_path):
@@ -157,6 +192,38 @@ def test_a_loader_is_examined_and_what_needs_arrays_is_said_to_be_missing():
     assert "not measured" in subjects(found)
 
 
+def test_the_gradient_of_a_loader_is_that_of_all_its_examples():
+    batches = [(DATA[0][i : i + 5], DATA[1][i : i + 5]) for i in range(0, 12, 5)]
+    subject = Subject(loss, PARAMS, batches, None, None, Choices(num_eigenpairs=2))
+    found = STAGES["gradient"].run(subject, {"audit": {"noise_floor": 1e-6}})
+    value, grads = jax.value_and_grad(loss)(PARAMS, DATA)
+    assert found["loss"] == pytest.approx(float(value), rel=1e-5)
+    assert found["gg"] == pytest.approx(float(grads["w"] @ grads["w"]), rel=1e-5)
+
+
+def test_lookahead_is_examined_at_its_fast_parameters():
+    params = optax.LookaheadParams(PARAMS, jax.tree.map(jnp.zeros_like, PARAMS))
+    subject = Subject(loss, params, DATA, None, None, Choices(num_eigenpairs=2))
+    found = STAGES["gradient"].run(subject, {"audit": {"noise_floor": 1e-6}})
+    assert found["loss"] == pytest.approx(float(loss(PARAMS, DATA)), rel=1e-5)
+    point = STAGES["classification"].run(subject, {"audit": {"noise_floor": 1e-6}})
+    assert point["gradient_norm"] == pytest.approx(float(jnp.sqrt(found["gg"])), rel=1e-5)
+
+
+def test_a_point_is_not_examined_inside_of_a_trace():
+    for examined in (jax.jit, jax.vmap):
+        with pytest.raises(TypeError, match="examine cannot run on traced arrays"):
+            examined(lambda w: examine(bowl, {"x": w[0]}).num_matvecs)(POINT["x"][None, None])
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "shown"),
+    [(-7.5e29, 8e22, "-7.5e+29 ± 8.0e+22"), (12.345, 0.021, "12.345 ± 0.021"), (1234.5, 56.0, "1234 ± 56")],
+)
+def test_numbers_of_any_size_are_short(value, error, shown):
+    assert with_error(value, error) == shown
+
+
 def test_an_unsound_audit_ends_it_with_the_remedy():
     found = examine(lambda p, batch: len(batch[1]) * loss(p, batch), PARAMS, DATA, batch_size=5)
     assert set(found.results) == {"audit"}
@@ -201,3 +268,11 @@ def test_the_state_of_the_optimizer_counts():
 def test_wrong_arguments_are_refused_before_anything_is_measured(arguments, error, words):
     with pytest.raises(error, match=words):
         examine(loss, PARAMS, DATA, **arguments)
+
+
+@pytest.mark.parametrize(("floor", "tolerance"), [(1e-6, 1e-3), (0.01, 0.02)])
+def test_noisy_products_are_asked_for_no_more_than_they_hold(floor, tolerance):
+    subject = SimpleNamespace(choices=_stages.Choices())
+    assert _stages._tolerance(subject, {"audit": {"noise_floor": floor}}) == tolerance
+    with pytest.raises(ValueError, match=r"noise floor, 9\.0e-01, is too high to resolve eigenvalues.*float32"):
+        _stages._tolerance(subject, {"audit": {"noise_floor": 0.9}})

@@ -6,6 +6,7 @@ from matplotlib.colors import to_hex
 
 from jaxopt_study import figures
 from jaxopt_study.figures._comparison import TINTS
+from tests.test_results import sweep
 
 DEFAULT = (
     {"sgd": [3.0, 3.2], "adam": [1.0, 1.2], "rmsprop": [np.nan, np.nan]},
@@ -24,21 +25,47 @@ def names_from_the_top(axes):
 def test_both_rankings_have_the_best_on_top_on_one_scale():
     figure = figures.comparison(DEFAULT, TUNED, xlabel="loss (nats)", log=True, title="a title")
     left, right = figure.axes
-    assert names_from_the_top(left) == ["1  adam", "2  sgd", "3  rmsprop"]
-    assert names_from_the_top(right) == ["1  sgd", "2  adam", "3  rmsprop"]
+    assert names_from_the_top(left) == ["1  adam", "1  sgd", "1  rmsprop"]  # two seeds tell nothing apart
+    assert names_from_the_top(right) == ["1  sgd", "1  adam", "1  rmsprop"]
     assert left.get_xlim() == right.get_xlim()
     assert left.get_ylim()[0] > left.get_ylim()[1]
     assert left.get_xscale() == "log"
-    assert left.get_xlabel() == "loss (nats)   (95% intervals)"
+    assert left.get_xlabel().startswith("loss (nats)   (95% intervals)\nsame rank: not told apart")
     assert (left.get_title(loc="left"), right.get_title(loc="left")) == ("as recommended", "tuned")
-    assert len(figure.artists) == 3  # from rank to rank
+    assert not figure.artists  # no line from rank to rank
     colours = {line.get_color() for axes in figure.axes for line in axes.lines}
     assert len(colours) == 3
 
 
+def test_what_cannot_be_told_apart_shares_a_rank_and_only_a_proved_reversal_has_lines():
+    noise = 0.01 * np.random.default_rng(0).normal(size=(4, 12))
+    before = dict(zip("abcd", noise + np.array([[1.0], [2.0], [2.001], [3.0]]), strict=True))
+    after = dict(zip("abcd", noise[::-1] + np.array([[2.0], [1.0], [1.001], [3.0]]), strict=True))
+    middles = lambda of: {name: (np.median(values), *np.quantile(values, [0, 1])) for name, values in of.items()}
+    sides = [({name: list(values) for name, values in of.items()}, middles(of)) for of in (before, after)]
+    figure = figures.comparison(*sides, xlabel="loss")
+    left, right = figure.axes
+    ranks = [{text[3:]: text[0] for text in names_from_the_top(axes)} for axes in (left, right)]
+    assert ranks == [{"a": "1", "b": "2", "c": "2", "d": "4"}, {"b": "1", "c": "1", "a": "3", "d": "4"}]
+    heights = sorted((line.xy1[1], line.xy2[1]) for line in figure.artists)
+    assert heights == [(0.0, 2.0), (1.5, 0.5), (1.5, 0.5)]  # a falls behind b and c, which begin and end together
+
+
+def test_a_comparison_and_its_differences_are_drawn_as_they_are():
+    found = sweep(False)["ablation"].comparison
+    figure = figures.comparison(found, xlabel="loss")
+    assert len(names_from_the_top(figure.axes[0])) == len(found.candidates)
+    paired = found.differences(None, "default")
+    one = figures.difference_matrix(paired, unit="loss")
+    two = figures.difference_matrix(
+        paired.names, paired.estimate, paired.lower, paired.upper, paired.better, unit="loss"
+    )
+    assert figures.render(one, dpi=30) == figures.render(two, dpi=30)
+
+
 def test_larger_scores_can_be_better():
     figure = figures.comparison(TUNED, TUNED, xlabel="accuracy", larger_is_better=True)
-    assert names_from_the_top(figure.axes[0]) == ["1  rmsprop", "2  adam", "3  sgd"]
+    assert names_from_the_top(figure.axes[0]) == ["1  rmsprop", "1  adam", "1  sgd"]
 
 
 def test_intervals_and_seeds_are_where_they_were_measured_and_open_ends_are_arrows():
@@ -155,9 +182,8 @@ def test_what_was_not_run_has_no_rank_no_link_and_leaves_the_ranks_of_the_others
     tuned = (TUNED[0] | {"mine": [0.1, 0.2]}, TUNED[1] | {"mine": (0.15, 0.1, 0.2)})
     figure = figures.comparison(default, tuned, xlabel="loss")
     left, right = figure.axes
-    assert names_from_the_top(left) == ["1  adam", "2  sgd", "3  rmsprop", "–  mine"]
-    assert names_from_the_top(right) == ["1  mine", "2  sgd", "3  adam", "4  rmsprop"]
-    assert len(figure.artists) == 3
+    assert names_from_the_top(left) == ["1  adam", "1  sgd", "1  rmsprop", "–  mine"]
+    assert names_from_the_top(right) == ["1  mine", "1  sgd", "1  adam", "1  rmsprop"]
     assert [text.get_position()[1] for text in left.texts if text.get_text() == "not run"] == [3]
     assert not [line for line in left.lines if 3 in line.get_ydata()]
     assert left.get_ylim() == right.get_ylim()

@@ -313,3 +313,11 @@ def test_an_nnx_module_without_parameters_is_refused():
 def test_a_loss_that_is_no_scalar_is_refused(make):
     with pytest.raises(ValueError, match=r"must be one scalar.*jnp\.mean"):
         make()
+
+
+def test_parameters_of_a_tree_may_be_traced():
+    square = lambda params, batch: jnp.sum(params["a"] ** 2 * batch["x"])
+    posed = lambda a, x: problems.from_pytree({"a": a}, square, data={"x": x}).loss({"a": a}, {"x": x})
+    a, x = jnp.array([1.0, 2.0]), jnp.array([3.0, -1.0])
+    assert float(jax.jit(posed)(a, x)) == 3.0 - 4.0
+    np.testing.assert_array_equal(jax.vmap(posed, (0, None))(jnp.stack([a, 2 * a]), x), [-1.0, -4.0])

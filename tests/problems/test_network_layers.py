@@ -434,6 +434,13 @@ def test_gated_networks_equal_flaxs_cells(network, cell, gates):
     np.testing.assert_allclose(model.apply({"params": params}, x), expected, atol=2e-6)
 
 
+@pytest.mark.parametrize("network", [RNN, LSTM, GRU])
+@pytest.mark.parametrize("shape", [(2, 3), (2, 0, 3), (2, 5, 0)])
+def test_sequences_without_steps_or_features_are_refused(network, shape):
+    with pytest.raises(ValueError, match="with a step and a feature at least; received"):
+        network(num_outputs=2).init(jax.random.key(0), jnp.ones(shape))
+
+
 @pytest.mark.parametrize(("network", "gates"), [(RNN, 1), (LSTM, 4), (GRU, 3)])
 def test_recurrent_weights_of_every_gate_start_orthogonal_and_different(network, gates):
     params = network(2, widths=(20,)).init(KEY, jnp.ones((1, 3, 2)))["params"]

@@ -1,5 +1,6 @@
 """Texts and tasks of tokens: what they promise, and what they refuse."""
 
+import jax
 import numpy as np
 import pytest
 
@@ -160,3 +161,10 @@ def test_a_data_set_has_classes_or_a_vocabulary():
     with pytest.raises(DatasetError, match="Drop one"):
         Dataset("mine", {"x": tokens, "y": tokens}, num_classes=3, vocabulary_size=3)
     assert "vocabulary_size=3" in repr(Dataset("mine", {"x": tokens, "y": tokens}, vocabulary_size=3))
+
+
+@pytest.mark.parametrize("name", ["exponent", "separation", "repetition"])
+def test_what_shapes_drawn_data_is_known_before_compiling(name):
+    make = datasets.heavy_tailed_tokens if name == "repetition" else datasets.heavy_tailed_classes
+    with pytest.raises(TypeError, match=f"needs {name} to be a number known before compiling"):
+        jax.jit(lambda value: make(**{name: value}).train["x"])(1.0)

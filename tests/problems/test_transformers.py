@@ -242,6 +242,14 @@ def test_a_module_of_ones_own_is_posed_alike_and_metadata_tell_what_was_posed():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("token", [-1, 5])
+def test_a_token_outside_of_the_vocabulary_has_no_loss(token):
+    posed = problem()
+    x = np.zeros((2, 6), np.int32)
+    x[0, 2] = token  # the mask of targets among them: it is not the last symbol
+    assert np.isnan(posed.loss(posed.init(KEY), {"x": x, "y": np.zeros_like(x)}))
+
+
 def test_training_is_that_of_any_problem():
     posed = problem(depth=1)
     run = training.train(posed, optax.adam(0.02), num_steps=40, batch_size=6, key=KEY)

@@ -216,7 +216,7 @@ def test_the_table_says_what_the_contributions_say(ablated):
         row = table.loc[name]
         assert (row.loss, row.loss_low, row.loss_high) == part.loss
         assert (row.verdict, row.p_value, row.kind) == (part.verdict, part.p_value, part.variant.kind)
-    assert repr(ablated).startswith(f"Ablation({len(table) - 1} variants of chain(")
+    assert repr(ablated).startswith(f"Ablation: {len(table) - 1} changes of chain(")
 
 
 def test_the_sign_of_a_loss_is_that_of_a_cost_whatever_is_better():

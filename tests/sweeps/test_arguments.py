@@ -94,3 +94,12 @@ def test_a_wrong_question_to_a_result_is_refused(results):
     for question in questions:
         with pytest.raises((TypeError, ValueError)):
             question()
+
+
+@pytest.mark.parametrize("run", [search, compare, ablate])
+def test_a_sweep_is_not_traced(run):
+    for call in (lambda x: jax.jit(lambda key: run(key=key))(x), lambda x: jax.vmap(lambda key: run(key=key))(x[None])):
+        with pytest.raises(TypeError, match=f"{run.__name__} runs from Python"):
+            call(KEY)
+    with pytest.raises(TypeError, match=f"{run.__name__} runs from Python"):
+        jax.jit(lambda scale: run(problem=small.quadratic()) and scale)(1.0)

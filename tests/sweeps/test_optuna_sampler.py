@@ -241,6 +241,57 @@ def test_a_journal_that_is_empty_or_was_begun_is_added_to(tmp_path):
     assert [score for *_, score in sampler.finished(LINE)] == [1.0, 1.0]
 
 
+@pytest.mark.parametrize("cut", [1, 30, 200])
+def test_a_line_that_a_killed_process_did_not_finish_costs_that_line_alone(tmp_path, cut):
+    path = tmp_path / "study"
+    with OptunaSampler(path) as sampler:
+        for handle, config in sampler.ask(LINE, 3):
+            sampler.tell(handle, config["x"])
+        told = sampler.finished(LINE)
+    path.write_bytes(path.read_bytes() + path.read_bytes().splitlines()[-1][:cut])
+    for _ in range(2):
+        with OptunaSampler(path) as sampler:
+            assert sampler.finished(LINE)[: len(told)] == told
+            sampler.tell(sampler.ask(LINE, 1)[0][0], 0.5)
+    assert len(sampler.finished(LINE)) == len(told) + 2
+
+
+def changed(path, key, value):
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(line | {key: value} if key in line else line) + "\n" for line in lines))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("param_value_internal", 3.0, "Trial 0 .*none of this space .*received 3.0"),
+        ("param_value_internal", "a", "Trial 0 .*none of this space"),
+        ("values", ["low"], "Trial 0 .*none of this space"),
+        ("values", [1.0, 2.0], "Trial 0 .*none of this space"),
+        ("param_name", "y", "Trial 0 .*none of this space"),
+        ("distribution", "wide", "Optuna cannot read .*restore the file"),
+        ("op_code", 99, "Optuna cannot read .*restore the file"),
+    ],
+)
+def test_a_changed_journal_is_refused_by_name(tmp_path, key, value, words):
+    path = tmp_path / "study"
+    with OptunaSampler(path) as sampler:
+        sampler.tell(sampler.ask(LINE, 1)[0][0], 0.5)
+    changed(path, key, value)
+    with pytest.raises(ValueError, match=words), OptunaSampler(path) as sampler:
+        sampler.finished(LINE)
+
+
+def test_a_stored_score_that_is_not_finite_is_that_of_a_diverged_trial(tmp_path):
+    path = tmp_path / "study"
+    with OptunaSampler(path) as sampler:
+        handle, config = sampler.ask(LINE, 1)[0]
+        sampler.tell(handle, 0.5)
+    changed(path, "values", [-math.inf])
+    with OptunaSampler(path) as sampler:
+        assert sampler.finished(LINE) == [(handle, config, None)]
+
+
 def test_a_database_that_cannot_be_opened_is_said(tmp_path):
     with pytest.raises(ValueError, match="cannot open the database given as storage"):
         OptunaSampler("nonsense://place")

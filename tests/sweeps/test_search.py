@@ -292,7 +292,7 @@ def test_one_trial_is_a_search():
     assert search.indistinguishable().tolist() == [True]
     assert search.best_of_k().estimate.tolist() == [search.best.score]
     assert len(search.to_pandas()) == 1
-    assert repr(search) == "Search(1 of 1 trials × 1 seeds, train_loss)"
+    assert repr(search).startswith("Search: 1 of 1 trials × 1 seed, train_loss (smaller is better)")
 
 
 def test_no_steps_evaluate_the_start(regression):
@@ -375,7 +375,7 @@ def test_an_interrupt_keeps_the_finished_trials(found, regression):
     assert part.best.trial == int(found.scores[:2].argmin())
     assert not part.indistinguishable()[2:].any()
     assert part.best_of_k().estimate.shape == (2,)
-    assert repr(part) == "Search(2 of 6 trials × 2 seeds, validation_loss)"
+    assert repr(part).startswith("Search: 2 of 6 trials × 2 seeds, validation_loss (smaller is better)")
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 

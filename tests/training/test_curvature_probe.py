@@ -81,7 +81,7 @@ def test_the_own_sharpness_is_the_preconditioned_one_in_units_of_the_limit(netwo
 def test_a_run_at_the_edge_is_told_from_one_beyond():
     """On ½λx² the step is stable up to the limit, and the probe says how far it is; learning rates may be traced."""
     problem = Problem("line", init=lambda key: jnp.ones(1), loss=lambda p, _: 5.0 * jnp.sum(p**2))
-    probe = CurvatureProbe(every=40, account=False)
+    probe = CurvatureProbe(every=40, account=False, stability_matvecs=2)
     rates = jnp.array([0.0, 0.19, 0.21])
 
     def final(rate):
@@ -92,6 +92,7 @@ def test_a_run_at_the_edge_is_told_from_one_beyond():
     np.testing.assert_allclose(probes["gain_sharpness"], np.outer(10 * rates, [1, 1]), rtol=1e-5, atol=1e-6)
     ratio = probes["gain_sharpness"] / dynamics.stability_limit(optax.sgd(1.0))
     assert (ratio > 1).tolist() == [[False, False], [False, False], [True, True]]
+    assert probes["unstable"].tolist() == (ratio > 1).tolist()  # the alarm
     assert (np.abs(params) > 1).ravel().tolist() == [False, False, True]
 
 

@@ -142,7 +142,9 @@ def test_a_trajectory_gives_its_own_validation_losses():
 
 def test_every_finding_has_its_advice_and_is_printed_in_words():
     assert set(ADVICE) == set(FINDINGS)
-    assert str(diagnose(CURVES["good"])).startswith("good: The loss falls from 2.3 to 0.1, and 0% of that")
+    shown = " ".join(str(diagnose(CURVES["good"])).split())
+    assert shown.startswith("Diagnosis: good")
+    assert "The loss falls from 2.3 to 0.1, and 0% of that" in shown
 
 
 @pytest.mark.parametrize(

@@ -125,7 +125,7 @@ def test_a_run_that_stands_still_says_so(problem, optimizer, last_moved):
     assert bool(run.stalled)
     assert int(run.last_moved) == last_moved
     assert not run.diverged
-    assert "stalled=True" in repr(run)
+    assert "Trajectory: stalled after step" in repr(run)
 
 
 def test_statistics_that_overflow_stall_a_run():

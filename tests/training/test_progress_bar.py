@@ -7,9 +7,9 @@ import jax
 import optax
 import pytest
 
+from jaxopt_study._progress_bar import Bar
 from jaxopt_study.cli._progress import JobBar
 from jaxopt_study.training import train
-from jaxopt_study.training._progress_bar import Bar
 
 KEY = jax.random.key(0)
 

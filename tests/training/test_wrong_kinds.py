@@ -261,7 +261,6 @@ TABLE = [
     ("figures.difference_matrix(np.eye(2), ONE, ONE, ONE, ONE, unit='x')", "TypeError", "names to be a list of texts"),
     ("figures.top_curves([0], None, [[[1.0]]], titles={0: 'a'}, ylabel='l')",
      "TypeError", "titles to be a list of texts"),
-    ("figures.top_curves([0], None, [[[1.0]]], titles=['a'], ylabel='l', columns=None)", "TypeError", "columns to be"),
     ("figures.learning_curves([0], {'a': [[1.0]]}, ylabel='l', smallest=2, largest=1)",
      "ValueError", "smallest < largest"),
     ("figures.learning_curves([0], {'a': [[1.0]]}, ylabel='l', log=True, smallest=0)", "ValueError", "number > 0"),

@@ -51,6 +51,17 @@ def of(tx, hessian, centre, point, g) -> tuple[np.ndarray, NewtonState]:
     return joined(updates), state
 
 
+@pytest.mark.parametrize("scale", [1e-30, 1e-20, 1.0, 1e20, 1e30])
+def test_a_definite_quadratic_shows_no_negative_curvature_in_any_units(scale):
+    hessian, centre, point, _ = quadratic(DEFINITE)
+    with jax.enable_x64(False):
+        loss = lambda x: jnp.float32(scale) * (x - centre) @ jnp.asarray(hessian, jnp.float32) @ (x - centre) / 2
+        tx, x = scale_by_newton(tolerance=0), jnp.asarray(point, jnp.float32)
+        u, state = tx.update(jax.grad(loss)(x), tx.init(x), x, value_fn=loss)
+    np.testing.assert_allclose(x - u, centre, atol=1e-4)
+    assert not state.negative_curvature
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_one_step_solves_a_quadratic(seed):
     problem = quadratic(DEFINITE, seed)

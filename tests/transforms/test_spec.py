@@ -51,9 +51,9 @@ def tripled(x):
         (ema(0.9, of=jnp.square), "ema(0.9, of=jnp.square)"),
         (ema(0.9, initial=0.0), "ema(0.9)"),  # what equals its default is not shown
         (chain(identity(), ema(0.5)), "chain(identity(), ema(0.5))"),
-        (optimizers.adam(), "optimizers.adam()"),
-        (optimizers.adam(1e-3, eps=1e-8), "optimizers.adam()"),
-        (optimizers.adam(convention="saito2016"), "optimizers.adam(convention='saito2016')"),
+        (optimizers.adam(), "optimizers.adam(0.001)"),
+        (optimizers.adam(1e-3, eps=1e-8), "optimizers.adam(0.001)"),
+        (optimizers.adam(convention="saito2016"), "optimizers.adam(0.001, convention='saito2016')"),
         (optimizers.nesterov(0.1), "optimizers.nesterov(0.1)"),
         (nesterov(0.1), "nesterov(0.1)"),
         (merge(divide_by_root(eps=1.0), identity(), ema(0.5)), "merge(divide_by_root(eps=1.0), identity(), ema(0.5))"),

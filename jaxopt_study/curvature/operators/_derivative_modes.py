@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import jax
@@ -12,7 +13,7 @@ from jaxopt_study._programs import contains
 from jaxopt_study.curvature.operators._empirical_risk import BatchOperator, EmpiricalRiskOperator, check_scalar
 from jaxopt_study.curvature.operators._finite_difference import usual_step, with_measured_step
 from jaxopt_study.linalg import vectors
-from jaxopt_study.linalg.hvp import gradient_and_back, linearized_gradient
+from jaxopt_study.linalg.hvp import gradient_and_back, linearized_gradient, single_product
 from jaxopt_study.types import Batch, Matvec, Params, Vector
 
 Mode = Literal["auto", "forward_over_reverse", "reverse_over_reverse", "finite_difference"]
@@ -38,6 +39,10 @@ class Hessian(BatchOperator):
         """Return the linearised gradient."""
         return linearized_gradient(lambda p: self.loss(combined(p), batch), params)[1]
 
+    def once(self, combined: Callable[[Params], Params], params: Params, batch: Batch, v: Vector) -> Vector:
+        """Return H v by one forward pass over the gradient."""
+        return single_product(lambda p: self.loss(combined(p), batch), params, v)
+
     def settled(self, op: EmpiricalRiskOperator, program: Any) -> EmpiricalRiskOperator:
         """Return the operator in a mode that the loss allows."""
         if not any(contains(program, name) for name in _OPAQUE) or (why := _why_not(op)) is None:
@@ -50,6 +55,9 @@ class _ForwardOverReverse(Hessian):
     def __call__(self, combined: Callable[[Params], Params], params: Params, batch: Batch) -> Matvec:
         return jax.linearize(jax.grad(lambda p: self.loss(combined(p), batch)), params)[1]
 
+    def once(self, combined: Callable[[Params], Params], params: Params, batch: Batch, v: Vector) -> Vector:
+        return jax.jvp(jax.grad(lambda p: self.loss(combined(p), batch)), (params,), (v,))[1]
+
     def settled(self, op: EmpiricalRiskOperator, program: Any) -> EmpiricalRiskOperator:
         return _or_raise(op, program)
 
@@ -58,6 +66,9 @@ class _ForwardOverReverse(Hessian):
 class _ReverseOverReverse(Hessian):
     def __call__(self, combined: Callable[[Params], Params], params: Params, batch: Batch) -> Matvec:
         return gradient_and_back(lambda p: self.loss(combined(p), batch), params)[1]
+
+    def once(self, combined: Callable[[Params], Params], params: Params, batch: Batch, v: Vector) -> Vector:
+        return self(combined, params, batch)(v)
 
     def settled(self, op: EmpiricalRiskOperator, program: Any) -> EmpiricalRiskOperator:
         return _or_raise(op, program)
@@ -81,13 +92,13 @@ class FiniteDifferences(Hessian):
 
     def __call__(self, combined: Callable[[Params], Params], params: Params, batch: Batch) -> Matvec:
         """Return v ↦ H v."""
+        return partial(self.once, combined, params, batch)
 
-        def product(v: Vector) -> Vector:
-            unit, length = vectors.normalize(v)
-            step = usual_step(params) if self.step is None else jnp.asarray(self.step, length.dtype)
-            return vectors.scale(length, self.difference(combined, params, batch, unit, step))
-
-        return product
+    def once(self, combined: Callable[[Params], Params], params: Params, batch: Batch, v: Vector) -> Vector:
+        """Return H v."""
+        unit, length = vectors.normalize(v)
+        step = usual_step(params) if self.step is None else jnp.asarray(self.step, length.dtype)
+        return vectors.scale(length, self.difference(combined, params, batch, unit, step))
 
     def difference(
         self, combined: Callable[[Params], Params], params: Params, batch: Batch, unit: Vector, step: Float[Array, ""]

@@ -82,6 +82,10 @@ class _Fisher(BatchOperator):
                 "the losses of a batch from a loss of one example with jax.vmap(loss, in_axes=(None, 0))."
             )
 
+    @property
+    def is_semidefinite(self) -> bool:
+        return True
+
     def __call__(self, combined: Callable[[Params], Params], params: Params, batch: Batch) -> Matvec:
         _, forward = linearized(lambda p: self.losses(combined(p), batch), params)
         return Partial(_second_moment, forward)

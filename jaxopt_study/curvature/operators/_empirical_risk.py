@@ -14,17 +14,18 @@ from jax.core import Tracer
 from jax.tree_util import Partial
 
 from jaxopt_study._checks import check_bool, check_choice, check_params
-from jaxopt_study._programs import contains_convolution
+from jaxopt_study._programs import contains, contains_convolution
 from jaxopt_study.curvature.operators._batch_norm_checks import check_no_statistics, refusing_batch_norm
 from jaxopt_study.curvature.operators._batches import batch_mean, batches_of, check_batches, is_divided, num_examples
 from jaxopt_study.curvature.operators._operator import Loop, Operator
 from jaxopt_study.linalg import vectors
-from jaxopt_study.linalg.checks import describe
+from jaxopt_study.linalg.checks import check_vector, describe
 from jaxopt_study.linalg.partition import combine, partition
 from jaxopt_study.linalg.sharding import sharding_of
 from jaxopt_study.types import Batch, Matvec, Params, Vector
 
 Precision = Literal["highest", "high", "default"]
+_CHECKPOINTS = ("remat", "checkpoint")  # names of the primitive of `jax.checkpoint`
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,11 @@ class BatchOperator(ABC):
     def forward(self) -> Callable[..., Any]:
         """The function of parameters and a batch that is traced to check the operator."""
 
+    @property
+    def is_semidefinite(self) -> bool:
+        """Whether no eigenvalue can be negative."""
+        return False
+
     @abstractmethod
     def check(self, result: Any) -> None:
         """Raise unless the abstract result of `forward` is valid."""
@@ -48,6 +54,10 @@ class BatchOperator(ABC):
     @abstractmethod
     def __call__(self, combined: Callable[[Params], Params], params: Params, batch: Batch) -> Matvec:
         """Return v ↦ H v for one batch; `combined(params)` is the tree with all leaves."""
+
+    def once(self, combined: Callable[[Params], Params], params: Params, batch: Batch, v: Vector) -> Vector:
+        """Return H v for one batch, with nothing stored for other products."""
+        return self(combined, params, batch)(v)
 
     def settled(self, op: "EmpiricalRiskOperator", program: Any) -> "EmpiricalRiskOperator":
         """Return the finished operator, given the traced program of `forward`."""
@@ -117,9 +127,19 @@ class EmpiricalRiskOperator(Operator):
         return self.matmul
 
     @property
+    def loss(self) -> Callable[[Params, Batch], Any]:
+        """The loss of a Hessian."""
+        return self.batch_operator.loss
+
+    @property
     def product_error(self) -> float:
         """Error of a product relative to ‖H‖, beyond rounding: that of finite differences."""
         return getattr(self.batch_operator, "error", 0.0)
+
+    @property
+    def is_semidefinite(self) -> bool:
+        """Whether it is known that no eigenvalue is negative."""
+        return self.batch_operator.is_semidefinite
 
     @property
     def is_batched(self) -> bool:
@@ -138,7 +158,12 @@ class EmpiricalRiskOperator(Operator):
             return self._of_batch(self.params, self.data)
         # A scan that is linear in v is linearised as a whole: residuals of each batch are stacked, and residuals that
         # depend on no batch (the weights) are stored once.
-        return jax.linearize(partial(self._mean_product, self.params), vectors.zeros_like(self.like))[1]
+        mean_product = lambda v: self.mean(lambda batch: self._of_batch(self.params, batch)(v))
+        return jax.linearize(mean_product, vectors.zeros_like(self.like))[1]
+
+    def matvec(self, v: Vector) -> Vector:
+        """Return H v, with nothing stored for other products; for use inside a trace."""
+        return self._single(self.params, check_vector(self.like, v))
 
     def product(self) -> Matvec:
         """Linearise once and return a compiled v ↦ H v, with a Python loop over batches if `loop` is "host".
@@ -173,23 +198,30 @@ class EmpiricalRiskOperator(Operator):
         size = min(self.batch_size or len(leaves[0]), len(leaves[0]))
         return replace(self, batch_size=2 if size == 1 else 2 * size // 3)
 
+    def mean(self, function: Callable[[Batch], Any]) -> Any:
+        """Return the mean over all examples of a function that is a mean over a batch; for use inside a trace.
+
+        Args:
+            function: From a batch to a pytree of floating arrays.
+
+        Returns:
+            The mean, from the batches of a product and at the matmul precision of the loss.
+        """
+        with jax.default_matmul_precision(self.matmul):
+            return batch_mean(function, self.data, self.batch_size, shard_interleaved=self.shard_interleaved)
+
     def _of_batch(self, params: Params, batch: Batch) -> Matvec:
         with jax.default_matmul_precision(self.matmul):
             return self.batch_operator(self._combined, params, batch)
 
-    def _mean_product(self, params: Params, v: Vector) -> Vector:
-        return batch_mean(
-            lambda batch: self._of_batch(params, batch)(v),
-            self.data,
-            self.batch_size,
-            shard_interleaved=self.shard_interleaved,
-        )
+    def _single(self, params: Params, v: Vector) -> Vector:
+        return self.mean(lambda batch: self.batch_operator.once(self._combined, params, batch, v))
 
     def _rematerialised(self, v: Vector) -> Vector:
         # Without the barrier XLA would move the linearisation, which is the same in every iteration, out of the loop
         # and store its residuals.
         params, v = lax.optimization_barrier((self.params, v))
-        return self._mean_product(params, v)
+        return self._single(params, v)
 
     def _combined(self, params: Params) -> Params:
         return combine(self.structure, self.mask, params, self.frozen)
@@ -218,7 +250,7 @@ def empirical_risk_operator(
         params: Parameters.
         data: Examples, or None.
         batch_size: Examples per batch, or None.
-        remat: Whether each product linearises again; None is True with `batch_size` and False without.
+        remat: Whether each product differentiates again; None is True with `batch_size` or checkpoints in `forward`.
         precision: The matmul precision.
 
     Returns:
@@ -255,7 +287,7 @@ def empirical_risk_operator(
         shardings=tuple(map(sharding_of, leaves)),
         batch_size=None if batch_size is None else int(batch_size),
         shard_interleaved=is_divided(data, batch_size),
-        remat=batch_size is not None if remat is None else remat,
+        remat=batch_size is not None or any(contains(program, one) for one in _CHECKPOINTS) if remat is None else remat,
         matmul=precision,
         loop_kind="host" if on_host else "compiled",
     )

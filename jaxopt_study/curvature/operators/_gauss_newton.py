@@ -13,6 +13,7 @@ from jaxopt_study.curvature.operators._empirical_risk import (
     check_scalar,
 )
 from jaxopt_study.curvature.operators._operator import Operator
+from jaxopt_study.curvature.operators._softmax import KnownHessian, SoftmaxCrossEntropy
 from jaxopt_study.curvature.operators._streams import operator_of_data
 from jaxopt_study.linalg.hvp import linearized, linearized_gradient
 from jaxopt_study.types import Batch, Matvec, Params, Vector
@@ -39,9 +40,15 @@ def ggn(
     eigenvalue and cannot show a saddle. For cross-entropy on logits and for squared error G is the Fisher matrix. The
     convexity of ℓ is not checked.
 
+    ∇²ℓ is a product of automatic differentiation, or the closed form of an output loss that has one, such as
+    `SoftmaxCrossEntropy`: a product then holds two arrays of the size of the logits instead of three, as a gradient.
+    With `batch_size` they are those of a batch. Between the products of a solve the logits of all examples are kept,
+    unless `remat` is True.
+
     Args:
         model: `model(params, batch)`, the outputs for a batch: an array, or a pytree of them.
-        output_loss: `output_loss(outputs, batch)`, a scalar: the mean over the examples of the batch.
+        output_loss: `output_loss(outputs, batch)`, a scalar: the mean over the examples of the batch; for logits of
+            many classes or tokens a `SoftmaxCrossEntropy`.
         params: θ, as in `hessian`.
         data: As in `hessian`.
         batch_size: As in `hessian`.
@@ -91,9 +98,16 @@ class _Ggn(BatchOperator):
     def check(self, result: Any) -> None:
         check_scalar(self.name, "output_loss", result)
 
+    @property
+    def is_semidefinite(self) -> bool:
+        return isinstance(self.output_loss, SoftmaxCrossEntropy)
+
     def __call__(self, combined: Callable[[Params], Params], params: Params, batch: Batch) -> Matvec:
         outputs, forward = linearized(lambda p: self.model(combined(p), batch), params)
-        _, curve = linearized_gradient(lambda f: self.output_loss(f, batch), outputs)
+        if isinstance(self.output_loss, KnownHessian):
+            curve = self.output_loss.hessian(outputs, batch)
+        else:
+            _, curve = linearized_gradient(lambda f: self.output_loss(f, batch), outputs)
         return Partial(_gauss_newton, forward, curve)
 
 

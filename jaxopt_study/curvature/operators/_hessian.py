@@ -55,17 +55,18 @@ def hessian(
             about 24 gradients of a batch, and its error, usually 1e-4 to 1e-2 in single precision, becomes the noise
             floor. "auto" is the first of these that the loss allows.
         has_aux: Whether the loss returns a pair `(loss, aux)`; aux is ignored.
-        remat: True linearises in every product and stores nothing between products; False linearises once for all
-            products of a solve and stores the residuals. None is False without `batch_size`, True with it.
+        remat: True differentiates in every product and stores nothing between products; False linearises once for all
+            products of a solve and stores the residuals. None is False, but True with `batch_size` and for a loss with
+            `jax.checkpoint`, whose savings a linearisation would undo.
         precision: Matmul precision inside the loss, where the loss sets none itself. On GPUs and TPUs "default" means
             products of 8 to 11 significant bits, an error as large as many eigenvalues.
 
     Returns:
         The operator. Cost of a product on a CPU, in gradients of the loss over all data: 1.2 to 1.5 for dense ReLU
         networks, 1.0 to 1.3 for convolutional ones, about 2 with `remat`; the linearisation costs about one gradient.
-        Memory: with `remat`, twice that of the gradient of one batch; without, the intermediate values of all N
-        examples during the solve, about 18 bytes per activation in single precision. `jax.checkpoint` of the layers
-        reduces either.
+        Memory: with `remat`, and for a single `op @ v`, twice that of the gradient of one batch, also with
+        `jax.checkpoint` of the layers and a scan over them; without, the intermediate values of all N examples during
+        the solve, about 18 bytes per activation in single precision.
 
     Raises:
         TypeError: If the loss does not take two arguments, does not return a real scalar, or has no derivative in this

@@ -146,6 +146,10 @@ class Sum(Operator):
         return lambda v: _add([product(v) for product in products])
 
     @property
+    def is_semidefinite(self) -> bool:
+        return all(part.is_semidefinite for part in self.parts)
+
+    @property
     def is_batched(self) -> bool:
         return any(part.is_batched for part in self.parts)
 
@@ -199,6 +203,10 @@ class Wrapped(Operator):
         return Partial(type(self)._around, self, self.inner.linearize())
 
     @property
+    def is_semidefinite(self) -> bool:
+        return self.inner.is_semidefinite
+
+    @property
     def is_batched(self) -> bool:
         return self.inner.is_batched
 
@@ -227,6 +235,10 @@ class Scaled(Wrapped):
     """An operator times a number."""
 
     factor: Float[Array, "*batch"]  # leading axes where operators are stacked
+
+    @property
+    def is_semidefinite(self) -> bool:
+        return False  # the sign of the factor may be traced
 
     def _around(self, product: Matvec, v: Vector) -> Vector:
         return vectors.scale(self.factor, product(v))

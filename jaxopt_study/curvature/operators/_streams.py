@@ -2,9 +2,11 @@
 
 import hashlib
 import operator
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import jax
@@ -12,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_study._checks import describe_argument
+from jaxopt_study._progress_bar import Bar
 from jaxopt_study.curvature.operators._batches import as_array, check_batches, num_examples
 from jaxopt_study.curvature.operators._empirical_risk import (
     BatchOperator,
@@ -24,7 +27,7 @@ from jaxopt_study.types import Batch, Matvec, Params
 
 @dataclass(frozen=True, eq=False)
 class Stream:
-    """Batches that can be read again, with the number of examples of each.
+    """Batches that can be read again, with the number of examples of each; a long pass shows a progress bar.
 
     Attributes:
         name: The function that was called, for messages.
@@ -36,25 +39,77 @@ class Stream:
     source: Any
     merged: int = 1
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Stream):
+            return NotImplemented
+        return self.source is other.source and (self.name, self.merged) == (other.name, other.merged)
+
+    def __hash__(self) -> int:
+        return hash((self.name, id(self.source), self.merged))
+
     def __iter__(self) -> Iterator[tuple[int, Batch]]:
+        waiting: list[Batch] = []
+        structure = None
+        with Bar(None, f"{self.name}: batches") as bar:
+            for done, batch in enumerate(self._opened()):
+                bar.move(done, self.num_batches)
+                arrays = self._arrays(batch)
+                structure = jax.tree.structure(arrays) if structure is None else structure
+                if jax.tree.structure(arrays) != structure:
+                    raise ValueError(
+                        f"Every batch of {self.name} must have the structure of the first, {structure}; received "
+                        f"{jax.tree.structure(arrays)}. Let the loader yield batches of one kind."
+                    )
+                if not num_examples(arrays):  # its mean is NaN, and its weight 0
+                    continue
+                waiting.append(arrays)
+                if len(waiting) == self.merged:
+                    yield _together(waiting)
+                    waiting = []
+            if waiting:
+                yield _together(waiting)
+
+    def check_starts_again(self) -> None:
+        """Raise TypeError if every reading continues the one before.
+
+        What returns the same iterator twice is one of these, or starts it again, as a torch loader with persistent
+        workers does; only such is read to its end here.
+        """
+        batches = self._opened()
+        if self._opened() is not batches:
+            return
+        for _ in batches:
+            pass
+        if next(self._opened(), None) is None:
+            raise TypeError(
+                f"{self.name} reads its batches once for every product; received {describe_argument(self.source)}, "
+                "which can be read once. Pass something that starts again: a loader, a function that returns a new "
+                "iterator, or list(batches)."
+            )
+
+    @property
+    def num_batches(self) -> int | None:
+        """Number of batches of the source, if it knows."""
+        try:
+            return len(self.source)
+        except TypeError:
+            return None
+
+    def first(self, count: int) -> "Stream":
+        """Return the first batches, read once and kept as the source gives them, for repeated passes."""
+        return replace(self, source=list(islice(self._opened(), count)))
+
+    def _opened(self) -> Iterator[Any]:
         source: Any = self.source
         try:
             readable: Any = source() if callable(source) else source
-            batches = iter(readable)
+            return iter(readable)
         except TypeError as error:
             raise TypeError(
                 f"The data of {self.name} must be arrays, or something that yields batches: a loader, a list of tuples "
                 "or dictionaries, or a function without arguments that returns an iterator; received "
                 f"{describe_argument(source)} ({error})."
             ) from error
-        waiting: list[Batch] = []
-        for batch in batches:
-            waiting.append(self._arrays(batch))
-            if len(waiting) == self.merged:
-                yield _together(waiting)
-                waiting = []
-        if waiting:
-            yield _together(waiting)
 
     def _arrays(self, batch: Any) -> Batch:
         batch = jax.tree.map(partial(as_array, self.name), batch)
@@ -94,6 +149,16 @@ def is_stream(data: Any) -> bool:
     return isinstance(data, Iterable) or callable(data) or (hasattr(data, "__getitem__") and hasattr(data, "__len__"))
 
 
+def refuse_stream(name: str, data: Any) -> None:
+    """Raise TypeError if data are batches to iterate over, where one compiled program takes all examples as arrays."""
+    if isinstance(data, Iterator) or is_stream(data):
+        raise TypeError(
+            f"{name} takes all examples as arrays, which one compiled program reads; received "
+            f"{describe_argument(data)}, batches to iterate over. Concatenate them: jax.tree.map(lambda *x: "
+            "jnp.concatenate(x), *batches), with batch_size for less memory."
+        )
+
+
 @partial(jax.tree_util.register_dataclass, data_fields=("template",), meta_fields=("stream",))
 @dataclass(frozen=True, eq=False, repr=False)
 class StreamedOperator(Operator):
@@ -128,6 +193,11 @@ class StreamedOperator(Operator):
         return self.template.product_error
 
     @property
+    def is_semidefinite(self) -> bool:
+        """Whether it is known that no eigenvalue is negative."""
+        return self.template.is_semidefinite
+
+    @property
     def is_batched(self) -> bool:
         """Whether a product sums over several batches of data."""
         return True
@@ -149,6 +219,21 @@ class StreamedOperator(Operator):
             "with batch_size."
         )
 
+    def mean(self, function: Callable[[Batch], Any]) -> Any:
+        """Raise: a compiled program, such as the update of an optimizer that searches a line, cannot read the batches.
+
+        Args:
+            function: From a batch to a pytree of floating arrays.
+
+        Raises:
+            TypeError: Always.
+        """
+        raise TypeError(
+            f"{self.stream.name}: an optimizer that evaluates the loss inside its update, as a line search does, needs "
+            "the data as arrays; received a loader. Concatenate its batches: jax.tree.map(lambda *x: "
+            "jnp.concatenate(x), *loader)."
+        )
+
     def product(self) -> Matvec:
         """Return v ↦ H v, which reads the stream once.
 
@@ -161,6 +246,11 @@ class StreamedOperator(Operator):
     def params(self) -> Params:
         """The parameters of a vector."""
         return self.template.params
+
+    @property
+    def loss(self) -> Callable[[Params, Batch], Any]:
+        """The loss of a Hessian."""
+        return self.template.loss
 
     def mean_over_data(self, function: Callable[[Any], Any]) -> Any:
         """Return the mean of a function of the operators of the batches, weighted by examples.
@@ -179,6 +269,12 @@ class StreamedOperator(Operator):
             total = terms if total is None else jax.tree.map(operator.add, total, terms)
             examples += count
             jax.block_until_ready(before)
+        if not examples:
+            raise ValueError(
+                f"{self.stream.name} reads its batches once for every product; the given "
+                f"{type(self.stream.source).__name__} yields none any more. Pass something that starts again, such as "
+                "a function that returns a new iterator."
+            )
         return jax.tree.map(lambda s, x: (s / examples).astype(x.dtype), total, value)
 
     def other_batches(self) -> Operator | None:
@@ -200,6 +296,11 @@ class StreamedOperator(Operator):
 
 
 LossOperator = EmpiricalRiskOperator | StreamedOperator
+
+
+def in_memory(name: str, data: Any) -> Any:
+    """Return data as arrays: the concatenated batches of a stream, or what is no stream unchanged."""
+    return next(iter(Stream(name, data, sys.maxsize)), (0, data))[1] if is_stream(data) else data
 
 
 def operator_of_data(
@@ -243,9 +344,13 @@ def operator_of_data(
             "the size in the loader."
         )
     stream = Stream(name, data)
+    stream.check_starts_again()
     first = next(iter(stream), None)
     if first is None:
-        raise ValueError(f"{name} needs at least one batch; the given {type(data).__name__} yields none.")
+        raise ValueError(
+            f"{name} needs at least one batch with examples; the given {type(data).__name__} yields none. Check how "
+            "the data were selected."
+        )
     template = build(check_batches(name, first[1], None), batch_size=None)
     return StreamedOperator(replace(template, data=None), stream)
 

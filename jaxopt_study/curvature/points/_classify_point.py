@@ -9,10 +9,12 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
 from jaxopt_study._checks import check_integer, check_real, check_static_real
+from jaxopt_study._display import displayed, plotted
 from jaxopt_study._programs import nan_is_an_answer
 from jaxopt_study.curvature._noise_floor import check_noise_floor
 from jaxopt_study.curvature.operators._hessian import hessian
 from jaxopt_study.curvature.operators._streams import LossOperator
+from jaxopt_study.curvature.points import _cards
 from jaxopt_study.curvature.points._descent_direction import Escape, escape_along
 from jaxopt_study.curvature.points._loss_and_gradient import slope
 from jaxopt_study.curvature.points._morse_index import MorseIndex, check_tau, index_of, morse_index
@@ -62,6 +64,9 @@ class Classification(NamedTuple):
     index: MorseIndex
     escape: Escape
     num_matvecs: Int[Array, ""]
+
+    __repr__, _repr_html_ = displayed(_cards.classification)
+    plot = plotted
 
     @property
     def verdict(self) -> str:

@@ -6,7 +6,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from jaxopt_study._display import displayed
 from jaxopt_study.curvature.operators._streams import LossOperator
+from jaxopt_study.curvature.points import _cards
 from jaxopt_study.curvature.points._loss_and_gradient import losses
 from jaxopt_study.linalg import vectors
 from jaxopt_study.types import Key, Params, Vector
@@ -33,6 +35,8 @@ class Escape(NamedTuple):
     fall: Float[Array, ""]
     rounding: Float[Array, ""]
     seen: Bool[Array, ""]
+
+    __repr__, _repr_html_ = displayed(_cards.escape)
 
 
 def escape_along(op: LossOperator, value: Float[Array, ""], g: Vector, directions: Vector, *, key: Key) -> Escape:

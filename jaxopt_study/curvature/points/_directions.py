@@ -8,7 +8,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxopt_study._checks import check_choice, check_integer, check_key, check_params
+from jaxopt_study._display import displayed, plotted
 from jaxopt_study._programs import nan_is_an_answer
+from jaxopt_study.curvature.points import _cards
 from jaxopt_study.linalg import vectors
 from jaxopt_study.linalg.checks import check_vector, describe
 from jaxopt_study.types import Key, Params, Vector
@@ -30,6 +32,9 @@ class PrincipalAxes(NamedTuple):
     axes: tuple[Vector, ...]
     coordinates: Float[Array, "snapshots k"]
     explained: Float[Array, " k"]
+
+    __repr__, _repr_html_ = displayed(_cards.principal_axes)
+    plot = plotted
 
 
 def random_direction(params: Params, *, key: Key) -> Vector:

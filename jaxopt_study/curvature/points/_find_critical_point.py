@@ -11,10 +11,13 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from jaxopt_study._checks import check_choice, check_integer, check_static_real
+from jaxopt_study._display import displayed, plotted
 from jaxopt_study._programs import jit_solver, nan_is_an_answer
 from jaxopt_study.curvature._noise_floor import check_noise_floor
 from jaxopt_study.curvature.operators._empirical_risk import EmpiricalRiskOperator
 from jaxopt_study.curvature.operators._hessian import hessian
+from jaxopt_study.curvature.operators._streams import refuse_stream
+from jaxopt_study.curvature.points import _cards
 from jaxopt_study.curvature.points import _newton_steps as newton_steps
 from jaxopt_study.curvature.points._loss_and_gradient import value_and_gradient
 from jaxopt_study.curvature.points._tolerances import FLATNESS, Tolerances, check_tolerances, flatness_at
@@ -66,6 +69,9 @@ class CriticalPointSearch(NamedTuple):
     num_steps: Int[Array, ""]
     num_matvecs: Int[Array, ""]
     num_gradients: Int[Array, ""]
+
+    __repr__, _repr_html_ = displayed(_cards.critical_point_search)
+    plot = plotted
 
     @property
     def success(self) -> Bool[Array, "..."]:
@@ -184,12 +190,8 @@ def find_critical_point(
     max_steps = check_integer(name, "max_steps", max_steps, 1)
     num_basis = check_integer(name, "num_basis", num_basis, 1)
     key = key_or_fixed(key, name)
-    op = hessian(loss, params, data, batch_size=batch_size)
-    if not isinstance(op, EmpiricalRiskOperator):
-        raise TypeError(
-            "find_critical_point runs as one compiled program, which cannot read a loader; received "
-            f"{type(data).__name__}. Give the data as arrays, with batch_size for less memory."
-        )
+    refuse_stream(name, data)
+    op = cast(EmpiricalRiskOperator, hessian(loss, params, data, batch_size=batch_size))
     floor = check_static_real(name, "noise_floor", check_noise_floor(name, op, noise_floor))
     settings = _Settings(
         cast(CriticalPointMethod, method), min(num_basis, op.size), max_steps, newton_steps.CUTOFF * floor

@@ -1,14 +1,12 @@
 """Loss and gradient at the parameters of a Hessian, over the same data in the same batches."""
 
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from jaxopt_study.curvature.operators._batches import batch_mean
 from jaxopt_study.curvature.operators._empirical_risk import EmpiricalRiskOperator
 from jaxopt_study.curvature.operators._streams import LossOperator
 from jaxopt_study.linalg import vectors
@@ -17,19 +15,19 @@ from jaxopt_study.types import Params, Vector
 
 def loss_at(op: EmpiricalRiskOperator, params: Params) -> Float[Array, ""]:
     """Return the loss of a Hessian at other parameters; for use inside a trace."""
-    return _mean(op, lambda batch: op.batch_operator.loss(params, batch))
+    return op.mean(lambda batch: op.batch_operator.loss(params, batch))
 
 
-def value_and_gradient(op: EmpiricalRiskOperator, params: Params) -> tuple[Float[Array, ""], Vector]:
-    """Return the loss and its gradient at other parameters; for use inside a trace."""
-    return _mean(op, lambda batch: jax.value_and_grad(lambda p: op.batch_operator.loss(p, batch))(params))
+def value_and_gradient(op: LossOperator, params: Params) -> tuple[Float[Array, ""], Vector]:
+    """Return the loss of a Hessian and its gradient at other parameters; inside a trace for data in arrays only."""
+    return op.mean_over_data(lambda part: _value_and_gradient(part, params))
 
 
 def slope(op: LossOperator) -> tuple[Float[Array, ""], Vector, Vector]:
     """Return loss, gradient g and Hg/‖g‖ at the operator's parameters (Hg scales as the square of the loss)."""
     if isinstance(op, EmpiricalRiskOperator):
         return _slope(op)
-    value, g = op.mean_over_data(_here)
+    value, g = value_and_gradient(op, op.params)
     return value, g, op @ vectors.normalize(g)[0]
 
 
@@ -48,11 +46,10 @@ def losses(op: LossOperator, points: Params) -> Float[Array, " b"]:
     return _losses(op, points)
 
 
-def _mean(op: EmpiricalRiskOperator, function: Any) -> Any:
-    with jax.default_matmul_precision(op.matmul):
-        return batch_mean(function, op.data, op.batch_size, shard_interleaved=op.shard_interleaved)
+@jax.jit
+def _value_and_gradient(op: EmpiricalRiskOperator, params: Params) -> tuple[Float[Array, ""], Vector]:
+    return op.mean(lambda batch: jax.value_and_grad(lambda p: op.batch_operator.loss(p, batch))(params))
 
 
-_here = jax.jit(lambda op: value_and_gradient(op, op.params))
 _loss = jax.jit(loss_at)
 _losses = jax.jit(lambda op, points: lax.map(partial(loss_at, op), points))

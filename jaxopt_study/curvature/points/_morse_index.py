@@ -11,9 +11,11 @@ from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxopt_study._checks import check_integer, check_real, check_static_real
+from jaxopt_study._display import displayed
 from jaxopt_study._programs import nan_is_an_answer
 from jaxopt_study.curvature._noise_floor import check_noise_floor
 from jaxopt_study.curvature.operators._operator import Operator
+from jaxopt_study.curvature.points import _cards
 from jaxopt_study.curvature.spectrum._eigenvalue_counts import (
     Compression,
     dense_compression,
@@ -65,6 +67,8 @@ class MorseIndex(NamedTuple):
     scale: Float[Array, ""]
     resolution: Int[Array, ""]
     num_matvecs: Int[Array, ""]
+
+    __repr__, _repr_html_ = displayed(_cards.morse_index)
 
     @property
     def exact(self) -> Bool[Array, "..."]:

@@ -10,9 +10,11 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jaxopt_study._checks import check_numbers
+from jaxopt_study._display import displayed, plotted, tabulated
 from jaxopt_study._programs import nan_is_an_answer
 from jaxopt_study.curvature._noise_floor import noise_floor
 from jaxopt_study.curvature.operators._hessian import hessian
+from jaxopt_study.curvature.points import _cards
 from jaxopt_study.curvature.points._directions import Normalize, check_direction
 from jaxopt_study.curvature.points._loss_and_gradient import loss_at, value_and_gradient
 from jaxopt_study.linalg import vectors
@@ -49,6 +51,10 @@ class Path(NamedTuple):
     curvature_error: Float[Array, ""]
     norm: Float[Array, ""]
 
+    __repr__, _repr_html_ = displayed(_cards.path)
+    to_pandas = tabulated(_cards.columns_of_path)
+    plot = plotted
+
 
 class Plane(NamedTuple):
     """The loss in a plane, and its quadratic model.
@@ -76,6 +82,9 @@ class Plane(NamedTuple):
     curvature_error: Float[Array, ""]
     norms: Float[Array, "2"]
     cosine: Float[Array, ""]
+
+    __repr__, _repr_html_ = displayed(_cards.plane)
+    plot = plotted
 
 
 @nan_is_an_answer
@@ -237,14 +246,13 @@ def _derivatives(
     """Return loss, slopes, sizes of the terms and the matrix of curvatures at the operator's parameters."""
     basis = vectors.stack(directions)
     units, lengths = jax.vmap(vectors.normalize)(basis)  # squares of the directions stay in range
-    return _terms(op, units, lengths, op.matmat(units))
+    return _terms(*value_and_gradient(op, op.params), units, lengths, op.matmat(units))
 
 
 @jax.jit
 def _terms(
-    op: Any, units: Vector, lengths: Float[Array, " k"], images: Vector
+    start: Float[Array, ""], grads: Vector, units: Vector, lengths: Float[Array, " k"], images: Vector
 ) -> tuple[Float[Array, ""], Float[Array, " k"], _Sizes, Float[Array, "k k"]]:
-    start, grads = value_and_gradient(op, op.params)
     slopes = lengths * vectors.project(units, grads)
     sizes = lengths * vectors.project(jax.tree.map(jnp.abs, units), jax.tree.map(jnp.abs, grads))
     scale = lengths[:, None] * lengths[None, :]
@@ -263,19 +271,19 @@ def _evaluated(
 ) -> tuple[Float[Array, " points"], Float[Array, " points"]]:
     """Return the losses at multiples of the directions, and their rounding errors."""
     if op.loop == "host":
-        found = [_at(op, directions, multiple) for multiple in multiples]
-        return jnp.stack([value for value, _ in found]), jnp.stack([error for _, error in found])
-    return _mapped(op, directions, multiples)
+        values = op.mean_over_data(lambda part: jnp.stack([_at(part, directions, multiple) for multiple in multiples]))
+    else:
+        values = _mapped(op, directions, multiples)
+    return _mean_and_error(values)
 
 
 @jax.jit
-def _mapped(
-    op: Any, directions: list[Vector], multiples: Float[Array, "points k"]
-) -> tuple[Float[Array, " points"], Float[Array, " points"]]:
+def _mapped(op: Any, directions: list[Vector], multiples: Float[Array, "points k"]) -> Float[Array, "points 2"]:
     return lax.map(partial(_pair, op, directions), multiples)
 
 
-def _pair(op: Any, directions: list[Vector], multiple: Float[Array, " k"]) -> tuple[Float[Array, ""], Float[Array, ""]]:
+def _pair(op: Any, directions: list[Vector], multiple: Float[Array, " k"]) -> Float[Array, "2"]:
+    """Return the losses at two points that differ by one rounding of each parameter."""
     signs = jax.tree.map(jnp.sign, draw_like(op.like, 0))
     values = []
     for shift in (1, -1):
@@ -285,8 +293,14 @@ def _pair(op: Any, directions: list[Vector], multiple: Float[Array, " k"]) -> tu
         for i, direction in enumerate(directions):
             point = vectors.axpy(multiple[i], direction, point)
         values.append(loss_at(op, point).astype(multiple.dtype))
-    mean = (values[0] + values[1]) / 2
-    return mean, jnp.maximum(jnp.abs(values[0] - values[1]) / 2, jnp.finfo(mean.dtype).eps * jnp.abs(mean))
+    return jnp.stack(values)
+
+
+@jax.jit
+def _mean_and_error(values: Float[Array, "points 2"]) -> tuple[Float[Array, " points"], Float[Array, " points"]]:
+    mean = (values[:, 0] + values[:, 1]) / 2
+    spread = jnp.abs(values[:, 0] - values[:, 1]) / 2
+    return mean, jnp.maximum(spread, jnp.finfo(mean.dtype).eps * jnp.abs(mean))
 
 
 _at = jax.jit(_pair)

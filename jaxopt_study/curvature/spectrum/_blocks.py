@@ -10,10 +10,12 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxopt_study._checks import check_bool, check_integer, check_key
+from jaxopt_study._display import displayed, plotted, tabulated
 from jaxopt_study._programs import jit_solver, nan_is_an_answer
 from jaxopt_study.curvature._noise_floor import GROWTH
 from jaxopt_study.curvature.operators._block_diagonal import BlockDiagonal, By, block_sizes, group_leaves, only
 from jaxopt_study.curvature.operators._operator import Operator
+from jaxopt_study.curvature.spectrum import _cards
 from jaxopt_study.curvature.spectrum._estimate import TWO_PROBES, Estimate, mean_of_function, ratio_and_error
 from jaxopt_study.curvature.spectrum._jensen_shannon import distances
 from jaxopt_study.linalg import solver_loop, vectors
@@ -74,6 +76,10 @@ class Blocks:
     distance_errors: Float[Array, "blocks blocks"]
     off_block_share: Estimate
     num_matvecs: Int[Array, ""]
+
+    __repr__, _repr_html_ = displayed(_cards.blocks)
+    to_pandas = tabulated(_cards.columns_of_blocks)
+    plot = plotted
 
     @property
     def mean_distance(self) -> Float[Array, ""]:

@@ -10,9 +10,11 @@ from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int, ScalarLike
 
 from jaxopt_study._checks import check_integer, is_finite
+from jaxopt_study._display import displayed, plotted
 from jaxopt_study._programs import nan_is_an_answer
 from jaxopt_study.curvature._noise_floor import check_noise_floor
 from jaxopt_study.curvature.operators._operator import Operator
+from jaxopt_study.curvature.spectrum import _cards
 from jaxopt_study.curvature.spectrum._eigenpairs import Eigenpairs, eigenpairs
 from jaxopt_study.linalg import vectors
 from jaxopt_study.linalg.checks import check_tolerance, check_vector, key_or_fixed
@@ -51,6 +53,8 @@ class ConditionNumber(NamedTuple):
     residuals: Float[Array, "2"]
     status: Int[Array, ""]
     num_matvecs: Int[Array, ""]
+
+    __repr__, _repr_html_ = displayed(_cards.condition_number)
 
     @property
     def verdict(self) -> str:
@@ -96,6 +100,9 @@ class IllConditioning(NamedTuple):
     top_share_error: Float[Array, ""]
     top_values: Float[Array, " k"]
     num_matvecs: Int[Array, ""]
+
+    __repr__, _repr_html_ = displayed(_cards.ill_conditioning)
+    plot = plotted
 
 
 @nan_is_an_answer
@@ -239,7 +246,7 @@ def ill_conditioning(
     check_operator(name, op)
     k = check_integer(name, "k", k, 0, op.size)
     grads = check_vector(op.like, grads, what="gradient")
-    if not all(isinstance(leaf, Tracer) or is_finite(leaf) for leaf in jax.tree.leaves(grads)):
+    if not all(map(is_finite, jax.tree.leaves(grads))):
         raise ValueError(f"{name} needs a finite gradient; received NaN or infinity.")
     key, floor = key_or_fixed(key, name), check_noise_floor(name, op, noise_floor)
     check_tolerance(name, tol, floor if k else 0)

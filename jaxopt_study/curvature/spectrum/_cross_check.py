@@ -9,8 +9,10 @@ from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int, ScalarLike, UInt32
 
 from jaxopt_study._checks import check_integer, check_real, describe_argument
+from jaxopt_study._display import displayed
 from jaxopt_study._programs import nan_is_an_answer
 from jaxopt_study.curvature.operators._operator import Operator
+from jaxopt_study.curvature.spectrum import _cards
 from jaxopt_study.curvature.spectrum._spectral_density import SpectralDensity
 from jaxopt_study.linalg import solver_loop, vectors
 from jaxopt_study.linalg.gauss_quadrature import random_unit_vector
@@ -46,6 +48,8 @@ class CrossCheck(NamedTuple):
     tolerance: Float[Array, ""]
     agrees: Bool[Array, ""]
     num_matvecs: Int[Array, ""]
+
+    __repr__, _repr_html_ = displayed(_cards.cross_check)
 
 
 @nan_is_an_answer

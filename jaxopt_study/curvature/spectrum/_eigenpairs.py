@@ -9,9 +9,11 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from jaxopt_study._checks import check_choice, check_integer, check_key, check_params
+from jaxopt_study._display import displayed, plotted, tabulated
 from jaxopt_study._programs import nan_is_an_answer
 from jaxopt_study.curvature._noise_floor import GROWTH, check_noise_floor
 from jaxopt_study.curvature.operators._operator import Operator
+from jaxopt_study.curvature.spectrum import _cards
 from jaxopt_study.linalg import solver_loop, vectors
 from jaxopt_study.linalg.checks import check_tolerance
 from jaxopt_study.linalg.layout import Layout, layout_of
@@ -42,6 +44,10 @@ class Eigenpairs(NamedTuple):
     num_matvecs: Int[Array, ""]
     converged: Bool[Array, " k"]
     scale: Float[Array, ""]
+
+    __repr__, _repr_html_ = displayed(_cards.eigenpairs)
+    to_pandas = tabulated(_cards.columns_of_eigenpairs)
+    plot = plotted
 
     @property
     def relative_residuals(self) -> Float[Array, " k"]:

@@ -2,9 +2,13 @@
 
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import scipy
 from jaxtyping import Array, Float, Int
+
+from jaxopt_study._display import displayed
+from jaxopt_study.curvature.spectrum import _cards
 
 TWO_PROBES = "An error estimate takes two probes."
 
@@ -22,6 +26,35 @@ class Estimate(NamedTuple):
     value: Any
     standard_error: Any
     num_matvecs: Int[Array, ""]
+
+    __repr__, _repr_html_ = displayed(_cards.estimate)
+
+
+class MethodEstimate(Estimate):
+    """An estimate that knows its method.
+
+    Attributes:
+        value: As in `Estimate`.
+        standard_error: As in `Estimate`.
+        num_matvecs: As in `Estimate`.
+        method: Name of the method.
+    """
+
+    method: str = ""
+
+
+def by_method(method: str, estimate: Estimate) -> MethodEstimate:
+    """Return an estimate with the name of its method."""
+    named = MethodEstimate(*estimate)
+    named.method = method
+    return named
+
+
+jax.tree_util.register_pytree_node(
+    MethodEstimate,
+    lambda found: (tuple(found), found.method),
+    lambda method, parts: by_method(method, Estimate(*parts)),
+)
 
 
 def mean_and_error(samples: Float[Array, " p *shape"]) -> tuple[Float[Array, "*shape"], Float[Array, "*shape"]]:

@@ -9,9 +9,11 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, ScalarLike
 
 from jaxopt_study._checks import check_integer, check_key, check_real
+from jaxopt_study._display import displayed
 from jaxopt_study._programs import nan_is_an_answer
 from jaxopt_study.curvature._noise_floor import noise_floor as expected_noise
 from jaxopt_study.curvature.operators._operator import Operator
+from jaxopt_study.curvature.spectrum import _cards
 from jaxopt_study.curvature.spectrum._estimate import TWO_PROBES, mean_of_function
 from jaxopt_study.linalg import vectors
 from jaxopt_study.linalg.gauss_quadrature import Quadrature, check_divisor, lanczos_quadrature
@@ -42,6 +44,8 @@ class LogDet(NamedTuple):
     positive: Bool[Array, ""]
     resolved: Bool[Array, ""]
     num_matvecs: Int[Array, ""]
+
+    __repr__, _repr_html_ = displayed(_cards.log_det)
 
 
 @nan_is_an_answer

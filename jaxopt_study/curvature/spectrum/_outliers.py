@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxopt_study._display import displayed, tabulated
+from jaxopt_study.curvature.spectrum import _cards
 from jaxopt_study.linalg.gauss_quadrature import Quadrature
 
 _RARE = 10  # at most one eigenvalue in this number is an outlier
@@ -30,6 +32,9 @@ class Outliers(NamedTuple):
     measured_weights: Float[Array, " k"]
     measured_errors: Float[Array, " k"]
     count: Int[Array, ""]
+
+    __repr__, _repr_html_ = displayed(_cards.outliers)
+    to_pandas = tabulated(_cards.columns_of_outliers)
 
 
 def find_outliers(

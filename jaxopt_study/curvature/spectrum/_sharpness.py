@@ -9,9 +9,11 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from jaxopt_study._checks import check_integer, check_key, check_static_real
+from jaxopt_study._display import displayed
 from jaxopt_study._programs import nan_is_an_answer
 from jaxopt_study.curvature._noise_floor import GROWTH, check_noise_floor
 from jaxopt_study.curvature.operators._operator import Operator
+from jaxopt_study.curvature.spectrum import _cards
 from jaxopt_study.linalg import block_lanczos as lanczos
 from jaxopt_study.linalg import solver_loop, vectors
 from jaxopt_study.linalg.block_lanczos import Space
@@ -42,6 +44,8 @@ class Bracket(NamedTuple):
     confidence: Float[Array, ""]
     converged: Bool[Array, ""]
     vector: Vector
+
+    __repr__, _repr_html_ = displayed(_cards.bracket)
 
     @property
     def learning_rate(self) -> tuple[Float[Array, ""], Float[Array, ""]]:

@@ -21,9 +21,11 @@ from jaxopt_study._checks import (
     describe_argument,
     is_finite,
 )
+from jaxopt_study._display import displayed, plotted
 from jaxopt_study._programs import nan_is_an_answer
 from jaxopt_study.curvature._noise_floor import noise_floor as expected_noise
 from jaxopt_study.curvature.operators._operator import Operator
+from jaxopt_study.curvature.spectrum import _cards
 from jaxopt_study.curvature.spectrum._estimate import (
     TWO_PROBES,
     Estimate,
@@ -73,6 +75,9 @@ class SpectralDensity(NamedTuple):
     keys: Shaped[Array, "p ..."]
     size: Int[Array, ""]
     finite: Bool[Array, ""]
+
+    __repr__, _repr_html_ = displayed(_cards.density)
+    plot = plotted
 
     @property
     def num_matvecs(self) -> Int[Array, ""]:
@@ -229,7 +234,7 @@ def _as_grid(name: str, grid: Any) -> Shaped[Array, " g"]:
         raise ValueError(f"{name} needs a grid of shape (g,), g ≥ 1; received shape {points.shape}.")
     if not (jnp.issubdtype(points.dtype, jnp.floating) or jnp.issubdtype(points.dtype, jnp.integer)):
         raise TypeError(f"{name} needs grid to be real numbers; received {describe_argument(points)}.")
-    if not isinstance(points, Tracer) and not is_finite(points):
+    if not is_finite(points):
         raise ValueError(f"{name} needs a grid of finite numbers; received NaN or infinity.")
     return points
 

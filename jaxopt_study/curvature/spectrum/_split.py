@@ -10,9 +10,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxopt_study._checks import check_integer, check_key
+from jaxopt_study._display import displayed, plotted, tabulated
 from jaxopt_study._programs import nan_is_an_answer
 from jaxopt_study.curvature.operators._gauss_newton import ggn
 from jaxopt_study.curvature.operators._hessian import hessian
+from jaxopt_study.curvature.spectrum import _cards
 from jaxopt_study.curvature.spectrum._estimate import TWO_PROBES, Estimate, mean_of_function, ratio_and_error
 from jaxopt_study.linalg import vectors
 from jaxopt_study.linalg.gauss_quadrature import Quadrature, lanczos_quadrature
@@ -36,6 +38,8 @@ class Part(NamedTuple):
     negative: Estimate
     negative_share: Estimate
 
+    __repr__, _repr_html_ = displayed(_cards.part)
+
 
 class Split(NamedTuple):
     """Shares of the Gauss–Newton matrix G and of the rest R in the Hessian H = G + R.
@@ -53,6 +57,10 @@ class Split(NamedTuple):
     rest: Part
     rest_share: Estimate
     num_matvecs: Int[Array, ""]
+
+    __repr__, _repr_html_ = displayed(_cards.split)
+    to_pandas = tabulated(_cards.columns_of_split)
+    plot = plotted
 
 
 @nan_is_an_answer

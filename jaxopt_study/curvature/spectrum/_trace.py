@@ -1,51 +1,72 @@
-"""Trace and diagonal of an operator: exact for few coordinates, else from random probes with deflation."""
+"""Trace and diagonal of an operator: exact for few coordinates, else from random probes by one of several methods."""
 
-import math
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Int
 
-from jaxopt_study._checks import check_integer, check_key
+from jaxopt_study._checks import check_choice, check_integer, check_key
 from jaxopt_study._programs import jit_solver, nan_is_an_answer
 from jaxopt_study.curvature.operators._operator import Operator
-from jaxopt_study.curvature.spectrum._estimate import TWO_PROBES, Estimate, standard_error
-from jaxopt_study.linalg import gram_schmidt, vectors
+from jaxopt_study.curvature.spectrum._deflation import (
+    Moments,
+    Quantity,
+    add_sample,
+    bytes_of,
+    compiled,
+    errors_of,
+    host_block,
+    normal_rows,
+    on_host,
+    signs,
+    vectors_at_once,
+    with_rounding,
+    zero_moments,
+)
+from jaxopt_study.curvature.spectrum._estimate import TWO_PROBES, Estimate, MethodEstimate, by_method
+from jaxopt_study.curvature.spectrum._leave_one_out import Averaged, xdiag, xnystrace, xtrace
 from jaxopt_study.linalg.coordinates import as_vector, diagonal_entries
 from jaxopt_study.linalg.operator import check_operator
-from jaxopt_study.types import Key, Matvec, Vector
+from jaxopt_study.types import Key, Vector
 
-_BLOCK_BYTES = 2**32  # memory for concurrent probes on accelerators
+_LEFT_OUT_BYTES = 2**31  # memory up to which the vectors of XTrace, XNysTrace and XDiag are kept
+_LEFT_OUT = 4  # fewest vectors of which one is left out
 _FEW = 32  # coordinates up to which the result is exact: two random sign vectors could be equal
 
-Quantity = Literal["trace", "diagonal"]
-
-
-class _Moments(NamedTuple):
-    count: Int[Array, ""]
-    mean: Vector
-    spread: Vector  # √Σ (x − mean)²; its square could overflow
+Method = Literal["auto", "deflated", "xtrace", "xnystrace"]
+DiagonalMethod = Literal["auto", "deflated", "xdiag"]
 
 
 @nan_is_an_answer
 def trace(
-    op: Operator, *, num_probes: int = 60, rank: int = 20, key: Key, probes_at_once: int | None = None
-) -> Estimate:
-    """Compute tr H, or estimate it from random probes after deflating an r-dimensional dominant subspace.
+    op: Operator,
+    *,
+    num_probes: int = 60,
+    rank: int = 20,
+    key: Key,
+    probes_at_once: int | None = None,
+    method: Method = "auto",
+) -> MethodEstimate:
+    """Compute tr H, or estimate it from m = p + 2r products with random vectors.
 
-    If n ≤ p + 2r, or n ≤ 32, n products with the coordinate vectors e give Σ eᵀHe, to rounding, with a standard error
-    of 0. For more coordinates, with Q an orthonormal basis of H Ω for r normal vectors Ω, P = 1 − QQᵀ, and p vectors x
-    of independent ±1,
+    If n ≤ m, or n ≤ 32, n products with the coordinate vectors e give Σ eᵀHe, to rounding, with a standard error of 0.
+    For more coordinates there are three methods, none of which has a bias:
+
+    "deflated": with Q an orthonormal basis of H Ω for r normal vectors Ω, P = 1 − QQᵀ, and p vectors x of independent
+    ±1,
 
         tr H = tr QᵀHQ + tr PHP ≈ tr QᵀHQ + mean of (Px)ᵀ H (Px)
 
-    The first term is exact; the second is estimated without bias (Hutchinson) for every Q. Given Q, its samples are
-    independent with variance 2 Σ_{i≠j} (PHP)ᵢⱼ², so their spread gives the standard error. For a spectrum with at most
-    r large eigenvalues little variance remains; for a flat one `rank=0`, plain Hutchinson, has the smaller error for
-    the same number of products, because Q takes 2r of them.
+    The first term is exact, the second is Hutchinson's estimator. Given Q, its samples are independent with variance 2
+    Σ_{i≠j} (PHP)ᵢⱼ². With `rank=0`, plain Hutchinson, the error is smallest for a flat spectrum.
+
+    "xtrace": k = m/2 normal vectors, of which each is the probe x for the space Q of the k − 1 others; every product
+    with H Ω and HQ counts for all k samples. Where eigenvalues decay, the space is more than twice as large as with
+    "deflated" and the error smaller; for a flat spectrum it is larger, by √(p/k), 1.1 for the defaults.
+
+    "xnystrace": the same with Nyström approximations of k = m vectors, for an H without negative eigenvalues.
 
     Args:
         op: H, symmetric; not necessarily positive.
@@ -54,15 +75,21 @@ def trace(
         key: Key of the probes.
         probes_at_once: Number of vectors in a block of products. None takes one on a CPU, and on accelerators as many
             as fit into 4 GiB.
+        method: "auto" takes "xnystrace" for a Fisher matrix or a Gauss–Newton matrix of `SoftmaxCrossEntropy`, and
+            "xtrace" otherwise, if r ≥ 1, m ≥ 8 and 1.5 m vectors take at most 2 GiB; else "deflated".
 
     Returns:
-        Trace and standard error; NaN if a product is. Cost: p + 2r products after one linearisation, r reads of the
-        basis for each probe; memory 2r + 4 vectors; or n products and the memory of two vectors. ± 2 standard errors
-        contain the trace in about 95% of cases; for few probes use Student's t with p − 1 degrees of freedom.
+        Trace and standard error, with the `method` in words: "exact", "hutchinson", "deflated", "xtrace", "xnystrace".
+        NaN if a product is. Cost: m products, at most 1 less, after one linearisation or two; memory of 2r + 4 vectors
+        for "deflated", of 1.5 m for "xtrace", 3 m for "xnystrace"; or n products and the memory of two vectors. ± 2
+        standard errors contain the trace in about 95% of cases; for few probes use Student's t with p − 1 degrees of
+        freedom. The samples of "xtrace" and "xnystrace" are exchangeable, not independent; the standard error is the
+        jackknife's over the vectors, which is too large rather than too small.
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: If `num_probes` < 2, `rank` < 0 or `probes_at_once` < 1.
+        ValueError: If `num_probes` < 2, `rank` < 0, `probes_at_once` < 1, or the method is unknown or has fewer than
+            three vectors.
 
     Example:
         >>> from jaxopt_study.curvature import from_matvec
@@ -78,27 +105,35 @@ def trace(
 
     References:
         Hutchinson (1990), Commun. Stat. Simul. 19. Meyer, Musco, Musco and Woodruff (2021), Hutch++, SOSA, Algorithm 1.
-        Epperly, Tropp and Webber (2024), XTrace, SIAM J. Matrix Anal. Appl. 45: uses each product twice, with dependent
-        samples.
+        Epperly, Tropp and Webber (2024), XTrace, SIAM J. Matrix Anal. Appl. 45, arXiv 2301.07825, sections 2 and 4,
+        with the normalisation of 2.3.
     """
     name = "trace"
-    return _estimate(name, check_operator(name, op), num_probes, rank, check_key(name, key), probes_at_once)
+    check_choice(name, "method", method, get_args(Method))
+    return _estimate(name, check_operator(name, op), num_probes, rank, check_key(name, key), probes_at_once, method)
 
 
 @nan_is_an_answer
 def diagonal(
-    op: Operator, *, num_probes: int = 60, rank: int = 20, key: Key, probes_at_once: int | None = None
-) -> Estimate:
-    """Compute the diagonal of H, or estimate it from random probes after deflating an r-dimensional dominant subspace.
+    op: Operator,
+    *,
+    num_probes: int = 60,
+    rank: int = 20,
+    key: Key,
+    probes_at_once: int | None = None,
+    method: DiagonalMethod = "auto",
+) -> MethodEstimate:
+    """Compute the diagonal of H, or estimate it from m = p + 2r products with random vectors.
 
-    If n ≤ p + 2r, or n ≤ 32, n products with the coordinate vectors e give all eᵀHe, to rounding, with standard errors
-    of 0. For more coordinates, with Q an orthonormal basis of H Ω for r normal vectors Ω, P = 1 − QQᵀ, Z = HQ, and p
-    vectors x of independent ±1,
+    If n ≤ m, or n ≤ 32, n products with the coordinate vectors e give all eᵀHe, to rounding, with standard errors of 0.
+    For more coordinates, and the method "deflated", with Q an orthonormal basis of H Ω for r normal vectors Ω, P = 1 −
+    QQᵀ, Z = HQ, and p vectors x of independent ±1,
 
         H = ZQᵀ + QZᵀ − Q(QᵀZ)Qᵀ + PHP,  diag PHP ≈ mean of x ∘ PHP x
 
     The first three terms are exact; the last is estimated without bias (Bekas, Kokiopoulou and Saad), entry i with
-    variance Σ_{j≠i} (PHP)ᵢⱼ² / p. All entries use the same probes, so their errors are correlated.
+    variance Σ_{j≠i} (PHP)ᵢⱼ² / p. All entries use the same probes, so their errors are correlated. "xdiag" takes k =
+    m/2 vectors of ±1, each of which is the probe x for the space Q of the k − 1 others, as in `trace`.
 
     Args:
         op: H, symmetric.
@@ -106,14 +141,18 @@ def diagonal(
         rank: r ≥ 0. 0 estimates the whole diagonal from probes.
         key: Key of the probes.
         probes_at_once: As in `trace`.
+        method: "auto" takes "xdiag" where `trace` takes "xtrace".
 
     Returns:
-        Diagonal and standard errors, pytrees like the parameters. Cost: p + 2r products after one linearisation, 2r
-        reads of the basis for each probe; memory 2r + 6 vectors; or n products and the memory of three vectors.
+        Diagonal and standard errors, pytrees like the parameters, with the `method` in words: "exact", "hutchinson",
+        "deflated" or "xdiag". Cost: m products after one linearisation or two, 2r reads of the basis for each probe;
+        memory of 2r + 6 vectors for "deflated", of 2 m for "xdiag"; or n products and the memory of three vectors. The
+        errors of "xdiag" are those of independent samples, which they are not: for k = 15 they were up to a sixth too
+        small.
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: If `num_probes` < 2, `rank` < 0 or `probes_at_once` < 1.
+        ValueError: As `trace`.
 
     Example:
         >>> from jaxopt_study.curvature import from_matrix
@@ -125,21 +164,75 @@ def diagonal(
     References:
         Bekas, Kokiopoulou and Saad (2007), An estimator for the diagonal of a matrix, Appl. Numer. Math. 57. Baston and
         Nakatsukasa (2022), Stochastic diagonal estimation, arXiv 2201.10684: Diag++, which projects on one side.
+        Epperly, Tropp and Webber (2024), as for `trace`, section 5: XDiag, there with the projection on one side.
     """
     name = "diagonal"
-    return _estimate(name, check_operator(name, op), num_probes, rank, check_key(name, key), probes_at_once)
+    check_choice(name, "method", method, get_args(DiagonalMethod))
+    return _estimate(name, check_operator(name, op), num_probes, rank, check_key(name, key), probes_at_once, method)
 
 
-def _estimate(quantity: Quantity, op: Operator, num_probes: int, rank: int, key: Key, at_once: int | None) -> Estimate:
+def _estimate(
+    quantity: Quantity, op: Operator, num_probes: int, rank: int, key: Key, at_once: int | None, method: str
+) -> MethodEstimate:
     num_probes = check_integer(quantity, "num_probes", num_probes, 2, remedy=TWO_PROBES)
     rank = check_integer(quantity, "rank", rank, 0)
     if at_once is not None:
         at_once = check_integer(quantity, "probes_at_once", at_once, 1)
     if op.size <= max(num_probes + 2 * rank, _FEW):
-        return _exact(quantity, op, at_once or _vectors_at_once(op, op.size))
+        return by_method("exact", _exact(quantity, op, at_once or vectors_at_once(op, op.size)))
+    count = num_probes + 2 * rank
+    if method == "auto":
+        method = _best(quantity, op, count) if rank else "deflated"
+    if method == "deflated":
+        name = "deflated" if rank else "hutchinson"
+        if op.loop == "host":
+            return by_method(name, on_host(quantity, op, num_probes, rank, key))
+        return by_method(name, compiled(quantity, op, num_probes, rank, key, at_once))
+    count = count if method == "xnystrace" else count // 2
+    if count < 3:
+        raise ValueError(
+            f"{quantity} by {method!r} needs three vectors, of which one is left out; received num_probes={num_probes} "
+            f"and rank={rank}. Take more probes."
+        )
+    return by_method(method, _left_out(quantity, op, count, key, at_once, method))
+
+
+def _best(quantity: Quantity, op: Operator, count: int) -> str:
+    if count < 2 * _LEFT_OUT or 1.5 * count * bytes_of(op) > _LEFT_OUT_BYTES:
+        return "deflated"
+    if quantity == "diagonal":
+        return "xdiag"
+    return "xnystrace" if op.is_semidefinite else "xtrace"
+
+
+def _left_out(quantity: Quantity, op: Operator, count: int, key: Key, at_once: int | None, method: str) -> Estimate:
     if op.loop == "host":
-        return _on_host(quantity, op, num_probes, rank, key)
-    return _compiled(quantity, op, num_probes, rank, key, at_once)
+        product = op.product()
+        block = lambda rows: host_block(product, rows, count)
+    else:
+        block = partial(_images, op, at_once or vectors_at_once(op, count))
+    if quantity == "diagonal":
+        rows = _sign_rows(op, key, count)
+        return _of_moments(*xdiag(block, rows, add_sample, zero_moments(quantity, op)), 2 * count)
+    rows = normal_rows(op, key, count)
+    estimate = xnystrace if method == "xnystrace" else xtrace
+    return _of_average(estimate(block, rows, op.size), count if method == "xnystrace" else 2 * count)
+
+
+@partial(jit_solver, static_argnums=1)
+def _images(op: Operator, together: int, rows: Vector) -> Vector:
+    return lax.map(op.linearize(), rows, batch_size=together if together > 1 else None)
+
+
+@partial(jax.jit, static_argnums=1)
+def _of_average(found: Averaged, num_matvecs: int) -> Estimate:
+    error = jnp.maximum(found.error, jnp.finfo(found.error.dtype).eps * found.size)
+    return Estimate(found.mean * found.unit, error * found.unit, jnp.asarray(num_matvecs, dtype=jnp.int32))
+
+
+@partial(jax.jit, static_argnums=2)
+def _of_moments(moments: Moments, sizes: Vector, num_matvecs: int) -> Estimate:
+    return with_rounding(moments.mean, errors_of(moments), sizes, num_matvecs)
 
 
 def _exact(quantity: Quantity, op: Operator, together: int) -> Estimate:
@@ -149,135 +242,6 @@ def _exact(quantity: Quantity, op: Operator, together: int) -> Estimate:
     return Estimate(value, zero, jnp.asarray(op.size, dtype=jnp.int32))
 
 
-@partial(jit_solver, static_argnums=(0, 2, 3, 5))
-def _compiled(quantity: Quantity, op: Operator, num_probes: int, rank: int, key: Key, at_once: int | None) -> Estimate:
-    product = op.linearize()
-    together = at_once or _vectors_at_once(op, max(num_probes, rank))
-    sketch_key, probe_key = jax.random.split(key)
-    basis = images = None
-    if rank:
-        block = partial(lax.map, product, batch_size=together if together > 1 else None)
-        sketch = block(_random_rows(op, sketch_key, rank))
-        basis = gram_schmidt.orthonormal_basis(sketch)
-        images = block(basis)
-
-    def one(moments: _Moments, probe: Key) -> tuple[_Moments, None]:
-        return _add_sample(moments, _sample(quantity, product, basis, _probe(op, probe))), None
-
-    keys = jax.random.split(probe_key, num_probes)
-    if together == 1:
-        moments, _ = lax.scan(one, _zero_moments(quantity, op), keys)
-    else:
-        samples = lax.map(lambda k: _sample(quantity, product, basis, _probe(op, k)), keys, batch_size=together)
-        moments = _moments_of(samples, num_probes)
-    return _finish(quantity, moments, basis, images, num_probes + 2 * rank)
-
-
-def _on_host(quantity: Quantity, op: Operator, num_probes: int, rank: int, key: Key) -> Estimate:
-    product = op.product()
-    sketch_key, probe_key = jax.random.split(key)
-    basis = images = None
-    if rank:
-        rows = _host_rows(op, sketch_key, rank)
-        basis = _host_orthonormal(_host_block(product, rows, rank))
-        images = _host_block(product, basis, rank)
-    moments = _zero_moments(quantity, op)
-    for probe in jax.random.split(probe_key, num_probes):
-        x, y = _host_probe(op, basis, probe)
-        moments = _host_add_sample(quantity, moments, basis, x, y, product(y))
-    return _host_finish(quantity, moments, basis, images, num_probes + 2 * rank)
-
-
-def _host_block(product: Matvec, rows: Vector, count: int) -> Vector:
-    return vectors.stack([product(vectors.row(rows, i)) for i in range(count)])
-
-
-def _probe(op: Operator, key: Key) -> Vector:
-    return vectors.random_like(op.like, key=key, distribution="rademacher")
-
-
-def _random_rows(op: Operator, key: Key, rank: int) -> Vector:
-    # Normal, not ±1: with probability 1 no direction is orthogonal to them.
-    return jax.vmap(lambda k: vectors.random_like(op.like, key=k))(jax.random.split(key, rank))
-
-
-def _outside(basis: Vector | None, x: Vector) -> Vector:
-    """Return P x."""
-    return x if basis is None else gram_schmidt.remove(basis, x)[0]
-
-
-def _sample(quantity: Quantity, product: Matvec, basis: Vector | None, x: Vector) -> Vector:
-    y = _outside(basis, x)
-    return _sample_from(quantity, basis, x, y, product(y))
-
-
-def _sample_from(quantity: Quantity, basis: Vector | None, x: Vector, y: Vector, image: Vector) -> Vector:
-    if quantity == "trace":
-        return vectors.inner(y, image)
-    return jax.tree.map(jnp.multiply, x, _outside(basis, image))
-
-
-def _zero_moments(quantity: Quantity, op: Operator) -> _Moments:
-    zero = jnp.zeros((), vectors.accumulator(op.dtype)) if quantity == "trace" else vectors.zeros_like(op.like)
-    return _Moments(jnp.int32(0), zero, zero)
-
-
-def _add_sample(moments: _Moments, sample: Vector) -> _Moments:
-    """Return mean and spread with one more sample, without the cancellation of Σx² − (Σx)²."""
-    count = moments.count + 1
-    share = jnp.sqrt(moments.count / count)
-    mean = jax.tree.map(lambda m, x: m + (x - m) / count.astype(m.dtype), moments.mean, sample)
-    spread = jax.tree.map(
-        lambda s, x, before: jnp.hypot(s, share.astype(s.dtype) * (x - before)), moments.spread, sample, moments.mean
-    )
-    return _Moments(count, mean, spread)
-
-
-def _moments_of(samples: Vector, count: int) -> _Moments:
-    mean = jax.tree.map(lambda x: jnp.mean(x, axis=0), samples)
-    spread = jax.tree.map(lambda x: standard_error(x) * math.sqrt(count * (count - 1)), samples)
-    return _Moments(jnp.int32(count), mean, spread)
-
-
-def _finish(
-    quantity: Quantity, moments: _Moments, basis: Vector | None, images: Vector | None, num_matvecs: int
-) -> Estimate:
-    p = moments.count
-    error = jax.tree.map(lambda s: s / jnp.sqrt(p * (p - 1)).astype(s.dtype), moments.spread)
-    value, size = moments.mean, jax.tree.map(jnp.abs, moments.mean)
-    if basis is not None and quantity == "trace":
-        terms = jax.vmap(vectors.inner)(basis, images)
-        value, size = value + jnp.sum(terms), size + jnp.sum(jnp.abs(terms))
-    elif basis is not None:
-        inside = vectors.combine(basis, vectors.gram(basis, images))  # Q(QᵀZ), row by row
-        terms = jax.tree.map(lambda q, z, qm: q * (2 * z - qm), basis, images, inside)
-        value = jax.tree.map(lambda v, t: v + jnp.sum(t, axis=0), value, terms)
-        size = jax.tree.map(lambda v, t: v + jnp.sum(jnp.abs(t), axis=0), size, terms)
-    # At least the rounding error of the sums, also where the samples have no variance.
-    error = jax.tree.map(lambda e, s: jnp.maximum(e, jnp.finfo(s.dtype).eps * s), error, size)
-    return Estimate(value, error, jnp.asarray(num_matvecs, dtype=jnp.int32))
-
-
-_host_rows = jax.jit(_random_rows, static_argnums=2)
-_host_orthonormal = jax.jit(gram_schmidt.orthonormal_basis)
-_host_finish = jax.jit(_finish, static_argnums=(0, 4))
-
-
-@jax.jit
-def _host_probe(op: Operator, basis: Vector | None, key: Key) -> tuple[Vector, Vector]:
-    x = _probe(op, key)
-    return x, _outside(basis, x)
-
-
-@partial(jax.jit, static_argnums=0)
-def _host_add_sample(
-    quantity: Quantity, moments: _Moments, basis: Vector | None, x: Vector, y: Vector, image: Vector
-) -> _Moments:
-    return _add_sample(moments, _sample_from(quantity, basis, x, y, image))
-
-
-def _vectors_at_once(op: Operator, most: int) -> int:
-    if jax.default_backend() == "cpu":
-        return 1
-    vector_bytes = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(op.like))
-    return max(1, min(most, _BLOCK_BYTES // max(1, 4 * vector_bytes)))
+@partial(jax.jit, static_argnums=2)
+def _sign_rows(op: Operator, key: Key, count: int) -> Vector:
+    return jax.vmap(partial(signs, op))(jax.random.split(key, count))

@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Float
 
-from jaxopt_study._checks import check_integer, check_real
+from jaxopt_study._checks import check_integer, check_static_real
 from jaxopt_study.problems.datasets._dataset import Dataset, Examples
 from jaxopt_study.problems.datasets._synthetic import drawn
 
@@ -48,8 +48,8 @@ def heavy_tailed_classes(
     """
     check_integer("heavy_tailed_classes", "num_classes", num_classes, 1)
     check_integer("heavy_tailed_classes", "num_features", num_features, 1)
-    check_real("heavy_tailed_classes", "exponent", exponent, 0)
-    check_real("heavy_tailed_classes", "separation", separation, 0)
+    exponent = check_static_real("heavy_tailed_classes", "exponent", exponent, 0)
+    separation = check_static_real("heavy_tailed_classes", "separation", separation, 0)
     check_integer("heavy_tailed_classes", "seed", seed, 0, high=None)
     means = np.random.default_rng([seed, num_classes, num_features]).standard_normal((num_classes, num_features))
     frequencies = zipf(num_classes, exponent)
@@ -65,7 +65,7 @@ def heavy_tailed_classes(
         sizes=(num_train, num_validation, num_test),
         seed=seed,
         source="drawn: Gaussian classes with heavy-tailed frequencies",
-        details={"num_features": num_features, "exponent": float(exponent), "separation": float(separation)},
+        details={"num_features": num_features, "exponent": exponent, "separation": separation},
         num_classes=num_classes,
     )
 
@@ -110,8 +110,8 @@ def heavy_tailed_tokens(
         models.
     """
     check_integer("heavy_tailed_tokens", "vocabulary_size", vocabulary_size, 1)
-    check_real("heavy_tailed_tokens", "exponent", exponent, 0)
-    check_real("heavy_tailed_tokens", "repetition", repetition, 0, 1)
+    exponent = check_static_real("heavy_tailed_tokens", "exponent", exponent, 0)
+    repetition = check_static_real("heavy_tailed_tokens", "repetition", repetition, 0, 1)
     check_integer("heavy_tailed_tokens", "length", length, 1)
     frequencies = zipf(vocabulary_size, exponent)
 
@@ -131,10 +131,10 @@ def heavy_tailed_tokens(
         seed=seed,
         source="drawn: tokens with heavy-tailed frequencies, which repeat",
         details={
-            "exponent": float(exponent),
-            "repetition": float(repetition),
+            "exponent": exponent,
+            "repetition": repetition,
             "length": length,
-            "irreducible_cross_entropy": _conditional_entropy(frequencies, float(repetition)),
+            "irreducible_cross_entropy": _conditional_entropy(frequencies, repetition),
         },
         vocabulary_size=vocabulary_size,
     )
@@ -142,7 +142,7 @@ def heavy_tailed_tokens(
 
 def zipf(size: int, exponent: float) -> Float[np.ndarray, " size"]:
     """Return probabilities proportional to k^(−exponent), k = 1, …, size."""
-    weights = np.arange(1.0, size + 1) ** -float(exponent)
+    weights = np.arange(1.0, size + 1) ** -exponent
     return weights / weights.sum()
 
 

@@ -110,7 +110,7 @@ class GPT(nn.Module):
             )
         init = checked_initialiser(self.initialiser)
         embedding = nn.Embed(self.vocabulary_size, self.width, embedding_init=init, name="token_embedding")
-        x = embedding(tokens)
+        x = embedding(jnp.where(tokens < 0, self.vocabulary_size, tokens))  # NaN, as beyond the vocabulary
         if self.positions == "learned":
             table = nn.Embed(self.context, self.width, embedding_init=init, name="position_embedding")
             x = x + table(jnp.arange(tokens.shape[1]))[None]

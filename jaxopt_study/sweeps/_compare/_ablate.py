@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Any, Literal
 from jax.sharding import Mesh
 
 from jaxopt_study._checks import describe_argument
+from jaxopt_study._display import displayed, plotted
 from jaxopt_study.problems import Problem
+from jaxopt_study.sweeps import _cards, _saved
 from jaxopt_study.sweeps._compare._ablation_variants import Variant, variants_of
-from jaxopt_study.sweeps._compare._comparison import Comparison, Settings
+from jaxopt_study.sweeps._compare._comparison import Comparison, Report, Settings
 from jaxopt_study.sweeps._compare._tune_and_report import CandidateTrials, splits, tune_and_report
 from jaxopt_study.sweeps._execution._accepted_names import TRAIN_OPTIONS
 from jaxopt_study.sweeps._execution._trials import Trials
 from jaxopt_study.sweeps._search._arguments import check_run, common_direction, selection
+from jaxopt_study.sweeps._search._result import Search
 from jaxopt_study.sweeps._search._samplers import SamplerName
 from jaxopt_study.sweeps._search._search import static_names
 from jaxopt_study.sweeps._space._space import Space, as_space
@@ -22,7 +25,7 @@ from jaxopt_study.sweeps._statistics._intervals import check_level
 from jaxopt_study.sweeps._statistics._paired_tests import Difference, paired_difference
 from jaxopt_study.sweeps._statistics._scores import sign_of
 from jaxopt_study.training import Order
-from jaxopt_study.transforms import Transform, match
+from jaxopt_study.transforms import Transform, from_json, match
 from jaxopt_study.types import Key, Mode
 
 if TYPE_CHECKING:
@@ -50,6 +53,8 @@ class Contribution:
     verdict: Literal["helps", "harms", "no detectable difference"]
     diverged: int
 
+    __repr__, _repr_html_ = displayed(_cards.contribution)
+
 
 @dataclass(frozen=True, eq=False)
 class Ablation:
@@ -65,8 +70,8 @@ class Ablation:
     comparison: Comparison
     level: float
 
-    def __repr__(self) -> str:
-        return f"Ablation({len(self.variants) - 1} variants of {' '.join(repr(self.variants[0].optimizer).split())})"
+    __repr__, _repr_html_ = displayed(_cards.ablation)
+    plot = plotted
 
     def contributions(self, settings: Settings | None = None) -> list[Contribution]:
         """Return the effect of each change, in the order of the variants.
@@ -98,6 +103,37 @@ class Ablation:
                 )
             )
         return rows
+
+    def save(self, path: str | Path) -> Path:
+        """Write the ablation as a record, a JSON file of data.
+
+        Parameters and the functions of the trials are not saved.
+
+        Args:
+            path: Name of the file; ".json" is customary.
+
+        Returns:
+            The path.
+
+        Raises:
+            RecordError: If the file cannot be written, or a hyperparameter is no plain value.
+        """
+        return _saved.save("ablation", _written(self), path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Ablation":
+        """Read an ablation that `save` has written. No code of the file runs.
+
+        Args:
+            path: The file.
+
+        Returns:
+            The ablation, which cannot `replay` its trials.
+
+        Raises:
+            RecordError: If the file holds something else.
+        """
+        return _saved.load("ablation", path, lambda plain: _read(plain))
 
     def to_pandas(self, settings: Settings | None = None) -> "pandas.DataFrame":
         """Return a table with a row per variant: the change, its effect with interval, and the verdict.
@@ -207,8 +243,9 @@ def ablate(
     """
     check_level("ablate", level)
     check_run(
-        "ablate", mesh=mesh, width=width, journal=journal, progress=progress, sampler=sampler, budget=(budget, 0),
-        num_steps=(num_steps, 0), evaluate_every=(1 if evaluate_every is None else evaluate_every, 1),
+        "ablate", key=key, mesh=mesh, width=width, journal=journal, progress=progress, sampler=sampler,
+        budget=(budget, 0), num_steps=(num_steps, 0),
+        evaluate_every=(1 if evaluate_every is None else evaluate_every, 1),
         tune_seeds=(tune_seeds, 1), num_seeds=(num_seeds, 1),
     )  # fmt: skip
     if not isinstance(problem, Problem):
@@ -262,3 +299,22 @@ def _check_tuned(space: Space | None, full: Variant) -> None:
                 f"{', '.join(both)} cannot be both tuned and disabled. Leave {name!r} out of the space, or list in "
                 f"neutral={{…}} only the hyperparameters to disable."
             )
+
+
+def _written(found: Ablation) -> dict[str, Any]:
+    variants = [
+        {"name": v.name, "kind": v.kind, "optimizer": v.optimizer.to_json(), "values": v.values} for v in found.variants
+    ]
+    comparison = _saved.from_comparison(found.comparison)
+    return {"variants": variants, "comparison": comparison, "level": found.level}
+
+
+def _read(plain: Mapping[str, Any]) -> Ablation:
+    variants = [
+        Variant(
+            str(v["name"]), v["kind"], from_json(v["optimizer"]), {str(k): float(x) for k, x in v["values"].items()}
+        )
+        for v in plain["variants"]
+    ]
+    comparison = Comparison(**_saved.to_comparison(plain["comparison"], Report, Search))
+    return Ablation(variants, comparison, float(plain["level"]))

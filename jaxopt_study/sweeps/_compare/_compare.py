@@ -122,8 +122,9 @@ def compare(
     """
     candidates, problems = _candidates(candidates), _problems(problem)
     check_run(
-        "compare", mesh=mesh, width=width, journal=journal, progress=progress, sampler=sampler, budget=(budget, 0),
-        num_steps=(num_steps, 0), evaluate_every=(1 if evaluate_every is None else evaluate_every, 1),
+        "compare", key=key, mesh=mesh, width=width, journal=journal, progress=progress, sampler=sampler,
+        budget=(budget, 0), num_steps=(num_steps, 0),
+        evaluate_every=(1 if evaluate_every is None else evaluate_every, 1),
         tune_seeds=(tune_seeds, 1), report_seeds=(report_seeds, 1),
     )  # fmt: skip
     _check(candidates, problems)

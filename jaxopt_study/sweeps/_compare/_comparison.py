@@ -2,12 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from jaxtyping import Bool, Float, Integer, Shaped
 
 from jaxopt_study._checks import check_choice, check_integer, describe_argument
+from jaxopt_study._display import displayed, plotted
+from jaxopt_study.sweeps import _cards, _saved
 from jaxopt_study.sweeps._execution._lost_trials import LostTrials
 from jaxopt_study.sweeps._execution._trials import Trials
 from jaxopt_study.sweeps._search._result import Search
@@ -66,6 +69,9 @@ class Report:
     fixed: Mapping[str, Any] = field(default_factory=dict)
     seed_keys: Shaped[Key, " seeds"] | None = None
 
+    __repr__, _repr_html_ = displayed(_cards.report)
+    plot = plotted
+
     def replay(self, seed: int = 0, **options: Any) -> Trajectory:
         """Run one seed of the report again on its own, as `Search.replay` does.
 
@@ -115,9 +121,8 @@ class Comparison:
     select_mode: Mode
     complete: bool = field(default=True)
 
-    def __repr__(self) -> str:
-        names = f"{len(self.candidates)} candidates × {len(self.problems)} problems"
-        return f"Comparison({names}, budget {self.budget}, {self.metric})"
+    __repr__, _repr_html_ = displayed(_cards.comparison)
+    plot = plotted
 
     @property
     def problems(self) -> list[str]:
@@ -156,6 +161,22 @@ class Comparison:
         """Return the candidates from best to worst median score. For significance see `differences`."""
         medians = {name: float(interval.estimate) for name, interval in self.median(problem, settings).items()}
         return sorted(medians, key=lambda name: sign_of(self.mode) * medians[name])
+
+    def ranks(self, problem: str | None = None, settings: Settings = "tuned", *, level: float = 0.95) -> dict[str, int]:
+        """Return every candidate's rank: 1 + the number of candidates that are shown to be better.
+
+        Candidates that cannot be told apart from the best share rank 1, so a rank says no more than the seeds do.
+
+        Args:
+            problem: Name of the problem; None takes the only one.
+            settings: "default" or "tuned".
+            level: Simultaneous level of the paired differences that decide.
+        """
+        names = list(self.of(problem, settings))
+        if len(names) < 2:
+            return dict.fromkeys(names, 1)
+        better = self.differences(problem, settings, level=level).better
+        return {name: 1 + int((better[:, i] > 0).sum()) for i, name in enumerate(names)}
 
     def differences(
         self, problem: str | None = None, settings: Settings = "tuned", *, level: float = 0.95
@@ -283,6 +304,37 @@ class Comparison:
             lost = search is None or np.isnan(search.scores).all()  # all of its trials diverged
             rows[name]["boundary"] = {} if search is None or lost else dict(search.best.boundary)
         return pandas.DataFrame(list(rows.values()))
+
+    def save(self, path: str | Path) -> Path:
+        """Write the comparison as a record, a JSON file of data.
+
+        Parameters (`keep_params`) and the functions of the trials are not saved.
+
+        Args:
+            path: Name of the file; ".json" is customary.
+
+        Returns:
+            The path.
+
+        Raises:
+            RecordError: If the file cannot be written, or a hyperparameter is no plain value.
+        """
+        return _saved.save("comparison", _saved.from_comparison(self), path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Comparison":
+        """Read a comparison that `save` has written. No code of the file runs.
+
+        Args:
+            path: The file.
+
+        Returns:
+            The comparison, which cannot `replay` its trials.
+
+        Raises:
+            RecordError: If the file holds something else.
+        """
+        return _saved.load("comparison", path, lambda plain: cls(**_saved.to_comparison(plain, Report, Search)))
 
     def _known(self, problem: str | None) -> str:
         if problem is None and len(self.problems) == 1:

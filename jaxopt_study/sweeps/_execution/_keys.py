@@ -5,14 +5,26 @@ vectorised program: with them, two trials would not see the same batches, and a 
 key of another implementation therefore seeds a Threefry key, from which all others are derived.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Shaped
 
 from jaxopt_study._checks import check_integer, check_key
+from jaxopt_study._programs import is_traced
 from jaxopt_study.types import Key
 
 IMPLEMENTATION = "threefry2x32"  # the same numbers on every device, vectorised or not
+
+
+def refuse_traced(who: str, key: Any) -> None:
+    """Raise TypeError if a key is traced, or the function that takes it is called inside a trace."""
+    if is_traced(key):
+        raise TypeError(
+            f"{who} runs from Python, where trials are drawn, compiled and recorded; received a traced key, or a call "
+            "inside jax.jit or jax.vmap. Call it outside; it vectorises its trials itself."
+        )
 
 
 def study_key(who: str, key: Key) -> Key:

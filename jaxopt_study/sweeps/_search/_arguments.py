@@ -8,6 +8,7 @@ from jax.sharding import Mesh
 
 from jaxopt_study._checks import check_choice, check_integer, describe_argument
 from jaxopt_study.problems import Problem
+from jaxopt_study.sweeps._execution._keys import refuse_traced
 from jaxopt_study.sweeps._execution._layout import TRIALS
 from jaxopt_study.sweeps._search._samplers import SamplerName
 from jaxopt_study.sweeps._statistics._scores import sign_of
@@ -98,12 +99,21 @@ def common_direction(who: str, metric: Any, mode: Mode | str | None, problems: I
 
 
 def check_run(
-    who: str, *, mesh: Any, width: Any, journal: Any, progress: Any, sampler: Any = "random", **counts: tuple[Any, int]
+    who: str,
+    *,
+    key: Any,
+    mesh: Any,
+    width: Any,
+    journal: Any,
+    progress: Any,
+    sampler: Any = "random",
+    **counts: tuple[Any, int],
 ) -> None:
-    """Raise for invalid counts, mesh, width, journal, progress or sampler.
+    """Raise for a traced key, or invalid counts, mesh, width, journal, progress or sampler.
 
     Args:
         who: The function that was called.
+        key: As in `search`.
         mesh: As in `search`.
         width: As in `search`.
         journal: As in `search`.
@@ -115,6 +125,7 @@ def check_run(
         TypeError: If an argument is of the wrong kind.
         ValueError: If an argument is out of range, or the mesh has no axis "trials".
     """
+    refuse_traced(who, key)
     for name, (count, least) in counts.items():
         check_integer(who, name, count, least)
     check_choice(who, "sampler", sampler, get_args(SamplerName))

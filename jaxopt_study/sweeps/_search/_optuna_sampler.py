@@ -170,11 +170,28 @@ class OptunaSampler:
 
         Returns:
             Triples of handle, configuration and score (None if the trial diverged), in the order of the handles.
+
+        Raises:
+            ValueError: If the study has another space, or a trial is none of this space.
         """
         space = as_space(space)
         self._check_space(space)
         trials = self._study.get_trials(deepcopy=False, states=(self._states.COMPLETE, self._states.PRUNED))
-        return [(trial.number, config_of(space, trial.params), trial.value) for trial in trials]
+        return [(trial.number, *self._read(space, trial)) for trial in trials]
+
+    def _read(self, space: Space, trial: Any) -> tuple[dict[str, Any], float | None]:
+        """Return configuration and score of a stored trial, which may have been changed."""
+        try:
+            config, score = config_of(space, trial.params), trial.value
+            space.unit([config])  # raises for a name or a value that the space has not
+            if score is not None:
+                check_real("finished", "a score", score if score == score else 0.0, closed="[]")
+        except (LookupError, RuntimeError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"Trial {trial.number} of the study {self._study.study_name!r} is none of this space "
+                f"({error}). Choose another study_name, or restore the storage."
+            ) from error
+        return config, score if score is None or math.isfinite(score) else None
 
     def close(self) -> None:
         """Give up all trials that were not told, and close the storage."""
@@ -239,7 +256,7 @@ class OptunaSampler:
         trials = self._study.get_trials(deepcopy=False)
         running = [trial for trial in trials if trial.state == self._states.RUNNING]
         for trial in running:
-            worker = trial.user_attrs.get(_WORKER, f"of trial {trial.number}")
+            worker = str(trial.user_attrs.get(_WORKER, f"of trial {trial.number}"))
             beat = beats.get(f"{_WORKER}:{worker}")
             if worker not in self._signs or self._signs[worker][0] != beat:
                 self._signs[worker] = beat, now
@@ -252,6 +269,11 @@ class OptunaSampler:
         stored = self._study.user_attrs.get(_SPACE)
         if stored is None:
             self._study.set_user_attr(_SPACE, space.describe())
+        elif not isinstance(stored, dict):
+            raise ValueError(
+                f"The study {self._study.study_name!r} has no space, but {describe_argument(stored)} in its place. "
+                "Choose another study_name, or restore the storage."
+            )
         elif stored != space.describe():
             names = [name for name in stored | space.describe() if stored.get(name) != space.describe().get(name)]
             raise ValueError(

@@ -1,5 +1,6 @@
 """Storages of Optuna: in memory, in a journal file, or in a database."""
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,8 +29,15 @@ def open_storage(optuna: Any, storage: str | Path | None) -> Any:
         path = files.check_place(storage).resolve()  # Optuna never releases a dead worker's lock of a relative path
         path.parent.mkdir(parents=True, exist_ok=True)
         _check_journal(path)
-        backend = optuna.storages.journal.JournalFileBackend(str(path))
-        return optuna.storages.JournalStorage(backend)
+        lock = optuna.storages.journal.JournalFileSymlinkLock(str(path))
+        _drop_torn_line(path, lock)
+        try:
+            return optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(path), lock))
+        except (AssertionError, AttributeError, LookupError, TypeError, ValueError) as error:  # of a changed file
+            raise ValueError(
+                f"Optuna cannot read {path} ({type(error).__name__}: {error}). Choose another name, or restore the "
+                "file."
+            ) from error
     return _database(optuna, str(storage))
 
 
@@ -44,6 +52,27 @@ def _check_journal(path: Path) -> None:
                 f"OptunaSampler needs storage to be a new file or one that it wrote; {path} has other contents. "
                 "Choose another name."
             )
+
+
+def _drop_torn_line(path: Path, lock: Any) -> None:
+    """Remove the unfinished last line of a killed process, to which Optuna would append, and then read neither.
+
+    A line that another process is just writing is finished before the lock is free.
+    """
+    if _length_in_lines(path) is None:
+        return
+    lock.acquire()
+    try:
+        if (length := _length_in_lines(path)) is not None:
+            os.truncate(path, length)
+    finally:
+        lock.release()
+
+
+def _length_in_lines(path: Path) -> int | None:
+    """Return the length of a file up to its last finished line; None if all of its lines are finished."""
+    content = path.read_bytes() if path.is_file() else b""
+    return None if content.endswith(b"\n") or not content else content.rfind(b"\n") + 1
 
 
 def _database(optuna: Any, url: str) -> Any:

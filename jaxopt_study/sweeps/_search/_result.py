@@ -2,12 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Integer, Shaped
 
 from jaxopt_study._checks import check_integer
+from jaxopt_study._display import displayed, plotted
+from jaxopt_study.sweeps import _cards, _saved
 from jaxopt_study.sweeps._execution._lost_trials import LostTrials
 from jaxopt_study.sweeps._execution._trials import Trials
 from jaxopt_study.sweeps._space._dimension import Edge
@@ -41,6 +44,8 @@ class Choice:
     score: float
     scores: Float[np.ndarray, " seeds"]
     boundary: Mapping[str, Edge]
+
+    __repr__, _repr_html_ = displayed(_cards.choice)
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,9 +95,8 @@ class Search:
     trials: Trials | LostTrials | None = None
     seed_keys: Shaped[Key, " seeds"] | None = None
 
-    def __repr__(self) -> str:
-        done = int(self.finished.all(axis=1).sum())
-        return f"Search({done} of {len(self.configs)} trials × {self.finished.shape[1]} seeds, {self.metric})"
+    __repr__, _repr_html_ = displayed(_cards.search)
+    plot = plotted
 
     @property
     def diverged(self) -> Bool[np.ndarray, "trials seeds"]:
@@ -241,6 +245,37 @@ class Search:
         trials, seeds, at = np.indices(shape)
         columns = {"trial": trials.ravel(), "seed": seeds.ravel(), "step": self.steps[at.ravel()]}
         return pandas.DataFrame(columns | {name: values.ravel() for name, values in self.curves.items()})
+
+    def save(self, path: str | Path) -> Path:
+        """Write the search as a record, a JSON file of data.
+
+        The functions of the trials are not saved.
+
+        Args:
+            path: Name of the file; ".json" is customary.
+
+        Returns:
+            The path.
+
+        Raises:
+            RecordError: If the file cannot be written, or a hyperparameter is no plain value.
+        """
+        return _saved.save("search", _saved.from_search(self), path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Search":
+        """Read a search that `save` has written. No code of the file runs.
+
+        Args:
+            path: The file.
+
+        Returns:
+            The search, which cannot `replay` its trials.
+
+        Raises:
+            RecordError: If the file holds something else.
+        """
+        return _saved.load("search", path, lambda plain: cls(**_saved.to_search(plain)))
 
     def _edges(self, trial: int) -> dict[str, Edge]:
         # If fewer than two trials are expected beyond it, or none was, the trials say nothing about that region. But

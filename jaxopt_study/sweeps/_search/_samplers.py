@@ -11,7 +11,7 @@ import scipy
 from jaxtyping import Float
 
 from jaxopt_study._checks import check_choice, check_integer
-from jaxopt_study.sweeps._execution._keys import study_key
+from jaxopt_study.sweeps._execution._keys import refuse_traced, study_key
 from jaxopt_study.sweeps._space._dimension import Dimension
 from jaxopt_study.sweeps._space._options import Choices, Conditional
 from jaxopt_study.sweeps._space._ranges import Integers
@@ -104,6 +104,7 @@ def sample(
     elif key is None:
         raise ValueError(f"The sampler {sampler!r} needs a key; pass key=jax.random.key(0).")
     else:
+        refuse_traced("sample", key)
         points = _SAMPLERS[sampler](len(space), num_trials, _generator(study_key("sample", key)))
     configs = space.at(points)
     exists = np.array([[name in config for name in space] for config in configs])

@@ -151,7 +151,7 @@ def search(
             f"count, *, num_trials) and tell(handle, score); received {describe_argument(sampler)}."
         )
     check_run(
-        "search", mesh=mesh, width=width, journal=journal, progress=progress,
+        "search", key=key, mesh=mesh, width=width, journal=journal, progress=progress,
         sampler="random" if asking else sampler, num_trials=(num_trials, 1), num_seeds=(num_seeds, 1),
         num_steps=(num_steps, 0), evaluate_every=(1 if evaluate_every is None else evaluate_every, 1),
     )  # fmt: skip

@@ -8,6 +8,8 @@ import scipy
 from jaxtyping import Float
 
 from jaxopt_study._checks import check_integer, check_real, check_static_real
+from jaxopt_study._display import displayed
+from jaxopt_study.sweeps import _cards
 from jaxopt_study.sweeps._statistics._scores import numbers
 
 NUM_RESAMPLES = 2000
@@ -29,6 +31,8 @@ class Interval:
     lower: Any
     upper: Any
     level: float
+
+    __repr__, _repr_html_ = displayed(_cards.interval)
 
 
 def median_interval(values: Any, *, level: float = 0.95) -> Interval:

@@ -9,6 +9,8 @@ import scipy
 from jaxtyping import Float, Integer
 
 from jaxopt_study._checks import check_choice, describe_argument
+from jaxopt_study._display import displayed, plotted, tabulated
+from jaxopt_study.sweeps import _cards
 from jaxopt_study.sweeps._statistics._intervals import check_level
 from jaxopt_study.sweeps._statistics._scores import Mode, penalised, sign_of
 
@@ -41,6 +43,8 @@ class Difference:
     test: Test
     verdict: Verdict
 
+    __repr__, _repr_html_ = displayed(_cards.difference)
+
 
 @dataclass(frozen=True, eq=False)
 class Differences:
@@ -66,6 +70,10 @@ class Differences:
     better: Integer[np.ndarray, "m m"]
     level: float
     test: Mapping[tuple[str, str], Test]
+
+    __repr__, _repr_html_ = displayed(_cards.differences)
+    to_pandas = tabulated(_cards.columns_of_differences)
+    plot = plotted
 
 
 def paired_difference(

@@ -7,6 +7,8 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxopt_study._checks import check_integer
+from jaxopt_study._display import displayed, plotted
+from jaxopt_study.sweeps import _cards
 from jaxopt_study.sweeps._statistics._scores import numbers
 
 
@@ -23,6 +25,9 @@ class Profile:
     tau: Float[np.ndarray, " factors"]
     shares: Float[np.ndarray, "solvers factors"]
     ratios: Float[np.ndarray, "problems solvers"]
+
+    __repr__, _repr_html_ = displayed(_cards.profile)
+    plot = plotted
 
 
 def performance_profile(costs: Any, tau: Any = None) -> Profile:

@@ -1,4 +1,4 @@
-"""Progress bar on standard error, of a training run, a sweep or a job of the command line."""
+"""Progress bar on standard error, of a training run, a sweep, a pass over a loader or a job of the command line."""
 
 import time
 from collections.abc import Callable
@@ -7,6 +7,8 @@ from types import TracebackType
 from typing import Any
 
 Report = Callable[[int, int, float], None]  # steps done, total steps, last loss
+
+_SHOWN: list[Any] = []  # what is on the screen now: at most one, to which a bar inside another adds a line
 
 
 class Bar:
@@ -24,6 +26,7 @@ class Bar:
         self._began = time.perf_counter()
         self._bar: Any = None
         self._task: Any = None
+        self._inside = False  # a line of another bar
 
     def __enter__(self) -> "Bar":
         return self
@@ -31,15 +34,31 @@ class Bar:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._bar is not None:
+        if self._bar is None:
+            return
+        if self._inside:
+            self._bar.remove_task(self._task)
+        else:
             self._bar.stop()
+            _SHOWN.clear()
 
     def __call__(self, done: int, total: int, loss: float) -> None:
         """Update the bar."""
         if callable(self._progress):
             self._progress(done, total, loss)
-        elif self._progress or (self._progress is None and time.perf_counter() - self._began > 2.0):
-            self.show(self._name, done, total, f"{self._quantity} {loss:.4g}")
+        else:
+            self.move(done, total, f"{self._quantity} {loss:.4g}")
+
+    def move(self, done: int, total: int | None, note: str = "") -> None:
+        """Update the bar of a long run; draw it if two seconds have passed, or with progress=True.
+
+        Args:
+            done: Number of finished parts.
+            total: Number of parts; None if it is unknown.
+            note: Text after the bar.
+        """
+        if self._progress or (self._progress is None and time.perf_counter() - self._began > 2.0):
+            self.show(self._name, done, total, note)
 
     def show(self, label: str, done: int, total: int | None, note: str = "", *, restart: bool = False) -> None:
         """Draw the bar at once, if there is a terminal or progress=True.
@@ -60,6 +79,9 @@ class Bar:
         change(self._task, description=label, completed=done, total=total, note=note)
 
     def _open(self, label: str, total: int | None) -> Any:
+        if _SHOWN:
+            self._task, self._inside = _SHOWN[0].add_task(label, total=total, note=""), True
+            return _SHOWN[0]
         from rich.console import Console  # here, so that only runs that show a bar pay for it
         from rich.progress import (
             BarColumn,
@@ -79,5 +101,6 @@ class Bar:
             TimeRemainingColumn(), TextColumn("{task.fields[note]}"), console=console, transient=True,
         )  # fmt: skip
         bar.start()
+        _SHOWN.append(bar)
         self._task = bar.add_task(label, total=total, note="")
         return bar

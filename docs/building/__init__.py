@@ -1,0 +1,1 @@
+"""Pages of the site that are written from the package itself: reference, cheat sheet, benchmarks, study, gallery."""
