@@ -24,8 +24,7 @@ LONG = {
     "07_saddles",
     "08_edge_of_stability",
     "09_language_model",
-    "10_ablate_an_optimizer",
-    "11_search_as_one_program",
+    "10_search_as_one_program",
 }
 
 
