@@ -253,7 +253,8 @@ def claims(record: Record) -> list[Claim]:
             gain("flips"),
             at_most(-0.01, "the notes (003): only as far as the label does not change; a point"),
             Control("the norm penalty", gain("norm penalty")),
-            f"Gains in test accuracy over none, {none.mean():.3f}: {listed}.",
+            f"Gains in test accuracy over none, {none.mean():.3f}: {listed}. Each has one untuned strength, or two; "
+            "seeds vary starts and batches, not the images.",
         ),
         Claim(
             f"A norm penalty of {config['decay']:g} changes the accuracy by less than a point",
