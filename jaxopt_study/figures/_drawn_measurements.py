@@ -187,7 +187,8 @@ def _(result: LearningRateRange, ax: Axes) -> None:
         ax.plot(rates[seen], losses[seen], "o-", color=FIRST, markersize=4, label="loss after a short run")
         high = max([start, *losses[seen]])
         lost = rates[~seen]
-        ax.plot(lost, np.full(len(lost), high), "x", color=SECOND, markersize=8, label="diverged")
+        if len(lost):
+            ax.plot(lost, np.full(len(lost), high), "x", color=SECOND, markersize=8, label="diverged")
         ax.axhline(start, color=GREY, linewidth=1.0, label="loss at the start")
         ax.set_yscale(scale_of_numbers([start, *losses[seen]]))
     ends = [end for end in (result.lower, result.upper) if 0 < end < np.inf]

@@ -128,7 +128,8 @@ def search(found: Any) -> Card:
     notes = []
     if order:
         tied = int(found.indistinguishable().sum())
-        notes.append(f"{count(tied)} of {several(done, 'trial')} cannot be told from the best (95%).")
+        told = f"{count(tied)} of {several(done, 'trial')} cannot be told from the best (95%)."
+        notes.append(told if num_seeds > 1 else "One seed shows no noise, so no trial can be told from the best.")
         edges = found.best.boundary
         notes += [f"The best {name} lies at the {side} end of its range: widen it." for name, side in edges.items()]
     if lost:
