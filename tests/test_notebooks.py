@@ -109,7 +109,9 @@ def test_measured_times_are_not_compared():
 
 def test_the_index_lists_every_notebook():
     index = (Path(__file__).parents[1] / "notebooks" / "README.md").read_text(encoding="utf-8")
-    assert sorted(re.findall(r"\]\((\w+)\.ipynb\)", index)) == [path.stem for path in NOTEBOOKS]
+    assert sorted(re.findall(r"\]\((\w+)\.ipynb\)", index)) == [
+        path.stem for path in NOTEBOOKS if path.parent.name == "notebooks"
+    ]
 
 
 @pytest.mark.parametrize(

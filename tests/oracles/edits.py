@@ -23,13 +23,13 @@ def _edit(module: str, original: str, changed: str, *tests: str) -> Edit:
 CURVATURE = [
     # Degrees of freedom, quantiles and bands of what random probes say.
     _edit(
-        "curvature/spectrum/_trace.py",
+        "curvature/spectrum/_deflation.py",
         "p * (p - 1)",
         "p * p",
         TRACE + "test_the_mean_square_of_the_standard_error_is_the_variance_of_the_estimate",
     ),
     _edit(
-        "curvature/spectrum/_trace.py",
+        "curvature/spectrum/_deflation.py",
         "jnp.sqrt(moments.count / count)",
         "moments.count / count",
         TRACE + "test_standard_errors_of_the_diagonal_have_the_closed_form_of_their_probes",
@@ -41,7 +41,7 @@ CURVATURE = [
         TRACE + "test_what_the_products_suffice_for_is_exact",
     ),
     _edit(
-        "curvature/spectrum/_trace.py",
+        "curvature/spectrum/_deflation.py",
         "q * (2 * z - qm)",
         "q * (z - qm)",
         TRACE + "test_standard_errors_of_the_diagonal_cover_it",
