@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import scipy
+from jax.tree_util import GetAttrKey
 from jaxtyping import Array, Float, Int
 
 from jaxopt_study._display import displayed
@@ -50,9 +51,9 @@ def by_method(method: str, estimate: Estimate) -> MethodEstimate:
     return named
 
 
-jax.tree_util.register_pytree_node(
+jax.tree_util.register_pytree_with_keys(
     MethodEstimate,
-    lambda found: (tuple(found), found.method),
+    lambda found: (tuple(zip(map(GetAttrKey, found._fields), found, strict=True)), found.method),
     lambda method, parts: by_method(method, Estimate(*parts)),
 )
 
