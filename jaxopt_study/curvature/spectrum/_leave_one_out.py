@@ -104,8 +104,8 @@ def _left_out(factor: Float[Array, "k k"]) -> Float[Array, "k k"]:
     least = jnp.finfo(factor.dtype).eps * jnp.where(largest > 0, largest, 1)  # dependent columns leave any direction
     factor = factor + jnp.diag(jnp.where(jnp.abs(pivots) < least, least - pivots, 0))
     inverse = jax.scipy.linalg.solve_triangular(factor / least, jnp.eye(len(factor), dtype=factor.dtype), trans="T")
-    inverse = inverse / jnp.max(jnp.abs(inverse), axis=0)
-    return inverse / jnp.sqrt(jnp.sum(inverse**2, axis=0))
+    inverse = inverse / jnp.max(jnp.abs(inverse), axis=0, keepdims=True)
+    return inverse / jnp.sqrt(jnp.sum(inverse**2, axis=0, keepdims=True))
 
 
 def _xtrace_samples(size: int, small: _Against) -> tuple[Float[Array, " k"], Float[Array, ""]]:
@@ -113,7 +113,7 @@ def _xtrace_samples(size: int, small: _Against) -> tuple[Float[Array, " k"], Flo
     r, w, t, h, squares = small
     k, s = len(squares), _left_out(r)
     along = jnp.sum(s * w, axis=0)
-    c = w - s * along  # Q c is the part of ω inside the space of the other vectors
+    c = w - s * along[None]  # Q c is the part of ω inside the space of the other vectors
     removed = jnp.sum(s * _matmul(h, s), axis=0)
     terms = jnp.stack([w * r, -2 * c * t, c * _matmul(h, c)])
     scale = (size - k + 1) / (squares - jnp.sum(w**2, axis=0) + along**2)
@@ -197,7 +197,7 @@ def _average(samples: Any, small: Any, unit: Float[Array, ""]) -> Averaged:
 
     def without(i: Int[Array, ""]) -> Float[Array, ""]:
         others = jnp.arange(k - 1)
-        return jnp.mean(samples(small.without(others + (others >= i)))[0])
+        return jnp.mean(samples(small.without(jnp.where(others >= i, others + 1, others)))[0])
 
     means = lax.map(without, jnp.arange(k)) if k > 2 else values
     return Averaged(jnp.mean(values), (k - 1) * standard_error(means), size, unit)
@@ -231,7 +231,7 @@ def _diagonal_moments(
     dtypes = jax.tree.map(lambda leaf: leaf.dtype, images)
     images = vectors.in_units(small.unit, images)
     s, h = _left_out(small.factor), against.inside
-    c = against.tests - s * jnp.sum(s * against.tests, axis=0)
+    c = against.tests - s * jnp.sum(s * against.tests, axis=0, keepdims=True)
     inner = small.factor - _matmul(h, c)  # Qᵀ H P ω
     through = vectors.combine(basis, h)
     parts = jax.tree.map(lambda q, z, qh: q * (2 * z - qh), basis, images, through)
