@@ -97,7 +97,7 @@ def trace(
         >>> mix = lambda v: v - 2 * jnp.mean(v)  # a reflection, so that H is not diagonal
         >>> op = from_matvec(lambda v: mix(spectrum * mix(v)), spectrum)
         >>> plain = trace(op, num_probes=60, rank=0, key=jax.random.key(0))
-        >>> deflated = trace(op, num_probes=40, rank=10, key=jax.random.key(0))  # as many products
+        >>> deflated = trace(op, num_probes=40, rank=10, key=jax.random.key(0), method="deflated")  # as many products
         >>> print(bool(abs(deflated.value - 150.0) < 3 * deflated.standard_error))
         True
         >>> print(bool(deflated.standard_error < 0.8 * plain.standard_error))
