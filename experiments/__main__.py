@@ -11,13 +11,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from experiments.claims import COLOURS, summary, table
-from experiments.experiment import MALFORMED, Experiment, Outcome, conclude, discover, execute, is_finished
+from experiments.experiment import Experiment, Outcome, conclude, discover, execute, is_finished
 from experiments.report import page
 from experiments.statements import FOUND, STATEMENTS
 from jaxopt_study import files
 from jaxopt_study.files import PathError
 from jaxopt_study.problems.datasets import DatasetError
-from jaxopt_study.records import RecordError, load, write_atomically
+from jaxopt_study.records import MALFORMED, RecordError, load, write_atomically
 from jaxopt_study.sweeps import use_cpu_cores
 
 STORED = Path(__file__).parent / "results"

@@ -19,14 +19,6 @@ from jaxopt_study.records import Record, RecordError, load, plain, save, write_a
 
 Config = TypeVar("Config")
 
-MALFORMED = (
-    ArithmeticError,
-    AttributeError,
-    LookupError,
-    TypeError,
-    ValueError,
-)  # a record is data, and may say anything
-
 
 @dataclass(frozen=True)
 class Experiment(Generic[Config]):

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from experiments.claims import Claim, summary
-from experiments.experiment import MALFORMED, Experiment
+from experiments.experiment import Experiment
 from experiments.statements import FOUND, NOTES, STATEMENTS
 from jaxopt_study import files
-from jaxopt_study.records import Record, RecordError, load
+from jaxopt_study.records import MALFORMED, Record, RecordError, load
 
 _PNG = b"\x89PNG\r\n\x1a\n"  # how every such file starts
 CLASSES = {"PASS": "pass", "FAIL": "fail", "NOT RESOLVED": "open"}

@@ -15,7 +15,7 @@ from PIL import Image
 from jaxopt_study import _display, curvature, figures, optimizers, sweeps, training, transforms
 from jaxopt_study.curvature import Bracket, Eigenpairs, Estimate
 from jaxopt_study.records import Record as AnyRecord
-from jaxopt_study.records import RecordError, save
+from jaxopt_study.records import RecordError, load, save
 from tests.test_imports import loaded
 from tests.test_results import STAGES, results, sweep
 
@@ -210,6 +210,40 @@ def test_a_saved_sweep_is_loaded_as_it_was(name, tmp_path):
     save(AnyRecord("sweep", name, config={}, results={"steps": [os.sep]}), tmp_path / "other.json")
     with pytest.raises(RecordError, match="does not hold"):
         type(found).load(tmp_path / "other.json")
+
+
+def changed(content, new):
+    """Yield a saved content once for each of its parts, with that part replaced; of lists, of their ends."""
+    entries = content.items() if isinstance(content, dict) else [(i, content[i]) for i in {0, len(content) - 1}]
+    for key, part in entries:
+        yield (
+            {**content, key: new}
+            if isinstance(content, dict)
+            else [new if i == key else x for i, x in enumerate(content)]
+        )
+        if isinstance(part, dict | list) and part:
+            for inner in changed(part, new):
+                yield (
+                    {**content, key: inner}
+                    if isinstance(content, dict)
+                    else [inner if i == key else x for i, x in enumerate(content)]
+                )
+
+
+@pytest.mark.parametrize("new", [None, "<script>", -1, 10**400, float("inf"), [], {}], ids=lambda x: repr(x)[:9])
+@pytest.mark.parametrize("name", ["search", "comparison", "ablation"])
+def test_a_forged_sweep_is_refused_or_read(name, new, tmp_path):
+    found = sweep(False)[name]
+    written = load(found.save(tmp_path / "found.json")).results
+    for number, content in enumerate(changed(written, new)):
+        path = tmp_path / f"{number}.json"
+        save(AnyRecord("sweep", name, config={}, results=content), path)
+        try:
+            again = type(found).load(path)
+        except RecordError:
+            continue
+        assert "<script" not in again._repr_html_()
+        repr(again), again.to_pandas()
 
 
 def test_a_loaded_search_says_why_it_cannot_run_again(tmp_path):

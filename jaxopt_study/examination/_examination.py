@@ -154,7 +154,7 @@ class Examination:
                 findings=tuple(Finding(**{k: str(v) for k, v in one.items()}) for one in results["findings"]),
             )  # fmt: skip
             str(found)  # reads every number that a table shows
-        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        except records.MALFORMED as error:
             raise records.RecordError(
                 f"{path} does not hold an examination ({type(error).__name__}: {error}). Save it again."
             ) from error

@@ -5,6 +5,7 @@ strings "NaN", "Infinity" and "-Infinity".
 """
 
 from jaxopt_study.records._environment import environment
+from jaxopt_study.records._plain_values import MALFORMED as MALFORMED
 from jaxopt_study.records._plain_values import RecordError, content_hash, plain
 from jaxopt_study.records._record import Record
 from jaxopt_study.records._record import Status as Status

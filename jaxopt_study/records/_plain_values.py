@@ -21,6 +21,10 @@ _MAX_BITS = 10_000  # of an integer; Python converts at most 4,300 digits
 _UNWRITTEN = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
+# What reading the content of a record may raise: it is data, and may say anything.
+MALFORMED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+
+
 class RecordError(ValueError):
     """A record cannot be written or read; the message gives the cause and the remedy."""
 

@@ -52,8 +52,8 @@ def load(name: str, path: str | Path, make: Callable[[Mapping[str, Any]], Any]) 
         raise records.RecordError(f"{path} holds {record.kind} {record.name!r}; expected a saved {name}.")
     try:
         found = make(record.results)
-        repr(found)  # reads every number that a table shows
-    except (AttributeError, IndexError, LookupError, TypeError, ValueError) as error:
+        repr(found), found.to_pandas()  # these read every number that a table shows
+    except records.MALFORMED as error:
         raise records.RecordError(
             f"{path} does not hold a {name} ({type(error).__name__}: {error}). Save it again."
         ) from error
@@ -93,11 +93,9 @@ def from_keys(keys: Any) -> dict[str, Any] | None:
 
 def to_keys(plain: Mapping[str, Any] | None) -> Any:
     """Return random keys from plain values."""
-    return (
-        None
-        if plain is None
-        else jax.random.wrap_key_data(jnp.asarray(to_array(plain["data"])), impl=str(plain["impl"]))
-    )
+    if plain is None:
+        return None
+    return jax.random.wrap_key_data(jnp.asarray(to_array(plain["data"])), impl=str(plain["impl"]))
 
 
 def from_space(space: Space) -> dict[str, Any]:

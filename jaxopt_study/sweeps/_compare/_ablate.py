@@ -133,7 +133,7 @@ class Ablation:
         Raises:
             RecordError: If the file holds something else.
         """
-        return _saved.load("ablation", path, lambda plain: _read(plain))
+        return _saved.load("ablation", path, _read)
 
     def to_pandas(self, settings: Settings | None = None) -> "pandas.DataFrame":
         """Return a table with a row per variant: the change, its effect with interval, and the verdict.
