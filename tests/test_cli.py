@@ -244,7 +244,7 @@ def test_the_printed_table_fits_eighty_columns_and_shows_both_rankings_and_who_w
     assert "—" in row
     assert f"{said['tuned']['medians']['rated'][0]:.3f}".removeprefix("0") in row
     assert "1.64e-02" in out  # what SGD reaches on the plane
-    assert "In parentheses: interval of the median. Rank: 1 has the best median. —: not run." in flat
+    assert "interval of the median. Rank: 1 + the number of optimizers shown to be better. —: not run." in flat
 
 
 def test_who_has_no_settings_for_the_contour_problem_is_named_wherever_it_is_missing(study, tmp_path, monkeypatch):

@@ -179,7 +179,7 @@ def show(
 def _footnote(comparison: Comparison) -> str:
     """Return the explanation of the columns of `_rankings`."""
     missing = len(comparison.of(None, "default")) < len(comparison.candidates)
-    note = "In parentheses: interval of the median. Rank: 1 has the best median."
+    note = "In parentheses: interval of the median. Rank: 1 + the number of optimizers shown to be better."
     return f"{note} —: not run." if missing else note
 
 

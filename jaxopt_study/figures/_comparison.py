@@ -113,7 +113,7 @@ def comparison(
             axes.grid(axis="y", visible=False)
             axes.tick_params(axis="y", length=0)
             axes.set_title(heading, loc="left")
-            axes.set_xlabel(f"{xlabel}   ({level:.0%} intervals)\nsame rank: not told apart by paired differences")
+            axes.set_xlabel(f"{xlabel}   ({level:.0%} intervals)\nrank: 1 + the number shown to be better")
         left, right = grid
         right.yaxis.tick_right()
         right.tick_params(axis="y", pad=10)  # clear of arrows

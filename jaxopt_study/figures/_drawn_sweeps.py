@@ -61,7 +61,7 @@ def _(result: Comparison, ax: Axes, *, problem: str | None = None, settings: Any
     ]
     level = next(iter(medians.values())).level
     draw_rows(ax, rows, xlabel=f"{result.metric.replace('_', ' ')}: median with its {level:.0%} interval")
-    ax.set_title(f"{problem}, {settings}; the same rank: not told apart", loc="left")
+    ax.set_title(f"{problem}, {settings}; rank: 1 + the number shown to be better", loc="left")
 
 
 @drawn.register

@@ -52,7 +52,8 @@ def load(name: str, path: str | Path, make: Callable[[Mapping[str, Any]], Any]) 
         raise records.RecordError(f"{path} holds {record.kind} {record.name!r}; expected a saved {name}.")
     try:
         found = make(record.results)
-        repr(found), found.to_pandas()  # these read every number that a table shows
+        repr(found)  # reads every number that is shown
+        found.to_pandas()  # and every array
     except records.MALFORMED as error:
         raise records.RecordError(
             f"{path} does not hold a {name} ({type(error).__name__}: {error}). Save it again."

@@ -30,7 +30,7 @@ def test_both_rankings_have_the_best_on_top_on_one_scale():
     assert left.get_xlim() == right.get_xlim()
     assert left.get_ylim()[0] > left.get_ylim()[1]
     assert left.get_xscale() == "log"
-    assert left.get_xlabel().startswith("loss (nats)   (95% intervals)\nsame rank: not told apart")
+    assert left.get_xlabel().startswith("loss (nats)   (95% intervals)\nrank: 1 + the number shown to be better")
     assert (left.get_title(loc="left"), right.get_title(loc="left")) == ("as recommended", "tuned")
     assert not figure.artists  # no line from rank to rank
     colours = {line.get_color() for axes in figure.axes for line in axes.lines}

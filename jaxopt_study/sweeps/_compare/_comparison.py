@@ -290,13 +290,13 @@ class Comparison:
         rows: dict[str, dict[str, Any]] = {name: {"candidate": name} for name in self.of(problem)}
         for settings in ("default", "tuned"):
             medians = self.median(problem, settings)
-            order = self.ranking(problem, settings)
+            ranks = self.ranks(problem, settings)
             for name, interval in medians.items():
                 rows[name] |= {
                     settings: interval.estimate,
                     f"{settings}_low": interval.lower,
                     f"{settings}_high": interval.upper,
-                    f"{settings}_rank": order.index(name) + 1,
+                    f"{settings}_rank": ranks[name],
                 }
         for name, report in self.of(problem, "tuned").items():
             rows[name]["config"] = dict(report.config)
