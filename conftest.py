@@ -23,6 +23,7 @@ if fast == "1":  # XLA's older emitters compile a program of these tests in abou
 compiled = tempfile.mkdtemp(prefix="compiled-")
 atexit.register(shutil.rmtree, compiled, ignore_errors=True)
 jax.config.update("jax_compilation_cache_dir", compiled)
+os.environ["JAX_COMPILATION_CACHE_DIR"] = f"{compiled}/commands"  # of processes that tests start, some to be killed
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 # A shell that starts a job in the background has it ignore Ctrl-C, which tests send to themselves and their processes.

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import re
 import signal
 import subprocess
@@ -22,6 +23,7 @@ from PIL import Image
 from jaxopt_study import figures, optimizers, problems, records, sweeps, transforms
 from jaxopt_study.cli import _compare_figures, _single_runs, main
 from jaxopt_study.cli._candidates import NamedCandidate
+from jaxopt_study.cli._compilation_cache import keep_programs
 from jaxopt_study.cli._errors import UserError
 from jaxopt_study.cli._expressions import read_maker, read_optimizer, specification
 from jaxopt_study.cli._network import described, load_data, network_problem, network_settings
@@ -556,8 +558,51 @@ def test_an_interrupted_process_ends_at_once_with_130(monkeypatch, capsys):
     assert "Interrupted" in capsys.readouterr().err
 
 
-def test_the_module_can_be_run():
+def test_the_module_can_be_run_and_keeps_its_programs(tmp_path):
     command = [sys.executable, "-m", "jaxopt_study", "explain", "adam", "optax.adam(1e-3)"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[1])
+    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
+    del environment["JAX_COMPILATION_CACHE_DIR"]
+    root = Path(__file__).parents[1]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=root, env=environment)
     assert done.returncode == 0, done.stderr
     assert "The updates agree" in done.stdout
+    assert list((tmp_path / "jaxopt_study" / "programs").glob(f"jax-{jax.__version__}-*/*-cache"))
+
+
+@pytest.fixture
+def cache_settings(monkeypatch):
+    """Give back JAX's settings, from a process in which the user set none."""
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = {name: jax.config.values[name] for name in names}
+    jax.config.update("jax_compilation_cache_dir", None)
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+def test_a_folder_for_programs_that_the_user_has_set_stays(cache_settings, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path))
+    keep_programs()
+    assert jax.config.values["jax_compilation_cache_dir"] == str(tmp_path)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_command_runs_where_no_cache_can_be_made(cache_settings, tmp_path, monkeypatch):
+    (tmp_path / "cache").touch()  # a file where a folder belongs
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    keep_programs()
+    assert jax.config.values["jax_compilation_cache_dir"] is None
+
+
+def test_of_kept_programs_those_used_longest_ago_go_first(cache_settings, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("jaxopt_study.cli._compilation_cache.BYTES", 250)
+    folder = tmp_path / "jaxopt_study" / "programs" / "jax-0.9.0-0123abcd"
+    folder.mkdir(parents=True)
+    for age, name in enumerate(["new", "middle", "old"]):
+        (folder / name).write_bytes(bytes(100))
+        os.utime(folder / name, (1e9 - age, 1e9 - age))
+    keep_programs()
+    assert {path.name for path in folder.iterdir()} == {"new", "middle"}
+    assert Path(jax.config.values["jax_compilation_cache_dir"]).parent == folder.parent

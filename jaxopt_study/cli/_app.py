@@ -27,14 +27,17 @@ DESCRIPTION = """Compose optimizers from textbook atoms, train them in one compi
 
 Exit codes: 0 success; 1 an optimizer, an audit or a stage failed, and everything else is done; 2 invalid arguments,
 whose remedy the message gives; 130 interrupted by Ctrl-C, or 143 by SIGTERM. After an interrupt finished runs are kept:
-submit the same command again with --out and --resume. A second signal ends the command at once."""
+submit the same command again with --out and --resume. A second signal ends the command at once.
+
+Compiled programs are kept, up to 1 GiB, in the user's cache folder, or in JAX_COMPILATION_CACHE_DIR if that is set;
+JAX_ENABLE_COMPILATION_CACHE=false keeps none."""
 
 
 def run(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Args:
-        argv: The arguments; None takes those of the process, and lets the command use all cores.
+        argv: The arguments; None takes those of the process, lets the command use all cores, and keeps its programs.
 
     Returns:
         The exit code: 0 for success, 1 if a part failed, 2 if an option cannot be used, 130 after an interrupt.
@@ -47,10 +50,10 @@ def run(argv: Sequence[str] | None = None) -> int:
         sys.stdout.write(f"jaxopt-study {version('jaxopt_study')}\n")
         return 0
     options: Any = tyro.cli(_commands(arguments), args=arguments, prog="jaxopt-study", description=DESCRIPTION)
-    return _run(options, all_cores=argv is None and isinstance(options, NetworkOptions))
+    return _run(options, alone=argv is None)
 
 
-def _run(options: Any, *, all_cores: bool) -> int:
+def _run(options: Any, *, alone: bool) -> int:
     """Import a command, and run it.
 
     Commands are imported here, and nowhere else, because JAX, Matplotlib and pandas take seconds to import: help and
@@ -58,11 +61,12 @@ def _run(options: Any, *, all_cores: bool) -> int:
 
     Args:
         options: Options of the command.
-        all_cores: Whether runs may use all cores.
+        alone: Whether the process is there for this command, whose settings of JAX then hold for all of it.
 
     Returns:
         The exit code.
     """
+    from jaxopt_study.cli._compilation_cache import keep_programs
     from jaxopt_study.cli._runner import run_command
 
     command: Callable[..., int]
@@ -81,7 +85,9 @@ def _run(options: Any, *, all_cores: bool) -> int:
             from jaxopt_study.cli._listings import list_problems as command
         case _:
             from jaxopt_study.cli._listings import explain as command
-    if all_cores:
+    if alone:
+        keep_programs()
+    if alone and isinstance(options, NetworkOptions):
         from jaxopt_study.cli._network import use_all_cores
 
         use_all_cores()
