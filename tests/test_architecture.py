@@ -17,9 +17,17 @@ LATE = {
     "jaxopt_study": {"jaxopt_study.examination"},
     "jaxopt_study.cli._main": {"jaxopt_study.cli._app"},
     "jaxopt_study.cli._app": {
-        "jaxopt_study.cli._compilation_cache",
         f"jaxopt_study.cli.{module}"
-        for module in ("_ablate", "_compare", "_curvature", "_listings", "_network", "_runner", "_search")
+        for module in (
+            "_ablate",
+            "_compare",
+            "_compilation_cache",
+            "_curvature",
+            "_listings",
+            "_network",
+            "_runner",
+            "_search",
+        )
     },
 }
 
