@@ -17,9 +17,9 @@ docs: .venv/docs  ## install, then build the documentation site, docs/_build/htm
 test: .venv/test lint docs  ## install, then lint, type-check, build the site and run the default tests
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
-test-slow: .venv/test  ## the long checks that the default suite leaves out, and that suite with all types checked
-	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(BIN)/python -m pytest -m slow $(TYPES)
-	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal $(TYPES)
+test-slow: .venv/test  ## the long checks, then the default tests on optimized programs with all types checked
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m slow
+	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal $(TYPES)
 
 lint: .venv/test
 	$(BIN)/ruff check .
