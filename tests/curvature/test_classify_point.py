@@ -201,6 +201,7 @@ def test_a_gradient_flat_point_is_neither_critical_nor_simply_not():
     # An ill-conditioned valley, where Hg is small because g is, is not gradient-flat.
     valley = classify_point(lambda p, _: 1e-4 * p[0] ** 2 + 1e4 * p[1] ** 2, jnp.array([1.0, 0.0]), gradient_tol=1e-6)
     assert valley.verdict == "not critical"
+    np.testing.assert_allclose(valley.flatness, 2e-4 * 2e-4 * (1 + 1.0) / 2e-4**2, rtol=1e-3)  # ‖Hg‖ (1 + ‖θ‖)/‖g‖²
 
 
 def test_a_stricter_tolerance_changes_the_verdict_and_is_reported():
