@@ -24,7 +24,7 @@ from jaxopt_study.cli._single_runs import repeat
 from jaxopt_study.cli._targets import find_target
 from jaxopt_study.curvature import value_and_gradient
 from jaxopt_study.examination import Stage, _stages, eigenvalue_rows, interval, table_rows
-from jaxopt_study.figures._spectrum import resolved
+from jaxopt_study.figures._spectrum_results import resolved
 
 RATE, DECAY = 0.05, 0.9
 MINE = """

@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from jaxopt_study.figures._performance_profiles import performance_profiles
     from jaxopt_study.figures._plot import plot
     from jaxopt_study.figures._sensitivity import response
-    from jaxopt_study.figures._spectrum import count_range as count_range
     from jaxopt_study.figures._spectrum import plot_density as plot_density
-    from jaxopt_study.figures._spectrum import resolved as resolved
     from jaxopt_study.figures._spectrum import spectrum
+    from jaxopt_study.figures._spectrum_results import count_range as count_range
+    from jaxopt_study.figures._spectrum_results import resolved as resolved
     from jaxopt_study.figures._style import COLOURS as COLOURS
     from jaxopt_study.figures._style import SETTINGS as SETTINGS
     from jaxopt_study.figures._style import Appearance, appearances, new_figure, render
@@ -53,9 +53,9 @@ _MODULES = {
     "performance_profiles": "_performance_profiles",
     "plot": "_plot",
     "response": "_sensitivity",
-    "count_range": "_spectrum",
+    "count_range": "_spectrum_results",
     "plot_density": "_spectrum",
-    "resolved": "_spectrum",
+    "resolved": "_spectrum_results",
     "spectrum": "_spectrum",
     "COLOURS": "_style",
     "SETTINGS": "_style",
