@@ -2,6 +2,8 @@
 
 import doctest
 import re
+import sys
+from pathlib import Path
 
 
 def blocks(path):
@@ -27,3 +29,7 @@ def run_all(path):
     for number, (language, code) in enumerate(blocks(path)):
         if language == "python":
             run(code, names, where=f"{path.name}, block {number}")
+
+
+if __name__ == "__main__":
+    run_all(Path(sys.argv[1]))

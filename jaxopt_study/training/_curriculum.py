@@ -83,6 +83,13 @@ class Curriculum:
                 f"{describe_argument(self.pace)}."
             )
 
+    def __repr__(self):
+        if not isinstance(self.difficulty, np.ndarray | jax.Array) or isinstance(self.difficulty, Tracer):
+            return f"Curriculum({describe_argument(self.difficulty)}, pace={self.pace})"
+        scores = np.asarray(self.difficulty)
+        between = f", difficulty {scores.min():.3g} to {scores.max():.3g}" if scores.size else ""
+        return f"Curriculum({scores.size:,} examples{between}, pace={self.pace})"
+
     def init(self, key: Key, num_examples: int) -> tuple[Key, Integer[Array, " examples"]]:
         """Return the key from which every step derives its own, and the examples from easy to hard."""
         check_difficulty(self.difficulty, num_examples)

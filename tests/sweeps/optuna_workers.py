@@ -1,6 +1,7 @@
 """Several processes on one study of Optuna, one of them killed; print what each told and what the storage holds."""
 
 import json
+import multiprocessing
 import os
 import signal
 import sys
@@ -13,13 +14,15 @@ LAZY = "optuna" not in sys.modules
 
 SPACE = Space({"rate": log_uniform(1e-4, 1.0)})
 NUM_TRIALS, HEARTBEAT = 24, 0.2
+TOGETHER = multiprocessing.Barrier(2)  # else the first worker may end before the second begins
 
 
 def work(storage, report):
     counted = []
     with OptunaSampler(storage, heartbeat=HEARTBEAT) as sampler:
+        TOGETHER.wait(60)
         while batch := sampler.ask(SPACE, 3, num_trials=NUM_TRIALS):
-            time.sleep(0.01)
+            time.sleep(0.2)  # the lock on the storage goes to whoever asks first
             counted += [handle for handle, config in batch if sampler.tell(handle, config["rate"])]
     os.write(report, json.dumps(counted).encode())
 

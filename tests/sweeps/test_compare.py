@@ -96,6 +96,9 @@ def test_reporting_seeds_are_paired_and_none_of_them_tuned(compared):
     assert all((values == starts["sgd"]).all() for values in starts.values())
     tuned = compared.searches["regression", "sgd"].curves["validation_loss"][0, :, 0]
     assert len(np.unique([*starts["sgd"], *tuned])) == 8 + 2
+    # The other half of the key draws the trials.
+    promised = jax.random.split(jax.random.fold_in(jax.random.split(SETTINGS["key"])[1], 0), 8)
+    assert (sweeps.report_keys(SETTINGS["key"], 0, 8) == promised).all()
 
 
 @pytest.mark.parametrize("poison", [-1e10, 1e30])

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -43,7 +44,9 @@ def test_two_processes_with_one_mesh_give_the_table_of_one_process(tmp_path):
     assert first == second
     assert first["devices"] == 2
     assert first["diverged"] == alone["diverged"]
-    np.testing.assert_array_equal(first["final"], alone["final"])  # the same program on one device each: exactly
+    # The same program on one device each: exactly, if it is optimized alike.
+    rtol = 1e-6 if jax.config.values["jax_disable_most_optimizations"] else 0.0
+    np.testing.assert_allclose(first["final"], alone["final"], rtol=rtol)
     assert first["best"] == alone["best"]
     # What they left on disk is a search like any other: the same processes would go on from there.
     assert (tmp_path / "journal" / "study.json").exists()

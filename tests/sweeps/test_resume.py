@@ -127,16 +127,16 @@ def test_a_search_that_got_less_memory_goes_on_with_more(tmp_path, monkeypatch):
     assert_same(found, searched(problem=small.quadratic()))
 
 
-def killed(folder, seed, studies, longest):
+def killed(folder, seed, kills, longest):
     command = [sys.executable, "-W", "error", "-m", "tests.sweeps.search_killing"]
-    given = [str(given) for given in (folder, seed, studies, longest)]
+    given = [str(given) for given in (folder, seed, kills, longest)]
     done = subprocess.run(command + given, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
 def test_a_killed_search_ends_with_the_result_of_one_that_was_not(tmp_path):
-    found = killed(tmp_path, seed=0, studies=1, longest=0.25)
+    found = killed(tmp_path, seed=0, kills=1, longest=0.25)
     assert found["kills"] >= 1
     assert found["equal"]
     assert found["resumed"]
@@ -144,7 +144,7 @@ def test_a_killed_search_ends_with_the_result_of_one_that_was_not(tmp_path):
 
 @pytest.mark.slow
 def test_searches_killed_many_times_end_with_the_result_of_one_that_was_not(tmp_path):
-    found = killed(tmp_path, seed=1, studies=5, longest=0.1)
+    found = killed(tmp_path, seed=1, kills=20, longest=0.1)
     assert found["kills"] >= 20
     assert found["equal"]
     assert found["resumed"]

@@ -82,6 +82,8 @@ def search_keys(key: Key, num_seeds: int) -> Shaped[Key, " seeds"]:
 def report_keys(key: Key, number: int, num_seeds: int) -> Shaped[Key, " seeds"]:
     """Return the keys of the reporting seeds of a comparison, with which any of its runs can be reproduced.
 
+        keys = split(fold_in(split(key)[1], number), num_seeds)
+
     Args:
         key: The key of the comparison, as in `search_keys`.
         number: Index of the problem in the comparison, ≥ 0.
