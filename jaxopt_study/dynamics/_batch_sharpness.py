@@ -13,6 +13,7 @@ from jaxopt_study._display import displayed, plotted
 from jaxopt_study._programs import nan_is_an_answer, wider
 from jaxopt_study.curvature import (
     Hessian,
+    check_examples,
     is_stream,
     mean_and_error,
     operator_of_data,
@@ -103,6 +104,7 @@ def batch_sharpness(
     key = check_key(name, key)
     num_batches = check_integer(name, "num_batches", num_batches, 2, remedy="A standard error takes two.")
     replace = check_bool(name, "replace", replace)
+    check_examples(name, data)
     streamed = is_stream(data)
     size = 1 if batch_size is None and not streamed else batch_size
     op: Any = operator_of_data(_Loss(loss), params, data, batch_size=size, remat=None, precision="highest")

@@ -122,7 +122,7 @@ def account_step(
     # At least the rounding error of the sums and of the losses, which a few samples may not show.
     info = jnp.finfo(terms.dtype)
     floor = jnp.where(sizes > 0, jnp.maximum(info.eps * sizes / np.sqrt(2.0).astype(terms.dtype), info.tiny), 0)
-    away, unit = vectors.unscaled(terms - jnp.mean(terms, axis=0))  # squares stay in range
+    away, unit = vectors.unscaled(terms - jnp.mean(terms, axis=0, keepdims=True))  # squares stay in range
     errors = jnp.maximum(unit * jnp.sqrt(jnp.sum(away**2, axis=0) / (num_samples - 1)), floor)
     return Accounting(*jnp.mean(terms, axis=0), *errors)
 
