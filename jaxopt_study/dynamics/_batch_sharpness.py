@@ -23,6 +23,7 @@ from jaxopt_study.curvature import (
 from jaxopt_study.dynamics import _cards
 from jaxopt_study.linalg import vectors
 from jaxopt_study.linalg.hvp import linearized_gradient
+from jaxopt_study.linalg.sharding import rows
 from jaxopt_study.types import Batch, Key, LossFn, Params, Vector
 
 
@@ -151,7 +152,7 @@ def _measure(
 
     def of_key(key: Key) -> tuple[Float[Array, ""], Float[Array, ""]]:
         chosen = jax.random.choice(key, count, (batch_size,), replace=replace)
-        return terms(jax.tree.map(lambda x: jnp.take(x, chosen, axis=0), data))
+        return terms(jax.tree.map(lambda x: rows(x, chosen), data))
 
     if batch_size == count and not replace:
         found = jax.tree.map(lambda x: jnp.stack([x, x]), terms(data))

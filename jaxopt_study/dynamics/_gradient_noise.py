@@ -17,6 +17,7 @@ from jaxopt_study._programs import nan_is_an_answer
 from jaxopt_study.curvature import Estimate, Hessian, check_examples, is_stream, operator_of_data
 from jaxopt_study.dynamics import _cards
 from jaxopt_study.linalg import vectors
+from jaxopt_study.linalg.sharding import rows, shard_like
 from jaxopt_study.types import Batch, Key, LossFn, Params, Vector
 
 
@@ -156,8 +157,8 @@ class _Noise(Hessian):
 
 def _draw(batch_size: int, data: Batch, key: Key) -> Batch:
     """Return a batch drawn with replacement."""
-    rows = jax.random.randint(key, (batch_size,), 0, jax.tree.leaves(data)[0].shape[0])
-    return jax.tree.map(lambda x: x[rows], data)
+    drawn = jax.random.randint(key, (batch_size,), 0, jax.tree.leaves(data)[0].shape[0])
+    return jax.tree.map(lambda x: rows(x, drawn), data)
 
 
 def _gradient(loss: Any, params: Params, batch: Batch) -> Vector:
@@ -188,7 +189,7 @@ def _square(unit: Float[Array, ""], mean: Vector) -> Float[Array, ""]:
 
 
 def _zeros(params: Params) -> Vector:
-    return jax.tree.map(lambda x: jnp.zeros(x.shape, vectors.accumulator(x.dtype)), params)
+    return jax.tree.map(lambda x: shard_like(jnp.zeros(x.shape, vectors.accumulator(x.dtype)), x), params)
 
 
 def _unit(sizes: Float[Array, " batches"]) -> Float[Array, ""]:

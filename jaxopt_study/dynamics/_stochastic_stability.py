@@ -23,7 +23,7 @@ from jaxopt_study.linalg import vectors
 from jaxopt_study.linalg.checks import check_concrete
 from jaxopt_study.linalg.dense import ravel, unravel
 from jaxopt_study.linalg.hvp import linearized_gradient
-from jaxopt_study.linalg.sharding import mesh_context
+from jaxopt_study.linalg.sharding import mesh_context, rows
 from jaxopt_study.types import Batch, Key, LossFn, Params, Vector
 
 Kind = Literal["stable", "marginal", "unstable", "unknown"]
@@ -221,7 +221,7 @@ def _on_batch(step: LinearStep) -> Any:
     here, point, data = step.at_point(), step.curvature.params, step.curvature.data
 
     def product(chosen: Int[Array, " b"], v: Any) -> Any:
-        batch = jax.tree.map(lambda x: jnp.take(x, chosen, axis=0), data)
+        batch = jax.tree.map(lambda x: rows(x, chosen), data)
         params, memory = v if step.scales is None else jax.tree.map(lambda x, s: x * s, v, step.scales)
         moved = here.to_point(params, memory)
         with jax.default_matmul_precision("highest"):

@@ -23,6 +23,7 @@ from jaxopt_study.linalg.chunks import Chunks
 from jaxopt_study.linalg.gauss_quadrature import quadrature_of
 from jaxopt_study.linalg.lanczos_of_blocks import BlockMatrices, LanczosOfBlocks
 from jaxopt_study.linalg.operator import check_operator
+from jaxopt_study.linalg.sharding import mesh_context
 from jaxopt_study.types import Key, Vector
 
 _GRID = 128
@@ -168,9 +169,10 @@ def blocks(
     leaves, structure = jax.tree.flatten(op.like)
     solver = LanczosOfBlocks(Chunks(tuple(leaves), structure, owners, len(names)), sizes, num_steps)
     solve_key, share_key = jax.random.split(key)
-    matrices = solver_loop.run_each(solver, diagonal, None, jax.random.split(solve_key, num_probes))
-    norms = _norms(op, owners, len(names), jax.random.split(share_key, num_probes))
-    return _summary(matrices, norms, names, sizes, k, normalize)
+    with mesh_context(op.like):
+        matrices = solver_loop.run_each(solver, diagonal, None, jax.random.split(solve_key, num_probes))
+        norms = _norms(op, owners, len(names), jax.random.split(share_key, num_probes))
+        return _summary(matrices, norms, names, sizes, k, normalize)
 
 
 class _Norms(NamedTuple):
