@@ -5,6 +5,7 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from jaxopt_study._checks import check_integer, check_params
@@ -139,7 +140,8 @@ def _account(op: Any, updates: Vector, seed: Int[ArrayLike, ""]) -> tuple[Float[
     params, loss = op.params, op.loss
     signs = jax.tree.map(jnp.sign, draw_like(params, seed))
     before = jax.tree.map(lambda p, s: p * (1 + jnp.finfo(p.dtype).eps * s).astype(p.dtype), params, signs)
-    after = vectors.add(before, updates)
+    # Without the barrier XLA may keep sums of half precision in more digits than a step stores.
+    before, after = lax.optimization_barrier((before, vectors.add(before, updates)))
     applied = vectors.subtract(after, before)
 
     def of_batch(batch: Batch) -> tuple[Float[Array, "3"], ...]:

@@ -58,6 +58,17 @@ def test_critical_step_lies_between_its_certain_ends(dtype, rate):
     assert found.step_lower <= step <= found.step_upper
 
 
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_the_terms_and_the_change_are_of_the_same_rounded_step(dtype):
+    theta = jnp.array([0.5, 0.2, -1.0], dtype)
+    curvatures = jnp.array([3.0, 1.0, 0.25])
+    loss = lambda p, _: 0.5 * jnp.sum(curvatures * p.astype(jnp.float32) ** 2)
+    found = account_step(loss, theta, jnp.full(3, -0.01, dtype))  # up to a quarter of it is lost in θ + u
+    error = np.hypot(float(found.realised_error), float(found.predicted_error))
+    assert abs(float(found.realised) - float(found.predicted)) <= 4 * error
+    assert error < 0.1 * abs(float(found.realised))
+
+
 def test_single_precision_in_a_double_one():
     with jax.enable_x64(True):
         theta = jnp.asarray(START)
