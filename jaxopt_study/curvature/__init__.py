@@ -16,6 +16,7 @@ from jaxopt_study.curvature.operators._hessian import hessian
 from jaxopt_study.curvature.operators._operator import Operator
 from jaxopt_study.curvature.operators._softmax import SoftmaxCrossEntropy
 from jaxopt_study.curvature.operators._streams import Stream as Stream
+from jaxopt_study.curvature.operators._streams import check_examples as check_examples
 from jaxopt_study.curvature.operators._streams import in_memory as in_memory
 from jaxopt_study.curvature.operators._streams import is_stream as is_stream
 from jaxopt_study.curvature.operators._streams import operator_of_data as operator_of_data

@@ -13,6 +13,7 @@ from jaxopt_study._display import displayed, plotted
 from jaxopt_study._programs import nan_is_an_answer, wider
 from jaxopt_study.curvature import (
     Hessian,
+    check_examples,
     is_stream,
     mean_and_error,
     operator_of_data,
@@ -22,6 +23,7 @@ from jaxopt_study.curvature import (
 from jaxopt_study.dynamics import _cards
 from jaxopt_study.linalg import vectors
 from jaxopt_study.linalg.hvp import linearized_gradient
+from jaxopt_study.linalg.sharding import rows
 from jaxopt_study.types import Batch, Key, LossFn, Params, Vector
 
 
@@ -103,6 +105,7 @@ def batch_sharpness(
     key = check_key(name, key)
     num_batches = check_integer(name, "num_batches", num_batches, 2, remedy="A standard error takes two.")
     replace = check_bool(name, "replace", replace)
+    check_examples(name, data)
     streamed = is_stream(data)
     size = 1 if batch_size is None and not streamed else batch_size
     op: Any = operator_of_data(_Loss(loss), params, data, batch_size=size, remat=None, precision="highest")
@@ -149,7 +152,7 @@ def _measure(
 
     def of_key(key: Key) -> tuple[Float[Array, ""], Float[Array, ""]]:
         chosen = jax.random.choice(key, count, (batch_size,), replace=replace)
-        return terms(jax.tree.map(lambda x: jnp.take(x, chosen, axis=0), data))
+        return terms(jax.tree.map(lambda x: rows(x, chosen), data))
 
     if batch_size == count and not replace:
         found = jax.tree.map(lambda x: jnp.stack([x, x]), terms(data))

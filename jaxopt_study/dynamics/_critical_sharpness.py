@@ -10,7 +10,7 @@ from jaxtyping import Array, ArrayLike, Float
 
 from jaxopt_study._checks import check_integer, check_static_real
 from jaxopt_study._display import displayed
-from jaxopt_study._programs import nan_is_an_answer, wider
+from jaxopt_study._programs import nan_is_an_answer
 from jaxopt_study.curvature import value_and_gradient
 from jaxopt_study.dynamics import _cards
 from jaxopt_study.dynamics._next_update import next_update
@@ -195,8 +195,7 @@ class _Search:
 
     def sign(self, s: float) -> int:
         """Return 1 or −1 if the loss is certainly above or below its start, 0 if not, and move that end to s."""
-        values = self.op.mean_over_data(lambda part: _values(part, self.updates, s))
-        change, noise = map(float, _change(values))
+        change, noise = map(float, _change(*self.op.mean_over_data(lambda part: _values(part, self.updates, s))))
         self.count += 1
         if not change <= noise:  # NaN, too
             self.high, self.high_slope = min(self.high, s), change / s
@@ -215,25 +214,26 @@ def _slope(grads: Vector, updates: Vector) -> tuple[Float[Array, ""], Float[Arra
 
 
 @jax.jit
-def _values(op: Any, updates: Vector, s: Float[ArrayLike, ""]) -> Float[Array, "2 2"]:
-    """Return L(θ) and L(θ + su), each at two points that differ by one rounding of each parameter."""
+def _values(op: Any, updates: Vector, s: Float[ArrayLike, ""]) -> tuple[Float[Array, "2 2"], Float[Array, ""]]:
+    """Return L(θ) and L(θ + su), each at two points that differ by one rounding of each parameter, and the loss's ε."""
     params = op.params
     signs = jax.tree.map(jnp.sign, draw_like(params, 0))
 
     def at(shift: int, factor: Any) -> Float[Array, ""]:
         start = jax.tree.map(lambda p, r: p * (1 + shift * jnp.finfo(p.dtype).eps * r).astype(p.dtype), params, signs)
         point = vectors.axpy(factor, updates, start)
-        value = op.mean(partial(op.loss, point))
-        return value.astype(vectors.accumulator(wider(value.dtype)))
+        return op.mean(partial(op.loss, point))
 
-    return jnp.stack([jnp.stack([at(shift, factor) for shift in (1, -1)]) for factor in (0, s)])
+    values = jnp.stack([jnp.stack([at(shift, factor) for shift in (1, -1)]) for factor in (0, s)])
+    wide = values.astype(vectors.accumulator(values.dtype))
+    return wide, jnp.asarray(jnp.finfo(values.dtype).eps, wide.dtype)
 
 
 @jax.jit
-def _change(values: Float[Array, "2 2"]) -> tuple[Float[Array, ""], Float[Array, ""]]:
+def _change(values: Float[Array, "2 2"], rounding: Float[Array, ""]) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Return L(θ + su) − L(θ), and the size up to which it may be a rounding error."""
     starts, ends = values
     changes = ends - starts
     level = jnp.max(jnp.abs(jnp.stack([starts, ends])))
     spread = jnp.abs(changes[0] - changes[1]) / 2
-    return jnp.mean(changes), jnp.maximum(spread, 4 * jnp.finfo(level.dtype).eps * level)
+    return jnp.mean(changes), jnp.maximum(spread, 4 * rounding * level)

@@ -14,9 +14,10 @@ from jaxtyping import Array, ArrayLike, Float, Int
 from jaxopt_study._checks import check_integer, check_key, check_static_real
 from jaxopt_study._display import displayed
 from jaxopt_study._programs import nan_is_an_answer
-from jaxopt_study.curvature import Estimate, Hessian, is_stream, operator_of_data
+from jaxopt_study.curvature import Estimate, Hessian, check_examples, is_stream, operator_of_data
 from jaxopt_study.dynamics import _cards
 from jaxopt_study.linalg import vectors
+from jaxopt_study.linalg.sharding import rows, shard_like
 from jaxopt_study.types import Batch, Key, LossFn, Params, Vector
 
 
@@ -116,8 +117,7 @@ def gradient_noise(
     key = check_key(name, key)
     num_batches = check_integer(name, "num_batches", num_batches, 3, remedy="A standard error takes three batches.")
     confidence = check_static_real(name, "confidence", confidence, 0, 1, closed="()")
-    if data is None:
-        raise TypeError("gradient_noise needs data, the examples of which batches are drawn; received None.")
+    check_examples(name, data)
     if not is_stream(data):
         check_integer(name, "batch_size", batch_size, 1, remedy="Only a loader has batches of its own.")
     op: Any = operator_of_data(_Noise(loss), params, data, batch_size=batch_size, remat=None, precision="highest")
@@ -157,8 +157,8 @@ class _Noise(Hessian):
 
 def _draw(batch_size: int, data: Batch, key: Key) -> Batch:
     """Return a batch drawn with replacement."""
-    rows = jax.random.randint(key, (batch_size,), 0, jax.tree.leaves(data)[0].shape[0])
-    return jax.tree.map(lambda x: x[rows], data)
+    drawn = jax.random.randint(key, (batch_size,), 0, jax.tree.leaves(data)[0].shape[0])
+    return jax.tree.map(lambda x: rows(x, drawn), data)
 
 
 def _gradient(loss: Any, params: Params, batch: Batch) -> Vector:
@@ -189,7 +189,7 @@ def _square(unit: Float[Array, ""], mean: Vector) -> Float[Array, ""]:
 
 
 def _zeros(params: Params) -> Vector:
-    return jax.tree.map(lambda x: jnp.zeros(x.shape, vectors.accumulator(x.dtype)), params)
+    return jax.tree.map(lambda x: shard_like(jnp.zeros(x.shape, vectors.accumulator(x.dtype)), x), params)
 
 
 def _unit(sizes: Float[Array, " batches"]) -> Float[Array, ""]:

@@ -21,6 +21,7 @@ from jaxopt_study.dynamics._stability_threshold import thresholds
 from jaxopt_study.dynamics._state_roles import leaf_paths
 from jaxopt_study.dynamics._step_period import refuse_period
 from jaxopt_study.dynamics._updates import check_optimizer
+from jaxopt_study.linalg import vectors
 from jaxopt_study.linalg.checks import check_concrete
 from jaxopt_study.linalg.sharding import mesh_context
 from jaxopt_study.types import Batch, Key, LossFn, Params
@@ -168,8 +169,8 @@ def preconditioner(
         batch_size: Examples per batch, or None.
 
     Returns:
-        P and the threshold. For a coordinate that the optimizer does not move, P is the largest number with a finite
-        square. Cost: one gradient and a few updates.
+        P and the threshold. For a coordinate that the optimizer does not move, P is a thousandth of the largest number.
+        Cost: one gradient and a few updates.
 
     Raises:
         TypeError: If an argument has the wrong type, or arrays are traced.
@@ -270,6 +271,7 @@ def _sensitivities(step: LinearStep) -> tuple[Params, Bool[Array, ""]]:
 
 def _bounded(relative: Float[Array, "*shape"], weight: float) -> Float[Array, "*shape"]:
     """Return weight / relative, bounded where a coordinate does not move and the quotient would be infinite."""
+    relative = relative.astype(vectors.accumulator(relative.dtype))  # half precision has no reciprocal of a small one
     largest = 1e-3 * float(jnp.finfo(relative.dtype).max)
     inverse = jnp.where(relative > 0, weight / jnp.where(relative > 0, relative, 1), largest)
-    return jnp.clip(inverse, float(jnp.finfo(relative.dtype).tiny), largest).astype(relative.dtype)
+    return jnp.clip(inverse, float(jnp.finfo(relative.dtype).tiny), largest)

@@ -5,6 +5,7 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from jaxopt_study._checks import check_integer, check_params
@@ -26,7 +27,7 @@ class Accounting(NamedTuple):
         linear: gᵀu, negative for a step of descent.
         quadratic: ½uᵀHu.
         realised: f(θ + u) − f(θ).
-        linear_error: Standard deviation of the rounding error of `linear`, at least that of its sum.
+        linear_error: Standard deviation of the rounding error of `linear`, at least that of its terms.
         quadratic_error: The same for `quadratic`.
         realised_error: The same for `realised`, at least the rounding error of the loss.
     """
@@ -117,12 +118,12 @@ def account_step(
     updates = check_vector(describe(params), updates, what="update")
     check_params("account_step", updates, name="updates")
     samples = op.mean_over_data(lambda part: [_account(part, updates, seed) for seed in range(num_samples)])
-    terms = jnp.stack([terms for terms, _ in samples])
-    sizes = jnp.max(jnp.stack([sizes for _, sizes in samples]), axis=0)
-    # At least the rounding error of the sums and of the losses, which a few samples may not show.
-    info = jnp.finfo(terms.dtype)
-    floor = jnp.where(sizes > 0, jnp.maximum(info.eps * sizes / np.sqrt(2.0).astype(terms.dtype), info.tiny), 0)
-    away, unit = vectors.unscaled(terms - jnp.mean(terms, axis=0))  # squares stay in range
+    terms, sizes, rounding = (jnp.stack(parts) for parts in zip(*samples, strict=True))
+    sizes = jnp.max(sizes, axis=0)
+    # At least the rounding error of gradients, sums and losses, which a few samples may not show.
+    tiny = jnp.finfo(terms.dtype).tiny
+    floor = jnp.where(sizes > 0, jnp.maximum(rounding[0] * sizes / np.sqrt(2.0).astype(terms.dtype), tiny), 0)
+    away, unit = vectors.unscaled(terms - jnp.mean(terms, axis=0, keepdims=True))  # squares stay in range
     errors = jnp.maximum(unit * jnp.sqrt(jnp.sum(away**2, axis=0) / (num_samples - 1)), floor)
     return Accounting(*jnp.mean(terms, axis=0), *errors)
 
@@ -134,14 +135,16 @@ class _Step(Hessian):
 
 
 @jax.jit
-def _account(op: Any, updates: Vector, seed: Int[ArrayLike, ""]) -> tuple[Float[Array, "3"], Float[Array, "3"]]:
+def _account(op: Any, updates: Vector, seed: Int[ArrayLike, ""]) -> tuple[Float[Array, "3"], ...]:
+    """Return the three terms, the sizes of what they are sums of, and the relative rounding errors of these."""
     params, loss = op.params, op.loss
     signs = jax.tree.map(jnp.sign, draw_like(params, seed))
     before = jax.tree.map(lambda p, s: p * (1 + jnp.finfo(p.dtype).eps * s).astype(p.dtype), params, signs)
-    after = vectors.add(before, updates)
+    # Without the barrier XLA may keep sums of half precision in more digits than a step stores.
+    before, after = lax.optimization_barrier((before, vectors.add(before, updates)))
     applied = vectors.subtract(after, before)
 
-    def of_batch(batch: Batch) -> tuple[Float[Array, "3"], Float[Array, "3"]]:
+    def of_batch(batch: Batch) -> tuple[Float[Array, "3"], ...]:
         start, end = loss(before, batch), loss(after, batch)
         grads, product = linearized_gradient(lambda p: loss(p, batch), before)
         curved = product(applied)
@@ -151,6 +154,8 @@ def _account(op: Any, updates: Vector, seed: Int[ArrayLike, ""]) -> tuple[Float[
         level = jnp.maximum(jnp.abs(start), jnp.abs(end))
         sizes = vectors.inner(grads, length), 0.5 * vectors.inner(curved, length), level
         together = [jnp.stack([x.astype(dtype) for x in part]) for part in (terms, sizes)]
-        return together[0], together[1]
+        of_loss = float(jnp.finfo(level.dtype).eps)  # which may be in half precision, whatever the parameters are
+        of_gradient = max(of_loss, vectors.epsilon(params))
+        return *together, jnp.array([of_gradient, of_gradient, of_loss], dtype)
 
     return op.mean(of_batch)

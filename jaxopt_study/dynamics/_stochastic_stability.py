@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int
 from jaxopt_study._checks import check_bool, check_integer, check_key
 from jaxopt_study._display import displayed
 from jaxopt_study._programs import nan_is_an_answer
-from jaxopt_study.curvature import GROWTH, in_memory
+from jaxopt_study.curvature import GROWTH, check_examples, in_memory
 from jaxopt_study.dynamics import _cards
 from jaxopt_study.dynamics._linearised_step import LinearStep, linear_step
 from jaxopt_study.dynamics._step_period import refuse_period
@@ -23,7 +23,7 @@ from jaxopt_study.linalg import vectors
 from jaxopt_study.linalg.checks import check_concrete
 from jaxopt_study.linalg.dense import ravel, unravel
 from jaxopt_study.linalg.hvp import linearized_gradient
-from jaxopt_study.linalg.sharding import mesh_context
+from jaxopt_study.linalg.sharding import mesh_context, rows
 from jaxopt_study.types import Batch, Key, LossFn, Params, Vector
 
 Kind = Literal["stable", "marginal", "unstable", "unknown"]
@@ -142,6 +142,7 @@ def stochastic_stability(
     num_particles = check_integer(name, "num_particles", num_particles, 2)
     num_steps = check_integer(name, "num_steps", num_steps, 4)
     exact = None if exact is None else check_bool(name, "exact", exact)
+    check_examples(name, data)
     data = in_memory(name, data)
     check_concrete(name, opt_state, params, data)
     optimizer, opt_state, params = check_optimizer(name, optimizer, opt_state, params)
@@ -220,7 +221,7 @@ def _on_batch(step: LinearStep) -> Any:
     here, point, data = step.at_point(), step.curvature.params, step.curvature.data
 
     def product(chosen: Int[Array, " b"], v: Any) -> Any:
-        batch = jax.tree.map(lambda x: jnp.take(x, chosen, axis=0), data)
+        batch = jax.tree.map(lambda x: rows(x, chosen), data)
         params, memory = v if step.scales is None else jax.tree.map(lambda x, s: x * s, v, step.scales)
         moved = here.to_point(params, memory)
         with jax.default_matmul_precision("highest"):
@@ -248,7 +249,7 @@ def _populations(step: LinearStep, sampling: _Sampling, keys: Key) -> Float[Arra
         particles, lengths = jax.vmap(move)(jax.random.split(batch_key, number), particles)
         weights = lengths**2
         # Systematic draws: one random offset, evenly spaced, which adds the least noise.
-        places = (jnp.arange(number) + jax.random.uniform(draw_key, dtype=weights.dtype)) / number
+        places = (jnp.arange(number, dtype=weights.dtype) + jax.random.uniform(draw_key, dtype=weights.dtype)) / number
         below = jnp.cumsum(weights) / jnp.sum(weights)
         chosen = jnp.clip(jnp.searchsorted(below, places), 0, number - 1)
         return jax.tree.map(lambda x: x[chosen], particles), jnp.mean(weights)

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int, UInt32
 from jaxopt_study._programs import wider
 from jaxopt_study.linalg import vectors
 from jaxopt_study.linalg.layout import Layout
+from jaxopt_study.linalg.sharding import replicate, shard_like
 from jaxopt_study.types import Vector
 
 _CHUNK = 128
@@ -72,7 +73,7 @@ class Chunks:
         """Return a vector of the user's structure in this layout."""
         pieces = []
         for leaf, count in zip(jax.tree.leaves(v), self.counts, strict=True):
-            flat = leaf.reshape(-1).astype(self.scalar)
+            flat = replicate(leaf).reshape(-1).astype(self.scalar)
             pieces.append(jnp.pad(flat, (0, count * self.length - flat.shape[0])))
         return jnp.concatenate(pieces).reshape(-1, self.length)
 
@@ -81,7 +82,7 @@ class Chunks:
         pieces, start, flat = [], 0, x.reshape(-1)
         for leaf, count in zip(self.leaves, self.counts, strict=True):
             piece = lax.slice(flat, (start,), (start + math.prod(leaf.shape),))
-            pieces.append(piece.reshape(leaf.shape).astype(leaf.dtype))
+            pieces.append(shard_like(piece.reshape(leaf.shape).astype(leaf.dtype), leaf))
             start += count * self.length
         return self.treedef.unflatten(pieces)
 

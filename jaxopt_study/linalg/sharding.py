@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.core import Tracer
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, reshard
-from jaxtyping import Array, Shaped
+from jaxtyping import Array, Integer, Shaped
 
 
 def sharding_of(leaf: Any) -> NamedSharding | None:
@@ -36,6 +36,18 @@ def replicate(x: Shaped[Array, "*shape"]) -> Shaped[Array, "*shape"]:
     """Return x undivided on every device of a mesh with explicit axes; elsewhere the compiler decides."""
     sharding = replicated_over_mesh_of(x, x.ndim)
     return x if sharding is None else reshard(x, sharding)
+
+
+def rows(x: Shaped[Array, "examples ..."], indices: Integer[Array, " batch"]) -> Shaped[Array, "batch ..."]:
+    """Return some of the examples, with the sharding of all examples on an explicit mesh."""
+    sharding = getattr(jax.typeof(x), "sharding", None)
+    if sharding is None or not any(sharding.spec):
+        return x.at[indices].get(mode="promise_in_bounds")
+    shared = sharding.shard_shape(x.shape)[0] < len(x)
+    parts = len(x) // sharding.shard_shape(x.shape)[0]
+    first = sharding.spec[0] if shared and len(indices) % parts == 0 else None
+    spec = PartitionSpec(first, *sharding.spec[1:])
+    return x.at[indices].get(mode="promise_in_bounds", out_sharding=sharding.update(spec=spec))
 
 
 def constant(structure: Any, value: Any, shape: tuple[int, ...], dtype: Any) -> Array:

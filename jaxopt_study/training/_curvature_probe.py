@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.core import Tracer
+from jaxtyping import Array, Float
 
 from jaxopt_study._checks import (
     check_bool,
@@ -260,5 +261,8 @@ def _known(leaf: Any) -> Any:
 
 
 def _inverse(response: Any) -> Any:
-    # A coordinate that does not move gets the largest value whose square is finite.
-    return jax.tree.map(lambda d: jnp.minimum(1 / jnp.abs(d), jnp.sqrt(jnp.finfo(d.dtype).max) / 4), response)
+    def inverse(d: Float[Array, "..."]) -> Float[Array, "..."]:
+        size = jnp.abs(d.astype(vectors.accumulator(d.dtype)))  # half precision has no reciprocal of a small rate
+        return jnp.minimum(1 / size, 1e-3 * jnp.finfo(size.dtype).max)  # a large number where nothing moves
+
+    return jax.tree.map(inverse, response)

@@ -7,9 +7,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Integer, Shaped
+from jaxtyping import Array, Integer
 
 from jaxopt_study._checks import check_choice, check_integer, describe_argument, in_double
+from jaxopt_study.linalg.sharding import rows
 from jaxopt_study.linalg.vectors import accumulator
 from jaxopt_study.problems import Problem
 from jaxopt_study.types import Batch, ModelState, Params
@@ -175,18 +176,6 @@ def measure(
     return {
         name: jnp.asarray(sum(s[name] for s in sums) / count, jnp.result_type(v, float)) for name, v in means.items()
     }
-
-
-def rows(x: Shaped[Array, "examples ..."], indices: Integer[Array, " batch"]) -> Shaped[Array, "batch ..."]:
-    """Return a slice of the examples, with the sharding of all examples on an explicit mesh."""
-    sharding = getattr(jax.typeof(x), "sharding", None)
-    if sharding is None or not any(sharding.spec):
-        return x.at[indices].get(mode="promise_in_bounds")
-    shared = sharding.shard_shape(x.shape)[0] < len(x)
-    parts = len(x) // sharding.shard_shape(x.shape)[0]
-    first = sharding.spec[0] if shared and len(indices) % parts == 0 else None
-    spec = jax.sharding.PartitionSpec(first, *sharding.spec[1:])
-    return x.at[indices].get(mode="promise_in_bounds", out_sharding=sharding.update(spec=spec))
 
 
 @partial(jax.jit, static_argnames=("functions", "batch_size"))

@@ -17,7 +17,7 @@ from jax.errors import JAXIndexError, JAXTypeError
 from jaxtyping import Array, Bool, PyTree
 
 from jaxopt_study.dynamics import call_update, differentiated, keep_dtypes
-from jaxopt_study.training._evaluate import rows
+from jaxopt_study.linalg.sharding import rows
 from jaxopt_study.training._motion import moved, still_finite
 from jaxopt_study.training._order_in_program import is_known, joined_order
 from jaxopt_study.training._run_spec import Carry, Constants, Inputs, Plan, Step

@@ -194,10 +194,22 @@ def _newton(who: str, direction: Callable[[Matvec, Vector], tuple[Vector, Newton
                 f"{who} needs value_fn to be the loss as a function of the parameters; received "
                 f"{describe_argument(value_fn)}."
             )
-        _, product = linearized_gradient(value_fn, params)
+        _, product = linearized_gradient(partial(_scalar, who, value_fn), params)
         g = jax.tree.map(lambda u, p: u.astype(p.dtype), updates, params)
         found, last = direction(product, g)
         new = jax.tree.map(lambda d, u: d.astype(u.dtype), found, updates)
         return new, last._replace(num_matvecs=state.num_matvecs + last.num_matvecs)
 
     return Transform(init, update)
+
+
+def _scalar(who: str, value_fn: Callable[[PyTree], Any], params: PyTree) -> Float[Array, ""]:
+    """Return the loss; raise TypeError unless it is a real scalar."""
+    value = value_fn(params)
+    kind = getattr(value, "dtype", None)
+    if isinstance(value, float) or (kind is not None and jnp.shape(value) == () and jnp.issubdtype(kind, jnp.floating)):
+        return value
+    raise TypeError(
+        f"{who} needs value_fn to return the loss, a real scalar; received {describe_argument(value)}. Take its mean, "
+        "or the first part of a pair."
+    )

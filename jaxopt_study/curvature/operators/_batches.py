@@ -11,7 +11,7 @@ from jax import lax
 from jaxtyping import Array, ArrayLike, Int, Shaped
 
 from jaxopt_study._checks import check_integer, check_kept, describe_argument, in_double
-from jaxopt_study.linalg.sharding import shard_like, sharding_of
+from jaxopt_study.linalg.sharding import rows, shard_like, sharding_of
 from jaxopt_study.linalg.vectors import accumulator
 from jaxopt_study.types import Batch
 
@@ -55,7 +55,7 @@ def batch_mean(
     sums, _ = lax.scan(step, zeros, jnp.arange(count))
     if not rest:
         return jax.tree.map(lambda s, x: (s * (size / total)).astype(x.dtype), sums, like)
-    last = function(jax.tree.map(lambda x: x[count * size :], data))
+    last = function(jax.tree.map(lambda x: slice_of(x, count * size, rest), data))
     return jax.tree.map(
         lambda s, x: (s * (size / total) + x.astype(s.dtype) * (rest / total)).astype(x.dtype), sums, last
     )
@@ -68,7 +68,7 @@ def batches_of(data: Batch, batch_size: int) -> list[tuple[float, Batch]]:
     return [
         (
             min(batch_size, total - start) / total,
-            jax.tree.map(lambda x, start=start: x[start : start + batch_size], data),
+            jax.tree.map(lambda x, start=start: slice_of(x, start, min(batch_size, total - start)), data),
         )
         for start in starts
     ]
@@ -140,10 +140,17 @@ def as_array(name: str, x: Any) -> jax.Array:
         ) from error
 
 
+def slice_of(x: Shaped[Array, "examples ..."], start: Int[ArrayLike, ""], size: int) -> Shaped[Array, "{size} ..."]:
+    """Return consecutive examples; on a mesh with explicit axes also where the devices do not divide their number."""
+    if any(getattr(jax.typeof(x).sharding, "spec", ())):
+        return rows(x, start + jnp.arange(size))
+    return lax.dynamic_slice_in_dim(x, start, size)
+
+
 def _slice(
     x: Shaped[Array, "examples ..."], index: Int[ArrayLike, ""], size: int, count: int, *, shard_interleaved: bool
 ) -> Shaped[Array, "{size} ..."]:
     if not shard_interleaved:
-        return lax.dynamic_slice_in_dim(x, index * size, size)
+        return slice_of(x, index * size, size)
     table = jnp.reshape(x[: size * count], (size, count, *x.shape[1:]))
     return lax.dynamic_index_in_dim(table, index, axis=1, keepdims=False)

@@ -108,3 +108,11 @@ def _added(owners: tuple[int, ...], block: Shaped[Array, ""], total: Vector, ima
 def block_sizes(like: Any, owners: tuple[int, ...], num_blocks: int) -> tuple[int, ...]:
     """Return the number of coordinates of every block."""
     return tuple(sum(int(leaf.size) for leaf in part) for part in parts(owners, num_blocks, like))
+
+
+def with_coordinates(
+    like: Any, names: tuple[str, ...], owners: tuple[int, ...]
+) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Return names and owners without the blocks of empty leaves, which have no spectrum."""
+    kept = [block for block, size in enumerate(block_sizes(like, owners, len(names))) if size]
+    return tuple(names[block] for block in kept), tuple(kept.index(one) if one in kept else 0 for one in owners)

@@ -256,7 +256,8 @@ class Preconditioned(Wrapped):
 
     def _around(self, product: Matvec, v: Vector) -> Vector:
         def divide(x: Float[Array, "*shape"], p: Num[Array, "..."]) -> Float[Array, "*shape"]:
-            return (x / jnp.sqrt(p)).astype(x.dtype)
+            wide, root = vectors.promoted(x, jnp.sqrt(p))
+            return (wide / root).astype(x.dtype)
 
         u = product(jax.tree.map(divide, v, self.preconditioner))
         return jax.tree.map(divide, u, self.preconditioner)

@@ -72,14 +72,17 @@ class SoftmaxCrossEntropy:
             batch: The batch with the targets.
 
         Returns:
-            The mean in nats.
+            The mean in nats; NaN for a target that is none of the classes, negative ones included where there is one for
+            each example.
 
         Raises:
             TypeError: If the targets are not integers.
             ValueError: If their shape is not that of the logits without the last axis.
         """
         targets = self._checked(logits, batch)
-        chosen = jnp.take_along_axis(logits, jnp.maximum(targets, 0)[..., None], axis=-1)[..., 0]
+        classes = logits.shape[-1]  # a target beyond them gives NaN
+        places = jnp.where(targets < 0, classes if targets.ndim == 1 else 0, targets.astype(jnp.int32))
+        chosen = jnp.take_along_axis(logits, places[..., None], axis=-1)[..., 0]
         return jnp.sum(_weights(targets, logits.dtype) * (jax.nn.logsumexp(logits, axis=-1) - chosen))
 
     def hessian(self, logits: Float[Array, "*shape classes"], batch: Batch) -> Matvec:

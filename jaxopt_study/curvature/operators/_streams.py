@@ -295,6 +295,13 @@ class StreamedOperator(Operator):
         return replace(self, template=self.template._restrict(mask))
 
 
+def check_examples(name: str, data: Any) -> None:
+    """Raise TypeError if there are no data of which batches could be drawn."""
+    if not is_stream(data) and not jax.tree.leaves(data):
+        given = "None" if data is None else f"{describe_argument(data)} without arrays"
+        raise TypeError(f"{name} needs data, the examples of which batches are drawn; received {given}.")
+
+
 LossOperator = EmpiricalRiskOperator | StreamedOperator
 
 

@@ -19,7 +19,7 @@ from jaxopt_study.curvature.points._descent_direction import Escape, escape_alon
 from jaxopt_study.curvature.points._loss_and_gradient import slope
 from jaxopt_study.curvature.points._morse_index import MorseIndex, check_tau, index_of, morse_index
 from jaxopt_study.curvature.points._point_kind import ExtremeEigenvalues, PointKind, decide
-from jaxopt_study.curvature.points._tolerances import FLATNESS, check_tolerances
+from jaxopt_study.curvature.points._tolerances import FLATNESS, Residual, check_tolerances
 from jaxopt_study.curvature.spectrum._eigenpairs import Eigenpairs, eigenpairs
 from jaxopt_study.curvature.spectrum._eigenvalue_counts import dense_compression
 from jaxopt_study.curvature.spectrum._sharpness import Bracket, sharpness
@@ -123,7 +123,8 @@ def classify_point(
         batch_size: As in `hessian`.
         tol: Relative tolerance of a critical point, at or above the noise floor; None takes max(√ε, noise floor).
         gradient_tol: Absolute tolerance of ‖g‖, instead of tol ‖H‖ (1 + ‖θ‖).
-        tau: τ, as in `morse_index`.
+        tau: τ, as in `morse_index`. None takes, at a critical point, at least 10 ‖g‖/(1 + ‖θ‖): flat directions of the
+            critical point nearby have eigenvalues of about this size here, of either sign.
         flatness: Tolerance of a gradient-flat point; the term 1 + ‖θ‖ assumes parameters of order 1.
         num_directions: Number of random directions besides the eigenvector, ≥ 1.
         noise_floor: Relative error of a product, as in `morse_index`.
@@ -170,6 +171,8 @@ def classify_point(
     value, g, image = slope(op)
     key_index, key_pairs, key_low, key_high, key_flat, key_walk = jax.random.split(key, 6)
     here = op.params, value, g, image
+    if tau is None:
+        tau = Residual(vectors.norm(g), 1 + vectors.norm(op.params), tolerances)
     if op.size <= max_dense:
         compression = dense_compression(op)
         index = index_of(compression, tau, noise_floor=floor)

@@ -130,7 +130,7 @@ def _unit(direction: Vector) -> Vector:
 
 @jax.jit
 def _filtered(direction: Vector, params: Params) -> Vector:
-    flat = all(leaf.ndim < 2 for leaf in jax.tree.leaves(params))
+    flat = all(leaf.ndim < 2 for leaf in jax.tree.leaves(params) if leaf.size)
 
     def of_leaf(d: Float[Array, "..."], p: Float[Array, "..."]) -> Float[Array, "..."]:
         if p.ndim < 2:

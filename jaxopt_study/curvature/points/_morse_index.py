@@ -16,6 +16,7 @@ from jaxopt_study._programs import nan_is_an_answer
 from jaxopt_study.curvature._noise_floor import check_noise_floor
 from jaxopt_study.curvature.operators._operator import Operator
 from jaxopt_study.curvature.points import _cards
+from jaxopt_study.curvature.points._tolerances import Residual
 from jaxopt_study.curvature.spectrum._eigenvalue_counts import (
     Compression,
     dense_compression,
@@ -114,7 +115,9 @@ def morse_index(
 
     Args:
         op: H, symmetric.
-        tau: τ in units of an eigenvalue. None takes 2δ: every eigenvalue not proved to differ from 0 is flat.
+        tau: τ in units of an eigenvalue. None takes 2δ: every eigenvalue not proved to differ from 0 is flat. Where a
+            gradient is left, as at a point of `find_critical_point`, flat directions have eigenvalues of its size; give
+            the τ of `classify_point` there.
         key: Key of random directions, not used for n ≤ `max_dense`; None for a fixed one.
         num_basis: Number of columns of Q, an upper limit of `lower_bound`. Memory: this number of vectors.
         block_size: Number of starting directions of the Krylov space.
@@ -159,7 +162,7 @@ def morse_index(
     max_dense = check_integer(name, "max_dense", max_dense, 0)
     confidence = check_static_real(name, "confidence", confidence, 0.0, 1.0, closed="()")
     floor = check_static_real(name, "noise_floor", check_noise_floor(name, op, noise_floor))
-    tau = None if tau is None else check_real(name, "tau", tau, 0.0)
+    tau = tau if tau is None or isinstance(tau, Residual) else check_real(name, "tau", tau, 0.0)
     if op.size <= max_dense:
         return index_of(dense_compression(op), tau, noise_floor=floor)
     key_space, key_probes = jax.random.split(key)
@@ -185,7 +188,7 @@ def check_tau(tau: Any, compression: Compression, noise_floor: float) -> Float[A
     """Return τ as an array, at or above the noise floor; the default for None.
 
     Args:
-        tau: None, or a finite number.
+        tau: A finite number; or None, or the gradient that is left at a critical point.
         compression: Compression of H, for the scale.
         noise_floor: Relative error of a product.
 
@@ -196,8 +199,9 @@ def check_tau(tau: Any, compression: Compression, noise_floor: float) -> Float[A
         ValueError: If τ is not traced and below the noise floor.
     """
     least = noise_floor * compression.scale
-    if tau is None:
-        return _TAU * compression.error(noise_floor)
+    if tau is None or isinstance(tau, Residual):
+        default = _TAU * compression.error(noise_floor)
+        return default if tau is None else jnp.maximum(default, tau.least_tau(compression.scale))
     if isinstance(tau, Tracer) or isinstance(least, Tracer):
         return jnp.maximum(jnp.asarray(tau, least.dtype), least)
     if math.isfinite(float(least)) and float(tau) < float(least):

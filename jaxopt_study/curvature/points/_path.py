@@ -145,9 +145,8 @@ def path(
     losses, errors = _evaluated(op, [d], s[:, None])
     terms = slopes[0], curved[0, 0]
     model = start + s * terms[0] + 0.5 * s**2 * terms[1]
-    rounding = float(jnp.finfo(start.dtype).eps)
     return Path(
-        s, losses, errors, model, terms[0], rounding * sizes.slopes[0], terms[1],
+        s, losses, errors, model, terms[0], vectors.epsilon(op.like) * sizes.slopes[0], terms[1],
         noise_floor(op) * sizes.curvature, sizes.norms[0],
     )  # fmt: skip
 
@@ -271,19 +270,24 @@ def _evaluated(
 ) -> tuple[Float[Array, " points"], Float[Array, " points"]]:
     """Return the losses at multiples of the directions, and their rounding errors."""
     if op.loop == "host":
-        values = op.mean_over_data(lambda part: jnp.stack([_at(part, directions, multiple) for multiple in multiples]))
+        at = lambda part: jax.tree.map(lambda *x: jnp.stack(x), *[_at(part, directions, one) for one in multiples])
+        found = op.mean_over_data(at)
     else:
-        values = _mapped(op, directions, multiples)
-    return _mean_and_error(values)
+        found = _mapped(op, directions, multiples)
+    return _mean_and_error(*found)
 
 
 @jax.jit
-def _mapped(op: Any, directions: list[Vector], multiples: Float[Array, "points k"]) -> Float[Array, "points 2"]:
+def _mapped(
+    op: Any, directions: list[Vector], multiples: Float[Array, "points k"]
+) -> tuple[Float[Array, "points 2"], Float[Array, " points"]]:
     return lax.map(partial(_pair, op, directions), multiples)
 
 
-def _pair(op: Any, directions: list[Vector], multiple: Float[Array, " k"]) -> Float[Array, "2"]:
-    """Return the losses at two points that differ by one rounding of each parameter."""
+def _pair(
+    op: Any, directions: list[Vector], multiple: Float[Array, " k"]
+) -> tuple[Float[Array, "2"], Float[Array, ""]]:
+    """Return the losses at two points that differ by one rounding of each parameter, and the loss's ε."""
     signs = jax.tree.map(jnp.sign, draw_like(op.like, 0))
     values = []
     for shift in (1, -1):
@@ -292,15 +296,18 @@ def _pair(op: Any, directions: list[Vector], multiple: Float[Array, " k"]) -> Fl
         )
         for i, direction in enumerate(directions):
             point = vectors.axpy(multiple[i], direction, point)
-        values.append(loss_at(op, point).astype(multiple.dtype))
-    return jnp.stack(values)
+        values.append(loss_at(op, point))
+    eps = jnp.finfo(values[0].dtype).eps
+    return jnp.stack(values).astype(multiple.dtype), jnp.asarray(eps, multiple.dtype)
 
 
 @jax.jit
-def _mean_and_error(values: Float[Array, "points 2"]) -> tuple[Float[Array, " points"], Float[Array, " points"]]:
+def _mean_and_error(
+    values: Float[Array, "points 2"], rounding: Float[Array, " points"]
+) -> tuple[Float[Array, " points"], Float[Array, " points"]]:
     mean = (values[:, 0] + values[:, 1]) / 2
     spread = jnp.abs(values[:, 0] - values[:, 1]) / 2
-    return mean, jnp.maximum(spread, jnp.finfo(mean.dtype).eps * jnp.abs(mean))
+    return mean, jnp.maximum(spread, rounding * jnp.abs(mean))
 
 
 _at = jax.jit(_pair)

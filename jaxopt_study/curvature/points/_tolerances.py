@@ -25,6 +25,29 @@ class Tolerances(NamedTuple):
         return jnp.asarray(self.tol * scale * length if self.gradient_tol is None else self.gradient_tol, length.dtype)
 
 
+class Residual(NamedTuple):
+    """The gradient that is left at a point, within the tolerances."""
+
+    norm: Float[Array, ""]  # ‖g‖
+    length: Float[Array, ""]  # 1 + ‖θ‖
+    tolerances: Tolerances
+
+    def least_tau(self, scale: Float[Array, ""]) -> Float[Array, ""]:
+        """Return the size of an eigenvalue that the rest of the gradient may stand for; 0 where θ is not critical.
+
+        The critical point nearby is up to about ‖g‖/‖H‖ away, and on the way there the Hessian changes: by as much as
+        itself over a distance of a tenth of 1 + ‖θ‖, at most, as losses of networks do.
+
+        Args:
+            scale: ‖H‖.
+
+        Returns:
+            10 ‖g‖/(1 + ‖θ‖).
+        """
+        critical = self.norm <= self.tolerances.limit(scale.astype(self.norm.dtype), self.length)
+        return jnp.where(critical, 10 * self.norm / self.length, 0).astype(scale.dtype)
+
+
 def check_tolerances(
     name: str, op: Operator, noise_floor: float, tol: Any, gradient_tol: Any, flatness: Any
 ) -> Tolerances:

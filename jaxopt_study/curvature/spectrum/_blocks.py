@@ -12,8 +12,15 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxopt_study._checks import check_bool, check_integer, check_key
 from jaxopt_study._display import displayed, plotted, tabulated
 from jaxopt_study._programs import jit_solver, nan_is_an_answer
-from jaxopt_study.curvature._noise_floor import GROWTH
-from jaxopt_study.curvature.operators._block_diagonal import BlockDiagonal, By, block_sizes, group_leaves, only
+from jaxopt_study.curvature._noise_floor import GROWTH, noise_floor
+from jaxopt_study.curvature.operators._block_diagonal import (
+    BlockDiagonal,
+    By,
+    block_sizes,
+    group_leaves,
+    only,
+    with_coordinates,
+)
 from jaxopt_study.curvature.operators._operator import Operator
 from jaxopt_study.curvature.spectrum import _cards
 from jaxopt_study.curvature.spectrum._estimate import TWO_PROBES, Estimate, mean_of_function, ratio_and_error
@@ -23,6 +30,7 @@ from jaxopt_study.linalg.chunks import Chunks
 from jaxopt_study.linalg.gauss_quadrature import quadrature_of
 from jaxopt_study.linalg.lanczos_of_blocks import BlockMatrices, LanczosOfBlocks
 from jaxopt_study.linalg.operator import check_operator
+from jaxopt_study.linalg.sharding import mesh_context
 from jaxopt_study.types import Key, Vector
 
 _GRID = 128
@@ -46,7 +54,8 @@ class Blocks:
         complete: Whether all eigenvalues of a block are known. If so, its trace and density are exact.
         eigenvalues: The k largest of each block, in descending order: lower bounds on the true ones. NaN beyond the
             size of a block.
-        residuals: The block has an eigenvalue within this distance of each.
+        residuals: The block has an eigenvalue within this distance of each: the residual, at least the noise floor of the
+            products.
         trace: Trace of each block, with standard errors.
         grid: Points λ for the density of each block.
         density: Density of the eigenvalues of each block, smoothed by a normal kernel; its integral is 1.
@@ -161,16 +170,17 @@ def blocks(
     num_probes = check_integer(name, "num_probes", num_probes, 2, remedy=TWO_PROBES)
     num_steps = check_integer(name, "num_steps", num_steps, k, remedy="An eigenvalue takes a step at least.")
     normalize = check_bool(name, "normalize", normalize)
-    names, owners = group_leaves(name, op.like, by)
+    names, owners = with_coordinates(op.like, *group_leaves(name, op.like, by))
     sizes = block_sizes(op.like, owners, len(names))
     num_steps = min(num_steps, max(sizes))
     diagonal = BlockDiagonal(op, owners, len(names))
     leaves, structure = jax.tree.flatten(op.like)
     solver = LanczosOfBlocks(Chunks(tuple(leaves), structure, owners, len(names)), sizes, num_steps)
     solve_key, share_key = jax.random.split(key)
-    matrices = solver_loop.run_each(solver, diagonal, None, jax.random.split(solve_key, num_probes))
-    norms = _norms(op, owners, len(names), jax.random.split(share_key, num_probes))
-    return _summary(matrices, norms, names, sizes, k, normalize)
+    with mesh_context(op.like):
+        matrices = solver_loop.run_each(solver, diagonal, None, jax.random.split(solve_key, num_probes))
+        norms = _norms(op, owners, len(names), jax.random.split(share_key, num_probes))
+        return _summary(matrices, norms, names, sizes, k, normalize, noise_floor(op))
 
 
 class _Norms(NamedTuple):
@@ -234,9 +244,15 @@ _added = jax.jit(_add, static_argnums=0)
 _only = jax.jit(only, static_argnums=0)
 
 
-@partial(jax.jit, static_argnums=(2, 3, 4, 5))
+@partial(jax.jit, static_argnums=(2, 3, 4, 5, 6))
 def _summary(
-    matrices: BlockMatrices, norms: _Norms, names: tuple[str, ...], sizes: tuple[int, ...], k: int, normalize: bool
+    matrices: BlockMatrices,
+    norms: _Norms,
+    names: tuple[str, ...],
+    sizes: tuple[int, ...],
+    k: int,
+    normalize: bool,
+    floor: float,
 ) -> Blocks:
     p, count, m = matrices.diagonal.shape
     taken = jnp.minimum(jnp.asarray(sizes, jnp.int32), m)
@@ -250,12 +266,12 @@ def _summary(
     exact = jnp.asarray(complete)
     equal = jnp.where(known, 1 / taken.astype(weights.dtype)[:, None], 0)
     weights = jnp.where(exact[:, None, None] & jnp.isfinite(weights), equal[:, None, :], weights)
-    values, errors = _largest(nodes, residuals, taken, k)
+    largest = jnp.max(jnp.abs(nodes), axis=(1, 2))
+    values, errors = _largest(nodes, jnp.maximum(residuals, floor * largest[:, None, None]), taken, k)
     number = jnp.asarray(sizes).astype(nodes.dtype)
     mean, error = jax.vmap(mean_of_function)(weights, nodes, number)
     trace = Estimate(number * mean, jnp.where(exact, 0, number * error), jnp.int32(p * m * count))
     grid, density, density_error, width = jax.vmap(_density)(nodes, weights, exact)
-    largest = jnp.max(jnp.abs(nodes), axis=(1, 2))
     scales = largest if normalize else jnp.full_like(largest, jnp.max(largest))
     apart, apart_errors = distances(nodes, weights, scales, 1 / m)
     return Blocks(

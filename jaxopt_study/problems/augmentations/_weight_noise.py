@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 from jax.typing import ArrayLike
 
 from jaxopt_study._checks import check_real, describe_argument
@@ -20,7 +21,7 @@ def weight_noise(problem: Problem, std: ArrayLike) -> Problem:
     `loss` and `metrics` are unchanged: evaluation sees the parameters as they are.
 
     Args:
-        problem: A problem with or without data. Its parameters are floating arrays.
+        problem: A problem with or without data. The noise is that of its floating parameters; others do not move.
         std: σ ≥ 0, in the units of the parameters; may be traced.
 
     Returns:
@@ -50,12 +51,13 @@ def weight_noise(problem: Problem, std: ArrayLike) -> Problem:
         drawing, stepping = jax.random.split(key)
         leaves, structure = jax.tree.flatten(params)
         keys = jax.random.split(drawing, len(leaves))
-        moved = structure.unflatten(
-            [
-                x + jnp.asarray(std, x.dtype) * jax.random.normal(k, x.shape, x.dtype)
-                for k, x in zip(keys, leaves, strict=True)
-            ]
-        )
+        moved = structure.unflatten([_moved(std, k, jnp.asarray(x)) for k, x in zip(keys, leaves, strict=True)])
         return (problem.loss(moved, batch), state) if inner is None else inner(moved, state, batch, stepping)
 
     return problem.replace(step_loss=step_loss)
+
+
+def _moved(std: ArrayLike, key: Key, leaf: Array) -> Array:
+    if not jnp.issubdtype(leaf.dtype, jnp.floating):  # a counter or a key
+        return leaf
+    return leaf + jnp.asarray(std, leaf.dtype) * jax.random.normal(key, leaf.shape, leaf.dtype)

@@ -12,7 +12,7 @@ from jaxopt_study.problems._metric import better
 from jaxopt_study.problems._problem import Problem
 from jaxopt_study.problems.datasets import Dataset, text
 from jaxopt_study.problems.networks._losses import cross_entropies
-from jaxopt_study.problems.networks._supervised import check_model, classifier, supervised
+from jaxopt_study.problems.networks._supervised import check_model, classifier, supervised, with_options
 from jaxopt_study.problems.networks._transformers import GPT, VisionTransformer
 from jaxopt_study.types import Scalar
 
@@ -174,7 +174,7 @@ def gpt(
         dataset = text()
     vocabulary = _vocabulary_size("gpt", dataset)
     options.setdefault("context", dataset.input_shape[0])
-    model = GPT(vocabulary, **options)
+    model = with_options("gpt", GPT, vocabulary, options)
     return language_model(model, dataset, label_smoothing=label_smoothing, weight_decay=weight_decay)
 
 
@@ -210,7 +210,7 @@ def vision_transformer(
     check_dataset("vision_transformer", dataset)
     if dataset.num_classes is None:
         raise ValueError(f"vision_transformer needs a data set with classes; {dataset.name!r} has none.")
-    model = VisionTransformer(dataset.num_classes, **options)
+    model = with_options("vision_transformer", VisionTransformer, dataset.num_classes, options)
     return classifier(model, dataset, label_smoothing=label_smoothing, weight_decay=weight_decay)
 
 

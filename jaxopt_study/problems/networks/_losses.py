@@ -72,7 +72,9 @@ def cross_entropies(
     if soft:
         picked = jnp.sum(labels.astype(log_probabilities.dtype) * log_probabilities, axis=-1)
     else:
-        picked = jnp.take_along_axis(log_probabilities, labels[..., None], axis=-1)[..., 0]
+        classes = log_probabilities.shape[-1]  # beyond them: NaN
+        places = jnp.where(labels < 0, classes, labels.astype(jnp.int32))
+        picked = jnp.take_along_axis(log_probabilities, places[..., None], axis=-1)[..., 0]
     return jnp.negative((1 - label_smoothing) * picked + label_smoothing * jnp.mean(log_probabilities, axis=-1))
 
 

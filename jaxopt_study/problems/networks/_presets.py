@@ -10,7 +10,7 @@ from jaxopt_study.problems._problem import Problem
 from jaxopt_study.problems.datasets import Dataset
 from jaxopt_study.problems.networks._models import CNN, MLP
 from jaxopt_study.problems.networks._recurrent import GRU, LSTM, RNN
-from jaxopt_study.problems.networks._supervised import classifier, regressor
+from jaxopt_study.problems.networks._supervised import classifier, regressor, with_options
 
 Cell = Literal["elman", "lstm", "gru"]
 CELLS = {"elman": RNN, "lstm": LSTM, "gru": GRU}
@@ -43,7 +43,7 @@ def mlp_classifier(
         >>> print(sorted(state["batch_stats"]))
         ['norm_0', 'norm_1']
     """
-    model = MLP(_num_classes(dataset), **options)
+    model = with_options("mlp_classifier", MLP, _num_classes(dataset), options)
     return classifier(model, dataset, label_smoothing=label_smoothing, weight_decay=weight_decay)
 
 
@@ -66,7 +66,7 @@ def cnn_classifier(
     Returns:
         The problem; the default has two 3 × 3 convolutions and two dense layers.
     """
-    model = CNN(_num_classes(dataset), **options)
+    model = with_options("cnn_classifier", CNN, _num_classes(dataset), options)
     return classifier(model, dataset, label_smoothing=label_smoothing, weight_decay=weight_decay)
 
 
@@ -99,7 +99,8 @@ def rnn_classifier(
         >>> print(params["input_0"]["bias"])  # of the gates i, f, g, o: the forget gates start open
         [0. 0. 0. 0. 0. 0. 0. 0. 1. 1. 1. 1. 1. 1. 1. 1. 0. 0. 0. 0. 0. 0. 0. 0. 0. 0. 0. 0. 0. 0. 0. 0.]
     """
-    model = _cell("rnn_classifier", cell)(_num_classes(dataset), **options)
+    name = "rnn_classifier"
+    model = with_options(name, _cell(name, cell), _num_classes(dataset), options)
     return classifier(model, dataset, label_smoothing=label_smoothing, weight_decay=weight_decay)
 
 
@@ -115,7 +116,8 @@ def mlp_regressor(dataset: Dataset, *, weight_decay: Real[ArrayLike, ""] = 0.0, 
         The problem. A small one is `mlp_regressor(damped_cosine(), widths=(64, 64), activation="tanh",
         initialiser="xavier")`.
     """
-    return regressor(MLP(_num_outputs(dataset), **options), dataset, weight_decay=weight_decay)
+    model = with_options("mlp_regressor", MLP, _num_outputs(dataset), options)
+    return regressor(model, dataset, weight_decay=weight_decay)
 
 
 def rnn_regressor(
@@ -132,7 +134,8 @@ def rnn_regressor(
     Returns:
         The problem.
     """
-    model = _cell("rnn_regressor", cell)(_num_outputs(dataset), **options)
+    name = "rnn_regressor"
+    model = with_options(name, _cell(name, cell), _num_outputs(dataset), options)
     return regressor(model, dataset, weight_decay=weight_decay)
 
 

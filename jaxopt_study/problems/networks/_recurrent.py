@@ -83,7 +83,7 @@ class RNN(nn.Module):
 
             def step(h: Hidden, drive: Hidden, recurrent=recurrent, scale=scale) -> tuple[Hidden, Hidden]:
                 total = drive + h @ recurrent
-                h = activation(total if scale is None else scale * jax.nn.standardize(total, epsilon=1e-5))
+                h = activation(total if scale is None else scale[None] * jax.nn.standardize(total, epsilon=1e-5))
                 return h, h
 
             _, x = jax.lax.scan(step, jnp.zeros_like(driven[0]), driven)

@@ -1,7 +1,7 @@
 """Supervised training of a Flax Linen module on a data set, as a `Problem`."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -24,6 +24,7 @@ from jaxopt_study.problems.networks._losses import accuracy, cross_entropy, mse,
 from jaxopt_study.types import Batch, Key, LossFn, ModelState, Params, Scalar
 
 Outputs = Float[Array, "examples ..."]
+_OF_FLAX = ("parent", "name")  # fields that every Linen module has
 
 
 def classifier(
@@ -249,6 +250,16 @@ def check_model(who: str, model: Any, dataset: Any) -> None:
         )
 
 
+def with_options(who: str, network: type[nn.Module], num_outputs: int, options: Mapping[str, Any]) -> nn.Module:
+    """Return a network with a number of outputs; raise TypeError for an option that is none of its attributes."""
+    first, *known = (field.name for field in fields(network) if field.name not in _OF_FLAX)
+    for name in options:
+        if name not in known:
+            given = f"; {first} is that of the data set" if name == first else ""
+            raise TypeError(f"{who} has the options {', '.join(known)} for its network{given}. Received {name!r}.")
+    return network(num_outputs, **options)
+
+
 def _comma(shape: tuple[int, ...]) -> str:
     return ", ".join(str(size) for size in shape)
 
@@ -269,7 +280,7 @@ def describe(model: nn.Module) -> str:
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"describe needs a Linen module; received {describe_argument(model)}.")
-    shown = [field.name for field in fields(model) if field.name not in ("parent", "name")]
+    shown = [field.name for field in fields(model) if field.name not in _OF_FLAX]
     arguments = ", ".join(f"{name}={_plain(getattr(model, name))!r}" for name in shown)
     return f"{type(model).__name__}({arguments})"
 
