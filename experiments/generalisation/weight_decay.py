@@ -45,8 +45,8 @@ class Config:
 
 PRESETS = {
     "smoke": Config(
-        data="digits", num_train=100, num_test=300, widths=(40,) * 5, batch_size=50, epochs=100, num_evaluations=10,
-        scan=(0.0, 0.001, 0.1), num_seeds=4,
+        data="digits", num_train=100, num_test=300, widths=(40,) * 5, batch_size=50, epochs=150, num_evaluations=15,
+        scan=(0.0, 0.001, 0.01, 0.1),
     ),
     "paper": Config(),
 }  # fmt: skip
