@@ -34,10 +34,11 @@ from jaxopt_study import optimizers, problems, training
 from jaxopt_study.records import Record, load, plain, save
 
 EXPERIMENTS = discover()
-# Of the smoke runs, those of at most 13 seconds of a processor, compilation included, and of different kinds.
+# Of the smoke runs, those of a few seconds of a processor, compilation included: most take 6 or less, none over 13.
 QUICK = {
-    "cliff", "closed_form", "learning_rate_diagnosis", "local_vs_global", "long_term", "quadratic_rates",
-    "saddle_index", "trajectories",
+    "activation_histograms", "amsgrad_counterexample", "bagging_boosting", "bias_variance", "cliff", "closed_form",
+    "cross_validation", "gradient_noise", "learning_rate_diagnosis", "local_vs_global", "long_term", "noisy_quadratic",
+    "quadratic_rates", "saddle_index", "trajectories",
 }  # fmt: skip
 STORED = Path(command_line.__file__).parent / "results"
 

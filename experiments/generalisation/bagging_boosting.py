@@ -37,7 +37,7 @@ class Config:
 
 
 PRESETS = {
-    "smoke": Config(num_examples=100, num_points=200, num_draws=12, num_groups=4, ensemble=20),
+    "smoke": Config(num_examples=100, num_points=200, num_draws=8, num_groups=3, ensemble=15),
     "paper": Config(),
 }
 

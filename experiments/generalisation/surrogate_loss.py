@@ -39,7 +39,7 @@ class Config:
 
 
 PRESETS = {
-    "smoke": Config(data="digits", num_train=200, num_test=1_000, width=40, num_seeds=6),
+    "smoke": Config(data="digits", num_train=200, num_test=500, width=40, num_seeds=4),
     "paper": Config(),
 }
 

@@ -34,7 +34,7 @@ class Config:
     seed: int = 0
 
 
-PRESETS = {"smoke": Config(dim=20, num_steps=200, num_runs=2_000), "paper": Config()}
+PRESETS = {"smoke": Config(dim=20, num_steps=200, num_runs=500), "paper": Config()}
 
 
 def run(config: Config, data_dir: Path | None) -> Mapping[str, Any]:

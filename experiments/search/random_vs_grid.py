@@ -59,32 +59,36 @@ PRESETS = {
 def run(config: Config, data_dir: Path | None) -> Mapping[str, Any]:
     """Search surfaces whose answer is known, then the learning rate and weight decay of a network."""
     surface_key, network_key = jax.random.split(jax.random.key(config.seed))
-    found = {name: _search_surfaces(config, *axes, key=surface_key) for name, axes in SURFACES.items()}
+    place_key, draw_key = jax.random.split(surface_key)
+    drawn = _drawn(config, draw_key)
+    found = {name: _search_surfaces(config, *axes, drawn, key=place_key) for name, axes in SURFACES.items()}
     return {"surfaces": found, **_search_network(config, data_dir, network_key)}
 
 
-def _search_surfaces(config: Config, num_axes: int, num_matter: int, *, key: Any) -> dict[str, Any]:
+def _drawn(config: Config, key: Any) -> dict[str, Float[np.ndarray, "surfaces trials axes"]]:
+    """Draw the trials of the longest search on two axes; a shorter search has the first of them, and one axis, too."""
+    random_key, sobol_key = jax.random.split(key)
+    space, budget, count = _axes(2), max(config.budgets), config.num_surfaces
+    random = sweeps.sample(space, count * budget, key=random_key)[1]
+    sobol = [sweeps.sample(space, budget, sampler="sobol", key=one)[1] for one in jax.random.split(sobol_key, count)]
+    return {"random": random.reshape(count, budget, 2), "Sobol": np.stack(sobol)}
+
+
+def _axes(count: int) -> sweeps.Space:
+    return sweeps.Space({f"axis_{i}": sweeps.uniform(0.0, 1.0) for i in range(count)})
+
+
+def _search_surfaces(
+    config: Config, num_axes: int, num_matter: int, drawn: Mapping[str, Any], *, key: Any
+) -> dict[str, Any]:
     """Count on how many surfaces each sampler has a trial in the best part, a box in the axes that matter."""
-    place_key, draw_key = jax.random.split(key)
-    centres = np.asarray(jax.random.uniform(place_key, (config.num_surfaces, 1, num_matter)), np.float64)
+    centres = np.asarray(jax.random.uniform(key, (config.num_surfaces, 1, num_matter)), np.float64)
     half = config.target ** (1 / num_matter) / 2
-    space = sweeps.Space({f"axis_{i}": sweeps.uniform(0.0, 1.0) for i in range(num_axes)})
     hits: dict[str, Any] = {}
-    for number, budget in enumerate(config.budgets):
-        random_key, sobol_key = jax.random.split(jax.random.fold_in(draw_key, number))
-        drawn = {
-            "grid": sweeps.sample(space, budget, sampler="grid")[1][None],
-            "random": sweeps.sample(space, config.num_surfaces * budget, key=random_key)[1].reshape(
-                config.num_surfaces, budget, num_axes
-            ),
-            "Sobol": np.stack(
-                [
-                    sweeps.sample(space, budget, sampler="sobol", key=one)[1]
-                    for one in jax.random.split(sobol_key, config.num_surfaces)
-                ]
-            ),
-        }
-        for name, points in drawn.items():
+    for budget in config.budgets:
+        tried = {"grid": sweeps.sample(_axes(num_axes), budget, sampler="grid")[1][None]}
+        tried |= {name: points[:, :budget] for name, points in drawn.items()}
+        for name, points in tried.items():
             inside = (np.abs(points[..., :num_matter] - centres) <= half).all(axis=-1).any(axis=-1)
             hits.setdefault(name, {})[str(budget)] = inside.astype(int) if budget == config.budget else inside.mean()
     return hits

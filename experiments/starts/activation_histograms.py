@@ -36,7 +36,7 @@ class Config:
     seed: int = 0
 
 
-PRESETS = {"smoke": Config(num_inputs=200, num_seeds=24), "paper": Config()}
+PRESETS = {"smoke": Config(num_inputs=50, num_seeds=24), "paper": Config()}
 
 
 def run(config: Config, data_dir: Path | None) -> Mapping[str, Any]:

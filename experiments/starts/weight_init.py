@@ -41,7 +41,7 @@ class Config:
 
 
 PRESETS = {
-    "smoke": Config(data="digits", widths=(40,) * 4, rate=0.05, batch_size=64, num_steps=400, every=50),
+    "smoke": Config(data="digits", widths=(40,) * 4, rate=0.05, batch_size=64, num_steps=400, every=50, num_seeds=3),
     "paper": Config(),
 }
 

@@ -112,8 +112,7 @@ def sample(
 
 
 def _generator(key: Key) -> np.random.Generator:
-    bits = jax.random.bits(key, (4,), jnp.uint32)
-    return np.random.default_rng([int(word) for word in bits])
+    return np.random.default_rng(np.asarray(jax.random.bits(key, (4,), jnp.uint32)).tolist())
 
 
 def _random(dimensions: int, num_trials: int, rng: np.random.Generator) -> Float[np.ndarray, "trials dimensions"]:
