@@ -17,6 +17,7 @@ from jaxopt_study._checks import (
     describe_argument,
 )
 from jaxopt_study._programs import wider
+from jaxopt_study.problems.networks._convolution import convolution
 from jaxopt_study.problems.networks.initialisers import Initialiser, xavier
 
 Normalisation = Literal["batch", "layer", "instance", "group"]
@@ -106,8 +107,8 @@ class Conv(nn.Module):
 
     Parameters and results are those of `flax.linen.Conv`: kernel of shape (height, width, inputs, outputs), bias of
     shape (outputs,), inputs of shape (examples, height, width, channels). On a CPU, XLA's convolution is several times
-    slower inside `scan` or `while_loop` than outside; there, this layer computes the same sums as a matrix product of
-    shifted slices (patches) and the kernel. It has no dilation, groups or masks.
+    slower inside `scan` or `while_loop` than outside; there, this layer computes the same sums as matrix products of
+    patches of the images with the kernel. It has no dilation, groups or masks.
 
     Attributes:
         features: Number of output channels.
@@ -174,7 +175,8 @@ def convolve(
         method: "patches", "native", or "auto"; see `Conv`.
 
     Returns:
-        Shape (examples, height', width', outputs). Memory of "patches": kernel height × width copies of x.
+        Shape (examples, height', width', outputs). Memory of "patches": at most kernel
+        height × width copies of x, mostly little more than kernel height.
 
     Raises:
         TypeError: If a stride is not an integer.
@@ -197,28 +199,17 @@ def convolve(
             "convolve needs x of shape (examples, height, width, channels) and a kernel of shape (height, width, "
             f"channels, outputs); received {jnp.shape(x)} and {jnp.shape(kernel)}."
         )
-    if method == "auto":
-        method = "patches" if jax.default_backend() == "cpu" else "native"
     dtype = wider(x.dtype, kernel.dtype)  # float64 weights on float32 images are allowed, as in a dense layer
     x, kernel = x.astype(dtype), kernel.astype(dtype)
-    if method == "native":
+    if _resolve_method(method) == "native":
         dims = ("NHWC", "HWIO", "NHWC")
         return jax.lax.conv_general_dilated(x, kernel, tuple(strides), padding, dimension_numbers=dims)
-    height, width, channels, outputs = kernel.shape
-    pads = jax.lax.padtype_to_pads(x.shape[1:3], (height, width), tuple(strides), padding)
-    x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
-    rows = (x.shape[1] - height) // strides[0] + 1
-    columns = (x.shape[2] - width) // strides[1] + 1
-    shifted = [
-        x[:, a : a + strides[0] * (rows - 1) + 1 : strides[0], b : b + strides[1] * (columns - 1) + 1 : strides[1]]
-        for a in range(height)
-        for b in range(width)
-    ]
-    patches = jnp.concatenate(shifted, axis=-1)
-    return patches @ kernel.reshape(height * width * channels, outputs)
+    return convolution(x, kernel, tuple(strides), padding)
 
 
-def max_pool(x: Images, size: int = 2) -> Float[Array, "examples height//{size} width//{size} channels"]:
+def max_pool(
+    x: Images, size: int = 2, *, method: ConvMethod = "auto"
+) -> Float[Array, "examples height//{size} width//{size} channels"]:
     """Keep the largest value of each size × size block; a ragged edge is dropped.
 
     It consists of a reshape and a maximum, so it has derivatives of every order on every backend and is cheap inside
@@ -227,13 +218,15 @@ def max_pool(x: Images, size: int = 2) -> Float[Array, "examples height//{size} 
     Args:
         x: Shape (examples, height, width, channels).
         size: Side of the blocks, 1 for none.
+        method: How the neighbouring convolutions are computed: "patches", "native" or "auto", as in `Conv`. The results
+            are the same; XLA does not have to reorder arrays between layers of the same method.
 
     Returns:
         Shape (examples, height // size, width // size, channels).
 
     Raises:
         TypeError: If the size is not an integer.
-        ValueError: If the size is below 1, or x is not a batch of images of at least one block.
+        ValueError: If the size is below 1, the method is unknown, or x is not a batch of images of at least one block.
 
     Example:
         >>> print(max_pool(jnp.arange(16.0).reshape(1, 4, 4, 1))[0, :, :, 0])
@@ -241,15 +234,27 @@ def max_pool(x: Images, size: int = 2) -> Float[Array, "examples height//{size} 
          [13. 15.]]
     """
     check_integer("max_pool", "size", size, 1)
+    check_choice("max_pool", "method", method, METHODS)
     if jnp.ndim(x) != 4 or min(x.shape[1:3]) < size:
         raise ValueError(
             "max_pool needs images of shape (examples, height, width, channels), with height and width at least "
             f"size={size}; received {jnp.shape(x)}."
         )
+    if size == 1:
+        return x
     examples, height, width, channels = x.shape
     rows, columns = height // size, width // size
-    blocks = x[:, : rows * size, : columns * size].reshape(examples, rows, size, columns, size, channels)
-    return jnp.max(blocks, axis=(2, 4))
+    x = x[:, : rows * size, : columns * size]
+    if _resolve_method(method) == "native":
+        return jnp.max(x.reshape(examples, rows, size, columns, size, channels), axis=(2, 4))
+    x = x.transpose(2, 3, 1, 0).reshape(columns, size, channels, rows, size, examples)
+    return jnp.max(x, axis=(1, 4)).transpose(3, 2, 0, 1)
+
+
+def _resolve_method(method: ConvMethod) -> ConvMethod:
+    if method != "auto":
+        return method
+    return "patches" if jax.default_backend() == "cpu" else "native"
 
 
 def check_widths(who: str, name: str, widths: Any) -> None:

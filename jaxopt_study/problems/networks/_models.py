@@ -173,7 +173,7 @@ class CNN(nn.Module):
                     self.normalisation, num_groups=self.num_groups, train=train, name=f"norm_{i}"
                 )
                 x = layer(x)
-            x = max_pool(activation(x), self.pool)
+            x = max_pool(activation(x), self.pool, method=self.method)
         head = MLP(
             self.num_outputs,
             widths=self.widths,

@@ -240,10 +240,18 @@ def _total(jaxpr: Any) -> tuple[float, float]:
     return operations, work
 
 
-_CONTRACTIONS = ("dot_general", "conv_general_dilated")
+_CONTRACTIONS = (
+    "dot_general",
+    "conv_general_dilated",
+    "convolution_in_tiles",
+    "convolution_in_tiles_images",
+    "convolution_in_tiles_kernels",
+)
 
 
 def _products(equation: core.JaxprEqn, size: float) -> float:
+    if "geometry" in equation.params:
+        return 2.0 * equation.params["geometry"].products
     left: Any = equation.invars[0].aval
     right: Any = equation.invars[1].aval
     if equation.primitive.name == "dot_general":
