@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None, *, console: Console | None = No
     """
     console = console or Console(width=None if sys.stdout.isatty() else 160)
     found = discover()
-    asked = _parser(list(found)).parse_args(arguments)
+    asked = parser(list(found)).parse_args(arguments)
     if asked.command == "list":
         console.print(_listing(found, asked.out))
         return 0
@@ -128,24 +128,42 @@ def _report(outcome: Outcome, console: Console) -> int:
     return counts["FAIL"]
 
 
-def _parser(names: Sequence[str]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m experiments", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
+def parser(names: Sequence[str]) -> argparse.ArgumentParser:
+    """Return the parser of the command line.
+
+    Args:
+        names: Names of the experiments.
+
+    Returns:
+        The parser.
+    """
+    whole = argparse.ArgumentParser(prog="python -m experiments", description=__doc__)
+    commands = whole.add_subparsers(dest="command", required=True)
     listing = commands.add_parser(
-        "list", help="list what the notes say, what was found, the verdicts and the run times"
-    )
+        "list", help="list what the notes say, what was found, the verdicts and the run times",
+        epilog="Example: python -m experiments list",
+    )  # fmt: skip
     listing.add_argument(
         "--out", type=Path, default=STORED, metavar="DIR", help="folder of the records (default: those of the study)"
     )
-    report = commands.add_parser("report", help="write one page of all stored records, to be opened in a browser")
+    report = commands.add_parser(
+        "report", help="write one page of all stored records, to be opened in a browser",
+        epilog="Example: python -m experiments report --to study.html",
+    )  # fmt: skip
     report.add_argument(
         "--out", type=Path, default=STORED, metavar="DIR", help="folder of the records (default: those of the study)"
     )
     report.add_argument(
         "--to", type=Path, default=Path("results/study.html"), metavar="FILE", help="the page (default: %(default)s)"
     )
-    run = commands.add_parser("run", help="run experiments, judge their claims, keep records and figures")
-    judge = commands.add_parser("judge", help="judge and draw kept records again, without running anything")
+    run = commands.add_parser(
+        "run", help="run experiments, judge their claims, keep records and figures",
+        epilog="Example: python -m experiments run trajectories --check",
+    )  # fmt: skip
+    judge = commands.add_parser(
+        "judge", help="judge and draw kept records again, without running anything",
+        epilog="Example: python -m experiments judge trajectories --out experiments/results",
+    )  # fmt: skip
     for command in (run, judge):
         command.add_argument(
             "names", nargs="+", metavar="NAME", choices=[*names, "all"], help=f"{', '.join(names)}, or all"
@@ -164,7 +182,7 @@ def _parser(names: Sequence[str]) -> argparse.ArgumentParser:
     run.add_argument(
         "--data-dir", type=Path, metavar="DIR", help="folder with the four MNIST files, for --preset paper"
     )
-    return parser
+    return whole
 
 
 if __name__ == "__main__":

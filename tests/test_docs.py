@@ -3,16 +3,24 @@
 `make docs` builds the site with warnings as errors: links, names in backticks, and that no page loads from a network.
 """
 
+import contextlib
 import importlib
+import io
 import pkgutil
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from building import docstrings, source
+import tyro
+from building import commands, docstrings, source
 
 import jaxopt_study
+from experiments.__main__ import parser
+from experiments.experiment import discover
+from jaxopt_study.cli._app import COMMANDS
 from tests import code_blocks
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -55,6 +63,41 @@ def test_every_public_package_has_a_page():
         if found.ispkg and "._" not in found.name and getattr(importlib.import_module(found.name), "__all__", ())
     }
     assert packages - {"cli"} - source.PACKAGES.keys() == set()
+
+
+def names(command):
+    return {name for option in command.options for name in re.findall(r"--[\w-]+|^[A-Z]+\b", option.name)}
+
+
+@pytest.mark.parametrize("options", COMMANDS, ids=lambda options: options.__name__.lower())
+def test_the_page_on_the_command_line_has_every_option_that_the_help_shows(options):
+    with contextlib.redirect_stdout(io.StringIO()) as shown, contextlib.suppress(SystemExit):
+        tyro.cli(options, args=["--help"])
+    heads = re.findall(r"^[│ ] ((?:--[a-z]|[A-Z]{2}).*?)(?:  | *│?$)", shown.getvalue(), flags=re.MULTILINE)
+    asked = {word for head in heads for word in re.findall(r"--[a-z][\w-]*|^[A-Z]+", head)}
+    shared = {option.name.split()[0] for option in commands.shared_options()}
+    (command,) = [one for one in commands.of_the_package() if one.name == options.__name__.lower()]
+    listed = names(command) | (shared if "--resume" in asked else set())
+    assert {word for word in asked if not word.startswith("--no-")} == listed | ({"--output"} & asked)
+    assert all(option.meaning for option in command.options)
+
+
+def test_the_page_on_the_command_line_has_the_commands_of_the_experiments():
+    found = {command.name: names(command) for command in commands.of_the_experiments()}
+    assert found.keys() == {"list", "report", "run", "judge"}
+    assert found["run"] == {"NAME", "--check", "--out", "--preset", "--resume", "--data-dir"}
+
+
+def test_every_command_has_an_example_that_it_accepts():
+    for command in commands.of_the_package():
+        program, *words = shlex.split(command.example)
+        assert (program, words[0]) == ("jaxopt-study", command.name)
+        (options,) = [one for one in COMMANDS if one.__name__.lower() == command.name]
+        assert isinstance(tyro.cli(options, args=words[1:]), options)
+    for command in commands.of_the_experiments():
+        *program, name = shlex.split(command.example)[:4]
+        assert (program, name) == (["python", "-m", "experiments"], command.name)
+        assert parser(list(discover())).parse_args(shlex.split(command.example)[3:]).command == command.name
 
 
 def test_every_atom_has_a_place_on_the_cheat_sheet():

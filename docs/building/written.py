@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import sidebyside
-from building import docstrings, reference, source
+from building import commands, docstrings, reference, source
 from experiments.experiment import Experiment, discover
 from experiments.report import page
 from experiments.statements import FOUND, STATEMENTS
@@ -63,6 +63,7 @@ def write_all() -> None:
     _write(WRITTEN / "site" / "study_report.html", report)
     _write(WRITTEN / "tutorials.md", tutorials(notebooks))
     _write(WRITTEN / "cheat_sheet.md", cheat_sheet())
+    _write(WRITTEN / "commands.md", commands.page())
     _write(WRITTEN / "benchmarks.md", benchmarks())
     _write(WRITTEN / "study.md", study(found, report))
     _write(DOCS / "gallery" / "study.md", study_pictures(found))

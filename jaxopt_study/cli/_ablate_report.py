@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.table import Table
 from rich.text import Text
 
@@ -15,9 +14,8 @@ from jaxopt_study.cli._axes import UNITS
 from jaxopt_study.cli._expressions import specification
 from jaxopt_study.cli._runner import Job
 from jaxopt_study.cli._tables import difference, interval, write_table
+from jaxopt_study.figures import linear_within
 from jaxopt_study.sweeps import Ablation, Variant
-
-FAR = 20.0  # in median half widths: an effect beyond makes the axis linear only near 0
 
 
 def summary(ablation: Ablation) -> dict[str, Any]:
@@ -115,20 +113,3 @@ def _named(variant: Variant) -> str:
     alone = re.sub(r"identity\(\),?", "", text.removeprefix("chain(").removesuffix(")") if "chain" in text else text)
     plain = re.fullmatch(r"scale_by_learning_rate\([^()]*\),?", alone)
     return f"{variant.name} (plain SGD)" if plain else variant.name
-
-
-def linear_within(losses: Sequence[tuple[float, float, float]]) -> float | None:
-    """Return the half width of the linear part of the axis, if some effect is far larger than most intervals.
-
-    Args:
-        losses: (estimate, lower, upper) of each variant.
-
-    Returns:
-        The median half width of the intervals; None if no effect is far larger.
-    """
-    _, low, high = np.array(losses, dtype=float).T
-    widths = ((high - low) / 2)[np.isfinite(high - low) & (high > low)]
-    ends = np.abs(np.concatenate([low, high]))
-    ends = ends[np.isfinite(ends)]
-    usual = float(np.median(widths)) if widths.size else 0.0
-    return usual if usual > 0 and ends.max(initial=0.0) > FAR * usual else None

@@ -11,6 +11,7 @@ from jaxopt_study._display import digits_apart as digits_apart
 
 if TYPE_CHECKING:
     from jaxopt_study.figures._ablation import ablation
+    from jaxopt_study.figures._ablation import linear_within as linear_within
     from jaxopt_study.figures._animation import race_animation
     from jaxopt_study.figures._before_after import pairs
     from jaxopt_study.figures._best_trials import top_curves
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "ablation": "_ablation",
+    "linear_within": "_ablation",
     "race_animation": "_animation",
     "pairs": "_before_after",
     "top_curves": "_best_trials",

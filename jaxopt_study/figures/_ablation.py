@@ -11,6 +11,8 @@ from jaxopt_study.figures._bars import Triple, draw_interval, reach, triples
 from jaxopt_study.figures._checks import check_names, check_style
 from jaxopt_study.figures._style import COLOURS, SETTINGS, new_figure
 
+_FAR = 20.0  # in median half widths: an effect beyond makes the axis linear only near 0
+
 
 def ablation(
     names: Sequence[str],
@@ -80,10 +82,28 @@ def ablation(
         axes.tick_params(axis="y", length=0, pad=8)  # clear of arrows
         axes.grid(axis="y", visible=False)
         scale = "" if linear_within is None else f"; axis linear within ±{linear_within:.2g}, then logarithmic"
-        axes.set_xlabel(f"{xlabel}   ({level:.0%} intervals{scale})")
+        apart = "\n" if scale else "   "  # the long form does not fit into one line
+        axes.set_xlabel(f"{xlabel}{apart}({level:.0%} intervals{scale})")
         for text, side, color in zip(sides, ("left", "right"), (COLOURS[0], COLOURS[1]), strict=False):
             arrow = f"← {text}" if side == "left" else f"{text} →"
             x = 0.0 if side == "left" else 1.0
             axes.text(x, 1.02, arrow, transform=axes.transAxes, ha=side, va="bottom", fontsize=9, color=color)
         figure.suptitle(title, x=0.01, ha="left", fontsize=11)
     return figure
+
+
+def linear_within(contributions: Sequence[Triple]) -> float | None:
+    """Return the half width of the linear part of the axis, if some effect is far larger than most intervals.
+
+    Args:
+        contributions: (estimate, lower, upper) of each change.
+
+    Returns:
+        The median half width of the intervals; None if no effect is far larger.
+    """
+    _, low, high = np.array(contributions, dtype=float).T
+    widths = ((high - low) / 2)[np.isfinite(high - low) & (high > low)]
+    ends = np.abs(np.concatenate([low, high]))
+    ends = ends[np.isfinite(ends)]
+    usual = float(np.median(widths)) if widths.size else 0.0
+    return usual if usual > 0 and ends.max(initial=0.0) > _FAR * usual else None

@@ -1,11 +1,13 @@
 """Pictures of the results of sweeps in one axes, for `plot`."""
 
+import textwrap
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 
 from jaxopt_study._checks import check_choice
+from jaxopt_study.figures._ablation import linear_within
 from jaxopt_study.figures._comparison import draw_matrix
 from jaxopt_study.figures._drawn import FIRST, GREY, SECOND, draw_rows, drawn, scale_of_numbers
 from jaxopt_study.figures._style import COLOURS
@@ -70,12 +72,19 @@ def _(result: Ablation, ax: Axes) -> None:
     if not parts:
         raise ValueError("plot needs an ablation with a change; this one has none.")
     colours = {"helps": SECOND, "harms": FIRST, "no detectable difference": GREY}
+    losses = [tuple(float(x) for x in part.loss) for part in parts]
+    within = linear_within(losses)
+    scale = "" if within is None else f"; axis linear within ±{within:.1g}"
     draw_rows(
-        ax, [(part.variant.name, *(float(x) for x in part.loss)) for part in parts], mark=0.0,
-        xlabel=f"how much worse {result.comparison.metric.replace('_', ' ')} is with the change "
-        f"({result.level:.0%} for all together)",
+        ax, [(textwrap.fill(part.variant.name, 34), *loss) for part, loss in zip(parts, losses, strict=True)], mark=0.0,
+        xlabel=f"how much worse {result.comparison.metric.replace('_', ' ')} is with the change\n"
+        f"({result.level:.0%} for all together{scale})",
         colour=lambda place: colours[parts[place].verdict],
     )  # fmt: skip
+    if within is not None:
+        ax.set_xscale("symlog", linthresh=within, linscale=0.8)
+        ends = np.array(losses)[np.isfinite(losses)]
+        ax.set_xlim(1.5 * min(ends.min(), -within), 1.5 * max(ends.max(), within))
 
 
 @drawn.register

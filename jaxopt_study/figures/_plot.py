@@ -49,7 +49,12 @@ def plot(result: Any, ax: Axes | None = None, **options: Any) -> Axes:
     if ax is not None and not isinstance(ax, Axes):
         raise TypeError(f"plot needs ax to be Matplotlib axes, or None; received {describe_argument(ax)}.")
     with matplotlib.rc_context(SETTINGS):
-        if ax is None:
-            ax = new_figure(6.4, 3.8).add_subplot()
-        drawing(result, ax, **options)
-    return ax
+        if ax is not None:
+            drawing(result, ax, **options)
+            return ax
+        figure = new_figure(6.4, 3.8)
+        alone = figure.add_subplot()
+        drawing(result, alone, **options)
+        lines = sum(label.get_text().count("\n") + 1 for label in alone.get_yticklabels())
+        figure.set_figheight(max(3.8, 1.2 + 0.25 * lines))  # rows with names need more than ticks do
+    return alone

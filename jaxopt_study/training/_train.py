@@ -94,8 +94,9 @@ def train(
         early_stopping: Rule for stopping early and restoring the best parameters; None for none.
         record_params_every: Record the parameters at this cadence, for example for trajectories of planar problems.
         probe: A measurement along the run; a plain function means `Probe(function, every=1)`.
-        progress: None shows a bar on runs of more than two seconds at a terminal; True and False force it; a function
-            is called with (steps done, T, last loss) about every half second. Ignored inside `jit` and `vmap`.
+        progress: None shows a bar on runs of more than two seconds at a terminal or in a notebook; True and False force
+            it; a function is called with (steps done, T, last loss) about every half second. Ignored inside `jit` and
+            `vmap`.
         layout: Shapes of parameters and optimizer state inside the loop. "flat" carries every leaf as a vector, which
             on a CPU makes the step on convolutional leaves 3–4 times faster; "auto" does so if the optimizer provably
             does not depend on the shapes of leaves. Parameters and state are returned in their own shapes.

@@ -26,6 +26,8 @@ class Compare(NetworkOptions):
     comparison.png (both rankings), differences.png, budget.png (expected results of fewer trials), loss.png,
     accuracy.png, trajectories.png, trajectories-together.png and race.gif. Finished runs are kept: after Ctrl-C or a
     kill, the same command with --resume continues from there.
+
+    Example: jaxopt-study compare --budget 16 --out results/digits
     """
 
     optimizer: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="MODULE:FUNCTION")] = ()

@@ -18,6 +18,8 @@ class Curvature:
 
     Output folder: record.json (configuration, versions, hashes, every number), eigenvalues.csv (a row per eigenvalue,
     with its residual) and spectrum.png. The record is written after every stage, so that Ctrl-C keeps finished stages.
+
+    Example: jaxopt-study curvature results/digits --optimizer adam
     """
 
     target: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TARGET")]

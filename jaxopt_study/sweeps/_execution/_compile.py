@@ -110,7 +110,9 @@ def _repeated(jaxpr: Any, like: Any) -> Lane:
 
 
 def compile_programs(
-    groups: Sequence[tuple[Traced, Any, Any, Layout]], interrupted: Callable[[], bool] = lambda: False
+    groups: Sequence[tuple[Traced, Any, Any, Layout]],
+    interrupted: Callable[[], bool] = lambda: False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Program]:
     """Compile trials for their layouts in parallel, with fewer lanes at once if they do not fit into memory.
 
@@ -118,6 +120,7 @@ def compile_programs(
         groups: For each trial the traced trial, arguments of its lanes with a leading axis, the placed shared arguments
             (only shapes and dtypes are used), and the requested layout.
         interrupted: Function that returns whether to give up.
+        progress: Function that is called with (programs compiled, all programs) after each.
 
     Returns:
         The programs, whose layouts may be narrower than requested; fewer programs after an interrupt, when compilations
@@ -140,6 +143,7 @@ def compile_programs(
                 layout = replace(layout, width=max(1, min(layout.width // 2, int(layout.width * limit / needed))))
                 program = _compiled(pool, begun, ask, traced, lanes, shared, layout)()
             programs.append(program)
+            progress(len(programs), len(groups))
     except GaveUpError:
         return programs
     finally:

@@ -133,7 +133,7 @@ def sweep(
         left = [group for group in groups if not finished[group.lane_ids].all()]
         shared = [group.layout.placed(group.shared) for group in left]
         requests = [(g.traced, g.lanes, s, g.layout) for g, s in zip(left, shared, strict=True)]
-        programs = compile_programs(requests, interrupted)
+        programs = compile_programs(requests, interrupted, lambda done, of: bar.move(done, of, "programs compiled"))
         compiled = time.perf_counter()
         chunk = stack.enter_context(contextlib.closing(_Chunk(book, records)))  # written even after an error
         if finished.any():

@@ -109,8 +109,8 @@ def search(
         mesh: Device mesh with an axis "trials"; None takes all devices of all processes. On a CPU, call `use_cpu_cores`
             first to have one device per core.
         width: Number of runs vectorised on each device; "auto" estimates the fastest from the size of the operations.
-        progress: None shows a bar on searches of more than two seconds at a terminal; True and False force it; a
-            function is called with (runs done, total runs, best metric so far).
+        progress: None shows a bar on searches of more than two seconds at a terminal or in a notebook; True and False
+            force it; a function is called with (runs done, total runs, best metric so far).
 
     Returns:
         All trials and the best one; `replay` runs any of them alone. Cost: n·s·T gradients and updates; compile time
