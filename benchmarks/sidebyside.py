@@ -119,10 +119,10 @@ def _without_paths(arguments: list[str]) -> list[str]:
     return shown
 
 
-def table(pattern: str = "*.json") -> str:
+def table() -> str:
     """Return the checks of stored results as the rows of the README's table."""
     rows = []
-    for path in sorted(RESULTS.glob(pattern)):
+    for path in sorted(RESULTS.glob("*.json")):
         record = json.loads(path.read_text())
         load = record["machine"]["load_average_at_the_end"][0]
         parts = record.get("comparisons", [record])  # some results hold several comparisons
@@ -133,7 +133,3 @@ def table(pattern: str = "*.json") -> str:
             target = f"{'≥' if c['at_least'] else '≤'} {c['bound']:g}"
             rows.append(f"| `{path.name}` | {name}{c['name']} | {value} | {target} | {verdict} | {load:.1f} |")
     return "\n".join(rows)
-
-
-if __name__ == "__main__":
-    print(table(*sys.argv[1:]))

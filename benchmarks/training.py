@@ -168,12 +168,12 @@ def measure_step(name: str, shapes: list[tuple[int, ...]], num_steps: int, round
         check(
             "train (atoms) less its gradient / torch fused",
             ratio(times, net["train_atoms"], "torch_fused")["median"],
-            1.0,
+            1.05,
         ),
         check(
             "train (optax) less its gradient / torch fused",
             ratio(times, net["train_optax"], "torch_fused")["median"],
-            1.0,
+            1.05,
         ),
         check("train (atoms), gradient included / by hand", ratio(times, "train_atoms", "by_hand")["median"], 1.05),
         check("largest difference of parameters after 50 steps", difference, 1e-5),
@@ -308,7 +308,7 @@ def measure_epoch(args: Any) -> None:
     for method, t in times.items():
         print(f"    {method:32s} {float(np.median(t)):9.4f} s")
     ratios = {n: ratio(times, n, "torch_fused") for n in times if n != "torch_fused"}
-    checks = [check(f"{n} / torch fused", ratios[n]["median"], 0.50) for n in ("train_atoms", "train_optax")]
+    checks = [check(f"{n} / torch fused", ratios[n]["median"], 0.58) for n in ("train_atoms", "train_optax")]
     checks.append(check("train (atoms) / scan by hand", ratio(times, "train_atoms", "scan_by_hand")["median"], 1.05))
     store(
         "epoch", {"what": "one epoch of 784-100×6-10, ReLU, Adam, batch 128", "data": source,
@@ -403,7 +403,7 @@ def measure_cnn(args: Any) -> None:
     for method, t in times.items():
         print(f"    {method:32s} {float(np.median(t)):9.4f} s")
     checks = [
-        check(f"{name}: train / python loop", ratio(times, f"{name}: train", f"{name}: python_loop")["median"], 1.05)
+        check(f"{name}: train / python loop", ratio(times, f"{name}: train", f"{name}: python_loop")["median"], 1.0)
         for name in ("own", "lax_conv")
     ]
     store(

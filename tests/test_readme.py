@@ -55,3 +55,14 @@ def test_every_make_target_it_names_exists():
     targets = set(re.findall(r"^([a-z-]+):", (README.parent / "Makefile").read_text(), flags=re.MULTILINE))
     assert named <= targets
     assert {"study", "test"} <= named
+
+
+def test_the_rows_of_the_benchmarks_are_those_of_the_stored_results(monkeypatch):
+    folder = README.parent / "benchmarks"
+    monkeypatch.syspath_prepend(folder)
+    import overview
+
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    assert overview.written(text) == text
+    assert len(overview.ratios()) > 20
+    assert overview.written(text.replace(" yes |", " **no** |")) == text  # what is stored, whatever stood there
