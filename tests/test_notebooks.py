@@ -25,6 +25,7 @@ LONG = {
     "08_edge_of_stability",
     "09_language_model",
     "10_search_as_one_program",
+    "11_ablate_an_optimizer",
 }
 
 

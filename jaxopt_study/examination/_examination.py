@@ -52,7 +52,7 @@ class Examination:
         """Size, cost and time in one line."""
         return (
             f"{self.size:,} parameters, {self.num_matvecs:,} products, {sum(self.seconds.values()):.1f} s "
-            f"({self.budget})"
+            f'(budget "{self.budget}")'
         )
 
     def __str__(self) -> str:

@@ -163,7 +163,7 @@ def _of_stability(result: Mapping[str, Any]) -> Iterator[Row]:
 def _of_accounting(result: Mapping[str, Any]) -> Iterator[Row]:
     predicted = result["linear"] + result["quadratic"]
     error = float(np.hypot(result["linear_error"], result["quadratic_error"]))
-    yield "  change of the loss", with_error(result["realised"], result["realised_error"]), "one step", ""
+    yield "change of the loss", with_error(result["realised"], result["realised_error"]), "one step", ""
     yield "  by the quadratic model", with_error(predicted, error), "gᵀu + ½uᵀHu", str(result["num_matvecs"])
 
 
