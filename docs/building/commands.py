@@ -54,7 +54,7 @@ def of_the_experiments() -> list[Command]:
 
 def exit_statuses() -> str:
     """Return what the help of `jaxopt-study` says of exit codes and of compiled programs."""
-    return "\n\n".join(_flowing(paragraph) for paragraph in DESCRIPTION.split("\n\n")[2:])
+    return "\n\n".join(_markdown(paragraph) for paragraph in DESCRIPTION.split("\n\n")[2:])
 
 
 def page() -> str:
@@ -82,7 +82,7 @@ def table(options: list[Option]) -> str:
 def _section(program: str, command: Command) -> list[str]:
     parts = [f"### {program} {command.name}\n", command.text, ""]
     if command.example:
-        parts += [f"```console\n{command.example}\n```\n"]
+        parts += [f"```bash\n{command.example}\n```\n"]
     return [*parts, table(command.options)] if command.options else parts
 
 
@@ -145,11 +145,14 @@ def _from_action(action: Action) -> Option:
     if not action.option_strings:
         return Option(f"{action.metavar} …", "Name of an experiment, as `list` shows it, or all.", "")
     shown = action.metavar or (f"{{{','.join(map(str, action.choices))}}}" if action.choices else "")
-    return Option(f"{action.option_strings[-1]} {shown}".strip(), f"{meaning[:1].upper()}{meaning[1:]}.", default)
+    told = _flowing(f"{meaning[:1].upper()}{meaning[1:]}.")
+    return Option(f"{action.option_strings[-1]} {shown}".strip(), told, default)
 
 
 def _flowing(text: str) -> str:
-    return " ".join(text.split())
+    """Return a text in one line, its options in backticks."""
+    pieces = re.split(r"(`[^`]+`)", " ".join(text.split()))
+    return "".join(one if i % 2 else re.sub(r"(?<!\S)(--[a-z][\w-]*)", r"`\1`", one) for i, one in enumerate(pieces))
 
 
 def _markdown(text: str) -> str:
