@@ -20,7 +20,7 @@ from building import commands, docstrings, source
 import jaxopt_study
 from experiments.__main__ import parser
 from experiments.experiment import discover
-from jaxopt_study.cli._app import COMMANDS
+from jaxopt_study.cli import COMMANDS
 from tests import code_blocks
 
 DOCS = Path(__file__).parents[1] / "docs"

@@ -11,8 +11,7 @@ from argparse import SUPPRESS, Action, ArgumentParser, _SubParsersAction
 from typing import Any, NamedTuple
 
 from experiments.__main__ import parser
-from jaxopt_study.cli._app import COMMANDS, DESCRIPTION
-from jaxopt_study.cli._options import NetworkOptions
+from jaxopt_study.cli import COMMANDS, DESCRIPTION, NetworkOptions
 
 
 class Option(NamedTuple):

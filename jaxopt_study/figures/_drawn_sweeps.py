@@ -72,7 +72,7 @@ def _(result: Ablation, ax: Axes) -> None:
     if not parts:
         raise ValueError("plot needs an ablation with a change; this one has none.")
     colours = {"helps": SECOND, "harms": FIRST, "no detectable difference": GREY}
-    losses = [tuple(float(x) for x in part.loss) for part in parts]
+    losses = [(float(loss), float(low), float(high)) for loss, low, high in (part.loss for part in parts)]
     within = linear_within(losses)
     scale = "" if within is None else f"; axis linear within ±{within:.1g}"
     draw_rows(

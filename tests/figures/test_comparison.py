@@ -199,4 +199,4 @@ def test_residues_of_single_precision_are_no_differences():
 
 def test_an_axis_that_is_linear_near_zero_only_says_so():
     figure = figures.ablation(["a", "b"], [(0.1, 0.0, 0.2), (50.0, 40.0, 60.0)], xlabel="loss", linear_within=0.1)
-    assert figure.axes[0].get_xlabel() == "loss   (95% intervals; axis linear within ±0.1, then logarithmic)"
+    assert figure.axes[0].get_xlabel() == "loss\n(95% intervals; axis linear within ±0.1, then logarithmic)"
