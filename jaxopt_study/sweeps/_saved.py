@@ -70,7 +70,7 @@ def from_array(values: Any) -> dict[str, Any]:
 def to_array(plain: Mapping[str, Any]) -> np.ndarray:
     """Return the array of plain values; raise ValueError unless it is one of numbers."""
     dtype = np.dtype(str(plain["dtype"]))
-    if not (dtype == bool or jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)):
+    if not (dtype.kind == "b" or jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)):
         raise ValueError(f"an array of {dtype} is not one of numbers")
     return np.array(plain["values"], dtype).reshape([int(size) for size in plain["shape"]])
 

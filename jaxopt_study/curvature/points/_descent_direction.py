@@ -121,10 +121,7 @@ def _best(
     before = jnp.concatenate([jnp.broadcast_to(value, (*walks.shape[:2], 1)), walks[..., :-1]], axis=2)
     going = jnp.cumprod(walks <= before + rounding, axis=2) > 0  # not at NaN
     slopes = vectors.project(unit, g)
-    explained = (
-        jnp.abs(slopes)[:, None, None] * steps[None, None, :]
-        + 0.5 * (rest.astype(steps.dtype) * steps**2)[None, None, :]
-    )
+    explained = (jnp.abs(slopes)[:, None] * steps[None] + _curved(rest, steps)[None])[:, None]  # on either side
     fall = jnp.where(going & (lengths > 0)[:, None, None], value - walks, 0)
     surplus = jnp.where(jnp.isfinite(fall), fall - explained - _CLEAR * rounding, -jnp.inf)
     best = jnp.argmax(surplus)
@@ -142,10 +139,12 @@ def _confirmed(
     """Return the walk, with `seen` False unless its fall also exceeds the rounding error at its end."""
     rounding = 2 * jnp.finfo(end.dtype).eps * jnp.abs(end) + jnp.max(jnp.abs(around - end))
     rounding = jnp.maximum(walk.rounding, rounding)
-    explained = (
-        jnp.abs(vectors.inner(walk.direction, g)) * walk.step + 0.5 * rest.astype(walk.step.dtype) * walk.step**2
-    )
+    explained = jnp.abs(vectors.inner(walk.direction, g)) * walk.step + _curved(rest, walk.step)
     seen = walk.seen & (walk.fall - explained - _CLEAR * rounding > 0)
     return walk._replace(
         step=jnp.where(seen, walk.step, 0), fall=jnp.where(seen, walk.fall, 0), rounding=rounding, seen=seen
     )
+
+
+def _curved(curvature: Float[Array, ""], steps: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    return 0.5 * curvature.astype(steps.dtype) * steps**2
