@@ -4,9 +4,12 @@ Each mode has a process of its own, since most of them are read when a program i
 example of every module runs with the names that `conftest` gives it, must not raise, and must print what is written
 down, numbers up to rounding; where a mode changes the random draws, it must only not raise.
 
-A mode by hand, over the modules of one package or over all, from the root of the repository:
+The valid calls of `abuse/valid_calls.py` run in the same way, since examples do not reach every branch.
+
+A mode by hand, over the modules of one package or over all, or over the calls, from the root of the repository:
 
     python tests/test_debug_modes.py debug_nans jaxopt_study.dynamics
+    python tests/test_debug_modes.py rank_promotion calls
 """
 
 import doctest
@@ -14,6 +17,7 @@ import importlib
 import os
 import pkgutil
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -48,9 +52,18 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
 QUICK = ("debug_nans", "jaxopt_study.dynamics")
 
 
+# The stages whose functions compute, and the modes that change neither their numbers nor the dtypes of their arguments.
+STAGES = ("curvature", "dynamics", "training", "examination", "problems.networks", "problems.augmentations")
+CALLED_IN = ("debug_nans", "debug_infs", "rank_promotion", "dtype_promotion")
+
+
 @pytest.mark.parametrize(
     ("mode", "package"),
-    [QUICK, *(pytest.param(mode, "jaxopt_study", marks=pytest.mark.slow) for mode in MODES)],
+    [
+        QUICK,
+        *(pytest.param(mode, "jaxopt_study", marks=pytest.mark.slow) for mode in MODES),
+        *(pytest.param(mode, "calls", marks=pytest.mark.slow) for mode in CALLED_IN),
+    ],
     ids=str,
 )
 def test_every_example_runs_in_the_mode(mode, package):
@@ -113,6 +126,25 @@ def _names(module_names):
     return names | module_names
 
 
+def _called(mode):
+    """Call every public function of the stages, and print those that raise."""
+    from tests.abuse.run import call
+    from tests.abuse.valid_calls import public_calls
+
+    signal.signal(signal.SIGALRM, signal.SIG_IGN)  # the mode may be slow
+    failed, count = 0, 0
+    for stage in STAGES:
+        for name, (function, arguments) in public_calls(stage).items():
+            count += 1
+            try:
+                call(function, arguments())
+            except Exception as error:
+                failed += 1
+                sys.stdout.write(f"{stage}.{name}: {type(error).__name__}: {error}\n")
+    sys.stdout.write(f"{mode}: {count} examples, {failed} calls failed\n")
+    return min(failed, 1)
+
+
 def main(mode: str, package: str = "jaxopt_study") -> int:
     """Run the examples of a package in a mode, and print those that fail."""
     import jax
@@ -120,6 +152,8 @@ def main(mode: str, package: str = "jaxopt_study") -> int:
     jax.config.update("jax_disable_most_optimizations", True)  # most examples compile longer than they run
     for name, value in MODES[mode][0].items():
         jax.config.update(name, value)
+    if package == "calls":
+        return _called(mode)
     flags = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS | doctest.FAIL_FAST
     runner = doctest.DocTestRunner(_Anything() if mode in OTHER_DRAWS else _Numbers(), verbose=False, optionflags=flags)
     failed, count = 0, 0

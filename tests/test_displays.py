@@ -12,7 +12,7 @@ import optax
 import pytest
 from PIL import Image
 
-from jaxopt_study import _display, curvature, figures, optimizers, sweeps, training, transforms
+from jaxopt_study import _display, curvature, figures, optimizers, problems, sweeps, training, transforms
 from jaxopt_study.curvature import Bracket, Eigenpairs, Estimate
 from jaxopt_study.records import Record as AnyRecord
 from jaxopt_study.records import RecordError, load, save
@@ -244,6 +244,31 @@ def test_a_forged_sweep_is_refused_or_read(name, new, tmp_path):
             continue
         assert "<script" not in again._repr_html_()
         repr(again), again.to_pandas()
+
+
+def test_curves_and_configurations_of_a_forged_sweep_fit_its_runs(tmp_path):
+    found = sweep(False)["comparison"]
+    whole = load(found.save(tmp_path / "found.json")).results
+    for part, wrong in ((whole["reports"][0], {"curves": {}}), (whole["searches"][0]["search"], {"configs": []})):
+        kept = dict(part)
+        part.update(wrong)
+        save(AnyRecord("sweep", "comparison", config={}, results=whole), tmp_path / "forged.json")
+        part.update(kept)
+        with pytest.raises(RecordError, match="does not hold a comparison"):
+            sweeps.Comparison.load(tmp_path / "forged.json")
+
+
+def test_a_saved_search_in_half_precision_is_loaded_as_it_was(tmp_path):
+    loss = lambda p, b: jnp.mean((b["x"].astype(p.dtype) @ p) ** 2)
+    problem = problems.from_pytree(jnp.ones(2, jnp.bfloat16), loss, data={"x": np.ones((4, 2), np.float32)})
+    space = {"learning_rate": sweeps.log_uniform(1e-3, 1e-1)}
+    run = {"num_trials": 2, "num_steps": 2, "key": jax.random.key(0), "progress": False}
+    found = sweeps.search(optimizers.sgd, space, problem, **run)
+    again = sweeps.Search.load(found.save(tmp_path / "found.json"))
+    assert repr(again) == repr(found)
+    for name, curve in found.curves.items():
+        assert again.curves[name].dtype == curve.dtype
+        np.testing.assert_array_equal(np.asarray(again.curves[name], float), np.asarray(curve, float))
 
 
 def test_a_loaded_search_says_why_it_cannot_run_again(tmp_path):

@@ -70,7 +70,7 @@ def from_array(values: Any) -> dict[str, Any]:
 def to_array(plain: Mapping[str, Any]) -> np.ndarray:
     """Return the array of plain values; raise ValueError unless it is one of numbers."""
     dtype = np.dtype(str(plain["dtype"]))
-    if not (dtype == bool or jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)):
+    if not (dtype.kind == "b" or jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)):
         raise ValueError(f"an array of {dtype} is not one of numbers")
     return np.array(plain["values"], dtype).reshape([int(size) for size in plain["shape"]])
 
@@ -142,9 +142,13 @@ def from_search(found: Any) -> dict[str, Any]:
 def to_search(plain: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments of `Search` from plain values."""
     arrays = {name: to_array(plain[name]) for name in _OF_SEARCH}
+    configs, metric, curves = plain["configs"], str(plain["metric"]), to_arrays(plain["curves"])
+    if len(configs) != len(arrays["points"]):
+        raise ValueError(f"there are {len(configs)} configurations for {len(arrays['points'])} trials")
+    _check_curves(curves, metric, len(arrays["points"]), len(arrays["steps"]))
     return arrays | {
-        "space": to_space(plain["space"]), "configs": [_config(config) for config in plain["configs"]],
-        "metric": str(plain["metric"]), "mode": _mode(plain["mode"]), "curves": to_arrays(plain["curves"]),
+        "space": to_space(plain["space"]), "configs": [_config(config) for config in configs],
+        "metric": metric, "mode": _mode(plain["mode"]), "curves": curves,
         "reports": to_arrays(plain["reports"]), "layout": dict(plain["layout"]),
         "compile_seconds": float(plain["compile_seconds"]), "run_seconds": float(plain["run_seconds"]),
         "trials": lost(int(arrays["steps"][-1])), "seed_keys": to_keys(plain["keys"]),
@@ -187,9 +191,12 @@ def to_comparison(plain: Mapping[str, Any], report: Any, search: Any) -> dict[st
         (str(entry["problem"]), str(entry["candidate"])): search(**to_search(entry["search"]))
         for entry in plain["searches"]
     }
+    reports, selected_by = [report(**to_report(entry)) for entry in plain["reports"]], str(plain["selected_by"])
+    for one in reports:
+        _check_curves(one.curves, selected_by, len(one.scores), len(one.steps))
     return {
-        "reports": [report(**to_report(entry)) for entry in plain["reports"]], "searches": searches,
-        "budget": int(plain["budget"]), "metric": str(plain["metric"]), "selected_by": str(plain["selected_by"]),
+        "reports": reports, "searches": searches,
+        "budget": int(plain["budget"]), "metric": str(plain["metric"]), "selected_by": selected_by,
         "mode": _mode(plain["mode"]), "select_mode": _mode(plain["select_mode"]), "complete": bool(plain["complete"]),
     }  # fmt: skip
 
@@ -197,6 +204,13 @@ def to_comparison(plain: Mapping[str, Any], report: Any, search: Any) -> dict[st
 _OF_SEARCH = ("points", "steps", "diverged_at", "stalled", "num_steps", "finished")
 _OF_REPORT = ("scores", "steps", "diverged", "stalled")
 _NAMES = ("problem", "candidate", "settings")
+
+
+def _check_curves(curves: Mapping[str, np.ndarray], metric: str, runs: int, evaluations: int) -> None:
+    """Raise ValueError unless there is a curve of the metric for every run."""
+    shape = curves[metric].shape if metric in curves else None
+    if shape is None or (shape[0], shape[-1]) != (runs, evaluations):
+        raise ValueError(f"{runs} runs of {evaluations} evaluations need curves of {metric!r}; received {shape}")
 
 
 def _config(plain: Mapping[str, Any]) -> dict[str, Any]:

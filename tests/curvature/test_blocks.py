@@ -166,3 +166,21 @@ def test_results_are_copied_and_pickled():
     for other in (copy.deepcopy(found), pickle.loads(pickle.dumps(found))):
         assert other.names == found.names
         np.testing.assert_array_equal(other.eigenvalues, found.eigenvalues)
+
+
+def test_leaves_without_coordinates_are_no_blocks():
+    params = {"a": jnp.zeros((0, 4)), "b": jnp.ones(2), "c": {"d": jnp.zeros(0), "e": jnp.ones(1)}}
+    op = hessian(lambda p, _: jnp.sum(p["b"] ** 2) + p["c"]["e"][0] ** 2 * 3 + jnp.sum(p["a"]), params)
+    found = blocks(op, by="leaf", key=KEY, num_probes=2)
+    assert (found.names, found.sizes) == (("b", "c/e"), (2, 1))
+    np.testing.assert_allclose(found.eigenvalues[:, 0], [2, 6], rtol=1e-6)
+    assert np.isfinite(found.mean_distance)
+
+
+def test_eigenvalues_of_products_in_half_precision_lie_within_their_residuals():
+    x = np.random.default_rng(0).normal(size=(16, 3)).astype(np.float32)
+    loss = lambda p, b: jnp.mean((b @ p["w"].astype(jnp.float32)) ** 2)
+    for dtype in (jnp.bfloat16, jnp.float16, jnp.float32):
+        found = blocks(hessian(loss, {"w": jnp.ones(3, dtype)}, x), by="leaf", key=KEY, k=3, num_probes=2)
+        true = np.linalg.eigvalsh(2 * x.T.astype(float) @ x / 16)[::-1]
+        assert (np.abs(found.eigenvalues[0] - true) <= found.residuals[0]).all()

@@ -368,3 +368,24 @@ def test_leaves_of_size_zero_beside_others_change_nothing():
     found = classify_point(saddle, {"a": jnp.zeros((0, 3)), **params})
     assert found.verdict == expected.verdict
     np.testing.assert_allclose(jnp.abs(found.escape.direction["b"]), [0.0, 1.0], atol=1e-3)
+
+
+@pytest.mark.parametrize("error", [1e-4, -1e-4, 3e-5, 1e-6, 0.0])
+def test_a_valley_that_was_not_quite_reached_is_no_saddle(error):
+    """Beside the minima ab = 1 one eigenvalue is −2 (ab − 1)/(a² + b²), negative on one side, and 0 in the valley."""
+    for a in (1.0, 3.0):
+        params = jnp.array([a, (1 + error) / a], jnp.float32)
+        found = classify_point(lambda p, _: (p[0] * p[1] - 1) ** 2 / 2, params)
+        assert found.verdict == "degenerate"
+        assert not found.escape.seen
+        assert (found.index.estimate, found.index.flat) == (0, 1)
+
+
+def test_a_saddle_that_was_not_quite_reached_is_one():
+    loss = lambda p, _: 2 * p[0] ** 2 - 0.05 * p[1] ** 2 + p[0] ** 3
+    found = classify_point(loss, jnp.array([1e-5, 3e-4], jnp.float32))
+    assert found.gradient_norm > 0
+    assert (found.verdict, float(found.index.estimate)) == ("saddle", 1.0)
+    assert found.index.tau < 0.01
+    far = classify_point(loss, jnp.array([0.5, 0.5], jnp.float32))  # not critical: of H at the point itself
+    assert far.index.tau < 1e-3

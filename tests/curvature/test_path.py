@@ -109,3 +109,11 @@ def test_wrong_directions_say_what_to_do():
         path(loss, PARAMS, U, X, steps=0.5)
     with pytest.raises(ValueError, match=r"principal_axes needs k to be an integer from 1 to 2"):
         principal_axes(jnp.ones((3, 2)), k=3)
+
+
+def test_an_empty_leaf_does_not_hold_vectors_still():
+    params = {"w": jnp.array([0.5, 0.2, -1.0]), "none": jnp.zeros((0, 4))}
+    drawn = random_direction(params, key=KEY)
+    np.testing.assert_allclose(jnp.linalg.norm(drawn["w"]), jnp.linalg.norm(params["w"]), rtol=1e-6)
+    found = path(lambda p, _: jnp.sum(p["w"] ** 2), params, params, steps=[0.0, 1.0], normalize="filter")
+    np.testing.assert_allclose(found.losses, [1.29, 4 * 1.29], rtol=1e-6)

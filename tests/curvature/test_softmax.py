@@ -119,3 +119,13 @@ def test_wrong_targets_say_what_to_do(name):
     call, error, words = WRONG[name]
     with pytest.raises(error, match=words):
         call()
+
+
+def test_a_target_that_is_no_class_gives_no_number():
+    logits = jnp.array([[1.0, 2.0, 0.0], [0.0, 1.0, 3.0]])
+    for wrong in (-1, 3):
+        targets = jnp.array([0, wrong], jnp.int8)
+        assert np.isnan(SoftmaxCrossEntropy()(logits, {"y": targets}))
+        assert np.isnan(jax.jit(cross_entropy)(logits, targets))
+    tokens = SoftmaxCrossEntropy()(logits[None], {"y": jnp.array([[0, -1]])})  # which does not count there
+    np.testing.assert_allclose(tokens, np.log(np.exp([0.0, 1.0, -1.0]).sum()), rtol=1e-6)

@@ -148,6 +148,8 @@ def test_wrong_arguments_say_what_to_do():
     data = jnp.asarray(X, jnp.float32)
     with pytest.raises(ValueError, match=r"batch_sharpness needs batch_size to be an integer from 1 to 10.*no more"):
         batch_sharpness(loss, single(PARAMS), data, batch_size=11, key=KEY)
+    with pytest.raises(TypeError, match=r"batch_sharpness needs data, the examples .* received a dict without arrays"):
+        batch_sharpness(loss, single(PARAMS), {}, batch_size=1, key=KEY)
     with pytest.raises(TypeError, match=r"loss of directional_sharpness must return a scalar"):
         directional_sharpness(optax.sgd(0.1), optax.sgd(0.1).init(START), lambda p, _: p, START)
     tx = optax.rmsprop(0.1, eps=0.0)

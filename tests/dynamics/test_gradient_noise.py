@@ -168,6 +168,8 @@ def test_convolutions_give_the_same_in_either_loop_and_halves_are_summed_in_sing
         ({"num_batches": 2}, "takes three batches"),
         ({"confidence": 1.0}, "confidence"),
         ({"data": None}, "needs data"),
+        ({"data": (), "batch_size": None}, "needs data, .* received a tuple without arrays"),
+        ({"data": {}}, "needs data, .* received a dict without arrays"),
         ({"data": {"x": jnp.ones((3, 2)), "y": jnp.ones(2)}}, "common leading axis"),
         ({"loss": lambda params, batch: batch[1]}, "must return a scalar"),
         ({"params": {"a": jnp.full(2, jnp.nan), "b": jnp.ones(2)}}, "finite"),

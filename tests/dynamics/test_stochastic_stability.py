@@ -111,5 +111,7 @@ def test_radius_has_no_units(factor):
 def test_wrong_arguments_say_what_to_do():
     with pytest.raises(ValueError, match=r"stochastic_stability needs batch_size to be an integer from 1 to 12"):
         measured(optax.sgd(0.1), 13)
+    with pytest.raises(TypeError, match=r"stochastic_stability needs data, the examples .* received a tuple without"):
+        measured(optax.sgd(0.1), 2, data=())
     with pytest.raises(ValueError, match=r"forms the matrix of at most 24 coordinates.*received d = 30.*Leave out"):
         measured(optax.sgd(0.1), 2, params=jnp.zeros(30), data=jnp.ones((4, 30)), exact=True)

@@ -263,8 +263,8 @@ CURVATURE = [
     ),
     _edit(
         "curvature/operators/_operator.py",
-        "x / jnp.sqrt(p)",
-        "x / p",
+        "wide / root",
+        "wide / root**2",
         "curvature/test_operator.py::test_sums_multiples_blocks_and_preconditioning_are_those_of_matrices",
     ),
 ]

@@ -8,7 +8,7 @@ import pytest
 from scipy import ndimage
 
 from jaxopt_study import training
-from jaxopt_study.problems import augmentations, datasets, networks
+from jaxopt_study.problems import Problem, augmentations, datasets, networks
 from jaxopt_study.problems.augmentations import (
     augmented,
     compose,
@@ -326,3 +326,15 @@ def test_a_traced_number_of_pixels_must_be_whole(make):
     np.testing.assert_array_equal(run(2), make(2)(KEY, batch)["x"])
     with pytest.raises(TypeError, match="integer"):
         run(1.7)
+
+
+def test_what_is_no_floating_number_gets_no_noise():
+    seen = []
+    problem = Problem("counted", init=lambda key: jnp.ones(2), loss=lambda p, _: (seen.append(p), jnp.float32(0))[1])
+    params = {"w": jnp.ones(2), "steps": jnp.int32(3), "key": jax.random.key(1), "scale": 2.0}
+    weight_noise(problem, 0.1).step_loss(params, None, None, KEY)
+    (moved,) = seen
+    assert (moved["w"] != 1).all()
+    assert moved["scale"] != 2
+    assert moved["steps"] == 3
+    assert moved["key"] == params["key"]

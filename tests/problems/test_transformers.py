@@ -294,3 +294,16 @@ def test_induction_is_learned_on_sequences_never_seen():
     run = training.train(posed, optax.adam(3e-3), num_steps=600, batch_size=64, key=KEY)
     assert run.losses[-1] < 0.1 < run.losses[0]
     assert posed.metrics["accuracy"](run.params, posed.test) > 0.95
+
+
+@pytest.mark.parametrize("name", ["gpt", "vision_transformer", "mlp_classifier", "cnn_classifier", "rnn_classifier"])
+def test_unknown_options_of_a_network_are_named(name):
+    images = np.zeros((4, 8, 8, 1), np.float32)
+    data = {
+        "gpt": TASK, "rnn_classifier": datasets.temporal_order(num_steps=11, num_train=2, num_validation=1, num_test=1)
+    }.get(name, datasets.Dataset("images", {"x": images, "y": np.arange(4) % 2}, num_classes=2))  # fmt: skip
+    first = "vocabulary_size" if name == "gpt" else "num_outputs"
+    with pytest.raises(TypeError, match=rf"{name} has the options .*dropout.* for its network. Received 'wdith'"):
+        getattr(networks, name)(data, wdith=8)
+    with pytest.raises(TypeError, match=rf"{first} is that of the data set. Received '{first}'"):
+        getattr(networks, name)(data, **{first: 8})

@@ -228,3 +228,20 @@ def test_steps_that_differ_in_turn_have_no_eigenvalues_of_their_own(network):
         train(network, optax.MultiSteps(optax.sgd(0.1), 3).gradient_transformation(), num_steps=2, key=KEY, probe=probe)
     with pytest.raises(ValueError, match="stability_matvecs to be an integer ≥ 0"):
         CurvatureProbe(stability_matvecs=-1)
+
+
+@pytest.mark.parametrize("scale", [1e-20, 1.0, 1e20])
+def test_gains_are_those_of_the_loss_in_any_unit(scale):
+    c = jnp.float32(scale)
+    bowl = Problem(
+        "bowl", init=lambda key: jnp.ones(3), loss=lambda p, _: c * jnp.sum(jnp.array([3.0, 2.0, 1.0]) * p**2) / 2
+    )
+    run = train(bowl, optax.sgd(0.001 / scale), num_steps=1, key=KEY, probe=CurvatureProbe(account=False))
+    np.testing.assert_allclose(run.probes["gain_sharpness"], 0.003, rtol=1e-2)
+
+
+def test_gains_of_small_rates_in_half_precision():
+    loss = lambda p, _: jnp.sum(jnp.array([3.0, 2.0, 1.0]) * p.astype(jnp.float32) ** 2) / 2
+    bowl = Problem("bowl", init=lambda key: jnp.ones(3, jnp.float16), loss=loss)
+    run = train(bowl, optax.sgd(0.001), num_steps=1, key=KEY, probe=CurvatureProbe(account=False, tol=0.05))
+    np.testing.assert_allclose(run.probes["gain_sharpness"], 0.003, rtol=0.06)

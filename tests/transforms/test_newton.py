@@ -167,3 +167,11 @@ def test_the_loss_is_needed():
             tx.update(x, tx.init(x), x)
         with pytest.raises(TypeError, match="needs value_fn to be the loss as a function of the parameters"):
             tx.update(x, tx.init(x), x, value_fn=3.0)
+
+
+@pytest.mark.parametrize("wrong", [lambda p: p, jnp.argmax, lambda p: 1j * jnp.sum(p), lambda p: (jnp.sum(p), 1)])
+def test_a_loss_that_is_no_scalar_says_what_to_do(wrong):
+    x = jnp.ones(3)
+    for tx in (scale_by_newton(), scale_by_saddle_free_newton()):
+        with pytest.raises(TypeError, match="needs value_fn to return the loss, a real scalar; received"):
+            tx.update(x, tx.init(x), x, value_fn=wrong)

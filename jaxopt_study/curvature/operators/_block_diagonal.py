@@ -110,9 +110,11 @@ def block_sizes(like: Any, owners: tuple[int, ...], num_blocks: int) -> tuple[in
     return tuple(sum(int(leaf.size) for leaf in part) for part in parts(owners, num_blocks, like))
 
 
-def with_coordinates(
-    like: Any, names: tuple[str, ...], owners: tuple[int, ...]
-) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """Return names and owners without the blocks of empty leaves, which have no spectrum."""
-    kept = [block for block, size in enumerate(block_sizes(like, owners, len(names))) if size]
-    return tuple(names[block] for block in kept), tuple(kept.index(one) if one in kept else 0 for one in owners)
+def blocks_of(who: str, like: Any, by: Any) -> tuple[tuple[str, ...], tuple[int, ...], tuple[int, ...]]:
+    """Return names and owners as `group_leaves`, and sizes, without blocks of empty leaves, which have no spectrum."""
+    names, owners = group_leaves(who, like, by)
+    sizes = block_sizes(like, owners, len(names))
+    kept = [block for block, size in enumerate(sizes) if size]
+    places = {block: place for place, block in enumerate(kept)}
+    owners = tuple(places.get(block, 0) for block in owners)
+    return tuple(names[block] for block in kept), owners, tuple(sizes[block] for block in kept)

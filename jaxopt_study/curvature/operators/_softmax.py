@@ -72,8 +72,7 @@ class SoftmaxCrossEntropy:
             batch: The batch with the targets.
 
         Returns:
-            The mean in nats; NaN for a target that is none of the classes, negative ones included where there is one for
-            each example.
+            The mean in nats; NaN for a target that is none of the classes, as are negative ones of shape (examples,).
 
         Raises:
             TypeError: If the targets are not integers.

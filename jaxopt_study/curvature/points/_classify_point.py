@@ -199,7 +199,8 @@ def classify_point(
             ends = _ends(pairs, brackets, floor * index.scale)
             verdict = decide(here, tolerances, ends, index)
     directions = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), ends.down, flat)
-    escape = escape_along(op, value, g, directions, key=key_walk)
+    rest = tau.least_tau(index.scale) if isinstance(tau, Residual) else jnp.zeros_like(index.scale)
+    escape = escape_along(op, value, g, directions, rest, key=key_walk)
     return Classification(
         kind=verdict.kind,
         value=value,

@@ -27,7 +27,7 @@ class Escape(NamedTuple):
         step: Length of the walk.
         fall: L(θ) − L(θ + step · direction), from two evaluations of the loss.
         rounding: Measured rounding error of the loss, the larger of those at θ and at the end of the walk.
-        seen: Whether the fall exceeds four rounding errors plus the part that the slope at θ explains.
+        seen: Whether the fall exceeds four rounding errors plus the part that the gradient at θ explains.
     """
 
     direction: Vector
@@ -39,28 +39,32 @@ class Escape(NamedTuple):
     __repr__, _repr_html_ = displayed(_cards.escape)
 
 
-def escape_along(op: LossOperator, value: Float[Array, ""], g: Vector, directions: Vector, *, key: Key) -> Escape:
+def escape_along(
+    op: LossOperator, value: Float[Array, ""], g: Vector, directions: Vector, rest: Float[Array, ""], *, key: Key
+) -> Escape:
     """Return the walk along directions or their opposites on which the loss decreases most.
 
     A walk continues with steps of four-fold length, from 2e-7 (1 + ‖θ‖) to 1 + ‖θ‖, as long as the loss does not
-    increase, so it does not cross a barrier between the steps it tries. The decrease that the slope ⟨g, d⟩ explains
-    does not count, because it only shows that θ is not exactly critical. The rounding error of the loss is measured by
-    changes of the last digit of the parameters, at θ and at the end of the best walk; at θ = 0 it is 0.
+    increase, so it does not cross a barrier between the steps it tries. The decrease that the slope ⟨g, d⟩ explains,
+    and a curvature that is due to g, do not count, because they only show that θ is not exactly critical. The rounding
+    error of the loss is measured by changes of the last digit of the parameters, at θ and at the end of the best walk;
+    at θ = 0 it is 0.
 
     Args:
         op: The Hessian, with the loss and θ.
         value: L(θ).
         g: The gradient.
         directions: A block of d vectors, of any lengths; zero ones are skipped.
+        rest: Largest curvature that the rest of the gradient explains, ≥ 0.
         key: Key of the perturbations that measure rounding errors.
 
     Returns:
         The walk. Cost: 24 d + 8 losses.
     """
     points = _points(op.params, directions, key)
-    walk, end = _best(op.params, losses(op, points), value, g, directions)
+    walk, end = _best(op.params, losses(op, points), value, g, directions, rest)
     around = losses(op, _around(op.params, walk, jax.random.fold_in(key, 1)))
-    return _confirmed(walk, end, around, g)
+    return _confirmed(walk, end, around, g, rest)
 
 
 def _steps(params: Params, dtype: Any) -> Float[Array, " steps"]:
@@ -101,7 +105,12 @@ def _shaken(end: Params, start: Params, key: Key) -> Params:
 
 @jax.jit
 def _best(
-    params: Params, losses_there: Float[Array, " points"], value: Float[Array, ""], g: Vector, directions: Vector
+    params: Params,
+    losses_there: Float[Array, " points"],
+    value: Float[Array, ""],
+    g: Vector,
+    directions: Vector,
+    rest: Float[Array, ""],
 ) -> tuple[Escape, Float[Array, ""]]:
     unit, lengths = jax.vmap(vectors.normalize)(directions)
     steps = _steps(params, vectors.norm(params).dtype)
@@ -112,7 +121,7 @@ def _best(
     before = jnp.concatenate([jnp.broadcast_to(value, (*walks.shape[:2], 1)), walks[..., :-1]], axis=2)
     going = jnp.cumprod(walks <= before + rounding, axis=2) > 0  # not at NaN
     slopes = vectors.project(unit, g)
-    explained = jnp.abs(slopes)[:, None, None] * steps[None, None, :]
+    explained = (jnp.abs(slopes)[:, None] * steps[None] + _curved(rest, steps)[None])[:, None]  # on either side
     fall = jnp.where(going & (lengths > 0)[:, None, None], value - walks, 0)
     surplus = jnp.where(jnp.isfinite(fall), fall - explained - _CLEAR * rounding, -jnp.inf)
     best = jnp.argmax(surplus)
@@ -124,12 +133,18 @@ def _best(
 
 
 @jax.jit
-def _confirmed(walk: Escape, end: Float[Array, ""], around: Float[Array, " draws"], g: Vector) -> Escape:
+def _confirmed(
+    walk: Escape, end: Float[Array, ""], around: Float[Array, " draws"], g: Vector, rest: Float[Array, ""]
+) -> Escape:
     """Return the walk, with `seen` False unless its fall also exceeds the rounding error at its end."""
     rounding = 2 * jnp.finfo(end.dtype).eps * jnp.abs(end) + jnp.max(jnp.abs(around - end))
     rounding = jnp.maximum(walk.rounding, rounding)
-    explained = jnp.abs(vectors.inner(walk.direction, g)) * walk.step
+    explained = jnp.abs(vectors.inner(walk.direction, g)) * walk.step + _curved(rest, walk.step)
     seen = walk.seen & (walk.fall - explained - _CLEAR * rounding > 0)
     return walk._replace(
         step=jnp.where(seen, walk.step, 0), fall=jnp.where(seen, walk.fall, 0), rounding=rounding, seen=seen
     )
+
+
+def _curved(curvature: Float[Array, ""], steps: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    return 0.5 * curvature.astype(steps.dtype) * steps**2

@@ -116,8 +116,7 @@ def morse_index(
     Args:
         op: H, symmetric.
         tau: τ in units of an eigenvalue. None takes 2δ: every eigenvalue not proved to differ from 0 is flat. Where a
-            gradient is left, as at a point of `find_critical_point`, flat directions have eigenvalues of its size; give
-            the τ of `classify_point` there.
+            gradient is left, as in `find_critical_point`, take the τ of `classify_point`, in its `index`.
         key: Key of random directions, not used for n ≤ `max_dense`; None for a fixed one.
         num_basis: Number of columns of Q, an upper limit of `lower_bound`. Memory: this number of vectors.
         block_size: Number of starting directions of the Krylov space.

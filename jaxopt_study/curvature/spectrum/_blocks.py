@@ -13,14 +13,7 @@ from jaxopt_study._checks import check_bool, check_integer, check_key
 from jaxopt_study._display import displayed, plotted, tabulated
 from jaxopt_study._programs import jit_solver, nan_is_an_answer
 from jaxopt_study.curvature._noise_floor import GROWTH, noise_floor
-from jaxopt_study.curvature.operators._block_diagonal import (
-    BlockDiagonal,
-    By,
-    block_sizes,
-    group_leaves,
-    only,
-    with_coordinates,
-)
+from jaxopt_study.curvature.operators._block_diagonal import BlockDiagonal, By, blocks_of, only
 from jaxopt_study.curvature.operators._operator import Operator
 from jaxopt_study.curvature.spectrum import _cards
 from jaxopt_study.curvature.spectrum._estimate import TWO_PROBES, Estimate, mean_of_function, ratio_and_error
@@ -54,8 +47,7 @@ class Blocks:
         complete: Whether all eigenvalues of a block are known. If so, its trace and density are exact.
         eigenvalues: The k largest of each block, in descending order: lower bounds on the true ones. NaN beyond the
             size of a block.
-        residuals: The block has an eigenvalue within this distance of each: the residual, at least the noise floor of the
-            products.
+        residuals: The block has an eigenvalue within this distance of each; at least the noise floor of the products.
         trace: Trace of each block, with standard errors.
         grid: Points λ for the density of each block.
         density: Density of the eigenvalues of each block, smoothed by a normal kernel; its integral is 1.
@@ -170,8 +162,7 @@ def blocks(
     num_probes = check_integer(name, "num_probes", num_probes, 2, remedy=TWO_PROBES)
     num_steps = check_integer(name, "num_steps", num_steps, k, remedy="An eigenvalue takes a step at least.")
     normalize = check_bool(name, "normalize", normalize)
-    names, owners = with_coordinates(op.like, *group_leaves(name, op.like, by))
-    sizes = block_sizes(op.like, owners, len(names))
+    names, owners, sizes = blocks_of(name, op.like, by)
     num_steps = min(num_steps, max(sizes))
     diagonal = BlockDiagonal(op, owners, len(names))
     leaves, structure = jax.tree.flatten(op.like)
