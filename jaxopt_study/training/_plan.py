@@ -156,6 +156,7 @@ def _decide(plan: Plan, tree: Any, described: tuple[Any, ...], traced: bool, bac
         loss_dtype=_check_loss(result),
         layout=_choose_layout(plan, inputs.optimizer, carry, batch, key),
         loop="host" if _wants_host(plan.loop, program, traced, backend) else "compiled",
+        convolutional=contains_convolution(program),
     )
     like = records_like(replace(begun, loss_dtype=plan.loss_dtype), inputs, constants, carry)
     per_step = sum(

@@ -17,7 +17,7 @@ from jaxopt_study.training._run_spec import Carry, Constants, Inputs, Plan
 
 _SECONDS_PER_CHUNK = 0.4  # short enough for Ctrl-C and the progress bar, long enough for negligible overhead
 _GROWTH = 16
-_LONGEST_POLL = 0.05  # seconds
+_LONGEST_POLL = 0.002  # seconds: what a short run may wait in vain
 
 
 def drive(
