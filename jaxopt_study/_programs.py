@@ -204,6 +204,11 @@ def contains_convolution(jaxpr: Any) -> bool:
     return contains(jaxpr, "conv_general_dilated")
 
 
+def contains_any_convolution(jaxpr: Any) -> bool:
+    """Return whether a program, or one inside it, applies XLA's convolution or `networks.convolve`."""
+    return contains_convolution(jaxpr) or contains(jaxpr, "convolution_in_tiles")
+
+
 def constants(jaxpr: Any) -> Iterator[Any]:
     """Yield all constants of a program and of the programs inside it, numbers and arrays."""
     yield from getattr(jaxpr, "consts", ())

@@ -155,7 +155,9 @@ def next_step(plan: Plan, inputs: Inputs, constants: Constants, carry: Carry, t:
     return step(plan, inputs, constants, carry, t)
 
 
-_next_step_with_convolutions = jit_convolutions(inspect.unwrap(next_step), static_argnums=0, donate_argnums=3)
+next_chunk_with_convolutions, _next_step_with_convolutions = (
+    jit_convolutions(inspect.unwrap(program), static_argnums=0, donate_argnums=3) for program in (next_chunk, next_step)
+)
 
 
 @partial(jax.jit, static_argnames=("plan", "what"), donate_argnames="carry")
