@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_study import optimizers
+from jaxopt_study._programs import contains_any_convolution, jit_convolutions
 from jaxopt_study.problems.networks import convolve, max_pool
 from jaxopt_study.training import train
 
@@ -30,7 +31,9 @@ class Case:
 
     def by_hand(self) -> tuple[Callable[[Any, Any], Any], Callable[[Any, Any, Any, int], Any]]:
         """Return the jitted gradient, and m products v ← c H v in one compiled loop after one linearisation."""
-        gradient = jax.jit(jax.grad(self.loss))
+        # Convolutions are compiled as `train` compiles them.
+        convolves = contains_any_convolution(jax.make_jaxpr(self.loss)(self.params, self.data))
+        gradient = (jit_convolutions if convolves else jax.jit)(jax.grad(self.loss))
 
         @partial(jax.jit, static_argnums=3)
         def products(params: Any, data: Any, v: Any, m: int) -> Any:

@@ -10,7 +10,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jaxopt_study._checks import check_integer, describe_argument
-from jaxopt_study._programs import jit_solver, wider
+from jaxopt_study._programs import jit_convolutions, jit_solver, wider
 from jaxopt_study.linalg import vectors
 from jaxopt_study.linalg.checks import check_block, check_vector
 from jaxopt_study.linalg.dense import to_dense, to_scipy
@@ -132,8 +132,10 @@ class LinearOperator(ABC):
             A function of a vector, which is not checked. The function keeps the residuals of the linearisation on the
             device.
         """
-        shared = _prepare(self)
-        return lambda v: _apply(shared, v)
+        # A loop in Python, of data in memory, is one around convolutions.
+        prepare, apply = _convolutional if self.loop == "host" and not self.is_streamed else _plain
+        shared = prepare(self)
+        return lambda v: apply(shared, v)
 
     @property
     def is_semidefinite(self) -> bool:
@@ -195,8 +197,16 @@ def _matmat(op: LinearOperator, block: Vector) -> Vector:
     return op.linearize_block()(block)
 
 
-_prepare = jax.jit(lambda op: op.linearize())
-_apply = jax.jit(lambda product, v: product(v))
+def _prepare(op: LinearOperator) -> Matvec:
+    return op.linearize()
+
+
+def _apply(product: Matvec, v: Vector) -> Vector:
+    return product(v)
+
+
+_plain = jax.jit(_prepare), jax.jit(_apply)
+_convolutional = jit_convolutions(_prepare), jit_convolutions(_apply)
 
 
 def _length(block: Vector) -> int:

@@ -1,5 +1,6 @@
 """Loops over steps, compiled as one program or run step by step from Python."""
 
+import inspect
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from jaxopt_study._programs import RANDOM_DRAWS
+from jaxopt_study._programs import RANDOM_DRAWS, jit_convolutions
 from jaxopt_study.training._curvature_probe import CurvatureProbe
 from jaxopt_study.training._observe import observe
 from jaxopt_study.training._run_spec import Carry, Constants, Inputs, Plan, Step
@@ -154,6 +155,11 @@ def next_step(plan: Plan, inputs: Inputs, constants: Constants, carry: Carry, t:
     return step(plan, inputs, constants, carry, t)
 
 
+next_chunk_with_convolutions, _next_step_with_convolutions = (
+    jit_convolutions(inspect.unwrap(program), static_argnums=0, donate_argnums=3) for program in (next_chunk, next_step)
+)
+
+
 @partial(jax.jit, static_argnames=("plan", "what"), donate_argnames="carry")
 def next_record(
     plan: Plan, inputs: Inputs, constants: Constants, carry: Carry, t: Step, what: str
@@ -192,6 +198,7 @@ def host_chunk(
     Interrupts are checked before every step except the first.
     """
     record = observe if reads_loader(plan) else next_record
+    advance_once = _next_step_with_convolutions if plan.convolutional else next_step
     collected: dict[str, list] = {"losses": [], "taps": []} | {what: [] for what in plan.cadences}
     for t in range(first, stop):
         if t > first and interrupted():
@@ -202,7 +209,7 @@ def host_chunk(
             if t % every == 0:
                 carry, value = record(plan, inputs, constants, carry, step_number, what)
                 collected[what].append(value)
-        carry, values = next_step(plan, inputs, constants, carry, step_number)
+        carry, values = advance_once(plan, inputs, constants, carry, step_number)
         for what, value in values.items():
             collected[what].append(value)
     records = {what: jax.tree.map(lambda *xs: np.stack(xs), *values) for what, values in collected.items() if values}

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxopt_study._checks import check_choice, check_integer, describe_argument
-from jaxopt_study._programs import contains_convolution
+from jaxopt_study._programs import contains_any_convolution, contains_convolution
 from jaxopt_study.dynamics import call_update, differentiated, holds_lookahead
 from jaxopt_study.problems import Problem
 from jaxopt_study.training._batch_order import named_order
@@ -156,6 +156,7 @@ def _decide(plan: Plan, tree: Any, described: tuple[Any, ...], traced: bool, bac
         loss_dtype=_check_loss(result),
         layout=_choose_layout(plan, inputs.optimizer, carry, batch, key),
         loop="host" if _wants_host(plan.loop, program, traced, backend) else "compiled",
+        convolutional=contains_any_convolution(program),
     )
     like = records_like(replace(begun, loss_dtype=plan.loss_dtype), inputs, constants, carry)
     per_step = sum(

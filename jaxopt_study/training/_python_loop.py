@@ -11,13 +11,19 @@ import jax
 import numpy as np
 
 from jaxopt_study._progress_bar import Report
-from jaxopt_study.training._compiled_loop import begin, host_chunk, last_records, next_chunk
+from jaxopt_study.training._compiled_loop import (
+    begin,
+    host_chunk,
+    last_records,
+    next_chunk,
+    next_chunk_with_convolutions,
+)
 from jaxopt_study.training._records import only_recorded
 from jaxopt_study.training._run_spec import Carry, Constants, Inputs, Plan
 
 _SECONDS_PER_CHUNK = 0.4  # short enough for Ctrl-C and the progress bar, long enough for negligible overhead
 _GROWTH = 16
-_LONGEST_POLL = 0.05  # seconds
+_LONGEST_POLL = 0.002  # seconds: what a short run may wait in vain
 
 
 def drive(
@@ -30,6 +36,7 @@ def drive(
         trajectory covers; and whether the run was interrupted.
     """
     constants, carry = begin(plan, inputs, params, key)
+    advance = next_chunk_with_convolutions if plan.convolutional else next_chunk
     parts: list[dict[str, Any]] = []
     done, ended, pace = 0, False, _Pace(plan.cadences)
     with interrupts(held=False) as interrupted:
@@ -39,7 +46,7 @@ def drive(
             if plan.loop == "host":
                 carry, records, stop = host_chunk(plan, inputs, constants, carry, done, stop, interrupted)
             else:
-                carry, records = next_chunk(plan, inputs, constants, carry, np.int32(done), np.int32(stop))
+                carry, records = advance(plan, inputs, constants, carry, np.int32(done), np.int32(stop))
             wait((carry.num_steps, records["losses"]))
             records = _written(plan, records, done, stop, int(carry.num_steps))
             ended = int(carry.diverged_at) >= 0 or bool(carry.stopped)

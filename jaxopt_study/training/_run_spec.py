@@ -41,6 +41,7 @@ class Plan:
     loss_dtype: Any = None
     layout: str = "tree"
     loop: str = "compiled"
+    convolutional: bool = False  # whether the loss convolves, so that programs are compiled for it
     capacity: int = 0  # number of steps whose records fit into the buffers of one call
     careful: bool = False  # whether every step keeps the old values until the new ones are found to be finite
     sharded: bool = False  # whether parameters are spread over devices

@@ -13,7 +13,7 @@ the transpositions between one layer and the next.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
@@ -85,7 +85,7 @@ class Tiles:
 def convolution(
     x: Float[Array, "examples height width channels"],
     kernel: Float[Array, "kernel_height kernel_width channels outputs"],
-    strides: tuple[int, int],
+    strides: Sequence[int],
     padding: str,
 ) -> Float[Array, "examples rows columns outputs"]:
     """Correlate images with a kernel.
@@ -97,10 +97,18 @@ def convolution(
         padding: "SAME" or "VALID".
 
     Returns:
-        The sums. Memory beside them: patches of `kernel height` × `reach` / t times the size of x.
+        The sums. Memory beside them: patches of (kernel height) · reach / t times the size of x, and banded matrices
+        that are as large as the outputs of one example times (kernel height) · reach · channels / rows.
     """
     (up, down), (left, right) = lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, padding)
-    geometry = Geometry(x.shape, kernel.shape, strides, ((up, down), (left, right)))
+    examples, height, width, _ = x.shape
+    high, across, channels, outputs = kernel.shape
+    geometry = Geometry(
+        (examples, height, width, channels),
+        (high, across, channels, outputs),
+        (strides[0], strides[1]),
+        ((up, down), (left, right)),
+    )
     if 0 in geometry.output + geometry.image:
         return jnp.zeros(geometry.output, x.dtype)
     return _of_outputs.bind(x, kernel, geometry=geometry)
@@ -117,7 +125,7 @@ def tiles(geometry: Geometry) -> Tiles:
 
     def cost(cut: Tiles) -> int:
         entries, size = len(cut.starts) * cut.reach, cut.width * outputs
-        return entries * (rows * examples * (size + _COPY) + geometry.kernel[1] * size)
+        return entries * (rows * examples * (size + _COPY) + 2 * _COPY * size)
 
     counts = {-(-columns // width) for width in range(1, columns + 1)}
     return min((_cut(geometry, -(-columns // count)) for count in sorted(counts)), key=cost)
@@ -157,20 +165,12 @@ def _images(y: Any, kernel: Any, *, geometry: Geometry) -> Any:
     patches = jnp.einsum("skn,snp->skp", banded, _in_tiles(y, geometry))
     patches = patches.reshape(len(cut.starts), high, cut.reach, channels, rows, examples)
     zero, none = jnp.zeros((), y.dtype), (0, 0, 0)
-    x = sum(
-        lax.pad(
-            patches[i, a],
-            zero,
-            (
-                (start, width - cut.reach - start, 0),
-                none,
-                (a - up, height - (a - up + stride * (rows - 1) + 1), stride - 1),
-                none,
-            ),
-        )
-        for i, start in enumerate(cut.starts)
-        for a in range(high)
-    )
+    x = jnp.zeros((width, channels, height, examples), y.dtype)
+    for i, start in enumerate(cut.starts):
+        columns = (start, width - cut.reach - start, 0)
+        for a in range(high):
+            lines = (a - up, height - (a - up + stride * (rows - 1) + 1), stride - 1)
+            x = x + lax.pad(patches[i, a], zero, (columns, none, lines, none))
     return x.transpose(3, 2, 0, 1)
 
 

@@ -204,7 +204,7 @@ def convolve(
     if _resolve_method(method) == "native":
         dims = ("NHWC", "HWIO", "NHWC")
         return jax.lax.conv_general_dilated(x, kernel, tuple(strides), padding, dimension_numbers=dims)
-    return convolution(x, kernel, tuple(strides), padding)
+    return convolution(x, kernel, strides, padding)
 
 
 def max_pool(
