@@ -5,7 +5,6 @@ chain is not representative, and may not move the parameters at all; stability i
 """
 
 import math
-from functools import partial
 from typing import Any
 
 import jax
@@ -15,7 +14,7 @@ from jax import lax
 from jaxtyping import Array, Int, Integer
 
 from jaxopt_study._checks import check_integer
-from jaxopt_study._programs import strongly_typed
+from jaxopt_study._programs import RANDOM_DRAWS, strongly_typed
 from jaxopt_study.dynamics._static_shapes import Shapes
 from jaxopt_study.dynamics._updates import call_update, differentiated, keep_dtypes
 from jaxopt_study.linalg.hash_normal import draw_like
@@ -113,7 +112,7 @@ def _counters(optimizer: Any, params: Any, opt_state: Any) -> dict[str, Integer[
     if not paths:
         return {}
     try:
-        jax.eval_shape(partial(_run, optimizer, Shapes(small)), {})
+        _run_compiled.eval_shape(optimizer, Shapes(small), {})
         shapes = small if _integers(jax.eval_shape(optimizer.init, small)) == paths else full
     except Exception:  # any error of a transformation that needs its true shapes
         shapes = full
@@ -144,7 +143,7 @@ def _run(optimizer: Any, shapes: Shapes, start: dict[str, Any]) -> list[Integer[
     return lax.scan(step, structure.unflatten(leaves), jnp.arange(_NUM_RUN))[1]
 
 
-_run_compiled = jax.jit(_run, static_argnums=(0, 1))
+_run_compiled = jax.jit(_run, static_argnums=(0, 1), compiler_options=RANDOM_DRAWS)
 
 
 def _cycle(values: Integer[np.ndarray, " steps"]) -> int | None:

@@ -143,7 +143,7 @@ def as_array(name: str, x: Any) -> jax.Array:
 def slice_of(x: Shaped[Array, "examples ..."], start: Int[ArrayLike, ""], size: int) -> Shaped[Array, "{size} ..."]:
     """Return consecutive examples; on a mesh with explicit axes also where the devices do not divide their number."""
     if any(getattr(jax.typeof(x).sharding, "spec", ())):
-        return rows(x, start + jnp.arange(size))
+        return rows(x, jnp.add(start, jnp.arange(size)))
     return lax.dynamic_slice_in_dim(x, start, size)
 
 
