@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxopt_study._checks import check_bool
 from jaxopt_study._display import displayed
-from jaxopt_study._programs import nan_is_an_answer
+from jaxopt_study._programs import jit_for_few_calls, nan_is_an_answer
 from jaxopt_study.curvature import _cards
 from jaxopt_study.curvature._float64_interpreter import in_double_precision
 from jaxopt_study.curvature._noise_floor import rounding_unit
@@ -134,7 +134,7 @@ def audit(op: Operator, *, key: Key | None = None, double_precision: bool = True
         return _audit(op, math.inf, "unsound", norm, product.count, [_REMEDIES["finite"]], gaps)
     images = [product(v) for v in probes]
     scale = norm if norm > 0 else 1.0
-    repeated, recompiled = [product(v) for v in probes], [op @ v for v in probes]
+    repeated, recompiled = [product(v) for v in probes], _recompiled(op, probes)
     gaps = {
         "repeatability": max(_gap(repeated, images), _gap(recompiled, images)) / scale,
         "symmetry": _symmetry(product, probes, images, op.like, keys[:2]) / scale,
@@ -143,7 +143,7 @@ def audit(op: Operator, *, key: Key | None = None, double_precision: bool = True
     messages, count = [], len(probes)
     if (other := op.other_batches()) is not None:
         try:
-            gaps["partition"] = _gap([other @ v for v in probes], images) / scale
+            gaps["partition"] = _gap(_recompiled(other, probes), images) / scale
             count += len(probes)
         except Exception as error:  # any error of a loss for batches of one size
             messages.append(f"Other batches were not checked, because the loss cannot be applied to them: {error}")
@@ -161,6 +161,16 @@ def audit(op: Operator, *, key: Key | None = None, double_precision: bool = True
     return _audit(op, floor, verdict, norm, product.count + count, reasons + messages, gaps)
 
 
+def _recompiled(op: Operator, probes: list[Vector]) -> list[Vector]:
+    """Return the products from a program of their own, compiled for few calls."""
+    if op.loop == "host":
+        return [op @ v for v in probes]
+    return [_once(op, v) for v in probes]
+
+
+_once = jit_for_few_calls(lambda op, v: op.matvec(v))
+
+
 class _Counted:
     def __init__(self, product: Matvec):
         self.product = product
@@ -175,7 +185,7 @@ def _probes(product: Matvec, v: Vector) -> tuple[list[Vector], float]:
     """Return the start and the result of power iteration, both of length one, and the largest ‖H v‖ on the way."""
     start, norm = v, 0.0
     for _ in range(_POWER_STEPS):
-        v, length = vectors.normalize(product(v))
+        v, length = _normalized(product(v))
         if not float(length) > 0 or not math.isfinite(float(length)):
             return [start], 0.0 if float(length) == 0 else math.nan
         norm = max(norm, float(length))
@@ -187,7 +197,7 @@ def _symmetry(product: Matvec, probes: list[Vector], images: list[Vector], like:
     for key in keys:
         u = vectors.random_like(like, key=key)  # normal, so that the gap estimates ‖(H − Hᵀ) v‖
         hu = product(u)
-        gaps = [float(vectors.inner(u, h) - vectors.inner(hu, v)) for v, h in zip(probes, images, strict=True)]
+        gaps = [float(_asymmetry(u, hu, v, h)) for v, h in zip(probes, images, strict=True)]
         worst = max(worst, *map(abs, gaps))
     return worst
 
@@ -198,14 +208,20 @@ def _linearity(product: Matvec, probes: list[Vector], images: list[Vector], like
     hu = product(u)
     worst = 0.0
     for v, h in zip(probes, images, strict=True):
-        both = vectors.subtract(product(vectors.add(v, u)), vectors.add(h, hu))
-        scaled = vectors.subtract(vectors.scale(1 / factor, product(vectors.scale(factor, v))), h)
-        worst = max(worst, float(vectors.norm(both)), float(vectors.norm(scaled)))
+        both = _distance(product(_plus(v, u)), _plus(h, hu))
+        scaled = _distance(_times(1 / factor, product(_times(factor, v))), h)
+        worst = max(worst, float(both), float(scaled))
     return worst
 
 
 def _gap(one: list[Vector], other: list[Vector]) -> float:
-    return max(float(vectors.norm(vectors.subtract(a, b))) for a, b in zip(one, other, strict=True))
+    return max(float(_distance(a, b)) for a, b in zip(one, other, strict=True))
+
+
+# Compiled as a whole: leaf by leaf, a network would take hundreds of programs.
+_normalized, _plus, _times = jax.jit(vectors.normalize), jax.jit(vectors.add), jax.jit(vectors.scale)
+_distance = jax.jit(lambda a, b: vectors.norm(vectors.subtract(a, b)))
+_asymmetry = jax.jit(lambda u, hu, v, h: vectors.inner(u, h) - vectors.inner(hu, v))
 
 
 def _rounding(op: Operator, probes: list[Vector], images: list[Vector]) -> float:

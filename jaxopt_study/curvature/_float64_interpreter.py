@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
-from jaxopt_study._programs import called_program, evaluate
+from jaxopt_study._programs import called_program, evaluate, jit_for_few_calls
 
 # Primitives that read or make the bits of a number run in their own dtype; their results are widened.
 _OF_BITS = {"bitcast_convert_type", "nextafter", "rng_uniform", "random_gamma"}
@@ -47,7 +47,8 @@ def in_double_precision(function: Callable[..., Any], *arguments: Any) -> Any:
     leaves, structure = jax.tree.flatten(arguments)
     program, shapes = jax.make_jaxpr(lambda leaves: function(*structure.unflatten(leaves)), return_shape=True)(leaves)
     with jax.enable_x64(True):
-        results = jax.jit(lambda consts, leaves: _evaluate(program.jaxpr, consts, leaves))(program.consts, leaves)
+        run = jit_for_few_calls(lambda consts, leaves: _evaluate(program.jaxpr, consts, leaves))
+        results = run(program.consts, leaves)
     return jax.tree.unflatten(jax.tree.structure(shapes), results)
 
 

@@ -12,9 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float64
 
-from jaxopt_study._programs import strongly_typed
+from jaxopt_study._programs import jit_for_few_calls, strongly_typed
 from jaxopt_study.dynamics._neutral_step import StepSensitivity, neutral_step
 from jaxopt_study.dynamics._state_roles import Role
+from jaxopt_study.dynamics._static_shapes import Shapes, shapes_of
 from jaxopt_study.dynamics._updates import call_update, differentiated
 
 # Longer than the axes from which rules treat a matrix as such: 128 for the factored and low-rank ones of Optax.
@@ -59,7 +60,7 @@ def check_coordinatewise(
             start = strongly_typed(optimizer.init(wide))
             same_structure = jax.tree.structure(start) == jax.tree.structure(states[0])
             at, along = _drawn(wide, start, roles)
-            pushed = jax.jit(partial(_pushed, optimizer, wide, roles))
+            pushed = partial(_pushed, optimizer, Shapes(shapes_of(wide)), roles)
             moved = (
                 [pushed(_with_counters(start, state, roles), at, along) for state in states] if same_structure else []
             )
@@ -128,9 +129,10 @@ def _drawn(wide: Any, state: Any, roles: tuple[Role, ...]) -> tuple[tuple[Any, A
     return at, (drawn(grads, 1.0), drawn(wide, 1.0), drawn(memory, 1.0))
 
 
-def _pushed(optimizer: Any, wide: Any, roles: tuple[Role, ...], state: Any, at: Any, along: Any) -> list[Any]:
+@partial(jit_for_few_calls, static_argnums=(0, 1, 2))
+def _pushed(optimizer: Any, wide: Shapes, roles: tuple[Role, ...], state: Any, at: Any, along: Any) -> list[Any]:
     """Return the derivative of the step at a point in a direction."""
-    neutral = neutral_step(optimizer, wide, state, roles)
+    neutral = neutral_step(optimizer, wide.tree, state, roles)
     step = partial(neutral.step, value=_VALUE, curvature=_VALUE)
     return jax.tree.leaves(jax.jvp(step, at, along)[1])
 

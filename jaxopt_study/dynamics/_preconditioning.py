@@ -6,12 +6,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.tree_util import register_dataclass
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int, ScalarLike
 
 from jaxopt_study._checks import check_key
 from jaxopt_study._display import displayed, plotted
-from jaxopt_study._programs import nan_is_an_answer
+from jaxopt_study._programs import jit_for_few_calls, nan_is_an_answer
 from jaxopt_study.curvature import Bracket, sharpness
 from jaxopt_study.dynamics import _cards
 from jaxopt_study.dynamics._linearised_step import LinearStep, linear_step, preconditioner_diagonal
@@ -216,24 +217,25 @@ def _preconditioner(name: str, step: LinearStep) -> tuple[Params, float]:
         )
     group_thresholds = thresholds(blocks)
     threshold = min(group_thresholds)
-    sensitivities, diagonal = _sensitivities(step)
-    leaves, structure = jax.tree.flatten(sensitivities)
-    paths = leaf_paths(sensitivities)
-    if not all(bool(jnp.isfinite(leaf).all()) for leaf in leaves):
+    found = _sensitivities(step)
+    leaves, structure = jax.tree.flatten(found.sensitivities)
+    paths = leaf_paths(found.sensitivities)
+    if not all(map(bool, found.finite)):
         raise ValueError(
             f"{name}: the derivative of the update with respect to the gradient is not finite at these parameters, as "
             "for a second-moment buffer of 0 with ε = 0, or for a gradient that is not finite. Use a positive ε, or "
             "parameters from before the run diverged."
         )
-    if not bool(diagonal):
+    if not bool(found.elementwise):
         raise ValueError(
             f"{name}: the update must be elementwise; received one that mixes coordinates here, as an active clip by a "
             "norm, a trust ratio or a matrix does. Use `stability`, or remove the clip from the chain."
         )
-    parts = []
-    for path, leaf, block, own in zip(paths, leaves, blocks, group_thresholds, strict=True):
+    factors = []
+    groups = zip(paths, leaves, found.constant, found.ascending, blocks, group_thresholds, strict=True)
+    for path, leaf, constant, ascending, block, own in groups:
         if not block.moves or not leaf.size:  # a frozen group, without a threshold
-            parts.append(_bounded(jnp.zeros_like(leaf), 1.0))
+            factors.append((np.inf, 1.0))
             continue
         at = f" of params{path}" if path else ""
         if block.sensitivity == 0:
@@ -241,7 +243,7 @@ def _preconditioner(name: str, step: LinearStep) -> tuple[Params, float]:
                 f"{name}: the update{at} is locally constant in the gradient, as a sign update or a delayed one is, so "
                 "no preconditioner exists. Use `account_step` to examine single steps."
             )
-        if not bool(jnp.any(leaf != 0)):
+        if bool(constant):
             raise ValueError(
                 f"{name}: the update{at} is locally constant in the gradient at these parameters: a clip by value is "
                 "active in every coordinate, or the gradient and its second-moment buffers are 0. Use a positive ε, "
@@ -252,26 +254,47 @@ def _preconditioner(name: str, step: LinearStep) -> tuple[Params, float]:
                 f"{name}: the update{at} points along +gradient (ascent). Change its sign, as scale_by_learning_rate "
                 "does, or use `stability`."
             )
-        relative = leaf / block.sensitivity
-        if bool(jnp.any(relative < 0)):
+        if int(ascending):
             raise ValueError(
-                f"{name}: the update{at} points along +gradient (ascent) in {int(jnp.sum(relative < 0))} of "
-                f"{leaf.size} coordinates and along −gradient in others, so it has no positive preconditioner. Use "
-                "`stability`."
+                f"{name}: the update{at} points along +gradient (ascent) in {int(ascending)} of {leaf.size} "
+                "coordinates and along −gradient in others, so it has no positive preconditioner. Use `stability`."
             )
-        weight = 1.0 if own == threshold else own / threshold
-        parts.append(_bounded(relative, weight))
-    return structure.unflatten(parts), threshold
+        factors.append((block.sensitivity, 1.0 if own == threshold else own / threshold))
+    return structure.unflatten(_bounded(leaves, factors)), threshold
+
+
+class _Sensitivities(NamedTuple):
+    """Sensitivities of the step to the gradient, and what is to be known of each leaf."""
+
+    sensitivities: Params  # ∂θ′ᵢ/∂gᵢ
+    elementwise: Bool[Array, ""]  # whether ∂θ′/∂g is diagonal
+    finite: list[Bool[Array, ""]]
+    constant: list[Bool[Array, ""]]  # whether all are 0
+    ascending: list[Int[Array, ""]]  # number of positive ones
+
+
+@jit_for_few_calls
+def _sensitivities(step: LinearStep) -> _Sensitivities:
+    found, elementwise = preconditioner_diagonal(step.at_point(), step.like)
+    leaves = jax.tree.leaves(found)
+    return _Sensitivities(
+        found,
+        elementwise,
+        [jnp.isfinite(leaf).all() for leaf in leaves],
+        [~jnp.any(leaf != 0) for leaf in leaves],
+        [jnp.sum(leaf > 0) for leaf in leaves],
+    )
 
 
 @jax.jit
-def _sensitivities(step: LinearStep) -> tuple[Params, Bool[Array, ""]]:
-    return preconditioner_diagonal(step.at_point(), step.like)
+def _bounded(leaves: list[Float[Array, "..."]], factors: list[tuple[ScalarLike, ScalarLike]]) -> list[Any]:
+    """Return weight · sensitivity / leaf for pairs of sensitivity and weight, bounded where a coordinate is at rest."""
 
+    def of_leaf(leaf: Float[Array, "*shape"], sensitivity: ScalarLike, weight: ScalarLike) -> Float[Array, "*shape"]:
+        wide = leaf.astype(vectors.accumulator(leaf.dtype))  # half precision has no reciprocal of a small one
+        largest = 1e-3 * float(jnp.finfo(wide.dtype).max)
+        relative = wide / sensitivity
+        inverse = jnp.where(relative > 0, weight / jnp.where(relative > 0, relative, 1), largest)
+        return jnp.clip(inverse, float(jnp.finfo(wide.dtype).tiny), largest)
 
-def _bounded(relative: Float[Array, "*shape"], weight: float) -> Float[Array, "*shape"]:
-    """Return weight / relative, bounded where a coordinate does not move and the quotient would be infinite."""
-    relative = relative.astype(vectors.accumulator(relative.dtype))  # half precision has no reciprocal of a small one
-    largest = 1e-3 * float(jnp.finfo(relative.dtype).max)
-    inverse = jnp.where(relative > 0, weight / jnp.where(relative > 0, relative, 1), largest)
-    return jnp.clip(inverse, float(jnp.finfo(relative.dtype).tiny), largest)
+    return [of_leaf(leaf, *factor) for leaf, factor in zip(leaves, factors, strict=True)]

@@ -11,11 +11,12 @@ import optax
 from jax import lax
 from jaxtyping import Array, Bool, Float64, Int, Shaped
 
-from jaxopt_study._programs import strongly_typed
+from jaxopt_study._programs import jit_for_few_calls, strongly_typed
 from jaxopt_study.dynamics._coordinatewise import check_coordinatewise
 from jaxopt_study.dynamics._neutral_step import StepSensitivity, neutral_step
 from jaxopt_study.dynamics._state_roles import Role, leaf_paths, leaf_roles
 from jaxopt_study.dynamics._states import named_leaves, restore_structure
+from jaxopt_study.dynamics._static_shapes import Shapes, shapes_of
 from jaxopt_study.dynamics._step_period import period
 from jaxopt_study.dynamics._updates import (
     as_transformation,
@@ -78,7 +79,7 @@ def companion_matrices(
         one = one_coordinate(name, optimizer, params)
         steps = period(name, optimizer, one, opt_state, steps)
         roles = _roles(optimizer, one, params, steps)
-        linearised = jax.jit(lambda state: neutral_step(optimizer, one, state, roles).sensitivity())
+        linearised = partial(_sensitivity, optimizer, Shapes(shapes_of(one)), roles)
 
         def period_from(state: Any) -> tuple[list[Any], list[StepSensitivity]]:
             states, steps_of_period = [], []
@@ -101,6 +102,13 @@ def companion_matrices(
             )
         check_coordinatewise(name, optimizer, one, params, states, roles, sensitivities)
         return _split(name, len(jax.tree.leaves(differentiated(one))), sensitivities)
+
+
+@partial(jit_for_few_calls, static_argnums=(0, 1, 2))
+def _sensitivity(
+    optimizer: Any, one: Shapes, roles: tuple[Role, ...], state: Any
+) -> tuple[StepSensitivity, Any]:
+    return neutral_step(optimizer, one.tree, state, roles).sensitivity()
 
 
 def one_coordinate(name: str, optimizer: Any, params: Any) -> Any:

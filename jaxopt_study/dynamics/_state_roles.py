@@ -14,7 +14,7 @@ from jax import lax
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Shaped
 
 from jaxopt_study._checks import check_bool, describe_argument
-from jaxopt_study._programs import nan_is_an_answer, strongly_typed
+from jaxopt_study._programs import RANDOM_DRAWS, nan_is_an_answer, strongly_typed
 from jaxopt_study.dynamics._static_shapes import Shapes
 from jaxopt_study.dynamics._step_period import period
 from jaxopt_study.dynamics._updates import (
@@ -162,7 +162,7 @@ def leaf_paths(state: Any) -> list[str]:
     return [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(state)]
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
+@partial(jax.jit, static_argnums=(0, 1, 2), compiler_options=RANDOM_DRAWS)
 def _compare(optimizer: Any, shapes: Shapes, steps: int) -> tuple[list[Parity], Any]:
     """Return for every leaf whether it is independent of the gradient, with its even and odd part; and the state."""
     draw = partial(draw_like, shapes.tree)
@@ -196,7 +196,7 @@ def _compare(optimizer: Any, shapes: Shapes, steps: int) -> tuple[list[Parity], 
     return parity, jax.tree.map(lambda leaf: leaf[0], states)
 
 
-@partial(jax.jit, static_argnums=(0, 2))
+@partial(jax.jit, static_argnums=(0, 2), compiler_options=RANDOM_DRAWS)
 def _next(optimizer: Any, state: Any, shapes: Shapes, seed: Int[ArrayLike, ""]) -> Any:
     """Return the state after one more step on a random gradient."""
     params, grads = draw_like(shapes.tree, 2 * seed + 7), draw_like(differentiated(shapes.tree), 2 * seed + 8)
@@ -220,7 +220,7 @@ def _accumulated(counts: Bool[Array, ""], before: Shaped[Array, ""], now: Shaped
     return jnp.where(counts, both, before)
 
 
-@partial(jax.jit, static_argnums=(0, 2, 3))
+@partial(jax.jit, static_argnums=(0, 2, 3), compiler_options=RANDOM_DRAWS)
 def _effects(
     optimizer: Any, states: tuple[Any, Any], shapes: Shapes, steps: int
 ) -> tuple[Bool[Array, ""], list[Bool[Array, ""]]]:

@@ -6,6 +6,11 @@ import jax
 import jax.numpy as jnp
 
 
+def shapes_of(tree: Any) -> Any:
+    """Return the shapes and dtypes of a pytree of arrays, as `Shapes` takes them."""
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf)), tree)
+
+
 class Shapes:
     """A pytree of shapes, dtypes and shardings as a static argument."""
 

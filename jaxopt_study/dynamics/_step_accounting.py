@@ -10,7 +10,7 @@ from jaxtyping import Array, ArrayLike, Float, Int
 
 from jaxopt_study._checks import check_integer, check_params
 from jaxopt_study._display import displayed, plotted
-from jaxopt_study._programs import nan_is_an_answer, wider
+from jaxopt_study._programs import jit_for_few_calls, nan_is_an_answer, wider
 from jaxopt_study.curvature import Hessian, operator_of_data
 from jaxopt_study.dynamics import _cards
 from jaxopt_study.linalg import vectors
@@ -134,7 +134,7 @@ class _Step(Hessian):
     name: ClassVar[str] = "account_step"
 
 
-@jax.jit
+@jit_for_few_calls
 def _account(op: Any, updates: Vector, seed: Int[ArrayLike, ""]) -> tuple[Float[Array, "3"], ...]:
     """Return the three terms, the sizes of what they are sums of, and the relative rounding errors of these."""
     params, loss = op.params, op.loss

@@ -15,7 +15,7 @@ from jax import lax
 from jaxtyping import Array, Int, Integer
 
 from jaxopt_study._checks import check_integer
-from jaxopt_study._programs import strongly_typed
+from jaxopt_study._programs import RANDOM_DRAWS, strongly_typed
 from jaxopt_study.dynamics._static_shapes import Shapes
 from jaxopt_study.dynamics._updates import call_update, differentiated, keep_dtypes
 from jaxopt_study.linalg.hash_normal import draw_like
@@ -144,7 +144,7 @@ def _run(optimizer: Any, shapes: Shapes, start: dict[str, Any]) -> list[Integer[
     return lax.scan(step, structure.unflatten(leaves), jnp.arange(_NUM_RUN))[1]
 
 
-_run_compiled = jax.jit(_run, static_argnums=(0, 1))
+_run_compiled = jax.jit(_run, static_argnums=(0, 1), compiler_options=RANDOM_DRAWS)
 
 
 def _cycle(values: Integer[np.ndarray, " steps"]) -> int | None:

@@ -255,12 +255,7 @@ class Preconditioned(Wrapped):
     preconditioner: Params
 
     def _around(self, product: Matvec, v: Vector) -> Vector:
-        def divide(x: Float[Array, "*shape"], p: Num[Array, "..."]) -> Float[Array, "*shape"]:
-            wide, root = vectors.promoted(x, jnp.sqrt(p))
-            return (wide / root).astype(x.dtype)
-
-        u = product(jax.tree.map(divide, v, self.preconditioner))
-        return jax.tree.map(divide, u, self.preconditioner)
+        return _over_root(product(_over_root(v, self.preconditioner)), self.preconditioner)
 
     def _restrict(self, mask: tuple[bool, ...]) -> Operator:
         return Preconditioned(self.inner._restrict(mask), partition(self.preconditioner, mask)[0])
@@ -284,6 +279,17 @@ class Restricted(Wrapped):
     def _restrict(self, mask: tuple[bool, ...]) -> Operator:
         remaining = iter(mask)
         return Restricted(self.inner, tuple(was and next(remaining) for was in self.mask))
+
+
+@jax.jit
+def _over_root(v: Vector, preconditioner: Params) -> Vector:
+    """Return P^-½ v."""
+
+    def divide(x: Float[Array, "*shape"], p: Num[Array, "..."]) -> Float[Array, "*shape"]:
+        wide, root = vectors.promoted(x, jnp.sqrt(p))
+        return (wide / root).astype(x.dtype)
+
+    return jax.tree.map(divide, v, preconditioner)
 
 
 def _sum_product(products: tuple[Matvec, ...], v: Vector) -> Vector:
