@@ -1,6 +1,6 @@
 """Benchmarks of `jaxopt_study.curvature` against PyHessian, curvlinops, hessian-eigenthings and matfree.
 
-    python benchmarks/curvature.py hvp top5 first-call slq slq-peers trace scaling memory trace-methods
+    python benchmarks/curvature.py hvp top5 first-call slq slq-peers trace scaling memory trace-methods blocks
 
 Each name measures one thing and writes one JSON file; see benchmarks/README.md.
 """
@@ -18,6 +18,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+import curvature_blocks
 import curvature_cases
 import curvature_estimates
 import curvature_memory
@@ -251,6 +252,7 @@ def main() -> None:
         "scaling": curvature_scaling.measure_scaling,
         "memory": curvature_memory.measure_memory,
         "trace-methods": curvature_traces.measure_trace_methods,
+        "blocks": curvature_blocks.measure_blocks,
     }
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("which", nargs="*", help=f"any of {', '.join(measurements)}; default: all")

@@ -9,6 +9,7 @@ from jaxopt_study.curvature.operators._block_diagonal import group_leaves as gro
 from jaxopt_study.curvature.operators._block_diagonal import only as only
 from jaxopt_study.curvature.operators._derivative_modes import Hessian as Hessian
 from jaxopt_study.curvature.operators._empirical_fisher import empirical_fisher
+from jaxopt_study.curvature.operators._empirical_risk import called_from_python as called_from_python
 from jaxopt_study.curvature.operators._empirical_risk import empirical_risk_operator as empirical_risk_operator
 from jaxopt_study.curvature.operators._from_matvec import from_matrix, from_matvec
 from jaxopt_study.curvature.operators._gauss_newton import ggn

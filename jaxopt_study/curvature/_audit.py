@@ -7,6 +7,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from jaxopt_study._checks import check_bool
 from jaxopt_study._display import displayed
@@ -163,7 +164,7 @@ def audit(op: Operator, *, key: Key | None = None, double_precision: bool = True
 
 def _recompiled(op: Operator, probes: list[Vector]) -> list[Vector]:
     """Return the products from a program of their own, compiled for few calls."""
-    if op.loop == "host":
+    if op.is_streamed:
         return [op @ v for v in probes]
     return [_once(op, v) for v in probes]
 
@@ -228,7 +229,7 @@ def _rounding(op: Operator, probes: list[Vector], images: list[Vector]) -> float
     block = vectors.stack(probes)
 
     def products(part: Any) -> Vector:
-        wide = in_double_precision(lambda op, block: op.linearize_block()(block), part, block)
+        wide = in_double_precision(lambda op, block: lax.map(op.linearize(), block), part, block)
         return jax.tree.map(np.asarray, wide)  # sums of them stay in double precision
 
     exact = op.mean_over_data(products)

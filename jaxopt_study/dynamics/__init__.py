@@ -16,6 +16,7 @@ from jaxopt_study.dynamics._preconditioning import (
     preconditioned_sharpness,
     preconditioner,
 )
+from jaxopt_study.dynamics._preconditioning import preconditioned_step as preconditioned_step
 from jaxopt_study.dynamics._probe_eigenvalues import outermost as outermost
 from jaxopt_study.dynamics._stability import Stability, stability
 from jaxopt_study.dynamics._stability_limit import stability_limit

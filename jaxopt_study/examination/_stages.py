@@ -8,8 +8,9 @@ import jax
 import numpy as np
 
 from jaxopt_study import curvature, dynamics, figures
-from jaxopt_study.curvature import is_stream, value_and_gradient
-from jaxopt_study.dynamics import differentiated, next_update
+from jaxopt_study.curvature import called_from_python, is_stream, value_and_gradient
+from jaxopt_study.dynamics import differentiated, next_update, preconditioned_step
+from jaxopt_study.linalg.sharding import mesh_context
 from jaxopt_study.types import Batch, Key, LossFn, Params
 
 TRACE_RANK = 20
@@ -70,7 +71,8 @@ class Subject:
     ):
         self.loss, self.params, self.data, self.choices = loss, params, data, choices
         self.optimizer, self.opt_state = optimizer, opt_state
-        self.op = curvature.hessian(loss, differentiated(params), data, batch_size=choices.batch_size)
+        self.compiled = curvature.hessian(loss, differentiated(params), data, batch_size=choices.batch_size)
+        self.op = called_from_python(self.compiled)  # one compiled product for all stages
 
     def key(self, stage: str) -> Key:
         """Return the random key of a stage, which is the same whichever other stages run."""
@@ -185,12 +187,16 @@ def threshold(subject: Subject, so_far: Results) -> dict[str, Any]:
 def preconditioned(subject: Subject, so_far: Results) -> dict[str, Any]:
     """Return bounds on the preconditioned sharpness, also in units of the optimizer's threshold."""
     del so_far
-    batch_size = subject.choices.batch_size
-    diagonal = dynamics.preconditioner(*subject.step, batch_size=batch_size).diagonal
+    with mesh_context(subject.params):
+        step, diagonal, limit = preconditioned_step(
+            "preconditioned_sharpness", *subject.step, subject.choices.batch_size
+        )
+        op = called_from_python(step.curvature).precondition(diagonal)
+        bracket = curvature.sharpness(op, key=subject.key("preconditioned"))
+    result = dynamics.PreconditionedSharpness(bracket, limit)
     entries = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(diagonal)])
-    result = dynamics.preconditioned_sharpness(*subject.step, key=subject.key("preconditioned"), batch_size=batch_size)
-    return _plain(result.bracket._replace(vector=None)) | {
-        "threshold": result.threshold,
+    return _plain(bracket._replace(vector=None)) | {
+        "threshold": limit,
         "ratio": result.ratio,
         "preconditioner": dict(zip(("min", "median", "max"), np.quantile(entries, [0, 0.5, 1]), strict=True)),
     }
@@ -223,7 +229,7 @@ def accounting(subject: Subject, so_far: Results) -> dict[str, Any]:
 def blocks(subject: Subject, so_far: Results) -> dict[str, Any]:
     """Return the largest eigenvalue and the trace of every layer's block, and what the blocks leave out."""
     del so_far
-    spectra = curvature.blocks(subject.op, key=subject.key("blocks"))
+    spectra = curvature.blocks(subject.compiled, key=subject.key("blocks"))
     return {
         "names": spectra.names,
         "sizes": spectra.sizes,

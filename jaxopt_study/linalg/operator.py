@@ -143,6 +143,11 @@ class LinearOperator(ABC):
         return False
 
     @property
+    def is_linearized(self) -> bool:
+        """Whether `linearize` returns a program of `jax.linearize`, in which all constants that are added are 0."""
+        return False
+
+    @property
     def is_batched(self) -> bool:
         """Whether a product sums over several batches of data."""
         return False

@@ -143,6 +143,16 @@ def trace(solver: Solver, op: LinearMap, limits: Any, key: Key | None, start: An
     return _loop(solver, _in_layout(solver, op), limits, key, start)
 
 
+def trace_each(solver: Solver, product: Matvec, limits: Any, keys: Key) -> Any:
+    """Run a solver of single vectors once for each of p keys inside a trace, with a product of the user's structure.
+
+    Returns:
+        The results, stacked along a leading axis of length p.
+    """
+    in_layout = _of_one_vector(solver.layout, product)
+    return lax.map(lambda key: _loop(solver, in_layout, limits, key, None), keys)
+
+
 _compiled = jit_solver(trace, static_argnums=(0,))
 
 
@@ -191,8 +201,10 @@ def _in_layout(solver: Solver, op: LinearMap) -> Matvec:
         with_blocks: Any = op
         product = with_blocks.linearize_block()
         return lambda block: jax.vmap(layout.pack)(product(jax.vmap(layout.unpack)(block)))
-    product = op.linearize()
+    return _of_one_vector(layout, op.linearize())
 
+
+def _of_one_vector(layout: Layout | Chunks, product: Matvec) -> Matvec:
     def of_one(block: Vector) -> Vector:
         image = layout.pack(product(layout.unpack(vectors.row(block, 0))))
         return jax.tree.map(lambda leaf: leaf[None], image)

@@ -12,6 +12,7 @@ from jaxtyping import Array, Int, Shaped
 
 from jaxopt_study._checks import describe_argument
 from jaxopt_study.curvature.operators._operator import Wrapped
+from jaxopt_study.linalg.blockwise_product import blockwise_product
 from jaxopt_study.linalg.partition import leaf_paths, parts
 from jaxopt_study.types import Matvec, Vector
 
@@ -70,19 +71,33 @@ def only(owners: tuple[int, ...], block: Int[Array, ""] | int, v: Vector) -> Vec
 class BlockDiagonal(Wrapped):
     """Σ_b P_b H P_b with the projections P_b on the blocks: H without what couples different blocks.
 
-    A product takes one product with H for each block. The product with H occurs once in the program, in a loop over the
-    blocks, so the time to compile does not depend on their number.
+    The products with the blocks are computed together by `blockwise_product`. Where that is not possible, a product
+    takes one product with H for each block, in a loop. Either way the time to compile hardly depends on their number.
     """
 
     owners: tuple[int, ...]
     num_blocks: int
 
-    def _around(self, product: Matvec, v: Vector) -> Vector:
+    def linearize(self) -> Matvec:
+        """Return v ↦ Σ_b P_b H P_b v for the same trace, all blocks at once where the program of H allows it."""
+        product = self.inner.linearize()
+        return self.together(product) or partial(self.one_by_one, product)
+
+    def together(self, product: Matvec) -> Matvec | None:
+        """Return the product of all blocks at once, from the linearised H; None where its program does not allow it."""
+        return blockwise_product(product, self.like, self.owners) if self.inner.is_linearized else None
+
+    def one_by_one(self, product: Matvec, v: Vector) -> Vector:
+        """Return the product from those of the blocks, one after another, with the linearised H."""
+
         def add(block: Int[Array, ""], total: Vector) -> Vector:
             image = product(only(self.owners, block, v))
             return jax.tree.map(jnp.add, total, only(self.owners, block, image))
 
         return lax.fori_loop(0, self.num_blocks, add, jax.tree.map(jnp.zeros_like, v))
+
+    def _around(self, product: Matvec, v: Vector) -> Vector:
+        return self.one_by_one(product, v)
 
     def product(self) -> Matvec:
         """Return a compiled v ↦ Σ_b P_b H P_b v for use from Python, with a Python loop over the blocks."""

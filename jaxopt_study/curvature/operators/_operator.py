@@ -207,6 +207,10 @@ class Wrapped(Operator):
         return self.inner.is_semidefinite
 
     @property
+    def is_linearized(self) -> bool:
+        return self.inner.is_linearized
+
+    @property
     def is_batched(self) -> bool:
         return self.inner.is_batched
 

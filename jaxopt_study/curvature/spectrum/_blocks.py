@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxopt_study._checks import check_bool, check_integer, check_key
 from jaxopt_study._display import displayed, plotted, tabulated
-from jaxopt_study._programs import jit_solver, nan_is_an_answer
+from jaxopt_study._programs import jit_for_few_calls, jit_solver, nan_is_an_answer
 from jaxopt_study.curvature._noise_floor import GROWTH, noise_floor
 from jaxopt_study.curvature.operators._block_diagonal import BlockDiagonal, By, blocks_of, only
 from jaxopt_study.curvature.operators._operator import Operator
@@ -105,6 +105,8 @@ def blocks(
     With the block H_bb = P_b H P_b of each group of parameters, m steps of Lanczos from p random vectors give its
     largest Ritz values, and nodes θ and weights w of its spectral density. All recurrences advance together: a vector
     holds the current Lanczos vector of every block, so one program serves all blocks, in the memory of one recurrence.
+    Where the operator is linearised once, the products of all blocks are computed together, each without the layers on
+    which its block does not act.
     A block with n_b ≤ m coordinates is solved completely, which gives all its eigenvalues with their multiplicities.
 
     The Jensen–Shannon distance of two blocks compares their densities. With the probabilities P and Q that the
@@ -133,7 +135,10 @@ def blocks(
 
     Returns:
         The spectra. A Ritz value with a large residual is not resolved; take more steps. Cost: p B (m + 1)
-        products for B blocks, each with all parameters, after one linearisation; memory m + 6 vectors.
+        products for B blocks after one linearisation. Together, the products of the blocks of a network with B layers
+        take B/6 + 1/6 whole products; where that is not possible (with `batch_size` or `remat`, for loops in the loss,
+        or where a value for all blocks would take more than 64 MiB), B. Memory: m + 6 vectors, and, together, the
+        derivatives of the layers' values for all blocks.
 
     Raises:
         TypeError: If an argument has the wrong type.
@@ -168,10 +173,10 @@ def blocks(
     leaves, structure = jax.tree.flatten(op.like)
     solver = LanczosOfBlocks(Chunks(tuple(leaves), structure, owners, len(names)), sizes, num_steps)
     solve_key, share_key = jax.random.split(key)
+    measure = _compiled if op.loop == "compiled" else _from_python
+    keys = jax.random.split(solve_key, num_probes), jax.random.split(share_key, num_probes)
     with mesh_context(op.like):
-        matrices = solver_loop.run_each(solver, diagonal, None, jax.random.split(solve_key, num_probes))
-        norms = _norms(op, owners, len(names), jax.random.split(share_key, num_probes))
-        return _summary(matrices, norms, names, sizes, k, normalize, noise_floor(op))
+        return _summary(*measure(solver, diagonal, *keys), names, sizes, k, normalize, noise_floor(op))
 
 
 class _Norms(NamedTuple):
@@ -181,17 +186,19 @@ class _Norms(NamedTuple):
     off: Float[Array, " p"]  # ‖(H − D) x‖
 
 
-def _norms(op: Operator, owners: tuple[int, ...], num_blocks: int, keys: Key) -> _Norms:
-    if op.loop == "compiled":
-        return _compiled_norms(op, owners, num_blocks, keys)
-    product, found = op.product(), []
-    for key in keys:
-        x = _signs(op, key)
+def _from_python(
+    solver: LanczosOfBlocks, diagonal: BlockDiagonal, solve_keys: Key, share_keys: Key
+) -> tuple[BlockMatrices, _Norms]:
+    owners, found = diagonal.owners, []
+    product = diagonal.inner.product()
+    for key in share_keys:
+        x = _signs(diagonal, key)
         sums = _Images(*(jax.tree.map(jnp.zeros_like, x) for _ in range(2)))
-        for block in range(num_blocks):
+        for block in range(diagonal.num_blocks):
             sums = _added(owners, block, sums, product(_only(owners, block, x)))
         found.append(_lengths(sums))
-    return _Norms(*map(jnp.stack, zip(*found, strict=True)))
+    matrices = solver_loop.run_each(solver, diagonal, None, solve_keys)
+    return matrices, _Norms(*map(jnp.stack, zip(*found, strict=True)))
 
 
 class _Images(NamedTuple):
@@ -210,20 +217,27 @@ def _signs(op: Operator, key: Key) -> Vector:
     return vectors.random_like(op.like, key=key, distribution="rademacher")
 
 
-@partial(jit_solver, static_argnums=(1, 2))
-def _compiled_norms(op: Operator, owners: tuple[int, ...], num_blocks: int, keys: Key) -> _Norms:
-    product = op.linearize()
+@partial(jit_solver, static_argnums=0)
+def _compiled(
+    solver: LanczosOfBlocks, diagonal: BlockDiagonal, solve_keys: Key, share_keys: Key
+) -> tuple[BlockMatrices, _Norms]:
+    product = diagonal.inner.linearize()
+    together = diagonal.together(product)
+    apart = together or partial(diagonal.one_by_one, product)
 
-    def one(key: Key) -> _Norms:
-        x = _signs(op, key)
+    def images(x: Vector) -> _Images:
+        if together:
+            whole = product(x)
+            return _Images(whole, vectors.subtract(whole, together(x)))
         zeros = jax.tree.map(jnp.zeros_like, x)
 
         def add(block: Int[Array, ""], sums: _Images) -> _Images:
-            return _add(owners, block, sums, product(only(owners, block, x)))
+            return _add(diagonal.owners, block, sums, product(only(diagonal.owners, block, x)))
 
-        return _lengths(lax.fori_loop(0, num_blocks, add, _Images(zeros, zeros)))
+        return lax.fori_loop(0, diagonal.num_blocks, add, _Images(zeros, zeros))
 
-    return lax.map(one, keys)
+    norms = lax.map(lambda key: _lengths(images(_signs(diagonal, key))), share_keys)
+    return solver_loop.trace_each(solver, apart, None, solve_keys), norms
 
 
 @jax.jit
@@ -235,7 +249,7 @@ _added = jax.jit(_add, static_argnums=0)
 _only = jax.jit(only, static_argnums=0)
 
 
-@partial(jax.jit, static_argnums=(2, 3, 4, 5, 6))
+@partial(jit_for_few_calls, static_argnums=(2, 3, 4, 5, 6))
 def _summary(
     matrices: BlockMatrices,
     norms: _Norms,
