@@ -221,12 +221,13 @@ def _gap(one: list[Vector], other: list[Vector]) -> float:
 
 # Compiled as a whole: leaf by leaf, a network would take hundreds of programs.
 _normalized, _plus, _times = jax.jit(vectors.normalize), jax.jit(vectors.add), jax.jit(vectors.scale)
+_stacked = jax.jit(vectors.stack)
 _distance = jax.jit(lambda a, b: vectors.norm(vectors.subtract(a, b)))
 _asymmetry = jax.jit(lambda u, hu, v, h: vectors.inner(u, h) - vectors.inner(hu, v))
 
 
 def _rounding(op: Operator, probes: list[Vector], images: list[Vector]) -> float:
-    block = vectors.stack(probes)
+    block = _stacked(probes)
 
     def products(part: Any) -> Vector:
         wide = in_double_precision(lambda op, block: lax.map(op.linearize(), block), part, block)

@@ -178,8 +178,12 @@ def _add(
 def _products(
     loss: Any, params: Params, mean: Vector, unit: Float[Array, ""], batch: Batch
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    return _deviation(_gradient(loss, params, batch), mean, unit)
+
+
+def _deviation(grads: Vector, mean: Vector, unit: Float[Array, ""]) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Return |gₖ − ḡ|² and (gₖ − ḡ)ᵀḡ, in squared units."""
-    away = vectors.in_units(unit, vectors.subtract(_gradient(loss, params, batch), mean))
+    away = vectors.in_units(unit, vectors.subtract(grads, mean))
     return vectors.inner(away, away), vectors.inner(away, vectors.in_units(unit, mean))
 
 
@@ -192,18 +196,30 @@ def _zeros(params: Params) -> Vector:
     return jax.tree.map(lambda x: shard_like(jnp.zeros(x.shape, vectors.accumulator(x.dtype)), x), params)
 
 
-def _unit(sizes: Float[Array, " batches"]) -> Float[Array, ""]:
+def _unit(sizes: Float[Array, "..."]) -> Float[Array, ""]:
     """Return the power of two next to the largest entry of any gradient: squares in this unit stay in range."""
     return vectors.power_of_two(jnp.max(sizes))
 
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _compiled(loss: Any, batch_size: int, params: Params, data: Batch, keys: Key) -> tuple[Any, Any, Any, Any]:
-    draw = partial(_draw, batch_size, data)
-    mean, sizes = lax.scan(lambda total, key: _add(loss, params, 1 / len(keys), total, draw(key)), _zeros(params), keys)
-    unit = _unit(sizes)
-    spread, along = lax.map(lambda key: _products(loss, params, mean, unit, draw(key)), keys)
-    return spread, along, _square(unit, mean), unit
+    count, zeros = len(keys), _zeros(params)
+    none = jax.tree.map(jnp.zeros_like, _deviation(zeros, zeros, _unit(vectors.max_abs(zeros))))
+
+    # Both passes in one loop, so that the program holds one gradient.
+    def step(carry: tuple[Vector, Float[Array, ""]], i: Int[Array, ""]) -> tuple[Any, Any]:
+        mean, size = carry
+        grads = _gradient(loss, params, _draw(batch_size, data, keys[i % count]))
+
+        def first() -> tuple[Any, Any]:
+            return (vectors.axpy(1 / count, grads, mean), jnp.maximum(size, vectors.max_abs(grads))), none
+
+        return lax.cond(i < count, first, lambda: (carry, _deviation(grads, mean, _unit(size))))
+
+    carry = (zeros, vectors.max_abs(zeros))
+    (mean, size), (spread, along) = lax.scan(step, carry, jnp.arange(2 * count, dtype=jnp.int32))
+    unit = _unit(size)
+    return spread[count:], along[count:], _square(unit, mean), unit
 
 
 _one_draw = jax.jit(_draw, static_argnums=0)

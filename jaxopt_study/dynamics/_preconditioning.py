@@ -201,6 +201,7 @@ def _step(
     return linear_step(optimizer, opt_state, loss, params, data, "statistics", batch_size, 1)
 
 
+@nan_is_an_answer
 def preconditioned_step(
     name: str, optimizer: Any, opt_state: Any, loss: LossFn, params: Params, data: Any, batch_size: int | None
 ) -> tuple[LinearStep, Params, float]:

@@ -105,9 +105,7 @@ def companion_matrices(
 
 
 @partial(jit_for_few_calls, static_argnums=(0, 1, 2))
-def _sensitivity(
-    optimizer: Any, one: Shapes, roles: tuple[Role, ...], state: Any
-) -> tuple[StepSensitivity, Any]:
+def _sensitivity(optimizer: Any, one: Shapes, roles: tuple[Role, ...], state: Any) -> tuple[StepSensitivity, Any]:
     return neutral_step(optimizer, one.tree, state, roles).sensitivity()
 
 

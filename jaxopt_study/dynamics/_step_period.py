@@ -5,7 +5,6 @@ chain is not representative, and may not move the parameters at all; stability i
 """
 
 import math
-from functools import partial
 from typing import Any
 
 import jax
@@ -113,7 +112,7 @@ def _counters(optimizer: Any, params: Any, opt_state: Any) -> dict[str, Integer[
     if not paths:
         return {}
     try:
-        jax.eval_shape(partial(_run, optimizer, Shapes(small)), {})
+        _run_compiled.eval_shape(optimizer, Shapes(small), {})
         shapes = small if _integers(jax.eval_shape(optimizer.init, small)) == paths else full
     except Exception:  # any error of a transformation that needs its true shapes
         shapes = full

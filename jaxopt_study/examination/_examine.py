@@ -40,7 +40,7 @@ def examine(
 
     The audit of the Hessian's products comes first; its noise floor limits the tolerance of what follows, and an
     unsound audit ends the examination. A stage that fails does not keep the others from running: its error is in the
-    result.
+    result. An interrupt (Ctrl-C) ends the examination with what was measured before it.
 
     Args:
         loss: `loss(params, batch)`, as in `curvature.hessian`.
@@ -88,16 +88,20 @@ def examine(
     results: dict[str, Any] = {}
     errors: dict[str, str] = {}
     seconds: dict[str, float] = {}
+    unfinished = ""  # stages that an interrupt has left out
     with Bar(progress, "") as bar:
         for name, stage in chosen.items():
             bar.show(stage.title, len(seconds), len(chosen))
             began = time.perf_counter()
             try:
                 results[name] = plain(stage.run(subject, results))
+            except KeyboardInterrupt:
+                unfinished = ", ".join(STAGES[one].title for one in list(chosen)[len(seconds) :])
+                errors[name] = f"interrupted; not measured: {unfinished}"
             except Exception as error:  # a user's loss may raise anything; what is finished is kept
                 errors[name] = f"{type(error).__name__}: {error}"
             seconds[name] = time.perf_counter() - began
-            if "audit" in errors or results["audit"]["verdict"] == "unsound":
+            if unfinished or "audit" in errors or results["audit"]["verdict"] == "unsound":
                 break
     return Examination(
         results=results, errors=errors, seconds=seconds, size=subject.op.size, budget=budget,

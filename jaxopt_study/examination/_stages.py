@@ -189,7 +189,7 @@ def preconditioned(subject: Subject, so_far: Results) -> dict[str, Any]:
     del so_far
     with mesh_context(subject.params):
         step, diagonal, limit = preconditioned_step(
-            "preconditioned_sharpness", *subject.step, subject.choices.batch_size
+            "preconditioned_sharpness", *subject.step, batch_size=subject.choices.batch_size
         )
         op = called_from_python(step.curvature).precondition(diagonal)
         bracket = curvature.sharpness(op, key=subject.key("preconditioned"))

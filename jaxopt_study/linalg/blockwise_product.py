@@ -1,9 +1,9 @@
 """Product with the diagonal blocks of a linear map, from its traced program.
 
-The product of every block with its part of a vector is a run of the program with zeros for all other parts. The runs go
-together: each intermediate value is stacked over those blocks only on whose input it depends and whose output depends on
-it. Of a network with L layers, tangents before a layer and derivatives after it that its block does not need are never
-computed: L² + L products of matrices instead of 6 L² for L whole products.
+The product of a block with its part of a vector is a run of the program with zeros for all other parts. All blocks run
+together: each intermediate value is stacked over those blocks on whose part of the vector it depends, and whose part of
+the result depends on it. For the layers of a network that is one half of the tangents and one half of the derivatives,
+and none of the products that couple layers: L² + L products of matrices, where L whole products take 6 L².
 """
 
 import itertools
@@ -16,7 +16,7 @@ from jax import lax
 from jax.extend import core
 
 from jaxopt_study._programs import called_program, evaluate
-from jaxopt_study.types import Matvec, Vector
+from jaxopt_study.types import Matvec
 
 _LARGEST = 2**26  # bytes of a stacked value
 

@@ -215,7 +215,7 @@ def _of_one_vector(layout: Layout | Chunks, product: Matvec) -> Matvec:
 def _from_python(solver: Solver, product: Matvec, limits: Any, key: Key | None, start: Any) -> Any:
     run, block, seed = _begin(solver, key, start)
     while not bool(run.state.done):
-        images = vectors.stack([product(vector) for vector in block])
+        images = _stacked([product(vector) for vector in block])
         run, block = _next(solver, limits, seed, run, images)
     return _finish(solver, limits, run)
 

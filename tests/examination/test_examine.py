@@ -247,6 +247,23 @@ def test_a_stage_that_fails_is_named_and_the_others_are_kept(monkeypatch):
     assert "it broke" in text(found, "not measured")
 
 
+def test_an_interrupt_ends_an_examination_and_keeps_what_was_measured(monkeypatch, tmp_path):
+    def interrupted(subject, so_far):
+        raise KeyboardInterrupt
+
+    stages = {
+        name: replace(stage, run=interrupted) if name == "threshold" else stage
+        for name, stage in _examine.STAGES.items()
+    }
+    monkeypatch.setattr(_examine, "STAGES", stages)
+    found = examine(loss, PARAMS, DATA, optimizer=optax.sgd(0.1))
+    assert set(found.results) == {"audit", "sharpness"}
+    told = text(found, "not measured")
+    assert "threshold: interrupted; not measured: stability threshold of the optimizer, preconditioned" in told
+    assert "noise of the gradient" in told
+    assert Examination.load(found.save(tmp_path / "part.json")).findings == found.findings
+
+
 def test_the_state_of_the_optimizer_counts():
     momentum = optax.sgd(0.1, momentum=0.9)
     state = momentum.init(PARAMS)

@@ -176,10 +176,9 @@ class EmpiricalRiskOperator(Operator):
         Returns:
             A function of a vector, which is not checked.
         """
-        if self.loop_kind == "compiled" or not self.is_batched:
+        if self.loop_kind == "compiled" or self.batch_size is None or not self.is_batched:
             shared = replace(self, loop_kind="compiled")  # one program for both kinds of loop
             return super(EmpiricalRiskOperator, shared).product()
-        assert self.batch_size is not None
         parts = [
             (share, replace(self, data=batch, batch_size=None).product())
             for share, batch in batches_of(self.data, self.batch_size)
@@ -203,7 +202,8 @@ class EmpiricalRiskOperator(Operator):
         if not leaves or any(x.ndim == 0 or x.shape[0] != leaves[0].shape[0] for x in leaves) or len(leaves[0]) < 2:
             return None
         size = min(self.batch_size or len(leaves[0]), len(leaves[0]))
-        return replace(self, batch_size=2 if size == 1 else 2 * size // 3)
+        # Equal batches where possible: a last one of another size would compile as a second copy of the loss.
+        return replace(self, batch_size=2 if size == 1 else size // 2 if size % 2 == 0 else 2 * size // 3)
 
     def mean(self, function: Callable[[Batch], Any]) -> Any:
         """Return the mean over all examples of a function that is a mean over a batch; for use inside a trace.
