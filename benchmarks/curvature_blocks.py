@@ -43,6 +43,8 @@ def network(width: int, examples: int) -> tuple[Any, Any]:
 def processor_seconds(methods: dict[str, Callable[[], Any]], rounds: int, *, cold: bool) -> dict[str, list[float]]:
     """Time methods alternately, by processor seconds of all threads: other programs on the machine do not count."""
     times: dict[str, list[float]] = {name: [] for name in methods}
+    for method in () if cold else methods.values():
+        jax.block_until_ready(method())
     for _ in range(rounds):
         for name, method in methods.items():
             if cold:

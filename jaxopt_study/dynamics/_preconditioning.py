@@ -292,11 +292,10 @@ def _bounded(leaves: list[Float[Array, "..."]], factors: list[tuple[ScalarLike, 
     """Return weight · sensitivity / leaf for pairs of sensitivity and weight, bounded where a coordinate is at rest."""
 
     def of_leaf(leaf: Float[Array, "*shape"], sensitivity: ScalarLike, weight: ScalarLike) -> Float[Array, "*shape"]:
-        dtype = vectors.accumulator(leaf.dtype)  # half precision has no reciprocal of a small number
-        info = jnp.finfo(dtype)
-        largest = 1e-3 * float(info.max)
-        relative = leaf.astype(dtype) / sensitivity
+        wide = leaf.astype(vectors.accumulator(leaf.dtype))  # half precision has no reciprocal of a small one
+        largest = 1e-3 * float(jnp.finfo(wide.dtype).max)
+        relative = wide / sensitivity
         inverse = jnp.where(relative > 0, weight / jnp.where(relative > 0, relative, 1), largest)
-        return jnp.clip(inverse, float(info.tiny), largest).astype(dtype)
+        return jnp.clip(inverse, float(jnp.finfo(wide.dtype).tiny), largest)
 
     return [of_leaf(leaf, *factor) for leaf, factor in zip(leaves, factors, strict=True)]

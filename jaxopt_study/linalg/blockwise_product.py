@@ -46,8 +46,8 @@ def blockwise_product(product: Matvec, like: Any, owners: Blocks) -> Matvec | No
         owners: For each leaf, the index of its block.
 
     Returns:
-        The product; None if the program has an operation that is not known to be linear, such as a loop, or if a
-        stacked value would take more than 64 MiB.
+        The product; None if the program has an operation that is not known to be linear, such as a loop, if a stacked
+        value would take more than 64 MiB, or if values are spread over the explicit axes of a mesh.
     """
     leaves, structure = jax.tree.flatten(like)
     traced = jax.make_jaxpr(lambda *x: jax.tree.leaves(product(structure.unflatten(x))))(*leaves)
@@ -59,7 +59,7 @@ def blockwise_product(product: Matvec, like: Any, owners: Blocks) -> Matvec | No
     after = _influence(program.jaxpr, owners)
     rank = _order(program.jaxpr, owners)
     held = {var: tuple(sorted(before[var] & after.get(var, frozenset()), key=rank.__getitem__)) for var in before}
-    if any(len(blocks) * _bytes(var) > _LARGEST for var, blocks in held.items()):
+    if any(_is_spread(var) or len(blocks) * _bytes(var) > _LARGEST for var, blocks in held.items()):
         return None
     return lambda v: structure.unflatten(_run(program, owners, held, jax.tree.leaves(v)))
 
@@ -121,6 +121,10 @@ def _is_linear(equation: core.JaxprEqn, dependent: Any) -> bool:
     if allowed is _ALL:
         return True
     return len(places) == 1 if allowed == _ONE_OF else places <= set(allowed)
+
+
+def _is_spread(var: Any) -> bool:
+    return any(getattr(getattr(var.aval, "sharding", None), "spec", None) or ())
 
 
 def _bytes(var: Any) -> int:

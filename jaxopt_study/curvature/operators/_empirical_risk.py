@@ -95,7 +95,7 @@ class EmpiricalRiskOperator(Operator):
         shard_interleaved: Whether batches take examples of all devices.
         remat: Whether each product linearises again.
         matmul: The matmul precision.
-        loop_kind: The kind of loop for many products.
+        loop_kind: The kind of loop for many products; "called" is "host" by choice, not for convolutions.
     """
 
     params: Params
@@ -109,7 +109,7 @@ class EmpiricalRiskOperator(Operator):
     shard_interleaved: bool
     remat: bool
     matmul: str
-    loop_kind: Loop
+    loop_kind: Literal["compiled", "host", "called"]
 
     @property
     def like(self) -> Any:
@@ -119,7 +119,7 @@ class EmpiricalRiskOperator(Operator):
     @property
     def loop(self) -> Loop:
         """Kind of loop for many products: "host" for XLA's convolutions on a CPU."""
-        return self.loop_kind
+        return "compiled" if self.loop_kind == "compiled" else "host"
 
     @property
     def precision(self) -> str:
@@ -177,8 +177,8 @@ class EmpiricalRiskOperator(Operator):
             A function of a vector, which is not checked.
         """
         if self.loop_kind == "compiled" or self.batch_size is None or not self.is_batched:
-            shared = replace(self, loop_kind="compiled")  # one program for both kinds of loop
-            return super(EmpiricalRiskOperator, shared).product()
+            kind = "compiled" if self.loop_kind == "called" else self.loop_kind  # one program for both
+            return super(EmpiricalRiskOperator, replace(self, loop_kind=kind)).product()
         parts = [
             (share, replace(self, data=batch, batch_size=None).product())
             for share, batch in batches_of(self.data, self.batch_size)
@@ -252,7 +252,9 @@ def called_from_python(op: Operator) -> Operator:
     Returns:
         The operator with another kind of loop; unchanged if it is of no loss or reads a loader.
     """
-    return replace(op, loop_kind="host") if isinstance(op, EmpiricalRiskOperator) else op
+    if not isinstance(op, EmpiricalRiskOperator) or op.loop_kind != "compiled":
+        return op
+    return replace(op, loop_kind="called")
 
 
 def empirical_risk_operator(
