@@ -30,12 +30,14 @@ import numpy as np
 from curvature_cases import PEERS, peers_record, show
 from sidebyside import alternate, check, output_file, ratio, store, summary
 
-from jaxopt_study._programs import jit_solver
 from jaxopt_study.curvature import eigenpairs, hessian
 
 THREADS = 2
-# Compiled as a solver is.
-_chained = jit_solver(lambda op, v, m: curvature_cases.chain(op.linearize(), v, m), static_argnums=2)
+_chained = jax.jit(
+    lambda op, v, m: curvature_cases.chain(op.linearize(), v, m),
+    static_argnums=2,
+    compiler_options={"xla_cpu_use_fusion_emitters": False},  # as a solver is compiled
+)
 
 
 def measure_hvp(args: Any) -> None:

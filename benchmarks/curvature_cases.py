@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_study import optimizers
-from jaxopt_study._programs import contains_any_convolution, jit_convolutions
 from jaxopt_study.problems.networks import convolve, max_pool
 from jaxopt_study.training import train
 
@@ -28,12 +27,11 @@ class Case:
     params: Any
     data: Any
     source: str
+    options: dict[str, str | bool] | None = None  # with which `train` compiles such a loss
 
     def by_hand(self) -> tuple[Callable[[Any, Any], Any], Callable[[Any, Any, Any, int], Any]]:
         """Return the jitted gradient, and m products v ← c H v in one compiled loop after one linearisation."""
-        # Convolutions are compiled as `train` compiles them.
-        convolves = contains_any_convolution(jax.make_jaxpr(self.loss)(self.params, self.data))
-        gradient = (jit_convolutions if convolves else jax.jit)(jax.grad(self.loss))
+        gradient = jax.jit(jax.grad(self.loss), compiler_options=self.options)
 
         @partial(jax.jit, static_argnums=3)
         def products(params: Any, data: Any, v: Any, m: int) -> Any:
@@ -86,7 +84,7 @@ def cnn(data_dir: Path | None, convolution: str) -> Case:
         "bias_2": jnp.zeros(10),
     }
     batch = (jnp.asarray(images[:500]).reshape(-1, 28, 28, 1), jnp.asarray(labels[:500]))
-    return Case(loss, params, batch, source)
+    return Case(loss, params, batch, source, {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT"})
 
 
 def relative_residuals(case: Case) -> Callable[[Any, Any], dict[str, float]]:
