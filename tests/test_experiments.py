@@ -37,8 +37,8 @@ EXPERIMENTS = discover()
 # Of the smoke runs, those of a few seconds of a processor, compilation included: most take 6 or less, none over 13.
 QUICK = {
     "activation_histograms", "amsgrad_counterexample", "bagging_boosting", "bias_variance", "cliff", "closed_form",
-    "cross_validation", "gradient_noise", "learning_rate_diagnosis", "local_vs_global", "long_term", "noisy_quadratic",
-    "quadratic_rates", "saddle_index", "trajectories",
+    "cross_validation", "ensemble", "gradient_noise", "learning_rate_diagnosis", "local_vs_global", "long_term",
+    "noisy_quadratic", "quadratic_rates", "saddle_index", "trajectories",
 }  # fmt: skip
 STORED = Path(command_line.__file__).parent / "results"
 

@@ -52,7 +52,7 @@ class Config:
 
 PRESETS = {
     "smoke": Config(
-        num_examples=20, num_epochs=256, group_size=8, data="digits", num_train=600, num_test=500, widths=(16,),
+        num_examples=20, num_epochs=256, group_size=20, data="digits", num_train=600, num_test=500, widths=(16,),
         batch_size=10, num_seeds=6,
     ),
     "paper": Config(),

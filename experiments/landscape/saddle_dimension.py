@@ -49,7 +49,7 @@ class Config:
 
 
 PRESETS = {
-    "smoke": Config(dimensions=(1, 2, 3, 6), num_functions=1_500, num_waves=32, num_matrices=4_000),
+    "smoke": Config(dimensions=(1, 2, 3, 6), num_functions=5_000, num_waves=32, num_matrices=10_000),
     "paper": Config(),
 }
 

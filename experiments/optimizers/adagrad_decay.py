@@ -38,7 +38,7 @@ class Config:
 
 
 PRESETS = {
-    "smoke": Config(num_coordinates=100, num_steps=2_000, num_seeds=4, num_features=300, train_steps=500, num_rates=5),
+    "smoke": Config(num_coordinates=100, num_steps=3_000, num_seeds=12, num_features=300, train_steps=500, num_rates=5),
     "paper": Config(),
 }
 

@@ -71,7 +71,7 @@ def evaluate(
     examples = problem.data if on == "train" else getattr(problem, on)
     state = (model_state,) if problem.init_state else ()
     try:
-        return _measure_compiled(functions, params, state, examples, batch_size)
+        return measure_once(functions, params, state, examples, batch_size)
     except MISSING_DATA as error:
         explain_missing_data(problem, error)
         raise
@@ -179,5 +179,6 @@ def measure(
 
 
 @partial(jax.jit, static_argnames=("functions", "batch_size"))
-def _measure_compiled(functions: Any, params: Any, state: Any, examples: Any, batch_size: int | None) -> dict[str, Any]:
+def measure_once(functions: Any, params: Any, state: Any, examples: Any, batch_size: int | None) -> dict[str, Any]:
+    """Return what `measure` returns; a run traces it once, although it has it in several places."""
     return measure(dict(functions), params, state, examples, batch_size)

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, PyTree, Shaped
 from jaxopt_study._checks import describe_argument
 from jaxopt_study.dynamics import keep_dtypes
 from jaxopt_study.training._curvature_probe import CurvatureProbe
-from jaxopt_study.training._evaluate import evaluated, measure
+from jaxopt_study.training._evaluate import evaluated, measure_once
 from jaxopt_study.training._run_spec import Best, Carry, Constants, Inputs, Plan, Step
 from jaxopt_study.training._step import batch_at, the_optimizer
 from jaxopt_study.training._trajectory import EarlyStopping
@@ -89,11 +89,11 @@ def evaluate_carry(plan: Plan, inputs: Inputs, carry: Carry) -> dict[str, Array]
     """Return loss and metrics on every requested split."""
     params = evaluated(plan.shaped(carry.params))
     state = (carry.model_state,) if plan.init_state else ()
+    functions = (("loss", plan.loss), *plan.metrics)
     evaluations: dict[str, Any] = {}
     for split in plan.evaluate_on:
         examples = inputs.data if split == "train" else inputs.examples[split]
-        functions = {"loss": plan.loss, **dict(plan.metrics)}
-        values = measure(functions, params, state, examples, plan.evaluate_batch_size)
+        values = measure_once(functions, params, state, examples, plan.evaluate_batch_size)
         evaluations |= {f"{split}_{name}": value for name, value in values.items()}
     return evaluations
 

@@ -101,6 +101,7 @@ def permute(
     return _permute_grid(position, epoch, words, num_examples, a, -(-num_examples // a))
 
 
+@jax.jit  # traced once, although a run has it in several places
 def _permute_grid(
     position: Integer[Array, "*shape"],
     epoch: Integer[Array, "..."],
