@@ -43,19 +43,6 @@ def jit_solver(function: Callable[..., Any], **options: Any) -> Callable[..., An
     return _jit_on_cpu(function, _SOLVERS, options)
 
 
-def jit_for_few_calls(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
-    """Return `jax.jit` of a function with a large program that runs once or twice, compiled without optimizations.
-
-    On a CPU derivatives of a network compile in a third of the time and run up to twice as long; products of matrices
-    take library calls either way. Inside another trace the result is that of `jax.jit`.
-
-    Args:
-        function: The function to compile.
-        options: Options of `jax.jit`.
-    """
-    return _jit_on_cpu(function, _FEW_CALLS, options)
-
-
 def jit_convolutions(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
     """Return `jax.jit` of a function that spends most of its time in convolutions.
 
