@@ -320,8 +320,8 @@ DYNAMICS = [
     ),
     _edit(
         "dynamics/_preconditioning.py",
-        "leaf / block.sensitivity",
-        "leaf * block.sensitivity",
+        "wide / sensitivity",
+        "wide * sensitivity",
         "dynamics/test_preconditioning.py::test_adams_preconditioner_is_the_root_of_its_second_moment",
     ),
     _edit(
