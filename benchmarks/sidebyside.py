@@ -18,6 +18,7 @@ import numpy as np
 from jaxopt_study import files
 
 RESULTS = Path(__file__).parent / "results"
+_REST = 0.01  # seconds in which the threads of the method before stop waiting for work by spinning
 PACKAGES = ("jax", "jaxlib", "optax", "flax", "numpy", "torch")
 
 
@@ -31,6 +32,7 @@ def alternate(methods: dict[str, Callable[[], Any]], *, rounds: int, calls: int 
     times: dict[str, list[float]] = {name: [] for name in methods}
     for _ in range(rounds):
         for name, method in methods.items():
+            time.sleep(_REST)
             began = time.perf_counter()
             for _ in range(calls):
                 method()

@@ -208,7 +208,7 @@ def _scalar(who: str, value_fn: Callable[[PyTree], Any], params: PyTree) -> Floa
     value = value_fn(params)
     kind = getattr(value, "dtype", None)
     if isinstance(value, float) or (kind is not None and jnp.shape(value) == () and jnp.issubdtype(kind, jnp.floating)):
-        return value
+        return jnp.asarray(value)
     raise TypeError(
         f"{who} needs value_fn to return the loss, a real scalar; received {describe_argument(value)}. Take its mean, "
         "or the first part of a pair."
