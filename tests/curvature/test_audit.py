@@ -111,6 +111,15 @@ def test_numbers_drawn_while_tracing_are_found():
     assert found.messages[0].startswith("Not repeatable")
 
 
+def in_pairs(params, x):
+    h = jnp.tanh(x @ params["in"]) @ params["out"]
+    return jnp.mean((h[0 : len(h) // 2 * 2 : 2] - h[1::2]) ** 2)
+
+
+def test_a_loss_that_couples_the_examples_of_a_batch_in_pairs_is_found():
+    assert audit(hessian(in_pairs, W, X), key=KEY).partition > 0.01
+
+
 def test_a_loss_that_couples_the_examples_of_a_batch_is_found():
     found = audit(hessian(normalised, W, X, batch_size=10), key=KEY, double_precision=False)
     assert found.verdict == "unsound"

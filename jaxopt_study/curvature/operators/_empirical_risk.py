@@ -202,8 +202,8 @@ class EmpiricalRiskOperator(Operator):
         if not leaves or any(x.ndim == 0 or x.shape[0] != leaves[0].shape[0] for x in leaves) or len(leaves[0]) < 2:
             return None
         size = min(self.batch_size or len(leaves[0]), len(leaves[0]))
-        # Equal batches where possible: a last one of another size would compile as a second copy of the loss.
-        return replace(self, batch_size=2 if size == 1 else size // 2 if size % 2 == 0 else 2 * size // 3)
+        # An odd number, about two thirds: examples that a loss couples in pairs are then separated.
+        return replace(self, batch_size=2 if size == 1 else (2 * size // 3 - 1) | 1)
 
     def mean(self, function: Callable[[Batch], Any]) -> Any:
         """Return the mean over all examples of a function that is a mean over a batch; for use inside a trace.
