@@ -51,8 +51,8 @@ def text(notebook):
 
 
 def words(shown):
-    """Return a text with its numbers taken out."""
-    return NUMBER.sub("#", shown)
+    """Return a text with its numbers taken out, and the spaces that align them."""
+    return " ".join(NUMBER.sub("#", shown).split())
 
 
 def numbers(shown):

@@ -212,12 +212,13 @@ def _spikes(losses: Float[np.ndarray, " steps"], noise: float, descent: float) -
 
 
 def _falls_steadily(losses: Float[np.ndarray, " steps"], noise: float) -> bool:
-    """Return whether a straight line has a significantly negative slope in both halves."""
+    """Return whether a straight line has a significantly negative slope in both halves, beyond single precision."""
+    noise = max(noise, float(np.finfo(np.float32).eps * np.max(np.abs(losses))))
 
     def slope(part: np.ndarray) -> tuple[float, float]:
         steps = np.arange(len(part)) - (len(part) - 1) / 2
         square = float(steps @ steps)
-        return float(steps @ part) / square, noise / math.sqrt(square)
+        return float(steps @ (part - part[0])) / square, noise / math.sqrt(square)  # exactly 0 for equal losses
 
     halves = [slope(part) for part in np.array_split(losses, 2)]
     return all(value < -SIGNIFICANT * error and value < 0 for value, error in halves)

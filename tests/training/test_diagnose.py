@@ -31,6 +31,15 @@ def test_curves_without_and_with_noise(finding):
     assert found.count(finding) >= 19, found
 
 
+@pytest.mark.parametrize("level", [0.1, 2.3, 7.7, 1e3])
+def test_rounding_is_no_descent(level):
+    """Equal losses, whose sums round on some processors, and losses that differ by a last digit now and then."""
+    assert diagnose(np.full(400, level)).finding == "plateau"
+    single = np.full(400, level, np.float32)
+    single[250:] = np.nextafter(single[0], np.float32(0))
+    assert diagnose(single).finding == "plateau"
+
+
 @pytest.mark.parametrize("finding", CURVES)
 @pytest.mark.parametrize("factor", [1e-6, 1e6])
 def test_the_unit_of_the_loss_does_not_matter(finding, factor):
