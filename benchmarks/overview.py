@@ -16,11 +16,10 @@ from jaxopt_study.figures import COLOURS, SETTINGS, new_figure, render
 README = Path(__file__).parent / "README.md"
 PICTURE = Path(__file__).parent / "overview.png"
 BEGIN, END = "<!-- The rows are written by overview.py. -->\n", "<!-- End of what is written. -->"
-WHITE = {"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none"}
 HEAD = "| Result | What | Reached | Target | Holds | Load |\n|---|---|---|---|---|---|\n"
 # What is compared with a peer in time: a result, and what its checks' names end in.
 PEERS = {
-    "curvature_hvp.json": "PyHessian's form",
+    "curvature_hvp.json": "PyHessian's form|torch's",
     "curvature_top5.json": "curvlinops|pyhessian|eigenthings|matfree",
     "curvature_slq_peers.json": "curvlinops|pyhessian|eigenthings|matfree",
     "curvature_trace.json": "pyhessian",
@@ -57,16 +56,7 @@ def picture() -> Figure:
             reached = value <= target
             axes.plot([value], [place], "o", color=COLOURS[0 if reached else 1], markersize=6, zorder=3)
             axes.plot([target], [place], "|", color="black", markersize=11, markeredgewidth=1.6)
-            axes.annotate(
-                f"{value:.2f}",
-                (value, place),
-                (7, 0),
-                textcoords="offset points",
-                va="center",
-                fontsize=8,
-                zorder=4,
-                bbox=WHITE,
-            )
+            axes.annotate(f"{value:.2f}", (1.02, place), xycoords=("axes fraction", "data"), va="center", fontsize=9)
         axes.set_yticks(range(len(rows)), [label for label, _, _ in rows], fontsize=9)
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.set_xscale("log", base=2)

@@ -33,8 +33,9 @@ _FEW_CALLS: dict[str, str | bool] = {"xla_cpu_use_fusion_emitters": False, "xla_
 def jit_solver(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
     """Return `jax.jit` of a solver, a function in which all operations but matrix products are small.
 
-    On a CPU an option halves its compile time, without making any program of `benchmarks/curvature.py` slower. Inside
-    another trace, where JAX allows no options, the result is that of `jax.jit`.
+    On a CPU an option halves its compile time. Products take as long as without it on some processors, and up to a
+    quarter longer on others (`curvature.py hvp` in `benchmarks`). Inside another trace, where JAX allows no options,
+    the result is that of `jax.jit`.
 
     Args:
         function: The function to compile.
