@@ -82,13 +82,13 @@ def test_smoke_run_keeps_record_and_small_figures(smoke):
 
 
 def same(found, stored):
-    """Return whether claims are equal but for the last digits, in which processors differ."""
+    """Return whether claims are equal but for the last digits, in which processors differ, and fits stop."""
     if isinstance(stored, dict):
         return found.keys() == stored.keys() and all(same(found[key], stored[key]) for key in stored)
     if isinstance(stored, list):
         return len(found) == len(stored) and all(map(same, found, stored))
     if isinstance(stored, float) and isinstance(found, float):
-        return found == pytest.approx(stored, rel=1e-9, nan_ok=True)
+        return found == pytest.approx(stored, rel=1e-7, nan_ok=True)
     return found == stored
 
 

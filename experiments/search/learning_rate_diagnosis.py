@@ -77,7 +77,7 @@ CALIBRATION: Mapping[str, Task] = {
 }
 DRAWN = "digits, ReLU, SGD"
 PRESETS = {
-    "smoke": Config(tasks=("quadratic, gradient descent", DRAWN), calibration=False, num_reference=2, num_seeds=4),
+    "smoke": Config(tasks=("quadratic, gradient descent", DRAWN), calibration=False, num_reference=2, num_seeds=6),
     "paper": Config(),
 }
 
