@@ -20,6 +20,11 @@ KEYS = {
 SETTINGS = {"num_trials": 3, "num_seeds": 3, "num_steps": 9, "evaluate_every": 4, "batch_size": 5}
 
 
+def test_the_keys_of_the_seeds_are_those_that_the_documentation_states():
+    key = jax.random.key(5, impl="threefry2x32")  # its other half draws the trials
+    assert (sweeps.search_keys(key, 3) == jax.random.split(jax.random.split(key)[1], 3)).all()
+
+
 @pytest.mark.parametrize("kind", KEYS)
 def test_a_lane_is_the_documented_call_of_train(kind, regression):
     """Whatever the implementation of the key, and wherever the lane is vectorised: bits of the keys are the same."""
