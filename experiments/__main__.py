@@ -1,8 +1,10 @@
 """`python -m experiments`: list the experiments, run some of them, judge their claims, and report them on one page."""
 
 import argparse
+import signal
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +35,7 @@ def main(arguments: Sequence[str] | None = None, *, console: Console | None = No
     Returns:
         0; with `--check`, 1 if a claim failed; 2 if data or a record are missing or damaged, or the folder cannot be
         written. Of several experiments, one that cannot be finished does not keep the others from running: those are
-        named at the end, and the status is 1.
+        named at the end, and the status is 1. After Ctrl-C 130 and after SIGTERM 143: what is finished is kept.
     """
     console = console or Console(width=None if sys.stdout.isatty() else 160)
     found = discover()
@@ -60,9 +62,15 @@ def main(arguments: Sequence[str] | None = None, *, console: Console | None = No
             if asked.command == "run" and asked.resume and is_finished(experiment, asked.preset, asked.out / name):
                 outcome = _judged(experiment, asked.out / name)
             elif asked.command == "run":
-                outcome = execute(name, experiment, asked.preset, out=asked.out, data_dir=asked.data_dir)
+                outcome = execute(
+                    name, experiment, asked.preset, out=asked.out, data_dir=asked.data_dir, resume=asked.resume,
+                    report=partial(console.print, highlight=False, markup=False),
+                )  # fmt: skip
             else:
                 outcome = _judged(experiment, asked.out / name)
+        except KeyboardInterrupt as stopped:
+            console.print("Interrupted. What is finished is kept; the same command with --resume goes on.")
+            return 128 + (stopped.args[0] if stopped.args else signal.SIGINT)
         except caught as error:
             told = str(error) if isinstance(error, known) else f"{type(error).__name__}: {error}"
             console.print(f"[red]{name}:[/red] {escape(told)}", highlight=False, soft_wrap=True)
@@ -177,7 +185,7 @@ def parser(names: Sequence[str]) -> argparse.ArgumentParser:
     run.add_argument(
         "--resume",
         action="store_true",
-        help="run only what an earlier call has not finished in --out; judge the rest",
+        help="go on where an earlier call was stopped: compute only what --out does not have yet, and judge the rest",
     )
     run.add_argument(
         "--data-dir", type=Path, metavar="DIR", help="folder with the four MNIST files, for --preset paper"
@@ -185,6 +193,11 @@ def parser(names: Sequence[str]) -> argparse.ArgumentParser:
     return whole
 
 
+def _terminate(number: int, frame: Any) -> None:
+    raise KeyboardInterrupt(number)
+
+
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _terminate)  # schedulers send it before they kill a process
     use_cpu_cores()  # a sweep runs one trial on each; everything else stays on the first
     sys.exit(main())

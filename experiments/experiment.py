@@ -2,7 +2,6 @@
 
 import importlib
 import pkgutil
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from matplotlib.figure import Figure
 
 import experiments
 from experiments.claims import Claim
+from experiments.parts import kept_in
 from jaxopt_study import files
 from jaxopt_study.figures import render
 from jaxopt_study.files import PathError
@@ -82,9 +82,19 @@ def discover() -> dict[str, Experiment[Any]]:
 
 
 def execute(
-    name: str, experiment: Experiment[Any], preset: str, *, out: Path | None = None, data_dir: Path | None = None
+    name: str,
+    experiment: Experiment[Any],
+    preset: str,
+    *,
+    out: Path | None = None,
+    data_dir: Path | None = None,
+    resume: bool = False,
+    report: Callable[[str], None] = lambda line: None,
 ) -> Outcome:
     """Run one experiment, then `conclude`.
+
+    What an interrupted run has finished, its `part`s and the trials of its searches, stays in the folder until a run
+    is complete.
 
     Args:
         name: Name of the experiment and of its folder.
@@ -92,6 +102,8 @@ def execute(
         preset: A key of its presets.
         out: Folder in which a folder of the experiment's name gets "record.json" and the figures; None writes nothing.
         data_dir: Folder of data files, if the preset needs any. It is not part of the record.
+        resume: Use what an interrupted run has finished, if configuration, code and versions are the same.
+        report: Called with a line on each part that was computed.
 
     Returns:
         The outcome.
@@ -105,16 +117,14 @@ def execute(
     if out is not None:
         folder = files.check_folder(files.as_path(out) / files.check_name("An experiment's name", name))
         files.check_place(folder / "record.json")
-    config = experiment.presets[preset]
-    began = time.perf_counter()
-    results = dict(experiment.run(config, data_dir))
-    results["run_seconds"] = time.perf_counter() - began
-    data_hash = results.pop("data_sha256", None)
-    record = Record(
-        "experiment", name, config={"preset": preset, **asdict(config)}, results=results, data_hash=data_hash
-    )
-    if folder is not None:
-        save(record, folder / "record.json")  # before it is judged, so that no error of a claim or figure loses the run
+    settings = {"preset": preset, **asdict(experiment.presets[preset])}
+    with kept_in(folder, settings, resume=resume, report=report) as seconds:
+        results = dict(experiment.run(experiment.presets[preset], data_dir))
+        results["run_seconds"] = seconds()
+        data_hash = results.pop("data_sha256", None)
+        record = Record("experiment", name, config=settings, results=results, data_hash=data_hash)
+        if folder is not None:  # before it is judged, so that no error of a claim or figure loses the run
+            save(record, folder / "record.json")
     return conclude(experiment, record, folder=folder)
 
 

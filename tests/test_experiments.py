@@ -30,6 +30,7 @@ from experiments.claims import (
 )
 from experiments.experiment import Experiment, conclude, discover, execute
 from experiments.orders import Written, written
+from experiments.parts import part
 from jaxopt_study import optimizers, problems, training
 from jaxopt_study.records import Record, load, plain, save
 
@@ -331,8 +332,8 @@ def test_resume_runs_only_what_is_not_finished(monkeypatch, tmp_path):
 
     found = {name: replace(invented(INSIDE), run=run) for name in ("first", "second")}
     monkeypatch.setattr(command_line, "discover", lambda: found)
-    with pytest.raises(KeyboardInterrupt):
-        run_main("run", "all", "--out", str(tmp_path))
+    status, output = run_main("run", "all", "--out", str(tmp_path))
+    assert (status, "--resume" in output) == (130, True)
     status, output = run_main("run", "all", "--resume", "--check", "--out", str(tmp_path))
     assert (status, len(runs)) == (0, 3)
     assert output.count("1 PASS") == 2
@@ -340,6 +341,60 @@ def test_resume_runs_only_what_is_not_finished(monkeypatch, tmp_path):
     monkeypatch.setattr(command_line, "discover", lambda: other)
     run_main("run", "all", "--resume", "--out", str(tmp_path))
     assert runs[3:] == [2, 2]  # records of another configuration are not those of this one
+
+
+def test_an_interrupted_run_goes_on_with_the_same_result(monkeypatch, tmp_path):
+    computed, stop = [], ["c"]
+
+    def compute(name):
+        computed.append(name)
+        if name in stop:
+            raise KeyboardInterrupt(15)
+        return {name: np.array([0.1, np.nan, np.float32(0.1)]), "rest": (1, None)}
+
+    def run(config, data_dir):
+        return {name: part(name, lambda name=name: compute(name)) for name in ("a", "b", "c")}
+
+    def results(out):
+        kept = dict(load(out / "invented").results)
+        assert kept.pop("run_seconds") >= 0
+        return repr(kept)
+
+    one = replace(invented(INSIDE), run=run)
+    monkeypatch.setattr(command_line, "discover", lambda: {"invented": one})
+    here, whole = tmp_path / "here", tmp_path / "whole"
+    assert run_main("run", "invented", "--out", str(here))[0] == 128 + 15
+    (kept,) = (here / "invented").glob(".parts-*")
+    assert sorted(path.name for path in kept.iterdir()) == ["a.json", "b.json"]
+    (kept / "b.json").write_text("{", encoding="utf-8")  # as a crash may leave it
+    stop.clear()
+    status, output = run_main("run", "invented", "--resume", "--out", str(here))
+    assert (status, computed) == (0, ["a", "b", "c", "b", "c"])
+    assert "c: 0 s" in output
+    assert sorted(path.name for path in (here / "invented").iterdir()) == ["record.json"]  # nothing else stays
+    run_main("run", "invented", "--out", str(whole))
+    assert results(here) == results(whole)
+
+
+@pytest.mark.parametrize("change", ["no --resume", "other configuration", "other code"])
+def test_parts_of_another_run_are_not_used(monkeypatch, tmp_path, change):
+    computed = []
+
+    def run(config, data_dir):
+        value = part("value", lambda: computed.append(config.size))
+        if len(computed) == 1:
+            raise KeyboardInterrupt
+        return {"value": value}
+
+    one = replace(invented(INSIDE), run=run)
+    monkeypatch.setattr(command_line, "discover", lambda: {"invented": one})
+    run_main("run", "invented", "--out", str(tmp_path))
+    if change == "other configuration":
+        monkeypatch.setattr(command_line, "discover", lambda: {"invented": replace(one, presets={"smoke": Nothing(2)})})
+    if change == "other code":
+        monkeypatch.setattr("experiments.parts._code", lambda: "other")
+    run_main("run", "invented", *([] if change == "no --resume" else ["--resume"]), "--out", str(tmp_path))
+    assert len(computed) == 2
 
 
 def test_list_names_every_module_with_an_experiment():
