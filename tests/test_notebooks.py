@@ -75,10 +75,16 @@ def numbers(shown):
     return found
 
 
-def differences(committed, shown):
-    """Return where two texts differ by more than another machine's rounding; no entry where they agree."""
+def differences(committed, shown, *, varies=False):
+    """Return where two texts differ by more than another machine's rounding; no entry where they agree.
+
+    In a cell with the tag "varies" only the words have to agree: training at large rates amplifies rounding without
+    bound, and which of two good trials is the better one is then another machine's choice.
+    """
     if words(committed) != words(shown):
         return [(committed, shown)]
+    if varies:
+        return []
     pairs = zip(numbers(committed), numbers(shown), strict=True)
     return [(before, now) for (before, allowed), (now, _) in pairs if not abs(before - now) <= allowed]
 
@@ -106,6 +112,11 @@ def differences(committed, shown):
 )
 def test_texts_are_compared_up_to_rounding(committed, shown, same):
     assert (differences(committed, shown) == []) is same
+
+
+def test_cells_that_vary_are_compared_in_their_words():
+    assert differences("best: trial 12, 0.3 nats", "best: trial 7, 0.2 nats", varies=True) == []
+    assert differences("best: trial 12", "no trial", varies=True) != []
 
 
 def test_there_are_notebooks():
@@ -140,7 +151,9 @@ def test_notebook_runs_and_prints_what_is_committed(path, monkeypatch):
     assert errors == []
     now = text(notebook)
     assert len(now) == len(committed)
-    assert [differences(*cell) for cell in zip(committed, now, strict=True)] == [[]] * len(now)
+    varies = ["varies" in cell.metadata.get("tags", []) for cell in notebook.cells if cell.cell_type == "code"]
+    found = [differences(*cell, varies=each) for *cell, each in zip(committed, now, varies, strict=True)]
+    assert found == [[]] * len(now)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
