@@ -74,7 +74,7 @@ def still_finite(tree: PyTree, sharded: bool) -> Bool[Array, ""]:
         wide = leaf.astype(wider(leaf.dtype, jnp.float32))
         return jnp.sum(jnp.square(wide)) if sharded else jnp.vdot(wide, wide)
 
-    leaves = [leaf for leaf in jax.tree.leaves(tree) if leaf.size]
+    leaves = [jax.lax.stop_gradient(leaf) for leaf in jax.tree.leaves(tree) if leaf.size]
     if not leaves:
         return jnp.bool_(True)
     return _or_looked_at(jnp.stack([jnp.isfinite(squares(leaf)) for leaf in leaves]).all(), leaves)
