@@ -1,5 +1,7 @@
 """Cheap checks at every step, of moving parameters and of finite numbers."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Inexact, Integer, PyTree, Shaped
@@ -72,14 +74,30 @@ def still_finite(tree: PyTree, sharded: bool) -> Bool[Array, ""]:
         wide = leaf.astype(wider(leaf.dtype, jnp.float32))
         return jnp.sum(jnp.square(wide)) if sharded else jnp.vdot(wide, wide)
 
-    def looked_at(tree: PyTree) -> Bool[Array, ""]:
-        return ~_any(jax.tree.map(lambda x: (~jnp.isfinite(x)).any(), tree))
-
-    leaves = [leaf for leaf in jax.tree.leaves(tree) if leaf.size]
+    leaves = [jax.lax.stop_gradient(leaf) for leaf in jax.tree.leaves(tree) if leaf.size]
     if not leaves:
         return jnp.bool_(True)
-    finite = jnp.stack([jnp.isfinite(squares(leaf)) for leaf in leaves]).all()
-    return jax.lax.cond(finite, lambda tree: jnp.bool_(True), looked_at, leaves)
+    return _or_looked_at(jnp.stack([jnp.isfinite(squares(leaf)) for leaf in leaves]).all(), leaves)
+
+
+@jax.custom_batching.custom_vmap
+def _or_looked_at(finite: Bool[Array, ""], leaves: list[Inexact[Array, "..."]]) -> Bool[Array, ""]:
+    """Return whether all numbers are finite, looking at them only if this is not known yet."""
+    return jax.lax.cond(finite, lambda leaves: jnp.bool_(True), _looked_at, leaves)
+
+
+@_or_looked_at.def_vmap
+def _some_looked_at(
+    size: int, batched: Any, finite: Bool[Array, "..."], leaves: Any
+) -> tuple[Bool[Array, " runs"], bool]:
+    # Under vmap a branch for each run would become a select, for which every run looks: one branch for all of them.
+    looked_at = jax.vmap(_looked_at, in_axes=([0 if each else None for each in batched[1]],), axis_size=size)
+    known = lambda leaves: jnp.ones(size, bool)
+    return jax.lax.cond(jnp.all(finite), known, looked_at, leaves), True
+
+
+def _looked_at(leaves: list[Inexact[Array, "..."]]) -> Bool[Array, ""]:
+    return ~_any([(~jnp.isfinite(leaf)).any() for leaf in leaves])
 
 
 def _glimpse(tree: PyTree, sharded: bool) -> list[Shaped[Array, " few"]]:

@@ -135,11 +135,23 @@ def test_small_operations_are_vectorised_and_large_ones_are_not():
 
 
 @pytest.mark.parametrize("lanes", [1, 3, 7, 64, 100])
-def test_the_width_is_a_power_of_two_or_all_lanes(lanes):
+def test_calls_have_about_as_many_lanes(lanes):
+    """A call that is not full repeats a lane, so 100 lanes are 4 calls of 25, not 3 of 32 and a last one of 4."""
     for size in (2, 8, 16, 32, 64):
+        most = choose_width(program(size), lanes_per_device=2**20, speed=SPEED)
+        assert most & (most - 1) == 0
         width = choose_width(program(size), lanes_per_device=lanes, speed=SPEED)
-        assert 1 <= width <= lanes
-        assert width == lanes or width & (width - 1) == 0
+        calls = -(-lanes // width)
+        assert calls == -(-lanes // most)
+        assert width * calls - lanes < calls
+
+
+def test_where_overhead_is_small_already_nothing_is_vectorised():
+    """A vectorised program takes longer to compile, which a few lanes at once would not make up for."""
+    widths = [choose_width(program(size), lanes_per_device=2**20, speed=SPEED) for size in range(16, 64)]
+    assert widths == sorted(widths, reverse=True)
+    assert {1, 8} <= set(widths)
+    assert not {2, 3, 4} & set(widths)
 
 
 def test_work_outside_loops_does_not_decide_the_width():

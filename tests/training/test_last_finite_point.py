@@ -191,3 +191,21 @@ def test_optax_lookahead_trains_on_its_pair():
         np.testing.assert_allclose(run.params.slow, slow, rtol=1e-6)
         np.testing.assert_allclose(run.losses, losses, rtol=1e-6)
         np.testing.assert_allclose(run.evaluations["train_loss"][:-1], evaluated, rtol=1e-6)
+
+
+def test_runs_of_one_call_are_judged_each_by_itself():
+    """‖g‖² of the second overflows and g does not; the third is infinite."""
+
+    def problem(scale):
+        return Problem("steep", init=lambda key: jnp.array([1.0, 2.0]), loss=lambda p, _: jnp.sum(jnp.abs(scale * p)))
+
+    def last_step(scale, inner, rate):
+        run = train(problem(scale * inner), optimizers.sgd(rate), num_steps=1, key=KEY)
+        return run.diverged_at, run.params
+
+    scales, inner, rates = jnp.array([1.0, 1e20, 1e38]), jnp.array([1.0, 1.0, 4.0]), jnp.full(3, 1e-30)
+    diverged_at, params = jax.vmap(last_step)(scales, inner, rates)
+    assert diverged_at.tolist() == [-1, -1, 0]
+    assert jnp.isfinite(params).all()
+    twice = [jnp.stack([x, y]) for x, y in zip((scales, jnp.ones(3), rates), (scales, inner, rates), strict=True)]
+    assert jax.vmap(jax.vmap(last_step))(*twice)[0].tolist() == [[-1, -1, -1], [-1, -1, 0]]

@@ -125,7 +125,10 @@ def tune_and_report(
         _check_values(here, drawn)
 
     def run(
-        cases: list[tuple[Trials, dict[str, Any]]], stage: str, where: str, seed_keys: Shaped[Key, " seeds"]
+        cases: list[tuple[Trials, dict[str, Any]]],
+        stage: Literal["tune", "report"],
+        where: str,
+        seed_keys: Shaped[Key, " seeds"],
     ) -> Outcome:
         study_config = {
             "stage": stage,
@@ -137,7 +140,8 @@ def tune_and_report(
             outcome = sweep(
                 cases, seed_keys=seed_keys, metric=select_by, mode=result.select_mode,
                 journal=None if journal is None else Path(journal) / where / stage, study_config=plain(study_config),
-                mesh=mesh, width=width, progress=progress, name=f"{stage} on {where}",
+                mesh=mesh, width=width, progress=progress, name=f"{stage} on {where}", report=stage == "report",
+                most_seeds=max(tune_seeds, report_seeds),
             )  # fmt: skip
         except KeyboardInterrupt as pressed:  # during tracing
             raise ComparisonInterrupted(replace(result, complete=False)) from pressed
@@ -146,21 +150,23 @@ def tune_and_report(
         return outcome
 
     for number, ((where, here), drawn) in enumerate(zip(candidates.items(), draws, strict=True)):
+        final = {id(candidate.trials): _reporting(candidate.trials, metric, keep_params) for candidate in here.values()}
         if drawn:
             tune_keys = jax.random.split(_tuning_keys(key, number)[1], tune_seeds)
+            # Those that report also tune, since their programs serve both, unless they store more.
+            tuning = {name: here[name].trials if keep_params else final[id(here[name].trials)] for name in drawn}
             cases = [
-                (here[name].trials, {**here[name].fixed, **config})
+                (tuning[name], {**here[name].fixed, **config})
                 for name, (_, configs, _) in drawn.items()
                 for config in configs
             ]
-            outcome = run(cases, "tune", where, tune_keys)
+            outcome = _without_reports(run(cases, "tune", where, tune_keys), tuning.values())
             for i, (name, (space, configs, points)) in enumerate(drawn.items()):
                 part = outcome.rows(slice(i * budget, (i + 1) * budget))
                 result.searches[where, name] = as_search(
                     part, here[name].trials, space, configs, points, select_by, result.select_mode, tune_keys
                 )
         entries = _entries(here, result.searches, where)
-        final = {id(candidate.trials): _reporting(candidate.trials, metric, keep_params) for candidate in here.values()}
         cases = [(final[id(here[name].trials)], {**here[name].fixed, **config}) for name, _, config in entries]
         seed_keys = report_keys(key, number, report_seeds)
         outcome = run(cases, "report", where, seed_keys)
@@ -210,6 +216,13 @@ def _reporting(trials: Trials, metric: str, keep_params: bool) -> Trials:
     """Return trials that evaluate the final parameters on the test examples, if these are reported, or keep them."""
     report_on = ("test",) if metric.startswith("test_") else trials.report_on
     return replace(trials, report_on=report_on, keep_params=keep_params)
+
+
+def _without_reports(outcome: Outcome, trials: Iterable[Trials]) -> Outcome:
+    """Return an outcome without the results of `report_on`, which are NaN where nothing is reported."""
+    splits = {split for one in trials for split in one.report_on}
+    kept = {name: values for name, values in outcome.records.items() if name.partition("_")[0] not in splits}
+    return replace(outcome, records=kept)
 
 
 def _check(candidates: Mapping[str, Mapping[str, CandidateTrials]], budget: int) -> None:

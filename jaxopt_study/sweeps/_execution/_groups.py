@@ -52,9 +52,22 @@ def group_of(
     members: list[int],
     seed_keys: Shaped[Key, " seeds"],
     mesh: Mesh,
+    *,
+    report: bool = True,
+    most_seeds: int = 1,
 ) -> Group:
-    """Return the lanes of the cases that share a program, which is traced unless their trials already did so."""
+    """Return the lanes of the cases that share a program, which is traced unless their trials already did so.
+
+    Args:
+        cases: As in `sweep`.
+        members: Indices of the cases.
+        seed_keys: As in `sweep`.
+        mesh: As in `sweep`, with automatic axes.
+        report: As in `sweep`.
+        most_seeds: As in `sweep`.
+    """
     num_seeds = len(seed_keys)
+    rows = np.minimum(np.arange(max(num_seeds, most_seeds)), num_seeds - 1)  # repeats the last seed
     trials, first = cases[members[0]]
     fixed = _fixed(trials, first)
     varying = {name: _numbers([cases[i][1][name] for i in members]) for name in first if name not in fixed}
@@ -62,22 +75,28 @@ def group_of(
         "values": {name: np.repeat(values, num_seeds) for name, values in varying.items()},
         "seed": np.tile(np.arange(num_seeds, dtype=np.int32), len(members)),
     }
-    cache_key = repr(fixed), tuple(varying), mesh, np.asarray(jax.random.key_data(seed_keys)).tobytes()
-    if cache_key not in trials.traced:
-        shared = trials.shared(fixed, {name: values[0] for name, values in varying.items()}, seed_keys)
+    values = {name: numbers[0] for name, numbers in varying.items()}
+    program_key = repr(fixed), tuple(varying), mesh
+    shared_key = *program_key, np.asarray(jax.random.key_data(seed_keys)).tobytes(), len(rows), report
+    if shared_key not in trials.shared_by_key:
+        trials.shared_by_key[shared_key] = trials.shared(fixed, values, seed_keys[rows], report=report)
+    shared = trials.shared_by_key[shared_key]
+    one = jax.tree.map(lambda x: x[0], lanes)
+    shapes = jax.tree.map(lambda x: (x.shape, str(x.dtype)), (one, shared))
+    program_key = *program_key, repr(shapes)
+    if program_key not in trials.traced:
         start = trials.start(fixed) if trials.start_varies() else None
-        one = jax.tree.map(lambda x: x[0], lanes)
         lane = trials.lane(fixed, batch_axes(mesh))
         try:
-            trials.traced[cache_key] = shared, compilation.trace(lane, start, one, shared, mesh)
+            trials.traced[program_key] = compilation.trace(lane, start, one, shared, mesh)
         except Exception as error:
-            explain_branches(error, trials, first, {name: values[0] for name, values in varying.items()})
+            explain_branches(error, trials, first, values)
             raise
-    shared, traced = trials.traced[cache_key]
+    traced = trials.traced[program_key]
     lane_ids = (np.asarray(members)[:, None] * num_seeds + np.arange(num_seeds)).ravel()
-    rows = np.zeros(lane_ids.max() + 1, np.int64)
-    rows[lane_ids] = np.arange(len(lane_ids))
-    return Group(lane_ids, jax.tree.map(lambda x: x[rows], lanes), shared, traced, Layout(mesh))
+    position = np.zeros(lane_ids.max() + 1, np.int64)
+    position[lane_ids] = np.arange(len(lane_ids))
+    return Group(lane_ids, jax.tree.map(lambda x: x[position], lanes), shared, traced, Layout(mesh))
 
 
 def _numbers(values: list[Any]) -> Real[np.ndarray, " trials"]:

@@ -135,8 +135,10 @@ def choose_width(jaxpr: Any, *, lanes_per_device: int, speed: Speed | None = Non
     """Return the number of lanes to vectorise, from the cost of one lane's step and the speed of the machine.
 
     On a CPU even the smallest operation costs a tenth of a microsecond or more. Lanes are vectorised until this
-    overhead is a small part of the total, and no further, because beyond that they only compete for the cache. On an
-    accelerator all lanes are vectorised, up to 4,096.
+    overhead is a small part of the total, and no further, because beyond that they only compete for the cache; if it is
+    small for one lane already, not at all, because a vectorised program takes half as long again to compile. All calls
+    have about as many lanes, so that few are computed twice to fill the last one. On an accelerator all lanes are
+    vectorised, up to 4,096.
 
     Args:
         jaxpr: The program of one lane.
@@ -144,17 +146,22 @@ def choose_width(jaxpr: Any, *, lanes_per_device: int, speed: Speed | None = Non
         speed: Speed of a device; None measures it on this machine, once per process.
 
     Returns:
-        The width, a power of two or the number of lanes.
+        The width.
     """
     if jax.default_backend() != "cpu" or lanes_per_device == 1:
-        return max(1, min(lanes_per_device, 4096))
+        return _balanced(4096, lanes_per_device)
     speed = measured_speed() if speed is None else speed
     operations, work = _cost(jaxpr)
     overhead, work = operations * speed.operation, work * speed.flop
     width = 1
-    while width < lanes_per_device and width * work < _SMALL_PART * overhead and width < 4096:
+    while work < _ALREADY_SMALL * overhead and width * work < _SMALL_PART * overhead and width < 4096:
         width *= 2
-    return max(1, min(width, lanes_per_device))
+    return _balanced(width, lanes_per_device)
+
+
+def _balanced(most: int, lanes: int) -> int:
+    """Return the smallest width with which lanes take as few calls as with the largest."""
+    return -(-lanes // max(1, -(-lanes // most)))
 
 
 @cache
@@ -171,7 +178,9 @@ def measured_speed() -> Speed:
     return Speed(small / operations, large / flops * len(jax.local_devices()))
 
 
-_SMALL_PART = 16  # ratio of work to overhead; found by benchmarks/search.py widths
+# Ratios of work to overhead, found by benchmarks/search.py widths.
+_SMALL_PART = 16
+_ALREADY_SMALL = 4
 _SMALL = ((4, 8), (8, 8), (8, 4))  # layers of a network with negligible arithmetic
 _LARGE = 256
 

@@ -83,6 +83,8 @@ def sweep(
     width: int | Literal["auto"],
     progress: Progress,
     name: str,
+    report: bool = True,
+    most_seeds: int = 1,
 ) -> Outcome:
     """Run every case with every seed.
 
@@ -98,6 +100,9 @@ def sweep(
         width: Number of lanes vectorised on each device.
         progress: As in `train`, with lanes instead of steps and the best metric so far instead of the loss.
         name: Label of the progress bar.
+        report: Whether the final parameters are evaluated on the `report_on` of the trials; otherwise those results
+            are NaN, from the same program.
+        most_seeds: Sweeps of the same trials with at most so many seeds share their programs.
 
     Returns:
         The outcome; after Ctrl-C, that of the finished lanes.
@@ -109,7 +114,9 @@ def sweep(
     """
     began = time.perf_counter()
     mesh = default_mesh() if mesh is None else automatic(mesh)
-    groups = [group_of(cases, members, seed_keys, mesh) for members in by_program(cases)]
+    groups = [
+        group_of(cases, members, seed_keys, mesh, report=report, most_seeds=most_seeds) for members in by_program(cases)
+    ]
     widths = _widths(groups, mesh, width, journal)
     groups = [replace(group, layout=Layout(mesh, each)) for group, each in zip(groups, widths, strict=True)]
     shape = len(cases), len(seed_keys)

@@ -4,7 +4,7 @@ import copy
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import jax
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.core import Tracer
-from jaxtyping import Array, Float, Integer, Shaped
+from jaxtyping import Array, Bool, Float, Integer, Shaped
 
 from jaxopt_study._checks import describe_argument
 from jaxopt_study._programs import RANDOM_DRAWS
@@ -45,11 +45,12 @@ class Trials:
         num_steps: T, the number of steps of every trial.
         evaluate_every: As in `train`; None evaluates at the start and at the end.
         evaluate_on: As in `train`.
-        report_on: Splits on which only the final parameters are evaluated.
+        report_on: Splits on which only the final parameters are evaluated, where `shared` says "report".
         static: Names of the static hyperparameters, each value of which needs its own program.
         options: Further arguments of `train`.
         keep_params: Whether a record includes the final parameters and model state.
         traced: Cache of traced programs.
+        shared_by_key: Cache of what `shared` returns.
     """
 
     make_optimizer: MakeOptimizer
@@ -62,6 +63,7 @@ class Trials:
     options: Mapping[str, Any]
     keep_params: bool = False
     traced: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
+    shared_by_key: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
 
     def __copy__(self) -> "Trials":
         return replace(self)
@@ -162,7 +164,7 @@ class Trials:
                 evaluate_on=self.evaluate_on,
                 **options,
             )
-            return self._record(problem, run)
+            return self._record(problem, run, shared["report"])
 
         return lane
 
@@ -196,11 +198,11 @@ class Trials:
         given |= {"params": problem.init(init_key), "key": run_key, "evaluate_on": self.evaluate_on}
         return train(problem, self.optimizer(config), **{"num_steps": num_steps, **given, **options})
 
-    def _record(self, problem: Problem, run: Trajectory) -> dict[str, Any]:
+    def _record(self, problem: Problem, run: Trajectory, report: Bool[Array, ""]) -> dict[str, Any]:
         record = {name: values for name, values in run.evaluations.items() if name != "step"}
         record |= {"batch_loss": _windowed(run.losses, self.steps())}
         for split in self.report_on:
-            values = evaluate(problem, run.params, run.model_state, on=split)
+            values = _if(report, partial(evaluate, problem, run.params, run.model_state, on=split))
             record |= {f"{split}_{name}": value for name, value in values.items()}
         if self.keep_params:
             record |= {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree.leaves_with_path(_ends(run))}
@@ -235,7 +237,12 @@ class Trials:
         return np.minimum(np.arange(-(-self.num_steps // every) + 1) * every, self.num_steps)
 
     def shared(
-        self, static: Mapping[str, Any], values: Mapping[str, Any], seed_keys: Shaped[Key, " seeds"]
+        self,
+        static: Mapping[str, Any],
+        values: Mapping[str, Any],
+        seed_keys: Shaped[Key, " seeds"],
+        *,
+        report: bool = True,
     ) -> dict[str, Any]:
         """Return the arguments that all lanes of a program share.
 
@@ -243,6 +250,7 @@ class Trials:
             static: Values of the static hyperparameters.
             values: One choice of the other hyperparameters, on which examples and shapes must not depend.
             seed_keys: Shape (seeds,), Threefry keys.
+            report: Whether lanes evaluate their final parameters on `report_on`; otherwise those results are NaN.
         """
         problem = self.problem_of({**static, **values})
         keys = jax.vmap(jax.random.split)(seed_keys)
@@ -252,6 +260,7 @@ class Trials:
             "run_keys": jax.random.key_data(keys[:, 1]),
             "starts": starts,
             "examples": {part: getattr(problem, part) for part in _SPLITS},
+            "report": np.array(report),
         }
 
     def taken_by(self, name: str) -> dict[str, bool]:
@@ -259,6 +268,13 @@ class Trials:
         optimizer = accepts(self.make_optimizer, name)
         problem = not isinstance(self.problem, Problem) and accepts(self.problem, name)
         return {"optimizer": optimizer, "problem": problem, "train": name in TRAIN_OPTIONS}
+
+
+def _if(wanted: Bool[Array, ""], evaluated: Callable[[], dict[str, Array]]) -> dict[str, Array]:
+    """Return evaluations, or NaN without evaluating. All lanes of a call agree, so that this is a branch under vmap."""
+    like = jax.eval_shape(evaluated)
+    unknown = lambda: jax.tree.map(lambda x: jnp.full(x.shape, jnp.nan, x.dtype), like)
+    return jax.lax.cond(wanted, evaluated, unknown)
 
 
 def _ends(run: Trajectory) -> dict[str, Any]:
