@@ -73,8 +73,8 @@ def test_lanes_share_one_loop_whose_counter_is_not_batched(regression):
     assert "cond[" in str(program)  # evaluations stay conditional: not a select between both branches
     program = jax.make_jaxpr(jax.vmap(trial))(keys)
     loops = [equation for equation in program.jaxpr.eqns[0].params["jaxpr"].jaxpr.eqns if "jaxpr" in equation.params]
-    # Records of one cadence: a loop over segments, in which each is made once. What is left is one branch for all lanes,
-    # in case that gradients are so large that their squares are not finite.
+    # Records of one cadence: a loop over segments, in which each is made once. What is left is a branch for all lanes,
+    # in case the squares of gradients overflow.
     assert str(program).count("cond[") == 1
     assert loops
 
