@@ -59,8 +59,8 @@ def numbers(shown):
     """Return the numbers of a text, each with what another machine's rounding may change of it.
 
     That is 2 % (training amplifies the rounding of float32), or one unit of the last printed digit of a decimal or a
-    percentage; 5 % of a count, which is exact below 20; and four times what follows ±, which may be rounding itself.
-    What is below 1e-12 is nothing but rounding.
+    percentage; 5 % of a count, which is exact below 20; and four times what follows ± or "noise floor", which may be
+    rounding itself. What is below 1e-12 is nothing but rounding.
     """
     found = []
     for match in NUMBER.finditer(shown):
@@ -69,7 +69,7 @@ def numbers(shown):
         rounded = "." in digits or exponent or shown[match.end() :].startswith("%")
         unit = 10.0 ** (int(exponent or 0) - decimals) if rounded else 0.0
         value = float(match[0])
-        is_error = shown[: match.start()].rstrip().endswith("±")
+        is_error = shown[: match.start()].rstrip().endswith(("±", "noise floor"))
         share = 4.0 if is_error else 0.02 if rounded else 0.05
         found.append((value, max(share * abs(value), 1.01 * unit, 1e-12)))
     return found
@@ -101,6 +101,7 @@ def differences(committed, shown, *, varies=False):
         ("gap 7e-15", "gap 3e-14", True),
         ("2.31 ± 1e-05", "2.31 ± 4e-05", True),
         ("2.31 ± 1e-05", "2.31 ± 1e-03", False),
+        ("noise floor 3.3e-07", "noise floor 5.9e-07", True),
         ("2.31 ± 1e-05", "2.41 ± 1e-05", False),
         ("213 products", "219 products", True),
         ("213 products", "240 products", False),

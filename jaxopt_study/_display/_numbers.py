@@ -103,15 +103,15 @@ def seconds(duration: float | int) -> str:
     """Return a duration with its unit.
 
     Example:
-        >>> seconds(2.5e-5), seconds(0.012), seconds(3.21), seconds(250)
-        ('25 µs', '12 ms', '3.2 s', '4.2 min')
+        >>> seconds(2.5e-5), seconds(0.012), seconds(0.21), seconds(3.21), seconds(250)
+        ('25 µs', '12 ms', '210 ms', '3.2 s', '4.2 min')
     """
     if not math.isfinite(duration):
         return "unknown"
     if duration >= 100:
         return f"{duration / 60:.1f} min" if duration < 6000 else f"{duration / 3600:.1f} h"
     unit, one = next(((u, s) for u, s in (("s", 1.0), ("ms", 1e-3)) if duration >= s), ("µs", 1e-6))
-    return f"{duration / one:.2g} {unit}"
+    return f"{float(f'{duration / one:.2g}'):g} {unit}"
 
 
 def around(value: Any, error: Any) -> tuple[float, float, float]:

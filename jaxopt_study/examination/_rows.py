@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxopt_study import figures
 from jaxopt_study._display import bounds as interval
-from jaxopt_study._display import with_error
+from jaxopt_study._display import percent, with_error
 
 COLUMNS = ("source", "end", "rank", "value", "residual", "converged", "resolved")
 SHOWN = 3  # eigenvalues of each end in the printed table
@@ -125,8 +125,8 @@ def _of_gradient(result: Mapping[str, Any]) -> Iterator[Row]:
     falls = f"rises beyond {beyond:.4g}" if np.isfinite(beyond) else ""
     yield "Cauchy step", f"{result['cauchy_step']:.4g}", falls, ""
     share, count = result["top_share"], len(result["top_values"])
-    error = f"± {100 * result['top_share_error']:.2g}% of ‖g‖²"
-    yield f"gradient in the top {count}", f"{100 * share:.3g}%", error, ""
+    error = f"± {percent(result['top_share_error'])} of ‖g‖²"
+    yield f"gradient in the top {count}", percent(share), error, ""
 
 
 def _of_classification(result: Mapping[str, Any]) -> Iterator[Row]:
@@ -183,8 +183,8 @@ def _of_blocks(result: Mapping[str, Any]) -> Iterator[Row]:
             f"± {result['residuals'][i]:.1e}",
             count,
         )
-    share, error = 100 * result["off_block_share"], 100 * result["off_block_share_error"]
-    yield "off the layers' blocks", f"{share:.3g}%", f"± {error:.1g}% of ‖H‖²", ""
+    share, error = percent(result["off_block_share"]), percent(result["off_block_share_error"])
+    yield "off the layers' blocks", share, f"± {error} of ‖H‖²", ""
 
 
 _LEADS = {
