@@ -16,6 +16,7 @@ from experiments import images
 from experiments.claims import Claim, Control, Measurement, at_least, at_most, mean_over_seeds
 from experiments.experiment import Experiment
 from experiments.orders import Written, written
+from experiments.parts import part
 from jaxopt_study import optimizers, problems, training
 from jaxopt_study.figures import Panel, panels
 from jaxopt_study.problems import datasets, networks
@@ -79,10 +80,11 @@ def run(config: Config, data_dir: Path | None) -> Mapping[str, Any]:
         scores = jnp.concatenate([jnp.repeat(scores, paces, axis=0), scores[:1]])
         until = jnp.array([*config.until * len(DIRECTIONS), 1.0]) * num_steps
         start = jnp.full(len(until), config.start).at[-1].set(1.0)
-        found = np.asarray(train(num_steps, scores, start, until, keys, first))
-        accuracy[condition] = {
-            label: found[i * paces : (i + 1) * paces] for i, label in enumerate((*DIRECTIONS, "no curriculum"))
-        }
+        accuracy[condition] = {}
+        for i, label in enumerate((*DIRECTIONS, "no curriculum")):
+            of = slice(i * paces, (i + 1) * paces)
+            train_some = partial(train, num_steps, scores[of], start[of], until[of], keys, first)
+            accuracy[condition][label] = part(f"{condition}, {label}", train_some)
     return {"accuracy": accuracy, "problem": dict(problem.metadata), "data_sha256": clean.sha256}
 
 

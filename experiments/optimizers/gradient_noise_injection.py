@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from matplotlib.figure import Figure
 from experiments import images
 from experiments.claims import Claim, Control, Measurement, at_least, at_most, mean_over_seeds, share_of_trials
 from experiments.experiment import Experiment
+from experiments.parts import part
 from jaxopt_study import optimizers, training, transforms
 from jaxopt_study.figures import Panel, panels
 from jaxopt_study.problems import networks
@@ -74,15 +76,17 @@ def run(config: Config, data_dir: Path | None) -> Mapping[str, Any]:
             "scale": jnp.std(middle[f"dense_{config.num_layers // 2}"]["kernel"]) / jnp.sqrt(2 / config.width),
         }
 
-    every = jax.jit(jax.vmap(jax.vmap(trained, (None, None, 0)), (0, 0, None)))
-    stds = jnp.repeat(jnp.array(list(STARTS.values())), len(LABELS))
-    found = every(stds, jnp.tile(jnp.array([0.0, config.eta]), len(STARTS)), keys)
-    by_start = {
-        name: {
-            start: {label: np.asarray(values)[len(LABELS) * i + j] for j, label in enumerate(LABELS)}
-            for i, start in enumerate(STARTS)
+    every = jax.jit(jax.vmap(trained, (None, None, 0)))
+    found = {
+        start: {
+            label: part(f"{start}, {label}", partial(every, jnp.array(std), jnp.array(eta), keys))
+            for label, eta in zip(LABELS, (0.0, config.eta), strict=True)
         }
-        for name, values in found.items()
+        for start, std in STARTS.items()
+    }
+    by_start = {
+        name: {start: {label: values[name] for label, values in each.items()} for start, each in found.items()}
+        for name in ("accuracy", "scale")
     }
     return {**by_start, "problem": dict(problem.metadata), "data_sha256": dataset.sha256}
 

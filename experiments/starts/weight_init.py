@@ -1,7 +1,8 @@
 """Training from three initial scales: std .01, Xavier and He, and std .01 with batch normalisation."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from matplotlib.figure import Figure
 from experiments import images
 from experiments.claims import Claim, Control, Measurement, at_most, mean_over_seeds, near
 from experiments.experiment import Experiment
+from experiments.parts import part
 from jaxopt_study import optimizers, training
 from jaxopt_study.figures import response
 from jaxopt_study.problems import Problem, datasets, networks
@@ -61,16 +63,20 @@ def run(config: Config, data_dir: Path | None) -> Mapping[str, Any]:
         return {"losses": run.losses, **({} if normalisation else {"gradient": gradients(problem, start, batch)})}
 
     keys = jax.random.split(jax.random.key(config.seed), config.num_seeds)
-    stds, gains = (jnp.array(column) for column in zip(*STARTS.values(), strict=True))
-    plain = jax.jit(jax.vmap(jax.vmap(trained, (None, None, 0)), (0, 0, None)))(stds, gains, keys)
-    normalised = jax.jit(jax.vmap(lambda key: trained(0.01, 0.0, key, "batch")))(keys)
-    losses = dict(zip(STARTS, np.asarray(plain["losses"]), strict=True)) | {
-        NORMALISED: np.asarray(normalised["losses"])
-    }
+    plain = jax.jit(jax.vmap(trained, (None, None, 0)))
+    normalised = jax.jit(jax.vmap(lambda key: trained(0.01, 0.0, key, "batch")))
+
+    def averaged(lanes: Callable[[], dict[str, jax.Array]]) -> dict[str, Any]:
+        found = lanes()
+        return found | {"losses": np.asarray(found["losses"]).reshape(len(keys), -1, config.every).mean(axis=2)}
+
+    runs = {label: partial(plain, jnp.array(std), jnp.array(gain), keys) for label, (std, gain) in STARTS.items()}
+    runs[NORMALISED] = partial(normalised, keys)
+    found = {label: part(label, partial(averaged, lanes)) for label, lanes in runs.items()}
     return {
         "steps": np.arange(config.every, config.num_steps + 1, config.every),
-        "losses": {label: lanes.reshape(len(keys), -1, config.every).mean(axis=2) for label, lanes in losses.items()},
-        "gradient": dict(zip(STARTS, np.asarray(plain["gradient"]), strict=True)),
+        "losses": {label: each["losses"] for label, each in found.items()},
+        "gradient": {label: found[label]["gradient"] for label in STARTS},
         "data_sha256": dataset.sha256,
     }
 
