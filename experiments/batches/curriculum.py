@@ -80,11 +80,10 @@ def run(config: Config, data_dir: Path | None) -> Mapping[str, Any]:
         scores = jnp.concatenate([jnp.repeat(scores, paces, axis=0), scores[:1]])
         until = jnp.array([*config.until * len(DIRECTIONS), 1.0]) * num_steps
         start = jnp.full(len(until), config.start).at[-1].set(1.0)
-        accuracy[condition] = {}
-        for i, label in enumerate((*DIRECTIONS, "no curriculum")):
-            of = slice(i * paces, (i + 1) * paces)
-            train_some = partial(train, num_steps, scores[of], start[of], until[of], keys, first)
-            accuracy[condition][label] = part(f"{condition}, {label}", train_some)
+        found = part(condition, partial(train, num_steps, scores, start, until, keys, first))
+        accuracy[condition] = {
+            label: found[i * paces : (i + 1) * paces] for i, label in enumerate((*DIRECTIONS, "no curriculum"))
+        }
     return {"accuracy": accuracy, "problem": dict(problem.metadata), "data_sha256": clean.sha256}
 
 

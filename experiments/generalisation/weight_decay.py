@@ -68,9 +68,10 @@ def run(config: Config, data_dir: Path | None) -> Mapping[str, Any]:
             order="with_replacement", evaluate_every=num_steps // config.num_evaluations, evaluate_on=("train", "test"),
         ).evaluations  # fmt: skip
 
-    every = jax.jit(jax.vmap(trained, (None, 0)))
+    every = jax.jit(jax.vmap(jax.vmap(trained, (None, 0)), (0, None)))
     keys = jax.random.split(jax.random.key(config.seed), config.num_seeds)
-    found = {f"{decay:g}": part(f"decay {decay:g}", partial(every, jnp.array(decay), keys)) for decay in config.scan}
+    runs = part("scan", partial(every, jnp.array(config.scan), keys))
+    found = {f"{decay:g}": {name: x[i] for name, x in runs.items()} for i, decay in enumerate(config.scan)}
     return {"runs": found, "forms": part("forms", partial(_forms, config, dataset)), "data_sha256": dataset.sha256}
 
 

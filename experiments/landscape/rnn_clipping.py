@@ -62,7 +62,7 @@ PRESETS = {
 def run(config: Config, data_dir: Path | None) -> Mapping[str, Any]:
     """Train from every start at every rate, with clipping and without."""
     del data_dir
-    return {f"T = {length}": _train(config, length) for length in config.lengths}
+    return {f"T = {length}": part(f"T = {length}", partial(_train, config, length)) for length in config.lengths}
 
 
 def _train(config: Config, length: int) -> dict[str, Any]:
@@ -87,22 +87,17 @@ def _train(config: Config, length: int) -> dict[str, Any]:
         }
 
     num_rates, num_seeds = len(config.rates), config.num_seeds
+    thresholds = jnp.array([1e9, config.threshold])  # the first clips nothing; one program serves both
     keys = jax.random.split(jax.random.key(config.seed), num_seeds)
-    rates = jnp.repeat(jnp.array(config.rates), num_seeds)
-    lanes = jax.jit(jax.vmap(one))  # one program serves both methods
-
-    def lanes_of(threshold: float) -> dict[str, Any]:
-        found = lanes(jnp.full(len(rates), threshold), rates, keys[jnp.tile(jnp.arange(num_seeds), num_rates)])
-        step = found.pop("step")[0]
-        return jax.tree.map(lambda x: x.reshape(num_rates, num_seeds, *x.shape[1:]), found) | {"step": step}
-
-    thresholds = 1e9, config.threshold  # the first clips nothing
-    by_method = {
-        method: part(f"T = {length}, {method}", partial(lanes_of, threshold))
-        for method, threshold in zip(METHODS, thresholds, strict=True)
-    }
-    steps = [found.pop("step") for found in by_method.values()]
-    return by_method | {"step": steps[0], "norm": norms}
+    lanes = jax.jit(jax.vmap(one))(
+        jnp.repeat(thresholds, num_rates * num_seeds),
+        jnp.tile(jnp.repeat(jnp.array(config.rates), num_seeds), 2),
+        keys[jnp.tile(jnp.arange(num_seeds), 2 * num_rates)],
+    )
+    found = jax.tree.map(lambda x: np.asarray(x).reshape(2, num_rates, num_seeds, *x.shape[1:]), lanes)
+    steps = found.pop("step")[0, 0, 0]
+    by_method = {method: {name: values[i] for name, values in found.items()} for i, method in enumerate(METHODS)}
+    return by_method | {"step": steps, "norm": norms}
 
 
 def claims(record: Record) -> list[Claim]:

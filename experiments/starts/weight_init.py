@@ -1,8 +1,7 @@
 """Training from three initial scales: std .01, Xavier and He, and std .01 with batch normalisation."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,20 +62,20 @@ def run(config: Config, data_dir: Path | None) -> Mapping[str, Any]:
         return {"losses": run.losses, **({} if normalisation else {"gradient": gradients(problem, start, batch)})}
 
     keys = jax.random.split(jax.random.key(config.seed), config.num_seeds)
-    plain = jax.jit(jax.vmap(trained, (None, None, 0)))
-    normalised = jax.jit(jax.vmap(lambda key: trained(0.01, 0.0, key, "batch")))
+    stds, gains = (jnp.array(column) for column in zip(*STARTS.values(), strict=True))
 
-    def averaged(lanes: Callable[[], dict[str, jax.Array]]) -> dict[str, Any]:
-        found = lanes()
-        return found | {"losses": np.asarray(found["losses"]).reshape(len(keys), -1, config.every).mean(axis=2)}
+    def averaged(lanes: Any) -> dict[str, Any]:
+        losses = np.asarray(lanes["losses"])
+        return lanes | {"losses": losses.reshape(*losses.shape[:-1], -1, config.every).mean(axis=-1)}
 
-    runs = {label: partial(plain, jnp.array(std), jnp.array(gain), keys) for label, (std, gain) in STARTS.items()}
-    runs[NORMALISED] = partial(normalised, keys)
-    found = {label: part(label, partial(averaged, lanes)) for label, lanes in runs.items()}
+    every = jax.jit(jax.vmap(jax.vmap(trained, (None, None, 0)), (0, 0, None)))
+    normal = jax.jit(jax.vmap(lambda key: trained(0.01, 0.0, key, "batch")))
+    plain = part("without normalisation", lambda: averaged(every(stds, gains, keys)))
+    normalised = part(NORMALISED, lambda: averaged(normal(keys)))
     return {
         "steps": np.arange(config.every, config.num_steps + 1, config.every),
-        "losses": {label: each["losses"] for label, each in found.items()},
-        "gradient": {label: found[label]["gradient"] for label in STARTS},
+        "losses": dict(zip((*STARTS, NORMALISED), (*plain["losses"], normalised["losses"]), strict=True)),
+        "gradient": dict(zip(STARTS, plain["gradient"], strict=True)),
         "data_sha256": dataset.sha256,
     }
 
