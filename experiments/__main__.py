@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None, *, console: Console | None = No
                 outcome = _judged(experiment, asked.out / name)
         except KeyboardInterrupt as stopped:
             console.print("Interrupted. What is finished is kept; the same command with --resume goes on.")
-            return 128 + (stopped.args[0] if stopped.args else signal.SIGINT)
+            return 128 + next((number for number in stopped.args if isinstance(number, int)), signal.SIGINT)
         except caught as error:
             told = str(error) if isinstance(error, known) else f"{type(error).__name__}: {error}"
             console.print(f"[red]{name}:[/red] {escape(told)}", highlight=False, soft_wrap=True)

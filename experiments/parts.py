@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,15 @@ PREFIX = ".parts-"
 class _Kept:
     folder: Path
     report: Callable[[str], None]
+    names: set[str] = field(default_factory=set)  # of parts and searches so far
     seconds_read: float = 0.0  # what computing the parts took that were read
+
+    def claimed(self, what: str, name: str) -> str:
+        """Return a name for a file or folder; refuse one that is taken, whose content would be read in its place."""
+        if name in self.names:
+            raise ValueError(f"{what} must be its own; {name!r} is used twice in this experiment. Rename one.")
+        self.names.add(files.check_name(what, name))
+        return name
 
 
 _KEPT: ContextVar[_Kept | None] = ContextVar("_KEPT", default=None)
@@ -38,13 +46,15 @@ def part(name: str, compute: Callable[[], Any]) -> Any:
         compute: Returns plain values or arrays. What it returns depends on the experiment's configuration alone.
 
     Returns:
-        What `compute` returns, as plain values, arrays and tuples as lists; the
-        same whether it was computed or read.
+        What `compute` returns, as plain values, arrays and tuples as lists; the same whether it was computed or read.
+
+    Raises:
+        ValueError: If another part or search of the experiment has the name.
     """
     kept = _KEPT.get()
     if kept is None:
         return plain(compute())
-    path = kept.folder / f"{files.check_name('The name of a part', name)}.json"
+    path = kept.folder / f"{kept.claimed('The name of a part', name)}.json"
     try:
         results = load(path).results
         value, seconds = results["value"], float(results["seconds"])
@@ -67,9 +77,12 @@ def journal(name: str) -> Path | None:
 
     Returns:
         The argument `journal` of `sweeps.search`, `compare` and `ablate`.
+
+    Raises:
+        ValueError: If another part or search of the experiment has the name.
     """
     kept = _KEPT.get()
-    return None if kept is None else kept.folder / files.check_name("The name of a search", name)
+    return None if kept is None else kept.folder / kept.claimed("The name of a search", name)
 
 
 @contextmanager

@@ -30,8 +30,8 @@ from experiments.claims import (
 )
 from experiments.experiment import Experiment, conclude, discover, execute
 from experiments.orders import Written, written
-from experiments.parts import part
-from jaxopt_study import optimizers, problems, training
+from experiments.parts import journal, part
+from jaxopt_study import optimizers, problems, sweeps, training
 from jaxopt_study.records import Record, load, plain, save
 
 EXPERIMENTS = discover()
@@ -41,6 +41,7 @@ QUICK = {
     "cross_validation", "ensemble", "gradient_noise", "learning_rate_diagnosis", "local_vs_global", "long_term",
     "noisy_quadratic", "quadratic_rates", "saddle_index", "trajectories",
 }  # fmt: skip
+RESUMED = {"bagging_boosting", "ensemble", "noisy_quadratic"}  # of the quick ones, those interrupted in a default run
 STORED = Path(command_line.__file__).parent / "results"
 
 
@@ -80,6 +81,48 @@ def test_smoke_run_keeps_record_and_small_figures(smoke):
     assert all(picture.read_bytes().startswith(b"\x89PNG") and picture.stat().st_size < 350_000 for picture in pictures)
     again = conclude(EXPERIMENTS[name], record)
     assert again.record.results == record.results  # claims depend on nothing but the record
+
+
+@pytest.mark.parametrize(
+    "smoke",
+    [pytest.param(name, marks=[] if name in RESUMED else pytest.mark.slow) for name in sorted(EXPERIMENTS)],
+    indirect=True,
+)
+def test_stopped_after_its_first_part_an_experiment_goes_on_with_the_same_results(smoke, monkeypatch, tmp_path):
+    name, whole, _ = smoke
+    kept = []
+
+    def stopping(write, what):
+        def written(*args, **options):
+            result = write(*args, **options)
+            kept.append(what(*args))
+            if len(kept) == 1:
+                raise KeyboardInterrupt
+            return result
+
+        return written
+
+    monkeypatch.setattr("experiments.parts.save", stopping(save, lambda part, path: part.name))
+    chunk = lambda journal, lanes, arrays: (journal.folder, tuple(lanes))
+    monkeypatch.setattr(sweeps.Journal, "append", stopping(sweeps.Journal.append, chunk))
+    try:
+        execute(name, EXPERIMENTS[name], "smoke", out=tmp_path)
+    except KeyboardInterrupt:
+        again = execute(name, EXPERIMENTS[name], "smoke", out=tmp_path, resume=True)
+        assert kept[0] not in kept[1:]
+        without_time = [{**one.record.results, "run_seconds": 0} for one in (again, whole)]
+        assert json.dumps(without_time[0]) == json.dumps(without_time[1])
+    else:
+        assert stored_seconds(name) < 60  # so short that it need not keep parts
+
+
+def stored_seconds(name):
+    return load(STORED / name).results.get("run_seconds", np.inf)
+
+
+@pytest.mark.parametrize("name", sorted(EXPERIMENTS))
+def test_an_experiment_that_took_a_minute_keeps_parts_or_searches(name):
+    assert {"part", "journal"} & EXPERIMENTS[name].run.__globals__.keys() or stored_seconds(name) < 60
 
 
 def same(found, stored):
@@ -374,6 +417,29 @@ def test_an_interrupted_run_goes_on_with_the_same_result(monkeypatch, tmp_path):
     assert sorted(path.name for path in (here / "invented").iterdir()) == ["record.json"]  # nothing else stays
     run_main("run", "invented", "--out", str(whole))
     assert results(here) == results(whole)
+
+
+@pytest.mark.parametrize(
+    ("stop", "status"),
+    [
+        (KeyboardInterrupt(), 130),
+        (KeyboardInterrupt(15), 143),
+        (KeyboardInterrupt("interrupted after 3 of 9 trials"), 130),  # as a search ends
+    ],
+)
+def test_the_status_says_which_signal_stopped_a_run(monkeypatch, tmp_path, stop, status):
+    def run(config, data_dir):
+        raise stop
+
+    monkeypatch.setattr(command_line, "discover", lambda: {"invented": replace(invented(INSIDE), run=run)})
+    assert run_main("run", "invented", "--out", str(tmp_path))[0] == status
+
+
+@pytest.mark.parametrize("second", [lambda: part("a", list), lambda: journal("a")])
+def test_two_parts_of_one_name_are_refused(tmp_path, second):
+    run = lambda config, data_dir: {"first": part("a", list), "second": second()}
+    with pytest.raises(ValueError, match="'a' is used twice"):
+        execute("one", replace(invented(INSIDE), run=run), "smoke", out=tmp_path)
 
 
 @pytest.mark.parametrize("change", ["no --resume", "other configuration", "other code"])

@@ -25,6 +25,7 @@ from experiments.claims import (
     ratio_over_seeds,
 )
 from experiments.experiment import Experiment
+from experiments.parts import part
 from jaxopt_study import dynamics, optimizers, problems, training
 from jaxopt_study.figures import response
 from jaxopt_study.problems import networks
@@ -72,7 +73,12 @@ def run(config: Config, data_dir: Path | None) -> Mapping[str, Any]:
     problem = networks.mlp_classifier(dataset, widths=config.widths)
     rates = config.least_rate * 2.0 ** np.arange(config.num_rates)
     keys = jax.random.split(jax.random.key(config.seed), config.num_seeds)
-    steps = np.stack([_steps_to_target(config, problem, size, rates, keys) for size in config.batch_sizes])
+    steps = np.array(
+        [
+            part(f"batch size {size}", partial(_steps_to_target, config, problem, size, rates, keys))
+            for size in config.batch_sizes
+        ]
+    )
     best = np.where(np.isfinite(steps), steps, np.inf).mean(axis=2).argmin(axis=1)
     tuned = steps[np.arange(len(steps)), best]  # (sizes, seeds)
     return {
@@ -80,7 +86,7 @@ def run(config: Config, data_dir: Path | None) -> Mapping[str, Any]:
         "steps": steps,
         "best_rates": rates[best],
         "tuned": tuned,
-        "noise": _noise(config, problem, float(rates[best[-1]]), tuned[-1], keys),
+        "noise": part("noise", lambda: _noise(config, problem, float(rates[best[-1]]), tuned[-1], keys)),
         "problem": dict(problem.metadata),
         "data_sha256": dataset.sha256,
     }

@@ -16,6 +16,7 @@ from experiments import images
 from experiments.claims import Claim, Control, Measurement, at_least, at_most, mean_over_seeds
 from experiments.experiment import Experiment
 from experiments.orders import Written, written
+from experiments.parts import part
 from jaxopt_study import optimizers, problems, training
 from jaxopt_study.figures import Panel, panels
 from jaxopt_study.problems import datasets, networks
@@ -79,7 +80,7 @@ def run(config: Config, data_dir: Path | None) -> Mapping[str, Any]:
         scores = jnp.concatenate([jnp.repeat(scores, paces, axis=0), scores[:1]])
         until = jnp.array([*config.until * len(DIRECTIONS), 1.0]) * num_steps
         start = jnp.full(len(until), config.start).at[-1].set(1.0)
-        found = np.asarray(train(num_steps, scores, start, until, keys, first))
+        found = part(condition, partial(train, num_steps, scores, start, until, keys, first))
         accuracy[condition] = {
             label: found[i * paces : (i + 1) * paces] for i, label in enumerate((*DIRECTIONS, "no curriculum"))
         }

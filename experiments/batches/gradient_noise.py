@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from experiments import images
 from experiments.claims import Claim, Control, Measurement, at_most, exact, mean_over_seeds, near
 from experiments.experiment import Experiment
+from experiments.parts import part
 from jaxopt_study import training
 from jaxopt_study.figures import response
 from jaxopt_study.problems import networks
@@ -64,12 +65,14 @@ def run(config: Config, data_dir: Path | None) -> Mapping[str, Any]:
     products, along = away @ away.T, away @ mean / (mean @ mean)
     by_class = jnp.argsort(jnp.asarray(dataset.train["y"]), stable=True)
     keys = jax.random.split(jax.random.key(config.seed + 1), config.num_groups)
-    found: dict[str, Any] = {}
-    for label in ("with replacement", "without", "sorted"):
+
+    def measured(label: str) -> dict[str, np.ndarray]:
         places = by_class if label == "sorted" else jnp.arange(config.num_train)
         groups = [_group(label, config, places, products, along, key) for key in keys]
-        error, bias, bias_error = (np.stack(parts, axis=1) for parts in zip(*groups, strict=True))
-        found[label] = {"error": error, "bias": bias, "bias_error": bias_error}
+        error, bias, bias_error = (np.stack(values, axis=1) for values in zip(*groups, strict=True))
+        return {"error": error, "bias": bias, "bias_error": bias_error}
+
+    found = {label: part(label, partial(measured, label)) for label in ("with replacement", "without", "sorted")}
     return {
         "batch_sizes": np.array(config.batch_sizes),
         "found": found,

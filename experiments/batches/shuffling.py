@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from experiments import images
 from experiments.claims import Claim, Control, Measurement, at_least, at_most, mean_over_seeds, near
 from experiments.experiment import Experiment
 from experiments.orders import Written, written
+from experiments.parts import part
 from jaxopt_study import optimizers, problems, training
 from jaxopt_study.figures import response
 from jaxopt_study.problems import networks
@@ -76,7 +78,7 @@ def run(config: Config, data_dir: Path | None) -> Mapping[str, Any]:
     }
 
 
-def _least_squares(config: Config) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+def _least_squares(config: Config) -> tuple[np.ndarray, dict[str, Any]]:
     """Return epochs, powers of two, and by order the mean excess loss of each group after them.
 
     Runs start at the minimum, so that all of the excess loss is due to the noise.
@@ -101,14 +103,17 @@ def _least_squares(config: Config) -> tuple[np.ndarray, dict[str, np.ndarray]]:
 
     keys = jax.random.split(jax.random.key(config.seed + 1), config.num_groups * config.group_size)
     train = jax.jit(jax.vmap(one))
-    excess = {}
-    for label, order in ORDERS.items():
-        rows = jax.vmap(lambda key, order=order: written(order, key, num_steps, 1, config.num_examples))(keys)
-        excess[label] = np.asarray(train(rows)).reshape(config.num_groups, config.group_size, -1).mean(axis=1)
-    return epochs, excess
+
+    def mean_excess(order: str) -> np.ndarray:
+        rows = jax.vmap(lambda key: written(order, key, num_steps, 1, config.num_examples))(keys)
+        return np.asarray(train(rows)).reshape(config.num_groups, config.group_size, -1).mean(axis=1)
+
+    return epochs, {
+        label: part(f"least squares, {label}", partial(mean_excess, order)) for label, order in ORDERS.items()
+    }
 
 
-def _network(config: Config, dataset: problems.datasets.Dataset) -> tuple[dict[str, np.ndarray], problems.Problem]:
+def _network(config: Config, dataset: problems.datasets.Dataset) -> tuple[dict[str, Any], problems.Problem]:
     """Return the test accuracy after every epoch, for each order and seed."""
     problem = networks.mlp_classifier(dataset, widths=config.widths)
     per_epoch = config.num_train // config.batch_size
@@ -131,7 +136,7 @@ def _network(config: Config, dataset: problems.datasets.Dataset) -> tuple[dict[s
     by_class = jnp.argsort(jnp.asarray(dataset.train["y"]), stable=True)
     for label, stored in (("independent, never shuffled", in_order), ("sorted, never shuffled", by_class[in_order])):
         rows[label] = jnp.broadcast_to(stored, (config.num_seeds, *stored.shape))
-    return {label: np.asarray(accuracies(keys, each)) for label, each in rows.items()}, problem
+    return {label: part(f"network, {label}", partial(accuracies, keys, each)) for label, each in rows.items()}, problem
 
 
 def claims(record: Record) -> list[Claim]:

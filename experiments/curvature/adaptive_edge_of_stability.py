@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from matplotlib.figure import Figure
 from experiments.claims import Claim, Control, Expectation, Measurement, at_least, mean_over_seeds
 from experiments.curvature.edge_of_stability import regression, shortened
 from experiments.experiment import Experiment
+from experiments.parts import part
 from jaxopt_study import dynamics, optimizers, training
 from jaxopt_study.figures import Panel, panels
 from jaxopt_study.records import Record
@@ -60,8 +62,8 @@ def run(config: Config, data_dir: Path | None) -> Mapping[str, Any]:
     problem = regression(config.degree, config.num_points, config.width, config.start_std)
     keys = jax.random.split(jax.random.key(config.seed), config.num_seeds)
     probe = training.CurvatureProbe(every=config.every, account=False, max_matvecs=80)
-    lanes, at = {}, np.zeros(0)
-    for label, (chain, rate) in chains(config).items():
+
+    def lane(chain: Transform, rate: float) -> dict[str, Any]:
         runs = [
             training.train(problem, chain, num_steps=config.num_steps, key=key, probe=probe, progress=False)
             for key in keys
@@ -70,7 +72,8 @@ def run(config: Config, data_dir: Path | None) -> Mapping[str, Any]:
         probes = [found.probes for found in runs]
         at = np.asarray(runs[0].probe_steps)
         losses = np.stack([found.losses for found in runs])
-        lanes[label] = {
+        return {
+            "steps": at,
             "expression": repr(chain),
             "learning_rate": rate,
             "limit": limit,
@@ -84,7 +87,10 @@ def run(config: Config, data_dir: Path | None) -> Mapping[str, Any]:
             ),
             "loss": shortened(losses[:, np.minimum(at, config.num_steps - 1)]),
         }
-    return {"steps": at, "lanes": lanes}
+
+    lanes = {label: part(label, partial(lane, *both)) for label, both in chains(config).items()}
+    steps = [found.pop("steps") for found in lanes.values()]
+    return {"steps": steps[0], "lanes": lanes}
 
 
 def claims(record: Record) -> list[Claim]:

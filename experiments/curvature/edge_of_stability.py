@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from matplotlib.figure import Figure
 
 from experiments.claims import Claim, Control, Expectation, Measurement, at_least, at_most, mean_over_seeds
 from experiments.experiment import Experiment
+from experiments.parts import part
 from jaxopt_study import optimizers, training
 from jaxopt_study.figures import Panel, panels
 from jaxopt_study.problems import Problem
@@ -75,8 +77,8 @@ def run(config: Config, data_dir: Path | None) -> Mapping[str, Any]:
     problem = regression(config.degree, config.num_points, config.width, config.start_std)
     keys = jax.random.split(jax.random.key(config.seed), config.num_seeds)
     probe = training.CurvatureProbe(every=config.every, gains=False, max_matvecs=60)
-    lanes, at = {}, np.zeros(0)
-    for rate in (*config.rates, config.flow_rate):
+
+    def lane(rate: float) -> dict[str, Any]:
         runs = [
             training.train(
                 problem, optimizers.sgd(rate), num_steps=config.num_steps, key=key, probe=probe, progress=False
@@ -88,7 +90,8 @@ def run(config: Config, data_dir: Path | None) -> Mapping[str, Any]:
         at = np.asarray(runs[0].probe_steps)
         losses = np.stack([found.losses for found in runs])
         rises = np.diff(losses, axis=1) > 0
-        lanes[f"{rate:g}"] = {
+        return {
+            "steps": at,
             "sharpness": shortened(sharpness),
             "relative_residual": max(float(np.max(found["residuals"] / found["eigenvalues"])) for found in probes),
             "loss": shortened(losses[:, np.minimum(at, config.num_steps - 1)]),
@@ -98,7 +101,11 @@ def run(config: Config, data_dir: Path | None) -> Mapping[str, Any]:
                 np.stack([found["realised"] / (found["linear"] + found["quadratic"]) for found in probes])
             ),
         }
-    return {"steps": at, "lanes": lanes}
+
+    rates = (*config.rates, config.flow_rate)
+    lanes = {f"{rate:g}": part(f"rate {rate:g}", partial(lane, rate)) for rate in rates}
+    steps = [found.pop("steps") for found in lanes.values()]
+    return {"steps": steps[0], "lanes": lanes}
 
 
 def shortened(values: Any) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from matplotlib.figure import Figure
 from experiments.claims import Claim, Control, Measurement, at_least, at_most, mean_over_seeds
 from experiments.curvature.edge_of_stability import shortened
 from experiments.experiment import Experiment
+from experiments.parts import part
 from jaxopt_study import curvature, dynamics, optimizers, training
 from jaxopt_study.figures import Panel, panels
 from jaxopt_study.linalg import vectors
@@ -90,9 +92,9 @@ def run(config: Config, data_dir: Path | None) -> Mapping[str, Any]:
     problem = networks.mlp_classifier(dataset, widths=config.widths, activation="tanh", initialiser="xavier")
     keys = jax.random.split(jax.random.key(config.seed), config.num_seeds)
     probe = terms_probe(problem, (config.rates[0], config.rates[-1]), config.num_classes, config.every)
-    lanes, at = {}, np.zeros(0)
     size = sum(leaf.size for leaf in jax.tree.leaves(problem.init(keys[0])))
-    for rate in config.rates:
+
+    def lane(rate: float) -> dict[str, Any]:
         runs = [
             training.train(
                 problem, optimizers.sgd(rate), num_steps=config.num_steps, key=key, batch_size=config.batch_size,
@@ -100,12 +102,14 @@ def run(config: Config, data_dir: Path | None) -> Mapping[str, Any]:
             )
             for key in keys
         ]  # fmt: skip
-        at = np.asarray(runs[0].probe_steps)
-        lanes[f"{rate:g}"] = {
+        return {"steps": runs[0].probe_steps} | {
             name: shortened(np.stack([np.asarray(found.probes[name]) for found in runs])) for name in runs[0].probes
         }
+
+    lanes = {f"{rate:g}": part(f"rate {rate:g}", partial(lane, rate)) for rate in config.rates}
+    steps = [found.pop("steps") for found in lanes.values()]
     return {
-        "steps": at,
+        "steps": steps[0],
         "lanes": lanes,
         "num_params": size,
         "data_sha256": dataset.sha256,

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from matplotlib.ticker import MaxNLocator
 
 from experiments.claims import Claim, Control, Expectation, Measurement, at_least, at_most, exact, mean_over_seeds, near
 from experiments.experiment import Experiment
+from experiments.parts import part
 from jaxopt_study import curvature, optimizers, problems, training
 from jaxopt_study.figures import COLOURS, SETTINGS, new_figure
 from jaxopt_study.linalg import vectors
@@ -48,7 +50,7 @@ PRESETS = {"smoke": Config(classes=(2, 10), num_seeds=4), "paper": Config()}
 def run(config: Config, data_dir: Path | None) -> Mapping[str, Any]:
     """Train on digits of some classes, with their labels and with shuffled ones, and find the largest eigenvalues."""
     del data_dir
-    return {"spectra": {str(c): _spectra(config, c) for c in config.classes}}
+    return {"spectra": {str(c): part(f"{c} classes", partial(_spectra, config, c)) for c in config.classes}}
 
 
 def _spectra(config: Config, num_classes: int) -> dict[str, Any]:

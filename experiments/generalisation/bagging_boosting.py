@@ -14,6 +14,7 @@ from sklearn.tree import DecisionTreeRegressor
 
 from experiments.claims import Claim, Control, Measurement, at_least, at_most, exact, near, ratio_over_seeds
 from experiments.experiment import Experiment
+from experiments.parts import part
 from jaxopt_study.figures import response
 from jaxopt_study.records import Record
 
@@ -52,30 +53,35 @@ def run(config: Config, data_dir: Path | None) -> Mapping[str, Any]:
     rng = np.random.default_rng(config.seed)
     points = rng.uniform(size=(config.num_points, 5))
     other = rng.permutation(config.num_points)  # what a model would look like that had seen other test targets
-    parts: dict[str, dict[str, list[float]]] = {}
-    changed = 0.0
-    for group in range(config.num_groups):
-        predictions: dict[str, list[np.ndarray]] = {}
-        for draw in range(config.num_draws):
-            rng = np.random.default_rng([config.seed, group, draw])
-            x = rng.uniform(size=(config.num_examples, 5))
-            y = _truth(x) + config.noise * rng.standard_normal(config.num_examples)
-            for label, predicted in _fits(config, x, y, points, draw).items():
-                predictions.setdefault(label, []).append(predicted)
-            if group == draw == 0:  # the fit is a function of the training examples alone
-                again = _fits(config, x, y, points[other], draw)["boosting 200"]
-                changed = float(np.abs(again - predictions["boosting 200"][0][other]).max())
-        for label, rows in predictions.items():
-            each = np.array(rows)
-            variance = float(each.var(axis=0, ddof=1).mean())
-            bias = float(((each.mean(axis=0) - _truth(points)) ** 2).mean()) - variance / len(each)
-            part = parts.setdefault(label, {"bias": [], "variance": []})
-            part["bias"].append(max(bias, 1e-12))
-            part["variance"].append(variance)
+    groups = [part(f"group {group}", partial(_group, config, points, group)) for group in range(config.num_groups)]
+    x, y = _drawn(config, 0, 0)  # the fit is a function of the training examples alone
+    once, again = (_fits(config, x, y, at, 0)["boosting 200"] for at in (points, points[other]))
     return {
-        "parts": {label: {name: np.array(values) for name, values in part.items()} for label, part in parts.items()},
-        "changed_by_test_points": changed,
+        "parts": {
+            label: {name: np.array([found[label][name] for found in groups]) for name in ("bias", "variance")}
+            for label in groups[0]
+        },
+        "changed_by_test_points": float(np.abs(again - once[other]).max()),
     }
+
+
+def _drawn(config: Config, group: int, draw: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the examples and targets of a draw."""
+    rng = np.random.default_rng([config.seed, group, draw])
+    x = rng.uniform(size=(config.num_examples, 5))
+    return x, _truth(x) + config.noise * rng.standard_normal(config.num_examples)
+
+
+def _group(config: Config, points: np.ndarray, group: int) -> dict[str, dict[str, float]]:
+    """Return bias² and variance of each model over the draws of a group."""
+    fits = [_fits(config, *_drawn(config, group, draw), points, draw) for draw in range(config.num_draws)]
+    found = {}
+    for label in fits[0]:
+        each = np.array([predictions[label] for predictions in fits])
+        variance = float(each.var(axis=0, ddof=1).mean())
+        bias = float(((each.mean(axis=0) - _truth(points)) ** 2).mean()) - variance / len(each)
+        found[label] = {"bias": max(bias, 1e-12), "variance": variance}
+    return found
 
 
 def _fits(config: Config, x: np.ndarray, y: np.ndarray, points: np.ndarray, draw: int) -> dict[str, np.ndarray]:

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from experiments import images
 from experiments.claims import Claim, Control, Measurement, at_least, at_most, exact, mean_over_seeds, near
 from experiments.experiment import Experiment
+from experiments.parts import part
 from jaxopt_study import optimizers, training
 from jaxopt_study.figures import Panel, panels
 from jaxopt_study.problems import networks
@@ -60,20 +61,27 @@ def run(config: Config, data_dir: Path | None) -> Mapping[str, Any]:
     )
     num_steps = config.epochs * config.longer * config.num_train // config.batch_size
     keys = jax.random.split(jax.random.key(config.seed), config.num_seeds)
-    found: dict[str, Any] = {"data_sha256": dataset.sha256}
-    for label, dropout in (("plain", 0.0), ("dropout", config.dropout)):
+
+    def trained(dropout: float) -> dict[str, Any]:
         problem = networks.mlp_classifier(dataset, widths=config.widths, dropout=dropout)
         train = partial(
             training.train, problem, optimizers.sgd(config.rate), num_steps=num_steps, batch_size=config.batch_size,
             order="with_replacement", evaluate_every=num_steps // config.num_evaluations, evaluate_on=("train", "test"),
         )  # fmt: skip
-        runs = jax.jit(jax.vmap(lambda key, train=train: train(key=key)))(keys)
-        found[label] = jax.tree.map(np.asarray, runs.evaluations)
-    model = networks.MLP(10, widths=config.widths, dropout=config.dropout)
-    found["masks"] = jax.tree.map(
-        np.asarray, _masks(config, model, runs.params, jnp.asarray(dataset.parts["test"]["x"][:200]))
-    )
-    return found
+        runs = jax.jit(jax.vmap(lambda key: train(key=key)))(keys)
+        if not dropout:
+            return {"curves": runs.evaluations}
+        model = networks.MLP(10, widths=config.widths, dropout=dropout)
+        x = jnp.asarray(dataset.parts["test"]["x"][:200])
+        return {"curves": runs.evaluations, "masks": _masks(config, model, runs.params, x)}
+
+    plain, dropped = part("plain", partial(trained, 0.0)), part("dropout", partial(trained, config.dropout))
+    return {
+        "plain": plain["curves"],
+        "dropout": dropped["curves"],
+        "masks": dropped["masks"],
+        "data_sha256": dataset.sha256,
+    }
 
 
 def _masks(config: Config, model: nn.Module, params: Any, x: jax.Array) -> dict[str, jax.Array]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from matplotlib.figure import Figure
 from experiments import images
 from experiments.claims import Claim, Control, Measurement, at_least, at_most, exact, mean_over_seeds
 from experiments.experiment import Experiment
+from experiments.parts import part
 from jaxopt_study import optimizers, problems, training
 from jaxopt_study.figures import Panel, panels, response
 from jaxopt_study.problems import networks
@@ -56,7 +58,7 @@ def run(config: Config, data_dir: Path | None) -> Mapping[str, Any]:
     found: dict[str, Any] = {"quadratic": _quadratic(config)}
     for label, count in (("few", config.few), ("many", config.many)):
         dataset = images.load(config.data, data_dir, num_train=count, seed=config.seed)
-        found[label] = _train(config, networks.mlp_classifier(dataset, widths=config.widths))
+        found[label] = _train(config, networks.mlp_classifier(dataset, widths=config.widths), label)
         found[f"{label}_sha256"] = dataset.sha256
     found["data_sha256"] = found["few_sha256"]
     return found
@@ -79,12 +81,12 @@ def _quadratic(config: Config) -> dict[str, Any]:
     return {"curvature": curvature, "stopped": stopped, "penalised": ridge[1.0], "penalised_tenfold": ridge[10.0]}
 
 
-def _train(config: Config, problem: problems.Problem) -> dict[str, Any]:
+def _train(config: Config, problem: problems.Problem, label: str) -> dict[str, Any]:
     every = config.num_steps // config.num_evaluations
     stopping = training.EarlyStopping("validation_loss", patience=config.patience)
     keys = jax.random.split(jax.random.key(config.seed), config.num_seeds)
 
-    def one(key: jax.Array, rule: training.EarlyStopping | None) -> dict[str, Any]:
+    def one(rule: training.EarlyStopping | None, key: jax.Array) -> dict[str, Any]:
         run = training.train(
             problem, optimizers.sgd(config.learning_rate), num_steps=config.num_steps, key=key,
             batch_size=config.batch_size, evaluate_every=every, evaluate_on=("train", "validation"),
@@ -99,9 +101,10 @@ def _train(config: Config, problem: problems.Problem) -> dict[str, Any]:
             "validation_loss": training.evaluate(problem, run.params, on="validation")["loss"],
         }
 
-    whole = jax.jit(jax.vmap(lambda key: one(key, None)))(keys)
-    stopped = jax.jit(jax.vmap(lambda key: one(key, stopping)))(keys)
-    return jax.tree.map(np.asarray, {"whole": whole, "stopped": stopped})
+    return {
+        kind: part(f"{label}, {kind}", partial(jax.jit(jax.vmap(partial(one, rule))), keys))
+        for kind, rule in (("whole", None), ("stopped", stopping))
+    }
 
 
 def claims(record: Record) -> list[Claim]:

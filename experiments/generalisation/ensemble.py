@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from experiments import images
 from experiments.claims import Claim, Control, Measurement, at_least, at_most, exact, mean_over_seeds
 from experiments.experiment import Experiment
+from experiments.parts import part
 from jaxopt_study import optimizers, training
 from jaxopt_study.figures import response
 from jaxopt_study.problems import networks
@@ -73,9 +74,9 @@ def run(config: Config, data_dir: Path | None) -> Mapping[str, Any]:
         return scores | {"by_size": _scores(jnp.stack(sizes), y)["nll"]}
 
     keys = jax.random.split(jax.random.key(config.seed), config.num_groups)
-    groups = [jax.tree.map(np.asarray, group(key)) for key in keys]
+    groups = [part(f"group {i}", partial(group, key)) for i, key in enumerate(keys)]
     return {
-        "groups": jax.tree.map(lambda *leaves: np.stack(leaves), *groups),
+        "groups": jax.tree.map(lambda *each: each, *groups, is_leaf=lambda at: not isinstance(at, dict)),
         "problem": dict(problem.metadata),
         "data_sha256": dataset.sha256,
     }

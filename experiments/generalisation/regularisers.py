@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from matplotlib.figure import Figure
 from experiments import images
 from experiments.claims import Claim, Control, Measurement, at_least, at_most, exact, mean_over_seeds, near
 from experiments.experiment import Experiment
+from experiments.parts import part
 from jaxopt_study import optimizers, problems, training
 from jaxopt_study.figures import ablation
 from jaxopt_study.problems import Problem, augmentations, datasets, networks
@@ -80,11 +82,17 @@ def run(config: Config, data_dir: Path | None) -> Mapping[str, Any]:
 
         return jax.vmap(one)(keys)
 
-    found = {name: trained(jnp.int32(which)) for which, name in enumerate(REGULARISERS)}
-    params = jax.tree.map(lambda leaf: leaf[0], found["none"][1])  # of the first seed
+    def measured(name: str) -> dict[str, Any]:
+        evaluations, params = trained(jnp.int32(REGULARISERS.index(name)))
+        if name != "none":
+            return {"runs": evaluations}
+        first = jax.tree.map(lambda leaf: leaf[0], params)  # of the first seed
+        return {"runs": evaluations, "smoothing": _label_smoothing(config, dataset, first)}
+
+    found = {name: part(name, partial(measured, name)) for name in REGULARISERS}
     return {
-        "runs": {name: jax.tree.map(np.asarray, evaluations) for name, (evaluations, _) in found.items()},
-        **_label_smoothing(config, dataset, params),
+        "runs": {name: each["runs"] for name, each in found.items()},
+        **found["none"]["smoothing"],
         "boxes": _boxes(config, dataset.input_shape),
         "data_sha256": dataset.sha256,
     }

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from matplotlib.figure import Figure
 from experiments import images
 from experiments.claims import Claim, Control, Measurement, at_least, at_most, exact, mean_over_seeds, ratio_over_seeds
 from experiments.experiment import Experiment
+from experiments.parts import part
 from jaxopt_study import curvature, optimizers, training
 from jaxopt_study.figures import pairs
 from jaxopt_study.problems import datasets, networks
@@ -52,31 +54,36 @@ PRESETS = {
 def run(config: Config, data_dir: Path | None) -> Mapping[str, Any]:
     """Train to one training loss, and measure both sharpnesses there and after a rescaling."""
     dataset = images.load(config.data, data_dir, num_train=config.num_train, num_validation=0, num_test=config.num_test)
-    found: dict[str, Any] = {"data_sha256": dataset.sha256}
-    solutions: dict[str, list[Any]] = {}
-    for label, (size, rate) in _runs(config).items():
-        solutions[label], found[label] = _trained(config, dataset, size, rate)
     with jax.enable_x64(True):
-        solutions = {label: [_double(params) for params in each] for label, each in solutions.items()}
-        small = solutions["small batch"]
+        batch = _double(dict(dataset.train))
+    models = {name: networks.MLP(10, widths=(config.width,), activation=name) for name in ("relu", "tanh")}
+    measures = {name: _measure(model, batch) for name, model in models.items()}
+
+    def compared(name: str, small: list[Any]) -> dict[str, Any]:
         rescaled = [_rescaled(params, config.factor) for params in small]
-        for activation in ("relu", "tanh"):
-            model = networks.MLP(10, widths=(config.width,), activation=activation)
-            measure = _measure(model, _double(dict(dataset.train)))
-            if activation == "relu":
-                for label, each in solutions.items():
-                    found[label] |= measure(each)
-            x = jnp.asarray(dataset.train["x"], float)
-            outputs = [[model.apply({"params": params}, x) for params in each] for each in (small, rescaled)]
-            found[activation] = {
-                "output": max(
-                    float(jnp.abs(after - before).max() / jnp.abs(before).max())
-                    for before, after in zip(*outputs, strict=True)
-                ),
-                "before": measure(small),
-                "after": measure(rescaled),
-            }
-    return found
+        outputs = [[models[name].apply({"params": at}, batch["x"]) for at in each] for each in (small, rescaled)]
+        return {
+            "output": max(
+                float(jnp.abs(after - before).max() / jnp.abs(before).max())
+                for before, after in zip(*outputs, strict=True)
+            ),
+            "before": measures[name](small),
+            "after": measures[name](rescaled),
+        }
+
+    def measured(label: str, size: int, rate: float) -> dict[str, Any]:
+        solutions, evaluations = _trained(config, dataset, size, rate)
+        with jax.enable_x64(True):
+            solutions = [_double(params) for params in solutions]
+            rescaled = {name: compared(name, solutions) for name in models} if label == "small batch" else {}
+            return {"run": evaluations | measures["relu"](solutions), "rescaled": rescaled}
+
+    found = {label: part(label, partial(measured, label, *run)) for label, run in _runs(config).items()}
+    return {
+        **{label: each["run"] for label, each in found.items()},
+        **found["small batch"]["rescaled"],
+        "data_sha256": dataset.sha256,
+    }
 
 
 def _runs(config: Config) -> dict[str, tuple[int, float]]:

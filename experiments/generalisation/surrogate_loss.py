@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from matplotlib.figure import Figure
 from experiments import images
 from experiments.claims import Claim, Control, Measurement, at_least, at_most, exact, mean_over_seeds, ratio_over_seeds
 from experiments.experiment import Experiment
+from experiments.parts import part
 from jaxopt_study import optimizers, training
 from jaxopt_study.figures import Panel, panels
 from jaxopt_study.problems import networks
@@ -79,18 +81,19 @@ def run(config: Config, data_dir: Path | None) -> Mapping[str, Any]:
 
     metrics = {"error": scored(zero_one), "nll": scored(networks.cross_entropy), "margin": smallest}
     keys = jax.random.split(jax.random.key(config.seed), config.num_seeds)
-    found: dict[str, Any] = {}
-    for label, loss in LOSSES.items():
+
+    def trained(loss: Callable[[jax.Array, jax.Array], jax.Array]) -> Any:
         surrogate = problem.replace(loss=scored(loss), metrics=metrics)
-        runs = jax.jit(
+        return jax.jit(
             jax.vmap(
-                lambda key, surrogate=surrogate: training.train(
+                lambda key: training.train(
                     surrogate, optimizers.sgd(config.rate), num_steps=config.num_steps, batch_size=config.batch_size,
                     key=key, evaluate_every=config.every, evaluate_on=("train", "test"),
                 ).evaluations
             )
         )(keys)  # fmt: skip
-        found[label] = jax.tree.map(np.asarray, runs)
+
+    found: dict[str, Any] = {label: part(label, partial(trained, loss)) for label, loss in LOSSES.items()}
     start, batch = problem.init(keys[0]), jax.tree.map(jnp.asarray, dataset.train)
     for label, loss in {"0-1": zero_one, "NLL": networks.cross_entropy}.items():
         gradient = jax.grad(scored(loss))(start, batch)

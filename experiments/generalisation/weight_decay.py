@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from matplotlib.figure import Figure
 from experiments import images
 from experiments.claims import Claim, Control, Measurement, at_least, at_most, exact, mean_over_seeds
 from experiments.experiment import Experiment
+from experiments.parts import part
 from jaxopt_study import optimizers, problems, training
 from jaxopt_study.figures import Panel, panels, response
 from jaxopt_study.problems import networks
@@ -68,9 +70,9 @@ def run(config: Config, data_dir: Path | None) -> Mapping[str, Any]:
 
     every = jax.jit(jax.vmap(jax.vmap(trained, (None, 0)), (0, None)))
     keys = jax.random.split(jax.random.key(config.seed), config.num_seeds)
-    runs = jax.tree.map(np.asarray, every(jnp.array(config.scan), keys))
+    runs = part("scan", partial(every, jnp.array(config.scan), keys))
     found = {f"{decay:g}": {name: x[i] for name, x in runs.items()} for i, decay in enumerate(config.scan)}
-    return {"runs": found, "forms": _forms(config, dataset), "data_sha256": dataset.sha256}
+    return {"runs": found, "forms": part("forms", partial(_forms, config, dataset)), "data_sha256": dataset.sha256}
 
 
 def _forms(config: Config, dataset: Any) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from experiments import images
 from experiments.claims import Claim, Control, Measurement, mean_over_seeds, near, ratio_over_seeds
 from experiments.experiment import Experiment
+from experiments.parts import part
 from jaxopt_study import curvature, optimizers, training
 from jaxopt_study.figures import response
 from jaxopt_study.problems import networks
@@ -53,28 +54,32 @@ def run(config: Config, data_dir: Path | None) -> Mapping[str, Any]:
     dataset = images.load(config.data, data_dir, num_train=config.num_train, num_validation=0, num_test=0)
     problem = networks.mlp_classifier(dataset, widths=config.widths, activation="tanh", initialiser="xavier")
     stds = jnp.array(config.stds)
-    found: dict[str, list[Any]] = {"rise": [], "trace": [], "trace_error": [], "start_trace": []}
+    measure = jax.jit(partial(_rise, config, problem.loss))
+
+    def measured(key: jax.Array) -> dict[str, Any]:
+        key_train, key_noise, key_trace = jax.random.split(key, 3)
+        start = jax.tree.map(lambda x: x.astype(float), problem.init(key_train))
+        data = jax.tree.map(lambda x: jnp.asarray(x, float) if x.dtype.kind == "f" else jnp.asarray(x), problem.data)
+        run = training.train(
+            problem, optimizers.sgd(config.rate), num_steps=config.num_steps, key=key_train, params=start
+        )
+        end, before = (
+            curvature.trace(curvature.hessian(problem.loss, params, data), num_probes=config.num_probes, key=key_trace)
+            for params in (run.params, start)
+        )
+        return {
+            "rise": measure(run.params, data, stds, key_noise),
+            "trace": end.value,
+            "trace_error": end.standard_error,
+            "start_trace": before.value,
+        }
+
     with jax.enable_x64(True):
-        measure = jax.jit(partial(_rise, config, problem.loss))
-        for key in jax.random.split(jax.random.key(config.seed), config.num_seeds):
-            key_train, key_noise, key_trace = jax.random.split(key, 3)
-            start = jax.tree.map(lambda x: x.astype(float), problem.init(key_train))
-            data = jax.tree.map(
-                lambda x: jnp.asarray(x, float) if x.dtype.kind == "f" else jnp.asarray(x), problem.data
-            )
-            run = training.train(
-                problem, optimizers.sgd(config.rate), num_steps=config.num_steps, key=key_train, params=start
-            )
-            found["rise"].append(np.asarray(measure(run.params, data, stds, key_noise)))
-            for name, params in (("trace", run.params), ("start_trace", start)):
-                op = curvature.hessian(problem.loss, params, data)
-                estimate = curvature.trace(op, num_probes=config.num_probes, key=key_trace)
-                found[name].append(float(estimate.value))
-                if name == "trace":
-                    found["trace_error"].append(float(estimate.standard_error))
+        keys = jax.random.split(jax.random.key(config.seed), config.num_seeds)
+        found = [part(f"seed {i}", partial(measured, key)) for i, key in enumerate(keys)]
     return {
         "stds": np.array(config.stds),
-        **{name: np.array(values) for name, values in found.items()},
+        **{name: np.array([each[name] for each in found]) for name in found[0]},
         "problem": dict(problem.metadata),
         "data_sha256": dataset.sha256,
     }

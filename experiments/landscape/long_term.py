@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from experiments.claims import Claim, Control, Measurement, at_least, at_most, exact, mean_over_seeds, near
 from experiments.experiment import Experiment
+from experiments.parts import part
 from jaxopt_study.figures import response
 from jaxopt_study.problems import networks
 from jaxopt_study.records import Record
@@ -61,14 +62,18 @@ def run(config: Config, data_dir: Path | None) -> Mapping[str, Any]:
     with jax.enable_x64(True):
         keys = jax.random.split(jax.random.key(config.seed), config.num_seeds)
         norms = partial(_gradient_norms, config)
-        gradients = {label: jax.jit(jax.vmap(partial(norms, model)))(keys) for label, model in _models(config).items()}
+        gradients = {
+            label: part(label, partial(jax.jit(jax.vmap(partial(norms, model))), keys))
+            for label, model in _models(config).items()
+        }
         settings = {USUAL: (1.0, 1.0), LSTM: (config.open_bias, 1.0), ALONE: (config.open_bias, 0.01)}
         lanes = jax.vmap(lambda setting: jax.vmap(partial(norms, _lstm(config, *setting)))(keys))
-        gradients |= dict(zip(settings, jax.jit(lanes)(jnp.array(list(settings.values()))), strict=True))
+        lstm = part("LSTM", partial(jax.jit(lanes), jnp.array(list(settings.values()))))
+        gradients |= dict(zip(settings, lstm, strict=True))
     return {
         "excess": {radius: np.array(found) for radius, found in slopes.items()},
         "powers": {"non-normal": _power_norms(jordan, 120), "normal": _power_norms(rotation, 120)},
-        "gradients": jax.tree.map(np.asarray, gradients),
+        "gradients": gradients,
     }
 
 

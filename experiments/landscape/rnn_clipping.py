@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from matplotlib.figure import Figure
 
 from experiments.claims import Claim, Control, Measurement, at_least, mean_over_seeds, share_of_trials
 from experiments.experiment import Experiment
+from experiments.parts import part
 from jaxopt_study import optimizers, training
 from jaxopt_study.figures import Panel, panels, response
 from jaxopt_study.problems import datasets, networks
@@ -60,7 +62,7 @@ PRESETS = {
 def run(config: Config, data_dir: Path | None) -> Mapping[str, Any]:
     """Train from every start at every rate, with clipping and without."""
     del data_dir
-    return {f"T = {length}": _train(config, length) for length in config.lengths}
+    return {f"T = {length}": part(f"T = {length}", partial(_train, config, length)) for length in config.lengths}
 
 
 def _train(config: Config, length: int) -> dict[str, Any]:

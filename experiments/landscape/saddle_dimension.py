@@ -25,6 +25,7 @@ from experiments.claims import (
     share_of_trials,
 )
 from experiments.experiment import Experiment
+from experiments.parts import part
 from jaxopt_study import curvature
 from jaxopt_study.figures import response
 from jaxopt_study.records import Record
@@ -67,7 +68,10 @@ def run(config: Config, data_dir: Path | None) -> Mapping[str, Any]:
     # One compiled program for all dimensions, and for convex functions, too.
     search = jax.jit(jax.vmap(partial(_critical_point, config, max(config.dimensions)), in_axes=(0, None, None)))
     found = {
-        label: {str(n): _found(config, search, n, convex=convex) for n in config.dimensions}
+        label: {
+            str(n): part(f"{label}, {n} dimensions", partial(_found, config, search, n, convex=convex))
+            for n in config.dimensions
+        }
         for label, convex in (("random", False), ("convex", True))
     }
     return {**found, "predicted": {str(n): _predicted(config, n) for n in config.dimensions}}

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +28,7 @@ from experiments.claims import (
     share_of_trials,
 )
 from experiments.experiment import Experiment
+from experiments.parts import part
 from jaxopt_study import curvature, dynamics, optimizers, problems, training
 from jaxopt_study.figures import SETTINGS, appearances, new_figure
 from jaxopt_study.records import Record
@@ -131,24 +133,30 @@ def run(config: Config, data_dir: Path | None) -> Mapping[str, Any]:
         results: dict[str, Any] = {"saddles": {}, "minima": {}}
         for name, place in places.items():
             if name == PLANAR or not config.planar_only:
-                results["saddles"][name] = _at_saddle(name, place, config)
+                results["saddles"][name] = part(f"saddle, {name}", partial(_at_saddle, name, place, config))
         for name, place in minima().items():
             if name != BOWL and config.planar_only:
                 continue
-            chains = methods(config, place.learning_rate)
-            results["minima"][name] = {
-                "verdicts": {m: _stability(chains[m], place).kind for m in METHODS[: 1 if config.planar_only else 3]},
-                "noisy": _noisy(place, config, (config.noise,))[str(config.noise)],
-            }
-        planar = places[PLANAR]
-        results["at_rest"] = {
-            m: _distances(tx, planar, np.eye(2)[1], config, nudge=0.0).max()
-            for m, tx in methods(config, planar.learning_rate).items()
-        }
-        results["noise"] = _noisy(planar, config, (config.noise, config.noise / 100, 100 * config.noise))
-        results["scaled"] = _scaled(planar, config)
-        results["search"] = _search(places["Rastrigin, by the global minimum"], config)
+            results["minima"][name] = part(f"minimum, {name}", partial(_at_minimum, place, config))
+        planar, noises = places[PLANAR], (config.noise, config.noise / 100, 100 * config.noise)
+        results["at_rest"] = part("at rest", partial(_at_rest, planar, config))
+        results["noise"] = part("noise", partial(_noisy, planar, config, noises))
+        results["scaled"] = part("scaled", partial(_scaled, planar, config))
+        results["search"] = part("search", partial(_search, places["Rastrigin, by the global minimum"], config))
         return results
+
+
+def _at_minimum(place: Place, config: Config) -> dict[str, Any]:
+    chains = methods(config, place.learning_rate)
+    return {
+        "verdicts": {m: _stability(chains[m], place).kind for m in METHODS[: 1 if config.planar_only else 3]},
+        "noisy": _noisy(place, config, (config.noise,))[str(config.noise)],
+    }
+
+
+def _at_rest(place: Place, config: Config) -> dict[str, Any]:
+    chains = methods(config, place.learning_rate)
+    return {m: _distances(tx, place, np.eye(2)[1], config, nudge=0.0).max() for m, tx in chains.items()}
 
 
 def _at_saddle(name: str, place: Place, config: Config) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 
 from experiments.claims import Claim, Control, Expectation, Measurement, at_least, at_most, exact, near, share_of_trials
 from experiments.experiment import Experiment
+from experiments.parts import part
 from jaxopt_study import curvature, problems
 from jaxopt_study.figures import COLOURS, SETTINGS, new_figure
 from jaxopt_study.problems import random_rotation
@@ -67,13 +68,13 @@ def run(config: Config, data_dir: Path | None) -> Mapping[str, Any]:
     del data_dir
     with jax.enable_x64(True):
         keys = jax.random.split(jax.random.key(config.seed), config.num_seeds + 1)
-        drawn = [_points(config, key) for key in keys[1:]]
+        drawn = [part(f"target {i}", partial(_points, config, key)) for i, key in enumerate(keys[1:])]
         return {
             "points": {label: [points[label] for points in drawn] for label in drawn[0]},
-            "moved": _moved(config, keys[0]),
-            "tied": _tied(config),
+            "moved": part("moved", partial(_moved, config, keys[0])),
+            "tied": part("tied", partial(_tied, config)),
             "random_matrices": {
-                "count": {str(n): _count_positive(config, n) for n in config.dimensions},
+                "count": {str(n): part(f"{n} × {n}", partial(_count_positive, config, n)) for n in config.dimensions},
                 "expected": {str(n): positive_probability(n) for n in range(1, 9)},
             },
         }

@@ -15,6 +15,7 @@ from scipy.optimize import linear_sum_assignment
 from experiments import images
 from experiments.claims import Claim, Control, Measurement, at_least, at_most, exact, ratio_over_seeds
 from experiments.experiment import Experiment
+from experiments.parts import part
 from jaxopt_study import curvature, optimizers, training
 from jaxopt_study.figures import response
 from jaxopt_study.problems import datasets, networks
@@ -62,7 +63,12 @@ def run(config: Config, data_dir: Path | None) -> Mapping[str, Any]:
             x = jnp.asarray(dataset.parts["test"]["x"][:200], float)
             model = networks.MLP(10, widths=(config.width,), activation=activation)
             found[f"{activation}_change"] = _changes(model, params, x)
-            found[f"{activation}_null"] = _null_directions(config, activation, dataset)
+            found[f"{activation}_null"] = part(activation, partial(_null_directions, config, activation, dataset))
+    return found | {"paths": part("paths", partial(_paths, config, dataset))}
+
+
+def _paths(config: Config, dataset: datasets.Dataset) -> dict[str, np.ndarray]:
+    """Return losses on paths from a trained network: to another one, to that with its units matched, to itself."""
     problem = networks.mlp_classifier(dataset, widths=(config.width,))
     keys = jax.random.split(jax.random.key(config.seed + 1), 2 * config.num_seeds)
     train = partial(
@@ -82,7 +88,7 @@ def run(config: Config, data_dir: Path | None) -> Mapping[str, Any]:
         }
         for label, end in ends.items():
             paths.setdefault(label, []).append(np.asarray(along(first, end, problem.data)))
-    return found | {"paths": {label: np.array(losses) for label, losses in paths.items()}}
+    return {label: np.array(losses) for label, losses in paths.items()}
 
 
 def _permuted(params: Any, order: np.ndarray) -> Any:

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from experiments.claims import Claim, Control, Measurement, at_most, mean_over_seeds, near, ratio_over_seeds
 from experiments.experiment import Experiment
+from experiments.parts import journal
 from jaxopt_study import optimizers, sweeps
 from jaxopt_study.figures import Panel, panels, response
 from jaxopt_study.problems import datasets, networks
@@ -109,7 +110,7 @@ def _searches(config: Config) -> dict[str, Any]:
                 optimizer, {"learning_rate": sweeps.log_uniform(1e-2, 1e2)}, posed, sampler="grid",
                 num_trials=config.num_rates, num_seeds=config.num_seeds, num_steps=config.train_steps,
                 batch_size=config.batch_size, key=jax.random.key(config.seed), evaluate_on="test", metric="test_loss",
-                progress=False,
+                progress=False, journal=journal(f"{label.replace('/', ' by ')}, {kind}"),
             )  # fmt: skip
             losses = np.where(np.isfinite(search.final), search.final, np.inf)
             order = np.argsort([trial["learning_rate"] for trial in search.configs])

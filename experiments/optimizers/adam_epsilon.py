@@ -25,6 +25,7 @@ from experiments.claims import (
     ratio_over_seeds,
 )
 from experiments.experiment import Experiment
+from experiments.parts import journal, part
 from jaxopt_study import optimizers, problems, sweeps, training
 from jaxopt_study.figures import response
 from jaxopt_study.problems import networks
@@ -84,11 +85,11 @@ def run(config: Config, data_dir: Path | None) -> Mapping[str, Any]:
     rates = sweeps.log_uniform(*config.rates)
     adam = search(
         optimizers.adam(), {"learning_rate": rates, "eps": sweeps.choices(*config.eps)},
-        num_trials=config.num_rates * len(config.eps),
+        num_trials=config.num_rates * len(config.eps), journal=journal("Adam"),
     )  # fmt: skip
-    mean = search(momentum, {"learning_rate": rates}, num_trials=config.num_rates)
+    mean = search(momentum, {"learning_rate": rates}, num_trials=config.num_rates, journal=journal("momentum"))
     return {
-        "quadratic": _follow(config),
+        "quadratic": part("quadratic", partial(_follow, config)),
         "adam": _rows(adam),
         "momentum": _rows(mean),
         "problem": dict(problem.metadata),

@@ -24,6 +24,7 @@ from experiments.claims import (
     share_of_trials,
 )
 from experiments.experiment import Experiment
+from experiments.parts import journal, part
 from jaxopt_study import figures, optimizers, sweeps
 from jaxopt_study.figures import Panel, panels, response
 from jaxopt_study.problems import Problem, networks
@@ -85,7 +86,7 @@ def run(config: Config, data_dir: Path | None) -> Mapping[str, Any]:
         "order": config.order, "evaluate_every": config.window,
     }  # fmt: skip
     return {
-        "constant": _under_constant_gradient(config),
+        "constant": part("constant gradient", lambda: _under_constant_gradient(config)),
         "trained": _train(config, problem, settings, train_key),
         "ablation": _ablate(config, problem, settings, ablate_key),
         "problem": dict(problem.metadata),
@@ -133,7 +134,7 @@ def _train(config: Config, problem: Problem, settings: dict[str, Any], key: Any)
             make,
             {"learning_rate": sweeps.choices(*config.rates), "b2": sweeps.choices(*config.decays)},
             problem, sampler="grid", num_trials=len(config.rates) * len(config.decays), key=key,
-            metric="test_accuracy", evaluate_on="test", **settings,
+            metric="test_accuracy", evaluate_on="test", journal=journal(f"{name} corrections"), **settings,
         )  # fmt: skip
         loss = np.where(found.diverged[:, :, None], np.nan, found.curves["batch_loss"])
         trials += [
@@ -152,18 +153,19 @@ def _train(config: Config, problem: Problem, settings: dict[str, Any], key: Any)
 def _ablate(config: Config, problem: Problem, settings: dict[str, Any], key: Any) -> list[dict[str, Any]]:
     """Take Adam apart at the fatal setting."""
     found = sweeps.ablate(
-        optimizers.adam(config.rates[-1], b2=config.decays[-1]), problem, key=key, metric="accuracy", **settings
-    )
+        optimizers.adam(config.rates[-1], b2=config.decays[-1]), problem, key=key, metric="accuracy",
+        journal=journal("ablation"), **settings,
+    )  # fmt: skip
     return [
         {
-            "variant": part.variant.name,
-            "kind": part.variant.kind,
-            "loss": part.loss,
-            "p_value": part.p_value,
-            "verdict": part.verdict,
-            "diverged": part.diverged,
+            "variant": each.variant.name,
+            "kind": each.variant.kind,
+            "loss": each.loss,
+            "p_value": each.p_value,
+            "verdict": each.verdict,
+            "diverged": each.diverged,
         }
-        for part in found.contributions()
+        for each in found.contributions()
     ]
 
 

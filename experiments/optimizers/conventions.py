@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from experiments.claims import Claim, Control, Measurement, at_most, exact
 from experiments.experiment import Experiment
+from experiments.parts import part
 from jaxopt_study import optimizers, problems, training
 from jaxopt_study.figures import Panel, panels
 from jaxopt_study.records import Record
@@ -45,7 +46,8 @@ def run(config: Config, data_dir: Path | None) -> Mapping[str, Any]:
     """Follow both forms of each optimizer in double precision, for the claim and for its control."""
     del data_dir
     with jax.enable_x64(True):
-        return {"difference": {name: _differences(config, name, *both) for name, both in _pairs(config).items()}}
+        pairs = _pairs(config).items()
+        return {"difference": {name: part(name, partial(_differences, config, name, *both)) for name, both in pairs}}
 
 
 def _pairs(config: Config) -> dict[str, tuple[Any, Any]]:

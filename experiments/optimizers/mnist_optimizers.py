@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from experiments import images
 from experiments.claims import Claim, Control, Measurement, at_least, at_most, mean_over_seeds, ratio_over_seeds
 from experiments.experiment import Experiment
+from experiments.parts import journal
 from jaxopt_study import figures, optimizers, sweeps
 from jaxopt_study.figures import pairs
 from jaxopt_study.problems import networks
@@ -77,7 +78,7 @@ def run(config: Config, data_dir: Path | None) -> Mapping[str, Any]:
         },
         problem, budget=config.budget, report_seeds=config.report_seeds, num_steps=config.num_steps,
         evaluate_every=config.window, batch_size=config.batch_size, order=config.order,
-        key=jax.random.key(config.seed),
+        key=jax.random.key(config.seed), journal=journal("comparison"),
     )  # fmt: skip
     return {
         "steps": compared.reports[0].steps,

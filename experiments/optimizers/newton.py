@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from experiments.claims import (
     share_of_trials,
 )
 from experiments.experiment import Experiment
+from experiments.parts import part
 from jaxopt_study import curvature, optimizers, problems, training
 from jaxopt_study.figures import response, trajectories
 from jaxopt_study.problems import networks, planar
@@ -73,8 +75,12 @@ def run(config: Config, data_dir: Path | None) -> Mapping[str, Any]:
     """Step on quadratics, follow methods on a surface with saddles, and train a network."""
     del data_dir
     with jax.enable_x64(True):
-        found = {"quadratic": _quadratic(config), "saddle": _saddle(), "plane": _plane(config)}
-    return {**jax.tree.map(np.asarray, found), **_network(config)}
+        found = {
+            "quadratic": part("quadratic", partial(_quadratic, config)),
+            "saddle": part("saddle", _saddle),
+            "plane": part("plane", partial(_plane, config)),
+        }
+    return {**found, **_network(config)}
 
 
 def _quadratic(config: Config) -> dict[str, Any]:
@@ -163,15 +169,24 @@ def _network(config: Config) -> dict[str, Any]:
         )  # fmt: skip
         return run.evaluations["train_loss"]
 
-    def every(function: Any, numbers: jax.Array) -> Any:
+    def every(name: str, function: Any, numbers: jax.Array) -> Any:
         """Map over numbers and seeds; the seeds share starts."""
-        return jax.jit(jax.vmap(jax.vmap(function, in_axes=(None, 0)), in_axes=(0, None)))(numbers, keys)
+        mapped = jax.jit(jax.vmap(jax.vmap(function, in_axes=(None, 0)), in_axes=(0, None)))
+        return part(name, lambda: mapped(numbers, keys))
 
-    truncated = every(lambda d, key: newton(optimizers.newton(1.0, d, max_matvecs=config.max_matvecs), key), dampings)
-    plain = every(lambda d, key: newton(exactly(damping=d, max_matvecs=config.max_matvecs), key), jnp.zeros(1))
-    full = every(lambda rate, key: descent(optimizers.sgd(rate), key, None), rates)
-    small = every(lambda rate, key: descent(optimizers.sgd(rate), key, config.batch_size), rates)
-    found = {
+    truncated = every(
+        "truncated Newton",
+        lambda d, key: newton(optimizers.newton(1.0, d, max_matvecs=config.max_matvecs), key),
+        dampings,
+    )
+    plain = every(
+        "Newton without damping",
+        lambda d, key: newton(exactly(damping=d, max_matvecs=config.max_matvecs), key),
+        jnp.zeros(1),
+    )
+    full = every("gradient descent", lambda rate, key: descent(optimizers.sgd(rate), key, None), rates)
+    small = every("SGD", lambda rate, key: descent(optimizers.sgd(rate), key, config.batch_size), rates)
+    return {
         "dampings": dampings,
         "rates": rates,
         "points": np.arange(0, config.budget + 1, 10),
@@ -179,8 +194,8 @@ def _network(config: Config) -> dict[str, Any]:
         "Newton without damping": {"losses": plain[0], "gradients": plain[1]},
         "gradient descent": {"losses": full},
         "SGD": {"losses": small},
+        "data_sha256": dataset.sha256,
     }
-    return {**jax.tree.map(np.asarray, found), "data_sha256": dataset.sha256}
 
 
 def at_points(found: Mapping[str, Any], points: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from experiments.claims import Claim, Control, Measurement, at_most, exact, near
 from experiments.experiment import Experiment
+from experiments.parts import part
 from jaxopt_study import optimizers, problems, training
 from jaxopt_study.figures import Panel, panels
 from jaxopt_study.records import Record
@@ -46,8 +47,8 @@ def run(config: Config, data_dir: Path | None) -> Mapping[str, Any]:
         measured: dict[str, Any] = {}
         for label, decay in METHODS.items():
             optimizer = optimizers.momentum(config.rate * (1 - decay), decay)
-            losses = partial(_losses, config, problem, optimizer)
-            mean, error = _moments(jax.jit(jax.vmap(losses)), keys)
+            losses = jax.jit(jax.vmap(partial(_losses, config, problem, optimizer)))
+            mean, error = part(label, partial(_moments, losses, keys))
             measured[label] = {"mean": mean[0], "error": error[0]}
             if not decay:
                 measured["SGD, averaged"] = {"mean": mean[1], "error": error[1]}

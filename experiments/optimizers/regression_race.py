@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from matplotlib.figure import Figure
 
 from experiments.claims import Claim, Control, Measurement, at_least, exact, near, ratio_over_seeds
 from experiments.experiment import Experiment
+from experiments.parts import part
 from jaxopt_study import optimizers, training
 from jaxopt_study.figures import Panel, panels, response
 from jaxopt_study.problems import datasets, networks
@@ -75,17 +77,18 @@ def run(config: Config, data_dir: Path | None) -> Mapping[str, Any]:
         )  # fmt: skip
         return jnp.where(run.diverged, jnp.inf, run.evaluations["test_loss"]), run.evaluations["step"]
 
-    curves, steps = {}, jnp.zeros((1, 1, 0))
-    for label, make in OPTIMIZERS.items():
-        of_rate = jax.vmap(lambda rate, key, make=make: one(make, rate, key), in_axes=(None, 0))
+    def curves(make: Callable[[Any], Any]) -> tuple[jax.Array, jax.Array]:
+        of_rate = jax.vmap(partial(one, make), in_axes=(None, 0))
         losses, steps = jax.vmap(of_rate, in_axes=(0, None))(jnp.asarray(rates, jnp.float32), keys)
-        curves[label] = np.asarray(losses)
+        return losses, steps[0, 0]
+
+    found = {label: part(label, partial(curves, make)) for label, make in OPTIMIZERS.items()}
     x, y = (np.asarray(dataset.parts["test"][name], float) for name in ("x", "y"))
     truth = np.exp(-(x**2)) * np.cos(10 * x)
     return {
         "rates": rates,
-        "steps": np.asarray(steps)[0, 0],
-        "curves": curves,
+        "steps": next(steps for _, steps in found.values()),
+        "curves": {label: losses for label, (losses, _) in found.items()},
         "truth": {"mse": float(np.mean((y - truth) ** 2)), "constant": float(y.var()), "num_test": len(y)},
         "problem": dict(problem.metadata),
         "data_sha256": dataset.sha256,

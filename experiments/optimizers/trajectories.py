@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from matplotlib.figure import Figure
 
 from experiments.claims import Claim, Control, Expectation, at_most, exact, near, ratio_over_seeds
 from experiments.experiment import Experiment
+from experiments.parts import part
 from jaxopt_study import figures, optimizers, problems, training
 from jaxopt_study.figures import response
 from jaxopt_study.records import Record
@@ -95,25 +97,31 @@ def run(config: Config, data_dir: Path | None) -> Mapping[str, Any]:
             "AdaGrad .3": optimizers.adagrad(0.3, convention="saito2016"),
             "Heavy ball, β .9": heavy_ball(spectrum).replace(decay=0.9),
         }
-        drawn = {label: points(chain) for label, chain in chains.items()}
-        losses = {label: jax.vmap(problem.loss)(path) for label, path in drawn.items()}
+
+        def paths() -> dict[str, Any]:
+            drawn = {label: points(chain) for label, chain in chains.items()}
+            losses = {label: jax.vmap(problem.loss)(path) for label, path in drawn.items()}
+            ends = {label: problem.loss(points(chain)[-1]) for label, chain in variations.items()}
+            return {"points": drawn, "losses": losses, "final": {name: x[-1] for name, x in losses.items()} | ends}
+
+        rounder = problems.quadratic([0.2, 2.0])
         return {
             "problem": "bowl",
             "optimizers": {label: repr(chain) for label, chain in (chains | variations).items()},
-            "points": drawn,
-            "losses": losses,
-            "final": {label: curve[-1] for label, curve in losses.items()}
-            | {label: problem.loss(points(chain)[-1]) for label, chain in variations.items()},
+            **part("paths", paths),
             "from_other_starts": {
-                label: last_losses((chains | variations)[label], starts)
+                label: part(f"{label} from other starts", partial(last_losses, (chains | variations)[label], starts))
                 for label in ("SGD", "SGD .05", "Momentum", "Adam")
             },
             "sweep": {
                 "learning_rate": rates,
-                "loss": {label: over_rates(chain, rates) for label, chain in chains.items()},
+                "loss": {
+                    label: part(f"{label} at every rate", partial(over_rates, chain, rates))
+                    for label, chain in chains.items()
+                },
             },
-            "fixed_steps": _best_fixed_step(problem, config, key),
-            "fixed_steps_rounder": _best_fixed_step(problems.quadratic([0.2, 2.0]), config, key),
+            "fixed_steps": part("fixed steps", partial(_best_fixed_step, problem, config, key)),
+            "fixed_steps_rounder": part("fixed steps, rounder", partial(_best_fixed_step, rounder, config, key)),
         }
 
 

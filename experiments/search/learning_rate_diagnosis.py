@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from matplotlib.figure import Figure
 
 from experiments.claims import Claim, Control, at_least, at_most, mean_over_seeds
 from experiments.experiment import Experiment
+from experiments.parts import part
 from jaxopt_study import figures, optimizers, problems, training
 from jaxopt_study.figures import response
 from jaxopt_study.problems import datasets, networks
@@ -86,9 +88,13 @@ def run(config: Config, data_dir: Path | None) -> Mapping[str, Any]:
     """Train at every rate, find best rate and limit on reference seeds, and judge the other seeds' curves."""
     del data_dir
     tasks = {name: task for name, task in TASKS.items() if config.tasks is None or name in config.tasks}
-    judged = {name: _judge(config, *curves(config, task, config.seed)) for name, task in tasks.items()}
+
+    def judge(task: Task, seed: int) -> Any:
+        return _judge(config, *curves(config, task, seed))
+
+    judged = {name: part(name, partial(judge, task, config.seed)) for name, task in tasks.items()}
     calibrated = {
-        name: _judge(config, *curves(config, task, config.seed + 1_000))
+        name: part(f"calibration, {name}", partial(judge, task, config.seed + 1_000))
         for name, task in (CALIBRATION if config.calibration else {}).items()
     }
     return {

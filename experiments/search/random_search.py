@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from experiments import images
 from experiments.claims import Claim, Control, Measurement, at_least, mean_over_seeds, near, share_of_trials
 from experiments.experiment import Experiment
+from experiments.parts import journal
 from jaxopt_study import figures, sweeps
 from jaxopt_study.figures import response
 from jaxopt_study.problems import Problem, networks
@@ -79,10 +80,11 @@ def run(config: Config, data_dir: Path | None) -> Mapping[str, Any]:
     drawn = sweeps.search(
         sgd, _space(config, config.rates), problem, num_trials=config.num_trials, key=keys[0],
         metric="validation_accuracy", evaluate_every=config.evaluate_every, evaluate_on=("train", "validation"),
-        **settings,
+        journal=journal("search"), **settings,
     )  # fmt: skip
     repeated = [
-        _search_ranges(config, problem, settings, key) for key in jax.random.split(keys[1], config.num_searches)
+        _search_ranges(config, problem, settings | {"journal": journal(f"ranges, {i}")}, key)
+        for i, key in enumerate(jax.random.split(keys[1], config.num_searches))
     ]
     scan = sweeps.search(
         sgd,
@@ -91,7 +93,7 @@ def run(config: Config, data_dir: Path | None) -> Mapping[str, Any]:
             "weight_decay": sweeps.choices(*config.decays, config.large_decay),
         },
         problem, sampler="grid", num_trials=3 * config.num_scanned, num_seeds=config.scan_seeds, key=keys[2],
-        metric="test_accuracy", evaluate_on="test", **settings,
+        metric="test_accuracy", evaluate_on="test", journal=journal("scan"), **settings,
     )  # fmt: skip
     return {
         "search": _trials(drawn, config) | _curves(drawn, config.num_drawn),

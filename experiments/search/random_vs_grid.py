@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from experiments import images
 from experiments.claims import Claim, Control, Measurement, at_least, at_most, mean_over_seeds, near, ratio_over_seeds
 from experiments.experiment import Experiment
+from experiments.parts import journal, part
 from jaxopt_study import figures, sweeps
 from jaxopt_study.figures import Panel, pairs, panels
 from jaxopt_study.problems import networks
@@ -60,9 +61,12 @@ def run(config: Config, data_dir: Path | None) -> Mapping[str, Any]:
     """Search surfaces whose answer is known, then the learning rate and weight decay of a network."""
     surface_key, network_key = jax.random.split(jax.random.key(config.seed))
     place_key, draw_key = jax.random.split(surface_key)
-    drawn = _drawn(config, draw_key)
-    found = {name: _search_surfaces(config, *axes, drawn, key=place_key) for name, axes in SURFACES.items()}
-    return {"surfaces": found, **_search_network(config, data_dir, network_key)}
+
+    def surfaces() -> dict[str, Any]:
+        drawn = _drawn(config, draw_key)
+        return {name: _search_surfaces(config, *axes, drawn, key=place_key) for name, axes in SURFACES.items()}
+
+    return {"surfaces": part("surfaces", surfaces), **_search_network(config, data_dir, network_key)}
 
 
 def _drawn(config: Config, key: Any) -> dict[str, Float[np.ndarray, "surfaces trials axes"]]:
@@ -120,7 +124,7 @@ def _search_network(config: Config, data_dir: Path | None, key: Any) -> dict[str
                 "decades_up": sweeps.choices(*steps),
             },
             problem, sampler=sampler, num_trials=count, num_steps=config.num_steps, batch_size=config.batch_size,
-            order=config.order, key=key, metric="validation_loss",
+            order=config.order, key=key, metric="validation_loss", journal=journal(f"{name}, {sampler}"),
         )  # fmt: skip
 
     enough = int(1.3 * budget * places * (1 + 1 / (config.levels - 1)))  # of the trials, lie in a search's own range

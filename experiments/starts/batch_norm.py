@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from experiments import images
 from experiments.claims import Claim, Control, Measurement, at_least, at_most, mean_over_seeds, near
 from experiments.experiment import Experiment
+from experiments.parts import journal
 from jaxopt_study import optimizers, sweeps
 from jaxopt_study.figures import response
 from jaxopt_study.problems import Problem, datasets, networks
@@ -75,7 +76,7 @@ def run(config: Config, data_dir: Path | None) -> Mapping[str, Any]:
         partial(make_problem, dataset, config.widths),
         sampler="grid", num_trials=4 * config.num_scales, num_seeds=config.num_seeds, num_steps=config.num_steps,
         batch_size=config.batch_size, order=config.order, key=jax.random.key(config.seed), metric="test_accuracy",
-        evaluate_every=config.evaluate_every, evaluate_on=("train", "test"),
+        evaluate_every=config.evaluate_every, evaluate_on=("train", "test"), journal=journal("scales"),
     )  # fmt: skip
     names = {value: name for name, value in NETWORKS.items()}
     return {

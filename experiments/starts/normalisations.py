@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +14,7 @@ from matplotlib.figure import Figure
 from experiments import images
 from experiments.claims import Claim, Control, Measurement, at_least, at_most, exact, mean_over_seeds, near
 from experiments.experiment import Experiment
+from experiments.parts import part
 from jaxopt_study import optimizers, training
 from jaxopt_study.figures import response
 from jaxopt_study.problems import datasets, networks
@@ -69,12 +71,19 @@ def run(config: Config, data_dir: Path | None) -> Mapping[str, Any]:
         config.data, data_dir, num_train=config.num_train, num_validation=0, split="first", flatten=False
     )
     with jax.enable_x64(True):
-        layers = {"identities": _identities(config, dataset), "scaled": _scaled(config, dataset)}
+        layers = {
+            "identities": part("identities", partial(_identities, config, dataset)),
+            "scaled": part("scaled", partial(_scaled, config, dataset)),
+        }
     scales = np.geomspace(*config.scales, config.num_scales)
     return {
         **layers,
         "scales": scales,
-        "accuracy": {name: _basin(config, dataset, scales, name) for name in NORMALISATIONS if name != "instance"},
+        "accuracy": {
+            name: part(f"basin, {name}", partial(_basin, config, dataset, scales, name))
+            for name in NORMALISATIONS
+            if name != "instance"
+        },
         "data_sha256": dataset.sha256,
     }
 

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from experiments import images
 from experiments.claims import Claim, Control, Measurement, at_most, mean_over_seeds, near
 from experiments.experiment import Experiment
+from experiments.parts import part
 from jaxopt_study import optimizers, training
 from jaxopt_study.figures import response
 from jaxopt_study.problems import Problem, datasets, networks
@@ -62,15 +63,19 @@ def run(config: Config, data_dir: Path | None) -> Mapping[str, Any]:
 
     keys = jax.random.split(jax.random.key(config.seed), config.num_seeds)
     stds, gains = (jnp.array(column) for column in zip(*STARTS.values(), strict=True))
-    plain = jax.jit(jax.vmap(jax.vmap(trained, (None, None, 0)), (0, 0, None)))(stds, gains, keys)
-    normalised = jax.jit(jax.vmap(lambda key: trained(0.01, 0.0, key, "batch")))(keys)
-    losses = dict(zip(STARTS, np.asarray(plain["losses"]), strict=True)) | {
-        NORMALISED: np.asarray(normalised["losses"])
-    }
+
+    def averaged(lanes: Any) -> dict[str, Any]:
+        losses = np.asarray(lanes["losses"])
+        return lanes | {"losses": losses.reshape(*losses.shape[:-1], -1, config.every).mean(axis=-1)}
+
+    every = jax.jit(jax.vmap(jax.vmap(trained, (None, None, 0)), (0, 0, None)))
+    normal = jax.jit(jax.vmap(lambda key: trained(0.01, 0.0, key, "batch")))
+    plain = part("without normalisation", lambda: averaged(every(stds, gains, keys)))
+    normalised = part(NORMALISED, lambda: averaged(normal(keys)))
     return {
         "steps": np.arange(config.every, config.num_steps + 1, config.every),
-        "losses": {label: lanes.reshape(len(keys), -1, config.every).mean(axis=2) for label, lanes in losses.items()},
-        "gradient": dict(zip(STARTS, np.asarray(plain["gradient"]), strict=True)),
+        "losses": dict(zip((*STARTS, NORMALISED), (*plain["losses"], normalised["losses"]), strict=True)),
+        "gradient": dict(zip(STARTS, plain["gradient"], strict=True)),
         "data_sha256": dataset.sha256,
     }
 
