@@ -76,17 +76,13 @@ def run(config: Config, data_dir: Path | None) -> Mapping[str, Any]:
             "scale": jnp.std(middle[f"dense_{config.num_layers // 2}"]["kernel"]) / jnp.sqrt(2 / config.width),
         }
 
-    every = jax.jit(jax.vmap(jax.vmap(trained, (None, None, 0)), (0, 0, None)))
-    stds = jnp.repeat(jnp.array(list(STARTS.values())), len(LABELS))
-    etas = jnp.tile(jnp.array([0.0, config.eta]), len(STARTS))
-    found = part("every start", partial(every, stds, etas, keys))  # one: fewer lanes at a time are rounded otherwise
-    by_start = {
-        name: {
-            start: {label: values[len(LABELS) * i + j] for j, label in enumerate(LABELS)}
-            for i, start in enumerate(STARTS)
-        }
-        for name, values in found.items()
-    }
+    every = jax.jit(jax.vmap(trained, (None, None, 0)))
+    by_start: dict[str, Any] = {"accuracy": {}, "scale": {}}
+    for start, std in STARTS.items():
+        for label, eta in zip(LABELS, (0.0, config.eta), strict=True):
+            found = part(f"{start}, {label}", partial(every, std, eta, keys))
+            for name, values in found.items():
+                by_start[name].setdefault(start, {})[label] = values
     return {**by_start, "problem": dict(problem.metadata), "data_sha256": dataset.sha256}
 
 
