@@ -47,7 +47,7 @@ def diagnose(options: Curvature, job: Job) -> int:
         record = records.Record(
             "curvature",
             target.name,
-            config={**target.described, **asdict(choices), "precision": subject.op.precision},
+            config={**target.described, **asdict(subject.choices), "precision": subject.op.precision},
             results={
                 **results,
                 "optimizer": target.expression,

@@ -36,7 +36,7 @@ _REMEDIES = {
     "derivatives).",
     "partition": "Depends on the batches: other batches change the product by {gap:.1e} of the norm. The loss must be "
     "a mean over the examples of its batch: not a sum, no batch normalisation in training mode (freeze its "
-    "statistics), no randomness per batch.",
+    "statistics), no randomness per batch (keep noise with the examples, in the data).",
     "coupled": "The loss is not a mean over examples: with other batches the product differs by {gap:.1e} of the norm. "
     "The operator is that of all data as one batch; keep batch_size=None.",
     "rounding": "Rounding costs {gap:.1e} of the norm against double precision, where {expected:.1e} is usual. Convert "

@@ -32,6 +32,8 @@ class Examination:
         budget: The budget.
         precision: Matmul precision of the products.
         findings: What the results mean together, in words, and what to try.
+        batch_size: Number of examples that a product took at a time, given or chosen; None for all at once, or for the
+            batches of a loader.
     """
 
     results: Mapping[str, Mapping[str, Any]]
@@ -41,6 +43,7 @@ class Examination:
     budget: str
     precision: str
     findings: tuple[Finding, ...] = field(default=())
+    batch_size: int | None = None
 
     @property
     def num_matvecs(self) -> int:
@@ -50,8 +53,9 @@ class Examination:
     @property
     def title(self) -> str:
         """Size, cost and time in one line."""
+        batches = "" if self.batch_size is None else f" in batches of {self.batch_size:,}"
         return (
-            f"{self.size:,} parameters, {self.num_matvecs:,} products, {sum(self.seconds.values()):.1f} s "
+            f"{self.size:,} parameters, {self.num_matvecs:,} products{batches}, {sum(self.seconds.values()):.1f} s "
             f'(budget "{self.budget}")'
         )
 
@@ -128,7 +132,7 @@ class Examination:
             "stages": self.results, "errors": self.errors, "seconds": self.seconds, "size": self.size,
             "findings": [finding._asdict() for finding in self.findings],
         }  # fmt: skip
-        config = {"budget": self.budget, "precision": self.precision}
+        config = {"budget": self.budget, "precision": self.precision, "batch_size": self.batch_size}
         return records.save(records.Record("examination", "examination", config=config, results=content), path)
 
     @classmethod
@@ -147,11 +151,13 @@ class Examination:
         record = records.load(path)
         try:
             results, config = record.results, record.config
+            batch_size = config.get("batch_size")
             found = cls(
                 results=results["stages"], errors={name: str(told) for name, told in results["errors"].items()},
                 seconds={name: float(time) for name, time in results["seconds"].items()},
                 size=int(results["size"]), budget=str(config["budget"]), precision=str(config["precision"]),
                 findings=tuple(Finding(**{k: str(v) for k, v in one.items()}) for one in results["findings"]),
+                batch_size=None if batch_size is None else int(batch_size),
             )  # fmt: skip
             str(found)  # reads every number that a table shows
         except records.MALFORMED as error:

@@ -52,7 +52,9 @@ def examine(
             next step and the noise of the gradient, about 100 products; "minutes" also for eigenpairs, density, trace,
             kind of point, stability and the layers' blocks, about 1,500 products; "thorough" for the accuracy of
             `jaxopt-study curvature`, about 3,000.
-        batch_size: As in `curvature.hessian`.
+        batch_size: Number of examples of arrays that a product takes at a time. None takes all at once, or as many
+            as need an eighth of the free memory, if those are fewer; the result says how many. Give the number of all
+            examples for a loss that is no mean over smaller batches.
         seed: Seed of start vectors and probes.
         progress: Whether to show a bar; None shows it at a terminal or in a notebook.
 
@@ -105,5 +107,5 @@ def examine(
                 break
     return Examination(
         results=results, errors=errors, seconds=seconds, size=subject.op.size, budget=budget,
-        precision=subject.op.precision, findings=findings(results, errors),
+        precision=subject.op.precision, findings=findings(results, errors), batch_size=subject.choices.batch_size,
     )  # fmt: skip

@@ -1,7 +1,7 @@
 """Stages of an examination; each measures one quantity at a point, with its error."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import jax
@@ -35,7 +35,8 @@ class Choices:
         trace_probes: Number of random vectors of the trace.
         tolerance: Residual of eigenpairs and outliers, relative to the largest |eigenvalue|; None for `TOLERANCE`, or
             for two noise floors of the products where that is more.
-        batch_size: Number of examples evaluated at a time; None for all at once.
+        batch_size: Number of examples evaluated at a time; None for all at once, or for as many as need an eighth of
+            the free memory, if those are fewer.
         seed: Seed of start vectors and probes.
         bracket: Relative width of the brackets of the sharpness.
     """
@@ -59,19 +60,24 @@ class Subject:
         data: All examples, or None.
         optimizer: An Optax transformation, or None.
         opt_state: Its state at the point.
-        choices: Cost and accuracy.
+        choices: Cost and accuracy; the subject's own name the batch size that is chosen.
 
     Raises:
         TypeError: If loss or parameters are of the wrong kind.
-        ValueError: If parameters are not finite, or the data do not suit the batch size.
+        ValueError: If parameters are not finite, the data do not suit the batch size, or a product does not fit in
+            memory.
     """
 
     def __init__(
         self, loss: LossFn, params: Params, data: Batch | None, optimizer: Any, opt_state: Any, choices: Choices
     ):
-        self.loss, self.params, self.data, self.choices = loss, params, data, choices
+        self.loss, self.params, self.data = loss, params, data
         self.optimizer, self.opt_state = optimizer, opt_state
-        self.compiled = curvature.hessian(loss, differentiated(params), data, batch_size=choices.batch_size)
+        self.compiled: Any = curvature.operator_of_data(
+            curvature.Hessian(loss), differentiated(params), data,
+            batch_size=choices.batch_size, remat=None, precision="highest", chooses=True,
+        )  # fmt: skip
+        self.choices = replace(choices, batch_size=getattr(self.compiled, "batch_size", None))
         self.op = called_from_python(self.compiled)  # one compiled product for all stages
 
     def key(self, stage: str) -> Key:

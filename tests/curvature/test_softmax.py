@@ -75,12 +75,19 @@ def test_logits_of_any_size_are_finite(offset):
     np.testing.assert_allclose(found, dense(batch, weights), atol=2e-3)
 
 
-def test_a_product_holds_two_arrays_of_logits():
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_product_holds_two_arrays_of_logits_and_so_do_many_that_keep_nothing(count):
     classes, tokens, width = 2048, 128, 8
     params = jax.ShapeDtypeStruct((width, classes), np.float32)
     batch = (jax.ShapeDtypeStruct((tokens, width), np.float32), jax.ShapeDtypeStruct((tokens,), np.int32))
-    product = lambda p, v, b: ggn(lambda p, b: jnp.tanh(b[0]) @ p, SoftmaxCrossEntropy(), p, b).matvec(v)
-    compiled = jax.jit(product).lower(params, params, batch).compile()
+    model = lambda p, b: jnp.tanh(b[0]) @ p
+
+    def solve(p, v, b):
+        product = ggn(model, SoftmaxCrossEntropy(), p, b, remat=count > 1 or None).linearize()
+        return jax.lax.scan(lambda v, _: (product(v), None), v, None, length=count)[0]
+
+    one = lambda p, v, b: ggn(model, SoftmaxCrossEntropy(), p, b).matvec(v)
+    compiled = jax.jit(one if count == 1 else solve).lower(params, params, batch).compile()
     assert compiled.memory_analysis().temp_size_in_bytes < 2.1 * 4 * classes * tokens
 
 

@@ -47,7 +47,7 @@ class Curvature:
     """Number of Lanczos steps for each of them; the bulk is resolved to about its width divided by this."""
     trace_probes: int = 60
     """Number of random vectors of the trace."""
-    batch_size: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: all at once)")] = None
+    batch_size: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: all that fit)")] = None
     """Number of examples evaluated at a time, to save memory. It does not change the Hessian."""
     seed: int = 0
     """Random seed of start and probe vectors."""

@@ -14,9 +14,11 @@ from jax.core import Tracer
 from jax.tree_util import Partial
 
 from jaxopt_study._checks import check_bool, check_choice, check_params
+from jaxopt_study._display import memory
 from jaxopt_study._programs import contains, contains_convolution
 from jaxopt_study.curvature.operators._batch_norm_checks import check_no_statistics, refusing_batch_norm
 from jaxopt_study.curvature.operators._batches import batch_mean, batches_of, check_batches, is_divided, num_examples
+from jaxopt_study.curvature.operators._memory import Need, need
 from jaxopt_study.curvature.operators._operator import Loop, Operator
 from jaxopt_study.linalg import vectors
 from jaxopt_study.linalg.checks import check_vector, describe
@@ -265,6 +267,7 @@ def empirical_risk_operator(
     batch_size: Any,
     remat: Any,
     precision: Any,
+    chooses: bool = False,
 ) -> EmpiricalRiskOperator:
     """Check the arguments of an operator of an empirical risk and build it.
 
@@ -273,15 +276,19 @@ def empirical_risk_operator(
         params: Parameters.
         data: Examples, or None.
         batch_size: Examples per batch, or None.
-        remat: Whether each product differentiates again; None is True with `batch_size` or checkpoints in `forward`.
+        remat: Whether each product differentiates again; None is True with `batch_size`, with checkpoints in `forward`,
+            and where a product takes more than an eighth of the free memory.
         precision: The matmul precision.
+        chooses: Whether to choose a batch size where none is given and a product takes more than an eighth of what is
+            free.
 
     Returns:
-        The operator. Cost: one trace of `forward`.
+        The operator. Cost: one trace of `forward`; where a product may take much of the free memory, also the
+        compilation of one.
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: If an argument is out of range.
+        ValueError: If an argument is out of range, or a product does not fit in memory.
     """
     name = batch_operator.name
     for argument in (one for one in fields(batch_operator) if one.default is MISSING):
@@ -314,7 +321,44 @@ def empirical_risk_operator(
         matmul=precision,
         loop_kind="host" if on_host else "compiled",
     )
+    size, count = _batches(op)
+    found = need(op, program, size, count if remat is False else 1)
+    if chooses and batch_size is None and not found.is_ample and found.examples < size:
+        try:
+            return empirical_risk_operator(
+                batch_operator, params, data, batch_size=found.examples, remat=remat, precision=precision
+            )
+        except ValueError:  # a loss that is no mean over batches, such as one with batch normalisation
+            pass
+    if found.product > found.free or (remat is False and found.kept > found.free):
+        raise ValueError(_too_large(op, found, size))
+    if remat is None and not found.is_ample:
+        op = replace(op, remat=True)
     return batch_operator.settled(op, program)
+
+
+def _batches(op: EmpiricalRiskOperator) -> tuple[int, int]:
+    """Return the number of examples of a batch, 0 where the data have no common leading axis, and that of batches."""
+    leaves = jax.tree.leaves(op.data)
+    if not leaves or any(x.ndim == 0 or x.shape[0] != leaves[0].shape[0] for x in leaves):
+        return 0, 1
+    total = leaves[0].shape[0]
+    size = min(op.batch_size or total, total)
+    return size, -(-total // size)
+
+
+def _too_large(op: EmpiricalRiskOperator, found: Need, size: int) -> str:
+    name, free = op.batch_operator.name, f"{memory(found.free)} are free"
+    if found.product <= found.free:
+        return (
+            f"{name} with remat=False needs about {memory(found.kept)} of memory to keep its linearisation; {free}. "
+            "Omit remat, which then differentiates in every product."
+        )
+    over = f" over {size:,} examples at once" if size else ""
+    remedy = "Put jax.checkpoint around the layers of the model, or give fewer data."
+    if found.examples < size:
+        remedy = f"Pass batch_size={found.examples} or less, or let the loader yield batches of that size."
+    return f"{name} needs about {memory(found.product)} of memory for a product{over}; {free}. {remedy}"
 
 
 def check_scalar(name: str, argument: str, result: Any) -> None:

@@ -47,8 +47,9 @@ def hessian(
             yields batches, the same ones every time: a loader of torch, tf.data, grain or Hugging Face, a list of
             tuples or dictionaries, or a function that returns an iterator. Such batches are read anew for every
             product, weighted by their examples, and one is on the device at a time.
-        batch_size: Examples per batch; the last batch may be smaller. None takes all at once. It must not change the
-            loss, which `audit` checks. For data sharded over devices choose a multiple of their number.
+        batch_size: Examples per batch; the last batch may be smaller. None takes all at once; where a product does not
+            fit in the free memory, the error names a size that does. It must not change the loss, which `audit` checks.
+            For data sharded over devices choose a multiple of their number.
         mode: "forward_over_reverse"; "reverse_over_reverse", which needs no forward derivative (`jax.custom_vjp`) and
             1.5 to 2 times the time and memory; "finite_difference", central differences of the gradient, which needs
             no second derivative (host callbacks, fused kernels): it costs two gradients, its step is chosen here in
@@ -56,8 +57,9 @@ def hessian(
             floor. "auto" is the first of these that the loss allows.
         has_aux: Whether the loss returns a pair `(loss, aux)`; aux is ignored.
         remat: True differentiates in every product and stores nothing between products; False linearises once for all
-            products of a solve and stores the residuals. None is False, but True with `batch_size` and for a loss with
-            `jax.checkpoint`, whose savings a linearisation would undo.
+            products of a solve and stores the residuals. None is False, but True with `batch_size`, for a loss with
+            `jax.checkpoint`, whose savings a linearisation would undo, and where a product takes more than an eighth of
+            the free memory.
         precision: Matmul precision inside the loss, where the loss sets none itself. On GPUs and TPUs "default" means
             products of 8 to 11 significant bits, an error as large as many eigenvalues.
 
@@ -72,8 +74,8 @@ def hessian(
         TypeError: If the loss does not take two arguments, does not return a real scalar, or has no derivative in this
             mode; if the parameters are not real floating arrays, or the data neither arrays nor batches that can be
             read again.
-        ValueError: If there are no parameters, they are not finite or hold batch statistics, or data or loss do not fit
-            `batch_size`.
+        ValueError: If there are no parameters, they are not finite or hold batch statistics, data or loss do not fit
+            `batch_size`, or a product does not fit in memory.
 
     Example:
         >>> loss = lambda params, batch: jnp.mean((batch @ params["w"]) ** 2)

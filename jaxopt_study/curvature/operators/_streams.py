@@ -318,6 +318,7 @@ def operator_of_data(
     batch_size: Any,
     remat: Any,
     precision: Any,
+    chooses: bool = False,
 ) -> Operator:
     """Return the operator of an empirical risk over arrays, or over a stream of batches.
 
@@ -328,6 +329,7 @@ def operator_of_data(
         batch_size: Examples per batch of arrays, or None.
         remat: Whether each product linearises again; a stream always does.
         precision: The matmul precision.
+        chooses: Whether to choose a batch size for arrays, where it takes one to leave ample free memory.
 
     Returns:
         The operator.
@@ -344,7 +346,7 @@ def operator_of_data(
             "Pass the loader itself, a function that returns a new iterator, or list(batches)."
         )
     if not is_stream(data):
-        return build(data, batch_size=batch_size)
+        return build(data, batch_size=batch_size, chooses=chooses)
     if batch_size is not None:
         raise ValueError(
             f"{name} takes the batches of a loader as they come; received batch_size={batch_size!r}. Omit it, and set "
