@@ -33,6 +33,7 @@ from experiments.orders import Written, written
 from experiments.parts import journal, part
 from jaxopt_study import optimizers, problems, sweeps, training
 from jaxopt_study.records import Record, load, plain, save
+from jaxopt_study.sweeps._execution._layout import Speed
 
 EXPERIMENTS = discover()
 # Of the smoke runs, those of a few seconds of a processor, compilation included: most take 6 or less, none over 13.
@@ -49,6 +50,14 @@ def run_main(*arguments):
     output = io.StringIO()
     status = command_line.main(arguments, console=Console(file=output, width=200))
     return status, output.getvalue()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _same_width():
+    """How many trials a device runs at once follows from its speed, and the last digits of results follow from that."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("jaxopt_study.sweeps._execution._layout.measured_speed", lambda: Speed(1.3e-7, 3e-11))
+        yield
 
 
 @pytest.fixture(
