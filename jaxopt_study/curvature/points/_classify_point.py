@@ -13,7 +13,7 @@ from jaxopt_study._display import displayed, plotted
 from jaxopt_study._programs import nan_is_an_answer
 from jaxopt_study.curvature._noise_floor import check_noise_floor
 from jaxopt_study.curvature.operators._hessian import hessian
-from jaxopt_study.curvature.operators._streams import LossOperator
+from jaxopt_study.curvature.operators._streamed_operator import LossOperator
 from jaxopt_study.curvature.points import _cards
 from jaxopt_study.curvature.points._descent_direction import Escape, escape_along
 from jaxopt_study.curvature.points._loss_and_gradient import slope
