@@ -1,4 +1,4 @@
-"""Check the arguments of an operator of a loss and build it, from arrays or from a loader."""
+"""Construction of the operator of a loss, with checked arguments, over arrays or over the batches of a loader."""
 
 from collections.abc import Iterator
 from dataclasses import MISSING, fields, replace

@@ -1,4 +1,4 @@
-"""The operator of batches that are read anew for every product."""
+"""Operator of a loss over batches that are read anew for every product."""
 
 import operator
 from collections.abc import Callable
@@ -128,7 +128,7 @@ class StreamedOperator(Operator):
         if not examples:
             raise ValueError(
                 f"{self.stream.name} reads its batches once for every product; the given "
-                f"{type(self.stream.source).__name__} yields none any more. Pass something that starts again, such as "
+                f"{type(self.stream.source).__name__} no longer yields any. Pass something that starts again, such as "
                 "a function that returns a new iterator."
             )
         return jax.tree.map(lambda s, x: (s / examples).astype(x.dtype), total, value)
