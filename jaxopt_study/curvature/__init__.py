@@ -24,9 +24,10 @@ from jaxopt_study.curvature.points._classify_point import Classification, classi
 from jaxopt_study.curvature.points._descent_direction import Escape
 from jaxopt_study.curvature.points._directions import PrincipalAxes, principal_axes, random_direction
 from jaxopt_study.curvature.points._find_critical_point import CriticalPointSearch, SearchStatus, find_critical_point
+from jaxopt_study.curvature.points._index_counts import MorseIndex, Resolution
 from jaxopt_study.curvature.points._loss_and_gradient import slope as slope
 from jaxopt_study.curvature.points._loss_and_gradient import value_and_gradient as value_and_gradient
-from jaxopt_study.curvature.points._morse_index import MorseIndex, Resolution, morse_index
+from jaxopt_study.curvature.points._morse_index import morse_index
 from jaxopt_study.curvature.points._path import Path, Plane, path, plane
 from jaxopt_study.curvature.points._point_kind import PointKind
 from jaxopt_study.curvature.spectrum._blocks import Blocks, blocks
