@@ -1,4 +1,4 @@
-"""Write what the stored results say into benchmarks/README.md, as a table and a picture.
+"""Summary of the stored results in benchmarks/README.md, as a table and a picture.
 
 python benchmarks/overview.py
 """

@@ -1,4 +1,4 @@
-"""What the notes say, by their numbers and in English, and what each experiment found about it."""
+"""Statements of the notes, by number and in English, each with the experiments' findings about it."""
 
 from collections.abc import Mapping
 

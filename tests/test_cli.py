@@ -337,7 +337,7 @@ def mine(tmp_path, monkeypatch):
         (["--batch-size", "100000"], "at most 1197, the number of training examples"),
         (["--resume"], "--resume needs --out"),
         (["--out", "mine_for_errors.py"], "is a file"),
-        (["--out", "."], "holds something already"),
+        (["--out", "."], "is not empty"),
         (["--out", "mine_for_errors.py/below"], "cannot be written"),
         (["--budget", "-1"], "--budget must be at least 0"),
         (["--tune-seeds", "0"], "--tune-seeds must be at least 1"),

@@ -421,7 +421,7 @@ def test_a_tolerance_below_the_noise_floor_of_the_audit_is_refused_by_every_stag
         (["race", "--tolerance=0"], "--tolerance must be between 0 and 1"),
         (["race", "--data-dir=."], "digits need neither"),
         (["race", "--out", "mine_for_curvature.py"], "is a file"),
-        (["race", "--out", "race"], "holds something already"),
+        (["race", "--out", "race"], "is not empty"),
         (["mine_for_curvature:without_data", "--out", "mine_for_curvature.py/below"], "cannot be written"),
         (["\0"], "cannot be used"),
         (["x" * 300], "cannot be used"),

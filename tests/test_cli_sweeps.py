@@ -132,7 +132,7 @@ def test_an_interrupted_search_keeps_its_trials_and_says_how_to_go_on(searched):
 def test_a_folder_with_results_is_not_written_into_unasked(searched):
     code, _, err = searched["refused"]
     assert code == 2
-    assert "holds something already. Name another folder with --out, or add --resume." in err
+    assert "is not empty. Name another folder with --out, or add --resume." in err
 
 
 def test_the_resumed_search_equals_one_that_nobody_interrupted(searched, here):

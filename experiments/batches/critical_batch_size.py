@@ -1,4 +1,4 @@
-"""Steps to a target over the batch size, and the gradient noise scale, beyond which larger batches stop paying."""
+"""Steps to a target against the batch size, and the gradient noise scale, beyond which larger batches stop paying."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Noise of the mini-batch gradient: its size over the batch size, and its bias."""
+"""Noise of the mini-batch gradient: its size as a function of the batch size, and its bias."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Surrogate losses: what cross-entropy goes on teaching when no training image is wrong any more."""
+"""Surrogate losses: what cross-entropy still teaches when every training image is classified correctly."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -50,7 +50,7 @@ def choose_folder(out: Path | None, command: str, name: str, *, resume: bool = F
         raise UserError(f"--out {out} cannot be used: {error.strerror}. Name another folder with --out.") from None
     if holds and not resume:
         remedy = "Name another folder with --out" + ("." if command == "curvature" else ", or add --resume.")
-        raise UserError(f"{out} holds something already. {remedy}")
+        raise UserError(f"{out} is not empty. {remedy}")
     return out
 
 

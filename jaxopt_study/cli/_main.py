@@ -75,7 +75,7 @@ def _unwritten(error: OSError) -> int:
         return FAILED
     with suppress(OSError):  # both may go to the same full disk
         sys.stderr.write(
-            f"Error: {error.filename or 'The output'} could not be written: {error.strerror}. Make room, and run the "
-            "command again, with --resume if it has that option: finished results are kept.\n"
+            f"Error: {error.filename or 'The output'} could not be written: {error.strerror}. Free disk space, and run "
+            "the command again, with --resume if it has that option: finished results are kept.\n"
         )
     return FAILED

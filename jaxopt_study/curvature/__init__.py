@@ -10,24 +10,24 @@ from jaxopt_study.curvature.operators._block_diagonal import only as only
 from jaxopt_study.curvature.operators._derivative_modes import Hessian as Hessian
 from jaxopt_study.curvature.operators._empirical_fisher import empirical_fisher
 from jaxopt_study.curvature.operators._empirical_risk import called_from_python as called_from_python
-from jaxopt_study.curvature.operators._empirical_risk import empirical_risk_operator as empirical_risk_operator
 from jaxopt_study.curvature.operators._from_matvec import from_matrix, from_matvec
 from jaxopt_study.curvature.operators._gauss_newton import ggn
 from jaxopt_study.curvature.operators._hessian import hessian
 from jaxopt_study.curvature.operators._operator import Operator
+from jaxopt_study.curvature.operators._operator_of_data import operator_of_data as operator_of_data
 from jaxopt_study.curvature.operators._softmax import SoftmaxCrossEntropy
 from jaxopt_study.curvature.operators._streams import Stream as Stream
 from jaxopt_study.curvature.operators._streams import check_examples as check_examples
 from jaxopt_study.curvature.operators._streams import in_memory as in_memory
 from jaxopt_study.curvature.operators._streams import is_stream as is_stream
-from jaxopt_study.curvature.operators._streams import operator_of_data as operator_of_data
 from jaxopt_study.curvature.points._classify_point import Classification, classify_point
 from jaxopt_study.curvature.points._descent_direction import Escape
 from jaxopt_study.curvature.points._directions import PrincipalAxes, principal_axes, random_direction
 from jaxopt_study.curvature.points._find_critical_point import CriticalPointSearch, SearchStatus, find_critical_point
+from jaxopt_study.curvature.points._index_counts import MorseIndex, Resolution
 from jaxopt_study.curvature.points._loss_and_gradient import slope as slope
 from jaxopt_study.curvature.points._loss_and_gradient import value_and_gradient as value_and_gradient
-from jaxopt_study.curvature.points._morse_index import MorseIndex, Resolution, morse_index
+from jaxopt_study.curvature.points._morse_index import morse_index
 from jaxopt_study.curvature.points._path import Path, Plane, path, plane
 from jaxopt_study.curvature.points._point_kind import PointKind
 from jaxopt_study.curvature.spectrum._blocks import Blocks, blocks

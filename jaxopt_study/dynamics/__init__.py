@@ -7,7 +7,6 @@ from jaxopt_study.dynamics._gradient_noise import GradientNoise, gradient_noise
 from jaxopt_study.dynamics._learning_rate_range import LearningRateRange, learning_rate_range
 from jaxopt_study.dynamics._linearised_step import LinearStep as LinearStep
 from jaxopt_study.dynamics._linearised_step import at_point as at_point
-from jaxopt_study.dynamics._linearised_step import preconditioner_diagonal as preconditioner_diagonal
 from jaxopt_study.dynamics._next_update import next_update as next_update
 from jaxopt_study.dynamics._preconditioned_density import PreconditionedDensity, preconditioned_density
 from jaxopt_study.dynamics._preconditioning import (
@@ -24,6 +23,7 @@ from jaxopt_study.dynamics._stability_threshold import stability_threshold
 from jaxopt_study.dynamics._state_roles import frozen_leaves as frozen_leaves
 from jaxopt_study.dynamics._state_roles import state_roles
 from jaxopt_study.dynamics._step_accounting import Accounting, account_step
+from jaxopt_study.dynamics._step_derivatives import preconditioner_diagonal as preconditioner_diagonal
 from jaxopt_study.dynamics._step_period import period as period
 from jaxopt_study.dynamics._step_period import refuse_period as refuse_period
 from jaxopt_study.dynamics._stochastic_stability import StochasticStability, stochastic_stability

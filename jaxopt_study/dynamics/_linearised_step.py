@@ -3,38 +3,24 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
 from jax.tree_util import Partial
-from jaxtyping import Array, ArrayLike, Bool, Float, Shaped
+from jaxtyping import Array, Float
 
 from jaxopt_study.curvature import hessian, value_and_gradient
 from jaxopt_study.dynamics._state_roles import Freeze, frozen_leaves, leaf_owners
+from jaxopt_study.dynamics._step_derivatives import Point, product_at, product_with, units
 from jaxopt_study.dynamics._stop_gradient_at import hold_results
 from jaxopt_study.dynamics._updates import call_update, differentiated, keep_dtypes
-from jaxopt_study.linalg import vectors
 from jaxopt_study.linalg.checks import describe
-from jaxopt_study.linalg.hash_normal import draw_like
 from jaxopt_study.linalg.operator import Loop
 from jaxopt_study.transforms import gradient_point
 from jaxopt_study.types import Matvec, Params, Vector
-
-# Relative difference up to which a coordinate counts as independent of others: rounding gives 1e-7, a clip by a norm
-# 1/√n. It applies to every coordinate separately, because their sensitivities may differ by a factor of 10⁸.
-_DIAGONAL = 1e-5
-
-
-class Point(NamedTuple):
-    """Derivatives of a step at one point, with momentum buffers m."""
-
-    grads: Vector  # at the gradient point
-    value: Float[Array, ""]  # loss at the gradient point
-    to_point: Callable[..., Any]  # (δθ, δm) ↦ δ(gradient point)
-    through_update: Callable[..., Any]  # (δg, δθ, δm, δvalue) ↦ (δθ′, δm′)
 
 
 @partial(
@@ -72,7 +58,7 @@ class LinearStep:
 
     def linearize(self) -> Matvec:
         """Return v ↦ A v, for use in the same trace; the work that products share is done once."""
-        return Partial(_product, self.at_point(), self.curvature.linearize(), self.scales)
+        return Partial(product_with, self.at_point(), self.curvature.linearize(), self.scales)
 
     def product(self) -> Matvec:
         """Return a compiled v ↦ A v for use from Python; the step is linearised once."""
@@ -144,11 +130,11 @@ class LinearStep:
         """
         owners = leaf_owners(self.opt_state, differentiated(self.params))
         owners = tuple(owner for owner, moves in zip(owners, self.moving, strict=True) if moves)
-        return replace(self, scales=_scales(self, owners)[0])
+        return replace(self, scales=_units(self, owners)[0])
 
     def step_sensitivity(self) -> float:
         """Return the sensitivity of the step to the gradient, ‖∂θ′/∂g · 1‖."""
-        return float(_scales(self, ())[1])
+        return float(_units(self, ())[1])
 
     def _average(self, point: Params) -> tuple[Float[Array, ""], Vector]:
         return value_and_gradient(self.curvature, point) if self.average is None else self.average
@@ -162,36 +148,6 @@ class LinearStep:
         return structure.unflatten(
             [next(given) if moves else leaf for leaf, moves in zip(leaves, self.moving, strict=True)]
         )
-
-
-def _product(here: Point, hvp: Matvec, scales: Any, v: Any) -> Any:
-    params, memory, moved = _before(here, scales, v)
-    return _after(here, scales, params, memory, moved, hvp(moved))
-
-
-def product_at(here: Point, hvp: Matvec, scales: Any) -> Matvec:
-    """Return v ↦ A v for use from Python, from the derivatives of the step and a compiled product with the Hessian."""
-
-    def product(v: Any) -> Any:
-        params, memory, moved = _before(here, scales, v)
-        return _after(here, scales, params, memory, moved, hvp(moved))
-
-    return product
-
-
-@jax.jit
-def _before(here: Point, scales: Any, v: Any) -> tuple[Any, Any, Any]:
-    """Return δθ, δm and the change of the gradient point."""
-    params, memory = v if scales is None else jax.tree.map(lambda x, s: x * s, v, scales)
-    return params, memory, here.to_point(params, memory)
-
-
-@jax.jit
-def _after(here: Point, scales: Any, params: Any, memory: Any, moved: Any, curved: Any) -> Any:
-    """Return (δθ′, δm′) from the change of the gradient."""
-    slope = vectors.inner(here.grads, moved).astype(here.value.dtype)
-    new = here.through_update(curved, params, memory, slope)
-    return new if scales is None else jax.tree.map(lambda x, s: x / s, new, scales)
 
 
 @jax.jit
@@ -247,78 +203,6 @@ def at(curvature: Any, params: Params) -> Any:
     return replace(curvature, params=params)
 
 
-def preconditioner_diagonal(here: Point, like: Any) -> tuple[Any, Bool[Array, ""]]:
-    """Return the diagonal of ∂θ′/∂g, and whether ∂θ′/∂g is diagonal.
-
-    Args:
-        here: The linearised update.
-        like: A pair of parameters and momentum buffers.
-
-    Returns:
-        ∂θ′ᵢ/∂gᵢ, like the parameters, and False if the update mixes coordinates, as a global norm does.
-    """
-    params, memory = vectors.zeros_like(like)
-    value = jnp.zeros_like(here.value)
-    point = differentiated(like[0])
-    return _diagonal(lambda g: differentiated(here.through_update(g, params, memory, value)[0]), point)
-
-
-def _diagonal(push: Matvec, like: Any) -> tuple[Any, Bool[Array, ""]]:
-    """Return J·1, and whether J is diagonal, that is J r = (J·1) r for a random r."""
-    random = draw_like(like, 0)  # not signs, which could be equal for two mixed coordinates
-    row = push(_filled_like(like, 1))
-
-    def is_own(
-        answer: Float[Array, "*shape"], x: Float[Array, "*shape"], pushed: Float[Array, "*shape"]
-    ) -> Bool[Array, ""]:
-        limits = jnp.finfo(pushed.dtype)
-        share = max(_DIAGONAL, 16 * float(limits.eps))  # larger in half precision, which may underflow
-        least = 4 * float(limits.smallest_subnormal)
-        return jnp.all(jnp.abs(pushed - answer * x) <= share * jnp.abs(answer * x) + least)
-
-    own = jax.tree.leaves(jax.tree.map(is_own, row, random, push(random)))
-    return row, jnp.stack(own).all()
-
-
 @partial(jax.jit, static_argnums=1)
-def _scales(step: LinearStep, owners: tuple[tuple[str, int], ...]) -> tuple[Vector, Float[Array, ""]]:
-    params, memory = step.like
-    here = step.at_point()
-    zeros = vectors.zeros_like(params)
-    value = jnp.zeros_like(here.value)
-    point = differentiated(params)
-    direct, diagonal = preconditioner_diagonal(here, step.like)
-    strength = vectors.norm(direct)
-    direct = jax.tree.leaves(_positive(direct, diagonal))
-    scales = list(_filled_like(memory, 1))
-    for kind in sorted({kind for kind, owner in owners if owner >= 0}):
-        pushed = [_filled_like(leaf, k == kind and owner >= 0) for leaf, (k, owner) in zip(memory, owners, strict=True)]
-        effect = differentiated(here.through_update(vectors.zeros_like(point), zeros, pushed, value)[0])
-        effect = jax.tree.leaves(_sizes(effect, diagonal))
-        for i, (k, owner) in enumerate(owners):
-            if k == kind and owner >= 0:
-                # A buffer that acts only in later steps has the unit of a gradient.
-                own = jnp.where(effect[owner] > 0, effect[owner], direct[owner])
-                scales[i] = (jnp.sqrt(direct[owner]) / own).astype(memory[i].dtype)
-    roots = [jnp.sqrt(d).astype(p.dtype) for d, p in zip(direct, jax.tree.leaves(point), strict=True)]
-    copies = len(jax.tree.leaves(params)) // len(roots)  # slow parameters have the units of the fast ones
-    return (jax.tree.unflatten(jax.tree.structure(params), roots * copies), scales), strength
-
-
-def _filled_like(like: Any, value: Shaped[ArrayLike, ""]) -> Vector:
-    return jax.tree.map(lambda leaf: jnp.full_like(leaf, value), vectors.zeros_like(like))
-
-
-def _sizes(sensitivity: Vector, diagonal: Bool[Array, ""]) -> Vector:
-    """Return |sensitivity|, or its root mean square for all coordinates if it is not diagonal."""
-    count = sum(leaf.size for leaf in jax.tree.leaves(sensitivity))
-    level = vectors.norm(sensitivity) / jnp.sqrt(count)
-    return jax.tree.map(lambda leaf: jnp.where(diagonal, jnp.abs(leaf), level.astype(leaf.dtype)), sensitivity)
-
-
-def _positive(sensitivity: Vector, diagonal: Bool[Array, ""]) -> Vector:
-    sizes = _sizes(sensitivity, diagonal)
-    largest = jnp.max(jnp.stack([jnp.max(leaf, initial=0.0) for leaf in jax.tree.leaves(sizes)]))
-    largest = jnp.where(largest > 0, largest, 1.0)
-    # The square of a smaller number would underflow in single precision.
-    return jax.tree.map(lambda leaf: jnp.where(leaf > 1e-16 * largest, leaf, largest).astype(leaf.dtype), sizes)
+def _units(step: LinearStep, owners: tuple[tuple[str, int], ...]) -> tuple[Vector, Float[Array, ""]]:
+    return units(step.at_point(), step.like, owners)

@@ -15,11 +15,12 @@ from jaxopt_study._display import displayed, plotted
 from jaxopt_study._programs import jit_for_few_calls, nan_is_an_answer
 from jaxopt_study.curvature import Bracket, sharpness
 from jaxopt_study.dynamics import _cards
-from jaxopt_study.dynamics._linearised_step import LinearStep, linear_step, preconditioner_diagonal
+from jaxopt_study.dynamics._linearised_step import LinearStep, linear_step
 from jaxopt_study.dynamics._scalar_model import companion_matrices
 from jaxopt_study.dynamics._stability_limit import AT_REST
 from jaxopt_study.dynamics._stability_threshold import thresholds
 from jaxopt_study.dynamics._state_roles import leaf_paths
+from jaxopt_study.dynamics._step_derivatives import preconditioner_diagonal
 from jaxopt_study.dynamics._step_period import refuse_period
 from jaxopt_study.dynamics._updates import check_optimizer
 from jaxopt_study.linalg import vectors

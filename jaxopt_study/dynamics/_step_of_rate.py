@@ -10,7 +10,8 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jaxopt_study._programs import strongly_typed
-from jaxopt_study.dynamics._linearised_step import LinearStep, Point, product_at
+from jaxopt_study.dynamics._linearised_step import LinearStep
+from jaxopt_study.dynamics._step_derivatives import Point, product_at
 from jaxopt_study.dynamics._updates import as_transformation
 from jaxopt_study.linalg.operator import Loop
 from jaxopt_study.types import Matvec

@@ -1,4 +1,4 @@
-"""What the results of an examination mean together, in words, and what to try."""
+"""Findings of an examination: what its results mean together, and what to try."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple

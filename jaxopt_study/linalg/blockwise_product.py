@@ -65,7 +65,7 @@ def blockwise_product(product: Matvec, like: Any, owners: Blocks) -> Matvec | No
 
 
 def _inlined(equation: core.JaxprEqn, values: list[Any]) -> list[Any]:
-    if inner := called_program(equation, with_rules=True):  # nothing is differentiated any more
+    if inner := called_program(equation, with_rules=True):  # nothing is differentiated from here on
         return evaluate(inner.jaxpr, inner.consts, values, _inlined)
     return _bound(equation, values)
 

@@ -108,7 +108,7 @@ def checked_path(path: str | Path) -> Path:
 
 
 def unwritten_message(path: Path, error: OSError) -> str:
-    return f"{path} could not be written: {error.strerror or error}. Make room, or choose another path."
+    return f"{path} could not be written: {error.strerror or error}. Free disk space, or choose another path."
 
 
 def _flush_folder(folder: Path) -> None:

@@ -1,11 +1,13 @@
 """Sweeps: hyperparameter search, optimizer comparison and ablation, with many trials in one compiled program."""
 
-from jaxopt_study.sweeps._compare._ablate import Ablation, Contribution, ablate
+from jaxopt_study.sweeps._compare._ablate import ablate
+from jaxopt_study.sweeps._compare._ablation import Ablation, Contribution
 from jaxopt_study.sweeps._compare._ablation_variants import Variant as Variant
 from jaxopt_study.sweeps._compare._ablation_variants import variants_of as variants_of
 from jaxopt_study.sweeps._compare._candidates import Candidate
 from jaxopt_study.sweeps._compare._compare import compare
-from jaxopt_study.sweeps._compare._comparison import Comparison, Report
+from jaxopt_study.sweeps._compare._comparison import Comparison
+from jaxopt_study.sweeps._compare._report import Report
 from jaxopt_study.sweeps._compare._tune_and_report import ComparisonInterrupted
 from jaxopt_study.sweeps._execution._journal import Journal
 from jaxopt_study.sweeps._execution._journal_folder import JournalError

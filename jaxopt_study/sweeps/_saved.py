@@ -71,7 +71,7 @@ def to_array(plain: Mapping[str, Any]) -> np.ndarray:
     """Return the array of plain values; raise ValueError unless it is one of numbers."""
     dtype = np.dtype(str(plain["dtype"]))
     if not (dtype.kind == "b" or jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)):
-        raise ValueError(f"an array of {dtype} is not one of numbers")
+        raise ValueError(f"an array of {dtype} is not numeric")
     return np.array(plain["values"], dtype).reshape([int(size) for size in plain["shape"]])
 
 

@@ -14,6 +14,9 @@ from jaxopt_study.transforms._composition import chain, merge
 from jaxopt_study.transforms._constructors import atom, composite, from_optax, named_function
 from jaxopt_study.transforms._dampening import dampen
 from jaxopt_study.transforms._elementwise import elementwise, identity
+from jaxopt_study.transforms._expression import Function, Transform
+from jaxopt_study.transforms._expression import construct as construct
+from jaxopt_study.transforms._expression import with_any_extra as with_any_extra
 from jaxopt_study.transforms._factored import clip_by_leaf_rms, scale_by_factored_rms, scale_by_param_rms
 from jaxopt_study.transforms._first_difference import Difference as Difference
 from jaxopt_study.transforms._first_difference import explain_difference as explain_difference
@@ -59,9 +62,6 @@ from jaxopt_study.transforms._scale_by_adan import scale_by_adan
 from jaxopt_study.transforms._scale_by_lion import scale_by_lion
 from jaxopt_study.transforms._scale_by_rms import scale_by_adadelta, scale_by_adagrad, scale_by_rms
 from jaxopt_study.transforms._schedules import inverse_time_decay, regularised_decay, relative_step, schedule_product
-from jaxopt_study.transforms._spec import Function, Transform
-from jaxopt_study.transforms._spec import construct as construct
-from jaxopt_study.transforms._spec import with_any_extra as with_any_extra
 from jaxopt_study.transforms._statistics import ema, running_max, total
 from jaxopt_study.transforms._steps import add_decayed_weights, decay_proximally, negate, scale_by_learning_rate
 from jaxopt_study.transforms._tap import TapMetrics, read_taps, tap

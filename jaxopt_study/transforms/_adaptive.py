@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from jaxopt_study._checks import check_bool
 from jaxopt_study.transforms._constructors import atom
+from jaxopt_study.transforms._expression import Transform
 from jaxopt_study.transforms._leaves import RealLeaf
 from jaxopt_study.transforms._scalars import (
     ScalarLike,
@@ -20,7 +21,6 @@ from jaxopt_study.transforms._scalars import (
     increment,
     one_minus_power,
 )
-from jaxopt_study.transforms._spec import Transform
 
 
 class UpdateRmsState(NamedTuple):

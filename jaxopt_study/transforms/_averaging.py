@@ -8,10 +8,10 @@ import optax
 from jaxtyping import Array, Int, PyTree
 
 from jaxopt_study.transforms._constructors import atom
+from jaxopt_study.transforms._expression import Transform
 from jaxopt_study.transforms._gradient_point import over_lanes, over_seen
 from jaxopt_study.transforms._leaves import Leaf
 from jaxopt_study.transforms._scalars import ScalarLike, check_dtype, check_non_negative, increment
-from jaxopt_study.transforms._spec import Transform
 
 
 class AverageIteratesState(NamedTuple):

@@ -9,9 +9,9 @@ from jaxtyping import Array, Int, PyTree
 from jaxopt_study._checks import check_integer
 from jaxopt_study._programs import wider
 from jaxopt_study.transforms._constructors import atom
+from jaxopt_study.transforms._expression import Transform
 from jaxopt_study.transforms._leaves import Leaf
 from jaxopt_study.transforms._scalars import ScalarLike, check_decay, check_interval, increment, one_minus_power
-from jaxopt_study.transforms._spec import Transform
 
 
 class BiasCorrectionState(NamedTuple):

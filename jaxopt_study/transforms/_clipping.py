@@ -12,9 +12,9 @@ from jaxtyping import Array, Float, Int, PyTree
 from jaxopt_study._checks import check_integer
 from jaxopt_study._programs import wider
 from jaxopt_study.transforms._constructors import atom
+from jaxopt_study.transforms._expression import Transform
 from jaxopt_study.transforms._leaves import RealLeaf
 from jaxopt_study.transforms._scalars import ScalarLike, cast, check_interval, check_limit, increment
-from jaxopt_study.transforms._spec import Transform
 
 
 @atom()

@@ -11,9 +11,9 @@ from jaxtyping import PyTree
 
 from jaxopt_study._checks import describe_argument
 from jaxopt_study.transforms._constructors import atom
+from jaxopt_study.transforms._expression import Transform, with_any_extra
 from jaxopt_study.transforms._leaves import Leaf
 from jaxopt_study.transforms._scalars import check_result
-from jaxopt_study.transforms._spec import Transform, with_any_extra
 from jaxopt_study.transforms._state_checks import MismatchError, refuse_complex
 from jaxopt_study.transforms._tap import TapState
 

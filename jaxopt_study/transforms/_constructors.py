@@ -14,9 +14,10 @@ from jaxtyping import PyTree
 
 from jaxopt_study._checks import check_bool, check_callable, check_real, describe_argument
 from jaxopt_study.transforms import _traced as traced
+from jaxopt_study.transforms._expression import Transform, construct, with_any_extra
 from jaxopt_study.transforms._printing import import_path
 from jaxopt_study.transforms._scalars import ScalarLike, ScalarOrSchedule
-from jaxopt_study.transforms._spec import Constructor, Spec, Transform, construct, with_any_extra
+from jaxopt_study.transforms._spec import Constructor, Spec
 from jaxopt_study.transforms._state_checks import (
     MismatchError,
     as_arrays,

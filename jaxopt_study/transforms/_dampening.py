@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int, PyTree
 
 from jaxopt_study.transforms._constructors import atom
+from jaxopt_study.transforms._expression import Transform
 from jaxopt_study.transforms._scalars import ScalarLike, cast, check_interval, complement, increment
-from jaxopt_study.transforms._spec import Transform
 
 
 class DampenState(NamedTuple):

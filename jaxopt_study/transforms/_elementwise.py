@@ -9,9 +9,9 @@ from jaxtyping import PyTree
 
 from jaxopt_study._checks import describe_argument
 from jaxopt_study.transforms._constructors import atom
+from jaxopt_study.transforms._expression import Transform
 from jaxopt_study.transforms._leaves import Leaf
 from jaxopt_study.transforms._scalars import check_result
-from jaxopt_study.transforms._spec import Transform
 
 
 @atom(linear=True)

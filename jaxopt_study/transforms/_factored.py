@@ -12,6 +12,7 @@ from jaxopt_study._checks import check_bool, check_choice, check_integer
 from jaxopt_study._programs import wider
 from jaxopt_study.transforms._clipping import Length, norm, shorten
 from jaxopt_study.transforms._constructors import atom
+from jaxopt_study.transforms._expression import Transform
 from jaxopt_study.transforms._leaves import RealLeaf
 from jaxopt_study.transforms._scalars import (
     ScalarLike,
@@ -22,7 +23,6 @@ from jaxopt_study.transforms._scalars import (
     check_non_negative,
     increment,
 )
-from jaxopt_study.transforms._spec import Transform
 
 
 class FactoredMoment(NamedTuple):

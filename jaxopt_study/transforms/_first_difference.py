@@ -11,8 +11,9 @@ import optax
 
 from jaxopt_study._checks import check_integer, check_params, check_real
 from jaxopt_study.transforms._composition import chain, merge
+from jaxopt_study.transforms._expression import Transform, with_any_extra
 from jaxopt_study.transforms._printing import render
-from jaxopt_study.transforms._spec import Transform, same, with_any_extra
+from jaxopt_study.transforms._spec import same
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ import numpy as np
 from jaxopt_study import files
 from jaxopt_study.transforms import vocabulary
 from jaxopt_study.transforms._constructors import from_optax
+from jaxopt_study.transforms._expression import Expression, Function, Transform, construct
 from jaxopt_study.transforms._printing import resolve
-from jaxopt_study.transforms._spec import Constructor, Expression, Function, Spec, Transform, construct
+from jaxopt_study.transforms._spec import Constructor, Spec
 from jaxopt_study.transforms._to_json import FORMAT, is_saved, to_json
 
 _LISTED = ("jaxopt_study", "optax", "jax", "jaxlib", "numpy", "builtins")  # never trusted as a whole

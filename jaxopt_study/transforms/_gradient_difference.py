@@ -8,8 +8,8 @@ import optax
 from jaxtyping import Array, Bool, PyTree
 
 from jaxopt_study.transforms._constructors import atom
+from jaxopt_study.transforms._expression import Transform
 from jaxopt_study.transforms._leaves import Leaf
-from jaxopt_study.transforms._spec import Transform
 
 
 class DifferenceState(NamedTuple):

@@ -9,6 +9,7 @@ import optax
 from jaxtyping import Array, Int, PyTree
 
 from jaxopt_study.transforms._constructors import atom
+from jaxopt_study.transforms._expression import Transform
 from jaxopt_study.transforms._leaves import Leaf
 from jaxopt_study.transforms._scalars import (
     ScalarOrSchedule,
@@ -19,7 +20,6 @@ from jaxopt_study.transforms._scalars import (
     check_dtype,
     increment,
 )
-from jaxopt_study.transforms._spec import Transform
 
 
 class HeavyBallState(NamedTuple):

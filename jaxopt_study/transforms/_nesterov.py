@@ -9,6 +9,7 @@ import optax
 from jaxtyping import Array, Float, Int, PyTree
 
 from jaxopt_study.transforms._constructors import atom
+from jaxopt_study.transforms._expression import Transform
 from jaxopt_study.transforms._gradient_point import shifted
 from jaxopt_study.transforms._momentum import cast_like, decaying_sum, zero_trace
 from jaxopt_study.transforms._scalars import (
@@ -21,7 +22,6 @@ from jaxopt_study.transforms._scalars import (
     check_non_negative,
     increment,
 )
-from jaxopt_study.transforms._spec import Transform
 
 
 class NesterovState(NamedTuple):

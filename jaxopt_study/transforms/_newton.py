@@ -17,8 +17,8 @@ from jaxopt_study.linalg.krylov_space import krylov_space
 from jaxopt_study.linalg.layout import layout_of
 from jaxopt_study.linalg.sharding import sharding_of
 from jaxopt_study.transforms._constructors import atom
+from jaxopt_study.transforms._expression import Transform
 from jaxopt_study.transforms._scalars import ScalarLike, cast, check_interval, check_non_negative
-from jaxopt_study.transforms._spec import Transform
 from jaxopt_study.types import Matvec, Vector
 
 _SEED = (0x9E3779B9, 0x85EBCA6B)  # of the direction after an invariant space, which no result depends on

@@ -8,8 +8,8 @@ from jaxtyping import Array, Int, PyTree
 
 from jaxopt_study._checks import check_key
 from jaxopt_study.transforms._constructors import atom
+from jaxopt_study.transforms._expression import Transform
 from jaxopt_study.transforms._scalars import ScalarLike, cast, check_non_negative, increment
-from jaxopt_study.transforms._spec import Transform
 from jaxopt_study.types import Key
 
 

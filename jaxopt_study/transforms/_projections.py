@@ -10,9 +10,9 @@ from jaxtyping import PyTree
 from jaxopt_study._checks import check_integer
 from jaxopt_study.transforms._clipping import norm, shorten, unit_norm
 from jaxopt_study.transforms._constructors import atom
+from jaxopt_study.transforms._expression import Transform
 from jaxopt_study.transforms._leaves import RealLeaf
 from jaxopt_study.transforms._scalars import ScalarLike, cast, check_interval, check_limit
-from jaxopt_study.transforms._spec import Transform
 from jaxopt_study.transforms._state_checks import MismatchError
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxopt_study.transforms._spec import Function, Spec, Transform, construct
+from jaxopt_study.transforms._expression import Function, Transform, construct
+from jaxopt_study.transforms._spec import Spec
 
 
 class _Numeric:

@@ -9,9 +9,9 @@ from jaxtyping import PyTree
 
 from jaxopt_study._checks import check_bool, check_choice
 from jaxopt_study.transforms._constructors import atom
+from jaxopt_study.transforms._expression import Transform
 from jaxopt_study.transforms._leaves import RealLeaf
 from jaxopt_study.transforms._scalars import ScalarLike, cast, check_interval, check_non_negative, concrete
-from jaxopt_study.transforms._spec import Transform
 
 
 class RpropState(NamedTuple):

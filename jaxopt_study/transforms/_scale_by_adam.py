@@ -10,9 +10,9 @@ from jaxopt_study.transforms._bias_correction import bias_correction
 from jaxopt_study.transforms._composition import chain, merge
 from jaxopt_study.transforms._constructors import composite
 from jaxopt_study.transforms._elementwise import elementwise
+from jaxopt_study.transforms._expression import Transform
 from jaxopt_study.transforms._functions import divide_by, divide_by_root, interpolate, magnitude, root
 from jaxopt_study.transforms._scalars import ScalarLike, check_decay
-from jaxopt_study.transforms._spec import Transform
 from jaxopt_study.transforms._statistics import Statistic, ema, running_max
 
 

@@ -5,11 +5,11 @@ import jax.numpy as jnp
 from jaxopt_study.transforms._composition import chain, merge
 from jaxopt_study.transforms._constructors import composite
 from jaxopt_study.transforms._elementwise import identity
+from jaxopt_study.transforms._expression import Transform
 from jaxopt_study.transforms._functions import divide_by_root, weighted_sum
 from jaxopt_study.transforms._gradient_difference import gradient_difference
 from jaxopt_study.transforms._scalars import ScalarLike
 from jaxopt_study.transforms._scale_by_adam import corrected_ema
-from jaxopt_study.transforms._spec import Transform
 
 
 @composite()

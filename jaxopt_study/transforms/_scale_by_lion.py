@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from jaxopt_study.transforms._composition import chain, merge
 from jaxopt_study.transforms._constructors import composite
 from jaxopt_study.transforms._elementwise import elementwise, identity
+from jaxopt_study.transforms._expression import Transform
 from jaxopt_study.transforms._functions import interpolate
 from jaxopt_study.transforms._scalars import ScalarLike
-from jaxopt_study.transforms._spec import Transform
 from jaxopt_study.transforms._statistics import ema
 
 

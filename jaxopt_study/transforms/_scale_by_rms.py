@@ -8,9 +8,9 @@ from jaxopt_study.transforms._bias_correction import bias_correction
 from jaxopt_study.transforms._composition import chain, merge
 from jaxopt_study.transforms._constructors import composite
 from jaxopt_study.transforms._elementwise import identity
+from jaxopt_study.transforms._expression import Transform
 from jaxopt_study.transforms._functions import divide_by_deviation, divide_by_root
 from jaxopt_study.transforms._scalars import ScalarLike, check_non_negative
-from jaxopt_study.transforms._spec import Transform
 from jaxopt_study.transforms._statistics import ema, total
 
 

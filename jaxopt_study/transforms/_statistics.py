@@ -11,6 +11,7 @@ from jaxtyping import PyTree
 from jaxopt_study._checks import check_bool, check_callable
 from jaxopt_study._programs import wider
 from jaxopt_study.transforms._constructors import atom
+from jaxopt_study.transforms._expression import Transform
 from jaxopt_study.transforms._leaves import Leaf, RealLeaf
 from jaxopt_study.transforms._scalars import (
     ScalarLike,
@@ -24,7 +25,6 @@ from jaxopt_study.transforms._scalars import (
     complement,
     concrete,
 )
-from jaxopt_study.transforms._spec import Transform
 from jaxopt_study.transforms._state_checks import refuse_complex
 
 Statistic = Callable[[Leaf], Leaf]

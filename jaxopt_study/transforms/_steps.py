@@ -9,9 +9,9 @@ from jaxtyping import Array, Int, PyTree
 
 from jaxopt_study._checks import check_bool
 from jaxopt_study.transforms._constructors import atom
+from jaxopt_study.transforms._expression import Transform
 from jaxopt_study.transforms._leaves import Leaf
 from jaxopt_study.transforms._scalars import ScalarOrSchedule, at_step, cast, check_non_negative, increment
-from jaxopt_study.transforms._spec import Transform
 from jaxopt_study.transforms._state_checks import MismatchError
 
 

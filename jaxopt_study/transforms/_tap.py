@@ -12,7 +12,7 @@ from jaxopt_study._checks import check_bool, describe_argument
 from jaxopt_study._programs import wider
 from jaxopt_study.transforms._clipping import Length, norm
 from jaxopt_study.transforms._constructors import atom
-from jaxopt_study.transforms._spec import Transform, with_any_extra
+from jaxopt_study.transforms._expression import Transform, with_any_extra
 
 
 class TapMetrics(NamedTuple):

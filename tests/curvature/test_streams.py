@@ -243,7 +243,7 @@ def test_a_stream_that_ends_for_good_after_it_was_accepted_is_refused_by_name():
     left = batches()
     op = hessian(loss, PARAMS, lambda: iter(list(left)))
     left.clear()
-    with pytest.raises(ValueError, match=r"hessian reads its batches once for every product.*yields none any more"):
+    with pytest.raises(ValueError, match=r"hessian reads its batches once for every product.*no longer yields any"):
         op @ PARAMS
 
 

@@ -158,7 +158,7 @@ CURVATURE = [
     ),
     # Indices, brackets and eigenpairs.
     _edit(
-        "curvature/points/_morse_index.py",
+        "curvature/points/_index_counts.py",
         "jnp.sum(values < -tau).astype(nan.dtype)",
         "jnp.sum(values < tau).astype(nan.dtype)",
         "curvature/test_morse_index.py::test_counts_of_small_operators_are_exact_and_say_so",

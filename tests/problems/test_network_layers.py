@@ -437,7 +437,7 @@ def test_gated_networks_equal_flaxs_cells(network, cell, gates):
 @pytest.mark.parametrize("network", [RNN, LSTM, GRU])
 @pytest.mark.parametrize("shape", [(2, 3), (2, 0, 3), (2, 5, 0)])
 def test_sequences_without_steps_or_features_are_refused(network, shape):
-    with pytest.raises(ValueError, match="with a step and a feature at least; received"):
+    with pytest.raises(ValueError, match="with at least one step and one feature; received"):
         network(num_outputs=2).init(jax.random.key(0), jnp.ones(shape))
 
 

@@ -264,11 +264,11 @@ def changed(path, key, value):
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [
-        ("param_value_internal", 3.0, "Trial 0 .*none of this space .*received 3.0"),
-        ("param_value_internal", "a", "Trial 0 .*none of this space"),
-        ("values", ["low"], "Trial 0 .*none of this space"),
-        ("values", [1.0, 2.0], "Trial 0 .*none of this space"),
-        ("param_name", "y", "Trial 0 .*none of this space"),
+        ("param_value_internal", 3.0, "Trial 0 .*does not belong to this space .*received 3.0"),
+        ("param_value_internal", "a", "Trial 0 .*does not belong to this space"),
+        ("values", ["low"], "Trial 0 .*does not belong to this space"),
+        ("values", [1.0, 2.0], "Trial 0 .*does not belong to this space"),
+        ("param_name", "y", "Trial 0 .*does not belong to this space"),
         ("distribution", "wide", "Optuna cannot read .*restore the file"),
         ("op_code", 99, "Optuna cannot read .*restore the file"),
     ],

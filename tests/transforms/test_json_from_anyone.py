@@ -30,7 +30,7 @@ from jaxopt_study.transforms import (
     scale_by_learning_rate,
     vocabulary,
 )
-from jaxopt_study.transforms._spec import Expression
+from jaxopt_study.transforms._expression import Expression
 
 PACKAGE = str(Path(jaxopt_study.__file__).parent)
 INNER = {"call": "jaxopt_study.optimizers:sgd", "arguments": {"learning_rate": 0.1}}

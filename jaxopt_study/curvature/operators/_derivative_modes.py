@@ -10,8 +10,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxopt_study._programs import contains
-from jaxopt_study.curvature.operators._empirical_risk import BatchOperator, EmpiricalRiskOperator, check_scalar
+from jaxopt_study.curvature.operators._empirical_risk import BatchOperator, EmpiricalRiskOperator
 from jaxopt_study.curvature.operators._finite_difference import usual_step, with_measured_step
+from jaxopt_study.curvature.operators._function_checks import check_scalar
 from jaxopt_study.linalg import vectors
 from jaxopt_study.linalg.hvp import gradient_and_back, linearized_gradient, single_product
 from jaxopt_study.types import Batch, Matvec, Params, Vector

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
-from jaxopt_study.curvature.operators._empirical_risk import BatchOperator, Precision
+from jaxopt_study.curvature.operators._empirical_risk import BatchOperator
 from jaxopt_study.curvature.operators._operator import Operator
-from jaxopt_study.curvature.operators._streams import operator_of_data
+from jaxopt_study.curvature.operators._operator_of_data import Precision, operator_of_data
 from jaxopt_study.linalg.hvp import linearized
 from jaxopt_study.types import Batch, Matvec, Params, Vector
 

@@ -7,14 +7,11 @@ from typing import Any, ClassVar
 import jax
 from jax.tree_util import Partial
 
-from jaxopt_study.curvature.operators._empirical_risk import (
-    BatchOperator,
-    Precision,
-    check_scalar,
-)
+from jaxopt_study.curvature.operators._empirical_risk import BatchOperator
+from jaxopt_study.curvature.operators._function_checks import check_scalar
 from jaxopt_study.curvature.operators._operator import Operator
+from jaxopt_study.curvature.operators._operator_of_data import Precision, operator_of_data
 from jaxopt_study.curvature.operators._softmax import KnownHessian, SoftmaxCrossEntropy
-from jaxopt_study.curvature.operators._streams import operator_of_data
 from jaxopt_study.linalg.hvp import linearized, linearized_gradient
 from jaxopt_study.types import Batch, Matvec, Params, Vector
 

@@ -6,9 +6,8 @@ from typing import Any
 
 from jaxopt_study._checks import check_bool, check_callable, check_choice
 from jaxopt_study.curvature.operators._derivative_modes import MODES, Mode
-from jaxopt_study.curvature.operators._empirical_risk import Precision
 from jaxopt_study.curvature.operators._operator import Operator
-from jaxopt_study.curvature.operators._streams import operator_of_data
+from jaxopt_study.curvature.operators._operator_of_data import Precision, operator_of_data
 from jaxopt_study.types import Batch, LossFn, Params
 
 

@@ -1,9 +1,8 @@
-"""Operators over batches that are read anew for every product, from a loader or another iterable."""
+"""Batches that are read anew for every product, from a loader or another iterable."""
 
 import hashlib
-import operator
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -15,14 +14,8 @@ import numpy as np
 
 from jaxopt_study._checks import describe_argument
 from jaxopt_study._progress_bar import Bar
-from jaxopt_study.curvature.operators._batches import as_array, check_batches, num_examples
-from jaxopt_study.curvature.operators._empirical_risk import (
-    BatchOperator,
-    EmpiricalRiskOperator,
-    empirical_risk_operator,
-)
-from jaxopt_study.curvature.operators._operator import Loop, Operator
-from jaxopt_study.types import Batch, Matvec, Params
+from jaxopt_study.curvature.operators._batches import as_array, num_examples
+from jaxopt_study.types import Batch
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,142 +152,6 @@ def refuse_stream(name: str, data: Any) -> None:
         )
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=("template",), meta_fields=("stream",))
-@dataclass(frozen=True, eq=False, repr=False)
-class StreamedOperator(Operator):
-    """The mean over a stream of batches of the operator that a batch defines.
-
-    Attributes:
-        template: The operator, without data.
-        stream: The batches.
-    """
-
-    template: EmpiricalRiskOperator
-    stream: Stream
-
-    @property
-    def like(self) -> Any:
-        """Structure, shapes, dtypes and shardings of a vector."""
-        return self.template.like
-
-    @property
-    def loop(self) -> Loop:
-        """Kind of loop for many products: a Python loop, which reads the batches."""
-        return "host"
-
-    @property
-    def precision(self) -> str:
-        """Matmul precision of the loss."""
-        return self.template.precision
-
-    @property
-    def product_error(self) -> float:
-        """Error of a product relative to ‖H‖, beyond rounding."""
-        return self.template.product_error
-
-    @property
-    def is_semidefinite(self) -> bool:
-        """Whether it is known that no eigenvalue is negative."""
-        return self.template.is_semidefinite
-
-    @property
-    def is_batched(self) -> bool:
-        """Whether a product sums over several batches of data."""
-        return True
-
-    @property
-    def is_streamed(self) -> bool:
-        """Whether a product reads its data from Python."""
-        return True
-
-    def linearize(self) -> Matvec:
-        """Raise: a compiled program cannot read the batches.
-
-        Raises:
-            TypeError: Always.
-        """
-        raise TypeError(
-            f"An operator of {self.stream.name} over a loader reads its batches from Python, which a compiled program "
-            "cannot. Call it outside of jax.jit and of functions that search for points, or give the data as arrays, "
-            "with batch_size."
-        )
-
-    def mean(self, function: Callable[[Batch], Any]) -> Any:
-        """Raise: a compiled program, such as the update of an optimizer that searches a line, cannot read the batches.
-
-        Args:
-            function: From a batch to a pytree of floating arrays.
-
-        Raises:
-            TypeError: Always.
-        """
-        raise TypeError(
-            f"{self.stream.name}: an optimizer that evaluates the loss inside its update, as a line search does, needs "
-            "the data as arrays; received a loader. Concatenate its batches: jax.tree.map(lambda *x: "
-            "jnp.concatenate(x), *loader)."
-        )
-
-    def product(self) -> Matvec:
-        """Return v ↦ H v, which reads the stream once.
-
-        Returns:
-            A function of a vector, which is not checked.
-        """
-        return lambda v: self.mean_over_data(lambda part: part @ v)
-
-    @property
-    def params(self) -> Params:
-        """The parameters of a vector."""
-        return self.template.params
-
-    @property
-    def loss(self) -> Callable[[Params, Batch], Any]:
-        """The loss of a Hessian."""
-        return self.template.loss
-
-    def mean_over_data(self, function: Callable[[Any], Any]) -> Any:
-        """Return the mean of a function of the operators of the batches, weighted by examples.
-
-        Args:
-            function: From the operator of one batch to a pytree of arrays.
-
-        Returns:
-            The mean, summed in at least single precision. The next batch is read while this one is computed, and no
-            more than two are on the device.
-        """
-        total, examples, value = None, 0, None
-        for count, batch in self.stream:
-            before, value = total, function(replace(self.template, data=batch))
-            terms = jax.tree.map(lambda x, count=count: count * _at_least_single(x), value)
-            total = terms if total is None else jax.tree.map(operator.add, total, terms)
-            examples += count
-            jax.block_until_ready(before)
-        if not examples:
-            raise ValueError(
-                f"{self.stream.name} reads its batches once for every product; the given "
-                f"{type(self.stream.source).__name__} yields none any more. Pass something that starts again, such as "
-                "a function that returns a new iterator."
-            )
-        return jax.tree.map(lambda s, x: (s / examples).astype(x.dtype), total, value)
-
-    def other_batches(self) -> Operator | None:
-        """Return the same operator with pairs of batches read as one."""
-        return replace(self, stream=replace(self.stream, merged=2 * self.stream.merged))
-
-    def unrepeatable(self) -> str | None:
-        """Return how a second reading of the stream differs from a first; None if it gives the same examples."""
-        first, second = self.stream.examples(), self.stream.examples()
-        if sorted(first) != sorted(second):
-            return (
-                f"The loader gives other examples the second time ({len(first):,}, then {len(second):,}): a product "
-                "belongs to no one loss. Turn off augmentation and drop_last, or give a list of its batches."
-            )
-        return None
-
-    def _restrict(self, mask: tuple[bool, ...]) -> Operator:
-        return replace(self, template=self.template._restrict(mask))
-
-
 def check_examples(name: str, data: Any) -> None:
     """Raise TypeError if there are no data of which batches could be drawn."""
     if not is_stream(data) and not jax.tree.leaves(data):
@@ -302,70 +159,9 @@ def check_examples(name: str, data: Any) -> None:
         raise TypeError(f"{name} needs data, the examples of which batches are drawn; received {given}.")
 
 
-LossOperator = EmpiricalRiskOperator | StreamedOperator
-
-
 def in_memory(name: str, data: Any) -> Any:
     """Return data as arrays: the concatenated batches of a stream, or what is no stream unchanged."""
     return next(iter(Stream(name, data, sys.maxsize)), (0, data))[1] if is_stream(data) else data
-
-
-def operator_of_data(
-    batch_operator: BatchOperator,
-    params: Params,
-    data: Any,
-    *,
-    batch_size: Any,
-    remat: Any,
-    precision: Any,
-    chooses: bool = False,
-) -> Operator:
-    """Return the operator of an empirical risk over arrays, or over a stream of batches.
-
-    Args:
-        batch_operator: The operator that one batch defines.
-        params: Parameters.
-        data: Arrays, None, or batches.
-        batch_size: Examples per batch of arrays, or None.
-        remat: Whether each product linearises again; a stream always does.
-        precision: The matmul precision.
-        chooses: Whether to choose a batch size for arrays, where it takes one to leave ample free memory.
-
-    Returns:
-        The operator.
-
-    Raises:
-        TypeError: If batches cannot be read again, or `empirical_risk_operator` raises.
-        ValueError: If a stream has no batches, or comes with `batch_size`.
-    """
-    build = partial(empirical_risk_operator, batch_operator, params, remat=remat, precision=precision)
-    name = batch_operator.name
-    if isinstance(data, Iterator):
-        raise TypeError(
-            f"{name} reads its batches once for every product; received {type(data).__name__}, which can be read once. "
-            "Pass the loader itself, a function that returns a new iterator, or list(batches)."
-        )
-    if not is_stream(data):
-        return build(data, batch_size=batch_size, chooses=chooses)
-    if batch_size is not None:
-        raise ValueError(
-            f"{name} takes the batches of a loader as they come; received batch_size={batch_size!r}. Omit it, and set "
-            "the size in the loader."
-        )
-    stream = Stream(name, data)
-    stream.check_starts_again()
-    first = next(iter(stream), None)
-    if first is None:
-        raise ValueError(
-            f"{name} needs at least one batch with examples; the given {type(data).__name__} yields none. Check how "
-            "the data were selected."
-        )
-    template = build(check_batches(name, first[1], None), batch_size=None)
-    return StreamedOperator(replace(template, data=None), stream)
-
-
-def _at_least_single(x: Any) -> Any:
-    return x if jnp.finfo(x.dtype).bits >= 32 else x.astype(np.float32)
 
 
 def _together(batches: list[Batch]) -> tuple[int, Batch]:

@@ -13,11 +13,12 @@ from jaxopt_study._display import displayed, plotted
 from jaxopt_study._programs import nan_is_an_answer
 from jaxopt_study.curvature._noise_floor import check_noise_floor
 from jaxopt_study.curvature.operators._hessian import hessian
-from jaxopt_study.curvature.operators._streams import LossOperator
+from jaxopt_study.curvature.operators._streamed_operator import LossOperator
 from jaxopt_study.curvature.points import _cards
 from jaxopt_study.curvature.points._descent_direction import Escape, escape_along
+from jaxopt_study.curvature.points._index_counts import MorseIndex
 from jaxopt_study.curvature.points._loss_and_gradient import slope
-from jaxopt_study.curvature.points._morse_index import MorseIndex, check_tau, index_of, morse_index
+from jaxopt_study.curvature.points._morse_index import check_tau, index_of, morse_index
 from jaxopt_study.curvature.points._point_kind import ExtremeEigenvalues, PointKind, decide
 from jaxopt_study.curvature.points._tolerances import FLATNESS, Residual, check_tolerances
 from jaxopt_study.curvature.spectrum._eigenpairs import Eigenpairs, eigenpairs

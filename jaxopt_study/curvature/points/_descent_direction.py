@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jaxopt_study._display import displayed
-from jaxopt_study.curvature.operators._streams import LossOperator
+from jaxopt_study.curvature.operators._streamed_operator import LossOperator
 from jaxopt_study.curvature.points import _cards
 from jaxopt_study.curvature.points._loss_and_gradient import losses
 from jaxopt_study.linalg import vectors

@@ -8,7 +8,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jaxopt_study.curvature.operators._empirical_risk import EmpiricalRiskOperator
-from jaxopt_study.curvature.operators._streams import LossOperator
+from jaxopt_study.curvature.operators._streamed_operator import LossOperator
 from jaxopt_study.linalg import vectors
 from jaxopt_study.types import Params, Vector
 

@@ -1,80 +1,32 @@
 """Morse index: a proved lower bound and an estimate, with the number of flat directions."""
 
 import math
-from enum import IntEnum
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.core import Tracer
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float
 
 from jaxopt_study._checks import check_integer, check_real, check_static_real
-from jaxopt_study._display import displayed
 from jaxopt_study._programs import nan_is_an_answer
 from jaxopt_study.curvature._noise_floor import check_noise_floor
 from jaxopt_study.curvature.operators._operator import Operator
-from jaxopt_study.curvature.points import _cards
-from jaxopt_study.curvature.points._tolerances import Residual
-from jaxopt_study.curvature.spectrum._eigenvalue_counts import (
-    Compression,
-    dense_compression,
-    krylov_compression,
-    proved_counts,
+from jaxopt_study.curvature.points._index_counts import (
+    MorseIndex,
+    Resolution,
+    index_of_all_eigenvalues,
+    index_of_krylov_space,
+    index_of_probes,
 )
-from jaxopt_study.curvature.spectrum._estimate import band_of_shares
+from jaxopt_study.curvature.points._tolerances import Residual
+from jaxopt_study.curvature.spectrum._eigenvalue_counts import Compression, dense_compression, krylov_compression
 from jaxopt_study.linalg.checks import key_or_fixed
-from jaxopt_study.linalg.gauss_quadrature import Quadrature, lanczos_quadrature
+from jaxopt_study.linalg.gauss_quadrature import lanczos_quadrature
 from jaxopt_study.linalg.operator import check_operator
 from jaxopt_study.types import Key
 
 _TAU = 2  # in errors of an eigenvalue; a zero eigenvalue with one such error is then still flat
-
-
-class Resolution(IntEnum):
-    """Source of an index: estimate or proof."""
-
-    ESTIMATED = 0  # from random probes, or some eigenvalues are within their error of ±τ
-    EXHAUSTED = 1  # the Krylov space became invariant, and no eigenvalue filled a block with its copies
-    COMPLETE = 2  # all n eigenvalues were computed
-
-
-class MorseIndex(NamedTuple):
-    """The numbers of eigenvalues below −τ, and within ±τ.
-
-    Attributes:
-        lower_bound: Proved lower bound on the number of eigenvalues below −τ, up to the noise floor.
-        estimate: Number of eigenvalues below −τ; an integer where it is exact.
-        interval: Lower and upper end: a confidence interval if estimated, otherwise the range left open by rounding.
-        flat: Number of eigenvalues within ±τ, like `estimate`.
-        flat_interval: Its lower and upper end, like `interval`.
-        positive_lower_bound: Proved lower bound on the number of eigenvalues above τ.
-        tau: τ, in units of an eigenvalue.
-        error: δ, the error of an eigenvalue. The bounds do not count eigenvalues within δ of ±τ.
-        scale: Largest |eigenvalue| or ‖H q‖, the unit of the noise floor.
-        resolution: A `Resolution`, as an integer.
-        num_matvecs: Number of products.
-    """
-
-    lower_bound: Int[Array, ""]
-    estimate: Float[Array, ""]
-    interval: Float[Array, "2"]
-    flat: Float[Array, ""]
-    flat_interval: Float[Array, "2"]
-    positive_lower_bound: Int[Array, ""]
-    tau: Float[Array, ""]
-    error: Float[Array, ""]
-    scale: Float[Array, ""]
-    resolution: Int[Array, ""]
-    num_matvecs: Int[Array, ""]
-
-    __repr__, _repr_html_ = displayed(_cards.morse_index)
-
-    @property
-    def exact(self) -> Bool[Array, "..."]:
-        """Whether index and number of flat directions are exact, as `resolution` states."""
-        return self.resolution > 0
 
 
 @nan_is_an_answer
@@ -169,18 +121,18 @@ def morse_index(
         op, num_basis=min(num_basis, op.size), block_size=min(block_size, op.size), noise_floor=floor, key=key_space
     )
     limit = check_tau(tau, compression, floor)
-    counts = _from_space(compression, limit, op.size, min(block_size, op.size), floor)
+    counts = index_of_krylov_space(compression, limit, op.size, min(block_size, op.size), floor)
     if not isinstance(counts.resolution, Tracer) and int(counts.resolution) == Resolution.EXHAUSTED:
         return counts
     keys = jax.random.split(key_probes, num_probes)
     quadrature = lanczos_quadrature(op, keys, num_steps=num_steps)
-    return _from_probes(counts, quadrature, op.size, confidence)
+    return index_of_probes(counts, quadrature, op.size, confidence)
 
 
 @nan_is_an_answer
 def index_of(compression: Compression, tau: Any, *, noise_floor: float) -> MorseIndex:
     """Return the index from the compression to the whole space, with the checks of `morse_index`."""
-    return _complete(compression, check_tau(tau, compression, noise_floor), noise_floor)
+    return index_of_all_eigenvalues(compression, check_tau(tau, compression, noise_floor), noise_floor)
 
 
 def check_tau(tau: Any, compression: Compression, noise_floor: float) -> Float[Array, ""]:
@@ -210,112 +162,3 @@ def check_tau(tau: Any, compression: Compression, noise_floor: float) -> Float[A
             "value, or build the operator in double precision."
         )
     return jnp.asarray(tau, least.dtype)
-
-
-@partial(jax.jit, static_argnums=2)
-def _complete(compression: Compression, tau: Float[Array, ""], noise_floor: float) -> MorseIndex:
-    values = compression.eigenvalues()
-    below, above, near_minus, near_plus = proved_counts(compression, tau, noise_floor)
-    n = compression.count.astype(below.dtype)
-    finite = jnp.all(jnp.isfinite(values))
-    nan = jnp.where(finite, 0.0, jnp.nan).astype(values.dtype)
-    most = jnp.where(finite, below + near_minus, n)
-    flat_most = jnp.where(finite, n - below - above, n)
-    error = compression.error(noise_floor)
-    flat_least = jnp.sum(jnp.abs(values) <= tau - error)
-    exact = finite & (near_minus + near_plus == 0)
-    return MorseIndex(
-        lower_bound=below,
-        estimate=jnp.sum(values < -tau).astype(nan.dtype) + nan,
-        interval=jnp.stack([below, most]).astype(values.dtype),
-        flat=jnp.sum(jnp.abs(values) <= tau).astype(nan.dtype) + nan,
-        flat_interval=jnp.stack([flat_least, flat_most]).astype(values.dtype),
-        positive_lower_bound=above,
-        tau=tau,
-        error=error,
-        scale=compression.scale,
-        resolution=jnp.where(exact, Resolution.COMPLETE, Resolution.ESTIMATED).astype(jnp.int32),
-        num_matvecs=compression.num_matvecs,
-    )
-
-
-@partial(jax.jit, static_argnums=(2, 3, 4))
-def _from_space(compression: Compression, tau: Float[Array, ""], n: int, b: int, noise_floor: float) -> MorseIndex:
-    """Return the proved bounds and, for an exhausted space, the exact numbers."""
-    below, above, _, _ = proved_counts(compression, tau, noise_floor)
-    error = compression.error(noise_floor)
-    values = compression.eigenvalues(compression.exhausted)
-    # The coupling of an exhausted space to the rest is below the noise floor and was set to zero.
-    wide = error + 2 * math.sqrt(b) * noise_floor * compression.scale
-    undecided = jnp.any(jnp.abs(jnp.abs(values) - tau) < wide)
-    crowded = (values[b - 1 :] - values[: values.shape[0] - b + 1] <= 2 * wide) & (
-        jnp.abs(values[: values.shape[0] - b + 1]) > tau
-    )
-    exact = (compression.exhausted > 0) & ~undecided & ~jnp.any(crowded)
-    negative, positive = jnp.sum(values < -tau), jnp.sum(values > tau)
-    number = jnp.where(exact, negative.astype(error.dtype), jnp.nan)
-    flat = jnp.where(exact, (n - negative - positive).astype(error.dtype), jnp.nan)
-    return MorseIndex(
-        lower_bound=below,
-        estimate=number,
-        interval=jnp.stack([number, number]),
-        flat=flat,
-        flat_interval=jnp.stack([flat, flat]),
-        positive_lower_bound=above,
-        tau=tau,
-        error=error,
-        scale=compression.scale,
-        resolution=jnp.where(exact, Resolution.EXHAUSTED, Resolution.ESTIMATED).astype(jnp.int32),
-        num_matvecs=compression.num_matvecs,
-    )
-
-
-@partial(jax.jit, static_argnums=(2, 3))
-def _from_probes(proved: MorseIndex, quadrature: Quadrature, n: int, confidence: float) -> MorseIndex:
-    """Return the estimated numbers, or the exact ones where they are known."""
-    p, dtype = quadrature.nodes.shape[0], quadrature.nodes.dtype
-    nodes = quadrature.nodes, quadrature.weights, quadrature.residuals
-    minus = jax.vmap(partial(_share, -proved.tau, "left"))(*nodes)
-    plus = jax.vmap(partial(_share, proved.tau, "right"))(*nodes)
-    below, above = proved.lower_bound.astype(dtype), proved.positive_lower_bound.astype(dtype)
-
-    def interval(
-        lower: Float[Array, " p"], upper: Float[Array, " p"], least: Float[Array, ""], most: Float[Array, ""]
-    ) -> Float[Array, "2"]:
-        first, _ = band_of_shares(jnp.mean(lower), p, n, confidence)
-        _, last = band_of_shares(jnp.mean(upper), p, n, confidence)
-        ends = jnp.stack([first, last])
-        ends = jnp.where(finite, ends, jnp.arange(2, dtype=ends.dtype)).astype(dtype)
-        return jnp.clip(n * ends, least, most)
-
-    exact, finite = proved.resolution > 0, jnp.all(jnp.isfinite(quadrature.nodes))
-    nan = jnp.where(finite, 0, jnp.nan).astype(dtype)
-    flat_lower, flat_upper = jnp.maximum(plus[1] - minus[2], 0), plus[2] - minus[1]
-    zero = jnp.zeros((), dtype)
-    return proved._replace(
-        estimate=jnp.where(exact, proved.estimate, jnp.clip(n * jnp.mean(minus[0]) + nan, below, n - above)),
-        interval=jnp.where(exact, proved.interval, interval(minus[1], minus[2], below, n - above)),
-        flat=jnp.where(exact, proved.flat, jnp.clip(n * jnp.mean(plus[0] - minus[0]) + nan, 0, n - below - above)),
-        flat_interval=jnp.where(exact, proved.flat_interval, interval(flat_lower, flat_upper, zero, n - below - above)),
-        num_matvecs=proved.num_matvecs + quadrature.num_matvecs,
-    )
-
-
-def _share(
-    at: Float[Array, ""],
-    side: str,
-    nodes: Float[Array, " m"],
-    weights: Float[Array, " m"],
-    residuals: Float[Array, " m"],
-) -> tuple[Float[Array, ""], Float[Array, ""], Float[Array, ""]]:
-    """Return the weight of the nodes below a, and bounds on the true weight of one probe below a."""
-    m = nodes.shape[0]
-    below = jnp.searchsorted(nodes, at, side=side)
-    sums = jnp.concatenate([jnp.zeros(1, weights.dtype), jnp.cumsum(weights)])
-    share = sums[below]
-    apart = jnp.abs(nodes - at)
-    leaks = jnp.where(residuals >= apart, 1, residuals / jnp.where(apart > 0, apart, 1))
-    leak = jnp.sum(jnp.sqrt(weights) * leaks)
-    lower = jnp.maximum(sums[jnp.maximum(below - 1, 0)], jnp.maximum(jnp.sqrt(share) - leak, 0) ** 2)
-    upper = jnp.minimum(sums[jnp.minimum(below + 1, m)], (jnp.sqrt(share) + leak) ** 2)
-    return share, lower, jnp.minimum(upper, 1)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxopt_study.curvature.points._morse_index import MorseIndex
+from jaxopt_study.curvature.points._index_counts import MorseIndex
 from jaxopt_study.curvature.points._tolerances import Tolerances, flatness_at
 from jaxopt_study.linalg import vectors
 from jaxopt_study.types import Params, Vector

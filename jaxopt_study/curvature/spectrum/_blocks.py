@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,20 +10,20 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxopt_study._checks import check_bool, check_integer, check_key
 from jaxopt_study._display import displayed, plotted, tabulated
-from jaxopt_study._programs import jit_for_few_calls, jit_solver, nan_is_an_answer
+from jaxopt_study._programs import jit_for_few_calls, nan_is_an_answer
 from jaxopt_study.curvature._noise_floor import GROWTH, noise_floor
-from jaxopt_study.curvature.operators._block_diagonal import BlockDiagonal, By, blocks_of, only
+from jaxopt_study.curvature.operators._block_diagonal import BlockDiagonal, By, blocks_of
 from jaxopt_study.curvature.operators._operator import Operator
 from jaxopt_study.curvature.spectrum import _cards
+from jaxopt_study.curvature.spectrum._block_probes import Norms, compiled_probes, probes_from_python
 from jaxopt_study.curvature.spectrum._estimate import TWO_PROBES, Estimate, mean_of_function, ratio_and_error
 from jaxopt_study.curvature.spectrum._jensen_shannon import distances
-from jaxopt_study.linalg import solver_loop, vectors
 from jaxopt_study.linalg.chunks import Chunks
 from jaxopt_study.linalg.gauss_quadrature import quadrature_of
 from jaxopt_study.linalg.lanczos_of_blocks import BlockMatrices, LanczosOfBlocks
 from jaxopt_study.linalg.operator import check_operator
 from jaxopt_study.linalg.sharding import mesh_context
-from jaxopt_study.types import Key, Vector
+from jaxopt_study.types import Key
 
 _GRID = 128
 
@@ -165,7 +164,7 @@ def blocks(
     key = check_key(name, key)
     k = check_integer(name, "k", k, 1)
     num_probes = check_integer(name, "num_probes", num_probes, 2, remedy=TWO_PROBES)
-    num_steps = check_integer(name, "num_steps", num_steps, k, remedy="An eigenvalue takes a step at least.")
+    num_steps = check_integer(name, "num_steps", num_steps, k, remedy="Each eigenvalue needs at least one step.")
     normalize = check_bool(name, "normalize", normalize)
     names, owners, sizes = blocks_of(name, op.like, by)
     num_steps = min(num_steps, max(sizes))
@@ -173,86 +172,16 @@ def blocks(
     leaves, structure = jax.tree.flatten(op.like)
     solver = LanczosOfBlocks(Chunks(tuple(leaves), structure, owners, len(names)), sizes, num_steps)
     solve_key, share_key = jax.random.split(key)
-    measure = _compiled if op.loop == "compiled" else _from_python
+    measure = compiled_probes if op.loop == "compiled" else probes_from_python
     keys = jax.random.split(solve_key, num_probes), jax.random.split(share_key, num_probes)
     with mesh_context(op.like):
         return _summary(*measure(solver, diagonal, *keys), names, sizes, k, normalize, noise_floor(op))
 
 
-class _Norms(NamedTuple):
-    """Norms for random signs x of p probes."""
-
-    whole: Float[Array, " p"]  # ‖H x‖
-    off: Float[Array, " p"]  # ‖(H − D) x‖
-
-
-def _from_python(
-    solver: LanczosOfBlocks, diagonal: BlockDiagonal, solve_keys: Key, share_keys: Key
-) -> tuple[BlockMatrices, _Norms]:
-    owners, found = diagonal.owners, []
-    product = diagonal.inner.product()
-    for key in share_keys:
-        x = _signs(diagonal, key)
-        sums = _Images(*(jax.tree.map(jnp.zeros_like, x) for _ in range(2)))
-        for block in range(diagonal.num_blocks):
-            sums = _added(owners, block, sums, product(_only(owners, block, x)))
-        found.append(_lengths(sums))
-    matrices = solver_loop.run_each(solver, diagonal, None, solve_keys)
-    return matrices, _Norms(*map(jnp.stack, zip(*found, strict=True)))
-
-
-class _Images(NamedTuple):
-    """Σ_b H P_b x = H x, and Σ_b (1 − P_b) H P_b x = (H − D) x."""
-
-    whole: Vector
-    off: Vector
-
-
-def _add(owners: tuple[int, ...], block: Int[Array, ""] | int, sums: _Images, image: Vector) -> _Images:
-    outside = vectors.subtract(image, only(owners, block, image))
-    return _Images(vectors.add(sums.whole, image), vectors.add(sums.off, outside))
-
-
-def _signs(op: Operator, key: Key) -> Vector:
-    return vectors.random_like(op.like, key=key, distribution="rademacher")
-
-
-@partial(jit_solver, static_argnums=0)
-def _compiled(
-    solver: LanczosOfBlocks, diagonal: BlockDiagonal, solve_keys: Key, share_keys: Key
-) -> tuple[BlockMatrices, _Norms]:
-    product = diagonal.inner.linearize()
-    together = diagonal.together(product)
-    apart = together or partial(diagonal.one_by_one, product)
-
-    def images(x: Vector) -> _Images:
-        if together:
-            whole = product(x)
-            return _Images(whole, vectors.subtract(whole, together(x)))
-        zeros = jax.tree.map(jnp.zeros_like, x)
-
-        def add(block: Int[Array, ""], sums: _Images) -> _Images:
-            return _add(diagonal.owners, block, sums, product(only(diagonal.owners, block, x)))
-
-        return lax.fori_loop(0, diagonal.num_blocks, add, _Images(zeros, zeros))
-
-    norms = lax.map(lambda key: _lengths(images(_signs(diagonal, key))), share_keys)
-    return solver_loop.trace_each(solver, apart, None, solve_keys), norms
-
-
-@jax.jit
-def _lengths(sums: _Images) -> _Norms:
-    return _Norms(vectors.norm(sums.whole), vectors.norm(sums.off))
-
-
-_added = jax.jit(_add, static_argnums=0)
-_only = jax.jit(only, static_argnums=0)
-
-
 @partial(jit_for_few_calls, static_argnums=(2, 3, 4, 5, 6))
 def _summary(
     matrices: BlockMatrices,
-    norms: _Norms,
+    norms: Norms,
     names: tuple[str, ...],
     sizes: tuple[int, ...],
     k: int,
@@ -322,7 +251,7 @@ def _density(
     return grid, jnp.mean(heights, axis=0) / width, jnp.where(exact, 0, error) / width, width
 
 
-def _share(norms: _Norms, num_blocks: int) -> Estimate:
+def _share(norms: Norms, num_blocks: int) -> Estimate:
     largest = jnp.max(norms.whole)
     scale = jnp.where(largest > 0, largest, 1)
     share, error = ratio_and_error((norms.off / scale) ** 2, (norms.whole / scale) ** 2)

@@ -15,7 +15,7 @@ def checked_inputs(who: str, key: Any, batch: Any) -> Float[Array, "examples ...
         raise TypeError(f'{who} needs a batch {{"x": inputs, "y": targets}}; received {describe_argument(batch)}.')
     x = jnp.asarray(batch["x"])
     if not x.ndim or not jnp.issubdtype(x.dtype, jnp.floating):
-        raise TypeError(f"{who} needs floating inputs, one row an example; received {x.dtype} of shape {x.shape}.")
+        raise TypeError(f"{who} needs floating inputs, one row per example; received {x.dtype} of shape {x.shape}.")
     return x
 
 

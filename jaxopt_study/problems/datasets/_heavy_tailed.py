@@ -1,4 +1,4 @@
-"""Classes and tokens with heavy-tailed frequencies, on which gradient descent and Adam part."""
+"""Classes and tokens with heavy-tailed frequencies, on which gradient descent and Adam differ."""
 
 import numpy as np
 from jaxtyping import Float

@@ -41,7 +41,7 @@ def k_folds(dataset: Dataset, num_folds: int, *, seed: int = 0) -> tuple[Dataset
     size = dataset.sizes["train"]
     if num_folds > size:
         raise DatasetError(
-            f"k_folds needs at least one training example a fold; {dataset.name!r} has {size} for {num_folds} folds."
+            f"k_folds needs at least one training example per fold; {dataset.name!r} has {size} for {num_folds} folds."
         )
     rng = np.random.default_rng(seed)
     shuffled = rng.permutation(size)

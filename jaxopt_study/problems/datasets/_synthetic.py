@@ -79,7 +79,7 @@ def sparse_features(
         num_features: d, at least 1.
         exponent: a ≥ 0; at 0 all features are equally frequent.
         rotated: Whether the inputs are multiplied by a random orthogonal matrix. A linear model then has the same
-            losses, curvature and minimum in rotated coordinates, but no feature is sparse any more.
+            losses, curvature and minimum in rotated coordinates, but no feature remains sparse.
         num_train: Number of training examples.
         num_validation: Number of validation examples; 0 omits them.
         num_test: Number of test examples; 0 omits them.

@@ -252,8 +252,8 @@ def _time_first(who: str, x: Any) -> Float[Array, "steps examples features"]:
     x = jnp.asarray(x)
     if x.ndim != 3 or not (x.shape[1] and x.shape[2]):
         raise ValueError(
-            f"{who} needs inputs of shape (examples, steps, features), with a step and a feature at least; received "
-            f"{x.shape}."
+            f"{who} needs inputs of shape (examples, steps, features), with at least one step and one feature; "
+            f"received {x.shape}."
         )
     return x.swapaxes(0, 1)  # scan needs time as the first axis
 

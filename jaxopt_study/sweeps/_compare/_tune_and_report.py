@@ -13,7 +13,8 @@ from jaxtyping import Float, Shaped
 from jaxopt_study import files
 from jaxopt_study.problems import Problem
 from jaxopt_study.records import plain
-from jaxopt_study.sweeps._compare._comparison import Comparison, Report, Settings
+from jaxopt_study.sweeps._compare._comparison import Comparison
+from jaxopt_study.sweeps._compare._report import Report, Settings
 from jaxopt_study.sweeps._execution._keys import report_keys, study_key
 from jaxopt_study.sweeps._execution._sweep import Outcome, sweep
 from jaxopt_study.sweeps._execution._trials import Trials

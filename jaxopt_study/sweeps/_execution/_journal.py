@@ -129,8 +129,8 @@ class Journal:
                 path.unlink(missing_ok=True)
             raise JournalError(
                 f"{path} could not be written: {error.strerror or error}. The {len(known)} lanes written before are "
-                f"safe in {self.folder}; these {len(numbers)} are not. Make room and run it again: it continues from "
-                "there."
+                f"safe in {self.folder}; these {len(numbers)} are not. Free disk space and run it again: it continues "
+                "from there."
             ) from None
         self._lanes = known | set(numbers.tolist())
         self._kinds = _kinds(arrays)

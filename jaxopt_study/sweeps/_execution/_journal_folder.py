@@ -74,7 +74,7 @@ def check_room(folder: Path, expected_bytes: int) -> None:
         raise JournalError(f"{folder} cannot be written: {error}. Choose a folder that you can write.") from None
     if free < expected_bytes:
         raise JournalError(
-            f"The results need about {expected_bytes:,} bytes; the disk of {folder} has {free:,} free. Make room, or "
+            f"The results need about {expected_bytes:,} bytes; the disk of {folder} has {free:,} free. Free some, or "
             f"choose a folder on another disk."
         )
 

@@ -172,7 +172,7 @@ class OptunaSampler:
             Triples of handle, configuration and score (None if the trial diverged), in the order of the handles.
 
         Raises:
-            ValueError: If the study has another space, or a trial is none of this space.
+            ValueError: If the study has another space, or a trial does not belong to this space.
         """
         space = as_space(space)
         self._check_space(space)
@@ -188,7 +188,7 @@ class OptunaSampler:
                 check_real("finished", "a score", score if score == score else 0.0, closed="[]")
         except (LookupError, RuntimeError, TypeError, ValueError) as error:
             raise ValueError(
-                f"Trial {trial.number} of the study {self._study.study_name!r} is none of this space "
+                f"Trial {trial.number} of the study {self._study.study_name!r} does not belong to this space "
                 f"({error}). Choose another study_name, or restore the storage."
             ) from error
         return config, score if score is None or math.isfinite(score) else None
