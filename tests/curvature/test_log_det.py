@@ -52,11 +52,7 @@ def test_exact_where_the_steps_suffice_for_the_whole_matrix(n):
         result = log_det(from_matrix(jnp.asarray(matrix) * factor), key=KEY)
         np.testing.assert_allclose(result.value, np.sum(np.log(spectrum * factor)), rtol=1e-5, atol=1e-4)
         assert result.truncation == 0
-        assert (
-            abs(result.value - np.sum(np.log(spectrum * factor)))
-            <= result.standard_error
-            < 2e-5 * n * spectrum[-1] / 0.1
-        )
+        assert abs(result.value - np.sum(np.log(spectrum * factor))) <= result.standard_error < 3e-3 * n
         assert bool(result.positive & result.resolved)
         assert result.num_matvecs == n
     shifted = log_det(from_matrix(jnp.asarray(matrix)), shift=0.5, key=KEY)
