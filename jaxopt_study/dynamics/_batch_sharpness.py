@@ -16,6 +16,7 @@ from jaxopt_study.curvature import (
     check_examples,
     is_stream,
     mean_and_error,
+    noise_floor,
     operator_of_data,
     ratio_and_error,
     slope,
@@ -32,9 +33,10 @@ class BatchSharpness(NamedTuple):
 
     Attributes:
         value: E[gᵀHg] / E[‖g‖²] with gradient g and Hessian H of the same random batch.
-        error: Its standard error over the batches; 0 if the batches are all the same.
+        error: Its standard error over the batches; at least the rounding error, which is all of it if all batches are
+            the same.
         mean_quotient: E[gᵀHg / ‖g‖²], the mean of the quotients, which weights all batches alike.
-        mean_quotient_error: Its standard error.
+        mean_quotient_error: Its standard error, also at least the rounding error.
         full_batch: ḡᵀH̄ḡ / ‖ḡ‖² of all data.
         num_batches: Number of batches.
     """
@@ -115,7 +117,7 @@ def batch_sharpness(
     batch_size = check_integer(name, "batch_size", batch_size, 1, count, remedy="There are no more examples.")
     if batch_size == count and not replace:
         num_batches = 2  # they are all the same
-    return _measure(loss, op.params, op.data, key, batch_size, num_batches, replace)
+    return _measure(loss, op.params, op.data, key, batch_size, num_batches, replace, noise_floor(op))
 
 
 def _over_stream(op: Any, num_batches: int) -> BatchSharpness:
@@ -125,9 +127,9 @@ def _over_stream(op: Any, num_batches: int) -> BatchSharpness:
             f"batch_sharpness needs two batches for a standard error; received a loader of {len(found)}. Set a smaller "
             "batch size in the loader."
         )
-    quotients, lengths = (jnp.stack(parts) for parts in zip(*found, strict=True))
+    quotients, lengths, images = (jnp.stack(parts) for parts in zip(*found, strict=True))
     _, grads, curved = slope(op)
-    return _summary(quotients, lengths, *_along(grads, curved))
+    return _summary(quotients, lengths, images, *_along(grads, curved), noise_floor(op))
 
 
 @jax.jit
@@ -143,14 +145,14 @@ class _Loss(Hessian):
     name: ClassVar[str] = "batch_sharpness"
 
 
-@partial(jax.jit, static_argnums=(0, 4, 5, 6))
+@partial(jax.jit, static_argnums=(0, 4, 5, 6, 7))
 def _measure(
-    loss: Any, params: Params, data: Batch, key: Key, batch_size: int, num_batches: int, replace: bool
+    loss: Any, params: Params, data: Batch, key: Key, batch_size: int, num_batches: int, replace: bool, floor: float
 ) -> BatchSharpness:
     count = jax.tree.leaves(data)[0].shape[0]
     terms = partial(_terms, loss, params)
 
-    def of_key(key: Key) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    def of_key(key: Key) -> tuple[Float[Array, ""], ...]:
         chosen = jax.random.choice(key, count, (batch_size,), replace=replace)
         return terms(jax.tree.map(lambda x: rows(x, chosen), data))
 
@@ -158,33 +160,38 @@ def _measure(
         found = jax.tree.map(lambda x: jnp.stack([x, x]), terms(data))
     else:
         found = lax.map(of_key, jax.random.split(key, num_batches))
-    return _summary(*found, *terms(data))
+    return _summary(*found, *terms(data)[:2], floor)
 
 
-def _terms(loss: Any, params: Params, batch: Batch) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Return gᵀHg/‖g‖² and ‖g‖."""
+def _terms(loss: Any, params: Params, batch: Batch) -> tuple[Float[Array, ""], ...]:
+    """Return gᵀHg/‖g‖², ‖g‖ and ‖Hg‖/‖g‖."""
     with jax.default_matmul_precision("highest"):
         grads, product = linearized_gradient(lambda p: loss(p, batch), params)
         direction, length = vectors.normalize(grads)
-        curved = vectors.inner(direction, product(direction))
+        image = product(direction)
+        curved, size = vectors.inner(direction, image), vectors.norm(image)
     dtype = vectors.accumulator(wider(curved.dtype, length.dtype))
-    return curved.astype(dtype), length.astype(dtype)
+    return curved.astype(dtype), length.astype(dtype), size.astype(dtype)
 
 
 _one = jax.jit(_terms, static_argnums=0)
 
 
-@jax.jit
+@partial(jax.jit, static_argnums=5)
 def _summary(
     quotients: Float[Array, " batches"],
     lengths: Float[Array, " batches"],
+    images: Float[Array, " batches"],
     full: Float[Array, ""],
     whole: Float[Array, ""],
+    floor: float,
 ) -> BatchSharpness:
     nan = jnp.where(jnp.all(lengths == 0), jnp.nan, 0).astype(lengths.dtype)
     largest = jnp.max(lengths)
     weights = (lengths / jnp.where(largest > 0, largest, 1)) ** 2
     value, error = ratio_and_error(weights * quotients, weights)
     mean, mean_error = mean_and_error(quotients)
+    rounding = floor * jnp.max(images)  # of a quotient
+    error, mean_error = jnp.maximum(error, rounding), jnp.maximum(mean_error, rounding)
     full = jnp.where(whole > 0, full, jnp.nan)
     return BatchSharpness(value + nan, error + nan, mean + nan, mean_error + nan, full, jnp.int32(len(lengths)))

@@ -11,7 +11,7 @@ from jaxtyping import Array, ArrayLike, Float
 from jaxopt_study._checks import check_integer, check_static_real
 from jaxopt_study._display import displayed
 from jaxopt_study._programs import nan_is_an_answer
-from jaxopt_study.curvature import value_and_gradient
+from jaxopt_study.curvature import noise_floor, value_and_gradient
 from jaxopt_study.dynamics import _cards
 from jaxopt_study.dynamics._next_update import next_update
 from jaxopt_study.linalg import vectors
@@ -27,7 +27,8 @@ class CriticalSharpness(NamedTuple):
 
     Attributes:
         value: λ_c, the middle of the interval; NaN where the interval has no upper end.
-        error: Half the width of the interval, which holds the crossing for certain, beyond the rounding of the losses.
+        error: Half the width of the interval, which holds the crossing for certain, beyond the rounding of losses and
+            of the slope.
         step: Multiple s of the update at the crossing; the next step increases the loss if it is below 1.
         step_lower: A multiple at which the loss is certainly below its start; 0 if none was found.
         step_upper: A multiple at which it is certainly above; ∞ if none was found.
@@ -118,16 +119,19 @@ def critical_sharpness(
     with mesh_context(params):
         step = next_update(name, optimizer, opt_state, loss, params, data, batch_size)
         op = step.curvature
-        slope, length = map(float, _slope(value_and_gradient(op, op.params)[1], step.updates))
+        slope, length, steepest = map(float, _slope(value_and_gradient(op, op.params)[1], step.updates))
+        rounding = noise_floor(op) * steepest / abs(slope) if slope else 0.0  # of the slope
         slope, square = slope * length, length**2
         search = _Search(op, step.updates, slope, max_losses)
         kind = search.run(tol)
     if learning_rate is None:
         learning_rate = square / -slope if slope < 0 else math.nan
+    else:
+        rounding = 0.0
     if kind == "ascent":
         return CriticalSharpness(math.inf, math.nan, 0.0, 0.0, search.high, learning_rate, kind, search.count)
-    smallest = 2 / learning_rate / search.high
-    largest = 2 / learning_rate / search.low if search.low > 0 else math.inf
+    smallest = 2 / learning_rate / search.high * max(1 - rounding, 0)
+    largest = 2 / learning_rate / search.low * (1 + rounding) if search.low > 0 else math.inf
     value, error = (smallest + largest) / 2, (largest - smallest) / 2
     if math.isinf(largest):  # an interval without an upper end has no middle
         value = step = math.nan
@@ -207,10 +211,10 @@ class _Search:
 
 
 @jax.jit
-def _slope(grads: Vector, updates: Vector) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Return gᵀu/‖u‖ and ‖u‖."""
+def _slope(grads: Vector, updates: Vector) -> tuple[Float[Array, ""], Float[Array, ""], Float[Array, ""]]:
+    """Return gᵀu/‖u‖, ‖u‖ and ‖g‖."""
     direction, length = vectors.normalize(updates)
-    return vectors.inner(grads, direction), length
+    return vectors.inner(grads, direction), length, vectors.norm(grads)
 
 
 @jax.jit

@@ -14,7 +14,7 @@ from jaxtyping import Array, ArrayLike, Float, Int
 from jaxopt_study._checks import check_integer, check_key, check_static_real
 from jaxopt_study._display import displayed
 from jaxopt_study._programs import nan_is_an_answer
-from jaxopt_study.curvature import Estimate, Hessian, check_examples, is_stream, operator_of_data
+from jaxopt_study.curvature import GROWTH, Estimate, Hessian, check_examples, is_stream, operator_of_data
 from jaxopt_study.dynamics import _cards
 from jaxopt_study.linalg import vectors
 from jaxopt_study.linalg.sharding import rows, shard_like
@@ -23,6 +23,8 @@ from jaxopt_study.types import Batch, Key, LossFn, Params, Vector
 
 class GradientNoise(NamedTuple):
     """Noise of the mini-batch gradient, each number with its standard error over the choice of batches.
+
+    The errors are at least those of rounding: of gₖ − ḡ, 16 ε times |ḡ|.
 
     Attributes:
         trace: tr Σ, the variance of the gradient of one example, summed over the parameters. That of a batch of b
@@ -283,8 +285,11 @@ def _weighted(
     share = jnp.sqrt((k - 1) / k).astype(spread.dtype)
     traces, norms = share * (traces - jnp.mean(traces)), share * (norms - jnp.mean(norms))
 
-    eps = jnp.finfo(spread.dtype).eps  # errors are at least those of rounding
-    trace_error = jnp.maximum(jnp.sqrt(jnp.sum(traces**2)), eps * trace)
+    # Errors are at least those of rounding. Equal batches differ by the rounding of a gradient, and so does their mean.
+    eps = GROWTH * jnp.finfo(spread.dtype).eps
+    away = eps * jnp.sqrt(level)
+    of_trace = jnp.sqrt(jnp.mean(counts)) * away * (2 * jnp.sqrt(trace) + jnp.sqrt(jnp.mean(counts)) * away)
+    trace_error = jnp.maximum(jnp.sqrt(jnp.sum(traces**2)), of_trace + eps * trace)
     norm_error = jnp.maximum(jnp.sqrt(jnp.sum(norms**2)), eps * (level + hidden))
     both = jnp.sum(traces * norms)
     ratio = jnp.where(norm > 0, trace / norm, jnp.inf)

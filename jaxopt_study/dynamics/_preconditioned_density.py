@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 
 from jaxopt_study._display import displayed, plotted
 from jaxopt_study._programs import nan_is_an_answer
-from jaxopt_study.curvature import SpectralDensity, spectral_density
+from jaxopt_study.curvature import SpectralDensity, noise_floor, spectral_density
 from jaxopt_study.dynamics import _cards
 from jaxopt_study.dynamics._preconditioning import preconditioned_step
 from jaxopt_study.linalg.sharding import mesh_context
@@ -22,7 +22,8 @@ class PreconditionedDensity(NamedTuple):
         density: Density, shares and outliers, as from `curvature.spectral_density`.
         threshold: Eigenvalue beyond which the step is unstable.
         unstable_share: Share of the eigenvalues beyond the threshold.
-        unstable_share_error: Its standard error over the probes.
+        unstable_share_error: Its standard error over the probes; at least the share of the nodes within the noise
+            floor of the threshold.
     """
 
     density: SpectralDensity
@@ -93,14 +94,17 @@ def preconditioned_density(
         )
         op = step.curvature.precondition(diagonal)
         density = spectral_density(op, key=key, num_probes=num_probes, num_steps=num_steps, **options)
-        share = _beyond(density, threshold)
+        noise = options.get("noise_floor")
+        share = _beyond(density, threshold, noise_floor(op) if noise is None else noise)
     return PreconditionedDensity(density, threshold, *share)
 
 
-def _beyond(density: SpectralDensity, threshold: float) -> tuple[Float[Array, ""], Float[Array, ""]]:
+def _beyond(density: SpectralDensity, threshold: float, floor: float) -> tuple[Float[Array, ""], Float[Array, ""]]:
     limit = jnp.asarray(min(threshold, float(jnp.finfo(density.grid.dtype).max)), density.grid.dtype)
-    estimate = density.expectation(partial(_indicator, limit))
-    return estimate.value, estimate.standard_error
+    noise = floor * jnp.max(jnp.abs(density.quadrature.nodes))
+    least, share, most = (density.expectation(partial(_indicator, limit + shift)) for shift in (noise, 0, -noise))
+    doubt = jnp.maximum(share.value - least.value, most.value - share.value)
+    return share.value, jnp.maximum(share.standard_error, doubt)
 
 
 def _indicator(limit: Float[Array, ""], eigenvalues: Float[Array, "*shape"]) -> Float[Array, "*shape"]:

@@ -28,20 +28,22 @@ def coordinate(structure: Any, index: Int[ArrayLike, ""]) -> Vector:
     return treedef.unflatten(list(map(of_leaf, leaves, _starts(leaves))))
 
 
-def diagonal_entries(op: LinearOperator, together: int) -> Float[Array, " n"]:
-    """Return the diagonal entries eᵢᵀ H eᵢ in the order of the coordinates.
+def diagonal_entries(op: LinearOperator, together: int) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
+    """Return the diagonal entries eᵢᵀ H eᵢ in the order of the coordinates, and the lengths ‖H eᵢ‖.
 
     Args:
         op: H.
         together: Number of products in one batch where the loop is compiled.
 
     Returns:
-        The entries (n,), to the rounding of the products; NaN where a product was not finite. Cost: n products.
+        Entries and lengths (n,), to the rounding of the products, whose errors are relative to the lengths; NaN where a
+        product was not finite. Cost: n products.
     """
     if op.loop == "host":
         product = op.product()
         units = (_host_coordinate(op, i) for i in range(op.size))
-        return jnp.stack([_host_inner(unit, product(unit)) for unit in units])
+        entries, lengths = zip(*(_host_entry(unit, product(unit)) for unit in units), strict=True)
+        return jnp.stack(entries), jnp.stack(lengths)
     return _compiled(op, together)
 
 
@@ -57,14 +59,18 @@ def as_vector(structure: Any, entries: Float[Array, " n"]) -> Vector:
 
 
 @partial(jit_solver, static_argnums=1)
-def _compiled(op: LinearOperator, together: int) -> Float[Array, " n"]:
+def _compiled(op: LinearOperator, together: int) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
     product = op.linearize()
 
-    def entry(index: Int[Array, ""]) -> Float[Array, ""]:
+    def at(index: Int[Array, ""]) -> tuple[Float[Array, ""], Float[Array, ""]]:
         unit = coordinate(op.like, index)
-        return vectors.inner(unit, product(unit))  # 0 · NaN is NaN, so a NaN anywhere in the product shows
+        return _entry(unit, product(unit))
 
-    return lax.map(entry, jnp.arange(op.size), batch_size=together if together > 1 else None)
+    return lax.map(at, jnp.arange(op.size), batch_size=together if together > 1 else None)
+
+
+def _entry(unit: Vector, image: Vector) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    return vectors.inner(unit, image), vectors.norm(image)  # 0 · NaN is NaN, so a NaN anywhere in the product shows
 
 
 def _starts(leaves: list[Any]) -> list[int]:
@@ -72,4 +78,4 @@ def _starts(leaves: list[Any]) -> list[int]:
 
 
 _host_coordinate = jax.jit(lambda op, index: coordinate(op.like, index))
-_host_inner = jax.jit(vectors.inner)
+_host_entry = jax.jit(_entry)

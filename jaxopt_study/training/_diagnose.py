@@ -157,7 +157,7 @@ def _judge(losses: np.ndarray, validation: np.ndarray | None, ended: int | None)
         return _diagnosis("spiking", f"The loss jumps up at {len(spikes)} places (steps {places}).", numbers)
     if validation is not None and (rise := _overfits(validation, losses)):
         return _diagnosis("overfitting", rise, numbers)
-    if descent < max(margin, NOTICEABLE * scale):
+    if descent <= max(margin, NOTICEABLE * scale):  # equal for losses that are 0
         falling = _falls_steadily(losses, noise)
         if falling:
             words = f"The loss falls steadily, but by only {descent:.2g} from {start:.4g}."
@@ -236,7 +236,8 @@ def _overfits(validation: Float[np.ndarray, " evaluations"], losses: Float[np.nd
     rise = float(np.median(after[-3:]) - validation[best])
     error = _noise(validation) / math.sqrt(3)
     low = float(validation[best])
-    if rise < max(SIGNIFICANT * error, 0.02 * abs(low)):
+    rounding = float(np.finfo(np.float32).eps * max(np.max(np.abs(validation)), np.max(np.abs(losses))))
+    if rise <= max(SIGNIFICANT * error, 0.02 * abs(low), rounding):
         return ""
     then = losses[: max(1, round(len(losses) * (best + 1) / len(validation)))]
     if np.median(losses[-max(5, len(losses) // 20) :]) >= np.median(then[-max(5, len(losses) // 20) :]):

@@ -60,7 +60,7 @@ def test_each_block_has_its_eigenvalues_and_trace():
         assert np.all(np.abs(found.eigenvalues[i] - values[:2]) <= found.residuals[i] + 1e-5 * values[0])
         error = found.trace.standard_error[i]
         assert abs(found.trace.value[i] - np.trace(part)) <= 4 * error + 1e-4 * values[0]
-        assert (error == 0) == found.complete[i]
+        assert (error < 1e-4 * values[0]) == found.complete[i]
         np.testing.assert_allclose(np.trapezoid(found.density[i], found.grid[i]), 1, rtol=1e-2)
     assert found.num_matvecs == 4 * 3 * 31
 

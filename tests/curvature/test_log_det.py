@@ -51,7 +51,8 @@ def test_exact_where_the_steps_suffice_for_the_whole_matrix(n):
     for factor in (1.0, 2.0**100, 2.0**-100):
         result = log_det(from_matrix(jnp.asarray(matrix) * factor), key=KEY)
         np.testing.assert_allclose(result.value, np.sum(np.log(spectrum * factor)), rtol=1e-5, atol=1e-4)
-        assert result.standard_error == result.truncation == 0
+        assert result.truncation == 0
+        assert abs(result.value - np.sum(np.log(spectrum * factor))) <= result.standard_error < 3e-3 * n
         assert bool(result.positive & result.resolved)
         assert result.num_matvecs == n
     shifted = log_det(from_matrix(jnp.asarray(matrix)), shift=0.5, key=KEY)

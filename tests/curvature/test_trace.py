@@ -79,8 +79,9 @@ def test_what_the_products_suffice_for_is_exact(n, num_probes, rank):
         of_diagonal = diagonal(op, num_probes=num_probes, rank=rank, key=key)
         np.testing.assert_array_equal(of_diagonal.value, np.diag(matrix))
         np.testing.assert_allclose(of_trace.value, np.trace(matrix.astype(np.float64)), atol=1e-6 * n)
-        assert of_trace.standard_error == 0
-        assert not np.any(of_diagonal.standard_error)
+        size = np.linalg.norm(matrix)
+        for estimate in (of_trace, of_diagonal):  # the noise floor of products, and nothing of random probes
+            assert np.all((estimate.standard_error > 0) & (estimate.standard_error <= 2e-6 * size))
         assert of_trace.num_matvecs == of_diagonal.num_matvecs == n
 
 
@@ -113,7 +114,7 @@ def test_pytrees_restricted_operators_and_the_host_loop_are_exact_too():
         op = from_matvec(multiply, like, loop=loop)
         estimate = diagonal(op, num_probes=2, rank=1, key=KEY)
         jax.tree.map(np.testing.assert_array_equal, estimate.value, truth)
-        jax.tree.map(lambda x: np.testing.assert_array_equal(x, 0), estimate.standard_error)
+        jax.tree.map(lambda x: np.testing.assert_array_less(x, 2e-5), estimate.standard_error)
         np.testing.assert_allclose(trace(op, key=KEY).value, 36.0, rtol=1e-5)
     block = op.restrict(lambda path: path in ("w", "one"))
     estimate = diagonal(block, num_probes=2, rank=0, key=KEY)
@@ -204,7 +205,7 @@ def test_a_diagonal_operator_is_exact_without_deflation():
         *map(jax.tree.leaves, (estimate.value, estimate.standard_error, entries)), strict=True
     ):
         np.testing.assert_allclose(found, entry, rtol=1e-6)
-        np.testing.assert_allclose(error, 0, atol=1e-6)
+        np.testing.assert_allclose(error, 0, atol=1e-5)
 
 
 @pytest.mark.slow

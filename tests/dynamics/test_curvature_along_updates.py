@@ -141,7 +141,7 @@ def test_batch_sharpness_is_the_ratio_over_all_batches():
     g, h, _ = dense(PARAMS)
     np.testing.assert_allclose(whole.value, g @ h @ g / (g @ g), rtol=1e-5)
     np.testing.assert_allclose(found.full_batch, whole.value, rtol=1e-5)
-    assert whole.error == 0
+    assert 0 < whole.error < 1e-5 * whole.value
 
 
 def test_wrong_arguments_say_what_to_do():

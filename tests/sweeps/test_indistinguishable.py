@@ -125,3 +125,12 @@ def test_what_is_no_search_is_refused():
         indistinguishable([[2.3], [0.5]], mode="min", num_examples=100)
     with pytest.raises(ValueError, match="num_examples to be an integer ≥ 1; received 0"):
         indistinguishable([[0.3], [0.5]], mode="min", num_examples=0)
+
+
+@pytest.mark.parametrize("num_seeds", [2, 3, 5, 8, 20])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_equal_differences_are_not_distinguished_though_they_round(num_seeds, dtype):
+    for seed in range(5):
+        scores = np.random.default_rng(seed).uniform(1, 2, num_seeds).astype(dtype)
+        assert indistinguishable([scores, scores + dtype(0.1)], mode="min").all()
+        assert indistinguishable([scores, np.nextafter(scores, dtype(3))], mode="min").all()

@@ -2,6 +2,8 @@
 
 import json
 import math
+import shutil
+import sqlite3
 import subprocess
 import sys
 import time
@@ -290,6 +292,86 @@ def test_a_stored_score_that_is_not_finite_is_that_of_a_diverged_trial(tmp_path)
     changed(path, "values", [-math.inf])
     with OptunaSampler(path) as sampler:
         assert sampler.finished(LINE) == [(handle, config, None)]
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory):
+    """A study of two trials in SQLite: one with a score, one that diverged."""
+    path = tmp_path_factory.mktemp("database") / "study.db"
+    with OptunaSampler(f"sqlite:///{path}") as sampler:
+        (first, _), (second, _) = sampler.ask(LINE, 2)
+        sampler.tell(first, 0.5)
+        sampler.tell(second, None)
+    return path
+
+
+def edited(database, folder, statement):
+    path = folder / "edited.db"
+    shutil.copy(database, path)
+    connection = sqlite3.connect(path)
+    connection.execute(statement)
+    connection.commit()
+    connection.close()
+    return f"sqlite:///{path}"
+
+
+PARAMETER = "update trial_params set {} where trial_id = 1"
+NONE_OF_THIS_SPACE = r"Trial 0 .*does not belong to this space.*restore the storage"
+CANNOT_USE = r"Optuna cannot use the study 'study'.*restore the storage"
+
+
+@pytest.mark.parametrize(
+    ("statement", "words"),
+    [
+        (PARAMETER.format("param_value = 'abc'"), NONE_OF_THIS_SPACE),
+        (PARAMETER.format("param_value = null"), NONE_OF_THIS_SPACE),
+        (PARAMETER.format("param_value = 7.5"), NONE_OF_THIS_SPACE),
+        (PARAMETER.format("param_name = 'y'"), NONE_OF_THIS_SPACE),
+        (PARAMETER.format("distribution_json = '{'"), CANNOT_USE),
+        (PARAMETER.format("distribution_json = null"), CANNOT_USE),
+        ("delete from trial_params", NONE_OF_THIS_SPACE),
+        (
+            "insert into trial_params (trial_id, param_name, param_value, distribution_json) "
+            "select trial_id, 'y', param_value, distribution_json from trial_params where trial_id = 1",
+            NONE_OF_THIS_SPACE,
+        ),
+        ("update trial_values set value = 'nan'", NONE_OF_THIS_SPACE),
+        ("update trial_values set value = null", CANNOT_USE),
+        ("update trial_values set value_type = 'OTHER'", CANNOT_USE),
+        ("delete from trial_values", "Trial 0 .*score is missing"),
+        ("update trials set state = 'OTHER'", CANNOT_USE),
+        ("update trials set number = 'a' where trial_id = 1", CANNOT_USE),
+        ("update trials set datetime_start = 'yesterday'", CANNOT_USE),
+        ("update study_user_attributes set value_json = '{'", CANNOT_USE),
+        ("update study_user_attributes set value_json = '[1]' where key like '%space'", "has no space, but"),
+        ("update study_directions set direction = 'UP'", CANNOT_USE),
+        ("delete from study_directions", CANNOT_USE),
+        ("insert into study_directions (direction, study_id, objective) values ('MAXIMIZE', 1, 1)", CANNOT_USE),
+        ("delete from studies", CANNOT_USE),
+        ("drop table trial_values", "Trial 0 .*score is missing"),
+        ("update alembic_version set version_num = 'other'", "cannot open the database"),
+    ],
+)
+def test_a_changed_database_is_refused_by_name(database, tmp_path, statement, words):
+    with pytest.raises(ValueError, match=words), OptunaSampler(edited(database, tmp_path, statement)) as sampler:
+        sampler.finished(LINE)
+
+
+def test_another_study_of_a_database_has_trials_of_its_own(database, tmp_path):
+    path = edited(database, tmp_path, "update studies set study_name = 'other'")
+    with OptunaSampler(path) as sampler:
+        assert sampler.finished(LINE) == []
+    with OptunaSampler(path, study_name="other") as sampler:
+        assert [score for *_, score in sampler.finished(LINE)] == [0.5, None]
+
+
+@pytest.mark.parametrize("kept", [100, 0.5])
+def test_a_truncated_database_is_refused(database, tmp_path, kept):
+    content = database.read_bytes()
+    path = tmp_path / "cut.db"
+    path.write_bytes(content[: kept if kept > 1 else int(kept * len(content))])
+    with pytest.raises(ValueError, match="cannot open the database given as storage"):
+        OptunaSampler(f"sqlite:///{path}")
 
 
 def test_a_database_that_cannot_be_opened_is_said(tmp_path):

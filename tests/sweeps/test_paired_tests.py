@@ -171,3 +171,23 @@ def test_what_cannot_be_compared_is_refused():
         paired_differences({"a": [1.0]}, mode="min")
     with pytest.raises(ValueError, match=r"level to be a real number in \(0, 1\)"):
         paired_differences({"a": [1.0], "b": [2.0]}, mode="min", level=5.0)
+
+
+@pytest.mark.parametrize("num_seeds", [3, 5, 8, 20])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_differences_that_are_rounding_are_none(num_seeds, dtype):
+    a = np.random.default_rng(num_seeds).uniform(1, 2, num_seeds).astype(dtype)
+    found = paired_difference(a, np.nextafter(a, dtype(3)), mode="min")
+    assert (found.estimate, found.p_value, found.verdict) == (0, 1, "no detectable difference")
+    far = paired_difference(a, a * dtype(1.001), mode="min", test="signed-rank")
+    assert far.p_value == 2.0 ** (1 - num_seeds)
+
+
+@pytest.mark.parametrize("num_seeds", [3, 4, 5])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_spread_of_equal_differences_is_unknown_though_they_round(num_seeds, dtype):
+    for seed in range(5):
+        a = np.random.default_rng(seed).uniform(1, 2, num_seeds).astype(dtype)
+        found = paired_difference(a, a + dtype(0.1), mode="min")
+        assert found.test == "signed-rank"
+        assert (found.lower, found.upper) == (-np.inf, np.inf)

@@ -64,3 +64,12 @@ def test_what_has_no_ratio_is_refused():
     for accuracies, count, message in ((1.2, 10, r"\[0, 1\]"), (0.5, 0, "num_examples to be an integer ≥ 1")):
         with pytest.raises(ValueError, match=message):
             error_cost(accuracies, count)
+
+
+def test_a_cost_of_tau_times_the_least_is_within_tau():
+    for tau in (1.1, 1.2, 1.3, 1.4, 1.7):
+        for least in (0.1, 0.3, 0.7, 3.0, 1e-3):
+            for dtype in (np.float32, np.float64):
+                costs = np.array([[least, round(least * tau, 10)]], dtype)
+                assert performance_profile(costs, [tau]).shares[1] == 1, (tau, least)
+                assert performance_profile(costs, [tau - 1e-5]).shares[1] == 0

@@ -42,3 +42,17 @@ def test_what_is_no_curve_is_refused():
         steps_to_target([1.0, 2.0], [1, 1], 1.0)
     with pytest.raises(ValueError, match="target to be a real number; received nan"):
         steps_to_target([1.0, 2.0], [0, 1], float("nan"))
+
+
+@pytest.mark.parametrize("target", [0.1, 0.3, 0.7, 0.9])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_value_that_is_the_target_up_to_rounding_reaches_it(target, sign):
+    for mode in ("min", "max"):
+        curve = np.array([sign * np.float32(target)])
+        assert steps_to_target(curve, [5], sign * target, mode=mode) == 5
+        beside = sign * target * (1 + 1e-5)  # which only one direction reaches
+        assert np.isfinite(steps_to_target(curve, [5], beside, mode=mode)) == ((beside > curve[0]) == (mode == "min"))
+
+
+def test_doubles_are_compared_as_doubles():
+    assert steps_to_target([0.1 + 1e-9], [5], 0.1) == np.inf

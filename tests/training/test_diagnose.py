@@ -179,3 +179,17 @@ def test_losses_that_are_not_numbers_for_a_while_are_no_end_of_the_run():
     found = diagnose(broken)
     assert found.finding == "rate too high"
     assert "150" in found.evidence
+
+
+@pytest.mark.parametrize("level", [0.0, 1e-40, -0.1, 0.1, 2.3026, 1e30])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_equal_losses_are_a_plateau_at_every_level(level, dtype):
+    for count in (20, 199, 400):
+        assert diagnose(np.full(count, level, dtype)).finding == "plateau"
+    assert diagnose(np.r_[np.zeros(199), 1.0]).finding == "plateau"
+
+
+@pytest.mark.parametrize("validation", [np.zeros(10), np.full(10, 0.1), np.r_[0.0, np.full(9, 1e-17)]])
+def test_a_validation_loss_that_stays_has_not_risen(validation):
+    falling = 2.3 * np.exp(-np.arange(200) / 20)
+    assert diagnose(falling, validation_losses=validation).finding == "good"

@@ -35,7 +35,7 @@ class Path(NamedTuple):
             each parameter, at least the rounding of the loss.
         model: L(θ) + s gᵀd + ½ s² dᵀHd.
         slope: gᵀd.
-        slope_error: Bound on its rounding error.
+        slope_error: Bound on its rounding error, from gradient and parameters that differ by 16 roundings each.
         curvature: dᵀHd.
         curvature_error: Bound on its rounding error.
         norm: ‖d‖, the length of a unit of s.
@@ -146,7 +146,7 @@ def path(
     terms = slopes[0], curved[0, 0]
     model = start + s * terms[0] + 0.5 * s**2 * terms[1]
     return Path(
-        s, losses, errors, model, terms[0], vectors.epsilon(op.like) * sizes.slopes[0], terms[1],
+        s, losses, errors, model, terms[0], noise_floor(op) * sizes.slopes[0], terms[1],
         noise_floor(op) * sizes.curvature, sizes.norms[0],
     )  # fmt: skip
 
@@ -225,7 +225,7 @@ def plane(
 
 
 class _Sizes(NamedTuple):
-    slopes: Float[Array, " k"]  # Σ |gᵢ dᵢ|
+    slopes: Float[Array, " k"]  # Σ |gᵢ dᵢ| + |(Hd)ᵢ θᵢ|
     curvature: Float[Array, ""]  # largest ‖Hd‖ ‖d‖
     norms: Float[Array, " k"]
     cosine: Float[Array, ""]  # of the first and the last direction
@@ -245,15 +245,21 @@ def _derivatives(
     """Return loss, slopes, sizes of the terms and the matrix of curvatures at the operator's parameters."""
     basis = vectors.stack(directions)
     units, lengths = jax.vmap(vectors.normalize)(basis)  # squares of the directions stay in range
-    return _terms(*value_and_gradient(op, op.params), units, lengths, op.matmat(units))
+    return _terms(*value_and_gradient(op, op.params), op.params, units, lengths, op.matmat(units))
 
 
 @jax.jit
 def _terms(
-    start: Float[Array, ""], grads: Vector, units: Vector, lengths: Float[Array, " k"], images: Vector
+    start: Float[Array, ""],
+    grads: Vector,
+    params: Params,
+    units: Vector,
+    lengths: Float[Array, " k"],
+    images: Vector,
 ) -> tuple[Float[Array, ""], Float[Array, " k"], _Sizes, Float[Array, "k k"]]:
     slopes = lengths * vectors.project(units, grads)
-    sizes = lengths * vectors.project(jax.tree.map(jnp.abs, units), jax.tree.map(jnp.abs, grads))
+    directions, changes, at, slopes_at = (jax.tree.map(jnp.abs, x) for x in (units, images, params, grads))
+    sizes = lengths * (vectors.project(directions, slopes_at) + vectors.project(changes, at))
     scale = lengths[:, None] * lengths[None, :]
     largest = jnp.max(jax.vmap(vectors.norm)(images) * lengths) * jnp.max(lengths)
     cosine = vectors.inner(vectors.row(units, 0), vectors.row(units, len(lengths) - 1))

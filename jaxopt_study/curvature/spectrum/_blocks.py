@@ -11,12 +11,18 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxopt_study._checks import check_bool, check_integer, check_key
 from jaxopt_study._display import displayed, plotted, tabulated
 from jaxopt_study._programs import jit_for_few_calls, nan_is_an_answer
-from jaxopt_study.curvature._noise_floor import GROWTH, noise_floor
+from jaxopt_study.curvature._noise_floor import noise_floor
 from jaxopt_study.curvature.operators._block_diagonal import BlockDiagonal, By, blocks_of
 from jaxopt_study.curvature.operators._operator import Operator
 from jaxopt_study.curvature.spectrum import _cards
 from jaxopt_study.curvature.spectrum._block_probes import Norms, compiled_probes, probes_from_python
-from jaxopt_study.curvature.spectrum._estimate import TWO_PROBES, Estimate, mean_of_function, ratio_and_error
+from jaxopt_study.curvature.spectrum._estimate import (
+    TWO_PROBES,
+    Estimate,
+    mean_of_function,
+    ratio_and_error,
+    rounding_of_sum,
+)
 from jaxopt_study.curvature.spectrum._jensen_shannon import distances
 from jaxopt_study.linalg.chunks import Chunks
 from jaxopt_study.linalg.gauss_quadrature import quadrature_of
@@ -43,19 +49,19 @@ class Blocks:
     Attributes:
         names: Names of the blocks.
         sizes: Numbers of their coordinates.
-        complete: Whether all eigenvalues of a block are known. If so, its trace and density are exact.
+        complete: Whether all eigenvalues of a block are known. If so, its trace and density have rounding errors only.
         eigenvalues: The k largest of each block, in descending order: lower bounds on the true ones. NaN beyond the
             size of a block.
         residuals: The block has an eigenvalue within this distance of each; at least the noise floor of the products.
-        trace: Trace of each block, with standard errors.
+        trace: Trace of each block, with standard errors, at least the rounding errors.
         grid: Points λ for the density of each block.
         density: Density of the eigenvalues of each block, smoothed by a normal kernel; its integral is 1.
-        density_error: Standard errors of the density over the probes.
+        density_error: Standard errors of the density over the probes, at least the rounding errors.
         kernel_width: Standard deviation of the kernel of each block.
         nodes: Quadrature nodes of every block and probe, from which all results are computed.
         weights: Their weights.
         distances: Jensen–Shannon distance of each pair of blocks, in [0, 1].
-        distance_errors: Their standard errors over the probes.
+        distance_errors: Their standard errors over the probes, at least the rounding errors.
         off_block_share: Share of the squared Frobenius norm of H off the blocks.
         num_matvecs: Number of products with H.
     """
@@ -204,13 +210,15 @@ def _summary(
     values, errors = _largest(nodes, jnp.maximum(residuals, floor * largest[:, None, None]), taken, k)
     number = jnp.asarray(sizes).astype(nodes.dtype)
     mean, error = jax.vmap(mean_of_function)(weights, nodes, number)
-    trace = Estimate(number * mean, jnp.where(exact, 0, number * error), jnp.int32(p * m * count))
-    grid, density, density_error, width = jax.vmap(_density)(nodes, weights, exact)
+    rounding = jnp.stack([rounding_of_sum(size, floor, most) for size, most in zip(sizes, largest, strict=True)])
+    error = jnp.maximum(jnp.where(exact, 0, number * error), rounding)
+    trace = Estimate(number * mean, error, jnp.int32(p * m * count))
+    grid, density, density_error, width = jax.vmap(partial(_density, floor))(nodes, weights, exact)
     scales = largest if normalize else jnp.full_like(largest, jnp.max(largest))
     apart, apart_errors = distances(nodes, weights, scales, 1 / m)
     return Blocks(
         names, sizes, complete, values, errors, trace, grid, density, density_error, width, nodes, weights, apart,
-        apart_errors, _share(norms, count), jnp.int32(p * count * (m + 1)),
+        apart_errors, _share(norms, count, floor), jnp.int32(p * count * (m + 1)),
     )  # fmt: skip
 
 
@@ -235,27 +243,29 @@ def _largest(
 
 
 def _density(
-    nodes: Float[Array, "p m"], weights: Float[Array, "p m"], exact: Bool[Array, ""]
+    floor: float, nodes: Float[Array, "p m"], weights: Float[Array, "p m"], exact: Bool[Array, ""]
 ) -> tuple[Float[Array, " g"], Float[Array, " g"], Float[Array, " g"], Float[Array, ""]]:
     p, m = nodes.shape
     low, high, most = jnp.min(nodes), jnp.max(nodes), jnp.max(jnp.abs(nodes))
     width = jnp.where(high - low > 1e-3 * most, (high - low) / m, 1e-3 * jnp.where(most == 0, 1, most))
     grid = jnp.linspace(low - 5 * width, high + 5 * width, _GRID)
 
-    def of_probe(theta: Float[Array, " m"], w: Float[Array, " m"]) -> Float[Array, " g"]:
-        kernel = jnp.exp(-0.5 * ((grid[:, None] - theta[None, :]) / width) ** 2) / jnp.sqrt(2 * jnp.pi)
-        return jnp.matmul(kernel, w, precision=lax.Precision.HIGHEST)
+    def of_probe(theta: Float[Array, " m"], w: Float[Array, " m"]) -> tuple[Float[Array, " g"], Float[Array, " g"]]:
+        apart = (grid[:, None] - theta[None, :]) / width
+        kernel = jnp.exp(-0.5 * apart**2) / jnp.sqrt(2 * jnp.pi)
+        times = partial(jnp.matmul, precision=lax.Precision.HIGHEST)
+        return times(kernel, w), times(jnp.abs(apart) * kernel, w)
 
-    heights = jax.vmap(of_probe)(nodes, weights)  # times the width, which may be of any size
-    error = jnp.std(heights, axis=0, ddof=1) / jnp.sqrt(p)
-    return grid, jnp.mean(heights, axis=0) / width, jnp.where(exact, 0, error) / width, width
+    heights, slopes = jax.vmap(of_probe)(nodes, weights)  # times the width, which may be of any size
+    rounding = floor * most / width * jnp.mean(slopes, axis=0)
+    error = jnp.maximum(jnp.where(exact, 0, jnp.std(heights, axis=0, ddof=1) / jnp.sqrt(p)), rounding)
+    return grid, jnp.mean(heights, axis=0) / width, error / width, width
 
 
-def _share(norms: Norms, num_blocks: int) -> Estimate:
+def _share(norms: Norms, num_blocks: int, floor: float) -> Estimate:
     largest = jnp.max(norms.whole)
     scale = jnp.where(largest > 0, largest, 1)
     share, error = ratio_and_error((norms.off / scale) ** 2, (norms.whole / scale) ** 2)
-    rounding = GROWTH * float(jnp.finfo(share.dtype).eps)
-    floor = rounding * (2 * jnp.sqrt(share) + rounding)
+    rounding = floor * (2 * jnp.sqrt(share) + floor)
     p = norms.whole.shape[0]
-    return Estimate(share, jnp.maximum(error, floor), jnp.int32(p * num_blocks))
+    return Estimate(share, jnp.maximum(error, rounding), jnp.int32(p * num_blocks))

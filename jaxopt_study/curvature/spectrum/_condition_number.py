@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, ScalarLike
 from jaxopt_study._checks import check_integer, is_finite
 from jaxopt_study._display import displayed, plotted
 from jaxopt_study._programs import nan_is_an_answer
-from jaxopt_study.curvature._noise_floor import check_noise_floor
+from jaxopt_study.curvature._noise_floor import GROWTH, check_noise_floor
 from jaxopt_study.curvature.operators._operator import Operator
 from jaxopt_study.curvature.spectrum import _cards
 from jaxopt_study.curvature.spectrum._eigenpairs import Eigenpairs, eigenpairs
@@ -277,10 +277,12 @@ def _terms(
         share = jnp.where(some, jnp.sum(inside**2), nan)
         sine = jnp.zeros((), norm.dtype)  # for the whole space
         if pairs.values.shape[0] > k:
-            gap = jnp.maximum(pairs.values[k - 1] - pairs.values[k] - pairs.residuals[k], 0)
-            worst = jnp.sqrt(float(k)) * jnp.max(pairs.residuals[:k])
+            residuals = pairs.residuals + (noise_floor * pairs.scale).astype(norm.dtype)
+            gap = jnp.maximum(pairs.values[k - 1] - pairs.values[k] - residuals[k], 0)
+            worst = jnp.sqrt(float(k)) * jnp.max(residuals[:k])
             sine = jnp.where(worst < gap, worst / jnp.where(gap > 0, gap, 1), 1)
-        share_error = jnp.where(some, jnp.minimum(2 * sine + sine**2, 1), nan).astype(norm.dtype)
+        rounding = GROWTH * jnp.finfo(norm.dtype).eps * share
+        share_error = jnp.where(some, jnp.minimum(2 * sine + sine**2 + rounding, 1), nan).astype(norm.dtype)
         spread = jnp.maximum(length, pairs.scale)
         num_matvecs = jnp.asarray(pairs.num_matvecs + 1, jnp.int32)
     error = (noise_floor * spread).astype(norm.dtype)

@@ -32,7 +32,8 @@ class Eigenpairs(NamedTuple):
     Attributes:
         values: λ, in the order of `which`. NaN where a product was NaN or infinite.
         vectors: Orthonormal v, a pytree like the parameters with a leading axis k on every leaf.
-        residuals: ‖H v − λ v‖, recomputed with k products. H has an eigenvalue within this distance of λ.
+        residuals: ‖H v − λ v‖, recomputed with k products. H has an eigenvalue within this distance of λ, up to
+            the noise of products.
         num_matvecs: Total number of products, the check included.
         converged: Whether residual ≤ tol · scale, for each pair.
         scale: Largest |Ritz value|, the unit of the tolerance.

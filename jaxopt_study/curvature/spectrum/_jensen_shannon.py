@@ -6,6 +6,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 _GRID = 256
+_ROUNDING = 4  # of a squared distance, in ε
 
 
 def distances(
@@ -49,7 +50,10 @@ def distances(
 
     left = lax.map(without, jnp.arange(p))
     spread = jnp.sum((left - jnp.mean(left, axis=0, keepdims=True)) ** 2, axis=0)
-    return whole, jnp.sqrt((p - 1) / p * spread)
+    # The square is a sum of terms of order one that cancel for equal spectra.
+    square = _ROUNDING * jnp.finfo(whole.dtype).eps * (1 - jnp.eye(len(whole), dtype=whole.dtype))
+    rounding = square / (whole + jnp.sqrt(whole**2 + square) + jnp.finfo(whole.dtype).tiny)
+    return whole, jnp.maximum(jnp.sqrt((p - 1) / p * spread), rounding)
 
 
 def _all_pairs(shares: Float[Array, "blocks g"]) -> Float[Array, "blocks blocks"]:

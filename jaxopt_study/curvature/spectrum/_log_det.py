@@ -11,10 +11,11 @@ from jaxtyping import Array, Bool, Float, Int, ScalarLike
 from jaxopt_study._checks import check_integer, check_key, check_real
 from jaxopt_study._display import displayed
 from jaxopt_study._programs import nan_is_an_answer
+from jaxopt_study.curvature._noise_floor import GROWTH
 from jaxopt_study.curvature._noise_floor import noise_floor as expected_noise
 from jaxopt_study.curvature.operators._operator import Operator
 from jaxopt_study.curvature.spectrum import _cards
-from jaxopt_study.curvature.spectrum._estimate import TWO_PROBES, mean_of_function
+from jaxopt_study.curvature.spectrum._estimate import TWO_PROBES, mean_of_function, root_mean_square
 from jaxopt_study.linalg import vectors
 from jaxopt_study.linalg.gauss_quadrature import Quadrature, check_divisor, lanczos_quadrature
 from jaxopt_study.linalg.operator import check_operator
@@ -26,7 +27,8 @@ class LogDet(NamedTuple):
 
     Attributes:
         value: The estimate; NaN unless `positive`.
-        standard_error: Standard deviation over the choice of probes, from the variance of the logarithms.
+        standard_error: Standard deviation over the choice of probes, from the variance of the logarithms; at least the
+            rounding error, which is all of it where all eigenvalues are known.
         truncation: Decrease of the estimate over the last quarter of the Lanczos steps. Further steps decrease it
             further, typically by less: Gauss quadrature of a logarithm converges from above.
         smallest: Smallest Ritz value of H + s. A negative one beyond rounding proves that H + s is not positive
@@ -61,8 +63,9 @@ def log_det(
 ) -> LogDet:
     """Compute log det(H + s) = tr log(H + s), or estimate it by stochastic Lanczos quadrature.
 
-    If n ≤ m, the result is the sum of the logarithms of the eigenvalues of the n × n matrix, with a standard error of
-    0. Else, for p vectors v uniform on the unit sphere, with nodes θ and weights w of m steps of Lanczos each,
+    If n ≤ m, the result is the sum of the logarithms of the eigenvalues of the n × n matrix, with the error of their
+    rounding, noise_floor · ‖H + s‖ for each. Else, for p vectors v uniform on the unit sphere, with nodes θ and weights
+    w of m steps of Lanczos each,
 
         log det(H + s) ≈ n · mean of Σᵢ wᵢ log(θᵢ + s)
 
@@ -130,7 +133,10 @@ def _exact(matrix: Float[Array, "n n"], shift: ScalarLike, noise_floor: ScalarLi
     positive = jnp.isfinite(smallest) & (smallest > noise_floor * largest)
     nan = jnp.where(positive, 0.0, jnp.nan).astype(values.dtype)
     num_matvecs = jnp.asarray(matrix.shape[0], dtype=jnp.int32)
-    return LogDet(jnp.sum(_log(values)) + nan, nan, nan, smallest, positive, positive, num_matvecs)
+    error = _rounding(jnp.full((1, len(values)), 1 / len(values), values.dtype), values[None], noise_floor, largest)
+    return LogDet(
+        jnp.sum(_log(values)) + nan, len(values) * error + nan, nan, smallest, positive, positive, num_matvecs
+    )
 
 
 @partial(jax.jit, static_argnums=3)
@@ -140,6 +146,7 @@ def _log_det(quadrature: Quadrature, shift: ScalarLike, noise_floor: ScalarLike,
     largest = jnp.maximum(jnp.max(jnp.abs(nodes)), jnp.max(jnp.abs(quadrature.nodes)))
     positive = jnp.isfinite(smallest) & (smallest > noise_floor * largest)
     mean, error = mean_of_function(quadrature.weights, _log(nodes), size)
+    error = jnp.maximum(error, _rounding(quadrature.weights, nodes, noise_floor, largest))
     earlier = quadrature.leading(max(1, 3 * nodes.shape[1] // 4))
     before, _ = mean_of_function(earlier.weights, _log(earlier.nodes + shift), size)
     resolved = jnp.all(jnp.where(nodes == smallest, quadrature.residuals < smallest, True)) & positive
@@ -148,6 +155,15 @@ def _log_det(quadrature: Quadrature, shift: ScalarLike, noise_floor: ScalarLike,
         size * mean + nan, size * error + nan, size * (before - mean) + nan, smallest, positive, resolved,
         quadrature.num_matvecs,
     )  # fmt: skip
+
+
+def _rounding(
+    weights: Float[Array, "p m"], values: Float[Array, "p m"], noise_floor: ScalarLike, largest: Float[Array, ""]
+) -> Float[Array, ""]:
+    """Return the rounding error of the mean logarithm, from errors of noise_floor · ‖H‖ of the values and its own."""
+    relative = jnp.where(values > 0, largest / jnp.where(values > 0, values, 1), 0)
+    of_logarithms = GROWTH * jnp.finfo(values.dtype).eps * root_mean_square(weights, _log(values))
+    return jnp.asarray(noise_floor, values.dtype) * root_mean_square(weights, relative) + of_logarithms
 
 
 def _log(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:

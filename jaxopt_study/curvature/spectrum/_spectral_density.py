@@ -49,11 +49,12 @@ class SpectralDensity(NamedTuple):
     Attributes:
         grid: Points λ.
         density: Density of the bulk, smoothed by a normal kernel; its integral is 1 minus the weight of the outliers.
-        density_error: Standard errors of the density over the probes.
+        density_error: Standard errors of the density over the probes, at least the rounding errors.
         kernel_width: Standard deviation of the kernel, in units of λ: the resolution of the density.
         cdf: Share of all eigenvalues ≤ λ, outliers included, not smoothed.
         cdf_error: Standard errors of the shares over the probes.
-        cdf_lower: Lower end of a band that contains the true share, at each λ with the stated confidence.
+        cdf_lower: Lower end of a band that contains the true share, at each λ with the stated confidence. Eigenvalues
+            within the noise floor of λ may be on either side.
         cdf_upper: Upper end of the band.
         outliers: Resolved eigenvalues apart from the bulk.
         quadrature: Nodes and weights of every probe, from which the other results are computed.
@@ -206,7 +207,7 @@ def spectral_density(
     quadrature = lanczos_quadrature(
         op, keys, num_steps=num_steps, reorthogonalize=reorthogonalize, probes_at_once=probes_at_once
     )
-    limits = (tol, min_gap, max_outliers if reorthogonalize else 0)
+    limits = (tol, min_gap, max_outliers if reorthogonalize else 0, floor)
     result = _summary(quadrature, keys, grid, kernel_width, op.size, confidence, limits)
     if isinstance(result.grid, Tracer):
         return result
@@ -247,11 +248,11 @@ def _summary(
     kernel_width: ScalarLike | None,
     size: int,
     confidence: float,
-    limits: tuple[float, float, int],
+    limits: tuple[float, float, int, float],
 ) -> SpectralDensity:
     nodes, weights = quadrature.nodes, quadrature.weights
     p, m = nodes.shape
-    tol, min_gap, max_outliers = limits
+    tol, min_gap, max_outliers, floor = limits
     outliers, apart = find_outliers(quadrature, size, tol=tol, min_gap=min_gap, max_outliers=max_outliers)
     bulk = ~apart & (jnp.arange(m, dtype=jnp.int32)[None, :] < quadrature.num_nodes[:, None])
     low = jnp.min(jnp.where(bulk, nodes, jnp.inf))
@@ -263,21 +264,25 @@ def _summary(
     if grid is None:
         grid = jnp.linspace(low - 5 * width, high + 5 * width, _GRID)
     grid = grid.astype(nodes.dtype)
+    noise = floor * jnp.max(jnp.abs(nodes))  # of every node
 
     def of_probe(
         nodes: Float[Array, " m"], weights: Float[Array, " m"], bulk: Bool[Array, " m"], exhausted: Bool[Array, ""]
-    ) -> tuple[Float[Array, " g"], Float[Array, " g"], Float[Array, " g"], Float[Array, " g"]]:
-        kernel = jnp.exp(-0.5 * ((grid[:, None] - nodes[None, :]) / width) ** 2) / (width * jnp.sqrt(2 * jnp.pi))
-        below = jnp.searchsorted(nodes, grid, side="right")
+    ) -> tuple[Float[Array, " g"], Float[Array, " g"], Float[Array, " g"], Float[Array, " g"], Float[Array, " g"]]:
+        apart = (grid[:, None] - nodes[None, :]) / width
+        kernel = jnp.exp(-0.5 * apart**2) / (width * jnp.sqrt(2 * jnp.pi))
+        least, below, most = (jnp.searchsorted(nodes, grid + shift, side="right") for shift in (-noise, 0, noise))
         sums = jnp.concatenate([jnp.zeros(1, weights.dtype), jnp.cumsum(weights)])
         share = sums[below]
-        lower = jnp.where(exhausted, share, sums[jnp.maximum(below - 1, 0)])
-        upper = jnp.where(exhausted, share, sums[jnp.minimum(below + 1, m)])
-        return kernel @ jnp.where(bulk, weights, 0), share, lower, upper
+        lower = sums[jnp.where(exhausted, least, jnp.maximum(least - 1, 0))]
+        upper = sums[jnp.where(exhausted, most, jnp.minimum(most + 1, m))]
+        rounding = (jnp.abs(apart) * kernel * (noise / width)) @ weights
+        return kernel @ jnp.where(bulk, weights, 0), share, lower, upper, rounding
 
     exhausted = (quadrature.num_nodes < m) | (m == size)
-    density, share, lower, upper = jax.vmap(of_probe)(nodes, weights, bulk, exhausted)
+    density, share, lower, upper, rounding = jax.vmap(of_probe)(nodes, weights, bulk, exhausted)
     (density, density_error), (cdf, cdf_error) = mean_and_error(density), mean_and_error(share)
+    density_error = jnp.maximum(density_error, jnp.mean(rounding, axis=0))
     lower, _ = band_of_shares(jnp.mean(lower, axis=0), p, size, confidence)
     _, upper = band_of_shares(jnp.mean(upper, axis=0), p, size, confidence)
     finite = jnp.all(jnp.isfinite(nodes))

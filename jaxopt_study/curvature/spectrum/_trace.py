@@ -6,9 +6,11 @@ from typing import Literal, get_args
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Float
 
 from jaxopt_study._checks import check_choice, check_integer, check_key
 from jaxopt_study._programs import jit_solver, nan_is_an_answer
+from jaxopt_study.curvature._noise_floor import noise_floor
 from jaxopt_study.curvature.operators._operator import Operator
 from jaxopt_study.curvature.spectrum._deflation import (
     Moments,
@@ -27,6 +29,7 @@ from jaxopt_study.curvature.spectrum._deflation import (
 )
 from jaxopt_study.curvature.spectrum._estimate import TWO_PROBES, Estimate, MethodEstimate, by_method
 from jaxopt_study.curvature.spectrum._leave_one_out import Averaged, xdiag, xnystrace, xtrace
+from jaxopt_study.linalg import vectors
 from jaxopt_study.linalg.coordinates import as_vector, diagonal_entries
 from jaxopt_study.linalg.operator import check_operator
 from jaxopt_study.types import Key, Vector
@@ -51,7 +54,7 @@ def trace(
 ) -> MethodEstimate:
     """Compute tr H, or estimate it from m = p + 2r products with random vectors.
 
-    If n ≤ m, or n ≤ 32, n products with the coordinate vectors e give Σ eᵀHe, to rounding, with a standard error of 0.
+    If n ≤ m, or n ≤ 32, n products with the coordinate vectors e give Σ eᵀHe with the rounding error of the products.
     For more coordinates there are three methods, none of which has a bias:
 
     "deflated": with Q an orthonormal basis of H Ω for r normal vectors Ω, P = 1 − QQᵀ, and p vectors x of independent
@@ -128,7 +131,7 @@ def diagonal(
 ) -> MethodEstimate:
     """Compute the diagonal of H, or estimate it from m = p + 2r products with random vectors.
 
-    If n ≤ m, or n ≤ 32, n products with the coordinate vectors e give all eᵀHe, to rounding, with standard errors of 0.
+    If n ≤ m, or n ≤ 32, n products with the coordinate vectors e give all eᵀHe with the rounding error of the products.
     For more coordinates, and the method "deflated", with Q an orthonormal basis of H Ω for r normal vectors Ω, P = 1 −
     QQᵀ, Z = HQ, and p vectors x of independent ±1,
 
@@ -235,10 +238,19 @@ def _of_moments(moments: Moments, sizes: Vector, num_matvecs: int) -> Estimate:
 
 
 def _exact(quantity: Quantity, op: Operator, together: int) -> Estimate:
-    entries = diagonal_entries(op, together)
-    value = jnp.sum(entries) if quantity == "trace" else as_vector(op.like, entries)
-    zero = jax.tree.map(lambda x: x * 0, value)  # NaN remains NaN
-    return Estimate(value, zero, jnp.asarray(op.size, dtype=jnp.int32))
+    return _of_entries(quantity, op, noise_floor(op), *diagonal_entries(op, together))
+
+
+@partial(jax.jit, static_argnums=(0, 2))
+def _of_entries(
+    quantity: Quantity, op: Operator, floor: float, entries: Float[Array, " n"], lengths: Float[Array, " n"]
+) -> Estimate:
+    """Return the sum of the entries, or all of them, with the rounding errors of the products."""
+    count = jnp.asarray(op.size, dtype=jnp.int32)
+    if quantity == "trace":
+        return Estimate(jnp.sum(entries), floor * vectors.norm(lengths), count)
+    errors = jnp.full_like(entries, floor * jnp.max(lengths))
+    return Estimate(as_vector(op.like, entries), as_vector(op.like, errors), count)
 
 
 @partial(jax.jit, static_argnums=2)

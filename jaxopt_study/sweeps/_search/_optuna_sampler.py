@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from jaxopt_study._checks import check_choice, check_integer, check_real, describe_argument
-from jaxopt_study.sweeps._search._optuna_storage import load_optuna, open_storage, quiet
+from jaxopt_study.sweeps._search._optuna_storage import load_optuna, open_storage, quiet, reading
 from jaxopt_study.sweeps._space._optuna_space import config_of, suggest
 from jaxopt_study.sweeps._space._space import Space, as_space
 from jaxopt_study.types import Mode
@@ -82,7 +82,8 @@ class OptunaSampler:
             )
         self._states = optuna.trial.TrialState
         self._storage = open_storage(optuna, storage)
-        with quiet(optuna):
+        self._name = study_name
+        with quiet(optuna), reading(study_name):
             self._study = optuna.create_study(
                 storage=self._storage,
                 study_name=study_name,
@@ -90,9 +91,9 @@ class OptunaSampler:
                 direction=direction,
                 load_if_exists=True,
             )
-        if self._study.direction.name.lower() != direction:
+        if self.direction != direction:
             raise ValueError(
-                f"The existing study {study_name!r} has the direction {self._study.direction.name.lower()!r}; "
+                f"The existing study {study_name!r} has the direction {self.direction!r}; "
                 f"received direction={direction!r}. Give the same direction, or choose another study_name."
             )
         self._worker = uuid.uuid4().hex
@@ -104,7 +105,8 @@ class OptunaSampler:
     @property
     def direction(self) -> str:
         """The direction of the study, "minimize" or "maximize"."""
-        return self._study.direction.name.lower()
+        with reading(self._name):
+            return self._study.direction.name.lower()
 
     @property
     def mode(self) -> Mode:
@@ -176,19 +178,27 @@ class OptunaSampler:
         """
         space = as_space(space)
         self._check_space(space)
-        trials = self._study.get_trials(deepcopy=False, states=(self._states.COMPLETE, self._states.PRUNED))
-        return [(trial.number, *self._read(space, trial)) for trial in trials]
+        finished = (self._states.COMPLETE, self._states.PRUNED)
+        return [(trial.number, *self._read(space, trial)) for trial in self._trials() if trial.state in finished]
+
+    def _trials(self) -> list[Any]:
+        with reading(self._name):
+            return self._study.get_trials(deepcopy=False)
 
     def _read(self, space: Space, trial: Any) -> tuple[dict[str, Any], float | None]:
         """Return configuration and score of a stored trial, which may have been changed."""
         try:
             config, score = config_of(space, trial.params), trial.value
             space.unit([config])  # raises for a name or a value that the space has not
+            if unknown := trial.params.keys() - config.keys():
+                raise ValueError(f"it has no {', '.join(sorted(map(str, unknown)))}")
+            if score is None and trial.state == self._states.COMPLETE:
+                raise ValueError("the score is missing")
             if score is not None:
                 check_real("finished", "a score", score if score == score else 0.0, closed="[]")
         except (LookupError, RuntimeError, TypeError, ValueError) as error:
             raise ValueError(
-                f"Trial {trial.number} of the study {self._study.study_name!r} does not belong to this space "
+                f"Trial {trial.number} of the study {self._name!r} does not belong to this space "
                 f"({error}). Choose another study_name, or restore the storage."
             ) from error
         return config, score if score is None or math.isfinite(score) else None
@@ -223,7 +233,7 @@ class OptunaSampler:
             with suppress(UpdateFinishedTrialError):  # other processes presumed this one dead and gave up its trial
                 trial.set_user_attr(_WORKER, self._worker)
                 created.append(trial)
-        earlier = self._study.get_trials(deepcopy=False)
+        earlier = self._trials()
         kept = []
         for trial in created:
             before = sum(one.number < trial.number and one.state != self._states.FAIL for one in earlier)
@@ -241,7 +251,7 @@ class OptunaSampler:
         try:
             self._study.tell(number, value, state=state)
         except (ValueError, UpdateFinishedTrialError):
-            states = {trial.number: trial.state for trial in self._study.get_trials(deepcopy=False)}
+            states = {trial.number: trial.state for trial in self._trials()}
             if states.get(number) != self._states.FAIL:
                 raise
             return False
@@ -252,8 +262,8 @@ class OptunaSampler:
 
         Heartbeats are compared with earlier ones instead of a clock, because the clocks of machines differ.
         """
-        beats, now = self._study.user_attrs, time.monotonic()
-        trials = self._study.get_trials(deepcopy=False)
+        beats, now = self._attributes(), time.monotonic()
+        trials = self._trials()
         running = [trial for trial in trials if trial.state == self._states.RUNNING]
         for trial in running:
             worker = str(trial.user_attrs.get(_WORKER, f"of trial {trial.number}"))
@@ -265,19 +275,24 @@ class OptunaSampler:
         finished = sum(trial.state in (self._states.COMPLETE, self._states.PRUNED) for trial in trials)
         return finished + len(running), finished
 
+    def _attributes(self) -> dict[str, Any]:
+        with reading(self._name):
+            return self._study.user_attrs
+
     def _check_space(self, space: Space) -> None:
-        stored = self._study.user_attrs.get(_SPACE)
+        stored = self._attributes().get(_SPACE)
         if stored is None:
-            self._study.set_user_attr(_SPACE, space.describe())
+            with reading(self._name):
+                self._study.set_user_attr(_SPACE, space.describe())
         elif not isinstance(stored, dict):
             raise ValueError(
-                f"The study {self._study.study_name!r} has no space, but {describe_argument(stored)} in its place. "
+                f"The study {self._name!r} has no space, but {describe_argument(stored)} in its place. "
                 "Choose another study_name, or restore the storage."
             )
         elif stored != space.describe():
             names = [name for name in stored | space.describe() if stored.get(name) != space.describe().get(name)]
             raise ValueError(
-                f"The study {self._study.study_name!r} has another space, which differs in {', '.join(names)}. Use "
+                f"The study {self._name!r} has another space, which differs in {', '.join(names)}. Use "
                 "the same space, or choose another study_name."
             )
 

@@ -9,6 +9,9 @@ from typing import Any
 
 from jaxopt_study import files
 
+# What Optuna raises for a storage that was changed.
+_DAMAGED = (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+
 
 def load_optuna() -> Any:
     """Return the optional package; raise ImportError that says how to install it."""
@@ -33,7 +36,7 @@ def open_storage(optuna: Any, storage: str | Path | None) -> Any:
         _drop_torn_line(path, lock)
         try:
             return optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(path), lock))
-        except (AssertionError, AttributeError, LookupError, TypeError, ValueError) as error:  # of a changed file
+        except _DAMAGED as error:
             raise ValueError(
                 f"Optuna cannot read {path} ({type(error).__name__}: {error}). Choose another name, or restore the "
                 "file."
@@ -84,13 +87,41 @@ def _database(optuna: Any, url: str) -> Any:
     while True:
         try:
             return optuna.storages.RDBStorage(url, engine_kwargs=patient)
-        except (SQLAlchemyError, optuna.exceptions.StorageInternalError, ImportError, ValueError) as error:
+        except (
+            SQLAlchemyError,
+            optuna.exceptions.StorageInternalError,
+            ImportError,
+            RuntimeError,
+            ValueError,
+        ) as error:
             if not waits or not isinstance(error, DatabaseError | optuna.exceptions.StorageInternalError):
                 raise ValueError(
                     f"OptunaSampler cannot open the database given as storage: {error}. Check the URL, and that the "
                     "driver is installed."
                 ) from error
             time.sleep(waits.pop(0))
+
+
+@contextmanager
+def reading(name: str) -> Iterator[None]:
+    """Turn what Optuna raises for a damaged or changed storage into an error that names the study.
+
+    Args:
+        name: Name of the study.
+
+    Raises:
+        ValueError: For any error of the storage, or of Optuna with what stands in it.
+    """
+    from optuna.exceptions import OptunaError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (*_DAMAGED, OptunaError, SQLAlchemyError) as error:
+        raise ValueError(
+            f"Optuna cannot use the study {name!r} in its storage ({type(error).__name__}: {error}). Choose another "
+            "study_name, or restore the storage; if a database was only busy, try again."
+        ) from error
 
 
 @contextmanager

@@ -114,7 +114,7 @@ class Search:
     @property
     def scores(self) -> Float[np.ndarray, " trials"]:
         """The mean of the metric over the seeds, shape (n,); NaN if it is NaN for any seed."""
-        return self.final.mean(axis=1)
+        return np.sort(self.final, axis=1).mean(axis=1)  # in one order, so that equal values round alike
 
     @property
     def ranking(self) -> Integer[np.ndarray, " trials"]:

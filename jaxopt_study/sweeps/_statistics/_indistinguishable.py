@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 
 from jaxopt_study._checks import check_integer
 from jaxopt_study.sweeps._statistics._intervals import check_level
-from jaxopt_study.sweeps._statistics._scores import Mode, penalised, sign_of
+from jaxopt_study.sweeps._statistics._scores import Mode, penalised, rounding_of, sign_of
 
 
 def indistinguishable(
@@ -26,7 +26,8 @@ def indistinguishable(
     The truly best trial is then in the set with at least the stated probability if differences are normal, even with
     unequal noise and shared seeds (multiple comparisons with the best, with Bonferroni's correction). With 100 trials,
     t is 31 for 3 seeds, 8.6 for 5 seeds and 4.8 for 10 seeds: with few seeds, expect a large set. Two trials with the
-    same difference for all seeds are not distinguished, because the spread of the difference is unknown.
+    same difference for all seeds, up to rounding, are not distinguished, because the spread of the difference is
+    unknown.
 
     Accuracies also depend on the examples they were measured on. With `num_examples` N, p(1 − p)/N of both trials, p
     their mean accuracy, is added to se², so that the set refers to the accuracy on the whole population of examples.
@@ -82,12 +83,12 @@ def indistinguishable(
     sampling = _sampling_variances(np.abs(costs).mean(axis=1), num_examples)
     freedom = np.inf if num_seeds == 1 else num_seeds - 1
     clearly = scipy.stats.t.ppf(1 - (1 - level) / max(len(costs) - 1, 1), freedom)
-    kept = np.ones(len(costs), dtype=bool)
+    kept, rounding = np.ones(len(costs), dtype=bool), rounding_of(costs)
     for i, own in enumerate(costs):
         differences = own - costs
         spread = differences.var(axis=1, ddof=1) / num_seeds if num_seeds > 1 else np.zeros(len(costs))
         error = np.sqrt(spread + sampling[i] + sampling)
-        known = error > 1e-12 * np.abs(differences).max(axis=1)
+        known = np.sqrt(num_seeds) * error > rounding * np.maximum(np.abs(own).max(), np.abs(costs).max(axis=1))
         kept[i] = not (known & (differences.mean(axis=1) > clearly * error)).any()
     alive[alive] = kept
     return alive

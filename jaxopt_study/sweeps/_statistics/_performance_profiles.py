@@ -9,7 +9,7 @@ from jaxtyping import Float
 from jaxopt_study._checks import check_integer
 from jaxopt_study._display import displayed, plotted
 from jaxopt_study.sweeps import _cards
-from jaxopt_study.sweeps._statistics._scores import numbers
+from jaxopt_study.sweeps._statistics._scores import numbers, rounding_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +82,8 @@ def performance_profile(costs: Any, tau: Any = None) -> Profile:
     )
     if factors.ndim != 1 or not (factors >= 1).all():
         raise ValueError(f"performance_profile needs factors tau of shape (T,), at least 1; received {tau}.")
-    return Profile(factors, (ratios[:, :, None] <= factors).mean(axis=0), ratios)
+    within = ratios[:, :, None] <= (1 + rounding_of(table)) * factors  # 1.4 times .3 rounds to less than .42
+    return Profile(factors, within.mean(axis=0), ratios)
 
 
 def error_cost(accuracies: Any, num_examples: int) -> Float[np.ndarray, "*shape"]:

@@ -65,6 +65,24 @@ def numbers(who: str, name: str, values: Any) -> Float[np.ndarray, "*shape"]:
     return np.array(array, dtype=np.float64)
 
 
+def rounding_of(*values: Float[np.ndarray, "..."]) -> float:
+    """Return the relative difference up to which numbers may be equal: two roundings of the precision they are in.
+
+    Args:
+        values: Numbers in double precision, which may have been in single precision before.
+
+    Returns:
+        2 ε of single precision if all of them are numbers of it, else of double precision.
+
+    Example:
+        >>> f"{rounding_of(np.array([0.5, 0.25])):.1e} {rounding_of(np.array([0.1])):.1e}"
+        '2.4e-07 4.4e-16'
+    """
+    with np.errstate(over="ignore"):
+        single = all(np.array_equal(array, array.astype(np.float32), equal_nan=True) for array in values)
+    return 2 * float(np.finfo(np.float32 if single else np.float64).eps)
+
+
 def sign_of(mode: Mode | str) -> float:
     """Return 1 if smaller is better and −1 if larger is, so that sign · score is a cost.
 
@@ -87,9 +105,10 @@ def steps_to_target(
 ) -> Float[np.ndarray, "*curves"]:
     """Return the first evaluated step at which each curve is at least as good as a target.
 
-    There is no interpolation between evaluations, so the result is late by up to the distance of two evaluations, and
-    curves to be compared need the same steps. A curve that reaches the target and leaves it again counts at its first
-    crossing.
+    A value that differs from the target by rounding reaches it: in single precision .9 is 2e-8 below the number that a
+    target of .9 is. There is no interpolation between evaluations, so the result is late by up to the distance of two
+    evaluations, and curves to be compared need the same steps. A curve that reaches the target and leaves it again
+    counts at its first crossing.
 
     Args:
         curves: One value per evaluation, shape (…, K), such as (seeds, K). NaN never reaches the target.
@@ -118,8 +137,9 @@ def steps_to_target(
         )
     if np.isnan(target) or not (np.diff(places) > 0).all():
         raise ValueError(f"steps_to_target needs increasing steps and a target that is a number; received {target}.")
-    reached = cost <= sign_of(mode) * target
+    with np.errstate(invalid="ignore"):  # 0 · ∞
+        reached = cost <= sign_of(mode) * target + (rounding_of(cost) * abs(target) if np.isfinite(target) else 0.0)
     return np.asarray(np.where(reached, places, np.inf).min(axis=-1, initial=np.inf))
 
 
-__all__ = ["Mode", "numbers", "penalised", "sign_of", "steps_to_target"]
+__all__ = ["Mode", "numbers", "penalised", "rounding_of", "sign_of", "steps_to_target"]
