@@ -154,8 +154,7 @@ def test_a_zero_gradient_has_no_ratios_and_a_nan_stays_one():
 
 def test_the_whole_space_holds_every_gradient():
     result = ill_conditioning(from_matrix(jnp.diag(jnp.arange(1.0, 4.0))), jnp.ones(3), k=3, key=KEY)
-    np.testing.assert_allclose(result.top_share, 1, rtol=1e-5)
-    assert result.top_share_error == 0
+    assert abs(result.top_share - 1) <= result.top_share_error < 1e-5  # of rounding alone
 
 
 @pytest.mark.parametrize(
