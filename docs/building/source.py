@@ -41,7 +41,9 @@ CHAPTERS: dict[str, dict[str, tuple[str, ...]]] = {
         "Steps, decay and noise": ("_steps", "_noise"),
         "Schedules": ("_schedules",),
         "Telemetry": ("_tap",),
-        "Values: printing, JSON, and constructors of one's own": ("_constructors", "_expression", "_from_json", "_spec"),
+        "Values: printing, JSON, and constructors of one's own": (
+            "_constructors", "_expression", "_from_json", "_spec"
+        ),
     },
     "curvature": {
         "Operators": ("operators",),
